@@ -1,0 +1,1 @@
+"""Bytes to the collector: encoded once, spooled, sent."""

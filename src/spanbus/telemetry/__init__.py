@@ -1,0 +1,1 @@
+"""Events become telemetry: correlation, then spans and metrics."""

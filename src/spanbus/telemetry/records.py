@@ -1,0 +1,151 @@
+"""What the recorder says: one record for each span to be, with the events that belong to it.
+
+A :class:`Record` is open from its start to its end and is changed only by the recorder, under the recorder's lock; the
+sinks read it. :class:`EventNote` is frozen.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple, Protocol
+
+from spanbus.telemetry.names import EVENTS_KEPT_FIRST, EVENTS_KEPT_LAST, Flag, Level, Result
+from spanbus.workflow.identity import TraceContext
+
+
+class EventNote(NamedTuple):
+    """One bus event as it will stand on a span. ``payload`` is the raw mapping; it is cleaned when it is rendered."""
+
+    name: str
+    at_ns: int
+    event_id: str
+    source: str
+    payload: Mapping[str, object]
+    attempt: int = 1
+
+
+class EventLog:
+    """The events of one span: the first and the last are kept, what lies between is counted by type."""
+
+    __slots__ = ("_first", "_keep_first", "_last", "dropped", "dropped_by_type", "total")
+
+    def __init__(self, keep_first: int = EVENTS_KEPT_FIRST, keep_last: int = EVENTS_KEPT_LAST) -> None:
+        self._keep_first = keep_first
+        self._first: list[EventNote] = []
+        self._last: deque[EventNote] = deque(maxlen=keep_last)
+        self.total = 0
+        self.dropped = 0
+        self.dropped_by_type: dict[str, int] = {}
+
+    def append(self, note: EventNote) -> bool:
+        """Keep ``note``; False when another one had to go for it."""
+        self.total += 1
+        if len(self._first) < self._keep_first:
+            self._first.append(note)
+            return True
+        last = self._last
+        if len(last) < (last.maxlen or 0):
+            last.append(note)
+            return True
+        gone = last[0] if last else note
+        self.dropped += 1
+        self.dropped_by_type[gone.name] = self.dropped_by_type.get(gone.name, 0) + 1
+        last.append(note)
+        return False
+
+    def __iter__(self) -> Iterator[EventNote]:
+        yield from self._first
+        yield from self._last
+
+    def __len__(self) -> int:
+        return len(self._first) + len(self._last)
+
+
+class Link(NamedTuple):
+    """A link to another span; ``kind`` is the value of ``spanbus.link.type``."""
+
+    trace_id: int
+    span_id: int
+    kind: str
+
+
+class Failure(NamedTuple):
+    """What is known of an error: ``message`` and ``stacktrace`` are raw text, redacted when rendered."""
+
+    error_type: str
+    message: str | None = None
+    stacktrace: str | None = None
+
+
+class Record:
+    """One span to be: a run, phase, attempt, strategy, hook or command.
+
+    Times are Unix nanoseconds. ``duration_ns`` is that of the monotonic clock, where the publisher gave one;
+    ``ended_at_ns`` is then ``started_at_ns + duration_ns``. ``result`` is None while the record is open.
+    """
+
+    __slots__ = (
+        "attempt", "attempts", "attributes", "children", "duration_ns", "ended_at_ns", "events", "events_in_tree", "failure",
+        "flags", "handle", "level", "links", "name", "parent", "remote_parent", "result", "run_id", "skip_reason", "span_id",
+        "started_at_ns", "task_type", "trace_id", "tracestate", "workflow",
+    )
+
+    def __init__(
+        self, level: Level, name: str, *, run_id: str, workflow: str, trace_id: int, span_id: int, started_at_ns: int,
+        parent: Record | None = None, remote_parent: TraceContext | None = None, tracestate: str | None = None, task_type: str | None = None,
+        attempt: int = 1,
+    ) -> None:
+        self.level, self.name, self.run_id, self.workflow = level, name, run_id, workflow
+        self.trace_id, self.span_id = trace_id, span_id
+        self.parent, self.remote_parent, self.tracestate = parent, remote_parent, tracestate
+        self.started_at_ns = started_at_ns
+        self.ended_at_ns: int | None = None
+        self.duration_ns: int | None = None
+        self.result: Result | None = None
+        self.failure: Failure | None = None
+        self.skip_reason: str | None = None
+        self.task_type = task_type
+        self.attempt = attempt
+        """Which attempt of its phase this is or belongs to, from 1."""
+        self.attempts = 1
+        """How often a phase was tried."""
+        self.flags: set[Flag] = set()
+        self.links: list[Link] = []
+        self.events = EventLog()
+        self.events_in_tree = 0
+        """Events on this record and on all beneath it."""
+        self.children: list[Record] = []
+        """Records beneath this one that still matter to a reader of it; bounded by the recorder."""
+        self.attributes: dict[str, str | int | float | bool | tuple[str, ...]] = {}
+        """Further attributes, by catalogue name: executable, arguments, exit code, output tail."""
+        self.handle: object | None = None
+        """For the sink that renders spans: the live span, where there is one."""
+
+    @property
+    def parent_span_id(self) -> int | None:
+        if self.parent is not None:
+            return self.parent.span_id
+        return self.remote_parent.span_id if self.remote_parent is not None else None
+
+    @property
+    def duration_s(self) -> float:
+        """Seconds from start to end; 0.0 while open."""
+        if self.ended_at_ns is None:
+            return 0.0
+        return (self.duration_ns if self.duration_ns is not None else self.ended_at_ns - self.started_at_ns) / 1e9
+
+    def __repr__(self) -> str:
+        return f"<{self.level} {self.name!r} of {self.run_id} {self.result or 'open'}>"
+
+
+class RecordSink(Protocol):
+    """Takes what the recorder says, in order, under the recorder's lock; must not block or call back into it."""
+
+    def opened(self, record: Record) -> None: ...
+
+    def closed(self, record: Record) -> None: ...
+
+    def noted(self, record: Record | None, note: EventNote) -> None:
+        """An event was seen; ``record`` is the one that keeps it, None where it came too late for any."""
+        ...
