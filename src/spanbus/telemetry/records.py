@@ -54,6 +54,11 @@ class EventLog:
         last.append(note)
         return False
 
+    def release(self) -> None:
+        """Let go of the events once they were rendered; the counts stay."""
+        self._first = []
+        self._last.clear()
+
     def __iter__(self) -> Iterator[EventNote]:
         yield from self._first
         yield from self._last
@@ -86,7 +91,7 @@ class Record:
     """
 
     __slots__ = (
-        "attempt", "attempts", "attributes", "children", "duration_ns", "ended_at_ns", "events", "events_in_tree", "failure",
+        "attempt", "attempts", "attributes", "child_counts", "children", "children_total", "duration_ns", "ended_at_ns", "events", "events_in_tree", "failure",
         "flags", "handle", "level", "links", "name", "parent", "remote_parent", "result", "run_id", "skip_reason", "span_id",
         "started_at_ns", "task_type", "trace_id", "tracestate", "workflow",
     )
@@ -117,6 +122,9 @@ class Record:
         """Events on this record and on all beneath it."""
         self.children: list[Record] = []
         """Records beneath this one that still matter to a reader of it; bounded by the recorder."""
+        self.children_total = 0
+        self.child_counts: dict[str, int] = {}
+        """How often each kind and name stands beneath this record: part of a child's identity."""
         self.attributes: dict[str, str | int | float | bool | tuple[str, ...]] = {}
         """Further attributes, by catalogue name: executable, arguments, exit code, output tail."""
         self.handle: object | None = None

@@ -49,18 +49,16 @@ def trace_id_of(run_id: str, parent: TraceContext | None = None) -> int:
     return parent.trace_id if parent is not None else _digest(16, "trace", run_id)
 
 
-def span_id_of(run_id: str, *path: object) -> int:
-    """The span id of a place in a run: ``()`` is the run itself, ``("phase", name, occurrence)`` a phase, and so on."""
-    return _digest(8, "span", run_id, *path)
+def run_span_id(run_id: str) -> int:
+    """The span id of a run."""
+    return _digest(8, "run", run_id)
 
 
-def phase_span_id(run_id: str, phase: str, occurrence: int = 1) -> int:
-    """The span id of the ``occurrence``-th time (from 1) that a phase of this name stands in the run."""
-    return span_id_of(run_id, "phase", phase, occurrence)
+def child_span_id(parent_span_id: int, *path: object) -> int:
+    """The span id of a place beneath a span: ``("phase", name, occurrence)`` under a run, ``("attempt", n)`` under a phase."""
+    return _digest(8, f"{parent_span_id:016x}", *path)
 
 
-def attempt_span_id(run_id: str, phase: str, attempt: int, occurrence: int = 1) -> int:
-    """The span id under which the work of one attempt nests: the phase itself for the first, an attempt span after it."""
-    if attempt <= 1:
-        return phase_span_id(run_id, phase, occurrence)
-    return span_id_of(run_id, "phase", phase, occurrence, "attempt", attempt)
+def short_hash(*parts: object) -> str:
+    """Twelve hexadecimal digits that tell one thing from another."""
+    return f"{_digest(6, *parts):012x}"

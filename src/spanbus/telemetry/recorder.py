@@ -1,0 +1,944 @@
+"""Correlation: the state machine that says to which run, phase and attempt a fact belongs.
+
+It is fed by events from any thread or loop, does no I/O and waits for nothing. Live events, a recorded stream and what a
+killed process left all go through it, and its output is a function of the events alone: the same events give the same
+spans with the same ids, times and results.
+
+The rules, in short (``docs/dialects.md`` has the long form):
+
+- A step that is announced two or three times (engine bridge, action, orchestrator) is one phase and one failure. The
+  outermost speaker that was heard decides when it ends; what the inner ones say are events and attempts.
+- Repeated start and end pairs under one open step are attempts. A failure that may still be retried is held until the
+  next start, the end of its run, or for 30 seconds of event time.
+- An end without a start is a span of its own and says so; a start without an end is closed with its parent, by time to
+  live, or when the stream ends, as ``error``/``abandoned``.
+- Ends that could belong to several open spans close the oldest and say so.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from spanbus.telemetry import names
+from spanbus.telemetry.facts import Fact, Rank, Verb
+from spanbus.telemetry.names import ErrorType, Flag, Level, Result
+from spanbus.telemetry.records import EventNote, Failure, Link, Record, RecordSink
+from spanbus.workflow import identity
+
+IMPLICIT = "implicit"
+"""Name of the run of events that belong to no run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What the recorder may hold. What goes beyond is closed as ``abandoned``, the oldest first, and counted."""
+
+    open_runs: int = 4_096
+    open_phases: int = 16_384
+    children_kept: int = 10_000
+    ended_runs_remembered: int = 1_024
+    ended_phases_remembered: int = 4_096
+    event_ids_remembered: int = 32_768
+    retry_window_s: float = 30.0
+    time_to_live_s: float = 24 * 3600.0
+
+
+class RecorderState(NamedTuple):
+    """A snapshot of the recorder's counts."""
+
+    events_seen: int
+    events_recorded: int
+    events_duplicate: int
+    events_late: int
+    runs_open: int
+    phases_open: int
+    runs_ended: int
+    phases_ended: int
+    run_failures: int
+    phase_failures: int
+    retries: int
+    orphan_ends: int
+    unmatched_ends: int
+    abandoned: int
+
+
+class _Ended(NamedTuple):
+    """What is remembered of a phase that ended: enough to know a late announcement of it."""
+
+    ended_at_ns: int
+    span_id: int
+    orphan: bool
+
+
+class _Phase:
+    """An open phase: its record, who announced it, and its attempts."""
+
+    __slots__ = ("aliases", "attempt", "attempts_started_at_ns", "evidence", "exact", "final", "hooks", "inner_ended_at_ns", "occurrence", "open_ranks", "orphan",
+                 "outer", "pending", "pending_at_ns", "record", "seen", "strategies", "task")
+
+    def __init__(self, record: Record, fact: Fact, occurrence: int) -> None:
+        self.record = record
+        self.outer = fact.rank
+        self.exact = fact.exact
+        self.occurrence = occurrence
+        self.aliases = set(fact.aliases)
+        self.task = fact.task
+        self.seen = {fact.rank}
+        """Ranks that announced a start in the current attempt."""
+        self.open_ranks = {fact.rank}
+        self.attempt: Record | None = None
+        """The record of the current attempt, from the second on."""
+        self.attempts_started_at_ns = record.started_at_ns
+        self.evidence: Failure | None = None
+        """What the inner speakers said of the failure of the current attempt."""
+        self.inner_ended_at_ns: int | None = None
+        """When an inner speaker last announced the end of the current attempt."""
+        self.pending: tuple[Result, Failure | None] | None = None
+        """A failure that was announced and may still be retried."""
+        self.pending_at_ns = 0
+        self.hooks: dict[str, list[Record]] = {}
+        self.strategies: list[Record] = []
+        self.orphan = False
+        self.final = fact.final
+
+    @property
+    def innermost(self) -> Record:
+        return self.attempt or self.record
+
+
+@dataclass(slots=True, eq=False)
+class _Run:
+    """An open run with its open phases; the oldest of a name first."""
+
+    record: Record
+    key: str | None
+    implicit: bool = False
+    announced: bool = True
+    correlation: str | None = None
+    phases: dict[str, list[_Phase]] = field(default_factory=dict[str, list[_Phase]])
+    ended: dict[str, _Ended] = field(default_factory=dict[str, _Ended])
+    occurrences: dict[str, int] = field(default_factory=dict[str, int])
+    first_failure: tuple[Result, Failure | None] | None = None
+    known_end: Fact | None = None
+    last_at_ns: int = 0
+    dropped_children: int = 0
+
+    def open_phases(self) -> Iterator[_Phase]:
+        for group in self.phases.values():
+            yield from group
+
+
+class Recorder:
+    """Feed it facts; it tells its sinks what opened, what closed and what was noted.
+
+    Sinks are called under the recorder's lock, in the order of the facts. A sink that raises is counted and logged by the
+    caller given as ``on_sink_error``; the recorder goes on.
+    """
+
+    def __init__(
+        self, sinks: Iterable[RecordSink] = (), *, limits: Limits | None = None, on_sink_error: Callable[[Exception], None] | None = None,
+        on_run_ended: Callable[[Record], None] | None = None,
+    ) -> None:
+        self._sinks = tuple(sinks)
+        self._limits = limits or Limits()
+        self._on_sink_error = on_sink_error
+        self._on_run_ended = on_run_ended
+        self._lock = threading.RLock()
+        self._runs: dict[int, _Run] = {}
+        self._by_key: dict[str, list[_Run]] = {}
+        self._by_correlation: dict[str, _Run] = {}
+        self._implicit: _Run | None = None
+        self._used_ids: dict[str, int] = {}
+        self._ended_runs: deque[tuple[str | None, str | None, dict[str, _Ended]]] = deque(maxlen=self._limits.ended_runs_remembered)
+        self._early_ends: dict[str, Fact] = {}
+        self._ids_new: set[str] = set()
+        self._ids_old: set[str] = set()
+        self._pending: dict[int, tuple[_Run, _Phase]] = {}
+        self._phases_open = 0
+        self._next_sweep_ns = 0
+        self._window_ns = int(self._limits.retry_window_s * 1e9)
+        self._ttl_ns = int(self._limits.time_to_live_s * 1e9)
+        self.latest_at_ns = 0
+        self._seen = self._recorded = self._duplicates = self._late = 0
+        self._runs_ended = self._phases_ended = self._run_failures = self._phase_failures = 0
+        self._retries = self._orphan_ends = self._unmatched_ends = self._abandoned = 0
+
+    # --- in -----------------------------------------------------------------------------------------------------------
+
+    def feed(self, fact: Fact, *, within: str | None = None) -> Record | None:
+        """Take one fact; the record that keeps its event, or None when it was a duplicate or came too late for any.
+
+        ``within`` is the id of the run in whose context the event was published, where the caller knows it.
+        """
+        with self._lock:
+            self._seen += 1
+            if fact.event_id and self._is_duplicate(fact.event_id):
+                self._duplicates += 1
+                return None
+            if fact.at_ns > self.latest_at_ns:
+                self.latest_at_ns = fact.at_ns
+                if self._pending or fact.at_ns >= self._next_sweep_ns:
+                    self._sweep(fact.at_ns)
+            note = EventNote(fact.event_type, fact.at_ns, fact.event_id, fact.source, fact.payload, fact.attempt or 1)
+            if fact.rank is Rank.RUN and fact.verb is not Verb.EVENT:
+                record = self._run_started(fact, note) if fact.verb is Verb.START else self._run_ended(fact, note, within)
+            else:
+                record = self._inside(fact, note, within)
+            if record is None:
+                self._late += 1
+            else:
+                self._recorded += 1
+            for sink in self._sinks:
+                self._tell(sink.noted, record, note)
+            return record
+
+    def tick(self, now_ns: int) -> None:
+        """Let time pass where no event does: held failures are settled, what outlived its time is closed."""
+        with self._lock:
+            if self._pending or now_ns >= self._next_sweep_ns:
+                self._sweep(now_ns)
+
+    def close(self, *, error_type: ErrorType = ErrorType.ABANDONED, at_ns: int | None = None) -> None:
+        """End everything that is open, as ``error`` with ``error_type``; may be called twice."""
+        with self._lock:
+            for run in list(self._runs.values()):
+                end_ns = max(at_ns if at_ns is not None else 0, run.last_at_ns)
+                known = run.known_end
+                if known is not None:
+                    self._close_run(run, known.result or Result.SUCCESS, known.failure, max(known.at_ns, end_ns), None)
+                else:
+                    self._abandoned += 1
+                    run.record.flags.add(Flag.ABANDONED)
+                    self._close_run(run, Result.ERROR, Failure(error_type, _abandoned_text(run.record, error_type)), end_ns, None, error_type)
+            self._early_ends.clear()
+
+    def state(self) -> RecorderState:
+        """The counts, taken together."""
+        with self._lock:
+            return RecorderState(
+                self._seen, self._recorded, self._duplicates, self._late, len(self._runs), self._phases_open, self._runs_ended,
+                self._phases_ended, self._run_failures, self._phase_failures, self._retries, self._orphan_ends, self._unmatched_ends,
+                self._abandoned,
+            )
+
+    def open_records(self) -> list[Record]:
+        """The records that are open now, parents before children."""
+        with self._lock:
+            found: list[Record] = []
+            for run in self._runs.values():
+                found.append(run.record)
+                for phase in run.open_phases():
+                    found.append(phase.record)
+                    if phase.attempt is not None:
+                        found.append(phase.attempt)
+                    found.extend(phase.strategies)
+                    found.extend(hook for hooks in phase.hooks.values() for hook in hooks)
+            return found
+
+    def innermost(self, run_id: str, phase: str | None) -> Record | None:
+        """The open record whose work a publisher in this run and phase is doing: attempt, phase or run."""
+        with self._lock:
+            runs = self._by_key.get(run_id)
+            if not runs:
+                return None
+            run = runs[-1]
+            group = run.phases.get(phase) if phase is not None else None
+            return group[-1].innermost if group else run.record
+
+    # --- runs ---------------------------------------------------------------------------------------------------------
+
+    def _run_started(self, fact: Fact, note: EventNote) -> Record:
+        key = fact.run_key
+        if key is not None and not fact.run_key_is_shared:
+            waiting = self._by_key.get(key)
+            if waiting and not waiting[0].announced:  # its phases were heard before its start
+                run = waiting[0]
+                run.announced = True
+                run.record.started_at_ns = min(run.record.started_at_ns, fact.at_ns)
+                run.record.workflow = run.record.name = fact.workflow or run.record.workflow
+                return self._keep(run, run.record, note)
+        run = self._open_run(fact, implicit=False)
+        kept = self._keep(run, run.record, note)
+        early = self._early_ends.pop(key, None) if key is not None else None
+        if early is not None and early.at_ns >= fact.at_ns:
+            run.known_end = early
+        return kept
+
+    def _open_run(self, fact: Fact, *, implicit: bool) -> _Run:
+        key = None if implicit else fact.run_key
+        workflow = IMPLICIT if implicit else fact.workflow or "workflow"
+        if key is None or fact.run_key_is_shared:
+            run_id = f"{workflow}-{identity.short_hash(fact.event_id or f'{fact.event_type}@{fact.at_ns}', workflow)}"
+        else:
+            run_id = key
+        uses = self._used_ids[run_id] = self._used_ids.pop(run_id, 0) + 1
+        while len(self._used_ids) > self._limits.ended_runs_remembered * 4:
+            del self._used_ids[next(iter(self._used_ids))]
+        if uses > 1:
+            run_id = f"{run_id}~{uses}"
+        parent = identity.parse_traceparent(fact.traceparent) if fact.rank is Rank.RUN else None
+        record = Record(
+            Level.RUN, workflow, run_id=run_id, workflow=workflow, trace_id=identity.trace_id_of(run_id, parent),
+            span_id=identity.run_span_id(run_id),
+            started_at_ns=fact.at_ns, remote_parent=parent, tracestate=fact.tracestate,
+        )
+        rerun = identity.parse_traceparent(_string(fact.payload.get("rerun_of")))
+        if rerun is not None:
+            record.links.append(Link(rerun.trace_id, rerun.span_id, names.LINK_RERUN_OF))
+        run = _Run(record, key, implicit, announced=fact.rank is Rank.RUN, correlation=fact.correlation, last_at_ns=fact.at_ns)
+        while len(self._runs) >= self._limits.open_runs:
+            self._abandon_run(next(iter(self._runs.values())), self.latest_at_ns)
+        self._runs[id(run)] = run
+        if implicit:
+            self._implicit = run
+        for name in {key, run_id} - {None}:
+            self._by_key.setdefault(str(name), []).append(run)
+        if fact.correlation is not None:
+            self._by_correlation[fact.correlation] = run
+        self._opened(record)
+        return run
+
+    def _run_ended(self, fact: Fact, note: EventNote, within: str | None) -> Record | None:
+        run, ambiguous = self._run_to_end(fact, within)
+        if run is None:
+            self._unmatched_ends += 1
+            if fact.run_key is not None and len(self._early_ends) < self._limits.ended_runs_remembered and not self._was_ended(fact):
+                self._early_ends.setdefault(fact.run_key, fact)
+            return None
+        if ambiguous:
+            run.record.flags.add(Flag.AMBIGUOUS)
+        kept = self._keep(run, run.record, note)
+        result = fact.result or Result.SUCCESS
+        if fact.stage is not None and result.failed:
+            for phase in list(run.phases.get(fact.stage, ())):
+                if phase.pending is None:
+                    self._close_phase(run, phase, result, fact.failure or phase.evidence, fact.at_ns, None)
+        self._close_run(run, result, fact.failure, fact.at_ns, fact.duration_ns if fact.final else None)
+        return kept
+
+    def _run_to_end(self, fact: Fact, within: str | None) -> tuple[_Run | None, bool]:
+        if fact.run_key is not None:
+            runs = self._by_key.get(fact.run_key)
+            if not runs:
+                return None, False
+            if within is not None:
+                for run in runs:
+                    if run.record.run_id == within:
+                        return run, False
+            return runs[0], len(runs) > 1
+        if fact.correlation is not None and (run := self._by_correlation.get(fact.correlation)) is not None:
+            return run, False
+        if within is not None and (runs := self._by_key.get(within)):
+            return runs[0], False
+        active = [run for run in self._runs.values() if not run.implicit]
+        return (active[0], len(active) > 1) if active else (None, False)
+
+    def _was_ended(self, fact: Fact) -> bool:
+        return any(fact.run_key in (key, run_id) for key, run_id, _ in self._ended_runs)
+
+    def _close_run(
+        self, run: _Run, result: Result, failure: Failure | None, at_ns: int, duration_ns: int | None, leftover: ErrorType = ErrorType.ABANDONED
+    ) -> None:
+        record = run.record
+        for phase in list(run.open_phases()):
+            if phase.pending is not None:
+                self._settle(run, phase)
+            elif result is Result.CANCELLATION:
+                self._close_phase(run, phase, Result.CANCELLATION, None, at_ns, None)
+            else:
+                self._abandon_phase(run, phase, at_ns, leftover)
+        if result.failed:
+            first = run.first_failure
+            if failure is None or (failure.error_type in (ErrorType.OTHER, ErrorType.UNSUCCESSFUL) and first is not None):
+                inherited = first[1] if first is not None else None
+                failure = Failure(
+                    inherited.error_type if inherited is not None else failure.error_type if failure is not None else ErrorType.UNSUCCESSFUL,
+                    failure.message if failure is not None and failure.message else inherited.message if inherited is not None else None,
+                )
+        self._forget_run(run)
+        self._finish(record, result, failure, at_ns, duration_ns)
+        self._runs_ended += 1
+        if result.failed:
+            self._run_failures += 1
+        self._closed(record)
+        if self._on_run_ended is not None:
+            self._tell(self._on_run_ended, record)
+
+    def _forget_run(self, run: _Run) -> None:
+        self._runs.pop(id(run), None)
+        if self._implicit is run:
+            self._implicit = None
+        for name in {run.key, run.record.run_id} - {None}:
+            group = self._by_key.get(str(name))
+            if group is not None and run in group:
+                group.remove(run)
+                if not group:
+                    del self._by_key[str(name)]
+        if run.correlation is not None and self._by_correlation.get(run.correlation) is run:
+            del self._by_correlation[run.correlation]
+        self._ended_runs.append((run.key, run.record.run_id, run.ended))
+
+    def _abandon_run(self, run: _Run, at_ns: int) -> None:
+        self._abandoned += 1
+        run.record.flags.add(Flag.ABANDONED)
+        failure = Failure(ErrorType.ABANDONED, _abandoned_text(run.record, ErrorType.ABANDONED))
+        self._close_run(run, Result.ERROR, failure, max(at_ns, run.last_at_ns), None)
+
+    # --- everything inside a run --------------------------------------------------------------------------------------
+
+    def _inside(self, fact: Fact, note: EventNote, within: str | None) -> Record | None:
+        run = self._run_of(fact, within)
+        if run is None:
+            if self._is_late(fact):
+                if fact.verb is Verb.END:
+                    self._unmatched_ends += 1
+                return None
+            if fact.run_key is not None:
+                run = self._open_run(fact, implicit=False)
+            else:
+                run = self._implicit or self._open_run(fact, implicit=True)
+        if fact.rank is Rank.RUN:
+            return self._keep(run, run.record, note)
+        if fact.rank is Rank.HOOK:
+            return self._hook(run, fact, note)
+        if fact.verb is Verb.EVENT:
+            phase = self._find(run, fact)[0]
+            return self._keep(run, phase.innermost if phase is not None else run.record, note)
+        if fact.verb is Verb.START:
+            return self._phase_started(run, fact, note)
+        if fact.verb is Verb.RETRY:
+            return self._phase_retried(run, fact, note)
+        return self._phase_ended(run, fact, note)
+
+    def _run_of(self, fact: Fact, within: str | None) -> _Run | None:
+        key = fact.run_key
+        if key is not None:
+            runs = self._by_key.get(key)
+            if runs:
+                return runs[0] if len(runs) == 1 else self._which(runs, fact, within)
+            return None
+        if fact.correlation is not None and (run := self._by_correlation.get(fact.correlation)) is not None:
+            return run
+        if within is not None and (runs := self._by_key.get(within)):
+            return runs[-1]
+        active = [run for run in self._runs.values() if not run.implicit]
+        if len(active) == 1:
+            implicit = self._implicit
+            if implicit is not None and fact.verb is not Verb.START and self._find(implicit, fact)[0] and not self._find(active[0], fact)[0]:
+                return implicit
+            return active[0]
+        if len(active) > 1 and fact.verb is not Verb.START:
+            holders = [run for run in self._runs.values() if self._find(run, fact)[0] is not None]
+            if len(holders) == 1:
+                return holders[0]
+            if len(holders) > 1:
+                return next((run for run in holders if run.implicit), holders[0])
+        implicit = self._implicit
+        if implicit is not None and (fact.verb is Verb.START or self._find(implicit, fact)[0] is not None or not self._is_late(fact)):
+            return implicit
+        return None
+
+    def _which(self, runs: list[_Run], fact: Fact, within: str | None) -> _Run:
+        """One of several open runs that bear the same key: by the caller's context, by what is open, else the latest for starts."""
+        if within is not None:
+            for run in runs:
+                if run.record.run_id == within:
+                    return run
+        if fact.verb is Verb.START:
+            return next((run for run in runs if fact.name not in run.occurrences), runs[-1])
+        return next((run for run in runs if self._find(run, fact)[0] is not None), runs[-1])
+
+    def _is_late(self, fact: Fact) -> bool:
+        """It belongs to a run that ended: by its key, or, where it has none, because a phase of that name ended with its run."""
+        if fact.run_key is not None:
+            if fact.run_key in self._by_key:
+                return False
+            if fact.run_key_is_shared and fact.verb is Verb.START:
+                return False
+            return any(fact.run_key in (key, run_id) for key, run_id, _ in self._ended_runs)
+        if fact.verb is Verb.START or fact.name is None:
+            if fact.verb is not Verb.START or fact.name is None:
+                return False
+            return any((ended := phases.get(fact.name)) is not None and fact.at_ns <= ended.ended_at_ns for _, _, phases in self._ended_runs)
+        return any(fact.name in phases for _, _, phases in self._ended_runs)
+
+    def _find(self, run: _Run, fact: Fact) -> tuple[_Phase | None, bool]:
+        """The open phase that a fact means, with whether there was a choice: by name, by alias, by the only one that can be meant."""
+        name = fact.name
+        group = run.phases.get(name) if name is not None else None
+        if group:
+            if len(group) > 1 and fact.task is not None:
+                for phase in group:
+                    if phase.task == fact.task:
+                        return phase, False
+            return group[0], len(group) > 1
+        if fact.exact and fact.rank is Rank.STEP:
+            return None, False
+        opened = list(run.open_phases())
+        if name is None:
+            return (opened[0], False) if len(opened) == 1 else (None, False)
+        if fact.exact:
+            return None, False
+        related = [phase for phase in opened if phase.outer < fact.rank and (name in phase.aliases or phase.record.name in fact.aliases)]
+        if not related and fact.rank is Rank.STRATEGY:
+            related = [phase for phase in opened if phase.outer < fact.rank and _same_work(phase.record.name, name)]
+        return (related[0], len(related) > 1) if related else (None, False)
+
+    # --- phases -------------------------------------------------------------------------------------------------------
+
+    def _phase_started(self, run: _Run, fact: Fact, note: EventNote) -> Record:
+        phase, _ = self._find(run, fact)
+        if phase is None:
+            ended = run.ended.get(fact.name) if fact.name is not None else None
+            if ended is not None and (fact.at_ns <= ended.ended_at_ns if ended.orphan else fact.at_ns < ended.ended_at_ns):
+                return self._keep(run, run.record, note)  # a late announcement of what has ended
+            host = self._host_of_strategy(run, fact)
+            if host is not None:
+                return self._strategy_started(run, host, fact, note)
+            return self._keep(run, self._open_phase(run, fact).record, note)
+        phase.aliases.update(fact.aliases)
+        if fact.name is not None and fact.name != phase.record.name:
+            phase.aliases.add(fact.name)
+        if phase.pending is not None or fact.rank in phase.seen:
+            if phase.pending is None and fact.rank in phase.open_ranks and fact.rank == phase.outer:
+                if fact.at_ns <= phase.record.started_at_ns:  # the same start, heard late or again
+                    phase.record.started_at_ns = fact.at_ns
+                    return self._keep(run, phase.innermost, note)
+                return self._keep(run, self._open_phase(run, fact).record, note)  # a second one of the same name beside it
+            if fact.at_ns >= (phase.pending_at_ns if phase.pending is not None else phase.attempts_started_at_ns):
+                self._next_attempt(run, phase, fact.at_ns, phase.evidence, None, note=None)
+                phase.seen = set()
+        elif fact.rank < phase.outer:
+            phase.outer = fact.rank  # an outer speaker is heard after an inner one
+            phase.record.started_at_ns = min(phase.record.started_at_ns, fact.at_ns)
+        phase.seen.add(fact.rank)
+        phase.open_ranks.add(fact.rank)
+        return self._keep(run, phase.innermost, note)
+
+    def _open_phase(self, run: _Run, fact: Fact) -> _Phase:
+        name = fact.name or "phase"
+        occurrence = run.occurrences[name] = run.occurrences.get(name, 0) + 1
+        if len(run.occurrences) > self._limits.ended_phases_remembered:
+            del run.occurrences[next(iter(run.occurrences))]
+        parent = run.record
+        record = Record(
+            Level.PHASE, name, run_id=parent.run_id, workflow=parent.workflow, trace_id=parent.trace_id,
+            span_id=_nested(parent, "phase", name, occurrence), started_at_ns=fact.at_ns, parent=parent,
+            task_type=fact.task_type or (name if fact.exact else None), attempt=fact.attempt or 1,
+        )
+        for need in fact.needs:
+            if (done := run.ended.get(need)) is not None:
+                record.links.append(Link(parent.trace_id, done.span_id, names.LINK_DEPENDS_ON))
+        phase = _Phase(record, fact, occurrence)
+        while self._phases_open >= self._limits.open_phases:
+            self._abandon_oldest_phase()
+        run.phases.setdefault(name, []).append(phase)
+        self._phases_open += 1
+        self._opened(record)
+        return phase
+
+    def _abandon_oldest_phase(self) -> None:
+        for run in self._runs.values():
+            for phase in run.open_phases():
+                self._abandon_phase(run, phase, self.latest_at_ns, ErrorType.ABANDONED)
+                return
+        raise AssertionError("phases are counted as open that are in no run")
+
+    def _phase_retried(self, run: _Run, fact: Fact, note: EventNote) -> Record:
+        phase, _ = self._find(run, fact)
+        if phase is None:
+            return self._keep(run, run.record, note)
+        kept = self._keep(run, phase.innermost, note)
+        self._next_attempt(run, phase, fact.at_ns, fact.failure, fact.result, note=fact)
+        return kept
+
+    def _next_attempt(
+        self, run: _Run, phase: _Phase, at_ns: int, failure: Failure | None, result: Result | None, *, note: Fact | None
+    ) -> None:
+        """End the current attempt and open the next; the first attempt gets its span only now, for it was not alone."""
+        record = phase.record
+        if phase.pending is not None:
+            result, pending_failure = phase.pending
+            failure = pending_failure or failure
+            ended_at_ns = phase.pending_at_ns
+            phase.pending = None
+            self._pending.pop(id(phase), None)
+        else:
+            ended_at_ns = phase.inner_ended_at_ns if note is None and phase.inner_ended_at_ns is not None else at_ns
+            if result is None:
+                result = Result.ERROR if failure is None and phase.open_ranks - {phase.outer} else Result.FAILURE if failure else Result.SUCCESS
+                if result is Result.ERROR:
+                    failure = Failure(ErrorType.ABANDONED, "the next attempt began before this one ended")
+        number = record.attempts
+        attempt = phase.attempt
+        if attempt is None:
+            attempt = self._attempt_record(phase, number, phase.attempts_started_at_ns, None)
+            self._opened(attempt)
+        self._close_inside(run, phase, result, ended_at_ns)
+        duration_ns = note.duration_ns if note is not None else None
+        self._finish(attempt, result, failure, ended_at_ns, duration_ns)
+        self._closed(attempt)
+        self._retries += 1
+        record.attempts = number + 1
+        started_at_ns = at_ns + (note.delay_ns if note is not None else 0)
+        phase.attempt = self._attempt_record(phase, number + 1, started_at_ns, attempt)
+        phase.attempts_started_at_ns = started_at_ns
+        phase.evidence = None
+        phase.inner_ended_at_ns = None
+        phase.open_ranks = {phase.outer} if phase.outer in phase.open_ranks else set()
+        self._opened(phase.attempt)
+
+    def _attempt_record(self, phase: _Phase, number: int, started_at_ns: int, previous: Record | None) -> Record:
+        parent = phase.record
+        span_id = _nested(parent, "attempt", number)
+        attempt = Record(
+            Level.ATTEMPT, f"{parent.name} attempt {number}", run_id=parent.run_id, workflow=parent.workflow, trace_id=parent.trace_id,
+            span_id=span_id, started_at_ns=started_at_ns, parent=parent, task_type=parent.task_type, attempt=number,
+        )
+        if previous is not None:
+            attempt.links.append(Link(previous.trace_id, previous.span_id, names.LINK_RETRY_OF))
+        return attempt
+
+    def _phase_ended(self, run: _Run, fact: Fact, note: EventNote) -> Record:
+        phase, ambiguous = self._find(run, fact)
+        result, failure = fact.result or Result.SUCCESS, fact.failure
+        if phase is None:
+            strategy = self._open_strategy(run, fact.name)
+            if strategy is not None:
+                return self._strategy_ended(run, *strategy, fact, note)
+            if fact.verb is Verb.END and fact.name in run.ended:
+                return self._keep(run, run.record, note)  # said again, by another speaker or late: the phase has ended
+            if fact.name is None:
+                self._unmatched_ends += 1
+                return self._keep(run, run.record, note)
+            return self._orphan(run, fact, note)
+        if ambiguous:
+            phase.record.flags.add(Flag.AMBIGUOUS)
+        phase.aliases.update(fact.aliases)
+        kept = self._keep(run, phase.innermost, note)
+        phase.open_ranks.discard(fact.rank)
+        if fact.rank > phase.outer:
+            # an inner speaker: the phase goes on, and may try again
+            phase.inner_ended_at_ns = fact.at_ns
+            if failure is not None:
+                phase.evidence = _more_precise(phase.evidence, failure)
+            elif result is Result.SUCCESS:
+                phase.evidence = None
+            return kept
+        phase.outer = min(phase.outer, fact.rank)
+        failure = _more_precise(phase.evidence, failure) if result.failed else None
+        if result is Result.FAILURE and failure is not None and failure.error_type == ErrorType.TIMEOUT:
+            result = Result.TIMEOUT
+        if result.failed and not (fact.final or run.implicit) and fact.at_ns >= phase.record.started_at_ns:
+            phase.pending = (result, failure)
+            phase.pending_at_ns = fact.at_ns
+            phase.evidence = failure
+            self._pending[id(phase)] = (run, phase)
+            return kept
+        phase.pending = None
+        self._close_phase(run, phase, result, failure, fact.at_ns, fact.duration_ns if fact.final else None)
+        return kept
+
+    def _orphan(self, run: _Run, fact: Fact, note: EventNote) -> Record:
+        """An end without its start: a span of its own, back-dated where the event tells how long it took."""
+        started_at_ns = fact.at_ns - (fact.duration_ns or 0)
+        phase = self._open_phase(run, fact._replace(at_ns=max(1, started_at_ns)))
+        phase.orphan = True
+        if fact.verb is Verb.END:
+            phase.record.flags.add(Flag.ORPHAN_END)
+            self._orphan_ends += 1
+        kept = self._keep(run, phase.record, note)
+        result, failure = fact.result or Result.SUCCESS, fact.failure
+        if result.failed and not (fact.final or run.implicit):
+            phase.pending = (result, failure)
+            phase.pending_at_ns = fact.at_ns
+            phase.evidence = failure
+            phase.open_ranks.clear()
+            self._pending[id(phase)] = (run, phase)
+            return kept
+        if fact.reason is not None:
+            phase.record.skip_reason = fact.reason
+        self._close_phase(run, phase, result, failure, fact.at_ns, fact.duration_ns)
+        return kept
+
+    def _settle(self, run: _Run, phase: _Phase) -> None:
+        """A failure that was held is final: nobody tried again."""
+        pending = phase.pending
+        assert pending is not None
+        self._close_phase(run, phase, *pending, phase.pending_at_ns, None)
+
+    def _abandon_phase(self, run: _Run, phase: _Phase, at_ns: int, error_type: ErrorType) -> None:
+        self._abandoned += 1
+        phase.record.flags.add(Flag.ABANDONED)
+        failure = Failure(error_type, _abandoned_text(phase.record, error_type))
+        self._close_phase(run, phase, Result.ERROR, failure, max(at_ns, run.last_at_ns), None)
+
+    def _close_phase(
+        self, run: _Run, phase: _Phase, result: Result, failure: Failure | None, at_ns: int, duration_ns: int | None
+    ) -> None:
+        record = phase.record
+        self._pending.pop(id(phase), None)
+        self._close_inside(run, phase, result, at_ns)
+        if phase.attempt is not None:
+            self._finish(phase.attempt, result, failure, at_ns, None)
+            self._closed(phase.attempt)
+        group = run.phases.get(record.name)
+        if group is not None and phase in group:
+            group.remove(phase)
+            if not group:
+                del run.phases[record.name]
+        self._phases_open -= 1
+        self._phases_ended += 1
+        self._finish(record, result, failure, at_ns, duration_ns)
+        run.ended[record.name] = _Ended(record.ended_at_ns or at_ns, record.span_id, phase.orphan)
+        for alias in phase.aliases:
+            run.ended.setdefault(alias, run.ended[record.name])
+        while len(run.ended) > self._limits.ended_phases_remembered:
+            del run.ended[next(iter(run.ended))]
+        if result.failed:
+            self._phase_failures += 1
+            if run.first_failure is None:
+                run.first_failure = (result, failure)
+        self._closed(record)
+
+    # --- hooks and strategies -----------------------------------------------------------------------------------------
+
+    def _host_of_strategy(self, run: _Run, fact: Fact) -> _Phase | None:
+        """The phase in which a strategy of another name runs: the only open one."""
+        if fact.rank is not Rank.STRATEGY:
+            return None
+        opened = list(run.open_phases())
+        return opened[0] if len(opened) == 1 and opened[0].outer < Rank.STRATEGY else None
+
+    def _strategy_started(self, run: _Run, host: _Phase, fact: Fact, note: EventNote) -> Record:
+        record = self._child(host.innermost, Level.STRATEGY, fact.name or "strategy", fact)
+        record.attributes[names.STRATEGY_NAME] = record.name
+        host.strategies.append(record)
+        self._opened(record)
+        return self._keep(run, record, note)
+
+    def _open_strategy(self, run: _Run, name: str | None) -> tuple[_Phase, Record] | None:
+        for phase in run.open_phases():
+            for record in phase.strategies:
+                if record.name == name:
+                    return phase, record
+        return None
+
+    def _strategy_ended(self, run: _Run, phase: _Phase, record: Record, fact: Fact, note: EventNote) -> Record:
+        kept = self._keep(run, record, note)
+        phase.strategies.remove(record)
+        self._finish(record, fact.result or Result.SUCCESS, fact.failure, fact.at_ns, fact.duration_ns)
+        self._closed(record)
+        if fact.failure is not None:
+            phase.evidence = _more_precise(phase.evidence, fact.failure)
+        return kept
+
+    def _hook(self, run: _Run, fact: Fact, note: EventNote) -> Record:
+        name = fact.name or "hook"
+        phase, strategy = self._host_of_hook(run, fact)
+        if fact.verb is Verb.START:
+            parent = strategy or (phase.innermost if phase is not None else run.record)
+            record = self._child(parent, Level.HOOK if "hook" in fact.payload else Level.COMMAND, name, fact)
+            if phase is not None:
+                phase.hooks.setdefault(name, []).append(record)
+            self._opened(record)
+            self._keep(run, record, note)
+            if phase is None:  # a hook outside any phase: nothing will close it, so it is a moment
+                self._finish(record, Result.SUCCESS, None, fact.at_ns, None)
+                self._closed(record)
+            return record
+        open_hooks = phase.hooks.get(name) if phase is not None else None
+        if not open_hooks:
+            parent = strategy or (phase.innermost if phase is not None else run.record)
+            if fact.verb is Verb.EVENT:
+                return self._keep(run, parent, note)
+            self._orphan_ends += 1
+            record = self._child(parent, Level.HOOK if "hook" in fact.payload else Level.COMMAND, name, fact)
+            record.started_at_ns = fact.at_ns - (fact.duration_ns or 0)
+            record.flags.add(Flag.ORPHAN_END)
+            self._opened(record)
+        else:
+            record = open_hooks.pop(0)
+            if open_hooks:
+                record.flags.add(Flag.AMBIGUOUS)
+            elif phase is not None:
+                del phase.hooks[name]
+        self._keep(run, record, note)
+        _describe_process(record, fact)
+        self._finish(record, fact.result or Result.SUCCESS, fact.failure, fact.at_ns, fact.duration_ns)
+        self._closed(record)
+        return record
+
+    def _host_of_hook(self, run: _Run, fact: Fact) -> tuple[_Phase | None, Record | None]:
+        opened = list(run.open_phases())
+        named = fact.payload.get("phase") if not isinstance(fact.payload.get("step_id"), str) else fact.payload.get("step_id")
+        wanted = [text for text in (fact.aliases + ((named,) if isinstance(named, str) else ())) if text]
+        for text in wanted:
+            if group := run.phases.get(text):
+                return group[0], self._strategy_of(group[0], fact.stage)
+        if fact.stage is not None:
+            for phase in opened:
+                if (strategy := self._strategy_of(phase, fact.stage)) is not None:
+                    return phase, strategy
+            related = [
+                phase for phase in opened
+                if phase.record.name == fact.stage or fact.stage in phase.aliases or _same_work(phase.record.name, fact.stage)
+            ]
+            if related:
+                return related[0], None
+        holding = [phase for phase in opened if fact.name in phase.hooks]
+        if holding:
+            return holding[0], None
+        return (opened[-1] if opened else None), None
+
+    def _strategy_of(self, phase: _Phase, stage: str | None) -> Record | None:
+        return next((record for record in phase.strategies if record.name == stage), None)
+
+    def _child(self, parent: Record, level: Level, name: str, fact: Fact) -> Record:
+        key = f"{level}:{name}"
+        number = _count(parent, key)
+        record = Record(
+            level, name, run_id=parent.run_id, workflow=parent.workflow, trace_id=parent.trace_id,
+            span_id=_nested(parent, level, name, number), started_at_ns=fact.at_ns, parent=parent, attempt=parent.attempt,
+        )
+        if level in (Level.HOOK, Level.COMMAND):
+            if level is Level.HOOK:
+                record.attributes[names.HOOK_NAME] = name
+            _describe_process(record, fact)
+        return record
+
+    def _close_inside(self, run: _Run, phase: _Phase, result: Result, at_ns: int) -> None:
+        """Close what is still open beneath a phase or attempt that ends: with its fate, or as abandoned."""
+        left = [hook for hooks in phase.hooks.values() for hook in hooks] + phase.strategies
+        phase.hooks.clear()
+        phase.strategies.clear()
+        for record in left:
+            if result in (Result.CANCELLATION, Result.TIMEOUT):
+                failure = Failure(ErrorType.TIMEOUT) if result is Result.TIMEOUT else None
+                self._finish(record, result, failure, at_ns, None)
+            else:
+                record.flags.add(Flag.ABANDONED)
+                self._finish(record, Result.ERROR, Failure(ErrorType.ABANDONED), at_ns, None)
+            self._closed(record)
+
+    # --- out ----------------------------------------------------------------------------------------------------------
+
+    def _keep(self, run: _Run, record: Record, note: EventNote) -> Record:
+        record.events.append(note)
+        if note.at_ns > run.last_at_ns:
+            run.last_at_ns = note.at_ns
+        above: Record | None = record
+        while above is not None:
+            above.events_in_tree += 1
+            above = above.parent
+        return record
+
+    def _finish(self, record: Record, result: Result, failure: Failure | None, at_ns: int, duration_ns: int | None) -> None:
+        record.result = result
+        record.failure = failure if result.failed else None
+        if duration_ns is not None and record.level is not Level.ATTEMPT:
+            record.duration_ns = duration_ns
+            at_ns = record.started_at_ns + duration_ns
+        if at_ns < record.started_at_ns:
+            record.flags.add(Flag.CLOCK)
+            at_ns = record.started_at_ns
+        record.ended_at_ns = at_ns
+
+    def _opened(self, record: Record) -> None:
+        parent = record.parent
+        if parent is not None:
+            if len(parent.children) < self._limits.children_kept:
+                parent.children.append(record)
+            parent.children_total += 1
+        for sink in self._sinks:
+            self._tell(sink.opened, record)
+
+    def _closed(self, record: Record) -> None:
+        for sink in self._sinks:
+            self._tell(sink.closed, record)
+        record.events.release()
+
+    def _tell(self, call: Callable[..., None], *arguments: object) -> None:
+        try:
+            call(*arguments)
+        except Exception as error:
+            if self._on_sink_error is not None:
+                self._on_sink_error(error)
+
+    # --- time and memory ----------------------------------------------------------------------------------------------
+
+    def _is_duplicate(self, event_id: str) -> bool:
+        if event_id in self._ids_new or event_id in self._ids_old:
+            return True
+        self._ids_new.add(event_id)
+        if len(self._ids_new) >= self._limits.event_ids_remembered // 2:
+            self._ids_old, self._ids_new = self._ids_new, set()
+        return False
+
+    def _sweep(self, now_ns: int) -> None:
+        for run, phase in list(self._pending.values()):
+            if now_ns - phase.pending_at_ns >= self._window_ns:
+                self._settle(run, phase)
+        if now_ns < self._next_sweep_ns:
+            return
+        self._next_sweep_ns = now_ns + max(1, self._ttl_ns // 100)
+        for run in list(self._runs.values()):
+            if now_ns - run.last_at_ns >= self._ttl_ns:
+                self._abandon_run(run, run.last_at_ns)
+
+
+def _nested(parent: Record, *path: object) -> int:
+    return identity.child_span_id(parent.span_id, *path)
+
+
+def _count(parent: Record, key: str) -> int:
+    counts = parent.child_counts
+    number = counts[key] = counts.get(key, 0) + 1
+    return number
+
+
+def _same_work(step: str, strategy: str) -> bool:
+    """``fast_hooks`` is the step in which strategy ``fast`` runs."""
+    return step == strategy or step.startswith((f"{strategy}_", f"{strategy}-", f"{strategy} "))
+
+
+def _more_precise(first: Failure | None, second: Failure | None) -> Failure | None:
+    """What the inner speaker said stands, unless the outer one knows better: a time-out, or the class where the inner knew none."""
+    if first is None or second is None:
+        return second or first
+    if second.error_type == ErrorType.TIMEOUT:
+        return second
+    vague = (ErrorType.OTHER,)
+    error_type = second.error_type if first.error_type in vague and second.error_type not in (*vague, ErrorType.UNSUCCESSFUL) else first.error_type
+    return Failure(error_type, first.message or second.message, first.stacktrace or second.stacktrace)
+
+
+def _describe_process(record: Record, fact: Fact) -> None:
+    payload, attributes = fact.payload, record.attributes
+    executable, command, exit_code = payload.get("executable"), payload.get("command"), payload.get("exit_code")
+    if isinstance(executable, str):
+        attributes[names.PROCESS_EXECUTABLE] = executable
+    if isinstance(command, list | tuple):
+        attributes[names.PROCESS_COMMAND_ARGS] = tuple(str(part) for part in command)  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+    if isinstance(exit_code, int) and not isinstance(exit_code, bool):
+        attributes[names.PROCESS_EXIT_CODE] = exit_code
+    if payload.get("cached") is True:
+        attributes[names.HOOK_CACHED] = True
+    tail = payload.get("output_tail")
+    if isinstance(tail, str) and tail:
+        attributes[names.OUTPUT_TAIL] = tail
+
+
+def _abandoned_text(record: Record, error_type: ErrorType) -> str:
+    what = f"{record.level} {record.name!r}"
+    if error_type is ErrorType.ABANDONED:
+        return f"{what} started and no end was announced"
+    return f"{what} was open when its process was {error_type}"
+
+
+def _string(value: object) -> str | None:
+    return value if isinstance(value, str) else None
