@@ -1,0 +1,157 @@
+"""The recorder's output becomes histograms, counters and gauges.
+
+Counters and gauges are observable instruments fed from own integers: a phase costs one histogram call. The run id is
+never an attribute; names that come from users pass a cardinality guard.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable
+
+from opentelemetry.metrics import CallbackOptions, Meter, Observation
+
+from spanbus.telemetry import names
+from spanbus.telemetry.names import Level
+from spanbus.telemetry.records import EventNote, Record
+from spanbus.telemetry.spans import context_of
+
+Key = tuple[str | None, ...]
+
+
+class Guard:
+    """At most ``limit`` distinct values; what comes after them is ``_OTHER``."""
+
+    __slots__ = ("_known", "_limit")
+
+    def __init__(self, limit: int = names.NAMES_LIMIT) -> None:
+        self._limit = limit
+        self._known: set[str] = set()
+
+    def __call__(self, value: str) -> str:
+        if value in self._known:
+            return value
+        if len(self._known) < self._limit:
+            self._known.add(value)
+            return value
+        return names.OVERFLOW
+
+
+class _Series:
+    """Numbers by attribute values, read by an observable instrument."""
+
+    def __init__(self, attributes: tuple[str, ...]) -> None:
+        self._attributes = attributes
+        self._values: dict[Key, float] = {}
+        self._lock = threading.Lock()
+
+    def add(self, key: Key, amount: float) -> None:
+        with self._lock:
+            self._values[key] = self._values.get(key, 0) + amount
+
+    def put(self, key: Key, value: float) -> None:
+        with self._lock:
+            self._values[key] = max(value, self._values.get(key, value))
+
+    def observe(self, options: CallbackOptions) -> Iterable[Observation]:
+        del options
+        with self._lock:
+            values = list(self._values.items())
+        return [
+            Observation(value, {name: text for name, text in zip(self._attributes, key, strict=True) if text is not None})
+            for key, value in values
+        ]
+
+
+class MetricSink:
+    """Counts what ends. ``long_lived`` adds the gauge of active runs, which a killed one-shot process would leave at 1."""
+
+    def __init__(self, meter: Meter, *, long_lived: bool) -> None:
+        catalogue = {metric.name: metric for metric in names.METRICS}
+
+        def histogram(name: str):  # noqa: ANN202 - the API's type
+            metric = catalogue[name]
+            return meter.create_histogram(
+                name, unit=metric.unit, description=metric.brief, explicit_bucket_boundaries_advisory=names.DURATION_BUCKETS_S
+            )
+
+        def series(name: str) -> _Series:
+            metric = catalogue[name]
+            kept = _Series(metric.attributes)
+            create: Callable[..., object] = (
+                meter.create_observable_gauge if metric.instrument == "gauge"
+                else meter.create_observable_up_down_counter if metric.instrument == "updowncounter"
+                else meter.create_observable_counter
+            )
+            create(name, callbacks=[kept.observe], unit=metric.unit, description=metric.brief)
+            return kept
+
+        self._run_duration = histogram(names.RUN_DURATION)
+        self._phase_duration = histogram(names.PHASE_DURATION)
+        self._run_errors = series(names.RUN_ERRORS)
+        self._run_active = series(names.RUN_ACTIVE) if long_lived else None
+        self._phase_failures = series(names.PHASE_FAILURES)
+        self._phase_retries = series(names.PHASE_RETRIES)
+        self._phase_last = series(names.PHASE_LAST_RUN)
+        self._workflow_last = series(names.WORKFLOW_LAST_RUN)
+        self._events = series(names.EVENTS)
+        self._workflow_guard = Guard()
+        self._phase_guard = Guard()
+        self._type_guard = Guard()
+        self._task_type_guard = Guard()
+        self._error_guard = Guard()
+
+    def opened(self, record: Record) -> None:
+        if record.level is Level.RUN and self._run_active is not None:
+            self._run_active.add((self._workflow_guard(record.workflow), names.STATE_EXECUTING), 1)
+
+    def closed(self, record: Record) -> None:
+        if record.level is Level.PHASE:
+            self._phase_closed(record)
+        elif record.level is Level.RUN:
+            self._run_closed(record)
+        for note in record.events:
+            self._events.add((self._type_guard(note.name), "recorded"), 1)
+        for event_type, count in record.events.dropped_by_type.items():
+            self._events.add((self._type_guard(event_type), "dropped"), count)
+
+    def noted(self, record: Record | None, note: EventNote) -> None:
+        """Events are counted when their record ends; here only those that came too late for any."""
+        if record is None:
+            self._events.add((self._type_guard(note.name), "dropped"), 1)
+
+    def _phase_closed(self, record: Record) -> None:
+        result = record.result
+        if result is None or record.ended_at_ns is None:
+            return
+        workflow, phase = self._workflow_guard(record.workflow), self._phase_guard(record.name)
+        attributes: dict[str, str] = {names.PIPELINE_NAME: workflow, names.TASK_NAME: phase, names.TASK_RESULT: result.value}
+        if record.task_type is not None:
+            attributes[names.TASK_TYPE] = self._task_type_guard(record.task_type)
+        self._add_error_type(record, attributes)
+        self._phase_duration.record(record.duration_s, attributes, context_of(record))
+        self._phase_failures.add((workflow, phase), 1 if result.failed else 0)
+        self._phase_retries.add((workflow, phase), record.attempts - 1)
+        self._phase_last.put((workflow, phase, result.value), record.ended_at_ns / 1e9)
+
+    def _run_closed(self, record: Record) -> None:
+        result = record.result
+        if result is None or record.ended_at_ns is None:
+            return
+        workflow = self._workflow_guard(record.workflow)
+        attributes: dict[str, str] = {
+            names.PIPELINE_NAME: workflow, names.PIPELINE_RUN_STATE: names.STATE_EXECUTING, names.PIPELINE_RESULT: result.value
+        }
+        self._add_error_type(record, attributes)
+        self._run_duration.record(record.duration_s, attributes, context_of(record))
+        if self._run_active is not None:
+            self._run_active.add((workflow, names.STATE_EXECUTING), -1)
+        if result.failed:
+            self._run_errors.add((workflow, attributes.get(names.ERROR_TYPE, names.OVERFLOW)), 1)
+        self._workflow_last.put((workflow, result.value), record.ended_at_ns / 1e9)
+
+    def _add_error_type(self, record: Record, attributes: dict[str, str]) -> None:
+        if record.failure is not None:
+            attributes[names.ERROR_TYPE] = self._error_guard(str(record.failure.error_type))
+
+
