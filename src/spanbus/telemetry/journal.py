@@ -1,0 +1,217 @@
+"""What is open, in bytes that survive the process; what a killed process left, as records that can be finished.
+
+An entry is one JSON object. What stands in it was redacted before: the journal leaves the process as much as a span
+does. A killed process's open runs, phases and hooks end as ``error`` with ``error.type`` ``killed``, at the last moment
+that is known of them; what it had measured but not yet exported is measured again by whoever finds it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple, Protocol, cast
+
+from spanbus.telemetry import names
+from spanbus.telemetry.names import ErrorType, Level, Result
+from spanbus.telemetry.records import EventNote, Failure, Record
+from spanbus.telemetry.spans import Rendering, span_context_of
+from spanbus.workflow.identity import TraceContext
+
+HEARTBEAT_LONGEST_S = 10.0
+_COMPACT = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, default=str).encode
+
+
+class JournalWriter(Protocol):
+    """The spool's journal: entries by key until they are closed, measurements until they are exported."""
+
+    def journal_open(self, key: int, data: bytes) -> None: ...
+
+    def journal_update(self, key: int, data: bytes) -> None: ...
+
+    def journal_close(self, key: int) -> None: ...
+
+    def measure(self, data: bytes) -> int: ...
+
+
+class Leftover(NamedTuple):
+    """What a dead process left: its open entries, each with its updates, and its measurements that were not exported."""
+
+    open: list[tuple[int, list[bytes]]]
+    measurements: list[bytes]
+
+
+class JournalSink:
+    """Writes starts at once; events in the background (:meth:`catch_up`), for most phases end before it is needed."""
+
+    def __init__(self, journal: JournalWriter, rendering: Rendering) -> None:
+        self._journal = journal
+        self._rendering = rendering
+        self._written: dict[int, int] = {}
+        self._beats: dict[int, tuple[float, int]] = {}
+
+    def opened(self, record: Record) -> None:
+        context = span_context_of(record)
+        if context is None or not context.trace_flags.sampled:
+            return
+        self._journal.journal_open(record.span_id, encode_open(record))
+
+    def closed(self, record: Record) -> None:
+        self._written.pop(record.span_id, None)
+        self._beats.pop(record.span_id, None)
+        if record.level is Level.PHASE or record.level is Level.RUN:
+            self._journal.measure(encode_measurement(record))
+
+    def noted(self, record: Record | None, note: EventNote) -> None:
+        """Events are written by :meth:`catch_up`."""
+
+    def catch_up(self, records: Iterable[Record], now_ns: int) -> None:
+        """Write the events of open records that are not in the journal yet, with a sign of life at growing distances."""
+        for record in records:
+            if record.result is not None:
+                continue
+            key = record.span_id
+            written = self._written.get(key, 0)
+            events = list(record.events) if record.events.total > written else []
+            fresh = events[max(0, len(events) - (record.events.total - written)):]
+            next_beat_s, due_ns = self._beats.get(key, (0.25, 0))
+            if not fresh and now_ns < due_ns:
+                continue
+            self._written[key] = record.events.total
+            self._beats[key] = (min(next_beat_s * 2, HEARTBEAT_LONGEST_S), now_ns + int(next_beat_s * 1e9))
+            rendered = [[note.name, note.at_ns, self._rendering.event(note)] for note in fresh]
+            self._journal.journal_update(key, _COMPACT({"alive": now_ns, "total": record.events.total, "events": rendered}).encode("utf-8", "replace"))
+
+
+def encode_open(record: Record) -> bytes:
+    """A record that has just started."""
+    entry: dict[str, object] = {
+        "level": record.level.value, "name": record.name, "run": record.run_id, "workflow": record.workflow,
+        "trace": f"{record.trace_id:032x}", "span": f"{record.span_id:016x}", "start": record.started_at_ns, "attempt": record.attempt,
+    }
+    parent = record.parent_span_id
+    if parent is not None:
+        entry["parent"] = f"{parent:016x}"
+    if record.task_type is not None:
+        entry["type"] = record.task_type
+    if record.parent is not None and record.level is Level.ATTEMPT:
+        entry["phase"] = record.parent.name
+    return _COMPACT(entry).encode("utf-8", "replace")
+
+
+def encode_measurement(record: Record) -> bytes:
+    """What metrics need of a phase or run that ended."""
+    return _COMPACT({
+        "level": record.level.value, "name": record.name, "run": record.run_id, "workflow": record.workflow, "trace": f"{record.trace_id:032x}",
+        "span": f"{record.span_id:016x}", "start": record.started_at_ns, "end": record.ended_at_ns, "duration": record.duration_ns,
+        "type": record.task_type, "attempts": record.attempts, "result": record.result,
+        "error": str(record.failure.error_type) if record.failure is not None else None,
+    }).encode("utf-8", "replace")
+
+
+def decode_measurement(data: bytes) -> Record | None:
+    """The record of :func:`encode_measurement`, None for bytes that are not one."""
+    entry = _entry(data)
+    record = _record(entry)
+    if record is None or entry is None:
+        return None
+    try:
+        record.result = Result(str(entry["result"]))
+        record.ended_at_ns = _integer(entry, "end")
+        record.duration_ns = _integer(entry, "duration") if entry.get("duration") is not None else None
+        record.attempts = _integer(entry, "attempts")
+    except (KeyError, ValueError, TypeError):
+        return None
+    error = entry.get("error")
+    if isinstance(error, str):
+        record.failure = Failure(error)
+    return record
+
+
+def finished(leftover: Leftover, *, error_type: ErrorType = ErrorType.KILLED) -> list[Record]:
+    """The records that a dead process left open, ended as ``error``, children before parents."""
+    found: dict[int, tuple[Record, Mapping[str, object]]] = {}
+    for _, pieces in leftover.open:
+        entry = _entry(pieces[0]) if pieces else None
+        record = _record(entry)
+        if record is None or entry is None:
+            continue
+        alive_ns = record.started_at_ns
+        for piece in pieces[1:]:
+            update = _entry(piece)
+            if update is None:
+                continue
+            alive = update.get("alive")
+            if isinstance(alive, int):
+                alive_ns = max(alive_ns, alive)
+            for event in _events(update):
+                record.events.append(event)
+                alive_ns = max(alive_ns, event.at_ns)
+        record.ended_at_ns = alive_ns
+        record.result = Result.ERROR
+        record.failure = Failure(error_type, f"{record.level} {record.name!r} was open when its process was {error_type}")
+        found[record.span_id] = (record, entry)
+    for record, entry in found.values():
+        parent = entry.get("parent")
+        if not isinstance(parent, str):
+            continue
+        parent_id = int(parent, 16)
+        if parent_id in found:
+            record.parent = found[parent_id][0]
+        else:
+            record.remote_parent = TraceContext(record.trace_id, parent_id)
+    for record, _ in found.values():
+        above = record.parent
+        while above is not None:
+            above.ended_at_ns = max(above.ended_at_ns or 0, record.ended_at_ns or 0)
+            if record.level is Level.ATTEMPT and above.level is Level.PHASE:
+                above.attempts = max(above.attempts, record.attempt)
+            above = above.parent
+    order = {Level.RUN: 0, Level.PHASE: 1, Level.ATTEMPT: 2, Level.STRATEGY: 3, Level.HOOK: 4, Level.COMMAND: 4}
+    return sorted((record for record, _ in found.values()), key=lambda record: -order[record.level])
+
+
+def _entry(data: bytes) -> Mapping[str, object] | None:
+    try:
+        entry: object = json.loads(data)
+    except ValueError:
+        return None
+    return cast("Mapping[str, object]", entry) if isinstance(entry, dict) else None
+
+
+def _integer(entry: Mapping[str, object], key: str) -> int:
+    value = entry[key]
+    if not isinstance(value, int):
+        raise ValueError(key)
+    return value
+
+
+def _record(entry: Mapping[str, object] | None) -> Record | None:
+    if entry is None:
+        return None
+    try:
+        task_type = entry.get("type")
+        record = Record(
+            Level(str(entry["level"])), str(entry["name"]), run_id=str(entry["run"]), workflow=str(entry["workflow"]),
+            trace_id=int(str(entry["trace"]), 16), span_id=int(str(entry["span"]), 16), started_at_ns=_integer(entry, "start"),
+            task_type=task_type if isinstance(task_type, str) else None, attempt=_integer(entry, "attempt") if "attempt" in entry else 1,
+        )
+    except (KeyError, ValueError):
+        return None
+    if record.level is Level.HOOK:
+        record.attributes[names.HOOK_NAME] = record.name
+    return record
+
+
+def _events(update: Mapping[str, object]) -> Iterable[EventNote]:
+    events = update.get("events")
+    if not isinstance(events, list):
+        return
+    for event in cast("list[object]", events):
+        match event:
+            case [str(name), int(at_ns), {**attributes}]:
+                rendered = cast("dict[str, object]", attributes)
+                prefix = names.EVENT_PAYLOAD_PREFIX
+                payload = {key.removeprefix(prefix): value for key, value in rendered.items() if key.startswith(prefix)}
+                yield EventNote(name, at_ns, str(rendered.get(names.EVENT_ID, "")), str(rendered.get(names.EVENT_SOURCE, "")), payload)
+            case _:
+                continue
