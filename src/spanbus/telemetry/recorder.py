@@ -74,6 +74,16 @@ class _Ended(NamedTuple):
     orphan: bool
 
 
+class _EndedRun(NamedTuple):
+    """What is remembered of a run that ended."""
+
+    key: str | None
+    run_id: str
+    phases: dict[str, _Ended]
+    started_at_ns: int
+    ended_at_ns: int
+
+
 class _Phase:
     """An open phase: its record, who announced it, and its attempts."""
 
@@ -153,7 +163,7 @@ class Recorder:
         self._by_correlation: dict[str, _Run] = {}
         self._implicit: _Run | None = None
         self._used_ids: dict[str, int] = {}
-        self._ended_runs: deque[tuple[str | None, str | None, dict[str, _Ended]]] = deque(maxlen=self._limits.ended_runs_remembered)
+        self._ended_runs: deque[_EndedRun] = deque(maxlen=self._limits.ended_runs_remembered)
         self._early_ends: dict[str, Fact] = {}
         self._ids_new: set[str] = set()
         self._ids_old: set[str] = set()
@@ -253,20 +263,37 @@ class Recorder:
 
     def _run_started(self, fact: Fact, note: EventNote) -> Record:
         key = fact.run_key
-        if key is not None and not fact.run_key_is_shared:
+        if key is not None:
             waiting = self._by_key.get(key)
-            if waiting and not waiting[0].announced:  # its phases were heard before its start
-                run = waiting[0]
-                run.announced = True
-                run.record.started_at_ns = min(run.record.started_at_ns, fact.at_ns)
-                run.record.workflow = run.record.name = fact.workflow or run.record.workflow
-                return self._keep(run, run.record, note)
+            if waiting and not waiting[0].announced and (not fact.run_key_is_shared or fact.at_ns <= waiting[0].record.started_at_ns):
+                return self._announced_late(waiting[0], fact, note)
+        if self._implicit is not None and fact.at_ns < self._implicit.record.started_at_ns:
+            return self._announced_late(self._implicit, fact, note)
         run = self._open_run(fact, implicit=False)
         kept = self._keep(run, run.record, note)
+        self._end_if_known(run, fact)
+        return kept
+
+    def _announced_late(self, run: _Run, fact: Fact, note: EventNote) -> Record:
+        """The start of a run whose phases were heard before it."""
+        key = fact.run_key
+        if self._implicit is run:
+            self._implicit, run.implicit = None, False
+            run.key = key
+            if key is not None:
+                self._by_key.setdefault(key, []).append(run)
+        run.announced = True
+        run.record.started_at_ns = min(run.record.started_at_ns, fact.at_ns)
+        run.record.workflow = run.record.name = fact.workflow or "workflow"
+        self._end_if_known(run, fact)
+        return self._keep(run, run.record, note)
+
+    def _end_if_known(self, run: _Run, fact: Fact) -> None:
+        """An end of this run that came before its start decides how it ends, once nothing more can come."""
+        key = fact.run_key
         early = self._early_ends.pop(key, None) if key is not None else None
         if early is not None and early.at_ns >= fact.at_ns:
             run.known_end = early
-        return kept
 
     def _open_run(self, fact: Fact, *, implicit: bool) -> _Run:
         key = None if implicit else fact.run_key
@@ -338,7 +365,7 @@ class Recorder:
         return (active[0], len(active) > 1) if active else (None, False)
 
     def _was_ended(self, fact: Fact) -> bool:
-        return any(fact.run_key in (key, run_id) for key, run_id, _ in self._ended_runs)
+        return any(fact.run_key in (run.key, run.run_id) for run in self._ended_runs)
 
     def _close_run(
         self, run: _Run, result: Result, failure: Failure | None, at_ns: int, duration_ns: int | None, leftover: ErrorType = ErrorType.ABANDONED
@@ -361,6 +388,7 @@ class Recorder:
                 )
         self._forget_run(run)
         self._finish(record, result, failure, at_ns, duration_ns)
+        self._ended_runs.append(_EndedRun(run.key, record.run_id, run.ended, record.started_at_ns, record.ended_at_ns or at_ns))
         self._runs_ended += 1
         if result.failed:
             self._run_failures += 1
@@ -380,7 +408,6 @@ class Recorder:
                     del self._by_key[str(name)]
         if run.correlation is not None and self._by_correlation.get(run.correlation) is run:
             del self._by_correlation[run.correlation]
-        self._ended_runs.append((run.key, run.record.run_id, run.ended))
 
     def _abandon_run(self, run: _Run, at_ns: int) -> None:
         self._abandoned += 1
@@ -438,7 +465,7 @@ class Recorder:
             if len(holders) > 1:
                 return next((run for run in holders if run.implicit), holders[0])
         implicit = self._implicit
-        if implicit is not None and (fact.verb is Verb.START or self._find(implicit, fact)[0] is not None or not self._is_late(fact)):
+        if implicit is not None and (self._find(implicit, fact)[0] is not None or not self._is_late(fact)):
             return implicit
         return None
 
@@ -453,18 +480,16 @@ class Recorder:
         return next((run for run in runs if self._find(run, fact)[0] is not None), runs[-1])
 
     def _is_late(self, fact: Fact) -> bool:
-        """It belongs to a run that ended: by its key, or, where it has none, because a phase of that name ended with its run."""
+        """It belongs to a run that has ended: by its key; where it has none, by its time, or as the end of a phase that ended with its run."""
+        ended = self._ended_runs
         if fact.run_key is not None:
             if fact.run_key in self._by_key:
                 return False
-            if fact.run_key_is_shared and fact.verb is Verb.START:
-                return False
-            return any(fact.run_key in (key, run_id) for key, run_id, _ in self._ended_runs)
-        if fact.verb is Verb.START or fact.name is None:
-            if fact.verb is not Verb.START or fact.name is None:
-                return False
-            return any((ended := phases.get(fact.name)) is not None and fact.at_ns <= ended.ended_at_ns for _, _, phases in self._ended_runs)
-        return any(fact.name in phases for _, _, phases in self._ended_runs)
+            anew = fact.run_key_is_shared and fact.verb is Verb.START
+            return any(fact.run_key in (run.key, run.run_id) and not (anew and fact.at_ns >= run.ended_at_ns) for run in ended)
+        if any(run.started_at_ns <= fact.at_ns < run.ended_at_ns for run in ended):
+            return True
+        return fact.verb is not Verb.START and fact.name is not None and any(fact.name in run.phases for run in ended)
 
     def _find(self, run: _Run, fact: Fact) -> tuple[_Phase | None, bool]:
         """The open phase that a fact means, with whether there was a choice: by name, by alias, by the only one that can be meant."""
@@ -505,8 +530,8 @@ class Recorder:
             phase.aliases.add(fact.name)
         if phase.pending is not None or fact.rank in phase.seen:
             if phase.pending is None and fact.rank in phase.open_ranks and fact.rank == phase.outer:
-                if fact.at_ns <= phase.record.started_at_ns:  # the same start, heard late or again
-                    phase.record.started_at_ns = fact.at_ns
+                if fact.at_ns <= phase.attempts_started_at_ns:  # the same start, heard late or again
+                    phase.record.started_at_ns = min(phase.record.started_at_ns, fact.at_ns)
                     return self._keep(run, phase.innermost, note)
                 return self._keep(run, self._open_phase(run, fact).record, note)  # a second one of the same name beside it
             if fact.at_ns >= (phase.pending_at_ns if phase.pending is not None else phase.attempts_started_at_ns):
