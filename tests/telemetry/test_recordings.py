@@ -146,7 +146,7 @@ class Closed:
         assert record.parent is None or record.parent.result is None
         self._closed.append(record)
 
-    def noted(self, record: Record | None, note: object) -> None: ...
+    def late(self, note: object) -> None: ...
 
 
 @pytest.mark.parametrize("name", sorted(set(EXPECTED) - {"engine_fast_fails_then_ok"}))

@@ -95,6 +95,7 @@ class Dialect:
         self.phase_keys = phase_keys
         self.alias_keys = alias_keys
         self._by_type: dict[str, tuple[Rule, ...]] = {}
+        self._plain: dict[str, bool] = {}
 
     def _candidates(self, event_type: str) -> tuple[Rule, ...]:
         found = self._by_type.get(event_type)
@@ -107,6 +108,16 @@ class Dialect:
             if len(self._by_type) < 1_000:  # types come from outside: bounded
                 self._by_type[event_type] = found
         return found
+
+    def only_notes(self, event_type: str) -> bool:
+        """Inside a phase, an event of this type is never more than an event, whatever its payload."""
+        known = self._plain.get(event_type)
+        if known is None:
+            rules = self._candidates(event_type)
+            known = bool(rules) and rules[0].verb is Verb.EVENT and rules[0].has == ("@phase",) and not rules[0].lacks
+            if len(self._plain) < 1_000:
+                self._plain[event_type] = known
+        return known
 
     def fact(self, raw: Raw) -> Fact:
         """What ``raw`` says by the first rule that matches; without one it is an event of whatever it belongs to."""

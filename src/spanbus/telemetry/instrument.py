@@ -29,6 +29,7 @@ from spanbus.telemetry.names import Level
 from spanbus.telemetry.recorder import Recorder
 from spanbus.telemetry.records import Record
 from spanbus.telemetry.spans import context_of
+from spanbus.workflow.events import Event
 
 logger = logging.getLogger("spanbus")
 
@@ -100,6 +101,8 @@ class Handle:
         Never raises: what cannot be read is counted in ``state().errors`` and logged once for each kind of error.
         """
         try:
+            if type(event) is Event and event.phase is not None and self._dialect.only_notes(event.event_type) and self._recorder.note(event):
+                return
             fact = self._dialect.fact(read(event))
             attached = _attached.get()
             within = attached.records[-1].run_id if attached is not None and attached.records else None

@@ -61,8 +61,8 @@ class JournalSink:
         if record.level is Level.PHASE or record.level is Level.RUN:
             self._journal.measure(encode_measurement(record))
 
-    def noted(self, record: Record | None, note: EventNote) -> None:
-        """Events are written by :meth:`catch_up`."""
+    def late(self, note: EventNote) -> None:
+        """Nothing is open that it belongs to."""
 
     def catch_up(self, records: Iterable[Record], now_ns: int) -> None:
         """Write the events of open records that are not in the journal yet, with a sign of life at growing distances."""

@@ -115,10 +115,9 @@ class MetricSink:
         for event_type, count in record.events.dropped_by_type.items():
             self._events.add((self._type_guard(event_type), "dropped"), count)
 
-    def noted(self, record: Record | None, note: EventNote) -> None:
-        """Events are counted when their record ends; here only those that came too late for any."""
-        if record is None:
-            self._events.add((self._type_guard(note.name), "dropped"), 1)
+    def late(self, note: EventNote) -> None:
+        """Events are counted when their record ends; here are those that came too late for any."""
+        self._events.add((self._type_guard(note.name), "dropped"), 1)
 
     def _phase_closed(self, record: Record) -> None:
         result = record.result

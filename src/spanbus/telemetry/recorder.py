@@ -26,8 +26,9 @@ from typing import NamedTuple
 from spanbus.telemetry import names
 from spanbus.telemetry.facts import Fact, Rank, Verb
 from spanbus.telemetry.names import ErrorType, Flag, Level, Result
-from spanbus.telemetry.records import EventNote, Failure, Link, Record, RecordSink
+from spanbus.telemetry.records import EventNote, Failure, Link, NoteSink, Record, RecordSink
 from spanbus.workflow import identity
+from spanbus.workflow.events import Event
 
 IMPLICIT = "implicit"
 """Name of the run of events that belong to no run."""
@@ -150,10 +151,11 @@ class Recorder:
     """
 
     def __init__(
-        self, sinks: Iterable[RecordSink] = (), *, limits: Limits | None = None, on_sink_error: Callable[[Exception], None] | None = None,
+        self, sinks: Iterable[RecordSink] = (), *, note_sinks: Iterable[NoteSink] = (), limits: Limits | None = None, on_sink_error: Callable[[Exception], None] | None = None,
         on_run_ended: Callable[[Record], None] | None = None,
     ) -> None:
         self._sinks = tuple(sinks)
+        self._note_sinks = tuple(note_sinks)
         self._limits = limits or Limits()
         self._on_sink_error = on_sink_error
         self._on_run_ended = on_run_ended
@@ -200,11 +202,37 @@ class Recorder:
                 record = self._inside(fact, note, within)
             if record is None:
                 self._late += 1
-            else:
-                self._recorded += 1
-            for sink in self._sinks:
+                for sink in self._sinks:
+                    self._tell(sink.late, note)
+                return None
+            self._recorded += 1
+            for sink in self._note_sinks:
                 self._tell(sink.noted, record, note)
             return record
+
+    def note(self, event: Event) -> bool:
+        """The short way for an event that is nothing but an event of a phase that is open: no fact is made of it.
+
+        False, with nothing done, when the phase is not open here; the event then has to take the long way.
+        """
+        with self._lock:
+            runs = self._by_key.get(event.run_id or "")
+            group = runs[-1].phases.get(event.phase or "") if runs else None
+            if not group:
+                return False
+            self._seen += 1
+            if self._is_duplicate(event.event_id):
+                self._duplicates += 1
+                return True
+            assert runs is not None
+            if event.at_ns > self.latest_at_ns:
+                self.latest_at_ns = event.at_ns
+            note = EventNote(event.event_type, event.at_ns, event.event_id, event.source, event.payload, event.attempt or 1)
+            record = self._keep(runs[-1], group[-1].innermost, note)
+            self._recorded += 1
+            for sink in self._note_sinks:
+                self._tell(sink.noted, record, note)
+            return True
 
     def tick(self, now_ns: int) -> None:
         """Let time pass where no event does: held failures are settled, what outlived its time is closed."""

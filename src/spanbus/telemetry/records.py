@@ -154,6 +154,12 @@ class RecordSink(Protocol):
 
     def closed(self, record: Record) -> None: ...
 
-    def noted(self, record: Record | None, note: EventNote) -> None:
-        """An event was seen; ``record`` is the one that keeps it, None where it came too late for any."""
+    def late(self, note: EventNote) -> None:
+        """An event came too late for any record."""
         ...
+
+
+class NoteSink(Protocol):
+    """Takes every event as it is kept, with the record that keeps it; for those that cannot wait for the record's end."""
+
+    def noted(self, record: Record, note: EventNote) -> None: ...

@@ -269,8 +269,8 @@ class DirectSpans:
         )
         self._processor.on_end(span)
 
-    def noted(self, record: Record | None, note: EventNote) -> None:
-        """Events are read from the record when it ends."""
+    def late(self, note: EventNote) -> None:
+        """No span keeps it; metrics count it."""
 
     def _parent_context(self, record: Record) -> SpanContext | None:
         parent = record.parent
@@ -337,8 +337,8 @@ class TracerSpans:
                 span.set_status(status)
         span.end(record.ended_at_ns)
 
-    def noted(self, record: Record | None, note: EventNote) -> None:
-        """Events are read from the record when it ends."""
+    def late(self, note: EventNote) -> None:
+        """No span keeps it; metrics count it."""
 
     def _live_links(self, record: Record) -> Iterator[trace.Link]:
         """Links by the ids that the provider gave, where the linked span is one of the same run."""
