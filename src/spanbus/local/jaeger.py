@@ -1,0 +1,129 @@
+"""OTLP spans in the shape of Jaeger's query API.
+
+The JSON that Jaeger's page and Grafana's Jaeger data source read: ids in hexadecimal, times in microseconds, attributes as
+typed tags, span events as logs. The rules are those of Jaeger's own translation from OTLP.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
+from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, Span, Status
+
+from spanbus.local.waterfall import plain
+
+KINDS = {
+    Span.SPAN_KIND_UNSPECIFIED: "", Span.SPAN_KIND_INTERNAL: "internal", Span.SPAN_KIND_SERVER: "server", Span.SPAN_KIND_CLIENT: "client",
+    Span.SPAN_KIND_PRODUCER: "producer", Span.SPAN_KIND_CONSUMER: "consumer",
+}
+_DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|μs|ms|s|m|h)")
+_UNITS_NS = {"ns": 1, "us": 1_000, "µs": 1_000, "μs": 1_000, "ms": 1_000_000, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
+
+Document = dict[str, object]
+
+
+def envelope(data: object, *, total: int = 0, errors: list[Document] | None = None) -> Document:
+    """What every answer of the older API is wrapped in."""
+    return {"data": data, "total": total, "limit": 0, "offset": 0, "errors": errors}
+
+
+def failure(code: int, message: str) -> Document:
+    """The answer to a request that cannot be served."""
+    return envelope(None, errors=[{"code": code, "msg": message}])
+
+
+def duration_ns(text: str) -> int:
+    """A duration as Go writes it: ``1.5s``, ``200ms``, ``1h2m``; ValueError where it is none."""
+    at, total = 0, 0.0
+    while at < len(text):
+        match = _DURATION.match(text, at)
+        if match is None:
+            raise ValueError(f"{text[:50]!r} is no duration such as 1.5s or 200ms")
+        total += float(match[1]) * _UNITS_NS[match[2]]
+        at = match.end()
+    if not text or total > 2**62:
+        raise ValueError(f"{text[:50]!r} is no duration such as 1.5s or 200ms")
+    return int(total)
+
+
+def trace(trace_id: str, groups: Iterable[ResourceSpans]) -> Document:
+    """One trace with its processes."""
+    processes: dict[str, Document] = {}
+    keys: dict[bytes, str] = {}
+    spans: list[Document] = []
+    for group in groups:
+        identity = group.resource.SerializeToString(deterministic=True)
+        key = keys.get(identity)
+        if key is None:
+            key = keys[identity] = f"p{len(keys) + 1}"
+            service = "unknown_service"
+            tags: list[Document] = []
+            for pair in group.resource.attributes:
+                if pair.key == "service.name":
+                    service = pair.value.string_value or service
+                else:
+                    tags.append(tag(pair))
+            processes[key] = {"serviceName": service, "tags": tags}
+        for scope in group.scope_spans:
+            extra: list[Document] = []
+            if scope.scope.name:
+                extra.append({"key": "otel.scope.name", "type": "string", "value": scope.scope.name})
+            if scope.scope.version:
+                extra.append({"key": "otel.scope.version", "type": "string", "value": scope.scope.version})
+            spans.extend(_span(span, key, extra) for span in scope.spans)
+    return {"traceID": trace_id, "spans": spans, "processes": processes, "warnings": None}
+
+
+def _span(span: Span, process: str, extra: list[Document]) -> Document:
+    trace_id, span_id = span.trace_id.hex(), span.span_id.hex()
+    references: list[Document] = []
+    if span.parent_span_id:
+        references.append({"refType": "CHILD_OF", "traceID": trace_id, "spanID": span.parent_span_id.hex()})
+    for link in span.links:
+        kind = next((pair.value.string_value for pair in link.attributes if pair.key == "opentracing.ref_type"), "")
+        references.append({"refType": "CHILD_OF" if kind == "child_of" else "FOLLOWS_FROM", "traceID": link.trace_id.hex(), "spanID": link.span_id.hex()})
+    tags = [*extra, *(tag(pair) for pair in span.attributes)]
+    kind = KINDS.get(span.kind, "")
+    if kind:
+        tags.append({"key": "span.kind", "type": "string", "value": kind})
+    if span.status.code == Status.STATUS_CODE_ERROR:
+        tags.append({"key": "otel.status_code", "type": "string", "value": "ERROR"})
+        tags.append({"key": "error", "type": "bool", "value": True})
+    elif span.status.code == Status.STATUS_CODE_OK:
+        tags.append({"key": "otel.status_code", "type": "string", "value": "OK"})
+    if span.status.message:
+        tags.append({"key": "otel.status_description", "type": "string", "value": span.status.message})
+    if span.trace_state:
+        tags.append({"key": "w3c.tracestate", "type": "string", "value": span.trace_state})
+    logs: list[Document] = []
+    for event in span.events:
+        fields = [tag(pair) for pair in event.attributes]
+        if event.name and not any(pair.key == "event" for pair in event.attributes):
+            fields.insert(0, {"key": "event", "type": "string", "value": event.name})
+        logs.append({"timestamp": event.time_unix_nano // 1_000, "fields": fields})
+    return {
+        "traceID": trace_id, "spanID": span_id, "operationName": span.name, "references": references,
+        "startTime": span.start_time_unix_nano // 1_000, "duration": max(0, span.end_time_unix_nano - span.start_time_unix_nano) // 1_000,
+        "tags": tags, "logs": logs, "processID": process, "warnings": None,
+    }
+
+
+def tag(pair: KeyValue) -> Document:
+    """One attribute as a typed tag; lists and mappings as JSON text."""
+    value: AnyValue = pair.value
+    kind = value.WhichOneof("value")
+    if kind == "bool_value":
+        return {"key": pair.key, "type": "bool", "value": value.bool_value}
+    if kind == "int_value":
+        return {"key": pair.key, "type": "int64", "value": value.int_value}
+    if kind == "double_value":
+        return {"key": pair.key, "type": "float64", "value": plain(value)}
+    if kind == "bytes_value":
+        return {"key": pair.key, "type": "binary", "value": value.bytes_value.hex()}
+    if kind == "string_value":
+        return {"key": pair.key, "type": "string", "value": value.string_value}
+    found = plain(value)
+    return {"key": pair.key, "type": "string", "value": "" if found is None else json.dumps(found, separators=(",", ":"))}

@@ -1,0 +1,284 @@
+// The page: runs, one run, phases over time; live runs move.
+import { badge, bdi, copy, duration, el, iso, line, resultClass, say, when } from "./text.js";
+import { Live } from "./live.js";
+import { Waterfall } from "./waterfall.js";
+
+const main = document.getElementById("main");
+let view = null;
+let generation = 0;
+
+const get = async (path) => {
+  const answer = await fetch(path, { headers: { accept: "application/json" }, cache: "no-store" });
+  if (answer.status === 401) { location.assign("/login"); throw new Error("log in"); }
+  if (!answer.ok) throw Object.assign(new Error(`${answer.status}`), { status: answer.status });
+  return answer.json();
+};
+
+const live = new Live({
+  changed: (runId) => view?.changed?.(runId),
+  ended: (runId) => view?.ended?.(runId),
+  link: (text) => { const place = document.getElementById("link"); if (place.textContent !== text) place.textContent = text; },
+});
+
+// --- runs ---------------------------------------------------------------------------------------------------------------
+
+const showRuns = async (query) => {
+  const filters = { workflow: query.get("workflow") || "", result: query.get("result") || "", q: query.get("q") || "", since: query.get("since") || "" };
+  const limit = Math.min(Number(query.get("limit")) || 100, 1000);
+  const go = () => {
+    const next = new URLSearchParams(Object.entries(filters).filter(([, value]) => value));
+    location.hash = `#/runs${String(next) ? `?${next}` : ""}`;
+  };
+  const choice = (name, label, options) => {
+    const select = el("select", { name, on: { change: (event) => { filters[name] = event.target.value; go(); } } });
+    for (const [value, text] of options) select.append(el("option", { value, text: line(text, 80), selected: value === filters[name] }));
+    return el("label", {}, label, select);
+  };
+  const cards = el("ul", { class: "cards" });
+  const liveBox = el("section", { "aria-label": "Running now" }, el("h2", { text: "Running now" }), cards);
+  const body = el("tbody");
+  const table = el("table", {}, el("thead", {}, el("tr", {}, ...[["Result"], ["Workflow"], ["Started"], ["Duration", "number"], ["Error", "wide"], ["Run", "wide"]]
+    .map(([text, kind]) => el("th", { scope: "col", class: kind, text })))), body);
+  const list = el("section", { "aria-label": "Runs" });
+  const workflowSlot = el("span");
+  const search = el("input", { type: "search", name: "q", value: filters.q, maxlength: 200, on: { change: (event) => { filters.q = event.target.value; go(); } } });
+  const form = el("form", { class: "filters", role: "search", on: { submit: (event) => { event.preventDefault(); filters.q = search.value; go(); } } },
+    workflowSlot,
+    choice("result", "Result", [["", "all"], ...["success", "failure", "timeout", "cancellation", "skip", "error"].map((value) => [value, value])]),
+    choice("since", "Started", [["", "any time"], ["3600", "last hour"], ["86400", "last day"], ["604800", "last week"]]),
+    el("label", {}, "Name or run id", search));
+  main.replaceChildren(el("h1", { text: "Runs" }), liveBox, form, list);
+
+  const drawLive = () => {
+    const runs = [...live.runs.values()].filter((run) => run.state !== "ended");
+    liveBox.hidden = runs.length === 0;
+    cards.replaceChildren(...runs.map((run) => {
+      const phases = [...run.spans.values()].filter((span) => span.level === "phase");
+      const shown = el("ul");
+      for (const span of phases.slice(-8)) {
+        const us = span.result ? span.ended_at_us - span.started_at_us : live.nowUs() - span.started_at_us;
+        const state = span.result || (run.state === "running" ? "running" : run.state);
+        shown.append(el("li", {}, el("span", {}, badge(state), " ", bdi(span.name, 60)), el("span", { class: "soft", text: duration(Math.max(0, us)) })));
+      }
+      return el("li", { class: "card", "data-run": line(run.run_id, 100) },
+        el("h3", {}, badge(run.state), " ", el("a", { href: `#/run/${encodeURIComponent(run.run_id)}` }, bdi(run.workflow || run.run_id, 80))), shown);
+    }));
+  };
+  const load = async () => {
+    const asked = new URLSearchParams({ ...Object.fromEntries(Object.entries(filters).filter(([, value]) => value)), limit });
+    const mine = generation;
+    const found = await get(`/view/runs?${asked}`);
+    if (mine !== generation) return;
+    workflowSlot.replaceChildren(choice("workflow", "Workflow", [["", "all"], ...found.workflows.map((name) => [name, name])]));
+    body.replaceChildren(...found.runs.map((run) => el("tr", {},
+      el("td", {}, badge(run.result)), el("td", {}, el("a", { href: `#/run/${encodeURIComponent(run.run_id)}` }, bdi(run.workflow, 100))),
+      el("td", { text: when(iso(run.started_at)) }), el("td", { class: "number", text: duration(run.duration_s * 1e6) }),
+      el("td", { class: "wide" }, bdi(run.error_type || "", 80)), el("td", { class: "wide mono" }, bdi(run.run_id, 40)))));
+    const parts = [found.runs.length ? table : el("p", { class: "empty", text: Object.values(filters).some(Boolean) ? "No run matches." : "No run yet. In another terminal: spanbus run" })];
+    if (found.more && limit < 1000) parts.push(el("p", {}, el("a", { href: `#/runs?${new URLSearchParams({ ...Object.fromEntries(asked), limit: Math.min(1000, limit * 3) })}`, text: "Show more" })));
+    list.replaceChildren(...parts);
+  };
+  drawLive();
+  const timer = setInterval(drawLive, 500);
+  let again = 0;
+  view = { changed: drawLive, ended: () => { drawLive(); clearTimeout(again); again = setTimeout(() => load().catch(failed), 400); }, close: () => { clearInterval(timer); clearTimeout(again); } };
+  await load();
+};
+
+// --- one run ------------------------------------------------------------------------------------------------------------
+
+const rowsOfLive = (run) => {
+  const spans = [...run.spans.values()];
+  const ids = new Set(spans.map((span) => span.span_id));
+  const children = new Map();
+  for (const span of spans) {
+    const key = ids.has(span.parent_span_id) ? span.parent_span_id : "";
+    if (!children.has(key)) children.set(key, []);
+    children.get(key).push(span);
+  }
+  const start = Math.min(...spans.map((span) => span.started_at_us));
+  const rows = [];
+  const walk = (span, depth) => {
+    if (depth > 100) return;
+    const events = run.events.get(span.span_id) || [];
+    const row = {
+      id: span.span_id, parent: span.parent_span_id, depth, level: span.level, name: span.name, error_type: span.error_type, error: span.error,
+      result: span.result || (run.state === "running" ? "running" : run.state), start: span.started_at_us - start,
+      length: span.result ? span.ended_at_us - span.started_at_us : null, attempt: span.attempt, attempts: span.attempts, events: events.length,
+      marks: events.map((event) => [event.at_us - start, event.name]), flags: [], size: 0,
+    };
+    const at = rows.push(row);
+    for (const child of (children.get(span.span_id) || []).sort((a, b) => a.started_at_us - b.started_at_us)) walk(child, depth + 1);
+    row.size = rows.length - at;
+  };
+  for (const span of (children.get("") || []).sort((a, b) => a.started_at_us - b.started_at_us)) walk(span, 0);
+  return { rows, start };
+};
+
+const showRun = async (runId) => {
+  const mine = generation;
+  const place = el("div");
+  main.replaceChildren(el("p", {}, el("a", { href: "#/runs", text: "← Runs" })), place);
+  let fall = null;
+  let stored = false;
+  let timer = 0;
+
+  const head = (title, result, facts, document) => {
+    const list = el("dl", { class: "facts" });
+    for (const [name, value] of facts) if (value) list.append(el("div", {}, el("dt", { text: name }), el("dd", {}, value instanceof Node ? value : bdi(value, 200))));
+    const tools = el("div", { class: "tools" },
+      el("button", { type: "button", text: "Fold all", on: { click: () => fall?.foldAll(true) } }), el("button", { type: "button", text: "Unfold all", on: { click: () => fall?.foldAll(false) } }),
+      el("button", { type: "button", text: "Next failure (n)", on: { click: () => fall?.nextFailure(1) } }),
+      document ? el("button", { type: "button", text: "Copy run as JSON", on: { click: () => copy(document) } }) : null);
+    return [el("h1", {}, bdi(title, 200), " ", badge(result)), list, tools];
+  };
+
+  const drawLive = () => {
+    const run = live.runs.get(runId);
+    if (stored || !run || !run.spans.size) return;
+    const { rows, start } = rowsOfLive(run);
+    const edge = Math.max(live.nowUs() - start, ...rows.map((row) => row.start + (row.length || 0)));
+    const top = head(run.workflow || runId, run.state, [["run", runId], ["started", when(start)], ["so far", duration(edge)]]);
+    if (!fall) {
+      fall = new Waterfall({ rows, startUs: start, lengthUs: edge * 1.05, label: "Spans of the run",
+        detail: async (row) => ({ events: (live.runs.get(runId)?.events.get(row.id) || []), attributes: {} }) });
+    } else { const at = fall.selected; fall.startUs = start; fall.set(rows, edge * 1.05); fall.selected = at; }
+    place.replaceChildren(...top, fall.node);
+  };
+
+  const drawStored = async () => {
+    let found;
+    try { found = await get(`/view/runs/${encodeURIComponent(runId)}`); } catch (error) {
+      if (error.status === 404) return false;
+      throw error;
+    }
+    if (mine !== generation) return true;
+    stored = true;
+    clearInterval(timer);
+    fall?.close();
+    const jaeger = found.jaeger ? el("a", { href: found.jaeger, rel: "noreferrer", target: "_blank", text: "in Jaeger" }) : null;
+    const id = (row) => `/view/runs/${encodeURIComponent(runId)}/spans/${encodeURIComponent(row.id)}`;
+    fall = new Waterfall({ rows: found.rows, startUs: found.start_us, lengthUs: found.length_us, detail: (row) => get(id(row)).catch(() => null), label: "Spans of the run" });
+    const run = found.run;
+    place.replaceChildren(...head(run.workflow, run.result, [
+      ["run", run.run_id], ["trace", run.trace_id], ["started", when(iso(run.started_at))], ["took", duration(run.duration_s * 1e6)],
+      ["error type", run.error_type], ["spans", String(found.rows.length)], ["", jaeger]], run), fall.node);
+    fall.draw();
+    fall.view.focus({ preventScroll: true });
+    return true;
+  };
+
+  let tries = 0;
+  const settle = async () => {
+    if (mine !== generation || stored) return;
+    if (await drawStored().catch(() => false)) return;
+    tries += 1;
+    if (tries < 40) setTimeout(settle, 500);
+  };
+  view = { changed: (id) => { if (id === runId) drawLive(); }, ended: (id) => { if (id === runId) { drawLive(); settle(); } }, close: () => { clearInterval(timer); fall?.close(); } };
+  if (!(await drawStored())) {
+    if (mine !== generation) return;
+    timer = setInterval(drawLive, 500);
+    drawLive();
+    if (!live.runs.get(runId)) place.replaceChildren(el("p", { class: "empty", text: "This run is not stored, and it is not running." }));
+    else if (live.runs.get(runId).state === "ended") settle();
+  }
+};
+
+// --- phases over time -----------------------------------------------------------------------------------------------------
+
+const SVG = "http://www.w3.org/2000/svg";
+const dots = (points, label) => {
+  const svg = document.createElementNS(SVG, "svg");
+  svg.setAttribute("class", "spark");
+  svg.setAttribute("viewBox", "0 0 300 40");
+  svg.setAttribute("preserveAspectRatio", "none");
+  svg.setAttribute("role", "img");
+  svg.setAttribute("aria-label", label);
+  const most = Math.max(...points.map((point) => point[1]), 1e-6);
+  points.forEach(([, seconds, result], at) => {
+    const bad = ["failure", "error", "timeout"].includes(result);
+    const height = Math.max(2, (seconds / most) * 34);
+    const bar = document.createElementNS(SVG, "rect");
+    const width = 300 / Math.max(points.length, 12);
+    bar.setAttribute("x", String(at * width));
+    bar.setAttribute("width", String(Math.max(1, width * 0.75)));
+    bar.setAttribute("y", String(40 - height));
+    bar.setAttribute("height", String(height));
+    bar.setAttribute("class", `p b-${resultClass(result)}`);
+    svg.append(bar);
+    if (bad) {
+      const cross = document.createElementNS(SVG, "rect");
+      for (const [name, value] of [["x", at * width], ["y", 0], ["width", Math.max(1, width * 0.75)], ["height", 3]]) cross.setAttribute(name, String(value));
+      cross.setAttribute("class", `p b-${resultClass(result)}`);
+      svg.append(cross);
+    }
+  });
+  return svg;
+};
+
+const showPhases = async (query) => {
+  const mine = generation;
+  const since = query.get("since") || "604800";
+  const workflow = query.get("workflow") || "";
+  const found = await get(`/view/phases?${new URLSearchParams({ since, workflow })}`);
+  if (mine !== generation) return;
+  const select = (label, value, options, name) => {
+    const box = el("select", { on: { change: (event) => { const next = new URLSearchParams({ since, workflow }); next.set(name, event.target.value); location.hash = `#/phases?${next}`; } } });
+    for (const [key, text] of options) box.append(el("option", { value: key, text: line(text, 80), selected: key === value }));
+    return el("label", {}, label, box);
+  };
+  const body = el("tbody");
+  for (const phase of found.phases) {
+    const ratio = phase.runs ? phase.failures / phase.runs : 0;
+    body.append(el("tr", {}, el("td", {}, bdi(phase.workflow, 80)), el("th", { scope: "row" }, bdi(phase.phase, 80)),
+      el("td", { class: "number", text: String(phase.runs) }), el("td", { class: "number", text: duration(phase.p50_s * 1e6) }), el("td", { class: "number", text: duration(phase.p95_s * 1e6) }),
+      el("td", { class: "number", text: `${(ratio * 100).toFixed(ratio && ratio < 0.1 ? 1 : 0)} % (${phase.failures})` }),
+      el("td", {}, phase.last_failure ? el("a", { href: `#/run/${encodeURIComponent(phase.last_failure.run_id)}`, text: when(iso(phase.last_failure.at)) }) : "none"),
+      el("td", { class: "wide" }, dots(phase.points, line(`${phase.points.length} durations of ${phase.phase}, oldest first; failures have a mark at the top`, 200)))));
+  }
+  main.replaceChildren(el("h1", { text: "Phases over time" }),
+    el("form", { class: "filters" }, select("Workflow", workflow, [["", "all"], ...found.workflows.map((name) => [name, name])], "workflow"),
+      select("Period", since, [["3600", "last hour"], ["86400", "last day"], ["604800", "last week"], ["2592000", "last 30 days"]], "since")),
+    found.phases.length ? el("table", {}, el("thead", {}, el("tr", {}, ...[["Workflow"], ["Phase"], ["Runs", "number"], ["p50", "number"], ["p95", "number"], ["Failed", "number"], ["Last failure"], ["Durations", "wide"]]
+      .map(([text, kind]) => el("th", { scope: "col", class: kind, text })))), body) : el("p", { class: "empty", text: "No phase in this period." }));
+  let again = 0;
+  view = { ended: () => { clearTimeout(again); again = setTimeout(() => { if (mine === generation) route(); }, 800); }, close: () => clearTimeout(again) };
+};
+
+// --- the frame ------------------------------------------------------------------------------------------------------------
+
+const failed = (error) => {
+  if (error.message === "log in") return;
+  main.replaceChildren(el("h1", { text: "Not available" }), el("p", { class: "error", text: `The backend did not answer (${line(error.message, 100)}).` }), el("button", { type: "button", text: "Try again", on: { click: route } }));
+};
+
+const route = () => {
+  view?.close?.();
+  view = null;
+  generation += 1;
+  const [path, search] = (location.hash.slice(1) || "/runs").split("?");
+  const query = new URLSearchParams(search || "");
+  const name = path.startsWith("/phases") ? "phases" : "runs";
+  for (const link of document.querySelectorAll("header nav a")) if (link.dataset.view === name) link.setAttribute("aria-current", "page"); else link.removeAttribute("aria-current");
+  let runId = null;
+  if (path.startsWith("/run/")) { try { runId = decodeURIComponent(path.slice(5)); } catch { runId = path.slice(5); } }
+  document.title = runId ? `${line(runId, 12)} · spanbus` : name === "phases" ? "Phases · spanbus" : "Runs · spanbus";
+  (runId ? showRun(runId) : name === "phases" ? showPhases(query) : showRuns(query)).catch(failed);
+};
+
+const themes = ["auto", "dark", "light"];
+const button = document.getElementById("theme");
+const setTheme = (theme) => {
+  if (theme === "auto") delete document.documentElement.dataset.theme; else document.documentElement.dataset.theme = theme;
+  button.textContent = `Theme: ${theme}`;
+  button.setAttribute("aria-label", `Colour theme: ${theme}`);
+  try { localStorage.setItem("theme", theme); } catch { /* private mode: not remembered */ }
+};
+let theme = "auto";
+try { theme = themes.includes(localStorage.getItem("theme")) ? localStorage.getItem("theme") : "auto"; } catch { theme = "auto"; }
+setTheme(theme);
+button.addEventListener("click", () => { theme = themes[(themes.indexOf(theme) + 1) % 3]; setTheme(theme); say(`Theme: ${theme}`); });
+addEventListener("hashchange", () => { route(); main.focus({ preventScroll: true }); });
+live.connect();
+route();

@@ -1,0 +1,71 @@
+// Everything that came from somebody else's program is put on the page as text, through these functions.
+
+// Control characters, bidirectional overrides and other invisible characters are written out, so that no name can look like another one.
+const HIDDEN = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb]|[\t\n]/gu;
+
+const spelled = (c) => c === "\n" ? "\\n" : c === "\t" ? "\\t" : `\\u${c.codePointAt(0).toString(16).padStart(4, "0")}`;
+
+export const line = (value, limit = 300) => {
+  const text = String(value ?? "").slice(0, limit * 2).replace(HIDDEN, spelled);
+  return text.length > limit ? text.slice(0, limit) + "…" : text;
+};
+
+// Of several lines: line ends and tabs stay.
+export const block = (value) => String(value ?? "").replace(/\r\n?/g, "\n").replace(HIDDEN, (c) => c === "\n" || c === "\t" ? c : spelled(c));
+
+export const el = (tag, properties = {}, ...children) => {
+  const node = document.createElement(tag);
+  for (const [name, value] of Object.entries(properties)) {
+    if (value === undefined || value === null || value === false) continue;
+    if (name === "on") for (const [event, handler] of Object.entries(value)) node.addEventListener(event, handler);
+    else if (name === "text") node.textContent = value;
+    else if (name === "class") node.className = value;
+    else node.setAttribute(name, value === true ? "" : String(value));
+  }
+  for (const child of children) if (child !== null && child !== undefined) node.append(child);
+  return node;
+};
+
+export const bdi = (value, limit) => el("bdi", { text: line(value, limit), title: String(value ?? "").length > 40 ? line(value, 1000) : undefined });
+
+export const duration = (us) => {
+  if (us === null || us === undefined || Number.isNaN(us)) return "–";
+  const s = us / 1e6;
+  if (s < 0.001) return `${Math.round(us)} µs`;
+  if (s < 1) return `${(s * 1000).toFixed(s < 0.1 ? 1 : 0)} ms`;
+  if (s < 60) return `${s.toFixed(2)} s`;
+  const whole = Math.round(s);
+  const h = Math.floor(whole / 3600), m = Math.floor(whole / 60) % 60;
+  return h ? `${h} h ${m} min` : `${m} min ${whole % 60} s`;
+};
+
+const KNOWN = new Set(["success", "failure", "timeout", "cancellation", "skip", "error", "running", "stalled", "killed", "ended"]);
+export const resultClass = (result) => KNOWN.has(result) ? result : "unknown";
+export const badge = (result) => el("span", { class: `badge r-${resultClass(result)}`, text: line(result || "unknown", 30) });
+
+export const when = (us) => us ? new Date(us / 1000).toLocaleString(undefined, { dateStyle: "medium", timeStyle: "medium" }) : "–";
+export const iso = (text) => Date.parse(text) * 1000;
+
+let silence = 0;
+export const say = (text) => {
+  const place = document.getElementById("said");
+  place.textContent = text;
+  clearTimeout(silence);
+  silence = setTimeout(() => { place.textContent = ""; }, 4000);
+};
+
+export const copy = async (value) => {
+  const text = JSON.stringify(value, null, 2);
+  try {
+    await navigator.clipboard.writeText(text);
+    say("Copied");
+  } catch {
+    const area = el("textarea", { "aria-label": "JSON" });
+    area.value = text;
+    document.body.append(area);
+    area.select();
+    const done = document.execCommand("copy");
+    area.remove();
+    say(done ? "Copied" : "The browser did not allow copying");
+  }
+};
