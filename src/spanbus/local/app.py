@@ -1,0 +1,285 @@
+"""The web application of the embedded backend: guard, receiver, query API, metrics, live stream and page in one place."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import PurePosixPath
+from typing import TypeVar, cast
+from urllib.parse import parse_qs
+
+import anyio
+import anyio.to_thread
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.gzip import GZipMiddleware
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
+from starlette.routing import Route, WebSocketRoute
+from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.websockets import WebSocket
+
+from spanbus.errors import SpanbusError
+from spanbus.local.address import ProcessId
+from spanbus.local.api import QueryApi
+from spanbus.local.guard import Guard
+from spanbus.local.live import VERSION, BadMessage, EventBusWebSocketBridge
+from spanbus.local.prometheus import Exposition
+from spanbus.local.receiver import Receiver, ReceiverLimits
+from spanbus.local.store import Store
+from spanbus.local.views import Views
+from spanbus.version import __version__
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+_PUBLISH_BYTES = 4 << 20
+_MEDIA_TYPES = {".html": "text/html; charset=utf-8", ".js": "text/javascript; charset=utf-8", ".css": "text/css; charset=utf-8"}
+
+
+@dataclass(frozen=True, slots=True)
+class BackendOptions:
+    """How the backend serves. ``token`` is what people log in with."""
+
+    token: str
+    loopback_only: bool = True
+    hosts: Iterable[str] = ()
+    token_everywhere: bool = False
+    cookie: str = "spanbus"
+    jaeger_url: str | None = None
+    """Where traces are also shown by a Jaeger; the page links there."""
+    limits: ReceiverLimits = ReceiverLimits()
+
+
+class Backend:
+    """The parts of the embedded backend and the ASGI application made of them.
+
+    The store is the caller's: opened before and closed after.
+    """
+
+    def __init__(self, store: Store, options: BackendOptions) -> None:
+        self._store = store
+        self._options = options
+        self.receiver = Receiver(store, options.limits)
+        self.bridge = EventBusWebSocketBridge()
+        self._exposition = Exposition(store, own=self._own_metrics)
+        self._views = Views(store, jaeger_url=options.jaeger_url)
+        self._started_at = time.monotonic()
+        readers = anyio.CapacityLimiter(4)  # a slow query keeps no other client waiting, and many do not fill the memory
+
+        async def in_thread(work: Callable[[], T]) -> T:
+            return await anyio.to_thread.run_sync(work, limiter=readers)
+
+        self._in_thread = in_thread
+        self.app = self._build()
+
+    def _build(self) -> ASGIApp:
+        routes = [
+            *self.receiver.routes(),
+            *QueryApi(self._store, self._in_thread).routes(),
+            Route("/health", self._health),
+            Route("/metrics", self._metrics),
+            Route("/view/runs", self._wall(self._runs)),
+            Route("/view/runs/{run_id}", self._wall(self._run)),
+            Route("/view/runs/{run_id}/spans/{span_id}", self._wall(self._span)),
+            Route("/view/phases", self._wall(self._phases)),
+            Route("/live/publish", self._publish, methods=["POST"]),
+            WebSocketRoute("/live", self.bridge.serve),
+            Route("/login", self._login, methods=["GET", "POST"]),
+            Route("/page/{name}", self._page_file),
+            Route("/", self._page),
+        ]
+        guard = Middleware(
+            Guard, token=self._options.token, loopback_only=self._options.loopback_only, hosts=tuple(self._options.hosts),
+            token_everywhere=self._options.token_everywhere, cookie=self._options.cookie,
+        )
+        self._guard = Guard(
+            _nothing, token=self._options.token, loopback_only=self._options.loopback_only, cookie=self._options.cookie,
+        )
+        return Starlette(
+            routes=routes, middleware=[guard, Middleware(GZipMiddleware, minimum_size=2_000, compresslevel=1)],
+            exception_handlers={Exception: _unexpected}, lifespan=self._lifespan,
+        )
+
+    @asynccontextmanager
+    async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:
+        del app
+        async with anyio.create_task_group() as group:
+            group.start_soon(self.bridge.run)
+            yield
+            self.bridge.close()
+            group.cancel_scope.cancel()
+
+    # --- health and metrics -----------------------------------------------------------------------------------------------
+
+    async def _health(self, request: Request) -> Response:
+        del request
+        received, live = self.receiver.statistics(), self.bridge.statistics()
+        return JSONResponse({
+            "status": "ok", "version": __version__, "uptime_s": round(time.monotonic() - self._started_at, 3),
+            "receiver": received._asdict(), "live": live._asdict(),
+        })
+
+    def _own_metrics(self) -> dict[str, float]:
+        received, live = self.receiver.statistics(), self.bridge.statistics()
+        return {
+            "spanbus_backend_records_received": received.records, "spanbus_backend_records_rejected": received.rejected,
+            "spanbus_backend_requests_refused": received.refused, "spanbus_backend_requests_busy": received.busy,
+            "spanbus_backend_requests_failed": received.failed, "spanbus_backend_live_messages": live.messages,
+            "spanbus_backend_live_missed": live.missed,
+        }
+
+    async def _metrics(self, request: Request) -> Response:
+        accept = request.headers.get("accept", "")
+        try:
+            body, media_type = await self._in_thread(lambda: self._exposition.render(accept))
+        except SpanbusError as error:
+            return PlainTextResponse(f"{error}\n", 503)
+        return Response(body, media_type=media_type)
+
+    # --- what the page reads ------------------------------------------------------------------------------------------------
+
+    def _wall(self, endpoint: Callable[[Request], Awaitable[object]]) -> Callable[[Request], Awaitable[Response]]:
+        async def answer(request: Request) -> Response:
+            try:
+                found = await endpoint(request)
+            except ValueError as error:
+                return JSONResponse({"error": str(error)[:300]}, 400)
+            except SpanbusError as error:
+                logger.warning("%s: %s", request.url.path, error)
+                return JSONResponse({"error": "the store cannot be read now"}, 503)
+            if found is None:
+                return JSONResponse({"error": "not found"}, 404)
+            return Response(json.dumps(found, separators=(",", ":")), media_type="application/json", headers={"Cache-Control": "no-store"})
+
+        return answer
+
+    async def _runs(self, request: Request) -> object:
+        query = request.query_params
+        limit, offset = _whole(query.get("limit"), 100, 1_000), _whole(query.get("offset"), 0, 10**9)
+        since_s = _whole(query.get("since"), 0, 10**9)
+        return await self._in_thread(lambda: self._views.runs(
+            workflow=query.get("workflow") or None, result=query.get("result") or None, text=query.get("q") or None,
+            since_s=since_s or None, limit=limit, offset=offset,
+        ))
+
+    async def _run(self, request: Request) -> object:
+        return await self._in_thread(lambda: self._views.run(request.path_params["run_id"]))
+
+    async def _span(self, request: Request) -> object:
+        return await self._in_thread(lambda: self._views.span(request.path_params["run_id"], request.path_params["span_id"]))
+
+    async def _phases(self, request: Request) -> object:
+        since_s = _whole(request.query_params.get("since"), 604_800, 10**9)
+        workflow = request.query_params.get("workflow") or None
+        return await self._in_thread(lambda: self._views.phases(since_s=since_s, workflow=workflow))
+
+    # --- live ---------------------------------------------------------------------------------------------------------------
+
+    async def _publish(self, request: Request) -> Response:
+        try:
+            body = await _bounded(request, _PUBLISH_BYTES)
+            document: object = json.loads(body)
+        except (ValueError, RecursionError):
+            return PlainTextResponse("not a JSON document\n", 400)
+        except ClientDisconnect:
+            return Response(status_code=400)
+        if body == b"" or not isinstance(document, dict):
+            return PlainTextResponse("not a JSON object\n", 400)
+        said = cast("dict[str, object]", document)
+        source, pid, messages = said.get("source"), said.get("pid"), said.get("messages")
+        if said.get("v") != VERSION:
+            return PlainTextResponse(f"this backend understands version {VERSION}\n", 400)
+        if not isinstance(source, str) or not 0 < len(source) <= 256 or not isinstance(messages, list):
+            return PlainTextResponse("source and messages are needed\n", 400)
+        process = None
+        if isinstance(pid, int) and not isinstance(pid, bool) and 0 < pid < 2**31:
+            process = ProcessId(pid, str(said.get("started", ""))[:64], str(said.get("host", ""))[:256])
+        try:
+            self.bridge.announce(source, process, cast("list[object]", messages), leaving=said.get("leaving") is True)
+        except BadMessage as error:
+            return PlainTextResponse(f"{error}\n", 400)
+        return Response(status_code=204)
+
+    # --- the page -----------------------------------------------------------------------------------------------------------
+
+    async def _page(self, request: Request) -> Response:
+        shown = self._guard.presented(request.scope)
+        if shown is None:
+            return _file("login.html")
+        if "token" in request.query_params:  # the token leaves the address bar and the history
+            return self._logged_in()
+        return _file("index.html")
+
+    async def _login(self, request: Request) -> Response:
+        if request.method == "GET":
+            return _file("login.html")
+        try:
+            form = parse_qs((await _bounded(request, 4_096)).decode("utf-8", "replace"))
+        except (ValueError, ClientDisconnect):
+            return Response(status_code=400)
+        if not self._guard.matches(form.get("token", [""])[0].strip()):
+            answer = _file("login.html")
+            answer.status_code = 401
+            return answer
+        return self._logged_in()
+
+    def _logged_in(self) -> Response:
+        answer = RedirectResponse("/", 303, {"Cache-Control": "no-store"})
+        answer.set_cookie(self._options.cookie, self._options.token, httponly=True, samesite="strict", max_age=30 * 86_400)
+        return answer
+
+    async def _page_file(self, request: Request) -> Response:
+        name = request.path_params["name"]
+        if name not in _PAGE_FILES:
+            return PlainTextResponse("not found\n", 404)
+        return _file(name)
+
+
+_PAGE_FILES = frozenset({"app.js", "live.js", "text.js", "waterfall.js", "style.css"})
+
+
+def page_text(name: str) -> str:
+    """The text of one file of the page, from the installed package."""
+    return files("spanbus.local").joinpath("page", name).read_text(encoding="utf-8")
+
+
+def _file(name: str) -> Response:
+    return Response(page_text(name), media_type=_MEDIA_TYPES[PurePosixPath(name).suffix], headers={"Cache-Control": "no-cache"})
+
+
+async def _bounded(request: Request, limit: int) -> bytes:
+    chunks: list[bytes] = []
+    size = 0
+    with anyio.move_on_after(10.0) as scope:
+        async for chunk in request.stream():
+            size += len(chunk)
+            if size > limit:
+                raise ValueError(f"the body is larger than {limit} bytes")
+            chunks.append(chunk)
+    if scope.cancelled_caught:
+        raise ValueError("the body took too long")
+    return b"".join(chunks)
+
+
+def _whole(text: str | None, default: int, most: int) -> int:
+    if not text:
+        return default
+    if not (text.isascii() and text.isdigit() and len(text) < 19):
+        raise ValueError(f"{text[:40]!r} is not a whole number")
+    return min(int(text), most)
+
+
+async def _unexpected(request: Request, error: Exception) -> Response:
+    logger.error("%s %s", request.method, request.url.path, exc_info=error)
+    return PlainTextResponse("an error of the backend; its log has it\n", 500)
+
+
+async def _nothing(scope: Scope, receive: Receive, send: Send) -> None:
+    del scope, receive, send

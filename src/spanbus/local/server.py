@@ -1,0 +1,133 @@
+"""Serve the embedded backend: bind, listen, make the address known, stop without loss."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from spanbus.errors import BackendError
+from spanbus.local.address import Address, ProcessId, read_address, remove_address, write_address
+from spanbus.local.app import Backend, BackendOptions
+from spanbus.local.guard import is_loopback
+from spanbus.local.store import Store
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_PORT = 4318
+FIRST_REQUEST_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class ServeOptions:
+    """Where to listen. ``port`` 0 takes a free one. ``connections`` is the number of clients served at once."""
+
+    state_dir: Path
+    host: str = "127.0.0.1"
+    port: int = DEFAULT_PORT
+    listen_anywhere: bool = False
+    """Asked for by ``--listen``; without it another address than the loopback is refused."""
+    allow_hosts: tuple[str, ...] = ()
+    token: str | None = None
+    token_everywhere: bool = False
+    jaeger_url: str | None = None
+    connections: int = 2_000
+    stop_within_s: float = 5.0
+
+
+class _Protocol(H11Protocol):
+    """HTTP/1.1 in which a client must say something soon: connections that never ask are closed."""
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self._first = self.loop.call_later(FIRST_REQUEST_S, self._silent)
+
+    def _silent(self) -> None:
+        if self.cycle is None and not self.transport.is_closing():
+            self.transport.close()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._first.cancel()
+        super().connection_lost(exc)
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A listening socket; :class:`~spanbus.errors.BackendError` says why not."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(512)
+    except (OSError, OverflowError) as error:
+        listener.close()
+        reason = error.strerror or error if isinstance(error, OSError) else error
+        raise BackendError(f"cannot listen on {host} port {port}: {reason}; is another backend or collector running? --port N takes another, --port 0 a free one") from None
+    return listener
+
+
+async def serve(store: Store, options: ServeOptions, *, started: Callable[[Address], None]) -> None:
+    """Serve until SIGINT or SIGTERM. ``started`` is told the address once clients are answered.
+
+    What was acknowledged is in the store: requests that are being served when the signal comes are finished first, for at
+    most ``stop_within_s``. Raises :class:`~spanbus.errors.BackendError` when it cannot listen.
+    """
+    if not is_loopback(options.host) and not options.listen_anywhere:
+        raise BackendError(f"{options.host} is not the loopback; --listen {options.host} serves it to other machines, with the token")
+    running = read_address(options.state_dir)
+    if running is not None:
+        raise BackendError(f"a backend for this state directory runs already (process {running.process.pid}): {running.url}")
+    listener = bind("127.0.0.1" if options.host == "localhost" else options.host, options.port)
+    port = int(listener.getsockname()[1])
+    token = options.token or secrets.token_urlsafe(24)
+    loopback = is_loopback(options.host)
+    backend = Backend(store, BackendOptions(
+        token=token, loopback_only=loopback, hosts=options.allow_hosts, token_everywhere=options.token_everywhere,
+        cookie=f"spanbus_{port}", jaeger_url=options.jaeger_url,
+    ))
+    shown = options.host if loopback or options.host not in ("0.0.0.0", "::") else socket.gethostname()
+    reach = "127.0.0.1" if options.host == "0.0.0.0" else "::1" if options.host == "::" else options.host
+    address = Address(f"http://{_bracketed(reach)}:{port}", token, ProcessId.own())
+    config = uvicorn.Config(
+        backend.app, http=_Protocol, ws="websockets-sansio", loop="asyncio", lifespan="on", log_config=None, access_log=False, server_header=False,
+        date_header=False, proxy_headers=False, ws_per_message_deflate=False, ws_max_size=65_536, limit_concurrency=options.connections,
+        timeout_keep_alive=15, timeout_graceful_shutdown=int(options.stop_within_s), h11_max_incomplete_event_size=32_768, backlog=512,
+    )
+    server = _Server(config, lambda: (write_address(options.state_dir, address), started(replace_host(address, shown))))
+    try:
+        with suppress(KeyboardInterrupt):  # uvicorn raises the signal again when it has stopped
+            await server.serve(sockets=[listener])
+    finally:
+        remove_address(options.state_dir, token)
+        listener.close()
+
+
+class _Server(uvicorn.Server):
+    """Tells when clients are answered."""
+
+    def __init__(self, config: uvicorn.Config, ready: Callable[[], object]) -> None:
+        super().__init__(config)
+        self._ready = ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if not self.should_exit:
+            self._ready()
+
+
+def replace_host(address: Address, host: str) -> Address:
+    """The address as other machines reach it."""
+    port = address.url.rpartition(":")[2]
+    return address._replace(url=f"http://{_bracketed(host)}:{port}")
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
