@@ -15,11 +15,11 @@ import hmac
 import ipaddress
 from collections.abc import Iterable
 from http.cookies import CookieError, SimpleCookie
+from urllib.parse import parse_qs
 
 from starlette.datastructures import Headers
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
-from urllib.parse import parse_qs
 
 _OPEN_ON_LOOPBACK = ("/v1/traces", "/v1/metrics", "/v1/logs", "/metrics", "/health")
 _OPEN_PREFIX_ON_LOOPBACK = "/api/"

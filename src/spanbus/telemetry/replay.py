@@ -96,7 +96,7 @@ class _Source:
             if str(path) == "-":
                 import sys
 
-                self._file: BinaryIO = cast("BinaryIO", stack.enter_context(tempfile.TemporaryFile()))
+                self._file: BinaryIO = cast("BinaryIO", stack.enter_context(tempfile.TemporaryFile()))  # noqa: SIM115 - the stack closes it
                 shutil.copyfileobj(sys.stdin.buffer, self._file)
             else:
                 self._file = stack.enter_context(path.open("rb"))
@@ -183,7 +183,7 @@ def _sorted(lines: Iterator[tuple[_Key, bytes]], stack: ExitStack, scratch: Path
 
 
 def _spilled(chunk: list[tuple[_Key, bytes]], stack: ExitStack, scratch: Path | None) -> Iterator[tuple[_Key, bytes]]:
-    file = stack.enter_context(tempfile.TemporaryFile(dir=scratch))
+    file = stack.enter_context(tempfile.TemporaryFile(dir=scratch))  # noqa: SIM115 - the stack closes it
     for key, line in chunk:
         file.write(b"%d %s %d " % (key.at_ns, key.event_id.encode() or b"-", key.number) + line.rstrip(b"\n") + b"\n")
     file.seek(0)

@@ -1,0 +1,34 @@
+# spanbus: `make` lists the targets.
+SHELL := /bin/sh
+VENV := .venv
+PY := $(VENV)/bin/python
+STAMP := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help setup test check clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -e 's/:.*## /\t/' | expand -t 14
+
+setup: $(STAMP) ## a .venv with everything pinned, beside the sources
+
+$(STAMP): requirements/dev.txt pyproject.toml
+	@set -e; \
+	for python in python3 python3.13 python3.12 python3.11; do \
+		if command -v $$python >/dev/null 2>&1 && $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then found=$$python; break; fi; \
+	done; \
+	if [ -z "$$found" ]; then echo "spanbus needs Python 3.11 or newer, and none was found on the PATH" >&2; exit 2; fi; \
+	[ -x $(PY) ] || $$found -m venv $(VENV); \
+	echo "installing pinned requirements"; \
+	$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt; \
+	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .; \
+	touch $(STAMP)
+
+test: setup ## everything a bare machine can run
+	$(PY) -m pytest
+
+check: setup ## lint
+	$(VENV)/bin/ruff check src tests
+
+clean: ## remove what was built
+	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis build dist

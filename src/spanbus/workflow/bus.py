@@ -1,0 +1,557 @@
+"""The event bus of a workflow: publishing never waits for those who listen.
+
+A plain function is an *observer*: it is called at once, in the order of subscription, in the publisher's context. A
+coroutine function has its own bounded queue, from which at most ``max_concurrent`` of its calls run side by side (1, the
+default, keeps the order). Whatever a handler raises stays here: it is logged once with its traceback, and counted.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import itertools
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Generator, Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from types import MappingProxyType, TracebackType
+from typing import Literal, NamedTuple, Self, cast
+
+import anyio
+from anyio.abc import TaskGroup
+
+from spanbus.errors import BusError
+from spanbus.workflow.current import current_scope
+from spanbus.workflow.events import EMPTY, Event, WorkflowEvent, new_event_id
+from spanbus.workflow.loops import LoopClosed, LoopHandle
+from spanbus.workflow.retry import RetryPolicy
+
+logger = logging.getLogger(__name__)
+
+Handler = Callable[[Event], object]
+Predicate = Callable[[Event], bool]
+WhenFull = Literal["wait", "drop_oldest", "drop_newest"]
+
+QUEUE_SIZE = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class EventHandlerResult:
+    """How one handler fared with one event. ``None`` as return value is success; being cancelled is not.
+
+    ``attempts`` counts tries from 1 (0: dropped before the first); ``duration_s`` is the time in the handler, all attempts together, without waits.
+    """
+
+    subscription_id: str
+    success: bool
+    error: BaseException | None = None
+    attempts: int = 1
+    duration_s: float = 0.0
+
+
+class EventDropped(BusError):
+    """The queue of a subscription was full, and its policy gave this event up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Subscription:
+    """What :meth:`WorkflowEventBus.list_subscriptions` tells of a subscription."""
+
+    id: str
+    event_type: str | None
+    description: str | None
+    max_concurrent: int
+    max_retries: int
+    queued: int
+    dropped: int
+
+
+class BusStatistics(NamedTuple):
+    """Counts since the bus was made."""
+
+    published: int
+    subscriptions: int
+    queued: int
+    running: int
+    handled: int
+    failed: int
+    retried: int
+    dropped: int
+
+
+_inside: ContextVar[frozenset[int]] = ContextVar("spanbus_inside_bus", default=frozenset())
+
+
+class Receipt:
+    """What ``publish`` returns at once; awaiting it gives the results of all handlers of that event."""
+
+    __slots__ = ("_expected", "_lock", "_observed", "_results", "_waiters", "event")
+
+    def __init__(self, event: Event) -> None:
+        self.event = event
+        self._observed: list[tuple[_Subscriber, BaseException | None, int]] = []
+        self._results: list[EventHandlerResult] = []
+        self._expected = 0
+        self._lock: threading.Lock | None = None
+        self._waiters: list[tuple[LoopHandle, anyio.Event]] = []
+
+    def done(self) -> bool:
+        """Whether all handlers have finished."""
+        return len(self._results) >= self._expected
+
+    def results(self) -> list[EventHandlerResult]:
+        """The results so far: observers in order, then the others as they finished."""
+        observed = [
+            EventHandlerResult(subscriber.id, error is None, error, 1, duration_ns / 1e9) for subscriber, error, duration_ns in self._observed
+        ]
+        return observed + list(self._results)
+
+    def __await__(self) -> Generator[object, None, list[EventHandlerResult]]:
+        return self._wait().__await__()
+
+    async def _wait(self) -> list[EventHandlerResult]:
+        if not self.done():
+            handle = LoopHandle()
+            happened = anyio.Event()
+            lock = self._lock
+            assert lock is not None
+            with lock:
+                waiting = not self.done()
+                if waiting:
+                    self._waiters.append((handle, happened))
+            if waiting:
+                await happened.wait()
+        return self.results()
+
+    def _expect(self) -> None:
+        if self._lock is None:
+            self._lock = threading.Lock()
+        self._expected += 1
+
+    def _finish(self, result: EventHandlerResult) -> None:
+        assert self._lock is not None
+        with self._lock:
+            self._results.append(result)
+            waiters = self._waiters if self.done() else []
+            self._waiters = [] if waiters else self._waiters
+        for handle, happened in waiters:
+            try:
+                handle.call(happened.set)
+            except LoopClosed:
+                continue
+
+
+class _Delivery(NamedTuple):
+    event: Event
+    receipt: Receipt
+    attempt: int = 1
+    spent_ns: int = 0
+    started: Awaitable[object] | None = None
+
+
+@dataclass(slots=True, eq=False)
+class _Subscriber:
+    id: str
+    order: int
+    event_type: str | None
+    handler: Handler
+    predicate: Predicate | None
+    max_concurrent: int
+    retry: RetryPolicy
+    description: str | None
+    queue_size: int
+    when_full: WhenFull
+    queued: bool
+    queue: deque[_Delivery] = field(default_factory=deque[_Delivery])
+    home: LoopHandle | None = None
+    running: int = 0
+    starting: int = 0
+    retrying: int = 0
+    dropped: int = 0
+    room: list[tuple[LoopHandle, anyio.Event]] = field(default_factory=list[tuple[LoopHandle, anyio.Event]])
+
+
+class WorkflowEventBus:
+    """Publishes events to plain functions at once, and to coroutine functions through a queue of their own.
+
+    It works without being entered: the queue of a coroutine handler is then served in the event loop in which it was
+    subscribed, or else the first in which something was published. ``async with bus`` makes its workers children of that
+    block; leaving it waits until every queue is empty. Events may be published from any thread and any event loop.
+    """
+
+    def __init__(self) -> None:
+        self._subscribers: dict[str, _Subscriber] = {}
+        self._plans: dict[str, tuple[_Subscriber, ...]] = {}
+        self._ids = itertools.count(1)
+        self._lock = threading.RLock()
+        self._group: TaskGroup | None = None
+        self._group_home: LoopHandle | None = None
+        self._published = itertools.count()
+        self._published_seen = 0
+        self._handled = self._failed = self._retried = self._dropped = 0
+
+    # --- subscribing --------------------------------------------------------------------------------------------------
+
+    def subscribe(
+        self, event_type: WorkflowEvent | str | None, handler: Handler, *, predicate: Predicate | None = None, max_concurrent: int = 1,
+        max_retries: int = 0, retry_backoff: float = 0.5, description: str | None = None, queue_size: int = QUEUE_SIZE, when_full: WhenFull = "wait",
+    ) -> str:
+        """Call ``handler`` with every event of this type, None or ``"*"`` for all; the id is for :meth:`unsubscribe`.
+
+        ``retry_backoff`` is in seconds and doubles with every retry; a retry that waits holds no slot. ``queue_size`` and
+        ``when_full`` are for coroutine handlers: ``wait`` makes an async ``publish`` wait for room, the others drop and count.
+        Raises :class:`~spanbus.errors.BusError` for arguments that cannot work.
+        """
+        if not callable(handler):
+            raise BusError(f"handler must be callable, not {type(handler).__name__}")
+        if max_concurrent < 1 or max_retries < 0 or retry_backoff < 0 or queue_size < 1:
+            raise BusError("max_concurrent and queue_size must be at least 1, max_retries and retry_backoff at least 0")
+        if when_full not in ("wait", "drop_oldest", "drop_newest"):
+            raise BusError(f"when_full must be wait, drop_oldest or drop_newest, not {when_full!r}")
+        wanted = None if event_type is None or event_type == "*" else str(event_type)
+        with self._lock:
+            order = next(self._ids)
+            subscriber = _Subscriber(
+                f"sub-{order}", order, wanted, handler, predicate, max_concurrent, RetryPolicy(max_retries, retry_backoff), description,
+                queue_size, when_full, queued=is_coroutine_handler(handler),
+            )
+            if subscriber.queued:
+                subscriber.home = self._group_home or LoopHandle.current()
+            self._subscribers[subscriber.id] = subscriber
+            self._plans = {}
+        return subscriber.id
+
+    def unsubscribe(self, subscription_id: str) -> bool:
+        """Forget a subscription; what is queued for it is still delivered. False when there is none with this id."""
+        with self._lock:
+            found = self._subscribers.pop(subscription_id, None)
+            self._plans = {}
+        return found is not None
+
+    def list_subscriptions(self) -> list[Subscription]:
+        """All subscriptions, oldest first."""
+        with self._lock:
+            return [
+                Subscription(each.id, each.event_type, each.description, each.max_concurrent, each.retry.max_retries, len(each.queue), each.dropped)
+                for each in self._subscribers.values()
+            ]
+
+    def statistics(self) -> BusStatistics:
+        """A snapshot of the counts."""
+        with self._lock:
+            queued = sum(len(each.queue) + each.retrying for each in self._subscribers.values())
+            running = sum(each.running for each in self._subscribers.values())
+            published = self._published.__reduce__()[1][0]
+            return BusStatistics(
+                int(published), len(self._subscribers), queued, running, self._handled, self._failed, self._retried, self._dropped
+            )
+
+    # --- publishing ---------------------------------------------------------------------------------------------------
+
+    async def publish(
+        self, event_type: WorkflowEvent | str, payload: Mapping[str, object] | None = None, *, source: str = "", **metadata: object
+    ) -> Receipt:
+        """Publish an event; returns as soon as the observers were called and the queues took it.
+
+        ``run_id``, ``phase``, ``attempt``, ``traceparent`` and ``tracestate`` are the event's identity, by default that of
+        the current run; other keywords are its metadata. Only a full queue with the policy ``wait`` can make this wait,
+        and not when the publisher is a handler of this bus itself.
+        """
+        receipt = self.publish_nowait(event_type, payload, source=source, **metadata)
+        if receipt._expected:  # noqa: SLF001 - the receipt is ours
+            await self._wait_for_room(receipt.event.event_type)
+        return receipt
+
+    def publish_nowait(
+        self, event_type: WorkflowEvent | str, payload: Mapping[str, object] | None = None, *, source: str = "", **metadata: object
+    ) -> Receipt:
+        """Like :meth:`publish`, from plain code in any thread; a full queue with the policy ``wait`` grows instead."""
+        scope = current_scope.get()
+        if metadata:
+            identity = {name: metadata.pop(name) for name in ("run_id", "phase", "attempt", "traceparent", "tracestate") if name in metadata}
+        else:
+            identity = None
+        if scope is not None and not identity:
+            event = Event(
+                event_type, new_event_id(), time.time_ns(), MappingProxyType(dict(payload)) if payload else EMPTY, source, scope.run_id,
+                scope.phase, scope.attempt, scope.traceparent, scope.tracestate, metadata or EMPTY,
+            )
+        else:
+            event = Event(event_type, new_event_id(), time.time_ns(), MappingProxyType(dict(payload)) if payload else EMPTY, source)
+            if identity or metadata:
+                base: dict[str, object] = {}
+                if scope is not None:
+                    base = {"run_id": scope.run_id, "phase": scope.phase, "attempt": scope.attempt, "traceparent": scope.traceparent, "tracestate": scope.tracestate}
+                event = event._replace(**base | (identity or {}), metadata=MappingProxyType(dict(metadata)) if metadata else EMPTY)
+        return self.dispatch(event)
+
+    def dispatch(self, event: Event) -> Receipt:
+        """Publish an event that exists already, as it is."""
+        next(self._published)
+        plan = self._plans.get(event.event_type)
+        if plan is None:
+            plan = self._plan(event.event_type)
+        receipt = Receipt(event)
+        for subscriber in plan:
+            if subscriber.queued or subscriber.predicate is not None:
+                if not self._wanted(subscriber, event, receipt):
+                    continue
+                if subscriber.queued:
+                    self._enqueue(subscriber, _Delivery(event, receipt))
+                    continue
+            began_ns = time.perf_counter_ns()
+            try:
+                value = subscriber.handler(event)
+            except Exception as error:
+                self._observer_failed(subscriber, event, receipt, error, time.perf_counter_ns() - began_ns)
+                continue
+            if value is not None and value is not True and inspect.isawaitable(value):
+                self._is_a_coroutine_after_all(subscriber, event, receipt, value)
+                continue
+            receipt._observed.append((subscriber, None, time.perf_counter_ns() - began_ns))  # noqa: SLF001
+        return receipt
+
+    def _plan(self, event_type: str) -> tuple[_Subscriber, ...]:
+        with self._lock:
+            plan = tuple(each for each in self._subscribers.values() if each.event_type is None or each.event_type == event_type)
+            if len(self._plans) < 1_000:
+                self._plans[str(event_type)] = plan
+            return plan
+
+    def _wanted(self, subscriber: _Subscriber, event: Event, receipt: Receipt) -> bool:
+        if subscriber.predicate is None:
+            return True
+        try:
+            return bool(subscriber.predicate(event))
+        except Exception as error:
+            self._observer_failed(subscriber, event, receipt, error, 0)
+            return False
+
+    def _observer_failed(self, subscriber: _Subscriber, event: Event, receipt: Receipt, error: Exception, spent_ns: int) -> None:
+        delay_s = subscriber.retry.delay_s(1)
+        if delay_s is not None and self._home(subscriber) is not None:
+            receipt._expect()  # noqa: SLF001
+            self._retry_later(subscriber, _Delivery(event, receipt, 1, spent_ns), delay_s)
+            return
+        self._log(subscriber, event, error, 1)
+        receipt._observed.append((subscriber, error, spent_ns))  # noqa: SLF001
+
+    def _is_a_coroutine_after_all(self, subscriber: _Subscriber, event: Event, receipt: Receipt, value: Awaitable[object]) -> None:
+        """A plain callable that returned an awaitable: it is awaited by a worker, and queued from now on."""
+        with self._lock:
+            subscriber.queued = True
+        self._enqueue(subscriber, _Delivery(event, receipt, started=value))
+
+    # --- queues -------------------------------------------------------------------------------------------------------
+
+    def _enqueue(self, subscriber: _Subscriber, delivery: _Delivery) -> None:
+        gone: _Delivery | None = None
+        with self._lock:
+            delivery.receipt._expect()  # noqa: SLF001
+            if len(subscriber.queue) >= subscriber.queue_size and subscriber.when_full != "wait":
+                gone = delivery if subscriber.when_full == "drop_newest" else subscriber.queue.popleft()
+                subscriber.dropped += 1
+                self._dropped += 1
+            if gone is not delivery:
+                subscriber.queue.append(delivery)
+        if gone is not None:
+            if gone.started is not None and inspect.iscoroutine(gone.started):
+                gone.started.close()
+            error = EventDropped(f"the queue of {subscriber.id} holds {subscriber.queue_size} events and drops ({subscriber.when_full})")
+            gone.receipt._finish(EventHandlerResult(subscriber.id, False, error, 0))  # noqa: SLF001
+        self._serve(subscriber)
+
+    def _home(self, subscriber: _Subscriber) -> LoopHandle | None:
+        """The loop that serves this subscriber: its own, else the bus's, else the one that runs here."""
+        with self._lock:
+            home = subscriber.home
+            if home is None or home.is_closed():
+                subscriber.running = subscriber.starting = 0
+                home = self._group_home or LoopHandle.current()
+                subscriber.home = home
+            return home
+
+    def _serve(self, subscriber: _Subscriber) -> None:
+        """See to it that enough workers run for what is queued."""
+        with self._lock:
+            wanted = min(len(subscriber.queue), subscriber.max_concurrent - subscriber.running - subscriber.starting)
+            if wanted <= subscriber.starting:
+                return
+            home = self._home(subscriber)
+            if home is None:  # no event loop anywhere yet: the next publisher in one takes over
+                return
+            subscriber.starting += 1
+        start = functools.partial(self._start_worker, subscriber, home)
+        if home.is_here():
+            start()
+            return
+        try:
+            home.call(start)
+        except LoopClosed:
+            with self._lock:
+                subscriber.home = None
+                subscriber.running = subscriber.starting = 0
+            if LoopHandle.current() is not None:
+                self._serve(subscriber)
+
+    def _start_worker(self, subscriber: _Subscriber, home: LoopHandle) -> None:
+        with self._lock:
+            subscriber.starting = max(0, subscriber.starting - 1)
+            subscriber.running += 1
+        work = functools.partial(self._work, subscriber)
+        group = self._group
+        if group is not None and self._group_home is home:
+            group.start_soon(work)
+        else:
+            home.spawn(work)
+
+    async def _work(self, subscriber: _Subscriber) -> None:
+        """Take from the queue until it is empty; workers are started again when something comes."""
+        delivery: _Delivery | None = None
+        token = _inside.set(_inside.get() | {id(self)})
+        try:
+            while True:
+                with self._lock:
+                    if not subscriber.queue:
+                        subscriber.running -= 1
+                        return
+                    delivery = subscriber.queue.popleft()
+                    room, subscriber.room = subscriber.room, []
+                for handle, happened in room:
+                    try:
+                        handle.call(happened.set)
+                    except LoopClosed:
+                        continue
+                if len(subscriber.queue) and subscriber.max_concurrent > 1:
+                    self._serve(subscriber)
+                await self._deliver(subscriber, delivery)
+                delivery = None
+        except BaseException:
+            with self._lock:
+                subscriber.running -= 1
+            raise
+        finally:
+            _inside.reset(token)
+
+    async def _deliver(self, subscriber: _Subscriber, delivery: _Delivery) -> None:
+        event, receipt, attempt, spent_ns, started = delivery
+        began_ns = time.perf_counter_ns()
+        try:
+            value = started if started is not None else subscriber.handler(event)
+            if inspect.isawaitable(value):
+                await value
+        except Exception as error:
+            spent_ns += time.perf_counter_ns() - began_ns
+            delay_s = subscriber.retry.delay_s(attempt)
+            if delay_s is None:
+                self._log(subscriber, event, error, attempt)
+                receipt._finish(EventHandlerResult(subscriber.id, False, error, attempt, spent_ns / 1e9))  # noqa: SLF001
+            else:
+                self._retry_later(subscriber, _Delivery(event, receipt, attempt, spent_ns), delay_s)
+        except BaseException as error:  # cancelled: not a success, and not ours to stop
+            spent_ns += time.perf_counter_ns() - began_ns
+            receipt._finish(EventHandlerResult(subscriber.id, False, error, attempt, spent_ns / 1e9))  # noqa: SLF001
+            if isinstance(error, anyio.get_cancelled_exc_class()) and not self._cancelled_from_outside():
+                return
+            raise
+        else:
+            with self._lock:
+                self._handled += 1
+            spent_ns += time.perf_counter_ns() - began_ns
+            receipt._finish(EventHandlerResult(subscriber.id, True, None, attempt, spent_ns / 1e9))  # noqa: SLF001
+
+    @staticmethod
+    def _cancelled_from_outside() -> bool:
+        """Whether this task is being cancelled, and not only the handler that raised."""
+        import asyncio
+
+        import sniffio
+
+        if sniffio.current_async_library() == "asyncio":
+            task = asyncio.current_task()
+            return task is None or task.cancelling() > 0
+        return True
+
+    def _retry_later(self, subscriber: _Subscriber, delivery: _Delivery, delay_s: float) -> None:
+        with self._lock:
+            subscriber.retrying += 1
+            self._retried += 1
+        home = self._home(subscriber)
+        assert home is not None
+
+        async def wait() -> None:
+            try:
+                await anyio.sleep(delay_s)
+            finally:
+                with self._lock:
+                    subscriber.retrying -= 1
+            with self._lock:
+                subscriber.queue.append(delivery._replace(attempt=delivery.attempt + 1, started=None))
+            self._serve(subscriber)
+
+        def start() -> None:
+            group = self._group
+            if group is not None and self._group_home is home:
+                group.start_soon(wait)
+            else:
+                home.spawn(wait)
+
+        if home.is_here():
+            start()
+        else:
+            home.call(start)
+
+    async def _wait_for_room(self, event_type: str) -> None:
+        if id(self) in _inside.get():
+            return
+        for subscriber in self._plans.get(event_type, ()):
+            while subscriber.queued and subscriber.when_full == "wait":
+                with self._lock:
+                    if len(subscriber.queue) <= subscriber.queue_size:
+                        break
+                    happened = anyio.Event()
+                    subscriber.room.append((LoopHandle(), happened))
+                await happened.wait()
+
+    def _log(self, subscriber: _Subscriber, event: Event, error: Exception, attempts: int) -> None:
+        with self._lock:
+            self._failed += 1
+        name = subscriber.description or getattr(subscriber.handler, "__qualname__", type(subscriber.handler).__name__)
+        logger.error("handler %s failed on %s after %d attempt(s)", name, event.event_type, attempts, exc_info=error)
+
+    # --- life ---------------------------------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Self:
+        group = anyio.create_task_group()
+        await group.__aenter__()
+        self._group = group
+        self._group_home = LoopHandle()
+        with self._lock:
+            for subscriber in self._subscribers.values():
+                if subscriber.queued and subscriber.running == 0:
+                    subscriber.home = self._group_home
+        for subscriber in list(self._subscribers.values()):
+            self._serve(subscriber)
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> bool | None:
+        group = self._group
+        assert group is not None
+        try:
+            return await group.__aexit__(kind, error, trace)
+        finally:
+            self._group = None
+            self._group_home = None
+            with self._lock:
+                for subscriber in self._subscribers.values():
+                    subscriber.home = None
+
+
+def is_coroutine_handler(handler: object) -> bool:
+    """Whether calling this gives a coroutine: coroutine functions, partials of them, objects with an async ``__call__``."""
+    while isinstance(handler, functools.partial):
+        handler = cast("object", handler.func)
+    return inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(getattr(type(handler), "__call__", None))  # noqa: B004 - asks what kind, not whether

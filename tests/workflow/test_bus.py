@@ -1,0 +1,208 @@
+"""The event bus: publishing never waits, handlers cannot hurt, results are true."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from functools import partial
+
+import anyio
+import pytest
+
+from spanbus.workflow.bus import EventDropped, WorkflowEventBus
+from spanbus.workflow.events import Event, WorkflowEvent
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_observers_are_called_in_order_before_publish_returns() -> None:
+    bus = WorkflowEventBus()
+    seen: list[str] = []
+    for name in "abc":
+        bus.subscribe(None, partial(lambda name, event: seen.append(name), name))
+    await bus.publish(WorkflowEvent.WORKFLOW_STARTED, {"workflow": "w"})
+    assert seen == ["a", "b", "c"]
+
+
+async def test_a_handler_that_raises_hurts_nobody_and_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    bus = WorkflowEventBus()
+    seen: list[Event] = []
+
+    def broken(event: Event) -> None:
+        raise ValueError("no")
+
+    bus.subscribe(None, broken)
+    bus.subscribe(None, seen.append)
+    with caplog.at_level(logging.ERROR):
+        results = await (await bus.publish("x"))
+    assert [result.success for result in results] == [False, True]
+    assert isinstance(results[0].error, ValueError)
+    assert len(seen) == 1
+    assert len(caplog.records) == 1 and caplog.records[0].exc_info
+
+
+async def test_none_is_success_and_cancelled_is_not() -> None:
+    bus = WorkflowEventBus()
+
+    async def nothing(event: Event) -> None: ...
+
+    async def cancelled(event: Event) -> None:
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            await anyio.sleep(0)
+        raise TimeoutError("gone")
+
+    bus.subscribe("x", nothing)
+    bus.subscribe("x", cancelled)
+    async with bus:
+        results = {result.subscription_id: result for result in await (await bus.publish("x"))}
+    assert results["sub-1"].success and not results["sub-2"].success
+
+
+async def test_a_slow_subscriber_does_not_delay_publish() -> None:
+    bus = WorkflowEventBus()
+    go_on = anyio.Event()
+
+    async def slow(event: Event) -> None:
+        await go_on.wait()
+
+    bus.subscribe(None, slow)
+    async with bus:
+        receipts = [await bus.publish("x") for _ in range(10)]
+        assert not any(receipt.done() for receipt in receipts)
+        go_on.set()
+    assert all(receipt.done() for receipt in receipts)
+
+
+async def test_one_worker_keeps_the_order_and_more_run_side_by_side() -> None:
+    bus = WorkflowEventBus()
+    order: list[object] = []
+    running = 0
+    most = 0
+
+    async def one(event: Event) -> None:
+        await anyio.sleep(0)
+        order.append(event.payload["n"])
+
+    async def several(event: Event) -> None:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        await anyio.sleep(0.01)
+        running -= 1
+
+    bus.subscribe(None, one)
+    bus.subscribe(None, several, max_concurrent=3)
+    async with bus:
+        for number in range(20):
+            await bus.publish("x", {"n": number})
+    assert order == list(range(20))
+    assert most == 3
+
+
+async def test_retries_run_and_hold_no_slot_while_they_wait() -> None:
+    bus = WorkflowEventBus()
+    calls: list[object] = []
+
+    async def flaky(event: Event) -> None:
+        calls.append(event.payload["n"])
+        if event.payload["n"] == 0 and calls.count(0) < 3:
+            raise ConnectionError("not yet")
+
+    bus.subscribe(None, flaky, max_retries=3, retry_backoff=0.02)
+    async with bus:
+        first = await bus.publish("x", {"n": 0})
+        await (await bus.publish("x", {"n": 1}))
+        assert calls[:2] == [0, 1]
+        (result,) = await first
+    assert (result.success, result.attempts) == (True, 3)
+    assert calls.count(0) == 3
+
+
+async def test_publishing_from_inside_a_handler_does_not_deadlock() -> None:
+    bus = WorkflowEventBus()
+    seen: list[str] = []
+
+    async def chain(event: Event) -> None:
+        seen.append(event.event_type)
+        if len(seen) < 5:
+            await bus.publish(f"x{len(seen)}")
+
+    bus.subscribe(None, chain, queue_size=1)
+    async with bus:
+        await bus.publish("x0")
+    assert seen == ["x0", "x1", "x2", "x3", "x4"]
+
+
+async def test_a_lambda_that_returns_a_coroutine_is_awaited() -> None:
+    bus = WorkflowEventBus()
+    seen: list[str] = []
+
+    async def note(event: Event) -> None:
+        await anyio.sleep(0)
+        seen.append(event.event_type)
+
+    bus.subscribe(None, lambda event: note(event))
+    async with bus:
+        await bus.publish("a")
+        (result,) = await (await bus.publish("b"))
+    assert seen == ["a", "b"] and result.success
+
+
+async def test_a_full_queue_drops_by_its_policy_and_counts() -> None:
+    bus = WorkflowEventBus()
+    go_on = anyio.Event()
+    seen: list[object] = []
+
+    async def slow(event: Event) -> None:
+        await go_on.wait()
+        seen.append(event.payload["n"])
+
+    bus.subscribe(None, slow, queue_size=2, when_full="drop_newest")
+    async with bus:
+        receipts = [await bus.publish("x", {"n": 0})]
+        await anyio.sleep(0.01)  # the worker has taken the first
+        receipts += [await bus.publish("x", {"n": number}) for number in range(1, 6)]
+        go_on.set()
+        results = [(await receipt)[0] for receipt in receipts]
+    assert seen == [0, 1, 2]
+    assert [isinstance(result.error, EventDropped) for result in results] == [False, False, False, True, True, True]
+    assert bus.statistics().dropped == 3
+
+
+async def test_events_from_several_threads_are_all_delivered() -> None:
+    bus = WorkflowEventBus()
+    observed: list[Event] = []
+    awaited: list[str] = []
+
+    async def handler(event: Event) -> None:
+        await anyio.sleep(0)
+        awaited.append(event.event_id)
+
+    bus.subscribe(None, observed.append)
+    bus.subscribe(None, handler, max_concurrent=4)
+
+    def publish() -> None:
+        for _ in range(500):
+            bus.publish_nowait("x")
+
+    async with bus:
+        threads = [threading.Thread(target=publish) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            await anyio.to_thread.run_sync(thread.join)
+    assert len(observed) == 2_000
+    assert len(set(awaited)) == 2_000
+
+
+async def test_unsubscribed_and_unwanted_events_are_not_delivered() -> None:
+    bus = WorkflowEventBus()
+    seen: list[object] = []
+    kept = bus.subscribe("x", lambda event: seen.append(event.payload["n"]), predicate=lambda event: event.payload["n"] != 1)
+    for number in range(3):
+        await bus.publish("x", {"n": number})
+    await bus.publish("y", {"n": 9})
+    assert bus.unsubscribe(kept) and not bus.unsubscribe(kept)
+    await bus.publish("x", {"n": 3})
+    assert seen == [0, 2]
