@@ -1,0 +1,260 @@
+"""The query API, shaped like Jaeger's, so that its page and Grafana's data source can be put on top.
+
+``/api/…`` is what Jaeger's page and Grafana ask (https://www.jaegertracing.io/docs/2.0/apis/), ``/api/v3/…`` gives OTLP
+JSON. Parameters that Jaeger knows and that make no difference here are ignored, as it does with unknown ones.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Protocol, cast
+
+from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, TracesData
+from starlette.datastructures import QueryParams
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from spanbus.errors import SpanbusError
+from spanbus.local import jaeger, otlp_json
+from spanbus.local.jaeger import Document
+
+logger = logging.getLogger(__name__)
+
+_LIMIT_DEFAULT, _LIMIT_MOST = 100, 1_500
+_TRACE_ID = re.compile(r"[0-9a-fA-F]{1,32}", re.ASCII)
+_NO_TIME = 2**63 - 1
+
+InThread = Callable[[Callable[[], object]], Awaitable[object]]
+
+
+@dataclass(frozen=True, slots=True)
+class TraceQuery:
+    """Which traces are asked for: those with a span that answers to all of this. Times are Unix nanoseconds, both ends included."""
+
+    service: str
+    operation: str | None = None
+    tags: Mapping[str, str] = field(default_factory=dict[str, str])
+    start_ns: int = 0
+    end_ns: int = _NO_TIME
+    min_ns: int = 0
+    max_ns: int = _NO_TIME
+    limit: int = _LIMIT_DEFAULT
+
+
+class TraceSource(Protocol):
+    """What is asked: the store. ``trace_ids`` are 32 hexadecimal digits, the newest trace first."""
+
+    def services(self) -> Sequence[str]: ...
+
+    def operations(self, service: str) -> Sequence[tuple[str, int]]:
+        """Name and OTLP kind of every operation."""
+        ...
+
+    def trace_ids(self, query: TraceQuery) -> Sequence[str]: ...
+
+    def trace(self, trace_id: str) -> Sequence[ResourceSpans]: ...
+
+
+class _Bad(Exception):
+    """The request cannot be served: status and reason."""
+
+    def __init__(self, status: int, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+
+
+class QueryApi:
+    """The routes; every query runs in a worker thread."""
+
+    def __init__(self, source: TraceSource, in_thread: InThread) -> None:
+        self._source = source
+        self._in_thread = in_thread
+
+    def routes(self) -> list[BaseRoute]:
+        return [
+            Route("/api/services", self._older(self._services)),
+            Route("/api/services/{service:path}/operations", self._older(self._operation_names)),
+            Route("/api/operations", self._older(self._operations)),
+            Route("/api/traces", self._older(self._traces)),
+            Route("/api/traces/{trace_id}", self._older(self._trace)),
+            Route("/api/dependencies", self._older(lambda request: jaeger.envelope([]))),
+            Route("/api/v3/services", self._newer(self._v3_services)),
+            Route("/api/v3/operations", self._newer(self._v3_operations)),
+            Route("/api/v3/traces", self._newer(self._v3_traces)),
+            Route("/api/v3/traces/{trace_id}", self._newer(self._v3_trace)),
+        ]
+
+    # --- /api -------------------------------------------------------------------------------------------------------------
+
+    def _services(self, request: Request) -> Document:
+        del request
+        found = sorted(self._source.services())
+        return jaeger.envelope(found, total=len(found))
+
+    def _operation_names(self, request: Request) -> Document:
+        found = sorted({name for name, _ in self._source.operations(request.path_params["service"])})
+        return jaeger.envelope(found, total=len(found))
+
+    def _operations(self, request: Request) -> Document:
+        service, kind = request.query_params.get("service"), request.query_params.get("spanKind")
+        if not service:
+            raise _Bad(400, "parameter 'service' is required")
+        found = [each for each in self._named_operations(service) if not kind or each["spanKind"] == kind]
+        return jaeger.envelope(found, total=len(found))
+
+    def _named_operations(self, service: str) -> list[Document]:
+        pairs = sorted({(name, jaeger.KINDS.get(kind, "")) for name, kind in self._source.operations(service)})  # pyright: ignore[reportArgumentType]
+        return [{"name": name, "spanKind": kind} for name, kind in pairs]
+
+    def _traces(self, request: Request) -> Document:
+        query = request.query_params
+        ids = query.getlist("traceID")
+        wanted = [_trace_id(each) for each in ids] if ids else self._source.trace_ids(_query(query))
+        found = [jaeger.trace(each, groups) for each in wanted if (groups := self._source.trace(each))]
+        return jaeger.envelope(found)
+
+    def _trace(self, request: Request) -> Document:
+        trace_id = _trace_id(request.path_params["trace_id"])
+        groups = self._source.trace(trace_id)
+        if not groups:
+            raise _Bad(404, "trace not found")
+        return jaeger.envelope([jaeger.trace(trace_id, groups)])
+
+    # --- /api/v3 ----------------------------------------------------------------------------------------------------------
+
+    def _v3_services(self, request: Request) -> Document:
+        del request
+        return {"services": sorted(self._source.services())}
+
+    def _v3_operations(self, request: Request) -> Document:
+        service, kind = request.query_params.get("service"), request.query_params.get("span_kind")
+        if not service:
+            raise _Bad(400, "malformed parameter service")
+        return {"operations": [each for each in self._named_operations(service) if not kind or each["spanKind"] == kind]}
+
+    def _v3_traces(self, request: Request) -> Document:
+        groups = [group for each in self._source.trace_ids(_v3_query(request.query_params)) for group in self._source.trace(each)]
+        return _result(groups)
+
+    def _v3_trace(self, request: Request) -> Document:
+        return _result(self._source.trace(_trace_id(request.path_params["trace_id"])))
+
+    # --- answers ----------------------------------------------------------------------------------------------------------
+
+    def _older(self, work: Callable[[Request], Document]) -> Callable[[Request], Awaitable[Response]]:
+        return self._answer(work, jaeger.failure)
+
+    def _newer(self, work: Callable[[Request], Document]) -> Callable[[Request], Awaitable[Response]]:
+        return self._answer(work, lambda status, reason: {"error": {"httpCode": status, "message": reason}})
+
+    def _answer(self, work: Callable[[Request], Document], failure: Callable[[int, str], Document]) -> Callable[[Request], Awaitable[Response]]:
+        def build(request: Request) -> bytes:
+            return json.dumps(work(request), separators=(",", ":")).encode()
+
+        async def answer(request: Request) -> Response:
+            try:
+                body, status = cast("bytes", await self._in_thread(lambda: build(request))), 200
+            except _Bad as bad:
+                body, status = json.dumps(failure(bad.status, str(bad))).encode(), bad.status
+            except SpanbusError as error:
+                logger.warning("%s: %s", request.url.path, error)
+                body, status = json.dumps(failure(503, "the store cannot be read now")).encode(), 503
+            return Response(body, status, {"Cache-Control": "no-store"}, "application/json")
+
+        return answer
+
+
+def _result(groups: Sequence[ResourceSpans]) -> Document:
+    if not groups:
+        raise _Bad(404, "No traces found")
+    return {"result": otlp_json.write(TracesData(resource_spans=groups))}
+
+
+def _trace_id(text: str) -> str:
+    if _TRACE_ID.fullmatch(text) is None:
+        raise _Bad(400, f"cannot parse trace ID {text[:64]!r}")
+    return text.lower().rjust(32, "0")
+
+
+def _query(query: QueryParams) -> TraceQuery:
+    service = query.get("service")
+    if not service:
+        raise _Bad(400, "parameter 'service' is required")
+    tags: dict[str, str] = {}
+    for text in query.getlist("tag"):
+        key, colon, value = text.partition(":")
+        if not key or not colon:
+            raise _Bad(400, f"malformed 'tag' parameter, expecting key:value, received: {text[:100]}")
+        tags[key] = value
+    for text in query.getlist("tags"):
+        tags.update(_tags(text, "tags"))
+    return TraceQuery(
+        service, query.get("operation") or None, tags, _micros(query, "start", 0), _micros(query, "end", _NO_TIME),
+        _length(query.get("minDuration"), "minDuration", 0), _length(query.get("maxDuration"), "maxDuration", _NO_TIME), _limit(query.get("limit"), "limit"),
+    )
+
+
+def _v3_query(query: QueryParams) -> TraceQuery:
+    service = query.get("query.service_name")
+    if not service:
+        raise _Bad(400, "malformed parameter query.service_name: it is required")
+    text = query.get("query.attributes")
+    return TraceQuery(
+        service, query.get("query.operation_name") or None, _tags(text, "query.attributes") if text else {},
+        _moment(query.get("query.start_time_min"), "query.start_time_min", 0), _moment(query.get("query.start_time_max"), "query.start_time_max", _NO_TIME),
+        _length(query.get("query.duration_min"), "query.duration_min", 0), _length(query.get("query.duration_max"), "query.duration_max", _NO_TIME),
+        _limit(query.get("query.num_traces") or query.get("query.search_depth"), "query.num_traces"),
+    )
+
+
+def _tags(text: str, name: str) -> dict[str, str]:
+    try:
+        found: object = json.loads(text)
+    except (ValueError, RecursionError):
+        raise _Bad(400, f"malformed '{name}' parameter, cannot unmarshal JSON") from None
+    if not isinstance(found, dict):
+        raise _Bad(400, f"malformed '{name}' parameter, expecting an object")
+    return {key: value if isinstance(value, str) else json.dumps(value) for key, value in cast("dict[str, object]", found).items()}
+
+
+def _limit(text: str | None, name: str) -> int:
+    if not text:
+        return _LIMIT_DEFAULT
+    if not (text.isascii() and text.isdigit() and len(text) < 19):
+        raise _Bad(400, f"unable to parse param '{name}': {text[:40]!r}")
+    return max(1, min(int(text), _LIMIT_MOST))
+
+
+def _micros(query: QueryParams, name: str, default: int) -> int:
+    text = query.get(name)
+    if not text:
+        return default
+    if not (text.isascii() and text.isdigit() and len(text) < 19):
+        raise _Bad(400, f"unable to parse param '{name}': {text[:40]!r}")
+    return min(int(text) * 1_000 + (999 if name == "end" else 0), _NO_TIME)
+
+
+def _moment(text: str | None, name: str, default: int) -> int:
+    if not text:
+        return default
+    try:
+        moment = datetime.fromisoformat(text)
+        moment = moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+        return int(moment.timestamp()) * 10**9 + moment.microsecond * 1_000 + (999 if default else 0)
+    except (ValueError, OverflowError):
+        raise _Bad(400, f"malformed parameter {name}: {text[:40]!r} is no time such as 2026-01-01T00:00:00Z") from None
+
+
+def _length(text: str | None, name: str, default: int) -> int:
+    if not text:
+        return default
+    try:
+        return jaeger.duration_ns(text)
+    except ValueError as error:
+        raise _Bad(400, f"cannot parse {name}: {error}") from None
