@@ -65,9 +65,9 @@ def markdown_report(spans: Sequence[Stored], *, root: str | None = None, title: 
         lines.append("")
     text = "\n".join(lines)
     for row in rows:
-        if row["result"] not in _FAILED or not (row["output"] or row["error"]):
+        said = block(_said(row))[-_OUTPUT_LIMIT_CHARS:].rstrip("\n")
+        if not said:
             continue
-        said = block(row["output"] or row["error"])[-_OUTPUT_LIMIT_CHARS:]
         fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", said)), default=0))
         part = f"\n<details><summary>{html.escape(row['level'])} <code>{html.escape(one_line(row['name'], 100))}</code>: {html.escape(row['result'])}</summary>\n\n{fence}text\n{said}\n{fence}\n\n</details>\n"
         if len(text) + len(part) > MARKDOWN_LIMIT_CHARS:
@@ -84,6 +84,13 @@ def _title(fall: Waterfall) -> str:
 def _phases(rows: list[Row]) -> list[Row]:
     phases = [row for row in rows if row["level"] == "phase"]
     return phases or [row for row in rows if row["depth"] == 1]
+
+
+def _said(row: Row) -> str:
+    """What a row that failed said: its output, or an error text that is more than its type."""
+    if row["result"] not in _FAILED:
+        return ""
+    return row["output"] or (row["error"] if row["error"] != row["error_type"] else "")
 
 
 def _details(spans: Sequence[Stored], fall: Waterfall) -> tuple[dict[str, SpanDetail], int]:
@@ -117,8 +124,8 @@ def _static_phases(fall: Waterfall) -> str:
         for row in _phases(fall["rows"])
     )
     outputs = "".join(
-        f"<h2>{html.escape(row['level'])} <bdi>{html.escape(one_line(row['name']))}</bdi></h2><pre class=\"output\">{html.escape(block(row['output'] or row['error']))}</pre>"
-        for row in [each for each in fall["rows"] if each["result"] in _FAILED and (each["output"] or each["error"])][:100]
+        f"<h2>{html.escape(row['level'])} <bdi>{html.escape(one_line(row['name']))}</bdi></h2><pre class=\"output\">{html.escape(block(_said(row)))}</pre>"
+        for row in [each for each in fall["rows"] if _said(each)][:100]
     )
     return (
         '<h2>Phases</h2><table><thead><tr><th scope="col">Result</th><th scope="col">Phase</th><th scope="col" class="number">Duration</th>'

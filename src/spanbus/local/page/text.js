@@ -7,7 +7,7 @@ const spelled = (c) => c === "\n" ? "\\n" : c === "\t" ? "\\t" : `\\u${c.codePoi
 
 export const line = (value, limit = 300) => {
   const text = String(value ?? "").slice(0, limit * 2).replace(HIDDEN, spelled);
-  return text.length > limit ? text.slice(0, limit) + "…" : text;
+  return text.length > limit ? text.slice(0, limit) + "…" : text.trim() === "" && text !== "" ? "(blank)" : text;
 };
 
 // Of several lines: line ends and tabs stay.

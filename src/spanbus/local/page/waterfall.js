@@ -21,10 +21,12 @@ export class Waterfall {
     this.pane = el("section", { class: "detail", "aria-label": "Details", "aria-live": "polite" });
     this.node = el("div", {},
       el("div", { class: "grid" }, el("div", { class: "axis" }, el("div", { text: "Span" }), this.ticks, el("div", { text: "Duration" })), this.view), this.pane);
-    this.observer = new ResizeObserver(() => this.draw());
+    this.observer = new ResizeObserver(() => { this.axis(); this.draw(); });
     this.observer.observe(this.view);
     this.set(rows, lengthUs);
-    this.select(Math.max(0, this.shown.findIndex((row) => row.level !== "run" && ["failure", "error", "timeout"].includes(row.result))), false);
+    const bad = (row) => ["failure", "error", "timeout"].includes(row.result);
+    const first = [(row) => row.level === "phase" && bad(row), (row) => row.depth > 0 && bad(row)].map((test) => this.shown.findIndex(test)).find((at) => at >= 0);
+    this.select(first ?? 0, false);
   }
 
   set(rows, lengthUs) {
@@ -37,9 +39,9 @@ export class Waterfall {
   close() { this.observer.disconnect(); }
 
   axis() {
-    const step = niceStep(this.lengthUs / 5);
+    const step = niceStep(this.lengthUs / Math.max(1, Math.floor((this.ticks.clientWidth || 600) / 90)));
     const marks = [];
-    for (let at = 0; at < this.lengthUs; at += step) {
+    for (let at = 0; at <= this.lengthUs * 0.93; at += step) {
       const tick = el("span", { class: "tick", text: at ? duration(at) : "0" });
       tick.style.left = `${(at / this.lengthUs) * 100}%`;
       marks.push(tick);
@@ -85,7 +87,7 @@ export class Waterfall {
     const tries = row.attempts > 1 ? `${row.attempts} attempts` : "";
     const fold = el("span", { class: "fold", "aria-hidden": "true", text: row.size ? (folded ? "▸" : "▾") : "" });
     const name = el("div", { class: "name", role: "gridcell" }, fold, el("span", { class: `badge r-${state}`, title: row.result || "open" }),
-      bdi(row.name, 200), el("span", { class: "kind", text: [row.level, tries].filter(Boolean).join(" · ") }));
+      bdi(row.name, 200), el("span", { class: "kind", text: [row.level === "attempt" ? `attempt ${row.attempt}` : row.level, tries].filter(Boolean).join(" · ") }));
     name.style.paddingLeft = `${Math.min(row.depth, 24) * 14 + 4}px`;
     const bar = el("div", { class: `bar b-${state}` });
     const length = row.length ?? Math.max(0, this.lengthUs - row.start);

@@ -1,0 +1,174 @@
+"""Runs to look at, and a real browser to look with."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
+from playwright.sync_api import Browser, sync_playwright
+
+from spanbus.local.waterfall import Stored, stored
+
+START_NS = 1_767_225_600_000_000_000  # 2026-01-01T00:00:00Z
+MS = 1_000_000
+
+HOSTILE = (
+    "<script>document.title='pwned'</script><img src=x onerror=\"document.title='pwned'\">",
+    "</script><script>document.title='pwned'</script>",
+    "\u202egnp.exe\u202c",
+    "bell\x07 esc\x1b[31mred\x1b[0m nul\x00 back\x08 csi\x9b1m",
+    "`code` | pipe | @mention <!-- comment --> [link](javascript:alert(1))",
+    "ل" * 40 + " العربية",
+    "long" * 2_000,
+    "zero\u200bwidth\u2028line\nbreak\ttab",
+    "{{7*7}} ${7*7} %s {0}",
+    " ",
+)
+
+
+@dataclass
+class RunBuilder:
+    """Makes the OTLP spans of a run as spanbus sends them."""
+
+    workflow: str = "standard"
+    run_id: str = "run-1"
+    number: int = 1
+    start_ns: int = START_NS
+    request: ExportTraceServiceRequest = field(default_factory=ExportTraceServiceRequest)
+    _ids: int = 0
+
+    def __post_init__(self) -> None:
+        group = self.request.resource_spans.add()
+        group.resource.attributes.add(key="service.name").value.string_value = "spanbus"
+        group.resource.attributes.add(key="spanbus.lifetime").value.string_value = "run"
+        scope = group.scope_spans.add()
+        scope.scope.name = "spanbus"
+        self._spans = scope.spans
+
+    @property
+    def trace_id(self) -> bytes:
+        return self.number.to_bytes(16, "big")
+
+    def span(self, level: str, name: str, start_ms: float, length_ms: float, *, parent: Span | None = None, result: str = "success", **attributes: str | int) -> Span:
+        self._ids += 1
+        span = self._spans.add(
+            trace_id=self.trace_id, span_id=(self.number * 1_000_000 + self._ids).to_bytes(8, "big"), parent_span_id=parent.span_id if parent is not None else b"",
+            name=f"RUN {name}" if level == "run" else f"hook {name}" if level == "hook" else name,
+            kind=Span.SPAN_KIND_SERVER if level == "run" else Span.SPAN_KIND_INTERNAL,
+            start_time_unix_nano=self.start_ns + int(start_ms * MS), end_time_unix_nano=self.start_ns + int((start_ms + length_ms) * MS),
+        )
+        said: dict[str, str | int] = {"cicd.pipeline.name": self.workflow, "cicd.pipeline.run.id": self.run_id, "spanbus.level": level}
+        said["cicd.pipeline.result" if level == "run" else "spanbus.hook.result" if level in ("hook", "command") else "cicd.pipeline.task.run.result"] = result
+        if level in ("phase", "attempt"):
+            said["cicd.pipeline.task.name"] = name
+        if level == "hook":
+            said["spanbus.hook.name"] = name
+        said.update({name.replace("__", "."): value for name, value in attributes.items()})
+        for key, value in said.items():
+            one = span.attributes.add(key=key).value
+            if isinstance(value, int):
+                one.int_value = value
+            else:
+                one.string_value = value.encode("utf-8", "replace").decode()
+        if result in ("failure", "timeout", "error"):
+            span.status.code = Status.STATUS_CODE_ERROR
+            span.status.message = str(attributes.get("error__type", "it failed"))
+        return span
+
+    def event(self, span: Span, at_ms: float, name: str, **payload: str) -> None:
+        event = span.events.add(time_unix_nano=self.start_ns + int(at_ms * MS), name=name)
+        for key, value in payload.items():
+            event.attributes.add(key=f"spanbus.payload.{key}").value.string_value = value
+
+    def body(self) -> bytes:
+        return self.request.SerializeToString()
+
+    def stored(self) -> list[Stored]:
+        return list(stored(self.request.resource_spans))
+
+
+def failing_run(**options: object) -> RunBuilder:
+    """Four phases: one retried, one failed with output, one skipped."""
+    build = RunBuilder(**options)  # type: ignore[arg-type]
+    top = build.span("run", build.workflow, 0, 4_200, result="failure", error__type="unsuccessful")
+    fast = build.span("phase", "fast_hooks", 50, 1_300, parent=top, spanbus__phase__attempts=2)
+    build.event(fast, 55, "hooks.strategy.started", strategy="fast")
+    build.event(fast, 700, "workflow.phase.retrying", attempt="1")
+    build.event(fast, 1_345, "hooks.strategy.completed", strategy="fast", success="true")
+    first = build.span("attempt", "fast_hooks", 50, 600, parent=fast, result="failure", error__type="unsuccessful", spanbus__phase__attempt=1)
+    build.span("hook", "ruff", 60, 500, parent=first, result="failure", error__type="unsuccessful", spanbus__output__tail="app.py:1:1: F401 `os` imported but unused\nFound 1 error.\n")
+    second = build.span("attempt", "fast_hooks", 710, 640, parent=fast, spanbus__phase__attempt=2)
+    build.span("hook", "ruff", 720, 600, parent=second)
+    build.span("phase", "cleaning", 60, 400, parent=top)
+    tests = build.span("phase", "tests", 1_400, 2_750, parent=top, result="failure", error__type="unsuccessful",
+                       spanbus__output__tail="FAILED tests/test_shop.py::test_total - assert 3 == 4\n1 failed, 12 passed in 2.61s\n")
+    build.event(tests, 1_405, "workflow.quality.started", phase="testing")
+    build.event(tests, 4_140, "workflow.failed", phase="testing", error="exit code 1")
+    build.span("phase", "publish", 4_150, 0, parent=top, result="skip", spanbus__skip__reason="tests failed")
+    return build
+
+
+def hostile_run(**options: object) -> RunBuilder:
+    """Every hostile text in every place where a text can stand."""
+    build = RunBuilder(workflow=HOSTILE[0], **options)  # type: ignore[arg-type]
+    top = build.span("run", HOSTILE[0], 0, 1_000, result="failure", error__type=HOSTILE[1])
+    for at, text in enumerate(HOSTILE):
+        clean = text.encode("utf-8", "replace").decode()
+        phase = build.span("phase", clean, at * 100, 90, parent=top, result="failure", error__type=clean, spanbus__output__tail=clean)
+        phase.attributes.add(key=clean).value.string_value = clean
+        build.event(phase, at * 100 + 5, clean, **{"text": clean})
+        build.span("hook", clean, at * 100, 50, parent=phase, result="failure")
+    return build
+
+
+def large_run(spans: int = 10_000, **options: object) -> RunBuilder:
+    """A run of many spans: phases, hooks beneath them."""
+    build = RunBuilder(workflow="large", **options)  # type: ignore[arg-type]
+    top = build.span("run", "large", 0, spans)
+    made = 1
+    while made < spans:
+        phase = build.span("phase", f"phase {made}", made, 95, parent=top)
+        made += 1
+        for _ in range(min(99, spans - made)):
+            hook = build.span("hook", f"hook {made}", made, 1.5, parent=phase, result="failure" if made % 1_000 == 7 else "success")
+            build.event(hook, made + 0.5, "hooks.execution.completed", hook=f"hook {made}")
+            made += 1
+    return build
+
+
+CHROMIUM = os.environ.get("SPANBUS_TEST_CHROMIUM") or shutil.which("chromium") or "/usr/bin/chromium"
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Browser]:
+    if not os.path.exists(CHROMIUM):
+        reason = "no chromium on this machine: apt-get install chromium, or set SPANBUS_TEST_CHROMIUM"
+        if os.environ.get("CI", "").lower() == "true":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=[
+            "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync",
+        ])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def failing() -> RunBuilder:
+    return failing_run()
+
+
+@pytest.fixture
+def hostile() -> RunBuilder:
+    return hostile_run()
+
+
+@pytest.fixture
+def large() -> RunBuilder:
+    return large_run()

@@ -1,0 +1,156 @@
+"""The report of a run: one file that needs nothing, shows everything, and is harmless whatever the names are."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import pytest
+
+from spanbus.local.report import html_report, markdown_report
+from spanbus.local.waterfall import Stored, waterfall
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+
+class Run(Protocol):
+    def stored(self) -> list[Stored]: ...
+
+
+def opened(browser: Browser, tmp_path: Path, run: Run, **options: object) -> tuple[Page, list[str]]:
+    path = tmp_path / "report.html"
+    path.write_text(html_report(run.stored()), encoding="utf-8")
+    page = browser.new_page(**options)  # type: ignore[arg-type]
+    errors: list[str] = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on("console", lambda message: errors.append(message.text) if message.type in ("error", "warning") else None)
+    page.on("request", lambda request: errors.append(request.url) if not request.url.startswith(("file:", "data:")) else None)
+    page.goto(path.as_uri())
+    return page, errors
+
+
+@pytest.mark.browser
+def test_the_report_shows_the_run_without_any_request(chromium: Browser, tmp_path: Path, failing: Run) -> None:
+    page, errors = opened(chromium, tmp_path, failing)
+    assert page.locator(".row").count() == 9
+    assert "1 failed, 12 passed" in page.locator(".detail pre.output").inner_text()
+    assert errors == []
+    page.close()
+
+
+@pytest.mark.browser
+def test_the_report_is_read_with_the_keyboard(chromium: Browser, tmp_path: Path, failing: Run) -> None:
+    page, _ = opened(chromium, tmp_path, failing)
+    page.locator(".rows").focus()
+    page.keyboard.press("Home")
+    page.keyboard.press("ArrowLeft")
+    assert page.locator(".row").count() == 1
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("n")
+    assert "attempt 1" in page.locator(".row[aria-selected=true]").inner_text()
+    page.close()
+
+
+@pytest.mark.browser
+def test_hostile_names_are_text_in_the_browser(chromium: Browser, tmp_path: Path, hostile: Run) -> None:
+    page, errors = opened(chromium, tmp_path, hostile)
+    rows = page.locator(".row")
+    for at in range(rows.count()):
+        rows.nth(at).click()
+    assert page.evaluate("document.querySelectorAll('main img, main script, main iframe').length") == 0
+    text = page.locator("body").inner_text()
+    assert "\\u202e" in text
+    assert "\u202e" not in text
+    assert "\x1b" not in text
+    assert errors == []
+    assert page.evaluate("document.title").startswith("<script>")
+    page.close()
+
+
+@pytest.mark.browser
+def test_ten_thousand_spans_are_shown_by_few_elements(chromium: Browser, tmp_path: Path, large: Run) -> None:
+    page, errors = opened(chromium, tmp_path, large)
+    view = page.locator(".rows")
+    assert view.get_attribute("aria-rowcount") == "10000"
+    view.evaluate("view => { view.scrollTop = view.scrollHeight; }")
+    page.locator("[data-at='9999']").wait_for()
+    assert page.locator(".row").count() < 120
+    assert errors == []
+    page.close()
+
+
+@pytest.mark.browser
+def test_the_report_is_readable_without_scripts(chromium: Browser, tmp_path: Path, failing: Run) -> None:
+    page, _ = opened(chromium, tmp_path, failing, java_script_enabled=False)
+    text = page.locator("body").inner_text()
+    assert "1 failed, 12 passed" in text
+    assert "fast_hooks" in text
+    page.close()
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_nothing_overflows_at_phone_width(chromium: Browser, tmp_path: Path, hostile: Run, scheme: str) -> None:
+    page, _ = opened(chromium, tmp_path, hostile, viewport={"width": 360, "height": 700}, color_scheme=scheme)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    page.close()
+
+
+def test_no_name_can_end_the_data_or_open_a_tag(hostile: Run) -> None:
+    text = html_report(hostile.stored())
+    assert text.count("<script") == 2
+    assert text.count("</script>") == 2
+    assert "<img" not in text
+    assert "\u202e" not in text
+
+
+def test_the_report_names_no_address(failing: Run) -> None:
+    assert re.findall(r"https?://[^\s\"']+", html_report(failing.stored())) == []
+
+
+def test_markdown_lists_phases_and_what_failed(failing: Run) -> None:
+    text = markdown_report(failing.stored())
+    assert text.startswith("### ✗ `standard`: failure, 4.20 s\n")
+    assert "| ✓ success | `fast_hooks` | 1.30 s | 2 |  |" in text
+    assert "1 failed, 12 passed" in text
+    assert text.count("<details>") == text.count("</details>") == 2
+
+
+def test_hostile_names_stay_inside_their_cell(hostile: Run) -> None:
+    text = markdown_report(hostile.stored())
+    table = [line for line in text.splitlines() if line.startswith("| ") and "---" not in line]
+    assert len(table) == 11
+    for line in table:
+        assert len(re.findall(r"(?<!\\)\|", line)) == 6
+    assert "\u202e" not in text
+    assert "\x1b" not in text
+
+
+def test_a_fence_in_the_output_does_not_end_the_block(failing: Run) -> None:
+    spans = failing.stored()
+    for each in spans:
+        for pair in each.span.attributes:
+            if pair.key == "spanbus.output.tail":
+                pair.value.string_value = "````\n<b>out</b>"
+    assert "`````text\n````\n<b>out</b>\n`````" in markdown_report(spans)
+
+
+def test_markdown_stays_below_the_limit_of_a_job_summary(large: Run) -> None:
+    spans = large.stored()
+    for each in spans:
+        if each.span.status.code:
+            each.span.attributes.add(key="spanbus.output.tail").value.string_value = "x" * 100_000
+    assert len(markdown_report(spans)) < 1_000_000
+
+
+def test_a_cycle_of_parents_is_cut(failing: Run) -> None:
+    spans = failing.stored()
+    spans[0].span.parent_span_id = spans[1].span.span_id
+    assert sorted(row["id"] for row in waterfall(spans)["rows"]) == sorted(each.span.span_id.hex() for each in spans)
+
+
+def test_an_empty_trace_is_a_page_too() -> None:
+    assert "empty trace" in html_report([])
+    assert "no spans" in markdown_report([])
