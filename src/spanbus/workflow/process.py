@@ -1,0 +1,150 @@
+"""One child process in a group of its own: output streamed, its tail kept, the whole group ended when time is up."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import anyio
+from anyio.abc import ByteReceiveStream, Process
+
+from spanbus.workflow.definition import Command
+
+TAIL_BYTES = 8_192
+GRACE_S = 3.0
+_WINDOWS = sys.platform == "win32"
+
+OutputSink = Callable[[str], None]
+"""Takes one line of output, without its end, as it comes."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessResult:
+    """How a command ended. ``exit_code`` is negative for a signal, None when it could not be started."""
+
+    exit_code: int | None
+    duration_s: float
+    tail: str
+    error: str | None = None
+
+    @property
+    def success(self) -> bool:
+        return self.exit_code == 0 and self.error is None
+
+
+class Tail:
+    """The last bytes of an output, in constant memory."""
+
+    def __init__(self, limit_bytes: int = TAIL_BYTES) -> None:
+        self._limit = limit_bytes
+        self._kept = bytearray()
+        self._cut = False
+
+    def add(self, data: bytes) -> None:
+        self._kept += data
+        if len(self._kept) > self._limit:
+            del self._kept[: len(self._kept) - self._limit]
+            self._cut = True
+
+    def text(self) -> str:
+        """What was kept, from the start of a line where something had to go."""
+        text = self._kept.decode("utf-8", "replace")
+        if self._cut:
+            _, newline, rest = text.partition("\n")
+            text = rest if newline else text
+        return text.strip("\n")
+
+
+async def run_process(
+    command: Command, *, env: Mapping[str, str], cwd: Path | None = None, on_line: OutputSink | None = None, inherit: bool = False
+) -> ProcessResult:
+    """Run ``command`` to its end; a program that cannot be started is a result too, not an exception.
+
+    When this is cancelled the process group gets SIGTERM, after three seconds SIGKILL, and the cancellation goes on. With
+    ``inherit`` the child uses our own standard streams and stays in our group, so that a terminal reaches it.
+    """
+    argv: list[str] | str = command.argv[0] if command.shell else list(command.argv)
+    directory = command.cwd or cwd
+    began_ns = time.perf_counter_ns()
+    tail = Tail()
+    try:
+        process = await anyio.open_process(
+            argv,
+            stdin=None if inherit else subprocess.DEVNULL,
+            stdout=None if inherit else subprocess.PIPE,
+            stderr=None if inherit else subprocess.STDOUT,
+            cwd=directory,
+            env=dict(env),
+            start_new_session=not inherit and not _WINDOWS,
+        )
+    except OSError as error:
+        return ProcessResult(None, (time.perf_counter_ns() - began_ns) / 1e9, "", _cannot_start(command, directory, error))
+    try:
+        if process.stdout is not None:
+            await _stream(process, process.stdout, tail, on_line)
+        exit_code = await process.wait()
+    except BaseException:
+        with anyio.CancelScope(shield=True):
+            await _end(process, group=not inherit)
+        raise
+    finally:
+        with anyio.CancelScope(shield=True):
+            await process.aclose()
+    return ProcessResult(exit_code, (time.perf_counter_ns() - began_ns) / 1e9, tail.text())
+
+
+async def _stream(process: Process, stream: ByteReceiveStream, tail: Tail, on_line: OutputSink | None) -> None:
+    """Read until the child has ended and its output is read; what a grandchild still holds open is not waited for."""
+    with anyio.CancelScope() as reading:
+        async with anyio.create_task_group() as group:
+
+            async def ended() -> None:
+                await process.wait()
+                with anyio.move_on_after(0.5):  # the rest of what it wrote
+                    await done.wait()
+                reading.cancel()
+
+            done = anyio.Event()
+            group.start_soon(ended)
+            pending = b""
+            async for data in stream:
+                tail.add(data)
+                if on_line is not None:
+                    *lines, pending = (pending + data).split(b"\n")
+                    for line in lines:
+                        on_line(line.decode("utf-8", "replace").rstrip("\r"))
+            if pending and on_line is not None:
+                on_line(pending.decode("utf-8", "replace"))
+            done.set()
+
+
+async def _end(process: Process, *, group: bool) -> None:
+    """End the process and all that it started in its group."""
+    _signal(process, signal.SIGTERM, group=group)
+    with anyio.move_on_after(GRACE_S):
+        await process.wait()
+    _signal(process, signal.SIGKILL if not _WINDOWS else signal.SIGTERM, group=group)
+    await process.wait()
+
+
+def _signal(process: Process, number: signal.Signals, *, group: bool) -> None:
+    with suppress(ProcessLookupError, PermissionError):
+        if group and not _WINDOWS:
+            os.killpg(process.pid, number)
+        elif process.returncode is None:
+            process.send_signal(number)
+
+
+def _cannot_start(command: Command, directory: Path | None, error: OSError) -> str:
+    if directory is not None and not directory.is_dir():
+        return f"cannot run {command.executable}: the folder {directory} does not exist"
+    if isinstance(error, FileNotFoundError):
+        return f"cannot run {command.executable}: no such program; is it installed and on the PATH?"
+    return f"cannot run {command.executable}: {error.strerror or error}"
