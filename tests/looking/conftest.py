@@ -121,7 +121,7 @@ def hostile_run(**options: object) -> RunBuilder:
         clean = text.encode("utf-8", "replace").decode()
         phase = build.span("phase", clean, at * 100, 90, parent=top, result="failure", error__type=clean, spanbus__output__tail=clean)
         phase.attributes.add(key=clean).value.string_value = clean
-        build.event(phase, at * 100 + 5, clean, **{"text": clean})
+        build.event(phase, at * 100 + 5, clean, text=clean)
         build.span("hook", clean, at * 100, 50, parent=phase, result="failure")
     return build
 
