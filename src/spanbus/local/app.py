@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import PurePosixPath
-from typing import TypeVar, cast
+from typing import TypeVar
 from urllib.parse import parse_qs
 
 import anyio
@@ -24,11 +24,11 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from spanbus.errors import SpanbusError
-from spanbus.local.address import ProcessId
 from spanbus.local.api import QueryApi
 from spanbus.local.guard import Guard
-from spanbus.local.live import VERSION, BadMessage, EventBusWebSocketBridge
+from spanbus.local.live import EventBusWebSocketBridge
 from spanbus.local.prometheus import Exposition
+from spanbus.local.publish import Publishing, bounded_body
 from spanbus.local.receiver import Receiver, ReceiverLimits
 from spanbus.local.store import Store
 from spanbus.local.views import Views
@@ -38,7 +38,6 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-_PUBLISH_BYTES = 4 << 20
 _MEDIA_TYPES = {".html": "text/html; charset=utf-8", ".js": "text/javascript; charset=utf-8", ".css": "text/css; charset=utf-8"}
 
 
@@ -88,7 +87,7 @@ class Backend:
             Route("/view/runs/{run_id}", self._wall(self._run)),
             Route("/view/runs/{run_id}/spans/{span_id}", self._wall(self._span)),
             Route("/view/phases", self._wall(self._phases)),
-            Route("/live/publish", self._publish, methods=["POST"]),
+            Route("/live/publish", Publishing(self.bridge).endpoint, methods=["POST"]),
             WebSocketRoute("/live", self.bridge.serve),
             Route("/login", self._login, methods=["GET", "POST"]),
             Route("/page/{name}", self._page_file),
@@ -179,33 +178,6 @@ class Backend:
         workflow = request.query_params.get("workflow") or None
         return await self._in_thread(lambda: self._views.phases(since_s=since_s, workflow=workflow))
 
-    # --- live ---------------------------------------------------------------------------------------------------------------
-
-    async def _publish(self, request: Request) -> Response:
-        try:
-            body = await _bounded(request, _PUBLISH_BYTES)
-            document: object = json.loads(body)
-        except (ValueError, RecursionError):
-            return PlainTextResponse("not a JSON document\n", 400)
-        except ClientDisconnect:
-            return Response(status_code=400)
-        if body == b"" or not isinstance(document, dict):
-            return PlainTextResponse("not a JSON object\n", 400)
-        said = cast("dict[str, object]", document)
-        source, pid, messages = said.get("source"), said.get("pid"), said.get("messages")
-        if said.get("v") != VERSION:
-            return PlainTextResponse(f"this backend understands version {VERSION}\n", 400)
-        if not isinstance(source, str) or not 0 < len(source) <= 256 or not isinstance(messages, list):
-            return PlainTextResponse("source and messages are needed\n", 400)
-        process = None
-        if isinstance(pid, int) and not isinstance(pid, bool) and 0 < pid < 2**31:
-            process = ProcessId(pid, str(said.get("started", ""))[:64], str(said.get("host", ""))[:256])
-        try:
-            self.bridge.announce(source, process, cast("list[object]", messages), leaving=said.get("leaving") is True)
-        except BadMessage as error:
-            return PlainTextResponse(f"{error}\n", 400)
-        return Response(status_code=204)
-
     # --- the page -----------------------------------------------------------------------------------------------------------
 
     async def _page(self, request: Request) -> Response:
@@ -220,7 +192,7 @@ class Backend:
         if request.method == "GET":
             return _file("login.html")
         try:
-            form = parse_qs((await _bounded(request, 4_096)).decode("utf-8", "replace"))
+            form = parse_qs((await bounded_body(request, 4_096)).decode("utf-8", "replace"))
         except (ValueError, ClientDisconnect):
             return Response(status_code=400)
         if not self._guard.matches(form.get("token", [""])[0].strip()):
@@ -251,20 +223,6 @@ def page_text(name: str) -> str:
 
 def _file(name: str) -> Response:
     return Response(page_text(name), media_type=_MEDIA_TYPES[PurePosixPath(name).suffix], headers={"Cache-Control": "no-cache"})
-
-
-async def _bounded(request: Request, limit: int) -> bytes:
-    chunks: list[bytes] = []
-    size = 0
-    with anyio.move_on_after(10.0) as scope:
-        async for chunk in request.stream():
-            size += len(chunk)
-            if size > limit:
-                raise ValueError(f"the body is larger than {limit} bytes")
-            chunks.append(chunk)
-    if scope.cancelled_caught:
-        raise ValueError("the body took too long")
-    return b"".join(chunks)
 
 
 def _whole(text: str | None, default: int, most: int) -> int:
