@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 import shutil
+import socket
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
+import uvicorn
+from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span, Status
 from playwright.sync_api import Browser, sync_playwright
 
-from spanbus.local.waterfall import Stored, stored
+from spanbus.errors import RunNotFound
+from spanbus.local.api import TraceQuery
+from spanbus.local.app import Backend, BackendOptions
+from spanbus.local.archive import PhasePoint, RunHead
+from spanbus.local.prometheus import Series
+from spanbus.local.waterfall import Stored, attributes, service_of, stored
 
 START_NS = 1_767_225_600_000_000_000  # 2026-01-01T00:00:00Z
 MS = 1_000_000
@@ -139,6 +149,137 @@ def large_run(spans: int = 10_000, **options: object) -> RunBuilder:
             build.event(hook, made + 0.5, "hooks.execution.completed", hook=f"hook {made}")
             made += 1
     return build
+
+
+class MemoryArchive:
+    """An archive of a test: what came in, searched from end to end."""
+
+    def __init__(self) -> None:
+        self.groups: list[ResourceSpans] = []
+        self.metrics: list[bytes] = []
+        self.logs: list[bytes] = []
+        self.series: list[Series] = []
+
+    def ingest_traces(self, body: bytes) -> None:
+        self.groups += ExportTraceServiceRequest.FromString(body).resource_spans
+
+    def ingest_metrics(self, body: bytes) -> None:
+        self.metrics.append(body)
+
+    def ingest_logs(self, body: bytes) -> None:
+        self.logs.append(body)
+
+    def metric_series(self) -> list[Series]:
+        return self.series
+
+    def trace(self, trace_id: str) -> list[ResourceSpans]:
+        wanted, found = bytes.fromhex(trace_id), list[ResourceSpans]()
+        for group in self.groups:
+            for scope in group.scope_spans:
+                spans = [span for span in scope.spans if span.trace_id == wanted]
+                if spans:
+                    found.append(ResourceSpans(resource=group.resource, scope_spans=[ScopeSpans(scope=scope.scope, spans=spans)]))
+        return found
+
+    def _named(self) -> list[tuple[str, Span, dict[str, object]]]:
+        return [(service_of(one.resource), one.span, attributes(one.span.attributes)) for one in stored(self.groups)]
+
+    def services(self) -> list[str]:
+        return sorted({service for service, _, _ in self._named()})
+
+    def operations(self, service: str) -> list[tuple[str, int]]:
+        return sorted({(span.name, int(span.kind)) for owner, span, _ in self._named() if owner == service})
+
+    def trace_ids(self, query: TraceQuery) -> list[str]:
+        found: dict[str, int] = {}
+        for service, span, said in self._named():
+            length = span.end_time_unix_nano - span.start_time_unix_nano
+            if (
+                service == query.service and query.operation in (None, span.name) and query.start_ns <= span.start_time_unix_nano <= query.end_ns
+                and query.min_ns <= length <= query.max_ns and all(str(said.get(key)) == value for key, value in query.tags.items())
+            ):
+                found[span.trace_id.hex()] = max(found.get(span.trace_id.hex(), 0), span.start_time_unix_nano)
+        return sorted(found, key=lambda each: -found[each])[: query.limit]
+
+    def run_heads(
+        self, *, workflow: str | None = None, result: str | None = None, text: str | None = None, since_ns: int | None = None, limit: int = 100, offset: int = 0,
+    ) -> list[RunHead]:
+        heads = [
+            RunHead(
+                str(said["cicd.pipeline.run.id"]), str(said["cicd.pipeline.name"]), span.trace_id.hex(), span.span_id.hex(), str(said["cicd.pipeline.result"]),
+                str(said["error.type"]) if "error.type" in said else None, span.start_time_unix_nano, (span.end_time_unix_nano - span.start_time_unix_nano) / 1e9,
+            )
+            for _, span, said in self._named() if said.get("spanbus.level") == "run"
+        ]
+        heads = [
+            head for head in heads if workflow in (None, head.workflow) and result in (None, head.result) and head.started_at_ns >= (since_ns or 0)
+            and (text is None or text in head.workflow or head.run_id.startswith(text))
+        ]
+        return sorted(heads, key=lambda head: -head.started_at_ns)[offset: offset + limit]
+
+    def run_head(self, run: str) -> RunHead:
+        heads = self.run_heads(limit=100_000)
+        found = heads[:1] if run == "last" else [head for head in heads if head.run_id.startswith(run)]
+        if len(found) != 1:
+            raise RunNotFound(f"no run {run}")
+        return found[0]
+
+    def workflows(self) -> list[str]:
+        return sorted({head.workflow for head in self.run_heads(limit=100_000)})
+
+    def phase_points(self, *, since_ns: int, workflow: str | None, limit: int) -> list[PhasePoint]:
+        points = [
+            PhasePoint(
+                str(said["cicd.pipeline.name"]), str(said["cicd.pipeline.task.name"]), str(said["cicd.pipeline.run.id"]), span.start_time_unix_nano,
+                (span.end_time_unix_nano - span.start_time_unix_nano) / 1e9, str(said["cicd.pipeline.task.run.result"]),
+            )
+            for _, span, said in self._named() if said.get("spanbus.level") == "phase" and span.start_time_unix_nano >= since_ns
+        ]
+        return sorted((point for point in points if workflow in (None, point.workflow)), key=lambda point: point.started_at_ns)[-limit:]
+
+
+class ServedBackend:
+    """A whole backend on a real socket, in a thread."""
+
+    def __init__(self, archive: MemoryArchive, backend: Backend, port: int, token: str) -> None:
+        self.archive, self.backend, self.port, self.token = archive, backend, port, token
+        self.url = f"http://127.0.0.1:{port}"
+
+    def ask(self, path: str, *, method: str = "GET", body: bytes | None = None, **headers: str) -> tuple[int, http.client.HTTPMessage, bytes]:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        try:
+            connection.request(method, path, body, {name.replace("_", "-"): value for name, value in headers.items()})
+            answer = connection.getresponse()
+            return answer.status, answer.headers, answer.read()
+        finally:
+            connection.close()
+
+    def send(self, run: RunBuilder) -> None:
+        assert self.ask("/v1/traces", method="POST", body=run.body(), content_type="application/x-protobuf")[0] == 200
+
+
+@contextmanager
+def serving_backend(jaeger_url: str | None = None) -> Iterator[ServedBackend]:
+    archive = MemoryArchive()
+    listener = socket.create_server(("127.0.0.1", 0), backlog=512)
+    port = int(listener.getsockname()[1])
+    backend = Backend(archive, BackendOptions(token="the-token", cookie=f"spanbus_{port}", jaeger_url=jaeger_url))
+    config = uvicorn.Config(backend.app, log_config=None, http="h11", ws="websockets-sansio", ws_per_message_deflate=False, timeout_graceful_shutdown=1)
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    thread.start()
+    try:
+        yield ServedBackend(archive, backend, port, "the-token")
+    finally:
+        server.should_exit = True
+        thread.join(20)
+        listener.close()
+
+
+@pytest.fixture
+def served() -> Iterator[ServedBackend]:
+    with serving_backend() as one:
+        yield one
 
 
 CHROMIUM = os.environ.get("SPANBUS_TEST_CHROMIUM") or shutil.which("chromium") or "/usr/bin/chromium"

@@ -30,7 +30,7 @@ from spanbus.local.live import EventBusWebSocketBridge
 from spanbus.local.prometheus import Exposition
 from spanbus.local.publish import Publishing, bounded_body
 from spanbus.local.receiver import Receiver, ReceiverLimits
-from spanbus.local.store import Store
+from spanbus.local.archive import Archive
 from spanbus.local.views import Views
 from spanbus.version import __version__
 
@@ -61,7 +61,7 @@ class Backend:
     The store is the caller's: opened before and closed after.
     """
 
-    def __init__(self, store: Store, options: BackendOptions) -> None:
+    def __init__(self, store: Archive, options: BackendOptions) -> None:
         self._store = store
         self._options = options
         self.receiver = Receiver(store, options.limits)

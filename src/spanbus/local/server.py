@@ -18,7 +18,7 @@ from spanbus.errors import BackendError
 from spanbus.local.address import Address, ProcessId, read_address, remove_address, write_address
 from spanbus.local.app import Backend, BackendOptions
 from spanbus.local.guard import is_loopback
-from spanbus.local.store import Store
+from spanbus.local.archive import Archive
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +74,7 @@ def bind(host: str, port: int) -> socket.socket:
     return listener
 
 
-async def serve(store: Store, options: ServeOptions, *, started: Callable[[Address], None]) -> None:
+async def serve(store: Archive, options: ServeOptions, *, started: Callable[[Address], None]) -> None:
     """Serve until SIGINT or SIGTERM. ``started`` is told the address once clients are answered.
 
     What was acknowledged is in the store: requests that are being served when the signal comes are finished first, for at
@@ -90,7 +90,7 @@ async def serve(store: Store, options: ServeOptions, *, started: Callable[[Addre
     token = options.token or secrets.token_urlsafe(24)
     loopback = is_loopback(options.host)
     backend = Backend(store, BackendOptions(
-        token=token, loopback_only=loopback, hosts=options.allow_hosts, token_everywhere=options.token_everywhere,
+        token=token, loopback_only=loopback, hosts=options.allow_hosts if loopback else (*options.allow_hosts, socket.gethostname()), token_everywhere=options.token_everywhere,
         cookie=f"spanbus_{port}", jaeger_url=options.jaeger_url,
     ))
     shown = options.host if loopback or options.host not in ("0.0.0.0", "::") else socket.gethostname()

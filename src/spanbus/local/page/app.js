@@ -231,7 +231,7 @@ const showPhases = async (query) => {
   const body = el("tbody");
   for (const phase of found.phases) {
     const ratio = phase.runs ? phase.failures / phase.runs : 0;
-    body.append(el("tr", {}, el("td", {}, bdi(phase.workflow, 80)), el("th", { scope: "row" }, bdi(phase.phase, 80)),
+    body.append(el("tr", {}, el("td", { class: "short" }, bdi(phase.workflow, 80)), el("th", { scope: "row" }, bdi(phase.phase, 80)),
       el("td", { class: "number", text: String(phase.runs) }), el("td", { class: "number", text: duration(phase.p50_s * 1e6) }), el("td", { class: "number", text: duration(phase.p95_s * 1e6) }),
       el("td", { class: "number", text: `${(ratio * 100).toFixed(ratio && ratio < 0.1 ? 1 : 0)} % (${phase.failures})` }),
       el("td", {}, phase.last_failure ? el("a", { href: `#/run/${encodeURIComponent(phase.last_failure.run_id)}`, text: when(iso(phase.last_failure.at)) }) : "none"),

@@ -1,0 +1,72 @@
+"""What the backend asks of the place where telemetry is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import NamedTuple, Protocol
+
+from spanbus.local.api import TraceSource
+from spanbus.local.prometheus import SeriesSource
+from spanbus.local.receiver import Sink
+
+
+class RunHead(NamedTuple):
+    """A stored run without its phases; ids in hexadecimal."""
+
+    run_id: str
+    workflow: str
+    trace_id: str
+    span_id: str
+    result: str
+    error_type: str | None
+    started_at_ns: int
+    duration_s: float
+
+    def document(self) -> dict[str, object]:
+        """As ``runs --json`` has it."""
+        return {
+            "run_id": self.run_id, "workflow": self.workflow, "trace_id": self.trace_id, "result": self.result, "error_type": self.error_type,
+            "started_at": iso(self.started_at_ns), "duration_s": self.duration_s,
+        }
+
+
+class PhasePoint(NamedTuple):
+    """One phase of one run, for the view over time."""
+
+    workflow: str
+    phase: str
+    run_id: str
+    started_at_ns: int
+    duration_s: float
+    result: str
+
+
+class Archive(Sink, TraceSource, SeriesSource, Protocol):
+    """Everything that is kept, written and asked. Called in worker threads; raises StoreError."""
+
+    def run_heads(
+        self, *, workflow: str | None = None, result: str | None = None, text: str | None = None, since_ns: int | None = None, limit: int = 100, offset: int = 0,
+    ) -> Sequence[RunHead]:
+        """The newest first; ``text`` is a part of the workflow's name or the beginning of a run id."""
+        ...
+
+    def run_head(self, run: str) -> RunHead:
+        """By id, by unique prefix, or ``last``; raises RunNotFound."""
+        ...
+
+    def workflows(self) -> Sequence[str]: ...
+
+    def phase_points(self, *, since_ns: int, workflow: str | None, limit: int) -> Sequence[PhasePoint]:
+        """The newest ``limit`` phases, oldest first."""
+        ...
+
+
+def iso(at_ns: int) -> str:
+    """Unix nanoseconds as ISO 8601 in UTC with microseconds."""
+    seconds, rest = divmod(at_ns, 10**9)
+    try:
+        moment = datetime.fromtimestamp(seconds, UTC)
+    except (ValueError, OverflowError, OSError):  # a foreign client's year 60000
+        moment = datetime.max
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.{rest // 1_000:06d}Z"
