@@ -25,12 +25,12 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from spanbus.errors import SpanbusError
 from spanbus.local.api import QueryApi
+from spanbus.local.archive import Archive
 from spanbus.local.guard import Guard
 from spanbus.local.live import EventBusWebSocketBridge
 from spanbus.local.prometheus import Exposition
 from spanbus.local.publish import Publishing, bounded_body
 from spanbus.local.receiver import Receiver, ReceiverLimits
-from spanbus.local.archive import Archive
 from spanbus.local.views import Views
 from spanbus.version import __version__
 

@@ -17,8 +17,8 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from spanbus.errors import BackendError
 from spanbus.local.address import Address, ProcessId, read_address, remove_address, write_address
 from spanbus.local.app import Backend, BackendOptions
-from spanbus.local.guard import is_loopback
 from spanbus.local.archive import Archive
+from spanbus.local.guard import is_loopback
 
 logger = logging.getLogger(__name__)
 
