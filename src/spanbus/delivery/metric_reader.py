@@ -1,0 +1,73 @@
+"""A metric reader whose collections become records of the spool."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from typing import Literal
+
+from opentelemetry.sdk.metrics import Counter, Histogram, ObservableCounter, ObservableGauge, ObservableUpDownCounter, UpDownCounter
+from opentelemetry.sdk.metrics.export import AggregationTemporality, MetricReader, MetricsData
+from opentelemetry.sdk.metrics.view import Aggregation, ExplicitBucketHistogramAggregation, ExponentialBucketHistogramAggregation
+
+_DEFAULT_INTERVAL_MS = 60_000.0
+_DELTA, _CUMULATIVE = AggregationTemporality.DELTA, AggregationTemporality.CUMULATIVE
+
+
+def temporality(lifetime: Literal["run", "service"], env: Mapping[str, str]) -> dict[type, AggregationTemporality]:
+    """Delta for a one-shot process, which exports once and dies; else what the specification's preference says."""
+    preference = env.get("OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", "cumulative").strip().lower()
+    monotonic = _DELTA if lifetime == "run" or preference in ("delta", "lowmemory") else _CUMULATIVE
+    observed = _DELTA if lifetime == "run" or preference == "delta" else _CUMULATIVE
+    return {
+        Counter: monotonic, Histogram: monotonic, ObservableCounter: observed,
+        UpDownCounter: _CUMULATIVE, ObservableUpDownCounter: _CUMULATIVE, ObservableGauge: _CUMULATIVE,
+    }
+
+
+def aggregation(env: Mapping[str, str]) -> dict[type, Aggregation]:
+    """``OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION``."""
+    wanted = env.get("OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION", "").strip().lower()
+    return {Histogram: ExponentialBucketHistogramAggregation() if wanted == "base2_exponential_bucket_histogram" else ExplicitBucketHistogramAggregation()}
+
+
+class SpoolMetricReader(MetricReader):
+    """Collects at an interval and at the end. ``exclusive`` keeps measurements out while a collection is taken."""
+
+    def __init__(
+        self, take: Callable[[MetricsData], None], lifetime: Literal["run", "service"], env: Mapping[str, str],
+        exclusive: Callable[[], AbstractContextManager[object]],
+    ) -> None:
+        super().__init__(preferred_temporality=temporality(lifetime, env), preferred_aggregation=aggregation(env))
+        self._take = take
+        self._exclusive = exclusive
+        self._received: MetricsData | None = None
+        self._lock = threading.Lock()
+        try:
+            self.interval_s = float(env.get("OTEL_METRIC_EXPORT_INTERVAL") or _DEFAULT_INTERVAL_MS) / 1e3
+        except ValueError:
+            self.interval_s = _DEFAULT_INTERVAL_MS / 1e3
+
+    def _receive_metrics(self, metrics_data: MetricsData, timeout_millis: float = 10_000, **options: object) -> None:
+        del timeout_millis, options
+        self._received = metrics_data
+
+    def export_now(self) -> None:
+        """Collect and put what was collected."""
+        with self._lock:
+            with self._exclusive():
+                self._received = None
+                self.collect()
+                data, self._received = self._received, None
+            if data is not None and data.resource_metrics:
+                self._take(data)
+
+    def force_flush(self, timeout_millis: float = 10_000) -> bool:
+        del timeout_millis
+        self.export_now()
+        return True
+
+    def shutdown(self, timeout_millis: float = 30_000, **options: object) -> None:
+        del timeout_millis, options
+        self.export_now()
