@@ -7,7 +7,6 @@ endpoint is configured. Nothing here blocks a caller or raises into it.
 from __future__ import annotations
 
 import logging
-import os
 import sys
 import threading
 import time
@@ -26,7 +25,9 @@ from spanbus.delivery.statistics import DeliveryStatistics
 
 if TYPE_CHECKING:
     from opentelemetry.sdk._logs import LogRecordProcessor, ReadableLogRecord
-    from opentelemetry.sdk.metrics.export import MetricReader, MetricsData
+    from opentelemetry.sdk.metrics.export import MetricsData
+
+    from spanbus.delivery.metric_reader import SpoolMetricReader
 
 logger = logging.getLogger("spanbus")
 
@@ -78,8 +79,7 @@ class Pipeline:
         self._busy = False
         self._closing = False
         self._thread: threading.Thread | None = None
-        self._pid = os.getpid()
-        self._reader: MetricReader | None = None
+        self._reader: SpoolMetricReader | None = None
         self._spooled: dict[str, int] = {}
         self._delivered: dict[str, int] = {}
         self._dropped: dict[tuple[str, str], int] = {}
@@ -92,8 +92,6 @@ class Pipeline:
     def put(self, signal: str, item: object) -> None:
         """Take one finished span, log record or collection of metrics."""
         with self._changed:
-            if os.getpid() != self._pid:
-                self._forked()
             if len(self._queue) >= _QUEUE:
                 self._dropped[signal, "quota"] = self._dropped.get((signal, "quota"), 0) + 1
                 return
@@ -104,17 +102,18 @@ class Pipeline:
                 self._thread.start()
             self._changed.notify_all()
 
-    def metric_reader(self, exclusive: Exclusive = nullcontext) -> MetricReader:
-        """The reader for a MeterProvider: collects every ``OTEL_METRIC_EXPORT_INTERVAL`` and when closed.
+    def put_metrics(self, data: MetricsData) -> None:
+        """Take one collection of metrics."""
+        self.put("metrics", data)
+
+    def metric_reader(self, exclusive: Exclusive = nullcontext) -> SpoolMetricReader:
+        """The reader for a MeterProvider: collects when its ``export_now`` is called and when it is shut down.
 
         ``exclusive`` keeps measurements out while a collection is taken.
         """
         from spanbus.delivery.metric_reader import SpoolMetricReader
 
-        def take(data: MetricsData) -> None:
-            self.put("metrics", data)
-
-        self._reader = SpoolMetricReader(take, self._options.lifetime, self._options.env, exclusive)
+        self._reader = SpoolMetricReader(self.put_metrics, self._options.lifetime, self._options.env, exclusive)
         return self._reader
 
     def log_processor(self) -> LogRecordProcessor:
@@ -167,8 +166,9 @@ class Pipeline:
         with self._changed:
             return DeliveryStatistics(dict(self._spooled), dict(self._delivered), {}, dict(self._dropped), 0, len(self._queue), None, self._outage)
 
-    def _forked(self) -> None:
-        self._pid = os.getpid()
+    def forked(self) -> None:
+        """In a child: let go of what belongs to the parent. This pipeline is not used there again."""
+        self._changed = threading.Condition()
         self._queue.clear()
         self._thread = None
         self._busy = False

@@ -23,6 +23,7 @@ from opentelemetry import context as otel_context
 from opentelemetry.context import Context
 
 from spanbus.errors import InputError
+from spanbus.telemetry.context import Incoming
 from spanbus.telemetry.dialect import Dialect, read
 from spanbus.telemetry.facts import Fact, Verb
 from spanbus.telemetry.names import Level
@@ -77,10 +78,15 @@ _fed: contextvars.ContextVar[list[tuple[Fact, Record]] | None] = contextvars.Con
 class Handle:
     """A bus under observation. A context manager; ``detach`` may be called any number of times."""
 
-    def __init__(self, recorder: Recorder, dialect: Dialect, *, label: str, on_detach: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self, recorder: Recorder, dialect: Dialect, *, label: str, caller: Callable[[], Incoming] | None = None, off: bool = False,
+        on_detach: Callable[[], None] | None = None,
+    ) -> None:
         self._recorder = recorder
         self._dialect = dialect
         self._label = label
+        self._caller = caller
+        self._off = off
         self._undo: list[Callable[[], None]] = []
         self._subscriptions: weakref.WeakKeyDictionary[object, Callable[[], None]] = weakref.WeakKeyDictionary()
         self._on_detach = on_detach
@@ -89,6 +95,11 @@ class Handle:
         self._told: set[str] = set()
         self._lock = threading.Lock()
         self._detached = False
+
+    @property
+    def off(self) -> bool:
+        """Telemetry is switched off (``OTEL_SDK_DISABLED``): nothing is subscribed, nothing is read."""
+        return self._off
 
     @property
     def recorder(self) -> Recorder:
@@ -100,10 +111,16 @@ class Handle:
 
         Never raises: what cannot be read is counted in ``state().errors`` and logged once for each kind of error.
         """
+        if self._off:
+            return
         try:
             if type(event) is Event and event.phase is not None and self._dialect.only_notes(event.event_type) and self._recorder.note(event):
                 return
             fact = self._dialect.fact(read(event))
+            if fact.verb is Verb.START and fact.traceparent is None and self._caller is not None:
+                came = self._caller()
+                if came.traceparent is not None:
+                    fact = fact._replace(traceparent=came.traceparent, tracestate=came.tracestate)
             attached = _attached.get()
             within = attached.records[-1].run_id if attached is not None and attached.records else None
             record = self._recorder.feed(fact, within=within)
@@ -166,7 +183,7 @@ class Handle:
             except Exception as error:
                 self.failed(error)
         self._recorder.close()
-        if self._recorder.state().events_seen == 0 and self._errors == 0:
+        if self._recorder.state().events_seen == 0 and self._errors == 0 and not self._off and (self._undo or self._subscriptions):
             logger.warning(
                 "spanbus was attached to %s and saw no event; was this the bus that the workflow publishes on, and before it began?", self._label
             )
@@ -228,6 +245,8 @@ def attach(bus: object, handle: Handle, *, mode: Mode = "observe") -> Handle:
 
     Raises :class:`~spanbus.errors.InputError` when the object has no way in that we know.
     """
+    if handle.off:
+        return handle
     _subscribe(bus, handle)
     _watch(bus, handle)
     if mode == "wrap":
@@ -393,6 +412,8 @@ def attach_class(kind: type, handle: Handle) -> Handle:
     Instances with a handle of their own are left to it. Raises :class:`~spanbus.errors.InputError` when the class has no
     ``publish``, or is instrumented already.
     """
+    if handle.off:
+        return handle
     publish = inspect.getattr_static(kind, "publish", None)
     if publish is None or not callable(getattr(kind, "publish", None)):
         raise InputError(f"class {kind.__name__} has no publish() to wrap")

@@ -7,7 +7,7 @@ never an attribute; names that come from users pass a cardinality guard.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from opentelemetry.metrics import CallbackOptions, Meter, Observation
 
@@ -154,3 +154,15 @@ class MetricSink:
             attributes[names.ERROR_TYPE] = self._error_guard(str(record.failure.error_type))
 
 
+def observe_delivery(meter: Meter, read: Callable[[], Mapping[str, list[tuple[Mapping[str, str], float]]]]) -> None:
+    """The ``spanbus.delivery.*`` instruments, fed by ``read``: by metric name, attributes with their value."""
+    for metric in names.METRICS:
+        if not metric.name.startswith("spanbus.delivery."):
+            continue
+
+        def observe(options: CallbackOptions, name: str = metric.name) -> Iterable[Observation]:
+            del options
+            return [Observation(value, attributes) for attributes, value in read().get(name, [])]
+
+        create: Callable[..., object] = meter.create_observable_gauge if metric.instrument == "gauge" else meter.create_observable_counter
+        create(metric.name, callbacks=[observe], unit=metric.unit, description=metric.brief)

@@ -106,6 +106,8 @@ CLOCK = "spanbus.clock"
 LINK_TYPE = "spanbus.link.type"
 DELIVERY_DROPPED = "spanbus.delivery.dropped"
 LIFETIME = "spanbus.lifetime"
+DEFAULT_SERVICE = "spanbus"
+"""``service.name`` of the command line where none is configured."""
 
 EVENT_TYPE = "spanbus.event.type"
 EVENT_OUTCOME = "spanbus.event.outcome"

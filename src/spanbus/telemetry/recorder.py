@@ -20,6 +20,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -170,6 +171,8 @@ class Recorder:
         self._ids_new: set[str] = set()
         self._ids_old: set[str] = set()
         self._pending: dict[int, tuple[_Run, _Phase]] = {}
+        self._disowned: set[int] = set()
+        self._disowned_records: list[Record] = []
         self._phases_open = 0
         self._next_sweep_ns = 0
         self._window_ns = int(self._limits.retry_window_s * 1e9)
@@ -254,6 +257,22 @@ class Recorder:
                     self._close_run(run, Result.ERROR, Failure(error_type, _abandoned_text(run.record, error_type)), end_ns, None, error_type)
             self._early_ends.clear()
 
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """While this is entered no fact is taken: what sinks have counted stands still."""
+        with self._lock:
+            yield
+
+    def forked(self, sinks: Iterable[RecordSink], note_sinks: Iterable[NoteSink] = ()) -> None:
+        """In a child process: what is open belongs to the parent, which ends it; new work is told to ``sinks``.
+
+        Phases that the child starts still nest under the run that was open when it was made.
+        """
+        self._lock = threading.RLock()
+        self._sinks, self._note_sinks = tuple(sinks), tuple(note_sinks)
+        self._disowned.update(id(record) for record in self.open_records())
+        self._disowned_records.extend(self.open_records())
+
     def state(self) -> RecorderState:
         """The counts, taken together."""
         with self._lock:
@@ -335,7 +354,7 @@ class Recorder:
             del self._used_ids[next(iter(self._used_ids))]
         if uses > 1:
             run_id = f"{run_id}~{uses}"
-        parent = identity.parse_traceparent(fact.traceparent) if fact.rank is Rank.RUN else None
+        parent = identity.parse_traceparent(fact.traceparent) if fact.rank is Rank.RUN or implicit else None
         record = Record(
             Level.RUN, workflow, run_id=run_id, workflow=workflow, trace_id=identity.trace_id_of(run_id, parent),
             span_id=identity.run_span_id(run_id),
@@ -911,8 +930,9 @@ class Recorder:
             self._tell(sink.opened, record)
 
     def _closed(self, record: Record) -> None:
-        for sink in self._sinks:
-            self._tell(sink.closed, record)
+        if id(record) not in self._disowned:
+            for sink in self._sinks:
+                self._tell(sink.closed, record)
         record.events.release()
 
     def _tell(self, call: Callable[..., None], *arguments: object) -> None:

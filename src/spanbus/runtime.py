@@ -1,0 +1,437 @@
+"""The composition root: it wires bus, recorder, spans, metrics, delivery with the local store.
+
+One :class:`Runtime` is one set of these. ``open_runtime`` gives one of your own; ``instrument`` without one opens the
+process's default runtime, which is closed at exit. Providers that the application has set are used and never replaced;
+they are looked up when the first event arrives, so that it does not matter which line comes first.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import sys
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Literal, Self
+
+from spanbus.errors import InputError
+from spanbus.settings import Settings, load_settings
+from spanbus.workflow.identity import parse_traceparent
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import TracerProvider as TracerProviderApi
+
+    from spanbus.delivery.statistics import DeliveryStatistics
+    from spanbus.telemetry.dialect import Dialect
+    from spanbus.telemetry.instrument import Handle, Mode
+    from spanbus.telemetry.records import EventNote, NoteSink, Record, RecordSink
+    from spanbus.telemetry.summary import RunSummary
+    from spanbus.wiring import Wiring
+    from spanbus.workflow.bus import WorkflowEventBus
+    from spanbus.workflow.definition import Workflow
+    from spanbus.workflow.engine import PhaseExecution, RunResult
+
+logger = logging.getLogger("spanbus")
+
+Lifetime = Literal["run", "service"]
+
+STORE_NAME = "store.sqlite3"
+TICK_S = 0.25
+RUNS_KEPT = 100
+
+
+class Runtime:
+    """Everything wired together, from the bus to the spool.
+
+    Use it as ``with`` or ``async with``, or call :meth:`open` and :meth:`close`; both may be called twice. ``lifetime``
+    says how metrics are exported: ``run`` for a process that lives for one run (delta temporality, resource attribute
+    ``spanbus.lifetime=run``), ``service`` for one that lives on (the SDK's default); ``SPANBUS_LIFETIME`` overrides it.
+    """
+
+    def __init__(
+        self, settings: Settings | None = None, *, lifetime: Lifetime = "service", command_line: bool = False,
+        env: Mapping[str, str] | None = None,
+    ) -> None:
+        self._given_settings = settings
+        self._wanted_lifetime: Lifetime = lifetime
+        self._command_line = command_line
+        self._env: Mapping[str, str] = os.environ if env is None else env
+        self._handles: weakref.WeakSet[Handle] = weakref.WeakSet()
+        self._ended: deque[Record] = deque(maxlen=RUNS_KEPT)
+        self._lock = threading.RLock()
+        self._state: Literal["new", "open", "closed"] = "new"
+        self._wiring: Wiring | None = None
+        self._keeper: _Keeper | None = None
+
+    # --- life ---------------------------------------------------------------------------------------------------------
+
+    def open(self) -> Self:
+        """Make it ready; nothing is sent yet. Raises :class:`~spanbus.errors.SettingsError` for settings that cannot be used."""
+        with self._lock:
+            if self._state != "new":
+                return self
+            from spanbus.workflow.bus import WorkflowEventBus
+
+            self.settings: Settings = (
+                self._given_settings if self._given_settings is not None else load_settings(env=self._env, strict=self._command_line)
+            )
+            self.lifetime: Lifetime = self.settings.lifetime or self._wanted_lifetime
+            self.bus: WorkflowEventBus = WorkflowEventBus()
+            self.off = self.settings.sdk_disabled and not self._command_line
+            self._state = "open"
+            for warning in self.settings.warnings:
+                logger.warning("%s", warning)
+            self.handle: Handle = self.instrument(self.bus)
+            _open.append(self)
+            if self._command_line:
+                self.wiring()
+        return self
+
+    def close(self) -> None:
+        """End what is open as abandoned and deliver what can be delivered within the exit limit."""
+        with self._lock:
+            if self._state != "open":
+                return
+            self._state = "closed"
+        if self in _open:
+            _open.remove(self)
+        for handle in list(self._handles):
+            handle.detach()
+        if self._keeper is not None:
+            self._keeper.stop()
+        if self._wiring is not None:
+            self._wiring.close()
+
+    def __enter__(self) -> Self:
+        return self.open()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return self.open()
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        import anyio
+        import anyio.to_thread
+
+        with anyio.CancelScope(shield=True):  # within the exit limit, cancelled or not
+            await anyio.to_thread.run_sync(self.close)
+
+    # --- use ----------------------------------------------------------------------------------------------------------
+
+    def instrument(self, bus: object, *, mode: Mode = "observe", dialect: str | Path | None = None) -> Handle:
+        """Observe ``bus`` with this runtime; the same handle when it is observed already."""
+        from spanbus.telemetry.instrument import attach, watching
+
+        known = watching(bus)
+        if known is not None:
+            return known
+        return attach(bus, self._handle(type(bus).__name__, dialect), mode=mode)
+
+    def instrument_class(self, kind: type, *, dialect: str | Path | None = None) -> Handle:
+        """Observe every instance of a bus class, those to come too."""
+        from spanbus.telemetry.instrument import attach_class
+
+        return attach_class(kind, self._handle(kind.__name__, dialect))
+
+    async def run(
+        self, workflow: Workflow, *, run_id: str | None = None, only: Collection[str] = (), skip: Collection[str] = (),
+        output: Callable[[str, str, str], None] | None = None, cwd: Path | None = None, inherit: bool = False, rerun_of: str | None = None,
+        traceparent: str | None = None, tracestate: str | None = None, interrupt_reason: Callable[[], str] | None = None,
+        concurrency: int | None = None,
+    ) -> RunResult:
+        """Run ``workflow`` on this runtime's bus; see :meth:`BasicWorkflowEngine.run` for what is raised.
+
+        The run is a child of ``traceparent``, else of the caller's current span, else of ``TRACEPARENT`` in the environment.
+        """
+        from spanbus.workflow.engine import BasicWorkflowEngine, RunOptions
+
+        if traceparent is not None and parse_traceparent(traceparent) is None:
+            raise InputError(f"{traceparent[:100]!r} is not a W3C traceparent (00-<32 hex digits>-<16 hex digits>-<2 hex digits>)")
+        if traceparent is None and not self.settings.sdk_disabled:
+            came = self._caller()
+            traceparent, tracestate = came.traceparent, came.tracestate
+        engine = BasicWorkflowEngine(self.bus, around=self._around, interrupt_reason=interrupt_reason, concurrency=concurrency)
+        options = RunOptions(
+            run_id=run_id, only=only, skip=skip, traceparent=traceparent, tracestate=tracestate, rerun_of=rerun_of, cwd=cwd, output=output,
+            inherit=inherit,
+        )
+        return await engine.run(workflow, options)
+
+    def summaries(self) -> list[RunSummary]:
+        """The runs that ended here, oldest first, at most the last hundred of them."""
+        from spanbus.telemetry.summary import summarise
+
+        return [summarise(record, self.wiring().rendering) for record in list(self._ended)]
+
+    def flush(self, timeout_s: float = 5.0) -> bool:
+        """Wait until what was spooled is acknowledged; False when it took longer than ``timeout_s`` seconds."""
+        return self._wiring.flush(timeout_s) if self._wiring is not None else True
+
+    def statistics(self) -> DeliveryStatistics | None:
+        """Delivery's counts; None before the first event, and when the application's own providers are used."""
+        return self._wiring.statistics() if self._wiring is not None else None
+
+    @property
+    def store_path(self) -> Path:
+        """Where the local store of this state directory is."""
+        return self.settings.state_dir / STORE_NAME
+
+    @property
+    def tracer_provider(self) -> TracerProviderApi | None:
+        """The provider that the spans go to, for spans of your own; None when telemetry is off."""
+        return self.wiring().tracer_provider if not self.settings.sdk_disabled else None
+
+    # --- wiring -------------------------------------------------------------------------------------------------------
+
+    def wiring(self) -> Wiring:
+        """Providers, sinks and pipeline; made when they are first needed, and again in a forked child."""
+        with self._lock:
+            if self._wiring is None:
+                from spanbus.wiring import Wiring
+
+                self._wiring = Wiring(
+                    self.settings, lifetime=self.lifetime, command_line=self._command_line, env=self._env, store_path=self.store_path,
+                    paused=self._paused,
+                )
+                self._keeper = _Keeper(self, self._wiring)
+                self._keeper.start()
+                if "multiprocessing" in sys.modules:
+                    _close_with_multiprocessing(self)
+            return self._wiring
+
+    def recorders_tick(self) -> list[Record]:
+        """Let time pass for every recorder; what is open now."""
+        now_ns = time.time_ns()
+        found: list[Record] = []
+        for handle in list(self._handles):
+            handle.recorder.tick(now_ns)
+            found.extend(handle.recorder.open_records())
+        return found
+
+    @contextmanager
+    def _paused(self) -> Iterator[None]:
+        with ExitStack() as stack:
+            for handle in sorted(self._handles, key=id):
+                stack.enter_context(handle.recorder.paused())
+            yield
+
+    def _handle(self, label: str, dialect: str | Path | None) -> Handle:
+        from spanbus.telemetry.instrument import Handle
+        from spanbus.telemetry.recorder import Recorder
+
+        failed: list[Callable[[Exception], None]] = []
+        keep = self._ended.append if self._command_line or self in _open or self._state == "open" else None
+        sinks: Iterable[RecordSink] = () if self.settings.sdk_disabled else (_Lazily(self),)
+        notes: Iterable[NoteSink] = () if self.settings.sdk_disabled else (_LazilyNoted(self),)
+        recorder = Recorder(sinks, note_sinks=notes, on_sink_error=lambda error: failed[0](error), on_run_ended=keep)
+        handle = Handle(recorder, self._dialect(dialect), label=label, caller=self._caller, off=self.off)
+        failed.append(handle.failed)
+        self._handles.add(handle)
+        return handle
+
+    def _dialect(self, name: str | Path | None) -> Dialect:
+        from spanbus.telemetry.dialect import load
+
+        if name is None:
+            return load("spanbus")
+        return load(self.settings.dialects.get(str(name), name))
+
+    def _caller(self):  # noqa: ANN202
+        from spanbus.telemetry.context import current, incoming
+
+        came = current()
+        return came if came.traceparent is not None else incoming(self._env)
+
+    @contextmanager
+    def _around(self, execution: PhaseExecution) -> Iterator[Mapping[str, str]]:
+        """The phase's span is current inside it; its children get its context in their environment."""
+        record = self.handle.recorder.innermost(execution.run_id, execution.phase) if not self.settings.sdk_disabled else None
+        if record is None:
+            yield {}
+            return
+        from opentelemetry import context as otel_context
+
+        from spanbus.telemetry.context import attached, outgoing, with_baggage
+        from spanbus.telemetry.spans import context_of
+
+        context = with_baggage(context_of(record, otel_context.get_current()), self._env)
+        with attached(context):
+            yield outgoing(context)
+
+    def forked(self) -> None:
+        """In a child process: threads are gone and what was counted is the parent's; begin afresh when there is something."""
+        self._lock = threading.RLock()
+        wiring, self._wiring, self._keeper = self._wiring, None, None
+        self._ended.clear()
+        if wiring is not None:
+            wiring.forked()
+        for handle in list(self._handles):
+            handle.recorder.forked(() if self.settings.sdk_disabled else (_Lazily(self),), () if self.settings.sdk_disabled else (_LazilyNoted(self),))
+
+
+class _Lazily:
+    """The sinks of a runtime, wired when the first record opens."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = weakref.ref(runtime)
+        self._sinks: tuple[RecordSink, ...] | None = None
+
+    def _wired(self) -> tuple[RecordSink, ...]:
+        if self._sinks is None:
+            runtime = self._runtime()
+            self._sinks = runtime.wiring().sinks if runtime is not None else ()
+        return self._sinks
+
+    def opened(self, record: Record) -> None:
+        for sink in self._sinks or self._wired():
+            sink.opened(record)
+
+    def closed(self, record: Record) -> None:
+        for sink in self._sinks or self._wired():
+            sink.closed(record)
+
+    def late(self, note: EventNote) -> None:
+        for sink in self._sinks or self._wired():
+            sink.late(note)
+
+
+class _LazilyNoted:
+    """The same for what wants every event at once."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = weakref.ref(runtime)
+        self._sinks: tuple[NoteSink, ...] | None = None
+
+    def noted(self, record: Record, note: EventNote) -> None:
+        if self._sinks is None:
+            runtime = self._runtime()
+            self._sinks = runtime.wiring().note_sinks if runtime is not None else ()
+        for sink in self._sinks:
+            sink.noted(record, note)
+
+
+class _Keeper:
+    """One daemon thread that lets time pass: held failures, the journal of what is open, collections of metrics."""
+
+    def __init__(self, runtime: Runtime, wiring: Wiring) -> None:
+        self._runtime = weakref.ref(runtime)
+        self._wiring = wiring
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="spanbus-keeper", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stop.set()
+        if self._thread is not threading.current_thread():
+            self._thread.join(0.1)
+
+    def _work(self) -> None:
+        while not self._stop.wait(TICK_S):
+            runtime = self._runtime()
+            if runtime is None:
+                return
+            try:
+                self._wiring.tick(runtime.recorders_tick())
+            except Exception as error:  # a wall: the keeper outlives its errors
+                logger.debug("keeper", exc_info=error)
+            del runtime
+
+
+# --- the process's runtimes -------------------------------------------------------------------------------------------
+
+_open: list[Runtime] = []
+_default: Runtime | None = None
+_default_lock = threading.Lock()
+
+
+def open_runtime(
+    settings: Settings | None = None, *, lifetime: Lifetime = "service", command_line: bool = False, env: Mapping[str, str] | None = None
+) -> Runtime:
+    """A runtime for ``async with``: settings are the argument, else environment, ``[tool.spanbus]`` and defaults.
+
+    Entering raises :class:`~spanbus.errors.SettingsError` for settings that cannot be used. Leaving delivers what can be
+    delivered within the exit limit, also when cancelled; what is left waits in the spool.
+    """
+    return Runtime(settings, lifetime=lifetime, command_line=command_line, env=env)
+
+
+def open_runtime_sync(
+    settings: Settings | None = None, *, lifetime: Lifetime = "service", command_line: bool = False, env: Mapping[str, str] | None = None
+) -> AbstractContextManager[Runtime]:
+    """The same for plain programs: ``with open_runtime_sync() as runtime``."""
+    return Runtime(settings, lifetime=lifetime, command_line=command_line, env=env)
+
+
+def instrument(bus: object, *, mode: Mode = "observe", dialect: str | Path | None = None) -> Handle:
+    """The one line: each phase announced on ``bus`` becomes a span, each event a span event, counted and timed.
+
+    ``mode`` ``observe`` subscribes and nothing else; ``wrap`` also makes phases current in the task that publishes them, so
+    that spans made inside nest. ``dialect`` names how events are read: built in, of the settings, or a file. A bus that is
+    observed already gives the handle it has. Raises :class:`~spanbus.errors.InputError` for an object that cannot be
+    subscribed to; never raises into the workflow afterwards.
+    """
+    return current_runtime().instrument(bus, mode=mode, dialect=dialect)
+
+
+def instrument_class(kind: type, *, dialect: str | Path | None = None) -> Handle:
+    """Every instance of a bus class, those to come too; ``detach`` on the handle takes it back."""
+    return current_runtime().instrument_class(kind, dialect=dialect)
+
+
+def flush(timeout_s: float = 5.0) -> bool:
+    """Wait until everything that this process spooled was acknowledged; False when that took longer than ``timeout_s``."""
+    deadline = time.monotonic() + timeout_s
+    return all([runtime.flush(max(0.0, deadline - time.monotonic())) for runtime in list(_open)])
+
+
+def current_runtime() -> Runtime:
+    """The runtime opened last, else the process's default one, opened now."""
+    global _default
+    if _open:
+        return _open[-1]
+    with _default_lock:
+        if _default is None or _default not in _open:
+            _default = Runtime().open()
+        return _default
+
+
+def _close_all() -> None:
+    for runtime in reversed(list(_open)):
+        runtime.close()
+
+
+def _close_with_multiprocessing(runtime: Runtime) -> None:
+    """Children of ``multiprocessing`` leave by ``os._exit`` and run no ``atexit``, but its own finalizers."""
+    from multiprocessing import util
+
+    weakly = weakref.ref(runtime)
+
+    def close() -> None:
+        opened = weakly()
+        if opened is not None:
+            opened.close()
+
+    util.Finalize(None, close, exitpriority=0)
+
+
+def _forked() -> None:
+    global _default_lock
+    _default_lock = threading.Lock()
+    for runtime in _open:
+        runtime.forked()
+
+
+atexit.register(_close_all)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)
