@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from opentelemetry.trace import TracerProvider as TracerProviderApi
 
     from spanbus.delivery.statistics import DeliveryStatistics
+    from spanbus.telemetry.context import Incoming
     from spanbus.telemetry.dialect import Dialect
     from spanbus.telemetry.instrument import Handle, Mode
     from spanbus.telemetry.records import EventNote, NoteSink, Record, RecordSink
@@ -142,6 +143,18 @@ class Runtime:
 
         return attach_class(kind, self._handle(kind.__name__, dialect))
 
+    def replaying(self, ended: Callable[[Record], None], *, dialect: str | Path | None = None) -> Handle:
+        """A handle to be fed with a recorded stream; ``ended`` gets each run as it ends."""
+        return self._handle("a recorded stream", dialect, ended=ended, live=False)
+
+    def dialect(self, name: str | Path | None = None) -> Dialect:
+        """A dialect by name (built in, or of the settings) or file. Raises :class:`~spanbus.errors.DialectError`."""
+        from spanbus.telemetry.dialect import load
+
+        if name is None:
+            return load("spanbus")
+        return load(self.settings.dialects.get(str(name), name))
+
     async def run(
         self, workflow: Workflow, *, run_id: str | None = None, only: Collection[str] = (), skip: Collection[str] = (),
         output: Callable[[str, str, str], None] | None = None, cwd: Path | None = None, inherit: bool = False, rerun_of: str | None = None,
@@ -224,28 +237,25 @@ class Runtime:
                 stack.enter_context(handle.recorder.paused())
             yield
 
-    def _handle(self, label: str, dialect: str | Path | None) -> Handle:
+    def _handle(
+        self, label: str, dialect: str | Path | None, *, ended: Callable[[Record], None] | None = None, live: bool = True
+    ) -> Handle:
         from spanbus.telemetry.instrument import Handle
         from spanbus.telemetry.recorder import Recorder
 
         failed: list[Callable[[Exception], None]] = []
-        keep = self._ended.append if self._command_line or self in _open or self._state == "open" else None
         sinks: Iterable[RecordSink] = () if self.settings.sdk_disabled else (_Lazily(self),)
         notes: Iterable[NoteSink] = () if self.settings.sdk_disabled else (_LazilyNoted(self),)
-        recorder = Recorder(sinks, note_sinks=notes, on_sink_error=lambda error: failed[0](error), on_run_ended=keep)
-        handle = Handle(recorder, self._dialect(dialect), label=label, caller=self._caller, off=self.off)
+        recorder = Recorder(
+            sinks, note_sinks=notes, on_sink_error=lambda error: failed[0](error),
+            on_run_ended=ended or (self._ended.append if self._command_line else None),
+        )
+        handle = Handle(recorder, self.dialect(dialect), label=label, caller=self._caller if live else None, off=self.off)
         failed.append(handle.failed)
         self._handles.add(handle)
         return handle
 
-    def _dialect(self, name: str | Path | None) -> Dialect:
-        from spanbus.telemetry.dialect import load
-
-        if name is None:
-            return load("spanbus")
-        return load(self.settings.dialects.get(str(name), name))
-
-    def _caller(self):  # noqa: ANN202
+    def _caller(self) -> Incoming:
         from spanbus.telemetry.context import current, incoming
 
         came = current()

@@ -70,3 +70,11 @@ def iso(at_ns: int) -> str:
     except (ValueError, OverflowError, OSError):  # a foreign client's year 60000
         moment = datetime.max
     return f"{moment:%Y-%m-%dT%H:%M:%S}.{rest // 1_000:06d}Z"
+
+
+def local_time(at_ns: int) -> str:
+    """Unix nanoseconds as date and time of this machine, to the second."""
+    try:
+        return f"{datetime.fromtimestamp(at_ns // 10**9).astimezone():%Y-%m-%d %H:%M:%S}"
+    except (ValueError, OverflowError, OSError):
+        return "a time out of range"

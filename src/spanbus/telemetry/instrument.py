@@ -130,6 +130,13 @@ class Handle:
         except Exception as error:
             self.failed(error)
 
+    def take(self, fact: Fact) -> None:
+        """One fact of a recorded stream; the order is the stream's. Never raises, like :meth:`feed`."""
+        try:
+            self._recorder.feed(fact)
+        except Exception as error:
+            self.failed(error)
+
     def observer(self, event: object, *arguments: object, **options: object) -> bool:
         """The subscription: plain, returns True (on foreign buses None counts as failure).
 

@@ -1,0 +1,14 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, nothing else.")]
+File = Annotated[
+    Path | None,
+    typer.Option("--file", "-f", metavar="FILE", help="The settings: a spanbus.toml or pyproject.toml; default: the nearest one upwards."),
+]

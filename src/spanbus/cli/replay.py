@@ -1,0 +1,135 @@
+"""spanbus replay: a recorded event stream through the recorder."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from spanbus.cli.options import File, Json
+
+_DRAWN = 5
+_BROKEN_TOLD = 20
+
+
+def command(
+    stream: Annotated[Path, typer.Argument(metavar="FILE", help="JSON lines, gzip too; - is standard input.")],
+    dialect: Annotated[str | None, typer.Option("--dialect", "-d", metavar="NAME", help="spanbus, crackerjack, generic, one of the settings, or a TOML file.")] = None,
+    as_json: Json = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what it would record; store and send nothing.")] = False,
+    file: File = None,
+) -> None:
+    """Put a recorded event stream through the recorder: the same spans, ids, times and counts as live.
+
+    Exit code: 0, or 2 when the file cannot be read or holds no event. Lines that cannot be used are reported and counted.
+    """
+    from dataclasses import replace
+
+    from spanbus.cli import console
+    from spanbus.runtime import Runtime
+    from spanbus.settings import load_settings
+    from spanbus.telemetry import replay
+    from spanbus.telemetry.records import Record
+    from spanbus.telemetry.summary import RunSummary, Totals, run_document, summarise, totals_document
+
+    settings = load_settings(file)
+    if dry_run:
+        settings = replace(settings, sdk_disabled=True)
+    screen = console.output(to_stderr=True)
+    kept: list[RunSummary] = []
+    heads: list[RunSummary] = []
+    broken = 0
+    first = True
+
+    def on_broken(line: replay.BrokenLine) -> None:
+        nonlocal broken
+        broken += 1
+        if broken <= _BROKEN_TOLD:
+            console.complain(line)
+        elif broken == _BROKEN_TOLD + 1:
+            console.note("spanbus: more lines cannot be used; they are counted")
+
+    with Runtime(settings, lifetime="run", command_line=True) as runtime, _Bar(screen, str(stream)) as bar:
+        rendering = runtime.wiring().rendering
+
+        def ended(record: Record) -> None:
+            nonlocal first
+            summary = summarise(record, rendering)
+            if as_json:
+                text = json.dumps(run_document(summary), indent=2)
+                sys.stdout.write("" if first else ",\n")
+                sys.stdout.write("\n".join(f"    {line}" for line in text.splitlines()))
+                first = False
+                return
+            if len(kept) < _DRAWN:
+                kept.append(summary)
+            heads.append(replace(summary, phases=(), notes=()))
+
+        handle = runtime.replaying(ended, dialect=dialect)
+        rules = runtime.dialect(dialect)
+        facts = replay.facts(stream, rules, on_broken=on_broken, progress=bar.moved, scratch=None)
+        head = next(facts)
+        if as_json:
+            sys.stdout.write('{\n  "runs": [\n')
+        handle.take(head)
+        for fact in facts:
+            handle.take(fact)
+        handle.recorder.close()
+        state = handle.state()
+        totals = Totals(
+            events_seen=state.events_seen, events_recorded=state.events_recorded, run_failures=state.run_failures,
+            phase_failures=state.phase_failures, retries=state.retries, orphan_ends=state.orphan_ends, unmatched_ends=state.unmatched_ends,
+            abandoned=state.abandoned,
+        )
+    if as_json:
+        text = json.dumps(totals_document(totals), indent=2)
+        sys.stdout.write('\n  ],\n  "totals": ' + "\n".join(line if not number else f"  {line}" for number, line in enumerate(text.splitlines())) + "\n}\n")
+        return
+    _tell(kept, heads, totals, broken, dry_run=dry_run)
+
+
+def _tell(kept: list, heads: list, totals: object, broken: int, *, dry_run: bool) -> None:  # pyright: ignore
+    from spanbus.cli import console
+    from spanbus.cli.draw import failures, seconds, style, waterfall
+    from spanbus.local.harmless import one_line
+    from spanbus.telemetry.summary import totals_document
+
+    screen = console.output()
+    for summary in kept:
+        screen.print(waterfall(summary, screen))
+        screen.print(failures(summary, screen))
+    for head in heads[_DRAWN:_DRAWN + 50]:
+        screen.print(f"{one_line(head.workflow, 40)}  {head.result}  {seconds(head.duration_s)}  {one_line(head.run_id, 80)}", style=style(head.result))
+    if len(heads) > _DRAWN + 50:
+        screen.print(f"and {len(heads) - _DRAWN - 50} more runs")
+    numbers = ", ".join(f"{value} {name.replace('_', ' ')}" for name, value in totals_document(totals).items() if value or name == "events_recorded")  # pyright: ignore
+    screen.print(f"{len(heads)} runs, {numbers}{f', {broken} broken lines' if broken else ''}{'; nothing was stored' if dry_run else ''}")
+
+
+class _Bar:
+    """A progress bar on a terminal that shows itself when the work takes longer than a moment."""
+
+    def __init__(self, screen, name: str) -> None:  # noqa: ANN001 - rich is imported late
+        from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+        self._progress = Progress(
+            TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn(), TimeRemainingColumn(), console=screen, transient=True,
+            disable=not screen.is_terminal,
+        )
+        self._name = name
+        self._task = None
+
+    def __enter__(self) -> _Bar:
+        self._progress.__enter__()
+        return self
+
+    def __exit__(self, *args: object) -> None:
+        self._progress.__exit__(None, None, None)
+
+    def moved(self, done: int, total: int) -> None:
+        if self._task is None:
+            self._task = self._progress.add_task(self._name[-40:], total=total)
+        self._progress.update(self._task, completed=done)

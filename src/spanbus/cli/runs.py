@@ -1,0 +1,53 @@
+"""spanbus runs: the stored runs, newest first."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from spanbus.cli.options import File, Json
+
+
+def command(
+    workflow: Annotated[str | None, typer.Option("--workflow", "-w", metavar="W", help="Only runs of this workflow.")] = None,
+    result: Annotated[str | None, typer.Option("--result", "-r", metavar="RESULT", help="Only runs that ended so: success, failure, timeout, ...")] = None,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="At most so many.")] = 20,
+    file: File = None,
+    as_json: Json = False,
+) -> None:
+    """List the stored runs, the newest first."""
+    from spanbus.cli import console
+    from spanbus.cli.stored import store
+    from spanbus.errors import RunNotFound
+
+    try:
+        with store(file) as (opened, _):
+            heads = opened.run_heads(workflow=workflow, result=result, limit=limit)
+    except RunNotFound as error:
+        if not as_json:
+            raise
+        del error
+        heads = []
+    if as_json:
+        console.document([head.document() for head in heads])
+        return
+    if not heads:
+        raise RunNotFound("no stored run is like that; `spanbus runs` lists all")
+    from rich.text import Text
+
+    from spanbus.cli.draw import glyphs, seconds, style
+    from spanbus.local.archive import local_time
+    from spanbus.local.harmless import one_line
+
+    screen = console.output()
+    marks = glyphs(screen).marks
+    wide = min(30, max(len(one_line(head.workflow, 30)) for head in heads))
+    for head in heads:
+        line = Text(no_wrap=True, overflow="ellipsis")
+        line.append(f"{local_time(head.started_at_ns)}  ", "dim")
+        line.append(f"{one_line(head.workflow, 30):<{wide}}  ", "bold")
+        line.append(f"{marks.get(head.result, ' ')} {head.result:<12}", style(head.result))
+        line.append(f"{seconds(head.duration_s):>10}  ")
+        line.append(one_line(head.run_id, 80), "dim")
+        screen.print(line)

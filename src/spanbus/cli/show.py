@@ -1,0 +1,48 @@
+"""spanbus show: one stored run as a waterfall or a timeline."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from spanbus.cli.options import File, Json
+
+
+def command(
+    run: Annotated[str, typer.Argument(help="A run's id, the beginning of one, or 'last'.")] = "last",
+    events: Annotated[bool, typer.Option("--events", "-e", help="The timeline of its events.")] = False,
+    as_json: Json = False,
+    otlp: Annotated[bool, typer.Option("--otlp", help="Its spans as OTLP JSON.")] = False,
+    file: File = None,
+) -> None:
+    """Show one run: its phases on the time axis, what failed, and the end of the output.
+
+    Exit code: 0, or 1 when no run is found.
+    """
+    from spanbus.cli import console
+    from spanbus.cli.stored import store
+
+    if as_json and otlp:
+        raise typer.BadParameter("--json and --otlp exclude each other")
+    with store(file) as (opened, _):
+        if otlp:
+            console.document(opened.otlp_json(run))
+            return
+        summary = opened.run(run)
+    if as_json:
+        from spanbus.telemetry.summary import run_document
+
+        console.document(run_document(summary))
+        return
+    from spanbus.cli.draw import failures, timeline, waterfall
+    from spanbus.local.archive import local_time
+    from spanbus.local.harmless import one_line
+
+    screen = console.output()
+    if events:
+        screen.print(timeline(summary, screen))
+        return
+    screen.print(waterfall(summary, screen))
+    screen.print(failures(summary, screen))
+    screen.print(f"run {one_line(summary.run_id, 100)}  {local_time(summary.started_at_ns)}  trace {summary.trace_id}", style="dim", soft_wrap=True)
