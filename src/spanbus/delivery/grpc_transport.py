@@ -1,0 +1,115 @@
+"""OTLP over gRPC: the same bytes on a generic call.
+
+Which codes are worth another try is decided as https://opentelemetry.io/docs/specs/otlp/#otlpgrpc-response says. This
+module imports grpc; it is imported only where the protocol is ``grpc``.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+import grpc
+
+from spanbus.delivery.answers import partial_success, retry_delay_s
+from spanbus.delivery.endpoints import Endpoint
+from spanbus.delivery.outcomes import Delivered, Outcome, Refused, Retry, TooLarge
+from spanbus.delivery.signals import Signal
+from spanbus.delivery.transport import ATTEMPTS_AT_SERVER_ERRORS, USER_AGENT
+from spanbus.errors import SettingsError
+
+_METHODS: Final = {
+    Signal.TRACES: "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
+    Signal.METRICS: "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export",
+    Signal.LOGS: "/opentelemetry.proto.collector.logs.v1.LogsService/Export",
+}
+_TRY_AGAIN = frozenset((
+    grpc.StatusCode.CANCELLED, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.ABORTED, grpc.StatusCode.OUT_OF_RANGE,
+    grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DATA_LOSS,
+))
+_TRY_A_FEW_TIMES = frozenset((grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN))
+# The sender has its own back-off; the channel's (up to two minutes) would hide a collector that is back.
+_OPTIONS = (("grpc.initial_reconnect_backoff_ms", 200), ("grpc.min_reconnect_backoff_ms", 200), ("grpc.max_reconnect_backoff_ms", 1000))
+_COMPRESSION = {"none": grpc.Compression.NoCompression, "gzip": grpc.Compression.Gzip, "deflate": grpc.Compression.Deflate}
+
+
+class GrpcTransport:
+    """Keeps its channel. One thread sends, another may interrupt."""
+
+    def __init__(self, endpoint: Endpoint, signal: Signal) -> None:
+        self._endpoint = endpoint
+        self._method = _METHODS[signal]
+        self._channel: grpc.Channel | None = None
+        self._pid = os.getpid()
+        self._under_way: grpc.Future[bytes] | None = None
+
+    def send(self, body: bytes, timeout_s: float) -> Outcome:
+        call = self._connected().unary_unary(self._method)
+        try:
+            self._under_way = future = call.future(body, timeout=timeout_s, metadata=self._endpoint.headers, wait_for_ready=False)
+            answer: bytes = future.result()
+        except grpc.FutureCancelledError:
+            return Retry("interrupted")
+        except grpc.RpcError as error:
+            return _outcome(error, body)
+        except ValueError as error:  # the channel was closed from outside
+            return Retry(str(error))
+        finally:
+            self._under_way = None
+        return Delivered(*partial_success(answer)) if answer else Delivered()
+
+    def interrupt(self) -> None:
+        future = self._under_way
+        if future is not None:
+            future.cancel()
+
+    def close(self) -> None:
+        channel, self._channel = self._channel, None
+        if channel is not None and self._pid == os.getpid():
+            channel.close()
+
+    def _connected(self) -> grpc.Channel:
+        if self._channel is None or self._pid != os.getpid():
+            self._pid = os.getpid()
+            self._channel = self._new_channel()
+        return self._channel
+
+    def _new_channel(self) -> grpc.Channel:
+        endpoint = self._endpoint
+        target = endpoint.url if endpoint.url.startswith("unix:") else urlsplit(endpoint.url).netloc
+        options = [*_OPTIONS, ("grpc.primary_user_agent", USER_AGENT.replace(" ", "_"))]
+        compression = _COMPRESSION[endpoint.compression]
+        if endpoint.insecure:
+            return grpc.insecure_channel(target, options=options, compression=compression)
+        credentials = grpc.ssl_channel_credentials(
+            _content(endpoint.ca, "CERTIFICATE"), _content(endpoint.client_key, "CLIENT_KEY"), _content(endpoint.client_certificate, "CLIENT_CERTIFICATE")
+        )
+        return grpc.secure_channel(target, credentials, options=options, compression=compression)
+
+
+def _content(path: Path | None, name: str) -> bytes | None:
+    if path is None:
+        return None
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise SettingsError(f"OTEL_EXPORTER_OTLP_{name}: {path} cannot be read ({error.strerror}); name a PEM file") from error
+
+
+def _outcome(error: grpc.RpcError, body: bytes) -> Outcome:
+    if not isinstance(error, grpc.Call):
+        return Retry(str(error))
+    code, details = error.code(), " ".join((error.details() or "").split())[:300]
+    reason = f"gRPC {code.name}{f': {details}' if details else ''}"
+    trailing = {str(one.key): one.value for one in error.trailing_metadata() or ()}
+    status = trailing.get("grpc-status-details-bin")
+    delay_s = retry_delay_s(status) if isinstance(status, bytes) else None
+    if code is grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in details:
+        return TooLarge(reason, body)
+    if code in _TRY_AGAIN or (code is grpc.StatusCode.RESOURCE_EXHAUSTED and delay_s is not None):
+        return Retry(reason, delay_s)
+    if code in _TRY_A_FEW_TIMES:
+        return Retry(reason, delay_s, ATTEMPTS_AT_SERVER_ERRORS)
+    return Refused(reason, body)
