@@ -135,13 +135,13 @@ class Runtime:
         known = watching(bus)
         if known is not None:
             return known
-        return attach(bus, self._handle(type(bus).__name__, dialect), mode=mode)
+        return attach(bus, self._handle(type(bus).__name__, dialect or _usual_dialect(type(bus))), mode=mode)
 
     def instrument_class(self, kind: type, *, dialect: str | Path | None = None) -> Handle:
         """Observe every instance of a bus class, those to come too."""
         from spanbus.telemetry.instrument import attach_class
 
-        return attach_class(kind, self._handle(kind.__name__, dialect))
+        return attach_class(kind, self._handle(kind.__name__, dialect or _usual_dialect(kind)))
 
     def replaying(self, ended: Callable[[Record], None], *, dialect: str | Path | None = None) -> Handle:
         """A handle to be fed with a recorded stream; ``ended`` gets each run as it ends."""
@@ -286,6 +286,13 @@ class Runtime:
             wiring.forked()
         for handle in list(self._handles):
             handle.recorder.forked(() if self.settings.sdk_disabled else (_Lazily(self),), () if self.settings.sdk_disabled else (_LazilyNoted(self),))
+
+
+def _usual_dialect(kind: type) -> str:
+    """Our own bus has its own; any other is read by the rules for buses that nobody has described, which know the described ones."""
+    from spanbus.workflow.bus import WorkflowEventBus
+
+    return "spanbus" if issubclass(kind, WorkflowEventBus) else "generic"
 
 
 class _Lazily:

@@ -1,0 +1,401 @@
+"""One line on any bus: observing, wrapping, whole classes, buses that were never seen."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import logging
+import random
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from types import SimpleNamespace
+
+import anyio
+import anyio.to_thread
+import pytest
+from opentelemetry import trace
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+from spanbus.errors import InputError
+from spanbus.telemetry.dialect import load
+from spanbus.telemetry.instrument import Handle, attach, attach_class
+from spanbus.telemetry.recorder import Recorder
+from spanbus.telemetry.redaction import Redactor
+from spanbus.telemetry.spans import DirectSpans, Rendering
+from spanbus.workflow.bus import WorkflowEventBus
+from spanbus.workflow.definition import Phase, Workflow
+from spanbus.workflow.engine import BasicWorkflowEngine, RunOptions
+
+
+class Finished:
+    """Finished spans in the order of their end."""
+
+    def __init__(self) -> None:
+        self.spans: list[ReadableSpan] = []
+
+    def on_end(self, span: ReadableSpan) -> None:
+        self.spans.append(span)
+
+    def named(self, name: str) -> ReadableSpan:
+        found = [span for span in self.spans if span.name == name]
+        assert len(found) == 1, [span.name for span in self.spans]
+        return found[0]
+
+
+class Watched:
+    """A handle with the spans that come of it."""
+
+    def __init__(self, dialect: str = "generic", provider: TracerProvider | None = None) -> None:
+        self.finished = Finished()
+        provider = provider or TracerProvider()
+        self.sink = DirectSpans(self.finished, Rendering(Redactor()), sampler=provider.sampler, resource=Resource({}))
+        self.recorder = Recorder([self.sink], on_sink_error=self._failed)
+        self.handle = Handle(self.recorder, load(dialect), label="a bus")
+
+    def _failed(self, error: Exception) -> None:
+        raise AssertionError("a sink failed") from error
+
+
+# --- buses in the wild ------------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass
+class Metadata:
+    event_type: str
+    timestamp: float | None = None
+
+
+@dataclasses.dataclass
+class AcbEvent:
+    metadata: Metadata
+    payload: dict[str, object]
+    event_id: str
+
+
+class AcbLikeBus:
+    """The shape of foreign-bus: subscribe(type, handler, *, predicate, max_concurrent, ...), publish awaits all handlers."""
+
+    def __init__(self) -> None:
+        self.handlers: dict[str, tuple[object, Callable[..., object]]] = {}
+        self.max_concurrent: int | None = None
+        self._number = 0
+
+    def subscribe(
+        self, event_type: str | None, handler: Callable[..., object], *, predicate: object = None, max_concurrent: int | None = None,
+        description: str | None = None, max_retries: int = 0,
+    ) -> str:
+        del predicate, description, max_retries
+        self.max_concurrent = max_concurrent
+        self._number += 1
+        self.handlers[str(self._number)] = (event_type, handler)
+        return str(self._number)
+
+    def unsubscribe(self, token: str) -> bool:
+        return self.handlers.pop(token, None) is not None
+
+    async def publish(self, event_type: str, payload: dict[str, object] | None = None, **metadata: object) -> list[object]:
+        del metadata
+        self._number += 1
+        event = AcbEvent(Metadata(event_type), payload or {}, f"{id(self)}-{self._number}")
+        results: list[object] = []
+        for wanted, handler in list(self.handlers.values()):
+            if wanted in (None, event_type):
+                result = handler(event)
+                results.append(await result if isinstance(result, Awaitable) else result)
+                await anyio.sleep(0)
+        return results
+
+
+class SinkBus:
+    """subscribe(sink), then sink.handle(event)."""
+
+    def __init__(self) -> None:
+        self.sinks: list[Handle] = []
+
+    def subscribe(self, sink: Handle) -> None:
+        self.sinks.append(sink)
+
+    def unsubscribe(self, sink: Handle) -> None:
+        self.sinks.remove(sink)
+
+    def emit(self, event: object) -> None:
+        for sink in self.sinks:
+            sink.handle(event)
+
+
+class CallbackBus:
+    """subscribe(callback) gives a function that unsubscribes; events come as type and keywords."""
+
+    def __init__(self) -> None:
+        self.callbacks: list[Callable[..., object]] = []
+
+    def subscribe(self, callback: Callable[..., object]) -> Callable[[], None]:
+        self.callbacks.append(callback)
+        return lambda: self.callbacks.remove(callback)
+
+    def fire(self, name: str, **payload: object) -> None:
+        for callback in self.callbacks:
+            callback(name, **payload)
+
+
+class StarBus:
+    """Takes '*' and refuses None."""
+
+    def __init__(self) -> None:
+        self.handlers: list[Callable[..., object]] = []
+
+    def subscribe(self, topic: str, handler: Callable[..., object]) -> int:
+        if topic != "*":
+            raise ValueError("topic must be a string")
+        self.handlers.append(handler)
+        return 1
+
+    def unsubscribe(self, handler: object) -> None:
+        self.handlers.clear()
+
+    def send(self, event: object) -> None:
+        for handler in self.handlers:
+            assert handler(event) is True
+
+
+@pytest.mark.anyio
+async def test_a_bus_of_the_reference_shape_is_observed_with_one_wildcard_subscription() -> None:
+    bus, watched = AcbLikeBus(), Watched()
+    attach(bus, watched.handle)
+    await bus.publish("workflow.started", {"workflow_id": "nightly"})
+    await bus.publish("hooks.strategy.started", {"step_id": "fast_hooks", "strategy": "fast", "timestamp": 1000.0})
+    results = await bus.publish("hooks.strategy.completed", {"step_id": "fast_hooks", "strategy": "fast", "timestamp": 1001.0, "duration": 1.0})
+    await bus.publish("workflow.completed", {"workflow_id": "nightly"})
+    assert results == [True]
+    assert (bus.max_concurrent or 0) >= 100
+    assert watched.finished.named("fast_hooks").parent == watched.finished.named("RUN nightly").context
+    watched.handle.detach()
+    assert bus.handlers == {}
+
+
+def test_a_bus_of_sinks_gets_the_handle() -> None:
+    bus, watched = SinkBus(), Watched()
+    attach(bus, watched.handle)
+    bus.emit(SimpleNamespace(type="stage.started", data={"stage": "press"}))
+    bus.emit(SimpleNamespace(type="stage.failed", data={"stage": "press", "error": "jam"}))
+    watched.handle.detach()
+    assert bus.sinks == []
+    assert watched.handle.state().phase_failures == 1
+
+
+def test_a_bus_of_callbacks_with_types_and_keywords_is_understood() -> None:
+    bus, watched = CallbackBus(), Watched()
+    attach(bus, watched.handle)
+    bus.fire("task.started", task="lint", job_id="j1")
+    bus.fire("task.completed", task="lint", job_id="j1")
+    watched.handle.detach()
+    assert bus.callbacks == []
+    assert watched.finished.named("lint").attributes is not None
+    assert watched.handle.state().phases_ended == 1
+
+
+def test_a_bus_that_wants_a_star_gets_one() -> None:
+    bus, watched = StarBus(), Watched()
+    attach(bus, watched.handle)
+    bus.send({"topic": "build.begin", "payload": {"name": "wheel"}})
+    bus.send({"topic": "build.done", "payload": {"name": "wheel"}})
+    assert watched.handle.state().phases_ended == 1
+
+
+def test_an_object_without_subscribe_is_refused_with_what_to_do_instead() -> None:
+    with pytest.raises(InputError, match=r"handle\.feed"):
+        attach(SimpleNamespace(publish=print), Watched().handle)
+
+
+def test_a_handle_that_saw_nothing_warns_when_it_is_detached(caplog: pytest.LogCaptureFixture) -> None:
+    handle = attach(StarBus(), Watched().handle)
+    with caplog.at_level(logging.WARNING, "spanbus"):
+        handle.detach()
+        handle.detach()
+    assert [record.message for record in caplog.records if "saw no event" in record.message] != []
+    assert len(caplog.records) == 1
+
+
+def test_what_cannot_be_read_is_counted_and_never_raised(caplog: pytest.LogCaptureFixture) -> None:
+    watched = Watched()
+
+    class Hostile:
+        @property
+        def metadata(self) -> object:
+            raise RuntimeError("no")
+
+        def __getattr__(self, name: str) -> object:
+            raise RuntimeError(name)
+
+    with caplog.at_level(logging.WARNING, "spanbus"):
+        for thing in (Hostile(), 7, None, object(), b"bytes", {"payload": {}}, {"type": object(), "payload": [1]}):
+            watched.handle.feed(thing)
+    state = watched.handle.state()
+    assert state.errors + state.events_seen == 7
+    assert state.errors >= 1
+    assert state.last_error
+
+
+def test_an_event_that_comes_twice_is_one_event() -> None:
+    watched = Watched()
+    for _ in range(3):
+        watched.handle.feed({"event_type": "task.started", "event_id": "e1", "payload": {"task": "lint"}})
+        watched.handle.feed({"event_type": "task.failed", "event_id": "e2", "payload": {"task": "lint"}})
+    state = watched.handle.state()
+    assert (state.events_seen, state.events_recorded, state.phase_failures) == (6, 2, 1)
+
+
+# --- wrapping ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def user_spans() -> Iterator[tuple[trace.Tracer, InMemorySpanExporter]]:
+    exporter = InMemorySpanExporter()
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    yield provider.get_tracer("users"), exporter
+    provider.shutdown()
+
+
+@pytest.mark.anyio
+async def test_in_wrap_mode_spans_made_inside_a_phase_nest_under_it_through_threads_too(
+    user_spans: tuple[trace.Tracer, InMemorySpanExporter],
+) -> None:
+    tracer, exporter = user_spans
+    bus, watched = AcbLikeBus(), Watched()
+    attach(bus, watched.handle, mode="wrap")
+
+    def in_a_thread() -> None:
+        with tracer.start_as_current_span("threaded"):
+            pass
+
+    async def one(number: int) -> None:
+        run, phase = f"run-{number}", f"phase-{number}"
+        await bus.publish("workflow.started", {"workflow_id": run})
+        await bus.publish("workflow.quality.started", {"workflow_id": run, "step_id": phase, "phase": phase})
+        await anyio.sleep(random.random() / 100)
+        with tracer.start_as_current_span(f"inside {number}"):
+            await anyio.to_thread.run_sync(in_a_thread)
+        await bus.publish("workflow.quality.completed", {"workflow_id": run, "step_id": phase, "phase": phase})
+        with tracer.start_as_current_span(f"between {number}"):
+            pass
+        await bus.publish("workflow.completed", {"workflow_id": run})
+        assert not trace.get_current_span().get_span_context().is_valid
+
+    async with anyio.create_task_group() as group:
+        for number in range(20):
+            group.start_soon(one, number)
+    made = {span.name: span for span in exporter.get_finished_spans()}
+    for number in range(20):
+        phase, run = watched.finished.named(f"phase-{number}"), watched.finished.named(f"RUN run-{number}")
+        assert made[f"inside {number}"].parent == phase.context
+        assert made[f"between {number}"].parent == run.context
+    threaded = [span for span in exporter.get_finished_spans() if span.name == "threaded"]
+    parents = {made[f"inside {number}"].context.span_id for number in range(20)}
+    assert {span.parent.span_id for span in threaded if span.parent is not None} == parents
+
+
+@pytest.mark.anyio
+async def test_a_wrapped_class_observes_every_instance_and_is_reversible() -> None:
+    class Bus(AcbLikeBus):
+        pass
+
+    watched = Watched()
+    attach_class(Bus, watched.handle)
+    with pytest.raises(InputError, match="already"):
+        attach_class(Bus, watched.handle)
+    for number in range(3):
+        bus = Bus()
+        await bus.publish("workflow.started", {"workflow_id": f"w{number}"})
+        await bus.publish("workflow.completed", {"workflow_id": f"w{number}"})
+    watched.handle.detach()
+    assert "publish" not in vars(Bus)
+    bus = Bus()
+    await bus.publish("workflow.started", {"workflow_id": "later"})
+    assert watched.handle.state().runs_ended == 3
+
+
+# --- many at once -----------------------------------------------------------------------------------------------------
+
+
+def _lines(spans: list[ReadableSpan]) -> list[tuple[object, ...]]:
+    return sorted(
+        (
+            span.name, span.context.trace_id, span.context.span_id, span.parent.span_id if span.parent else 0, span.start_time, span.end_time,
+            str(span.status.status_code), str(sorted((span.attributes or {}).items())), str([(event.name, event.timestamp) for event in span.events]),
+        )
+        for span in spans if span.context is not None
+    )
+
+
+@pytest.mark.anyio
+async def test_of_a_thousand_interleaved_workflows_no_span_has_a_parent_in_another_trace_and_a_shuffled_replay_is_the_same() -> None:
+    watched = Watched("spanbus")
+    recorded: list[dict[str, object]] = []
+
+    async def work(context: object) -> bool:
+        await anyio.sleep(random.random() / 50)
+        if random.random() < 0.1:
+            raise ValueError("no luck")
+        return random.random() > 0.1
+
+    workflow = Workflow("many", (
+        Phase("a", action=work, retries=1, retry_backoff_s=0.001), Phase("b", action=work), Phase("c", action=work, needs=("a", "b"), when="always"),
+    ))
+    async with WorkflowEventBus() as bus:
+        bus.subscribe(None, lambda event: recorded.append(event.as_dict()))
+        attach(bus, watched.handle)
+        engine = BasicWorkflowEngine(bus)
+        async with anyio.create_task_group() as group:
+            for number in range(1_000):
+                group.start_soon(engine.run, workflow, RunOptions(run_id=f"run-{number:04d}"))
+    spans = watched.finished.spans
+    by_id = {span.context.span_id: span for span in spans if span.context is not None}
+    assert len(by_id) == len(spans)
+    runs = [span for span in spans if span.name == "RUN many"]
+    assert len(runs) == 1_000
+    assert len({span.context.trace_id for span in runs if span.context is not None}) == 1_000
+    for span in spans:
+        if span.parent is not None:
+            assert span.context is not None
+            assert by_id[span.parent.span_id].context.trace_id == span.context.trace_id  # pyright: ignore[reportOptionalMemberAccess]
+    assert watched.handle.state().runs_open == 0
+
+    import json
+    import tempfile
+    from pathlib import Path
+
+    from spanbus.telemetry import replay
+
+    for seed in (1, 2):
+        lines = [json.dumps(line) for line in recorded]
+        random.Random(seed).shuffle(lines)
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "stream.jsonl"
+            path.write_text("\n".join(lines) + "\n")
+            again = Watched("spanbus")
+            for fact in replay.facts(path, load("spanbus")):
+                again.recorder.feed(fact)
+            again.recorder.close()
+        assert _lines(again.finished.spans) == _lines(spans)
+
+
+def test_events_of_several_threads_and_loops_lose_nothing() -> None:
+    watched = Watched("spanbus")
+    bus = WorkflowEventBus()
+    attach(bus, watched.handle)
+
+    async def run(number: int) -> None:
+        engine = BasicWorkflowEngine(bus)
+        await engine.run(Workflow("w", (Phase("p", action=lambda context: True),)), RunOptions(run_id=f"t{number}"))
+
+    threads = [threading.Thread(target=lambda number=number: asyncio.run(run(number))) for number in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    state = watched.handle.state()
+    assert (state.runs_ended, state.phases_ended, state.events_seen, state.events_recorded) == (16, 16, 64, 64)
