@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import itertools
 import logging
 import random
 import threading
@@ -75,6 +76,9 @@ class AcbEvent:
     event_id: str
 
 
+_ids = itertools.count()
+
+
 class AcbLikeBus:
     """The shape of foreign-bus: subscribe(type, handler, *, predicate, max_concurrent, ...), publish awaits all handlers."""
 
@@ -99,7 +103,7 @@ class AcbLikeBus:
     async def publish(self, event_type: str, payload: dict[str, object] | None = None, **metadata: object) -> list[object]:
         del metadata
         self._number += 1
-        event = AcbEvent(Metadata(event_type), payload or {}, f"{id(self)}-{self._number}")
+        event = AcbEvent(Metadata(event_type), payload or {}, f"event-{next(_ids)}")
         results: list[object] = []
         for wanted, handler in list(self.handlers.values()):
             if wanted in (None, event_type):
