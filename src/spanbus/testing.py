@@ -391,11 +391,11 @@ class Receiver(_Records):
 class GrpcReceiver(_Records):
     """OTLP/gRPC on a loopback port; needs ``grpcio``. An answer's ``status`` is a gRPC code here, where 200 means OK."""
 
-    def __init__(self, *, credentials: grpc.ServerCredentials | None = None) -> None:
+    def __init__(self, *, port: int = 0, credentials: grpc.ServerCredentials | None = None) -> None:
         super().__init__()
         self._credentials = credentials
         self._server: grpc.Server | None = None
-        self._port = 0
+        self._port = port
 
     @property
     def port(self) -> int:

@@ -111,7 +111,7 @@ def test_busy_is_tried_again_without_limit(status: int) -> None:
 
 
 def test_other_server_errors_are_tried_a_few_times() -> None:
-    assert send_once(Answer(500, "bug")) == Retry("HTTP 500: bug", None, 5)
+    assert send_once(Answer(500, "bug")) == Retry("HTTP 500: bug", None, 5, body())
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 415])

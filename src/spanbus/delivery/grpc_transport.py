@@ -111,5 +111,5 @@ def _outcome(error: grpc.RpcError, body: bytes) -> Outcome:
     if code in _TRY_AGAIN or (code is grpc.StatusCode.RESOURCE_EXHAUSTED and delay_s is not None):
         return Retry(reason, delay_s)
     if code in _TRY_A_FEW_TIMES:
-        return Retry(reason, delay_s, ATTEMPTS_AT_SERVER_ERRORS)
+        return Retry(reason, delay_s, ATTEMPTS_AT_SERVER_ERRORS, body)
     return Refused(reason, body)

@@ -15,11 +15,15 @@ class Delivered:
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """Not now. ``after_s`` is what the destination asked for; after ``attempts`` tries (None: no limit) it counts as refused."""
+    """Not now. ``after_s`` is what the destination asked for; after ``attempts`` tries (None: no limit) it counts as refused.
+
+    ``body`` is what was sent, given where the attempts are limited.
+    """
 
     reason: str
     after_s: float | None = None
     attempts: int | None = None
+    body: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)

@@ -202,7 +202,7 @@ class HttpTransport:
         if status in _TRY_AGAIN:
             return Retry(reason, retry_after_s(response.headers.get("Retry-After"), time.time_ns() / 1e9))
         if status >= 500:
-            return Retry(reason, retry_after_s(response.headers.get("Retry-After"), time.time_ns() / 1e9), ATTEMPTS_AT_SERVER_ERRORS)
+            return Retry(reason, retry_after_s(response.headers.get("Retry-After"), time.time_ns() / 1e9), ATTEMPTS_AT_SERVER_ERRORS, body)
         if 300 <= status < 400:
             reason += f", a redirect to {response.headers.get('Location', 'nowhere').split('?')[0]!r}, which is not followed"
         return Refused(reason, body)
