@@ -89,7 +89,9 @@ class Runtime:
             self._state = "open"
             for warning in self.settings.warnings:
                 logger.warning("%s", warning)
-            self.handle: Handle = self.instrument(self.bus)
+            from spanbus.telemetry.instrument import attach
+
+            self.handle: Handle = attach(self.bus, self._handle("the runtime's bus", "spanbus", expects_events=False))
             _open.append(self)
             if self._command_line:
                 self.wiring()
@@ -145,7 +147,7 @@ class Runtime:
 
     def replaying(self, ended: Callable[[Record], None], *, dialect: str | Path | None = None) -> Handle:
         """A handle to be fed with a recorded stream; ``ended`` gets each run as it ends."""
-        return self._handle("a recorded stream", dialect, ended=ended, live=False)
+        return self._handle("a recorded stream", dialect, ended=ended, live=False, expects_events=False)
 
     def dialect(self, name: str | Path | None = None) -> Dialect:
         """A dialect by name (built in, or of the settings) or file. Raises :class:`~spanbus.errors.DialectError`."""
@@ -238,7 +240,8 @@ class Runtime:
             yield
 
     def _handle(
-        self, label: str, dialect: str | Path | None, *, ended: Callable[[Record], None] | None = None, live: bool = True
+        self, label: str, dialect: str | Path | None, *, ended: Callable[[Record], None] | None = None, live: bool = True,
+        expects_events: bool = True,
     ) -> Handle:
         from spanbus.telemetry.instrument import Handle
         from spanbus.telemetry.recorder import Recorder
@@ -250,7 +253,7 @@ class Runtime:
             sinks, note_sinks=notes, on_sink_error=lambda error: failed[0](error),
             on_run_ended=ended or (self._ended.append if self._command_line else None),
         )
-        handle = Handle(recorder, self.dialect(dialect), label=label, caller=self._caller if live else None, off=self.off)
+        handle = Handle(recorder, self.dialect(dialect), label=label, caller=self._caller if live else None, off=self.off, expects_events=expects_events)
         failed.append(handle.failed)
         self._handles.add(handle)
         return handle

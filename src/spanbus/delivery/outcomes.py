@@ -42,4 +42,11 @@ class TooLarge:
     body: bytes = b""
 
 
-Outcome = Delivered | Retry | Refused | TooLarge
+@dataclass(frozen=True, slots=True)
+class Unwanted:
+    """This destination does not take such records; nothing was sent."""
+
+    reason: str
+
+
+Outcome = Delivered | Retry | Refused | TooLarge | Unwanted

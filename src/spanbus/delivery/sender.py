@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from spanbus.delivery.outcomes import Delivered, Outcome, Refused, Retry, TooLarge
+from spanbus.delivery.outcomes import Delivered, Outcome, Refused, Retry, TooLarge, Unwanted
 from spanbus.delivery.signals import Signal
 
 if TYPE_CHECKING:
@@ -96,11 +96,12 @@ class SenderOptions:
 
 
 class LaneStatistics(NamedTuple):
-    """Of one destination: records by signal, and since when it fails (Unix time), None while it answers."""
+    """Of one destination: records by signal (``unwanted`` by reason too), and since when it fails (Unix time), None while it answers."""
 
     delivered: Mapping[Signal, int]
     rejected: Mapping[Signal, int]
     refused: Mapping[Signal, int]
+    unwanted: Mapping[tuple[Signal, str], int]
     outage: str | None
     outage_since_ns: int | None
 
@@ -226,6 +227,7 @@ class _Lane:
         self._delivered: dict[Signal, int] = {}
         self._rejected: dict[Signal, int] = {}
         self._refused_records: dict[Signal, int] = {}
+        self._unwanted: dict[tuple[Signal, str], int] = {}
 
     # --- called from outside ------------------------------------------------------------------------------------------
 
@@ -303,7 +305,7 @@ class _Lane:
         with self._changed:
             outage = self._outage
             return LaneStatistics(
-                dict(self._delivered), dict(self._rejected), dict(self._refused_records),
+                dict(self._delivered), dict(self._rejected), dict(self._refused_records), dict(self._unwanted),
                 None if outage is None else outage.reason, None if outage is None else outage.since_ns,
             )
 
@@ -418,6 +420,11 @@ class _Lane:
                 self._never(work, chunk, outcome.reason, outcome.body)
             case TooLarge():
                 self._split(work, chunk, outcome)
+            case Unwanted():
+                with self._changed:
+                    key = chunk.signal, outcome.reason
+                    self._unwanted[key] = self._unwanted.get(key, 0) + _count(chunk.records)
+                self._done(work, chunk)
 
     def _read(self) -> _Work | None:
         with self._spool_lock:

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import cast
 
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
+from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, Span, Status
 
 from spanbus.local.waterfall import plain
@@ -75,6 +77,20 @@ def trace(trace_id: str, groups: Iterable[ResourceSpans]) -> Document:
                 extra.append({"key": "otel.scope.version", "type": "string", "value": scope.scope.version})
             spans.extend(_span(span, key, extra) for span in scope.spans)
     return {"traceID": trace_id, "spans": spans, "processes": processes, "warnings": None}
+
+
+def has_tags(span: Span, resource: Resource, wanted: Mapping[str, str]) -> bool:
+    """Whether the span, one of its events or its process has every wanted tag; values are compared as text."""
+    document = _span(span, "", [])
+    found = [*cast("list[Document]", document["tags"]), *(tag(pair) for pair in resource.attributes)]
+    for log in cast("list[Document]", document["logs"]):
+        found.extend(cast("list[Document]", log["fields"]))
+    said = {(str(each["key"]), _as_text(each["value"])) for each in found}
+    return all((key, value) in said for key, value in wanted.items())
+
+
+def _as_text(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _span(span: Span, process: str, extra: list[Document]) -> Document:

@@ -80,13 +80,14 @@ class Handle:
 
     def __init__(
         self, recorder: Recorder, dialect: Dialect, *, label: str, caller: Callable[[], Incoming] | None = None, off: bool = False,
-        on_detach: Callable[[], None] | None = None,
+        expects_events: bool = True, on_detach: Callable[[], None] | None = None,
     ) -> None:
         self._recorder = recorder
         self._dialect = dialect
         self._label = label
         self._caller = caller
         self._off = off
+        self._expects_events = expects_events
         self._undo: list[Callable[[], None]] = []
         self._subscriptions: weakref.WeakKeyDictionary[object, Callable[[], None]] = weakref.WeakKeyDictionary()
         self._on_detach = on_detach
@@ -190,7 +191,7 @@ class Handle:
             except Exception as error:
                 self.failed(error)
         self._recorder.close()
-        if self._recorder.state().events_seen == 0 and self._errors == 0 and not self._off and (self._undo or self._subscriptions):
+        if self._recorder.state().events_seen == 0 and self._errors == 0 and self._expects_events and not self._off:
             logger.warning(
                 "spanbus was attached to %s and saw no event; was this the bus that the workflow publishes on, and before it began?", self._label
             )

@@ -99,7 +99,6 @@ EVENT_PAYLOAD_PREFIX = "spanbus.payload."
 EVENTS_TOTAL = "spanbus.events.total"
 EVENTS_DROPPED = "spanbus.events.dropped"
 EVENTS_SUMMARY_PREFIX = "spanbus.events.count."
-DURATION_S = "spanbus.duration"
 MATCH = "spanbus.match"
 ORPHAN = "spanbus.orphan"
 CLOCK = "spanbus.clock"
@@ -199,7 +198,6 @@ ATTRIBUTES = (
     Attribute(PROCESS_EXIT_CODE, "int", "hook, command", "Its exit code; negative is a signal."),
     Attribute(OUTPUT_TAIL, "string", "failed hook, command, phase", "The end of the output, redacted, at most 4,096 characters."),
     Attribute(SKIP_REASON, "string", "skipped phase", "Why it did not run."),
-    Attribute(DURATION_S, "double", "all spans", "Seconds on the monotonic clock where the publisher measured them; else end minus start."),
     Attribute(MATCH, "string", "spans", "`ambiguous`: the end could have belonged to several open spans; the oldest was taken."),
     Attribute(ORPHAN, "string", "spans", "`end`: an end arrived without its start."),
     Attribute(CLOCK, "string", "spans", "`clamped`: the end was announced as earlier than the start."),

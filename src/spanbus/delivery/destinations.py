@@ -1,0 +1,119 @@
+"""The two places that records are sent to: an OTLP endpoint per signal, a callable that stores.
+
+Both take records as the spool has them and make one request of them with ``join``.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
+
+from spanbus.delivery.endpoints import configured, endpoints
+from spanbus.delivery.outcomes import Delivered, Outcome, Retry, Unwanted
+from spanbus.delivery.signals import Signal
+from spanbus.errors import SettingsError, SpanbusError
+
+if TYPE_CHECKING:
+    from spanbus.delivery.spool import Stored
+    from spanbus.delivery.transport import Transport
+
+logger = logging.getLogger(__name__)
+
+Join = Callable[[Signal, "Sequence[Stored]"], bytes]
+"""Makes the bytes of one OTLP export request of records of one signal."""
+
+Keep = Callable[[str, bytes], None]
+"""Takes a signal and an OTLP export request in protobuf bytes; raises what went wrong."""
+
+REMOTE: Final = "remote"
+LOCAL: Final = "local"
+
+_ATTEMPTS_AT_ERRORS = 5
+
+
+class OtlpDestination:
+    """Sends to the endpoints that ``OTEL_EXPORTER_OTLP_*`` name; connects when it first sends.
+
+    A signal is not wanted where ``OTEL_<SIGNAL>_EXPORTER`` is ``none``, nor where endpoints are named for other signals only.
+    """
+
+    def __init__(self, env: Mapping[str, str], join: Join, name: str = REMOTE) -> None:
+        self.name = name
+        self._env = env
+        self._join = join
+        self._transports: dict[Signal, tuple[Transport, float]] = {}
+
+    @property
+    def shown(self) -> str:
+        for signal in Signal:
+            if configured(self._env, signal) or not configured(self._env):
+                try:
+                    url = endpoints(self._env, signal).url
+                except SettingsError:
+                    break
+                parts = urlsplit(url)
+                return f"{parts.scheme}://{parts.netloc}" if parts.netloc else url
+        return "the OTLP endpoint"
+
+    def send(self, signal: Signal, records: Sequence[Stored], timeout_s: float) -> Outcome:
+        if self._env.get(f"OTEL_{signal.upper()}_EXPORTER", "").strip().lower() == "none":
+            return Unwanted("switched_off")
+        if not configured(self._env, signal) and configured(self._env):
+            return Unwanted("no_endpoint")
+        try:
+            if signal not in self._transports:
+                self._transports[signal] = self._connect(signal)
+            transport, limit_s = self._transports[signal]
+            return transport.send(self._join(signal, records), min(limit_s, timeout_s))
+        except SettingsError as error:  # kept until somebody corrects it
+            return Retry(str(error))
+
+    def interrupt(self) -> None:
+        for transport, _ in list(self._transports.values()):
+            transport.interrupt()
+
+    def close(self) -> None:
+        for transport, _ in list(self._transports.values()):
+            transport.close()
+
+    def _connect(self, signal: Signal) -> tuple[Transport, float]:
+        endpoint = endpoints(self._env, signal)
+        if endpoint.protocol == "grpc":
+            try:
+                from spanbus.delivery.grpc_transport import GrpcTransport
+            except ImportError as error:
+                raise SettingsError(f"OTEL_EXPORTER_OTLP_PROTOCOL=grpc needs grpcio ({error}); install it, or set http/protobuf") from error
+            return GrpcTransport(endpoint, signal), endpoint.timeout_s
+        from spanbus.delivery.transport import HttpTransport
+
+        return HttpTransport(endpoint, self._env), endpoint.timeout_s
+
+
+class LocalDestination:
+    """Hands requests to a callable in this process, such as the local store's."""
+
+    def __init__(self, keep: Keep, join: Join, shown: str = "the local store", name: str = LOCAL) -> None:
+        self.name = name
+        self.shown = shown
+        self._keep = keep
+        self._join = join
+
+    def send(self, signal: Signal, records: Sequence[Stored], timeout_s: float) -> Outcome:
+        del timeout_s
+        body = self._join(signal, records)
+        try:
+            self._keep(str(signal), body)
+        except (SpanbusError, OSError) as error:
+            return Retry(str(error))
+        except Exception as error:  # the wall around an export: it may be the fault of what was sent
+            logger.debug("the local store failed", exc_info=error)
+            return Retry(f"{type(error).__name__}: {error}", attempts=_ATTEMPTS_AT_ERRORS, body=body)
+        return Delivered()
+
+    def interrupt(self) -> None:
+        """A write that is under way is not ended."""
+
+    def close(self) -> None:
+        """The callable is closed by its owner."""
