@@ -22,11 +22,11 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, Self, cast
 
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 from google.rpc.status_pb2 import Status
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest, ExportLogsServiceResponse
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest, ExportMetricsServiceResponse
@@ -106,6 +106,14 @@ class Received:
     @property
     def taken(self) -> bool:
         return self.status == 200
+
+    def readable(self) -> bool:
+        """Whether the body is what the path says; anything is for a path that is not OTLP's."""
+        try:
+            self.spans(), self.metrics(), self.logs()
+        except DecodeError:
+            return False
+        return True
 
     def spans(self) -> list[Span]:
         """Decoded; empty for other signals."""
@@ -350,6 +358,9 @@ class Receiver(_Records):
         if answer.largest_bytes is not None and len(body) > answer.largest_bytes:
             answer = Answer(413, "too large")
         received = Received(path, headers, sent, body, answer.status if answer.how == "reply" else 0, time.time_ns())
+        if received.taken and not received.readable():
+            answer = Answer(400, "the body is not the OTLP request that belongs to the path")
+            received = replace(received, status=400)
         if answer.delay_s and self._closing.wait(answer.delay_s):
             return False
         if answer.how == "hang":

@@ -127,6 +127,12 @@ def test_slow_answer_takes_its_time() -> None:
         assert time.monotonic() - start >= 0.2
 
 
+def test_what_is_not_otlp_is_refused() -> None:
+    with Receiver() as receiver:
+        assert post(receiver, b"no protobuf")[0] == 400
+        assert receiver.taken() == []
+
+
 def test_keeps_connections_alive() -> None:
     with Receiver() as receiver:
         connection = http.client.HTTPConnection("127.0.0.1", receiver.port, timeout=5)
