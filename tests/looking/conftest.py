@@ -21,7 +21,7 @@ from spanbus.errors import RunNotFound
 from spanbus.local.api import TraceQuery
 from spanbus.local.app import Backend, BackendOptions
 from spanbus.local.archive import PhasePoint, RunHead
-from spanbus.local.prometheus import Series
+from spanbus.local.series import Series
 from spanbus.local.waterfall import Stored, attributes, service_of, stored
 
 START_NS = 1_767_225_600_000_000_000  # 2026-01-01T00:00:00Z

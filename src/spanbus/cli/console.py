@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.text import Text
 
 
 def say(text: str) -> None:
@@ -31,6 +32,14 @@ def document(value: object) -> None:
     """One JSON document on stdout."""
     json.dump(value, sys.stdout, indent=2)
     sys.stdout.write("\n")
+
+
+def draw(console: Console, text: Text) -> None:
+    """Lines that were made for the width of the terminal; in a file or a pipe none is cut."""
+    if console.is_terminal:
+        console.print(text, no_wrap=True, overflow="ellipsis", crop=True)
+    else:
+        console.print(text, soft_wrap=True)
 
 
 def output(*, to_stderr: bool = False) -> Console:

@@ -94,12 +94,13 @@ def remarks(span: SpanSummary) -> str:
 def waterfall(run: RunSummary, console: Console, *, width: int | None = None) -> Text:
     """The run as lines no wider than the terminal; at 40 columns the bars go, at 60 the event counts too."""
     shapes = glyphs(console)
-    width = max(30, width or console.width)
+    width = max(30, width or (console.width if console.is_terminal else 110))
     rows = list(_rows(run.phases, shapes))
     wanted = max([cell_len(row.indent) + cell_len(label(row.span)) for row in rows] + [10])
     fixed = 15 + 10
     name_width = min(wanted, max(12, min(44, width - fixed - 2)))
-    bar_width = width - name_width - fixed - 4
+    said = min(28, max((cell_len(remarks(row.span)) for row in rows), default=0))
+    bar_width = width - name_width - fixed - 4 - said
     bar_width = min(bar_width, 60) if bar_width >= 12 else 0
     start, total = run.started_at_ns, max(1, run.ended_at_ns - run.started_at_ns)
     text = Text(no_wrap=True, overflow="crop", end="")
@@ -123,9 +124,10 @@ def waterfall(run: RunSummary, console: Console, *, width: int | None = None) ->
             text.append("  ")
             _bar(text, span, start, total, bar_width, shapes)
         more = remarks(span)
-        if more and bar_width:
+        if more and (bar_width or width - name_width - fixed - 3 >= cell_len(more)):
             text.append(" ")
             text.append(more, "dim" if span.result in ("success", "skip") else "")
+        text.rstrip()
         text.append("\n")
     return text
 

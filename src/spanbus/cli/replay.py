@@ -99,8 +99,8 @@ def _tell(kept: list, heads: list, totals: object, broken: int, *, dry_run: bool
 
     screen = console.output()
     for summary in kept:
-        screen.print(waterfall(summary, screen))
-        screen.print(failures(summary, screen))
+        console.draw(screen, waterfall(summary, screen))
+        console.draw(screen, failures(summary, screen))
     for head in heads[_DRAWN:_DRAWN + 50]:
         screen.print(f"{one_line(head.workflow, 40)}  {head.result}  {seconds(head.duration_s)}  {one_line(head.run_id, 80)}", style=style(head.result))
     if len(heads) > _DRAWN + 50:

@@ -72,11 +72,12 @@ def document(runtime: Runtime, runs: list[RunSummary]) -> dict[str, object]:
 
 def tell(run: RunSummary, screen: Console, runtime: Runtime) -> None:
     """The waterfall, what failed, and where to look further."""
+    from spanbus.cli import console
     from spanbus.cli.draw import failures, waterfall
 
     screen.print()
-    screen.print(waterfall(run, screen))
-    screen.print(failures(run, screen))
+    console.draw(screen, waterfall(run, screen))
+    console.draw(screen, failures(run, screen))
     if runtime.settings.sdk_disabled:
         return
     screen.print(f"trace {run.trace_id}  spanbus show {run.run_id}", style="dim", soft_wrap=True)

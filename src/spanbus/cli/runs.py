@@ -50,4 +50,4 @@ def command(
         line.append(f"{marks.get(head.result, ' ')} {head.result:<12}", style(head.result))
         line.append(f"{seconds(head.duration_s):>10}  ")
         line.append(one_line(head.run_id, 80), "dim")
-        screen.print(line)
+        console.draw(screen, line)

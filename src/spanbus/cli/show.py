@@ -41,8 +41,8 @@ def command(
 
     screen = console.output()
     if events:
-        screen.print(timeline(summary, screen))
+        console.draw(screen, timeline(summary, screen))
         return
-    screen.print(waterfall(summary, screen))
-    screen.print(failures(summary, screen))
+    console.draw(screen, waterfall(summary, screen))
+    console.draw(screen, failures(summary, screen))
     screen.print(f"run {one_line(summary.run_id, 100)}  {local_time(summary.started_at_ns)}  trace {summary.trace_id}", style="dim", soft_wrap=True)

@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 from typing import NamedTuple, Protocol
 
 from spanbus.local.api import TraceSource
-from spanbus.local.prometheus import SeriesSource
 from spanbus.local.receiver import Sink
+from spanbus.local.series import SeriesSource
 
 
 class RunHead(NamedTuple):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Literal, NamedTuple, Protocol
+from typing import NamedTuple
 
 from prometheus_client import Metric as Family
 from prometheus_client import exposition
@@ -18,6 +18,7 @@ from prometheus_client.samples import Exemplar as ClientExemplar
 from prometheus_client.samples import Sample
 from prometheus_client.utils import floatToGoString
 
+from spanbus.local.series import Exemplar, Kind, Series, SeriesSource
 from spanbus.telemetry import names
 
 _CATALOGUE = {metric.name: metric for metric in names.METRICS}
@@ -28,41 +29,6 @@ _UNITS = {
     "By": "bytes", "KiBy": "kibibytes", "MiBy": "mebibytes", "GiBy": "gibibytes", "KBy": "kilobytes", "MBy": "megabytes", "GBy": "gigabytes",
     "m": "meters", "V": "volts", "A": "amperes", "J": "joules", "W": "watts", "g": "grams", "Cel": "celsius", "Hz": "hertz", "%": "percent",
 }
-
-Kind = Literal["counter", "gauge", "histogram"]
-
-
-class Exemplar(NamedTuple):
-    """One measurement that led to a trace."""
-
-    value: float
-    at_ns: int
-    trace_id: str
-    span_id: str
-
-
-class Series(NamedTuple):
-    """One stored time series, accumulated. ``labels`` are OTel attributes; buckets are counts per bucket, not cumulative."""
-
-    name: str
-    kind: Kind
-    unit: str
-    description: str
-    service: str
-    namespace: str
-    instance: str
-    attributes: Mapping[str, str]
-    value: float = 0.0
-    count: int = 0
-    bounds: tuple[float, ...] = ()
-    buckets: tuple[int, ...] = ()
-    exemplars: tuple[Exemplar, ...] = ()
-
-
-class SeriesSource(Protocol):
-    """What is asked for the series: the store."""
-
-    def metric_series(self) -> Iterable[Series]: ...
 
 
 class _Families(NamedTuple):

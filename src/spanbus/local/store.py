@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from spanbus.local.api import TraceQuery
     from spanbus.local.archive import PhasePoint, RunHead
-    from spanbus.local.prometheus import Series
+    from spanbus.local.series import Series
     from spanbus.telemetry.summary import RunSummary
 
 DAY_S = 86_400

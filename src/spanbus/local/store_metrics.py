@@ -17,7 +17,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from opentelemetry.proto.common.v1.common_pb2 import KeyValue
 from opentelemetry.proto.metrics.v1.metrics_pb2 import AggregationTemporality, HistogramDataPoint, Metric, NumberDataPoint
 
-from spanbus.local.prometheus import Exemplar, Kind, Series
+from spanbus.local.series import Exemplar, Kind, Series
 from spanbus.local.waterfall import plain
 from spanbus.telemetry import names
 
