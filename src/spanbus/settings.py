@@ -18,11 +18,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Literal, cast
-from urllib.parse import urlsplit
 
+from spanbus.delivery.endpoints import configured, endpoints
+from spanbus.delivery.signals import Signal
 from spanbus.errors import SettingsError
 from spanbus.toml_lines import line_of, lines_of
-from spanbus.workflow.definition import UnusableDefinition, Workflow
+from spanbus.workflow.definition import UnusableDefinition, Workflow, duration_s
 
 Events = Literal["span", "log", "both"]
 LocalStore = Literal["auto", "on", "off"]
@@ -70,6 +71,8 @@ class Settings:
     file: Path | None = None
     origin: Mapping[str, str] = field(default_factory=lambda: MappingProxyType(cast("dict[str, str]", {})))
     warnings: tuple[str, ...] = ()
+    refused: frozenset[str] = frozenset()
+    """Variables of the environment whose values cannot be used; empty unless ``load_settings`` was told not to be strict."""
     tables: Mapping[str, object] = field(default_factory=lambda: _NOTHING, repr=False)
     lines: Mapping[str, int] = field(default_factory=lambda: MappingProxyType(cast("dict[str, int]", {})), repr=False)
     prefix: str = ""
@@ -103,8 +106,12 @@ class Settings:
             inner = f"{path}.{error.path}" if error.path else path
             raise SettingsError(f"{self._at(inner)}: {inner}: {error.message}") from None
 
+    def usable(self, env: Mapping[str, str]) -> Mapping[str, str]:
+        """``env`` without the variables that were refused, so that whoever reads it next falls back to their defaults."""
+        return {name: value for name, value in env.items() if name not in self.refused} if self.refused else env
+
     def _at(self, path: str) -> str:
-        line = line_of(dict(self.lines), path)
+        line = line_of(self.lines, path)
         return f"{self.file}:{line}" if line is not None else str(self.file)
 
 
@@ -129,12 +136,17 @@ def _boolean(value: object) -> bool:
 
 
 def _seconds(value: object) -> float:
+    if isinstance(value, str):
+        try:
+            value = float(value)
+        except ValueError:
+            pass
     try:
-        number = float(cast("str | float", value)) if isinstance(value, str | int | float) and not isinstance(value, bool) else math.nan
-    except ValueError:
+        number = duration_s(value)
+    except UnusableDefinition:
         number = math.nan
     if not 0 <= number <= 3600:
-        raise _Wrong("must be a number of seconds from 0 to 3600")
+        raise _Wrong('must be seconds from 0 to 3600, or a text such as "250ms"')
     return number
 
 
@@ -202,48 +214,70 @@ _VARIABLES = tuple(setting.env for setting in SETTINGS if setting.env is not Non
 # --- OTEL_* -----------------------------------------------------------------------------------------------------------
 
 
-def _number(least: float) -> _Parse:
+def _number(least: float, what: str = "a number") -> _Parse:
     def parse(value: object) -> object:
         try:
             number = float(str(value))
         except ValueError:
             number = math.nan
-        if not number >= least or math.isinf(number):
-            raise _Wrong(f"must be a number, at least {least:g}")
+        if not least <= number < math.inf:
+            raise _Wrong(f"must be {what}, at least {least:g}")
         return number
 
     return parse
 
 
-def _url(value: object) -> object:
+def _limit(value: object) -> object:
+    text = str(value).lower()
+    if text == "unset" or (text.isascii() and text.isdigit()):
+        return value
+    raise _Wrong("must be a whole number, at least 0, or unset")
+
+
+def _ratio(value: object) -> object:
     try:
-        parts = urlsplit(str(value))
-        _ = parts.port
-    except ValueError as error:
-        raise _Wrong(f"must be a URL such as http://127.0.0.1:4318: {error}") from None
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        if re.fullmatch(r"[\w.\-]+:\d{1,5}|unix:.*|dns:.*", str(value)):  # gRPC takes a bare target
-            return value
-        raise _Wrong("must be a URL such as http://127.0.0.1:4318")
+        number = float(str(value))
+    except ValueError:
+        number = math.nan
+    if not 0 <= number <= 1:
+        raise _Wrong("must be a number from 0 to 1")
+    return number
+
+
+def _propagators(value: object) -> object:
+    """The registry of installed propagators decides, as it does for the OpenTelemetry API."""
+    wanted = [part.strip() for part in str(value).split(",")]
+    if {part.lower() for part in wanted} <= {"tracecontext", "baggage", "none"}:
+        return value
+    from importlib.metadata import entry_points
+
+    known = (*sorted({entry.name for entry in entry_points(group="opentelemetry_propagator")}), "none")
+    for part in wanted:
+        if part not in known:
+            raise _Wrong(f"{part!r} is not installed; must be a list of {_or(known)}{_near(part, known)}")
     return value
 
 
-_SAMPLERS = ("always_on", "always_off", "traceidratio", "parentbased_always_on", "parentbased_always_off", "parentbased_traceidratio", "parentbased_jaeger_remote",
-             "jaeger_remote", "xray")
-_OTLP = {"PROTOCOL": _choice("http/protobuf", "grpc"), "COMPRESSION": _choice("none", "gzip"), "TIMEOUT": _number(0), "ENDPOINT": _url}
 _OTEL: Mapping[str, _Parse] = {
     "OTEL_SDK_DISABLED": _choice("true", "false"),
-    **{f"OTEL_EXPORTER_OTLP_{signal}{name}": parse for signal in ("", "TRACES_", "METRICS_", "LOGS_") for name, parse in _OTLP.items()},
+    "OTEL_TRACES_SAMPLER": _choice(
+        "always_on", "always_off", "traceidratio", "parentbased_always_on", "parentbased_always_off", "parentbased_traceidratio"
+    ),
+    "OTEL_PROPAGATORS": _propagators,
     "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE": _choice("cumulative", "delta", "lowmemory"),
     "OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION": _choice("explicit_bucket_histogram", "base2_exponential_bucket_histogram"),
-    "OTEL_TRACES_SAMPLER": _choice(*_SAMPLERS),
-    "OTEL_METRIC_EXPORT_INTERVAL": _number(1),
+    "OTEL_METRIC_EXPORT_INTERVAL": _number(1, "a number of milliseconds"),
+    "OTEL_METRIC_EXPORT_TIMEOUT": _number(0, "a number of milliseconds"),
+    "OTEL_METRICS_EXEMPLAR_FILTER": _choice("always_on", "always_off", "trace_based"),
     "OTEL_SEMCONV_EXCEPTION_SIGNAL_OPT_IN": _choice("logs", "logs/dup"),
-    **{f"OTEL_{name}": _number(0) for name in (
-        "SPAN_ATTRIBUTE_COUNT_LIMIT", "SPAN_EVENT_COUNT_LIMIT", "SPAN_LINK_COUNT_LIMIT", "ATTRIBUTE_COUNT_LIMIT", "ATTRIBUTE_VALUE_LENGTH_LIMIT",
-        "SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT", "EVENT_ATTRIBUTE_COUNT_LIMIT", "LINK_ATTRIBUTE_COUNT_LIMIT",
+    **{f"OTEL_{name}": _limit for name in (
+        "ATTRIBUTE_COUNT_LIMIT", "ATTRIBUTE_VALUE_LENGTH_LIMIT", "SPAN_ATTRIBUTE_COUNT_LIMIT", "SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT",
+        "SPAN_EVENT_COUNT_LIMIT", "SPAN_LINK_COUNT_LIMIT", "EVENT_ATTRIBUTE_COUNT_LIMIT", "LINK_ATTRIBUTE_COUNT_LIMIT",
+        "LOGRECORD_ATTRIBUTE_COUNT_LIMIT", "LOGRECORD_ATTRIBUTE_VALUE_LENGTH_LIMIT",
     )},
 }
+OTEL_VARIABLES = (*_OTEL, "OTEL_TRACES_SAMPLER_ARG")
+"""What is checked here; ``OTEL_EXPORTER_OTLP_*`` is checked where it is read, by :mod:`spanbus.delivery.endpoints`."""
 
 
 # --- loading ----------------------------------------------------------------------------------------------------------
@@ -285,14 +319,17 @@ def load_settings(
     otel: dict[str, object] = {}
     for name, parse in _OTEL.items():
         value = env.get(name, "").strip()
-        if value:
-            loading.parsed(otel, name, parse, value, name)
-    _check_sampler(env, loading)
-    folder = found.parent if found is not None else Path()
+        if value and not loading.parsed(otel, name, parse, value, name):
+            loading.refused.add(name)
+    ratio = env.get("OTEL_TRACES_SAMPLER_ARG", "").strip()
+    if ratio and "ratio" in str(otel.get("OTEL_TRACES_SAMPLER")) and not loading.parsed(otel, "ratio", _ratio, ratio, "OTEL_TRACES_SAMPLER_ARG"):
+        loading.refused.add("OTEL_TRACES_SAMPLER_ARG")
+    loading.check_endpoints(env)
+    folder = found.absolute().parent if found is not None else Path()
     state_dir = values.pop("state_dir", None)
     if isinstance(state_dir, str):
         state = Path(state_dir).expanduser()
-        values["state_dir"] = state if origin["state_dir"] == "SPANBUS_STATE_DIR" else folder / state
+        values["state_dir"] = state.absolute() if origin["state_dir"] == "SPANBUS_STATE_DIR" else folder / state
     else:
         from platformdirs import user_state_path
 
@@ -304,24 +341,13 @@ def load_settings(
         workflows = {}
     return Settings(
         **values,  # pyright: ignore[reportArgumentType] - each was parsed to its type
-        dialects=MappingProxyType({name: folder / path for name, path in dialects.items()}),
+        dialects=MappingProxyType({name: folder / Path(path).expanduser() for name, path in dialects.items()}),
         sdk_disabled=otel.get("OTEL_SDK_DISABLED") == "true",
         exception_signal=cast("ExceptionSignal | None", otel.get("OTEL_SEMCONV_EXCEPTION_SIGNAL_OPT_IN")),
-        endpoint_configured=any(env.get(f"OTEL_EXPORTER_OTLP_{signal}ENDPOINT", "").strip() for signal in ("", "TRACES_", "METRICS_", "LOGS_")),
-        file=found, origin=MappingProxyType(origin), warnings=tuple(loading.warnings),
+        endpoint_configured=configured({name: value for name, value in env.items() if name not in loading.refused}),
+        file=found, origin=MappingProxyType(origin), warnings=tuple(loading.warnings), refused=frozenset(loading.refused),
         tables=MappingProxyType(dict(cast("Mapping[str, object]", workflows))), lines=MappingProxyType(lines), prefix=prefix,
     )
-
-
-def _check_sampler(env: Mapping[str, str], loading: _Loading) -> None:
-    argument = env.get("OTEL_TRACES_SAMPLER_ARG", "").strip()
-    if argument and "ratio" in env.get("OTEL_TRACES_SAMPLER", ""):
-        try:
-            right = 0 <= float(argument) <= 1
-        except ValueError:
-            right = False
-        if not right:
-            loading.wrong(f"OTEL_TRACES_SAMPLER_ARG={argument!r}: must be a number from 0 to 1")
 
 
 class _Loading:
@@ -330,6 +356,7 @@ class _Loading:
     def __init__(self, strict: bool) -> None:
         self._strict = strict
         self.warnings: list[str] = []
+        self.refused: set[str] = set()
 
     def wrong(self, text: str) -> None:
         if self._strict:
@@ -344,6 +371,22 @@ class _Loading:
             return False
         return True
 
+    def check_endpoints(self, env: Mapping[str, str]) -> None:
+        if not any(name.startswith("OTEL_EXPORTER_OTLP_") for name in env):
+            return
+        for signal in Signal:
+            while True:
+                try:
+                    endpoints({name: value for name, value in env.items() if name not in self.refused}, signal)
+                except SettingsError as error:
+                    variable = re.match(r"OTEL_\w+", str(error))
+                    if variable is None or variable[0] in self.refused:
+                        raise
+                    self.wrong(str(error))
+                    self.refused.add(variable[0])
+                else:
+                    break
+
     def toml(self, file: Path | None, cwd: Path | None) -> tuple[Mapping[str, object], str, Path | None, dict[str, int]]:
         """The table of settings with its prefix in the file, the file, and the lines of its keys."""
         if file is not None:
@@ -355,7 +398,7 @@ class _Loading:
         for folder in (start, *start.parents):
             for name in ("spanbus.toml", "pyproject.toml"):
                 candidate = folder / name
-                if candidate.is_file():
+                if os.path.isfile(candidate):  # Path.is_file raises for a folder that may not be read
                     found = self._read(candidate, asked_for=False)
                     if found is not None:
                         return found
@@ -365,15 +408,17 @@ class _Loading:
         mine = file.name != "pyproject.toml"
         try:
             text = file.read_bytes().decode()
-            document = tomllib.loads(text)
         except OSError as error:
-            self.wrong(f"{file}: cannot be read: {error.strerror or error}")
+            if mine or asked_for:
+                self.wrong(f"{file}: cannot be read: {error.strerror or error}")
             return None
         except UnicodeDecodeError as error:
             if mine or asked_for:
                 self.wrong(f"{file}: is not UTF-8 at byte {error.start + 1}")
             return None
-        except tomllib.TOMLDecodeError as error:
+        try:
+            document = tomllib.loads(text)
+        except (tomllib.TOMLDecodeError, RecursionError) as error:
             if mine or asked_for or "[tool.spanbus" in text:
                 self.wrong(f"{file}{_place(str(error))}: is not TOML: {_without_place(str(error))}")
             return None

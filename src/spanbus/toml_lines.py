@@ -7,6 +7,7 @@ and array element under its path, such as ``tool.spanbus.workflows.standard.phas
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Mapping
 
 _BARE_END = frozenset(" \t.=]\n\r#,}")
 
@@ -16,7 +17,7 @@ def lines_of(text: str) -> dict[str, int]:
     return _Walk(text.replace("\r\n", "\n")).walk()
 
 
-def line_of(lines: dict[str, int], path: str) -> int | None:
+def line_of(lines: Mapping[str, int], path: str) -> int | None:
     """The line of ``path``, or of the nearest thing around it that has one."""
     while path:
         if path in lines:
@@ -26,12 +27,8 @@ def line_of(lines: dict[str, int], path: str) -> int | None:
     return None
 
 
-def joined(*parts: str) -> str:
-    """A path from keys; an empty part is left out."""
-    path = ""
-    for part in parts:
-        path = part if not path else path + part if part.startswith("[") else f"{path}.{part}" if part else path
-    return path
+def _joined(path: str, key: str) -> str:
+    return f"{path}.{key}" if path else key
 
 
 class _Walk:
@@ -59,7 +56,7 @@ class _Walk:
         self._at += 2 if array else 1
         path = ""
         for position, key in enumerate(keys):
-            path = joined(path, key)
+            path = _joined(path, key)
             last = position == len(keys) - 1
             if array and last:
                 number = self._tables[path] = self._tables.get(path, -1) + 1
@@ -74,7 +71,7 @@ class _Walk:
         line = self._line
         path = base
         for key in self._keys():
-            path = joined(path, key)
+            path = _joined(path, key)
             self._found.setdefault(path, line)
         self._blank(newlines=False)
         self._at += 1  # the equals sign

@@ -1,0 +1,93 @@
+"""Workflows out of TOML: which one, and where one is wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from spanbus.errors import SettingsError
+from spanbus.settings import load_settings
+
+HEAD = """\
+[project]
+name = "x"
+
+[tool.spanbus.workflows.good]
+phases = [{ name = "lint", run = "ruff check ." }]
+
+"""
+
+
+def failing(folder: Path, text: str, name: str | None = "bad") -> str:
+    (folder / "pyproject.toml").write_text(HEAD + text, encoding="utf-8")
+    settings = load_settings(cwd=folder, env={})
+    assert settings.workflow("good").phases[0].name == "lint"
+    with pytest.raises(SettingsError) as caught:
+        settings.workflow(name)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "expected"),
+    [
+        (
+            '[tool.spanbus.workflows.bad]\nphases = [\n  { name = "a", run = "true", needs = ["b"] },\n  { name = "b", run = "true", needs = ["a"] },\n]\n',
+            (9, 10), "goes in a circle",
+        ),
+        ('[tool.spanbus.workflows.bad]\nphases = [\n  { name = "a", run = "true" },\n  { name = "b", run = "true", needs = ["c"] },\n]\n', (10,), "needs 'c'"),
+        ('[tool.spanbus.workflows.bad]\nphases = [\n  { name = "a", run = "true" },\n\n  { name = "a", run = "true" },\n]\n', (11,), "two phases named 'a'"),
+        ('[tool.spanbus.workflows.bad]\nphases = [\n  { name = "a", run = "true", tiemout = "1m" },\n]\n', (9,), "did you mean 'timeout'?"),
+        ('[[tool.spanbus.workflows.bad.phases]]\nname = "a"\nrun = "true"\n\n[[tool.spanbus.workflows.bad.phases]]\nname = "b"\nrun = "true"\nretries = "two"\n', (14,), "retries"),
+        (
+            '[[tool.spanbus.workflows.bad.phases]]\nname = "a"\naction = "fast_hooks"\n\n[[tool.spanbus.workflows.bad.phases.hooks]]\nname = "r"\nrun = "ruff"\n\n'
+            '[[tool.spanbus.workflows.bad.phases.hooks]]\nname = "s"\ntimout = 3\nrun = "x"\n', (17,), "did you mean 'timeout'?",
+        ),
+        ('[tool.spanbus.workflows.bad]\nphases = [\n  # a comment with ] and { in it\n  { name = "a", run = """\ntrue\n""", when = "never" },\n]\n', (12,), "when must be"),
+        ('[tool.spanbus.workflows.bad]\nphases = [\n  { name = "a" },\n]\n', (9,), "run is missing"),
+        ("[tool.spanbus.workflows.bad]\n", (7,), "list of tables named phases"),
+        ('[tool.spanbus.workflows]\nbad = "text"\n', (8,), "not a table"),
+    ],
+)
+def test_a_broken_workflow_is_named_with_file_key_and_line_and_breaks_no_other(tmp_path: Path, text: str, line: tuple[int, ...], expected: str) -> None:
+    message = failing(tmp_path, text)
+    assert message.startswith(tuple(f"{tmp_path / 'pyproject.toml'}:{one}: " for one in line)), message
+    assert expected in message
+
+
+def test_an_unknown_workflow_lists_the_names(tmp_path: Path) -> None:
+    assert "no workflow 'god'; did you mean good?; there are good" in failing(tmp_path, "", "god")
+
+
+def workflows(folder: Path, *names: str, head: str = "") -> Path:
+    (folder / "spanbus.toml").write_text(head + "".join(f'[workflows."{name}"]\nphases = [{{ name = "p", run = "true" }}]\n' for name in names), encoding="utf-8")
+    return folder
+
+
+def test_the_only_workflow_needs_no_name(tmp_path: Path) -> None:
+    assert load_settings(cwd=workflows(tmp_path, "my.flow"), env={}).workflow().name == "my.flow"
+
+
+def test_the_one_named_default_is_the_default(tmp_path: Path) -> None:
+    assert load_settings(cwd=workflows(tmp_path, "a", "default"), env={}).workflow().name == "default"
+
+
+def test_default_workflow_goes_before_the_one_named_default(tmp_path: Path) -> None:
+    assert load_settings(cwd=workflows(tmp_path, "a", "default", head='default_workflow = "a"\n'), env={}).workflow().name == "a"
+
+
+def test_several_without_a_default_ask_which(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"which workflow\? There are a, b"):
+        load_settings(cwd=workflows(tmp_path, "a", "b"), env={}).workflow()
+
+
+def test_a_default_workflow_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="no workflow 'nights'; did you mean night"):
+        load_settings(cwd=workflows(tmp_path, "night", head='default_workflow = "nights"\n'), env={}).workflow()
+
+
+def test_without_any_workflow_it_says_how_to_add_one(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"no workflow is defined; add .*spanbus exec"):
+        load_settings(cwd=tmp_path, env={}).workflow()
