@@ -1,22 +1,29 @@
 """Trace context across processes and tasks: environment carriers in and out, attached with its detaching.
 
-Environment carriers follow the OpenTelemetry specification: ``TRACEPARENT``, ``TRACESTATE`` and ``BAGGAGE``, upper-case.
-What comes in that is not valid is ignored, as W3C Trace Context demands.
+Environment carriers follow the OpenTelemetry specification: ``TRACEPARENT``, ``TRACESTATE`` and ``BAGGAGE``, upper-case;
+which of them are read and written is for ``OTEL_PROPAGATORS`` to say. What comes in that is not valid is ignored, as W3C
+Trace Context demands.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import cache
 from typing import NamedTuple
 
 from opentelemetry import context as otel_context
-from opentelemetry import propagate, trace
+from opentelemetry import trace
+from opentelemetry.baggage import get_all as baggage_of
+from opentelemetry.baggage import set_baggage
 from opentelemetry.context import Context
-
-from spanbus.workflow.identity import parse_traceparent
+from opentelemetry.propagators.textmap import Getter, Setter, TextMapPropagator
+from opentelemetry.trace import SpanContext
 
 TRACEPARENT, TRACESTATE, BAGGAGE = "TRACEPARENT", "TRACESTATE", "BAGGAGE"
+_NOT_A_NAME = re.compile(r"[^A-Z0-9_]")
 
 
 class Incoming(NamedTuple):
@@ -28,15 +35,55 @@ class Incoming(NamedTuple):
 
 def incoming(env: Mapping[str, str]) -> Incoming:
     """The context that the process was started in: from its environment, None where it is absent or not valid."""
-    traceparent = env.get(TRACEPARENT)
-    if parse_traceparent(traceparent) is None:
-        return Incoming()
-    return Incoming(traceparent, env.get(TRACESTATE) or None)
+    return _incoming(trace.get_current_span(_extracted(env)).get_span_context())
 
 
 def current() -> Incoming:
     """The context of the caller's current span, where one is recording or was passed on."""
-    context = trace.get_current_span().get_span_context()
+    return _incoming(trace.get_current_span().get_span_context())
+
+
+def outgoing(context: Context) -> dict[str, str]:
+    """The environment for a child process, by the propagators that ``OTEL_PROPAGATORS`` names; to be put on a copy."""
+    carrier: dict[str, str] = {}
+    _propagator().inject(carrier, context, _EnvironmentSetter())
+    return carrier
+
+
+def with_baggage(context: Context, env: Mapping[str, str]) -> Context:
+    """``context`` with the baggage that the process was started with; what is there already stays."""
+    if not env.get(BAGGAGE):
+        return context
+    there = baggage_of(context)
+    for name, value in baggage_of(_extracted(env)).items():
+        if name not in there:
+            context = set_baggage(name, value, context)
+    return context
+
+
+@contextmanager
+def attached(context: Context) -> Iterator[None]:
+    """Make ``context`` current in this task until the block ends.
+
+    A block that ends in another task, as that of a generator which somebody else closes, leaves that task's context alone.
+    """
+    mark = _attached_here.set(None)
+    token = otel_context.attach(context)
+    try:
+        yield
+    finally:
+        try:
+            _attached_here.reset(mark)
+        except ValueError:  # not the task that attached; detaching here would log an error and mend nothing
+            pass
+        else:
+            otel_context.detach(token)
+
+
+_attached_here: ContextVar[None] = ContextVar("spanbus_attached_here", default=None)
+
+
+def _incoming(context: SpanContext) -> Incoming:
     if not context.is_valid:
         return Incoming()
     sampled = "01" if context.trace_flags.sampled else "00"
@@ -44,26 +91,53 @@ def current() -> Incoming:
     return Incoming(f"00-{context.trace_id:032x}-{context.span_id:016x}-{sampled}", state or None)
 
 
-def outgoing(context: Context) -> dict[str, str]:
-    """The environment for a child process, by the propagators that ``OTEL_PROPAGATORS`` names; to be put on a copy."""
-    carrier: dict[str, str] = {}
-    propagate.inject(carrier, context)
-    return {name.upper().replace("-", "_"): value for name, value in carrier.items() if "\x00" not in value}
+def _extracted(env: Mapping[str, str]) -> Context:
+    return _propagator().extract(env, Context(), _EnvironmentGetter())
 
 
-def with_baggage(context: Context, env: Mapping[str, str]) -> Context:
-    """``context`` with the baggage that the process was started with."""
-    header = env.get(BAGGAGE)
-    if not header:
-        return context
-    return propagate.extract({"baggage": header}, context)
+def _propagator() -> TextMapPropagator:
+    """The global one. Importing its module raises where ``OTEL_PROPAGATORS`` names one that is not installed."""
+    return _usual_propagator() if _is_unusable() else _global_propagator()
 
 
-@contextmanager
-def attached(context: Context) -> Iterator[None]:
-    """Make ``context`` current in this task until the block ends, in this task too."""
-    token = otel_context.attach(context)
+@cache
+def _is_unusable() -> bool:
     try:
-        yield
-    finally:
-        otel_context.detach(token)
+        _global_propagator()
+    except Exception:  # ValueError of the API, or whatever a foreign propagator raises when it is made
+        return True
+    return False
+
+
+def _global_propagator() -> TextMapPropagator:
+    from opentelemetry.propagate import get_global_textmap
+
+    return get_global_textmap()
+
+
+@cache
+def _usual_propagator() -> TextMapPropagator:
+    from opentelemetry.baggage.propagation import W3CBaggagePropagator
+    from opentelemetry.propagators.composite import CompositePropagator
+    from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+    return CompositePropagator([TraceContextTextMapPropagator(), W3CBaggagePropagator()])
+
+
+def _variable(name: str) -> str:
+    return _NOT_A_NAME.sub("_", name.upper())
+
+
+class _EnvironmentGetter(Getter[Mapping[str, str]]):
+    def get(self, carrier: Mapping[str, str], key: str) -> list[str] | None:
+        value = carrier.get(_variable(key))
+        return [value] if value is not None else None
+
+    def keys(self, carrier: Mapping[str, str]) -> list[str]:
+        return list(carrier)
+
+
+class _EnvironmentSetter(Setter[dict[str, str]]):
+    def set(self, carrier: dict[str, str], key: str, value: str) -> None:
+        if "\0" not in value:  # which no environment can hold
+            carrier[_variable(key)] = value
