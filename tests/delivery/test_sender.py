@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from spanbus.delivery.endpoints import Endpoint
-from spanbus.delivery.outcomes import Delivered, Outcome, Refused, Retry, TooLarge
+from spanbus.delivery.outcomes import Delivered, Outcome, Refused, Retry, TooLarge, Unwanted
 from spanbus.delivery.refusals import RefusedFolder
 from spanbus.delivery.sender import Sender, SenderOptions
 from spanbus.delivery.signals import Signal
@@ -584,3 +586,46 @@ def test_a_forked_child_sends_its_own() -> None:
         assert sender.flush(5.0)
         sender.stop(1.0)
         assert lines(receiver) == ["parent", "child", "parent again"]
+
+
+# --- any trouble in any order -----------------------------------------------------------------------------------------
+
+outcomes = st.one_of(
+    st.just(Delivered()), st.just(Retry("down")), st.just(Refused("HTTP 400", b"?")), st.just(TooLarge("HTTP 413", b"?")),
+    st.just(Retry("HTTP 500", attempts=2, body=b"?")), st.just(Unwanted("switched_off")),
+)
+
+
+class Noted(Scripted):
+    """Remembers what became of each record."""
+
+    def __init__(self, script: list[Outcome]) -> None:
+        super().__init__(*script)
+        self.fates: list[tuple[str, Outcome]] = []
+
+    def send(self, signal: Signal, records: Sequence[Stored], timeout_s: float) -> Outcome:
+        outcome = super().send(signal, records, timeout_s)
+        self.fates.extend((record.data.decode(), outcome) for record in records)
+        return outcome
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(outcomes, max_size=12), st.lists(st.sampled_from(list(Signal)), min_size=1, max_size=20), st.integers(1, 8),
+)
+def test_every_record_has_one_fate_and_the_counts_add_up(script: list[Outcome], signals: list[Signal], batch_records: int) -> None:
+    spool, destination = ListSpool(), Noted(script)
+    for number, signal in enumerate(signals):
+        spool.put(str(number), signal=signal)
+    with stopped(Sender(spool, [destination], options(batch_records=batch_records, backoff_s=0.001, longest_backoff_s=0.002))) as sender:
+        assert sender.flush(20.0)
+        counts = sender.statistics()["remote"]
+    delivered = [name for name, outcome in destination.fates if isinstance(outcome, Delivered)]
+    unwanted = [name for name, outcome in destination.fates if isinstance(outcome, Unwanted)]
+    assert len(set(delivered)) == len(delivered)
+    assert sum(counts.delivered.values()) == len(delivered)
+    assert sum(counts.unwanted.values()) == len(unwanted)
+    assert len(delivered) + len(unwanted) + sum(counts.refused.values()) == len(signals)
+    for signal in Signal:
+        numbers = [int(name) for name in delivered if signals[int(name)] is signal]
+        assert numbers == sorted(numbers)
