@@ -98,6 +98,9 @@ class Scripted:
             self.taken.extend(names)
         return outcome
 
+    def warm_up(self) -> None:
+        """Always ready."""
+
     def interrupt(self) -> None:
         self.interrupted = True
 
@@ -123,6 +126,9 @@ class Http:
 
     def send(self, signal: Signal, records: Sequence[Stored], timeout_s: float) -> Outcome:
         return self._transport.send(b"".join(record.data + b"\n" for record in records), min(10.0, timeout_s))
+
+    def warm_up(self) -> None:
+        """Always ready."""
 
     def interrupt(self) -> None:
         self._transport.interrupt()

@@ -57,15 +57,16 @@ class OtlpDestination:
                 return f"{parts.scheme}://{parts.netloc}" if parts.netloc else url
         return "the OTLP endpoint"
 
+    def warm_up(self) -> None:
+        if self._wants(Signal.TRACES) is None:
+            self._transport(Signal.TRACES)[0].warm_up()
+
     def send(self, signal: Signal, records: Sequence[Stored], timeout_s: float) -> Outcome:
-        if self._env.get(f"OTEL_{signal.upper()}_EXPORTER", "").strip().lower() == "none":
-            return Unwanted("switched_off")
-        if not configured(self._env, signal) and configured(self._env):
-            return Unwanted("no_endpoint")
+        unwanted = self._wants(signal)
+        if unwanted is not None:
+            return Unwanted(unwanted)
         try:
-            if signal not in self._transports:
-                self._transports[signal] = self._connect(signal)
-            transport, limit_s = self._transports[signal]
+            transport, limit_s = self._transport(signal)
             return transport.send(self._join(signal, records), min(limit_s, timeout_s))
         except SettingsError as error:  # kept until somebody corrects it
             return Retry(str(error))
@@ -77,6 +78,17 @@ class OtlpDestination:
     def close(self) -> None:
         for transport, _ in list(self._transports.values()):
             transport.close()
+
+    def _wants(self, signal: Signal) -> str | None:
+        """None when it does, else why not."""
+        if self._env.get(f"OTEL_{signal.upper()}_EXPORTER", "").strip().lower() == "none":
+            return "switched_off"
+        return "no_endpoint" if not configured(self._env, signal) and configured(self._env) else None
+
+    def _transport(self, signal: Signal) -> tuple[Transport, float]:
+        if signal not in self._transports:
+            self._transports[signal] = self._connect(signal)
+        return self._transports[signal]
 
     def _connect(self, signal: Signal) -> tuple[Transport, float]:
         endpoint = endpoints(self._env, signal)
@@ -99,6 +111,9 @@ class LocalDestination:
         self.shown = shown
         self._keep = keep
         self._join = join
+
+    def warm_up(self) -> None:
+        """The callable is ready."""
 
     def send(self, signal: Signal, records: Sequence[Stored], timeout_s: float) -> Outcome:
         del timeout_s

@@ -45,6 +45,9 @@ class GrpcTransport:
         self._pid = os.getpid()
         self._under_way: grpc.Future[bytes] | None = None
 
+    def warm_up(self) -> None:
+        self._connected()
+
     def send(self, body: bytes, timeout_s: float) -> Outcome:
         call = self._connected().unary_unary(self._method)
         try:

@@ -56,6 +56,10 @@ class Destination(Protocol):
         """What a person calls it, such as its URL."""
         ...
 
+    def warm_up(self) -> None:
+        """Called once in the sending thread, before there is something to send: the time for slow imports."""
+        ...
+
     def send(self, signal: Signal, records: Sequence[Stored], timeout_s: float) -> Outcome: ...
 
     def interrupt(self) -> None:
@@ -324,6 +328,7 @@ class _Lane:
 
     def _run(self) -> None:
         try:
+            self._warm_up()
             while self._wait():
                 self._prepare_if_due()
                 try:
@@ -336,6 +341,12 @@ class _Lane:
                 self._thread = None
                 self.sleeping = True
                 self._changed.notify_all()
+
+    def _warm_up(self) -> None:
+        try:
+            self.destination.warm_up()
+        except Exception:  # the wall around an export; the first attempt will say what is wrong
+            logger.debug("%s cannot be prepared", self.destination.shown, exc_info=True)
 
     def _wait(self) -> bool:
         """Until there is something to do; False when the thread shall end."""

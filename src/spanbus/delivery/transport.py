@@ -41,6 +41,10 @@ _TRY_AGAIN = frozenset((408, 429, 502, 503, 504))
 class Transport(Protocol):
     """Takes the bytes of one OTLP request to one endpoint."""
 
+    def warm_up(self) -> None:
+        """Import what sending needs; may be called instead of being done by the first attempt."""
+        ...
+
     def send(self, body: bytes, timeout_s: float) -> Outcome:
         """One attempt; raises nothing but :class:`~spanbus.errors.SettingsError` for certificates that cannot be used."""
         ...
@@ -66,6 +70,9 @@ class HttpTransport:
         if endpoint.compression != "none":
             headers["content-encoding"] = endpoint.compression
         self._headers = headers
+
+    def warm_up(self) -> None:
+        self._connected()
 
     def send(self, body: bytes, timeout_s: float) -> Outcome:
         import urllib3
