@@ -1,0 +1,758 @@
+"""The spool: what was put is there until every destination has it, whatever becomes of the process.
+
+A directory holds segments of many processes. Each is written by one, which holds its lock; what a dead process left is
+taken over by the next one that comes, once. Beside records the spool keeps a journal of what is open and knows which records
+were measured and not yet exported as metrics, so that nothing of a killed process is lost or counted twice.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import logging
+import mmap
+import os
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Final, NamedTuple, Self
+
+from spanbus.delivery.segment import FRAME_BYTES, HEADER_BYTES, BadSegment, Kind, Segment
+from spanbus.delivery.signals import Signal
+from spanbus.errors import DeliveryError
+
+logger = logging.getLogger(__name__)
+
+FOLDER: Final = "spool"
+MEMORY_BYTES: Final = 16 * 2**20
+FIRST_SEGMENT_BYTES: Final = 2**20
+SEGMENT_BYTES: Final = 4 * 2**20
+_SUFFIX: Final = ".seg"
+_NETWORK: Final = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs", "ncpfs", "lustre", "gpfs", "beegfs", "sshfs"})
+_RETRY_S: Final = 1.0
+_RECORD_BYTES: Final = 28
+
+
+class SpoolUnavailable(DeliveryError):
+    """No spool can be kept in a directory; the text says why."""
+
+
+class Stored(NamedTuple):
+    """One record as it was put; ``group`` is the header that it was put with."""
+
+    signal: Signal
+    group: bytes
+    data: bytes
+    count: int
+
+
+class Batch(NamedTuple):
+    """What was read; ``end`` is what to acknowledge."""
+
+    records: list[Stored]
+    end: object
+
+
+class Leftover(NamedTuple):
+    """What a dead process left: open journal entries with their updates, and measured records that were not exported."""
+
+    open: list[tuple[int, list[bytes]]]
+    measurements: list[bytes]
+    token: bytes = b""
+
+
+class SpoolStatistics(NamedTuple):
+    """Records put by signal, dropped by signal and reason; bytes and age of what waits here."""
+
+    put: Mapping[Signal, int]
+    dropped: Mapping[tuple[Signal, str], int]
+    bytes: int
+    oldest_at_ns: int | None
+
+
+class _Place(NamedTuple):
+    segment: Segment
+    offset: int
+    records: int
+
+
+class _Adopted:
+    """The segments of one dead process."""
+
+    def __init__(self, segments: list[Segment], *, whole: bool) -> None:
+        self.segments = segments
+        self.whole = whole
+        """Every destination of it is served here, so that what it left open can be finished here."""
+        self.groups: dict[int, bytes] = {}
+        self.leftovers = False
+
+
+class Spool:
+    """Thread-safe. ``directory`` None keeps everything in memory, at most ``quota_bytes`` of it.
+
+    ``mapped`` False writes plainly instead of mapping; None decides by the file system.
+    """
+
+    def __init__(
+        self, directory: Path | None, *, quota_bytes: int = 256 * 2**20, destinations: tuple[str, ...] = ("remote",), segment_bytes: int = SEGMENT_BYTES,
+        mapped: bool | None = None, reason: str = "no_spool",
+    ) -> None:
+        self._directory = directory / FOLDER if directory is not None else None
+        self._quota_bytes = quota_bytes
+        self._destinations = destinations
+        self._segment_bytes = segment_bytes
+        self._mapped = mapped
+        self._reason = reason
+        self._reset()
+
+    def _reset(self) -> None:
+        self._lock = threading.Lock()
+        self._token = os.urandom(8)
+        self._number = 0
+        self._segment: Segment | None = None
+        self._sealed: list[Segment] = []
+        self._adopted: dict[bytes, _Adopted] = {}
+        self._groups: list[bytes] = []
+        self._group_numbers: dict[bytes, int] = {}
+        self._groups_written = 0
+        self._open: dict[int, list[bytes]] = {}
+        self._sequence = 0
+        self._measured_upto = 0
+        self._pending: dict[str, int] = dict.fromkeys(self._destinations, 0)
+        self._put: dict[Signal, int] = {}
+        self._dropped: dict[tuple[Signal, str], int] = {}
+        self._not_before = 0.0
+        self._told = False
+        self._closed = False
+
+    def open(self) -> Self:
+        """Make sure that the directory can be used. Raises :class:`SpoolUnavailable`; files are made when something is put."""
+        if self._directory is not None:
+            _usable(self._directory)
+            if self._mapped is None:
+                self._mapped = _may_map(self._directory)
+        return self
+
+    @property
+    def directory(self) -> Path | None:
+        """Where the files are."""
+        return self._directory
+
+    @property
+    def sequence(self) -> int:
+        """The number of the record measured last."""
+        return self._sequence
+
+    # --- in -----------------------------------------------------------------------------------------------------------
+
+    def group(self, data: bytes) -> int:
+        """The number of a header that records are put with."""
+        known = self._group_numbers.get(data)
+        if known is not None:
+            return known
+        with self._lock:
+            number = self._group_numbers.setdefault(data, len(self._groups))
+            if number == len(self._groups):
+                self._groups.append(data)
+            return number
+
+    def put(
+        self, signal: Signal, group: int, data: bytes, *, count: int = 1, closes: int | None = None, measured: bool = False, measured_upto: int | None = None
+    ) -> bool:
+        """Keep one record. Never raises and never waits for a destination; False when it was dropped, which is counted.
+
+        ``closes`` closes a journal entry with the same frame. ``measured`` marks a record whose measurement is not exported
+        yet; ``measured_upto`` says that this record exports all of them up to that number.
+        """
+        with self._lock:
+            sequence = 0
+            if measured:
+                sequence = self._sequence = self._sequence + 1
+            elif measured_upto is not None:
+                sequence = measured_upto
+            segment = self._room(_RECORD_BYTES + len(data))
+            if closes is not None:
+                self._open.pop(closes, None)
+            if segment is None:
+                self._drop(signal, min(count, 0xFFFF))
+                return False
+            if self._groups_written < len(self._groups):
+                segment = self._write_groups(segment, _RECORD_BYTES + len(data))
+                if segment is None:
+                    self._drop(signal, count)
+                    return False
+            segment.record(signal, group, data, min(count, 0xFFFF), closes or 0, sequence)
+            if measured:
+                segment.measured_last = sequence
+            for name in self._pending:
+                self._pending[name] += 1
+            self._put[signal] = self._put.get(signal, 0) + count
+            if measured_upto is not None:
+                self._measured_upto = max(self._measured_upto, measured_upto)
+                self._collect()
+            return True
+
+    def journal_open(self, key: int, data: bytes) -> None:
+        """Remember what was opened until its record closes it."""
+        with self._lock:
+            self._open[key] = [data]
+            self._journal(Kind.OPEN, key, data)
+
+    def journal_update(self, key: int, data: bytes) -> None:
+        """Add to what was opened; nothing when it is closed by now."""
+        with self._lock:
+            pieces = self._open.get(key)
+            if pieces is not None:
+                pieces.append(data)
+                self._journal(Kind.UPDATE, key, data)
+
+    def journal_close(self, key: int) -> None:
+        """Forget what was opened."""
+        with self._lock:
+            if self._open.pop(key, None) is not None:
+                self._journal(Kind.CLOSE, key, b"")
+
+    def _journal(self, kind: Kind, key: int, data: bytes) -> None:
+        segment = self._room(8 + len(data))
+        if segment is not None:
+            segment.journal(kind, key, data)
+
+    def _drop(self, signal: Signal, count: int, reason: str | None = None) -> None:
+        key = signal, reason or self._reason
+        self._dropped[key] = self._dropped.get(key, 0) + count
+
+    def _write_groups(self, segment: Segment, more_bytes: int) -> Segment | None:
+        while self._groups_written < len(self._groups):
+            data = self._groups[self._groups_written]
+            if not segment.room_for(8 + len(data) + FRAME_BYTES + more_bytes):
+                self._seal()
+                replaced = self._new_segment(8 + len(data) + FRAME_BYTES + more_bytes)
+                if replaced is None:
+                    return None
+                segment = replaced
+                continue
+            segment.group(self._groups_written, data)
+            self._groups_written += 1
+        return segment
+
+    # --- segments -----------------------------------------------------------------------------------------------------
+
+    def _room(self, payload_bytes: int) -> Segment | None:
+        segment = self._segment
+        if segment is not None:
+            if segment.room_for(payload_bytes):
+                return segment
+            self._seal()
+        return self._new_segment(payload_bytes)
+
+    def _seal(self) -> None:
+        segment, self._segment = self._segment, None
+        if segment is not None:
+            segment.sealed = True
+            self._sealed.append(segment)
+
+    def _new_segment(self, payload_bytes: int) -> Segment | None:
+        """One with room for this, and for what is carried over; None when there is none to be had."""
+        carried = sum(FRAME_BYTES + 16 + len(piece) for pieces in self._open.values() for piece in pieces)
+        carried += sum(FRAME_BYTES + 16 + len(data) for data in self._groups)
+        wanted = self._segment_bytes if self._number else min(FIRST_SEGMENT_BYTES, self._segment_bytes)
+        size = max(wanted, HEADER_BYTES + carried + payload_bytes + 2 * FRAME_BYTES + 64)
+        size = (size + 4095) & ~4095
+        if size > self._quota_bytes:
+            return None
+        self._collect()
+        segment = self._file_segment(size) if self._directory is not None and not self._closed else None
+        if segment is None:
+            if self._memory_bytes() + size > min(MEMORY_BYTES, self._quota_bytes) and not self._drop_oldest(in_memory=True):
+                return None
+            segment = Segment.create(
+                bytearray(size), None, None, through=False, token=self._token, number=self._number, destinations=self._destinations
+            )
+        self._number += 1
+        self._segment = segment
+        self._groups_written = 0
+        for key, pieces in self._open.items():
+            for position, piece in enumerate(pieces):
+                segment.journal(Kind.OPEN if not position else Kind.UPDATE, key, piece)
+        return self._write_groups(segment, payload_bytes) if self._groups else segment
+
+    def _file_segment(self, size: int) -> Segment | None:
+        assert self._directory is not None
+        if time.monotonic() < self._not_before:
+            return None
+        path = self._directory / f"{self._token.hex()}-{self._number:08d}{_SUFFIX}"
+        temporary = path.with_suffix(".new")
+        descriptor: int | None = None
+        try:
+            while _folder_bytes(self._directory) + size > self._quota_bytes:
+                if not self._drop_oldest(in_memory=False):
+                    raise OSError(errno.EDQUOT, f"the spool's quota of {self._quota_bytes} bytes is used up by running processes")
+            descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.posix_fallocate(descriptor, 0, size)  # a full disk fails here, not in the middle of a frame
+            buffer: mmap.mmap | bytearray = mmap.mmap(descriptor, size) if self._mapped else bytearray(size)
+            segment = Segment.create(
+                buffer, path, descriptor, through=not self._mapped, token=self._token, number=self._number, destinations=self._destinations
+            )
+            os.rename(temporary, path)
+        except OSError as error:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            if descriptor is not None:
+                os.close(descriptor)
+            self._not_before = time.monotonic() + _RETRY_S
+            self._reason = "disk_full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "no_spool"
+            if not self._told:
+                self._told = True
+                logger.warning(
+                    "%s: telemetry cannot be kept on disk (%s); it is kept in memory, at most %d MiB, and what is dropped is counted",
+                    self._directory, error.strerror or error, MEMORY_BYTES >> 20,
+                )
+            return None
+        self._told = False
+        return segment
+
+    def _memory_bytes(self) -> int:
+        return sum(segment.bytes for segment in self._own() if segment.path is None)
+
+    def _own(self) -> Iterator[Segment]:
+        yield from self._sealed
+        if self._segment is not None:
+            yield self._segment
+
+    def _drop_oldest(self, *, in_memory: bool) -> bool:
+        """Make room: the oldest sealed segment that is ours, adopted, or of a dead process goes, and is counted."""
+        for segment in self._sealed:
+            if (segment.path is None) is in_memory:
+                self._sealed.remove(segment)
+                self._count_dropped(segment, "quota" if not in_memory or self._directory is None else self._reason)
+                segment.remove()
+                return True
+        if in_memory:
+            return False
+        for token, adopted in list(self._adopted.items()):
+            if adopted.segments:
+                segment = adopted.segments.pop(0)
+                self._count_dropped(segment, "quota")
+                segment.remove()
+                if not adopted.segments:
+                    del self._adopted[token]
+                return True
+        assert self._directory is not None
+        with _adopting(self._directory, wait=False) as alone:
+            if alone:
+                for path in sorted(self._directory.glob(f"*{_SUFFIX}"), key=_made_at):
+                    segment = _recovered(path)
+                    if segment is not None:
+                        self._count_dropped(segment, "quota", waited_here=False)
+                        segment.remove()
+                        return True
+        return False
+
+    def _count_dropped(self, segment: Segment, reason: str, *, waited_here: bool = True) -> None:
+        cursor = min(segment.cursors.values(), default=HEADER_BYTES)
+        if segment.waiting and not segment.finished():
+            for frame in segment.frames(cursor):
+                if frame.kind is Kind.RECORD:
+                    self._drop(frame.signal, frame.count, reason)
+        if waited_here:
+            for name, waiting in segment.waiting.items():
+                if name in self._pending:
+                    self._pending[name] -= waiting
+
+    def _collect(self) -> None:
+        """Let go of segments that nobody needs any more."""
+        for segment in list(self._sealed):
+            if segment.finished() and segment.measured_last <= self._measured_upto:
+                self._sealed.remove(segment)
+                segment.remove()
+
+    # --- out ----------------------------------------------------------------------------------------------------------
+
+    def read(self, destination: str, *, max_bytes: int, max_records: int) -> Batch | None:
+        """The oldest records that ``destination`` has not acknowledged: those of dead processes first. None: nothing waits."""
+        with self._lock:
+            records: list[Stored] = []
+            places: list[_Place] = []
+            size = 0
+            for segment, groups in self._readable(destination):
+                taken, offset = 0, segment.cursors[destination]
+                for frame in segment.frames(offset):
+                    if frame.offset >= segment.position:
+                        break
+                    if frame.kind is Kind.GROUP:
+                        groups[frame.key] = frame.data
+                    elif frame.kind is Kind.RECORD:
+                        if records and (size + len(frame.data) > max_bytes or len(records) >= max_records):
+                            break
+                        records.append(Stored(frame.signal, groups.get(frame.group, b""), frame.data, frame.count))
+                        size += len(frame.data)
+                        taken += 1
+                    offset = frame.end
+                places.append(_Place(segment, offset, taken))
+                if len(records) >= max_records or size >= max_bytes or offset < segment.position:
+                    break
+            return Batch(records, places) if records else None
+
+    def _readable(self, destination: str) -> Iterator[tuple[Segment, dict[int, bytes]]]:
+        for adopted in list(self._adopted.values()):
+            for segment in adopted.segments:
+                if segment.waiting.get(destination):
+                    yield segment, adopted.groups
+        own = dict(enumerate(self._groups))
+        for segment in list(self._own()):
+            if segment.waiting.get(destination):
+                yield segment, own
+
+    def acknowledge(self, destination: str, batch: Batch) -> None:
+        """``destination`` has all of ``batch``."""
+        places = batch.end
+        if not isinstance(places, list):
+            return
+        with self._lock:
+            for place in places:  # pyright: ignore[reportUnknownVariableType]
+                if not isinstance(place, _Place) or not self._holds(place.segment):
+                    continue
+                place.segment.acknowledge(destination, place.offset, place.records)
+                self._pending[destination] -= place.records
+            self._collect()
+            self._collect_adopted()
+
+    def _holds(self, segment: Segment) -> bool:
+        return segment is self._segment or segment in self._sealed or any(segment in adopted.segments for adopted in self._adopted.values())
+
+    def _collect_adopted(self) -> None:
+        for token, adopted in list(self._adopted.items()):
+            if adopted.leftovers or any(segment.waiting.get(name) for segment in adopted.segments for name in self._destinations):
+                continue
+            for segment in adopted.segments:
+                if adopted.whole and segment.finished():
+                    segment.remove()
+                else:
+                    segment.close()
+            del self._adopted[token]
+
+    def pending(self, destination: str) -> int:
+        """Records that ``destination`` has not acknowledged."""
+        return self._pending.get(destination, 0)
+
+    def oldest_sealed_is_unmeasured(self) -> bool:
+        """Some segment is kept only because its measurements were not exported: time to export them."""
+        return any(segment.finished() and segment.measured_last > self._measured_upto for segment in self._sealed)
+
+    # --- what dead processes left ---------------------------------------------------------------------------------------
+
+    def adopt(self) -> list[Leftover]:
+        """Take over what dead processes left: their records join :meth:`read`, what they left open is returned.
+
+        Exactly one process gets each of them. A process whose destinations are not all served here keeps what it left open.
+        """
+        if self._directory is None or self._closed:
+            return []
+        leftovers: list[Leftover] = []
+        with _adopting(self._directory, wait=False) as alone:
+            if not alone:
+                return []
+            found: dict[str, list[Path]] = {}
+            for path in self._directory.glob(f"*{_SUFFIX}"):
+                found.setdefault(path.name.partition("-")[0], []).append(path)
+            for token, paths in sorted(found.items(), key=lambda item: min(map(_made_at, item[1]))):
+                if token == self._token.hex() or bytes.fromhex(token) in self._adopted if _is_token(token) else True:
+                    continue
+                leftover = self._adopt_process(sorted(paths))
+                if leftover is not None:
+                    leftovers.append(leftover)
+        return leftovers
+
+    def _adopt_process(self, paths: list[Path]) -> Leftover | None:
+        segments: list[Segment] = []
+        for path in paths:
+            try:
+                segment = _recovered(path)
+            except BadSegment as error:
+                if not error.newer:
+                    logger.warning("%s; it is set aside", error)
+                    with suppress(OSError):
+                        path.rename(path.with_suffix(".bad"))
+                continue
+            if segment is None:  # somebody holds one of them, so it is not dead yet
+                for each in segments:
+                    each.close()
+                return None
+            segments.append(segment)
+        if not segments:
+            return None
+        whole = set(segments[0].destinations) <= set(self._destinations)
+        serves = any(segment.waiting.get(name) for segment in segments for name in self._destinations)
+        adopted = _Adopted(segments, whole=whole)
+        leftover = _left_open(segments, adopted.groups)
+        adopted.leftovers = whole and bool(leftover.open or leftover.measurements)
+        if not serves and not adopted.leftovers:
+            for segment in segments:
+                if whole and segment.finished():
+                    segment.remove()
+                else:
+                    segment.close()
+            return None
+        with self._lock:
+            self._adopted[segments[0].token] = adopted
+            for segment in segments:
+                for name in self._pending:
+                    self._pending[name] += segment.waiting.get(name, 0)
+        return leftover if adopted.leftovers else None
+
+    def adopted(self, leftover: Leftover) -> None:
+        """What ``leftover`` said was finished and put here: forget it."""
+        with self._lock:
+            adopted = self._adopted.get(leftover.token)
+            if adopted is None:
+                return
+            for segment in adopted.segments:
+                segment.finish_leftovers()
+            adopted.leftovers = False
+            self._collect_adopted()
+
+    # --- life ---------------------------------------------------------------------------------------------------------
+
+    def sync(self) -> None:
+        """Onto the disk: what a power cut would take otherwise."""
+        with self._lock:
+            segment = self._segment
+        if segment is not None:
+            with suppress(OSError, ValueError):
+                segment.sync()
+
+    def close(self) -> None:
+        """Let go: what waits stays for the next process, empty files go. May be called twice."""
+        with self._lock:
+            self._closed = True
+            for segment in list(self._own()):
+                if segment.path is None:
+                    continue
+                if segment.finished() and segment.measured_last <= self._measured_upto and not self._open:
+                    segment.remove()
+                else:
+                    segment.close()
+            for adopted in self._adopted.values():
+                for segment in adopted.segments:
+                    segment.close()
+            self._segment = None
+            self._sealed.clear()
+            self._adopted.clear()
+
+    def statistics(self) -> SpoolStatistics:
+        with self._lock:
+            held = [*self._own(), *(segment for adopted in self._adopted.values() for segment in adopted.segments)]
+            ages = [at_s for segment in held if (at_s := segment.oldest_at_s()) is not None]
+            used = sum(segment.position - HEADER_BYTES for segment in held if not segment.finished())
+            return SpoolStatistics(dict(self._put), dict(self._dropped), used, min(ages) * 10**9 if ages else None)
+
+    def forked(self) -> None:
+        """In a child process: the parent's files are the parent's; this spool begins anew."""
+        for segment in [*self._own(), *(segment for adopted in self._adopted.values() for segment in adopted.segments)]:
+            with suppress(OSError, ValueError, BufferError):
+                segment.close()
+        self._reset()
+
+
+class MemorySpool(Spool):
+    """A spool without files, for when there is no directory to be had."""
+
+    def __init__(self, *, destinations: tuple[str, ...] = ("remote",), quota_bytes: int = MEMORY_BYTES, reason: str = "no_spool") -> None:
+        super().__init__(None, quota_bytes=quota_bytes, destinations=destinations, reason=reason, segment_bytes=2**20)
+
+
+# --- files ------------------------------------------------------------------------------------------------------------
+
+
+def _usable(directory: Path) -> None:
+    try:
+        directory.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with suppress(FileExistsError):
+            directory.mkdir(mode=0o700)
+        found = directory.lstat()
+        if found.st_uid != os.geteuid():
+            raise SpoolUnavailable(f"{directory} belongs to another user (uid {found.st_uid}); set SPANBUS_STATE_DIR to a folder of yours")
+        if not directory.is_dir() or directory.is_symlink():
+            raise SpoolUnavailable(f"{directory} is no folder; set SPANBUS_STATE_DIR to another one")
+        if found.st_mode & 0o077:
+            directory.chmod(0o700)
+        probe = directory / f".probe-{os.getpid()}-{threading.get_ident()}"
+        os.close(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        probe.unlink(missing_ok=True)
+    except OSError as error:
+        raise SpoolUnavailable(f"{directory}: {error.strerror or error}; set SPANBUS_STATE_DIR to a folder that can be written") from error
+
+
+def _may_map(directory: Path) -> bool:
+    """Mapping a file of a network file system may lose what another machine writes; there frames are written plainly."""
+    try:
+        mounts = Path("/proc/self/mountinfo").read_text().splitlines()
+    except OSError:
+        return True
+    where = str(directory.resolve())
+    best, kind = "", ""
+    for mount in mounts:
+        fields = mount.split()
+        if len(fields) < 10 or "-" not in fields:
+            continue
+        point = fields[4].replace("\\040", " ")
+        if (where == point or where.startswith(point.rstrip("/") + "/")) and len(point) >= len(best):
+            best, kind = point, fields[fields.index("-") + 1]
+    return kind not in _NETWORK and not kind.startswith("fuse.")
+
+
+@contextmanager
+def _adopting(directory: Path, *, wait: bool) -> Iterator[bool]:
+    """Hold the lock under which segments of dead processes are taken; False when another process has it."""
+    descriptor: int | None = None
+    held = False
+    try:
+        with suppress(OSError):
+            descriptor = os.open(directory / "adopt.lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            held = True
+        yield held
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def _recovered(path: Path) -> Segment | None:
+    """The segment of a dead process, locked by us; None when it lives or is gone. Raises :class:`BadSegment`."""
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        found = os.fstat(descriptor)
+        if found.st_nlink == 0:  # removed while we waited
+            os.close(descriptor)
+            return None
+        if found.st_uid != os.geteuid():
+            raise BadSegment(path, "belongs to another user", newer=True)
+        if found.st_size < HEADER_BYTES:
+            raise BadSegment(path, "is shorter than a header")
+        return Segment.recover(mmap.mmap(descriptor, found.st_size), path, descriptor)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    except BadSegment:
+        os.close(descriptor)
+        raise
+    except (OSError, ValueError):
+        os.close(descriptor)
+        return None
+
+
+def _left_open(segments: list[Segment], groups: dict[int, bytes]) -> Leftover:
+    """What the frames say is open and was measured without being exported, with the groups on the way."""
+    opened: dict[int, list[bytes]] = {}
+    measured: dict[int, bytes] = {}
+    for segment in segments:
+        restarted: set[int] = set()
+        for frame in segment.frames(HEADER_BYTES):
+            match frame.kind:
+                case Kind.GROUP:
+                    groups[frame.key] = frame.data
+                case Kind.OPEN:
+                    opened[frame.key] = [frame.data]
+                    restarted.add(frame.key)
+                case Kind.UPDATE:
+                    if frame.key in opened:
+                        opened[frame.key].append(frame.data)
+                case Kind.CLOSE:
+                    opened.pop(frame.key, None)
+                case Kind.RECORD:
+                    if frame.key:
+                        opened.pop(frame.key, None)
+                    if frame.sequence and frame.signal is Signal.TRACES:
+                        measured[frame.sequence] = frame.data
+                    elif frame.sequence:
+                        for sequence in [sequence for sequence in measured if sequence <= frame.sequence]:
+                            del measured[sequence]
+    if any(segment.leftovers_done for segment in segments):
+        return Leftover([], [], segments[0].token)
+    return Leftover(list(opened.items()), list(measured.values()), segments[0].token)
+
+
+def _is_token(text: str) -> bool:
+    try:
+        return len(bytes.fromhex(text)) == 8
+    except ValueError:
+        return False
+
+
+def _made_at(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def _folder_bytes(directory: Path) -> int:
+    total = 0
+    with os.scandir(directory) as entries:
+        for entry in entries:
+            if entry.name.endswith((_SUFFIX, ".new")):
+                with suppress(OSError):
+                    total += entry.stat(follow_symlinks=False).st_size
+    return total
+
+
+# --- looking from outside ---------------------------------------------------------------------------------------------
+
+
+class DirectoryStatus(NamedTuple):
+    """What lies in a spool: records that wait by destination and signal, files, processes that write now."""
+
+    waiting: Mapping[tuple[str, Signal], int]
+    bytes: int
+    oldest_at_ns: int | None
+    files: int
+    alive: int
+    left_open: int
+    set_aside: int
+
+
+def status(state_dir: Path) -> DirectoryStatus:
+    """Look without disturbing anybody; a directory that is not there is empty."""
+    directory = state_dir / FOLDER
+    waiting: dict[tuple[str, Signal], int] = {}
+    used = files = left_open = 0
+    alive: set[bytes] = set()
+    oldest: int | None = None
+    for path in sorted(directory.glob(f"*{_SUFFIX}")) if directory.is_dir() else ():
+        try:
+            data = bytearray(path.read_bytes())
+            segment = Segment.recover(data, path, None)
+            locked = _is_locked(path)
+        except (OSError, BadSegment):
+            continue
+        files += 1
+        if locked:
+            alive.add(segment.token)
+        for name in segment.destinations:
+            for frame in segment.frames(segment.cursors[name]):
+                if frame.kind is Kind.RECORD:
+                    waiting[name, frame.signal] = waiting.get((name, frame.signal), 0) + frame.count
+                    oldest = frame.at_s if oldest is None else min(oldest, frame.at_s)
+        used += segment.position - min(segment.cursors.values(), default=HEADER_BYTES)
+        if not locked:
+            left_open += len(_left_open([segment], {}).open)
+    aside = len(list(directory.glob("*.bad"))) if directory.is_dir() else 0
+    return DirectoryStatus(waiting, used, None if oldest is None else oldest * 10**9, files, len(alive), left_open, aside)
+
+
+def _is_locked(path: Path) -> bool:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
