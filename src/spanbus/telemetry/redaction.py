@@ -11,9 +11,12 @@ import json
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import date, datetime
 from enum import Enum
 from functools import lru_cache
+from pathlib import PurePath
 from typing import cast
+from uuid import UUID
 
 from opentelemetry.util.types import AttributeValue
 
@@ -33,122 +36,176 @@ PAYLOAD_KEYS = frozenset(
 _ERROR_KEYS = frozenset({"error", "message", "output_tail", "exception", "reason"})
 
 _SENSITIVE = (
-    r"(?:[\w.-]*(?:passw(?:or)?d|passwd|passphrase|secret|token|api[_-]?key|apikey|access[_-]?key|private[_-]?key|signing[_-]?key|encryption[_-]?key"
-    r"|auth[_-]?key|credentials?|session[_-]?id|sessionid|connection[_-]?string|client[_-]?secret|bearer|webhook[_-]?url|dsn)[\w.-]*|pwd|auth|sas|sig|pin|otp)"
+    r"(?:[\w.-]*(?:passw(?:or)?d|passwd|passphrase|secret|token|api[_-]?key|apikey|access[_-]?key|account[_-]?key|private[_-]?key|signing[_-]?key|encryption[_-]?key"
+    r"|auth[_-]?key|license[_-]?key|credentials?|session[_-]?(?:id|key)|connection[_-]?string|bearer|webhook[_-]?url|passcode|totp|authorization|dsn)[\w.-]*"
+    r"|[\w.-]*[_-](?:pwd|pass|pw|auth|cookie)|pwd|pass|auth|sas|sig|pin|otp|psk|jwt|cookies?)"
 )
 _SENSITIVE_KEY = re.compile(_SENSITIVE, re.IGNORECASE)
-_NOT_SENSITIVE = re.compile(r"(?i)(?:token(?:s|_?count|izer|_type|_limit)|max_tokens|.*_tokens|public_?key.*|author.*|key_?name|secrets?_?(?:name|count))")
+_NOT_SENSITIVE = re.compile(
+    r"(?i)(?:.*[_.-])?(?:tokens|token_?(?:count|type|limit|url|uri|usage)s?|tokeniz\w*|passed|pass_?rate|public_?key.*|author|authors|key_?name|secrets?_?(?:name|count)|compass)"
+    r"|.*\.(?:pyi?|[cm]?[jt]sx?|go|rs|rb|java|kt|c|h|cc|cpp|cs|php|sh|sql|md|rst|txt|toml|ya?ml|json|ini|cfg|lock|html|css|log)"
+)
 
+_KEY_BEGIN = re.compile(r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----|PuTTY-User-Key-File-\d")
+_KEY_END = re.compile(r"-----END [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----|Private-MAC: \w+")
+_KEY_LINE = re.compile(r"[0-9A-Za-z+/=]{16,}|")
+_LINE_END = re.compile(r"(?:\\r)?\\n|\r?\n")
 _SHAPES: tuple[str, ...] = (
-    # private keys: the whole block, or what is left of it where it was cut
-    r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----[\s\S]*?(?:-----END [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----|\Z)",
-    r"\bPuTTY-User-Key-File-\d[\s\S]*?(?:Private-MAC: \w+|\Z)",
-    r"\bAGE-SECRET-KEY-1[0-9A-Z]{20,}",
+    r"AGE-SECRET-KEY-1[0-9A-Z]{20,}",
     # clouds
-    r"\b(?:AKIA|ASIA|AGPA|AIDA|AROA|ABIA|ACCA)[A-Z0-9]{12,}\b",
-    r"\bAIza[0-9A-Za-z_-]{30,}",
-    r"\bya29\.[0-9A-Za-z_-]{10,}",
-    r"\bGOCSPX-[0-9A-Za-z_-]{20,}",
-    r"\b1//0[0-9A-Za-z_-]{20,}",
-    r"\b[0-9A-Za-z_-]{3}(?:7|8)Q~[0-9A-Za-z_~.-]{30,}",
-    r"\bdo[opr]_v1_[a-f0-9]{32,}",
-    r"\bLTAI[0-9A-Za-z]{12,}",
-    # forges and registries
-    r"\bgh[pousr]_[0-9A-Za-z]{20,}",
-    r"\bgithub_pat_[0-9A-Za-z_]{20,}",
-    r"\bgl(?:pat|oas|cbt|dt|ft|imt|agent|ptt|rt|soat|ffct)-[0-9A-Za-z_.=-]{16,}",
-    r"\bATATT[0-9A-Za-z_=-]{20,}",
-    r"\bATCTT[0-9A-Za-z_=-]{20,}",
-    r"\bBBDC-[0-9A-Za-z+/=]{20,}",
-    r"\bnpm_[0-9A-Za-z]{20,}",
-    r"\bpypi-[0-9A-Za-z_-]{20,}",
-    r"\brubygems_[a-f0-9]{20,}",
-    r"\bcio[0-9A-Za-z]{32}\b",
-    r"\bdckr_(?:pat|oat)_[0-9A-Za-z_-]{16,}",
-    r"\boy2[a-z0-9]{43}\b",
+    r"(?:AKIA|ASIA|AGPA|AIDA|AROA|ABIA|ACCA)[A-Z0-9]{12,}\b",
+    r"AIza[0-9A-Za-z_-]{30,}",
+    r"ya29\.[0-9A-Za-z_-]{10,}",
+    r"GOCSPX-[0-9A-Za-z_-]{20,}",
+    r"1//0[0-9A-Za-z_-]{20,}",
+    r"[0-9A-Za-z_~.-]{3}(?:7|8)Q~[0-9A-Za-z_~.-]{30,}",
+    r"do[opr]_v1_[a-f0-9]{32,}",
+    r"LTAI[0-9A-Za-z]{12,}",
+    r"HRKU-[0-9A-Za-z_-]{20,}",
+    r"(?:fm[12]|fo1)_[0-9A-Za-z+/=_-]{20,}",
+    r"nfp_[0-9A-Za-z]{30,}",
+    r"pscale_(?:tkn|pw|oauth)_[0-9A-Za-z_.=-]{20,}",
+    r"tskey-[a-z]+-[0-9A-Za-z-]{16,}",
+    # forges, registries, builders
+    r"gh[pousr]_[0-9A-Za-z]{20,}",
+    r"github_pat_[0-9A-Za-z_]{20,}",
+    r"gl(?:pat|oas|cbt|dt|ft|imt|agent|ptt|rt|soat|ffct)-[0-9A-Za-z_.=-]{16,}",
+    r"AT(?:ATT|CTT|BB)[0-9A-Za-z_=-]{20,}",
+    r"BBDC-[0-9A-Za-z+/=]{20,}",
+    r"npm_[0-9A-Za-z]{20,}",
+    r"pypi-[0-9A-Za-z_-]{20,}",
+    r"rubygems_[a-f0-9]{20,}",
+    r"cio[0-9A-Za-z]{32}\b",
+    r"dckr_(?:pat|oat)_[0-9A-Za-z_-]{16,}",
+    r"oy2[a-z0-9]{43}\b",
+    r"AKCp[0-9A-Za-z]{40,}",
+    r"cmVmdGtu[0-9A-Za-z+/=_-]{30,}",
+    r"CCIPAT_[0-9A-Za-z_]{20,}",
+    r"bk(?:ua|aj|ct|pt)_[0-9a-f]{30,}",
+    r"sq[upa]_[0-9a-f]{40}\b",
+    r"sgp_(?:[0-9a-z]+_)?[0-9a-f]{30,}",
     # services
-    r"\bxox[abeoprs]-[0-9A-Za-z-]{10,}",
-    r"\bxapp-\d-[0-9A-Za-z-]{10,}",
+    r"xox[abcdeoprs](?:\.xox[bp])?-[0-9A-Za-z%-]{10,}",
+    r"xapp-\d-[0-9A-Za-z-]{10,}",
     r"https://hooks\.slack\.com/(?:services|workflows|triggers)/[0-9A-Za-z/_-]+",
     r"https://(?:\w+\.)?discord(?:app)?\.com/api/webhooks/\d+/[0-9A-Za-z_-]+",
     r"https://[\w-]+\.webhook\.office\.com/\S+",
-    r"\b[MNO][0-9A-Za-z_-]{23,25}\.[0-9A-Za-z_-]{6}\.[0-9A-Za-z_-]{27,}",
-    r"\b(?:sk|rk|pk)_(?:live|test)_[0-9A-Za-z]{10,}",
-    r"\bwhsec_[0-9A-Za-z+/=]{16,}",
-    r"\bsk-(?:ant-|proj-|svcacct-|admin-|or-v1-)?[0-9A-Za-z_-]{20,}",
-    r"\bgsk_[0-9A-Za-z]{20,}",
-    r"\bhf_[0-9A-Za-z]{20,}",
-    r"\br8_[0-9A-Za-z]{20,}",
-    r"\bSG\.[0-9A-Za-z_-]{16,}\.[0-9A-Za-z_-]{16,}",
-    r"\bkey-[0-9a-f]{32}\b",
-    r"\b[0-9a-f]{32}-us\d{1,2}\b",
-    r"\b(?:SK|AC)[0-9a-f]{32}\b",
-    r"\bshp(?:at|ca|pa|ss)_[0-9a-fA-F]{20,}",
-    r"\bsq0(?:atp|csp|idp)-[0-9A-Za-z_-]{20,}",
-    r"\bEAAA[0-9A-Za-z_-]{40,}",
-    r"\b(?:dapi)[0-9a-f]{32}(?:-\d)?\b",
-    r"\bhv[sbr]\.[0-9A-Za-z_-]{20,}",
-    r"\b[sb]\.[0-9A-Za-z]{24}\b",
-    r"\batlasv1\.[0-9A-Za-z_-]{20,}",
-    r"\b[0-9A-Za-z]{14}\.atlasv1\.[0-9A-Za-z_-]{40,}",
-    r"\bglc_[0-9A-Za-z+/=]{20,}",
-    r"\bglsa_[0-9A-Za-z]{20,}_[0-9a-f]{8}",
-    r"\bNRAK-[0-9A-Z]{20,}",
-    r"\bNRJS-[0-9a-f]{16,}",
-    r"\bsntr[yu]s_[0-9A-Za-z_=+/-]{20,}",
-    r"\bPMAK-[0-9a-f]{20,}-[0-9a-f]{20,}",
-    r"\blin_(?:api|oauth)_[0-9A-Za-z]{20,}",
-    r"\b(?:ntn|secret)_[0-9A-Za-z]{30,}",
-    r"\bpat[0-9A-Za-z]{14}\.[0-9a-f]{40,}",
-    r"\bfigd_[0-9A-Za-z_-]{20,}",
-    r"\bdp\.(?:pt|st|ct|scim|audit)\.(?:[\w-]+\.)?[0-9A-Za-z]{30,}",
-    r"\bpul-[0-9a-f]{40}\b",
-    r"\bsbp_[0-9a-f]{30,}",
-    r"\bvercel_[0-9A-Za-z]{20,}",
-    r"\bCFPAT-[0-9A-Za-z_-]{30,}",
-    r"\brnd_[0-9A-Za-z]{20,}",
-    r"\btfp_[0-9A-Za-z_-]{30,}",
-    r"\bops_eyJ[0-9A-Za-z_-]{30,}",
-    r"\b\d{8,10}:AA[0-9A-Za-z_-]{32,}",
-    r"\bEAA[0-9A-Za-z]{60,}",
+    r"[MNO][0-9A-Za-z_-]{23,25}\.[0-9A-Za-z_-]{6}\.[0-9A-Za-z_-]{27,}",
+    r"(?:sk|rk|pk)_(?:live|test|prod)_[0-9A-Za-z]{10,}",
+    r"whsec_[0-9A-Za-z+/=]{16,}",
+    r"access_token\$(?:production|sandbox)\$[0-9a-z]+\$[0-9a-f]{20,}",
+    r"sk-(?:ant-|proj-|svcacct-|admin-|or-v1-)?(?=[0-9A-Za-z_-]*\d)[0-9A-Za-z_-]{20,}",
+    r"(?:gsk|pplx|xai|pcsk|lsv2_[ps][tk]|fw|nvapi|hf|r8|re)[_-](?=[0-9A-Za-z_-]*\d)[0-9A-Za-z_-]{24,}",
+    r"SG\.[0-9A-Za-z_-]{16,}\.[0-9A-Za-z_-]{16,}",
+    r"xkeysib-[0-9a-f]{40,}[0-9A-Za-z-]*",
+    r"key-[0-9a-f]{32}\b",
+    r"[0-9a-f]{32}-us\d{1,2}\b",
+    r"(?:SK|AC)[0-9a-f]{32}\b",
+    r"shp(?:at|ca|pa|ss)_[0-9a-fA-F]{20,}",
+    r"sq0(?:atp|csp|idp)-[0-9A-Za-z_-]{20,}",
+    r"EAAA[0-9A-Za-z_-]{40,}",
+    r"EAA[0-9A-Za-z]{60,}",
+    r"dapi[0-9a-f]{32}(?:-\d)?\b",
+    r"hv[sbr]\.[0-9A-Za-z_-]{20,}",
+    r"[sb]\.(?=[A-Za-z]*\d)[0-9A-Za-z]{24}\b",
+    r"[0-9A-Za-z]{14}\.atlasv1\.[0-9A-Za-z_-]{40,}",
+    r"atlasv1\.[0-9A-Za-z_-]{20,}",
+    r"glc_[0-9A-Za-z+/=]{20,}",
+    r"glsa_[0-9A-Za-z]{20,}_[0-9a-f]{8}",
+    r"NRAK-[0-9A-Z]{20,}",
+    r"NR(?:JS|II)-[0-9A-Za-z_-]{16,}",
+    r"sntr[yu]s?_[0-9A-Za-z_=+/-]{20,}",
+    r"dt0[a-z]\d\d\.[0-9A-Z]{20,}\.[0-9A-Z]{40,}",
+    r"hc[abcp]ik_[0-9a-z]{20,}",
+    r"PMAK-[0-9a-f]{20,}-[0-9a-f]{20,}",
+    r"lin_(?:api|oauth)_[0-9A-Za-z]{20,}",
+    r"(?:ntn|secret)_[0-9A-Za-z]{30,}",
+    r"pat[0-9A-Za-z]{14}\.[0-9a-f]{40,}",
+    r"fig[dou]_[0-9A-Za-z_-]{20,}",
+    r"dp\.(?:pt|st|ct|scim|audit|sa|said)\.(?:[\w-]+\.)?[0-9A-Za-z]{30,}",
+    r"pul-[0-9a-f]{40}\b",
+    r"pnu_[0-9A-Za-z]{30,}",
+    r"sbp_[0-9a-f]{30,}",
+    r"vercel_[0-9A-Za-z]{20,}",
+    r"CFPAT-[0-9A-Za-z_-]{30,}",
+    r"rnd_[0-9A-Za-z]{20,}",
+    r"tfp_[0-9A-Za-z_-]{30,}",
+    r"ops_eyJ[0-9A-Za-z_-]{30,}",
+    r"\d{8,10}:AA[0-9A-Za-z_-]{32,}",
     # JSON web tokens, also cut ones
-    r"\beyJ[0-9A-Za-z_-]{8,}\.(?:eyJ)?[0-9A-Za-z_-]{4,}(?:\.[0-9A-Za-z_-]*)?",
-    r"\beyJ[0-9A-Za-z_-]{30,}",
+    r"(?:[sp]k\.)?eyJ[0-9A-Za-z_-]{8,}\.(?:eyJ)?[0-9A-Za-z_-]{4,}(?:\.[0-9A-Za-z_-]*)?",
+    r"eyJ[0-9A-Za-z_-]{30,}",
+)
+_BEGINNING = r"(?:(?<![0-9A-Za-z])|(?<=\\[nrtbf])|(?<=%[0-9A-Fa-f]{2}))"
+"""Where a token may begin: not inside a word, but behind an escaped line end or a percent-encoded character."""
+
+_QUOTED = (
+    r"(?:(?P<escape>\\+)(?P<mark>[\"'])[^\r\n]*?(?:(?<!\\)(?P=escape)(?P=mark)|\Z|(?=[\r\n]))"  # quoted once more, as JSON in JSON is
+    r"|\"(?:[^\"\\\r\n]|\\++.)*\"?|'(?:[^'\\\r\n]|\\++.)*'?)"
+)
+_BARE = r"(?:[^\s,;&'\"<\])}\\]|\\(?![nrt'\"])|[,;](?![\s\\]|\Z|[\w.-]+\s*[=:])|[\])}](?=[0-9A-Za-z!#$%*+@^_~-]))+"
+_COMMANDS_WITH_P = r"sshpass|mysql\w*|mariadb[\w-]*|mongo\w*|(?:docker|podman|registry)\s+login|redis-cli|ldap\w+|htpasswd|7z[az]?|zip|unzip|smbclient"
+_HARMLESS_STATES = (
+    r"(?!(?:in)?(?:valid|expired|missing|required|not|empty|wrong|correct|too|set|unset|null|none|an?|the|in|being|used|only|no|now|still|already|never|revoked"
+    r"|malformed|ok|available|optional|needed|supported|handled|checked|being|undefined|unknown|about|for|to|from|with|and|or|of)(?![\w-]))"
 )
 
-_CONTEXT: tuple[tuple[str, str], ...] = (
+_CONTEXT: tuple[tuple[tuple[str, ...], str], ...] = (
+    # Each after the words of which one must be there, in lower case.
     # user and password in a URL; a bare token in the user's place
-    (r"(?P<keep>\b[a-z][a-z0-9+.-]*://)[^\s/@:'\"<>]*:[^\s/@'\"<>]*(?:@[^\s/@'\"<>]*)*(?=@)", "keep"),
-    (r"(?P<keep>\b[a-z][a-z0-9+.-]*://)[0-9A-Za-z_.~%-]{16,}(?=@)", "keep"),
+    (
+        ("@",), r"(?P<keep>\b(?:postgres(?:ql)?|mysql|mariadb|mongodb|rediss?|amqps?|mssql|oracle|smtps?|imaps?|ldaps?|ftps?|sftp)(?:\+\w{1,20})?://)"
+        r"[^\s@'\"<>:]{0,256}:[^\s'\"<>]{0,1024}(?=@)",
+    ),
+    (("@",), r"(?P<keep>://)[^\s/@:'\"<>]{0,256}:[^\s/@'\"<>]{0,1024}(?:@[^\s/@'\"<>]{0,256}){0,8}(?=@)"),
+    (("@",), r"(?P<keep>://)[0-9A-Za-z_.~%-]{16,1024}(?=@)"),
     # headers: everything to the end of the value
     (
-        r"(?P<keep>\b(?:proxy-)?authorization['\"]?\s*[:=]\s*['\"]?(?:b['\"])?(?:(?:bearer|basic|token|digest|negotiate|apikey|aws4-hmac-sha256)\s+)?)"
-        r"[^\s'\",;][^\r\n'\"]*", "keep",
+        ("authorization",), r"(?P<keep>authorization\\?['\"]?\s{0,9}(?:[:=,]|=>)\s{0,9}(?:b?\\?['\"])?(?:(?:bearer|basic|token|digest|negotiate|apikey|aws4-hmac-sha256)\s{1,9})?)"
+        r"[^\s'\",;\\][^\r\n'\"\\]*",
     ),
-    (r"(?P<keep>\b(?:bearer|basic)\s+)(?=[^\s]*[\d+/=_.-])[0-9A-Za-z+/=_.~-]{8,}", "keep"),
-    (r"(?P<keep>\b(?:set-)?cookie2?['\"]?\s*[:=]\s*['\"]?)[^\r\n'\"]+", "keep"),
-    (r"(?P<keep>\bx-(?:api-key|auth-token|amz-security-token|vault-token|gitlab-token|goog-api-key|access-token|csrf-token|api-token)['\"]?\s*[:=]\s*['\"]?)[^\s'\",;]+", "keep"),
-    # connection strings: AccountKey=…;SharedAccessKey=…
-    (r"(?P<keep>\b(?:AccountKey|SharedAccessKey|SharedAccessSignature|Pwd|Password)\s*=\s*)[^;\s'\"]+", "keep"),
-    # URL parameters
-    (r"(?P<keep>[?&;](?:sig|signature|x-amz-signature|x-amz-credential|x-goog-signature|code|key|auth|access_token|id_token|refresh_token|client_secret|state|jwt|sas)=)[^&\s'\"#<>]+", "keep"),
-    # a sensitive name, then its value: env, YAML, JSON, Python, TOML, with escaped quotes too
+    (("bearer",), r"(?P<keep>\bbearer\s{1,9})(?=[^\s\d+/=_.~-]{0,200}[\d+/=_.~-])[0-9A-Za-z+/=_.~-]{8,}"),
+    (("basic",), r"(?P<keep>\bbasic\s{1,9})(?=[^\s\d=+/]{0,200}[\d=+/]|\S{0,200}?(?-i:[a-z][A-Z]))[0-9A-Za-z+/=_-]{8,}"),
+    (("cookie",), r"(?P<keep>\b(?:set-)?cookie2?\\?['\"]?\s{0,9}(?:[:=,]|=>)\s{0,9}(?:b?\\?['\"])?)[^\s'\"\\][^\r\n'\"\\]*"),
+    # URL parameters and fragments
     (
-        r"(?P<keep>(?<![\w-])(?P<name>" + _SENSITIVE + r")\\?['\"]?\s*(?:[:=]|=>|:=)\s*)"
-        r"(?:\\\"(?:[^\"\\]|\\(?!\").)*\\\"|\"(?:[^\"\\]|\\.)*\"?|\\?'(?:[^'\\]|\\(?!').)*\\?'?|[^\s,;&'\"\])}]+)", "name",
+        ("=",), r"(?P<keep>[?&;#](?:sig|signature|x-amz-signature|x-amz-credential|x-goog-signature|x-goog-credential|code|key|auth|state|jwt|sas|hash|assertion)=)"
+        r"[^&\s'\"#<>]+",
     ),
-    # a sensitive option, then its value: --password hunter2, -p is too common to be one
-    (r"(?P<keep>(?<![\w-])--?(?P<name>" + _SENSITIVE + r")\s+)(?!-)(?:\"[^\"]*\"|'[^']*'|\S+)", "name"),
-    (r"(?P<keep>(?<![\w-])-u\s+[^\s:@]+:)\S+", "keep"),
-    (r"(?P<keep>\b(?:password|passphrase|passwd|secret|token|api key)\s+(?:is|was|of)\s+['\"]?)[^\s'\",;]+", "keep"),
-    (r"(?P<keep>\bidentified by\s+['\"])[^'\"]+", "keep"),
-    # .netrc
-    (r"(?P<keep>\blogin\s+\S+\s+password\s+)\S+", "keep"),
+    # programs with short options for secrets
+    (("-u", "-user"), r"(?P<keep>(?<![\w-])(?:-u|--user|--proxy-user)[\s=]{1,9}['\"]?[^\s:@'\"]{0,256}:)[^\s'\"]+"),
+    ((" -p", " -a", " -w"), r"(?P<keep>\b(?:" + _COMMANDS_WITH_P + r")\b[^\n|;&]{0,200}?\s-[paw]\s{0,9})(?:\"[^\"]*\"|'[^']*'|[^\s-]\S*)"),
+    # prose
+    (
+        (" is", " was"), r"(?P<keep>\b(?:password|passphrase|passwd|passcode|secret|token|api key)\s{1,9}(?:is|was)\s{0,9}:?\s{1,9})" + _HARMLESS_STATES
+        + r"(?:\"[^\"]*\"?|'[^']*'?|[^\s'\",;]+)",
+    ),
+    (("identified",), r"(?P<keep>\bidentified\s{1,9}by\s{1,9})(?:'[^']*'?|\"[^\"]*\"?)"),
+    ((" password ",), r"(?P<keep>\b(?:login|account)\s{1,9}\S{1,256}\s{1,9}password\s{1,9})\S+"),  # .netrc
 )
 
-_SUSPICIOUS = re.compile(r"[:=@]|\S{15}|--|-u ")
-_WORDS = ("bearer", "basic ", "passw", "passphrase", "secret", "token", "api key", "identified by", "login")
+_NAME = re.compile(r"(?<![\w.-])[\w.-]++")
+_NAMED_VALUES: tuple[re.Pattern[str], ...] = (
+    # what comes behind a sensitive name: env, YAML, JSON, Python, TOML, with escaped quotes too
+    re.compile(r"(?P<keep>\\*['\"]?\s{0,99}(?:=>|:=|[:=](?!:))\s{0,99}(?:b(?=['\"]))?)(?:" + _QUOTED + "|" + _BARE + ")"),
+    # the two in a tuple or list, as in the text of a failed command: ['login', '--token', 'abc'], ("password", "abc")
+    re.compile(r"(?P<keep>\\*['\"]\s{0,99},\s{0,99}b?)" + _QUOTED),
+)
+_ELEMENT = re.compile(r"(?P<keep>(?:\s[^<>]{0,256})?>)[^<]+")
+_OPTION = re.compile(r"(?P<keep>\s{1,99})(?!-)(?:" + _QUOTED + r"|[^\s'\"]+)")
+_SENSITIVE_PART = re.compile(
+    r"passw|passphrase|passcode|secret|token|key|credential|session|connection|bearer|webhook|totp|dsn|pwd|pass|auth|sas|sig|pin|otp|psk|jwt|cookie|pw", re.IGNORECASE
+)
+
+_SUSPICIOUS = re.compile(r"[:=@<\x1b]|\S{15}|--|-[upPaw]\s|['\"]\s*,")
+_WORDS = ("bearer", "basic ", "passw", "passphrase", "passcode", "secret", "token", "api key", "identified", "login", " -p")
+_ANSI = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\^_])|\\(?:u001b|x1b|033|e)\[[0-9;]*m")
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\x80-\x9f]")
+_SEPARATOR = re.compile(r"[\s\"',;&][^\s\"',;&]*\Z")
+_SCHEMES = frozenset({"bearer", "basic", "token", "digest", "negotiate", "apikey"})
+_LONGEST_NAME = 100
+_TAKES_P = re.compile(rf"(?:.*/)?(?:{_COMMANDS_WITH_P})(?:\.exe)?")
+_LONGEST_TOKEN = 512
 
 
 class Redactor:
@@ -175,34 +232,51 @@ class Redactor:
         if len(text) <= 128:
             text = self._short(text)
         else:
-            text = self._clean(text[: limit * 4])  # a secret across the cut is seen whole; far behind it nothing matters
+            text = self._clean(_beginning(text, limit * 4))
         return text if len(text) <= limit else text[: limit - 1] + "…"
 
     def _clean(self, text: str) -> str:
-        if self.enabled:
-            lowered = text.lower()
-            if _SUSPICIOUS.search(text) is not None or any(word in lowered for word in _WORDS):
-                text = _scrub(text)
-            for pattern in self._own:
-                text = pattern.sub(REDACTED, text)
+        if "\x1b" in text or "[0m" in text:
+            text = _ANSI.sub("", text)
         text = _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
         if not text.isascii():
             text = text.encode("utf-8", "replace").decode("utf-8", "replace")  # lone surrogates
+        if self.enabled:
+            lowered = text.lower()
+            if _SUSPICIOUS.search(text) is not None or any(word in lowered for word in _WORDS):
+                text = _scrub(text, lowered)
+            for pattern in self._own:
+                text = pattern.sub(REDACTED, text)
         return text
 
     def arguments(self, arguments: Sequence[str]) -> tuple[str, ...]:
         """A command's arguments without secrets, also where the option and its value are two arguments."""
+        if not self.enabled:
+            return tuple(self.text(argument) for argument in arguments[:EVENT_ATTRIBUTES_LIMIT])
         cleaned: list[str] = []
-        hidden = False
+        hidden = user = False
+        takes_p = bool(arguments) and _TAKES_P.fullmatch(" ".join(arguments[:2]) if len(arguments) > 1 and arguments[1] == "login" else arguments[0]) is not None
         for argument in arguments[:EVENT_ATTRIBUTES_LIMIT]:
-            if self.enabled and hidden and not argument.startswith("-"):
-                cleaned.append(REDACTED)
+            name, equals, _ = argument.partition("=")
+            bare = argument.lstrip("-").rstrip(": ").lower()
+            if hidden and not (argument.startswith("-") and is_sensitive(bare)):
+                hidden = bare in _SCHEMES  # the token itself is one further
+                cleaned.append(argument if hidden else REDACTED)
+            elif user and ":" in argument:
+                user = False
+                cleaned.append(f"{self.text(argument.partition(':')[0])}:{REDACTED}")
+            elif equals and is_sensitive(name.lstrip("-")):
                 hidden = False
-                continue
-            hidden = bool(argument.startswith("-") and "=" not in argument and is_sensitive(argument.lstrip("-"))) or argument.rstrip().lower() in (
-                "bearer", "authorization:", "-u", "--user"
-            )
-            cleaned.append(self.text(argument))
+                cleaned.append(f"{self.text(name)}={REDACTED}")
+            elif takes_p and len(argument) > 2 and argument[:2] in ("-p", "-a", "-w") and not argument[2:].isalpha():
+                cleaned.append(argument[:2] + REDACTED)
+            else:
+                user = argument in ("-u", "--user", "--proxy-user")
+                hidden = (
+                    (argument.startswith("-") and not equals and is_sensitive(bare)) or bare in _SCHEMES
+                    or (argument.rstrip().endswith(":") and is_sensitive(bare)) or (takes_p and argument in ("-p", "-P", "-a", "-w"))
+                )
+                cleaned.append(self.text(argument))
         return tuple(cleaned)
 
     def attributes(self, payload: Mapping[str, object]) -> dict[str, AttributeValue]:
@@ -230,18 +304,22 @@ class Redactor:
 
     def value(self, key: str, value: object) -> AttributeValue | None:
         """One value as an attribute; None for live objects, which have no place in telemetry."""
-        if isinstance(value, bool):
+        if value is None or isinstance(value, bool):
             return value
-        if isinstance(value, str):
-            if self.enabled and is_sensitive(key):
-                return REDACTED
-            return self.text(str(value.value) if isinstance(value, Enum) else value, ERROR_TEXT_LIMIT if key in _ERROR_KEYS else STRING_LIMIT)
-        if isinstance(value, int):
-            return value if -(2**63) <= value < 2**63 else self.text(str(value) if value.bit_length() < 10_000 else "a very large number")
-        if isinstance(value, float):
-            return value if math.isfinite(value) else str(value)
+        if self.enabled and is_sensitive(key):
+            return REDACTED
         if isinstance(value, Enum):
             return self.value(key, value.value)
+        if isinstance(value, str):
+            return self.text(str.__str__(value), ERROR_TEXT_LIMIT if key in _ERROR_KEYS else STRING_LIMIT)
+        if isinstance(value, int):
+            number = int.__index__(value)
+            return number if -(2**63) <= number < 2**63 else self.text(str(number) if number.bit_length() < 10_000 else "a very large number")
+        if isinstance(value, float):
+            number = float.__float__(value)
+            return number if math.isfinite(number) else str(number)
+        if isinstance(value, datetime | date | PurePath | UUID):
+            return self.text(str(value))
         if isinstance(value, BaseException):
             try:
                 return self.text(f"{type(value).__name__}: {value}", ERROR_TEXT_LIMIT)
@@ -250,8 +328,7 @@ class Redactor:
         if isinstance(value, list | tuple):
             items = cast("Sequence[object]", value)
             if all(isinstance(item, str) for item in items):
-                texts = cast("Sequence[str]", items)
-                return self.arguments(texts) if key in ("command", "args", "argv") else tuple(self.text(text) for text in texts[:EVENT_ATTRIBUTES_LIMIT])
+                return self.arguments([str.__str__(text) for text in cast("Sequence[str]", items)])
             if all(isinstance(item, bool | int | float | str) or item is None for item in items):
                 return self.text(json.dumps([item if not isinstance(item, float) or math.isfinite(item) else str(item) for item in items[:100]]))
         return None
@@ -263,22 +340,86 @@ def is_sensitive(name: str) -> bool:
     return _SENSITIVE_KEY.fullmatch(name) is not None and _NOT_SENSITIVE.fullmatch(name) is None
 
 
-def _named(match: re.Match[str]) -> str:
-    if _NOT_SENSITIVE.fullmatch(match["name"]) is not None:
-        return match[0]
-    return f"{match['keep']}{REDACTED}"
-
-
 def _kept(match: re.Match[str]) -> str:
     return f"{match['keep']}{REDACTED}"
 
 
-_shapes = re.compile("|".join(f"(?:{shape})" for shape in _SHAPES))
-_contexts = tuple((re.compile(pattern, re.IGNORECASE), _named if kind == "name" else _kept) for pattern, kind in _CONTEXT)
+_shapes = re.compile(f"{_BEGINNING}(?:{'|'.join(_SHAPES)})")
+_contexts = tuple((needles, re.compile(pattern, re.IGNORECASE)) for needles, pattern in _CONTEXT)
 
 
-def _scrub(text: str) -> str:
+def _scrub(text: str, lowered: str) -> str:
+    if "PRIVATE KEY" in text or "PuTTY" in text:
+        text = _without_keys(text)
     text = _shapes.sub(REDACTED, text)
-    for pattern, replace in _contexts:
-        text = pattern.sub(replace, text)
+    for needles, pattern in _contexts:
+        if any(needle in lowered for needle in needles):
+            text = pattern.sub(_kept, text)
+    return _without_named(text) if _SENSITIVE_PART.search(text) is not None else text
+
+
+def _without_keys(text: str) -> str:
+    """Private keys: the whole block, or what is left of it where its beginning or end was cut."""
+    kept: list[str] = []
+    at = 0
+    while (begin := _KEY_BEGIN.search(text, at)) is not None:
+        end = _KEY_END.search(text, begin.end())
+        kept += (text[at : begin.start()], REDACTED)
+        at = end.end() if end is not None else len(text)
+    text = "".join((*kept, text[at:]))
+    while (end := _KEY_END.search(text)) is not None:  # a block whose beginning was cut off
+        text = f"{text[: _beginning_of_key(text, end.start())]}{REDACTED}{text[end.end() :]}"
     return text
+
+
+def _beginning_of_key(text: str, end: int) -> int:
+    """Where the lines before ``end`` begin to look like those of a key."""
+    first = limit = end
+    for line_end, line in reversed([(0, 0), *(found.span() for found in _LINE_END.finditer(text, 0, end))]):
+        if _KEY_LINE.fullmatch(text, line, limit) is None and (line or " " in text[:limit]):
+            break
+        first, limit = line, line_end
+    return first
+
+
+def _without_named(text: str) -> str:
+    """Without the values behind sensitive names; a hand-written loop, because one pattern for it takes quadratic time."""
+    kept: list[str] = []
+    at = 0
+    while (found := _NAME.search(text, at)) is not None:
+        begin, end = found.span()
+        value = _value_of(text, begin, end)
+        if value is None:
+            kept.append(text[at:end])
+            at = end
+        else:
+            kept += (text[at:end], value["keep"], REDACTED)
+            at = value.end()
+    kept.append(text[at:])
+    return "".join(kept)
+
+
+def _value_of(text: str, begin: int, end: int) -> re.Match[str] | None:
+    option = text[begin] == "-"
+    name = text[max(begin, end - _LONGEST_NAME) : end].lstrip("-")
+    if not (is_sensitive(name) or (begin and text[begin - 1] == "\\" and is_sensitive(name[1:]))):  # an escaped line end and the name
+        return None
+    if name.lower().endswith(("authorization", "cookie")):  # the headers' own rules were there
+        return None
+    around = text[begin - 1] if begin else ""
+    for pattern in _NAMED_VALUES[: 2 if around in ("'", '"') else 1]:
+        value = pattern.match(text, end)
+        if value is not None:
+            return value
+    if around in ("<", ":") and (value := _ELEMENT.match(text, end)) is not None:
+        return value
+    return _OPTION.match(text, end) if option else None
+
+
+def _beginning(text: str, size: int) -> str:
+    """At most ``size`` characters, without half a token at the end: what is in front of it may shrink until it is seen."""
+    if len(text) <= size:
+        return text
+    text = text[:size]
+    separator = _SEPARATOR.search(text, max(0, size - _LONGEST_TOKEN))
+    return text[: separator.start()] if separator is not None else text[:-_LONGEST_TOKEN]

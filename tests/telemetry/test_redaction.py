@@ -1,0 +1,400 @@
+"""No secret leaves the process; what is harmless stays readable."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import time
+import traceback
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from enum import Enum, IntEnum, StrEnum
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from secrets_corpus import HARMLESS, NAMED, SECRETS, SHAPED, Named, noise
+
+from spanbus.errors import SettingsError
+from spanbus.telemetry.redaction import REDACTED, Redactor, is_sensitive
+
+redactor = Redactor()
+shaped = pytest.mark.parametrize("secret", [pytest.param(secret, id=name) for name, secret in SHAPED.items()])
+named = pytest.mark.parametrize("case", [pytest.param(case, id=case.name) for case in NAMED])
+
+
+def pieces(secret: str) -> list[str]:
+    """What must not be seen of it: every line of it, also as JSON would write it."""
+    return [piece for line in secret.splitlines() if len(line) >= 6 and "PRIVATE KEY" not in line for piece in (line, json.dumps(line)[1:-1])]
+
+
+def assert_gone(secret: str, found: object) -> None:
+    text = found if isinstance(found, str) else json.dumps(found, ensure_ascii=False, default=str)
+    for piece in pieces(secret):
+        assert piece not in text, text
+        assert piece[: len(piece) // 2 + 1] not in text, text
+        assert piece[len(piece) // 2 :] not in text, text
+
+
+def test_the_corpus_is_large_enough() -> None:
+    assert len(set(SECRETS)) >= 60
+    assert len(SHAPED) >= 60
+    assert len(NAMED) >= 60
+
+
+# --- secrets known by their shape -------------------------------------------------------------------------------------
+
+AROUND = (
+    "%s", "before %s after", "'%s'", '"%s"', "(%s)", "<%s>", "x=%s", "x: %s,", "path/%s/x", "line\n%s\nline", "a\\n%s\\nb", "\x1b[32m%s\x1b[0m", "_%s", "%%20%s", "|%s|",
+    "\t%s", "[%s]", "`%s`", "%s.", "é%s",
+)
+
+
+@shaped
+@pytest.mark.parametrize("around", AROUND)
+def test_a_secret_of_a_known_shape_is_found_wherever_it_stands(secret: str, around: str) -> None:
+    assert_gone(secret, redactor.text(around % secret, 100_000))
+
+
+@shaped
+def test_a_secret_of_a_known_shape_is_found_in_nested_json(secret: str) -> None:
+    once = json.dumps({"a": [{"b": secret}]})
+    assert_gone(secret, redactor.text(once, 100_000))
+    assert_gone(secret, redactor.text(json.dumps({"body": once}), 100_000))
+    assert_gone(secret, redactor.text(repr({"body": once}), 100_000))
+
+
+@shaped
+def test_a_secret_of_a_known_shape_is_found_in_a_payload(secret: str) -> None:
+    payload = {
+        "message": f"x {secret}", "error": RuntimeError(secret), "result": {"message": secret, "status": [secret, 1, None]}, "command": ["run", secret],
+        "reason": [secret, "x"], "summary": {"counts": {secret[:20]: secret}},
+    }
+    found = redactor.attributes(payload)
+    assert {"message", "error", "result.message", "result.status", "command", "reason"} <= set(found)
+    for value in found.values():
+        assert_gone(secret, value)
+
+
+@shaped
+def test_a_secret_that_the_limit_cuts_is_not_seen_in_part(secret: str) -> None:
+    for before in (0, 10, 50, 80, 95, 99):
+        found = redactor.text("x" * before + " " + secret, 100)
+        assert len(found) <= 100
+        assert_gone(secret, found)
+
+
+@shaped
+def test_a_secret_at_the_end_of_a_long_text_is_not_seen_in_part(secret: str) -> None:
+    key = "ghp" + "_" + noise("filler", 300)
+    for blanks in range(0, 400, 7):
+        text = f"{key} " * 13 + " " * (blanks % 90) + f"{secret} " * 3
+        assert_gone(secret, redactor.text(text, 1_024))
+
+
+# --- secrets known by what stands around them -------------------------------------------------------------------------
+
+
+@named
+@pytest.mark.parametrize("around", ["%s", "before %s", "line\n%s\nline", "é %s"])
+def test_a_secret_behind_a_telling_name_is_found(case: Named, around: str) -> None:
+    assert_gone(case.secret, redactor.text(around % case.around.replace("%s", case.secret).replace("%%", "%"), 100_000))
+
+
+@named
+def test_a_secret_behind_a_telling_name_is_found_in_json(case: Named) -> None:
+    text = case.around.replace("%s", case.secret)
+    assert_gone(case.secret, redactor.text(json.dumps({"output": text}), 100_000))
+
+
+@named
+def test_a_secret_behind_a_telling_name_is_found_in_a_payload(case: Named) -> None:
+    text = case.around.replace("%s", case.secret)
+    found = redactor.attributes({"message": text, "result": {"error": text, "message": ValueError(text)}, "output_tail": f"...\n{text}"})
+    assert len(found) == 4
+    for value in found.values():
+        assert_gone(case.secret, value)
+
+
+@named
+def test_a_secret_is_found_in_a_traceback(case: Named) -> None:
+    text = case.around.replace("%s", case.secret)
+    try:
+        try:
+            raise KeyError(text)
+        except KeyError as error:
+            raise RuntimeError(f"while doing: {text}") from error
+    except RuntimeError as error:
+        trace = "".join(traceback.format_exception(error))
+    assert_gone(case.secret, redactor.text(trace, 16_384))
+
+
+def test_the_text_of_a_failed_command_hides_its_secrets() -> None:
+    secret = noise("failed", 20)
+    error = subprocess.CalledProcessError(1, ["deploy", "--host", "x", "--token", secret, f"--password={secret}", "-v"])
+    found = redactor.text(str(error))
+    assert_gone(secret, found)
+    assert "'--host', 'x'" in found
+    assert "returned non-zero exit status 1" in found
+
+
+def test_a_key_whose_beginning_was_cut_off_is_still_one() -> None:
+    key = SHAPED["rsa key"]
+    assert_gone(key, redactor.text(key[len(key) // 3 :] + "\nexit 1", 10_000))
+    assert redactor.text("before\n" + key + "\nafter", 10_000) == f"before\n{REDACTED}\nafter"
+
+
+# --- arguments --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["deploy", "--token", "abc"], ("deploy", "--token", REDACTED)),
+        (["deploy", "--token", "-abc"], ("deploy", "--token", REDACTED)),
+        (["deploy", "--token", "--verbose"], ("deploy", "--token", REDACTED)),
+        (["deploy", "--token=abc", "x"], ("deploy", f"--token={REDACTED}", "x")),
+        (["deploy", "--api-key", "abc", "--password", "def"], ("deploy", "--api-key", REDACTED, "--password", REDACTED)),
+        (["env", "DB_PASSWORD=with blanks in it", "run"], ("env", f"DB_PASSWORD={REDACTED}", "run")),
+        (["curl", "-H", "Authorization: Bearer abc"], ("curl", "-H", f"Authorization: Bearer {REDACTED}")),
+        (["curl", "-H", "Authorization:", "Bearer", "abc"], ("curl", "-H", "Authorization:", "Bearer", REDACTED)),
+        (["curl", "-H", "X-Api-Key:", "abc"], ("curl", "-H", "X-Api-Key:", REDACTED)),
+        (["curl", "-u", "me:abc", "https://x"], ("curl", "-u", f"me:{REDACTED}", "https://x")),
+        (["curl", "https://me:abc@x/"], ("curl", f"https://{REDACTED}@x/")),
+        (["sshpass", "-p", "abc", "ssh"], ("sshpass", "-p", REDACTED, "ssh")),
+        (["/usr/bin/mysql", "-pabc1", "db"], ("/usr/bin/mysql", f"-p{REDACTED}", "db")),
+        (["docker", "login", "-u", "me", "-p", "abc"], ("docker", "login", "-u", "me", "-p", REDACTED)),
+        (["ruff", "check", ".", "--fix"], ("ruff", "check", ".", "--fix")),
+        (["python", "-u", "-m", "pytest", "-p", "no:cacheprovider", "tests/test_token.py::test_x"], None),
+        (["git", "log", "--author=jane", "--pretty=%H"], None),
+        ([], ()),
+    ],
+)
+def test_arguments_hide_what_an_option_gives(arguments: list[str], expected: tuple[str, ...] | None) -> None:
+    assert redactor.arguments(arguments) == (expected if expected is not None else tuple(arguments))
+
+
+@shaped
+def test_arguments_hide_secrets_of_known_shapes(secret: str) -> None:
+    assert_gone(secret, redactor.arguments(["run", secret, f"--x={secret}", f"a{'=' + secret}"]))
+
+
+@named
+def test_arguments_hide_the_whole_of_one(case: Named) -> None:
+    assert_gone(case.secret, redactor.arguments(["sh", "-c", case.around.replace("%s", case.secret)]))
+
+
+def test_arguments_are_bounded() -> None:
+    assert len(redactor.arguments(["x"] * 1_000)) == 32
+
+
+# --- what stays -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("text", HARMLESS)
+def test_harmless_text_stays_as_it_is(text: str) -> None:
+    assert redactor.text(text) == text
+
+
+@pytest.mark.parametrize("name", ["tokens", "max_tokens", "token_count", "author", "public_key", "passed", "compass", "keyboard", "status", "pipeline", "tokenizer"])
+def test_harmless_names_are_not_sensitive(name: str) -> None:
+    assert not is_sensitive(name)
+
+
+@pytest.mark.parametrize(
+    "name", ["password", "DB_PASSWORD", "dbPassword", "pwd", "api_key", "apiKey", "X-Api-Key", "client-secret", "GITHUB_TOKEN", "npm_token", "private_key", "sessionId", "auth", "dsn"]
+)
+def test_telling_names_are_sensitive(name: str) -> None:
+    assert is_sensitive(name)
+
+
+def test_what_stands_around_a_secret_stays() -> None:
+    assert redactor.text("GET https://me:abc@host/x?page=2 failed: 401") == f"GET https://{REDACTED}@host/x?page=2 failed: 401"
+    assert redactor.text("deploy --token abc --host db") == f"deploy --token {REDACTED} --host db"
+    assert redactor.text("password=abc host=db") == f"password={REDACTED} host=db"
+
+
+# --- payloads ---------------------------------------------------------------------------------------------------------
+
+
+class Live:
+    def __repr__(self) -> str:
+        raise AssertionError("a live object was looked into")
+
+    __str__ = __repr__
+
+
+class Broken(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+
+class Colour(Enum):
+    RED = "red"
+
+
+class Kind(StrEnum):
+    FAST = "fast"
+
+
+class Number(IntEnum):
+    ONE = 1
+
+
+def test_only_allowed_keys_are_kept() -> None:
+    assert redactor.attributes({"step_id": "a", "environment": {"HOME": "x"}, "parcel": 3, "options": object(), 7: "x"}) == {"step_id": "a"}  # type: ignore[dict-item]
+
+
+def test_allowed_keys_can_be_added() -> None:
+    assert Redactor(payload_allow=["parcel"]).attributes({"parcel": 3, "box": 4}) == {"parcel": 3}
+
+
+def test_an_added_key_that_tells_of_a_secret_stays_redacted() -> None:
+    found = Redactor(payload_allow=["password", "pin", "secrets"]).attributes({"password": "abc", "pin": 1234, "secrets": ["abc", "def"]})
+    assert found == {"password": REDACTED, "pin": REDACTED, "secrets": REDACTED}
+
+
+def test_nested_mappings_become_dotted_names() -> None:
+    payload: Mapping[str, object] = {"summary": {"counts": {"error": 3, "odd key": 1}, "total": 3, "internals": 1}, "result": {"result": {"result": {"result": {"status": 1}}}}}
+    assert redactor.attributes(payload) == {"summary.counts.error": 3, "summary.counts.odd key": 1, "summary.total": 3}
+
+
+def test_live_objects_are_left_out_unseen() -> None:
+    assert redactor.attributes({"result": Live(), "hooks": [Live()], "status": b"bytes", "name": {1, 2}, "step": None, "phase": "x"}) == {"phase": "x"}
+
+
+def test_values_keep_their_types() -> None:
+    payload = {"success": True, "duration": 1.5, "count": 3, "phase": "x", "hooks": ["a", "b"], "status": Kind.FAST, "type": Colour.RED, "attempt": Number.ONE}
+    found = redactor.attributes(payload)
+    assert found == {"success": True, "duration": 1.5, "count": 3, "phase": "x", "hooks": ("a", "b"), "status": "fast", "type": "red", "attempt": 1}
+    assert [type(value) for value in found.values()] == [bool, float, int, str, tuple, str, str, int]
+
+
+def test_plain_values_become_text() -> None:
+    payload = {"timestamp": datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC), "name": Path("a/b"), "task_id": UUID(int=1), "result": [1, None, "x", math.nan]}
+    assert redactor.attributes(payload) == {
+        "timestamp": "2026-01-02 03:04:05+00:00", "name": str(Path("a/b")), "task_id": str(UUID(int=1)), "result": '[1, null, "x", "nan"]'
+    }
+
+
+def test_exceptions_become_their_text() -> None:
+    assert redactor.attributes({"error": ValueError("password=abc1"), "exception": 1, "reason": Broken()}) == {
+        "error": f"ValueError: password={REDACTED}", "reason": "Broken"
+    }
+
+
+def test_numbers_that_no_attribute_can_hold_become_text() -> None:
+    assert redactor.attributes({"count": 2**70, "total": 10**5_000, "duration": math.inf, "number": -(2**63)}) == {
+        "count": str(2**70), "total": "a very large number", "duration": "inf", "number": -(2**63)
+    }
+
+
+def test_at_most_32_attributes_are_kept() -> None:
+    assert len(redactor.attributes({"summary": {"counts": {f"k{number}": number for number in range(100)}}})) == 32
+
+
+def test_strings_are_cut_and_error_texts_later() -> None:
+    found = redactor.attributes({"name": "é" * 5_000, "error": "e " * 5_000})
+    assert [len(str(value)) for value in found.values()] == [1_024, 4_096]
+    assert str(found["name"]).endswith("…")
+
+
+def test_control_characters_and_colours_are_taken_out() -> None:
+    assert redactor.text("a\x00b\x07c\r\n\x1b[1;31mred\x1b[0m\x1b]0;title\x07 \x9b tab\t") == "a\ufffdb\ufffdc\r\nred \ufffd tab\t"
+
+
+def test_lone_surrogates_become_question_marks() -> None:
+    assert redactor.text("a\ud800b") == "a?b"
+
+
+# --- switched off, and patterns of one's own --------------------------------------------------------------------------
+
+
+def test_off_leaves_secrets_but_keeps_the_limits() -> None:
+    off = Redactor(False)
+    assert off.text("password=abc") == "password=abc"
+    assert off.arguments(["--token", "abc"]) == ("--token", "abc")
+    assert off.attributes({"message": "password=abc", "environment": "x"}) == {"message": "password=abc"}
+    assert len(off.text("x" * 5_000)) == 1_024
+
+
+def test_patterns_of_ones_own_are_taken_out() -> None:
+    own = Redactor(patterns=["ACME-[0-9]{6}", "(?i)project falcon"])
+    assert own.text("Project Falcon has ACME-123456") == f"{REDACTED} has {REDACTED}"
+
+
+def test_a_pattern_that_is_none_is_refused() -> None:
+    with pytest.raises(SettingsError, match=r"redact_patterns: '\('"):
+        Redactor(patterns=["("])
+
+
+# --- properties -------------------------------------------------------------------------------------------------------
+
+_parts = st.one_of(
+    st.sampled_from(
+        ["password", "token", "=", ":", ": ", '"', "'", "\\", '\\"', ",", ";", "&", "?", "@", "://", "https", "--", "-p ", "-u ", "Bearer ", "Authorization", "\n", "\\n", " ", "<", ">", "(", ")",
+         "[", "]", "{", "}", "Cookie", "-----BEGIN PRIVATE KEY-----", "-----END PRIVATE KEY-----", "eyJ", ".", "REDACTED", "…", "\x1b[", "\x1b", "mysql", "is", "secret"]
+    ),
+    st.text(max_size=6),
+    st.text(st.sampled_from("abcXYZ0189_-+/="), max_size=40),
+)
+_texts = st.lists(_parts, max_size=30).map("".join)
+
+
+@settings(deadline=None, max_examples=400)
+@given(_texts, st.integers(1, 400))
+def test_no_text_raises_or_grows_beyond_the_limit(text: str, limit: int) -> None:
+    found = redactor.text(text, limit)
+    assert len(found) <= limit
+    found.encode()
+
+
+@settings(deadline=None, max_examples=400)
+@given(_texts, st.sampled_from([20, 100, 1_024]))
+def test_redacting_twice_changes_nothing(text: str, limit: int) -> None:
+    once = redactor.text(text, limit)
+    assert redactor.text(once, limit) == once
+
+
+_leaves = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), _texts, st.binary(max_size=4))
+_payloads = st.recursive(
+    _leaves, lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(st.sampled_from(["message", "result", "summary", "counts", "other", "command"]), inner, max_size=4)), max_leaves=12
+)
+
+
+@settings(deadline=None)
+@given(st.dictionaries(st.sampled_from(["message", "result", "summary", "command", "hooks", "environment"]), _payloads))
+def test_any_payload_becomes_attributes_that_can_be_sent(payload: dict[str, object]) -> None:
+    for value in redactor.attributes(payload).values():
+        assert isinstance(value, bool | int | float | str) or (isinstance(value, tuple) and all(isinstance(item, str) for item in value))
+        json.dumps(value, allow_nan=False)
+
+
+@settings(deadline=None)
+@given(st.lists(_texts, max_size=8))
+def test_arguments_stay_as_many(arguments: list[str]) -> None:
+    assert len(redactor.arguments(arguments)) == len(arguments)
+
+
+@settings(deadline=None)
+@given(st.sampled_from(sorted(SHAPED.values())), st.text(max_size=20), st.text(max_size=20))
+def test_no_surroundings_protect_a_secret_of_a_known_shape(secret: str, before: str, after: str) -> None:
+    found = redactor.text(f"{before} {secret} {after}", 100_000)
+    assert_gone(secret, found)
+
+
+HOSTILE = {
+    "name": "a.-" * 5_000, "names": "password=" * 1_800, "words": "token" * 3_000, "blanks": "token " + " " * 15_000, "base64": "aB3/" * 4_000, "quotes": "'token'," * 1_800,
+    "backslashes": "\\" * 16_000, "urls": "a://b:" * 2_500, "tokens": "eyJ." * 4_000, "keys": "-----END PRIVATE KEY-----\n" * 600, "elements": "<password" * 1_800, "escapes": "\x1b[" * 8_000,
+}
+
+
+@pytest.mark.parametrize("text", [pytest.param(text, id=name) for name, text in HOSTILE.items()])
+def test_time_grows_with_the_length_and_not_with_its_square(text: str) -> None:
+    """A text of 16 kB that goes wrong takes seconds to minutes where a pattern is quadratic, milliseconds where none is."""
+    started_ns = time.process_time_ns()
+    redactor.text(text, 16_384)
+    assert time.process_time_ns() - started_ns < 1_000_000_000
