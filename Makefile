@@ -5,10 +5,10 @@ PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test check clean
+.PHONY: help setup demo test check clean
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -e 's/:.*## /\t/' | expand -t 14
+	@grep -hE "^[a-z-]+:.*## " $(MAKEFILE_LIST) | sed -e "s/:.*## /\t/" | expand -t 14
 
 setup: $(STAMP) ## a .venv with everything pinned, beside the sources
 
@@ -27,8 +27,13 @@ $(STAMP): requirements/dev.txt pyproject.toml
 test: setup ## everything a bare machine can run
 	$(PY) -m pytest
 
+demo: setup ## what it is about, in under a minute: a workflow, its trace, metrics and alert
+	@$(VENV)/bin/spanbus demo
+
 check: setup ## lint
 	$(VENV)/bin/ruff check src tests
 
 clean: ## remove what was built
 	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis build dist
+
+-include make/stack.mk

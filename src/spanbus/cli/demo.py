@@ -1,0 +1,103 @@
+"""spanbus demo: a real workflow on a small real project, and what comes of it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+from importlib.resources import as_file, files
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from spanbus.local.series import Series
+    from spanbus.telemetry.summary import RunSummary
+
+_SHOWN = ("cicd.pipeline.run.errors", "spanbus.phase.failures", "spanbus.phase.retries", "spanbus.phase.duration")
+
+
+def command() -> None:
+    """Run a real workflow on a small project: a retry, a failure; then show its trace, its metrics and its alert."""
+    from spanbus.cli import console
+    from spanbus.cli.draw import failures, waterfall
+    from spanbus.cli.progress import progress
+    from spanbus.cli.running import Choice, run_workflow
+    from spanbus.errors import InputError
+    from spanbus.runtime import Runtime
+    from spanbus.settings import load_settings
+
+    if find_spec("ruff") is None:
+        raise InputError("the demo lints and formats with ruff, which is not installed; pip install ruff")
+    screen = console.output()
+    os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    with tempfile.TemporaryDirectory(prefix="spanbus-demo-") as folder:
+        project = Path(folder) / "shop"
+        with as_file(files("spanbus").joinpath("demo_project")) as source:
+            shutil.copytree(source, project, ignore=shutil.ignore_patterns("__pycache__"))
+        settings = load_settings(project / "spanbus.toml")
+        workflow = settings.workflow("shop")
+        screen.print("A small project, its workflow, one retry, one failing test. Each phase is a span.\n", soft_wrap=True)
+        with Runtime(settings, lifetime="run", command_line=True) as runtime:
+            shown = progress(workflow, screen, quiet=True)
+            with shown:
+                outcome = run_workflow(runtime, workflow, Choice(), observers=[shown.seen], output=shown.line, cwd=project)
+            runs = runtime.summaries()
+            runtime.flush(5.0)
+            store_path = runtime.store_path
+        if outcome.signal_name is not None or not runs:
+            raise typer.Exit(outcome.exit_code or 1)
+        run = runs[-1]
+        screen.print("\nThe trace", style="bold")
+        console.draw(screen, waterfall(run, screen))
+        console.draw(screen, failures(run, screen))
+        screen.print("The metrics, as Prometheus sees them", style="bold")
+        _metrics(screen, store_path)
+        screen.print("\nWhat an alert would say", style="bold")
+        _alerts(screen, run)
+        screen.print("\nTry next", style="bold")
+        for what, why in (
+            ("spanbus show --events", "every event of this run on the time axis"),
+            ("spanbus up", "the same in a browser, with /metrics and an OTLP endpoint for your own programs"),
+            ("spanbus exec -- make test", "any command of yours as a run with one phase"),
+        ):
+            screen.print(f"  {what:<28}{why}", soft_wrap=True)
+
+
+def _metrics(screen: Console, store_path: Path) -> None:
+    """Series of this workflow: counters with their value, histograms with count and sum."""
+    from spanbus.local.store import Store
+    from spanbus.telemetry import names
+
+    catalogue = {metric.name: metric.prometheus for metric in names.METRICS}
+    if not store_path.exists():
+        screen.print("  the local store is switched off")
+        return
+    with Store.open(store_path) as store:
+        found = [each for each in store.metric_series() if each.name in _SHOWN and each.attributes.get(names.PIPELINE_NAME) == "shop"]
+    for each in sorted(found, key=lambda each: (_SHOWN.index(each.name), each.attributes.get(names.TASK_NAME, ""))):
+        screen.print(f"  {_line(each, catalogue[each.name])}", soft_wrap=True)
+
+
+def _line(series: Series, name: str) -> str:
+    wanted = {key: value for key, value in series.attributes.items() if key not in ("cicd.pipeline.task.type", "error.type")}
+    labels = ", ".join(f'{key.rpartition(".")[2] if key != "cicd.pipeline.task.run.result" else "result"}="{value}"' for key, value in sorted(wanted.items()) if key != "cicd.pipeline.name")
+    if series.kind == "histogram":
+        return f"{name}{{{labels}}}  count {series.count}  sum {series.value:.3f} s"
+    return f"{name}{{{labels}}}  {series.value:g}"
+
+
+def _alerts(screen: Console, run: RunSummary) -> None:
+    """The two alerts on phases, by their rules: any failure in 15 minutes; the last run failed."""
+    failed = [phase for phase in run.phases if phase.result in ("failure", "timeout", "error")]
+    for phase in failed:
+        screen.print(f"  WorkflowPhaseFailed   phase {phase.name} of workflow {run.workflow} failed once in the last 15 minutes", style="red", soft_wrap=True)
+        screen.print(f"  WorkflowPhaseFailing  the last run of phase {phase.name} failed; it resolves with the next success", style="red", soft_wrap=True)
+    retried = [phase for phase in run.phases if phase.retries and phase not in failed]
+    for phase in retried:
+        screen.print(f"  no alert for {phase.name}: it failed, was tried again and succeeded; failures +0, retries +{phase.retries}", style="dim", soft_wrap=True)
