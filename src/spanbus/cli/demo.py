@@ -56,7 +56,7 @@ def command() -> None:
         screen.print("\nThe trace", style="bold")
         console.draw(screen, waterfall(run, screen))
         console.draw(screen, failures(run, screen))
-        screen.print("The metrics, as Prometheus sees them", style="bold")
+        screen.print("The metrics, as Prometheus names them (labels of one workflow left out)", style="bold")
         _metrics(screen, store_path)
         screen.print("\nWhat an alert would say", style="bold")
         _alerts(screen, run)
@@ -80,15 +80,19 @@ def _metrics(screen: Console, store_path: Path) -> None:
         return
     with Store.open(store_path) as store:
         found = [each for each in store.metric_series() if each.name in _SHOWN and each.attributes.get(names.PIPELINE_NAME) == "shop"]
-    for each in sorted(found, key=lambda each: (_SHOWN.index(each.name), each.attributes.get(names.TASK_NAME, ""))):
+    zeros = [each for each in found if each.kind == "counter" and not each.value]
+    for each in sorted((each for each in found if each not in zeros), key=lambda each: (_SHOWN.index(each.name), each.attributes.get(names.TASK_NAME, ""))):
         screen.print(f"  {_line(each, catalogue[each.name])}", soft_wrap=True)
+    screen.print(f"  and {len(zeros)} counters that stand at 0, so that their first failure is not missed", style="dim", soft_wrap=True)
 
 
 def _line(series: Series, name: str) -> str:
-    wanted = {key: value for key, value in series.attributes.items() if key not in ("cicd.pipeline.task.type", "error.type")}
-    labels = ", ".join(f'{key.rpartition(".")[2] if key != "cicd.pipeline.task.run.result" else "result"}="{value}"' for key, value in sorted(wanted.items()) if key != "cicd.pipeline.name")
+    from spanbus.telemetry import names
+
+    left_out = (names.PIPELINE_NAME, names.TASK_TYPE, names.ERROR_TYPE, names.PIPELINE_RUN_STATE)
+    labels = ", ".join(f'{key.replace(".", "_")}="{value}"' for key, value in sorted(series.attributes.items()) if key not in left_out)
     if series.kind == "histogram":
-        return f"{name}{{{labels}}}  count {series.count}  sum {series.value:.3f} s"
+        return f"{name}{{{labels}}}  count {series.count}, sum {series.value:.3f}"
     return f"{name}{{{labels}}}  {series.value:g}"
 
 
