@@ -121,6 +121,8 @@ class Wiring:
             sinks.append(self._announcer)
             notes.append(self._announcer)
         self.sinks, self.note_sinks = tuple(sinks), tuple(notes)
+        if pipeline is not None:
+            pipeline.start()
 
     def _wire_logs(self, sinks: list[RecordSink], notes: list[NoteSink]) -> None:
         from opentelemetry._logs import get_logger_provider
@@ -206,7 +208,7 @@ class Wiring:
     def _finish_leftover(self, leftover: Leftover) -> None:
         """End what a dead process left open, and count what it had measured and not exported."""
         from spanbus.telemetry.journal import Leftover as Left
-        from spanbus.telemetry.journal import decode_measurement, finished
+        from spanbus.telemetry.journal import finished, measured
 
         if self._pipeline is None:
             return
@@ -215,9 +217,9 @@ class Wiring:
             self._direct.opened(record)
         for record in ended:
             self._direct.closed(record)
-        measured = [record for record in map(decode_measurement, leftover.measurements) if record is not None]
-        measured.extend(record for record in ended if record.level in (names.Level.RUN, names.Level.PHASE))
-        if not measured:
+        uncounted = [record for record in map(measured, leftover.measurements) if record is not None]
+        uncounted.extend(record for record in ended if record.level in (names.Level.RUN, names.Level.PHASE))
+        if not uncounted:
             return
         from opentelemetry.sdk.metrics import MeterProvider
 
@@ -226,7 +228,7 @@ class Wiring:
         reader = SpoolMetricReader(self._pipeline.put_metrics, "run", self._env)
         provider = MeterProvider([reader], resource=self._resource("run"), shutdown_on_exit=False)
         sink = MetricSink(provider.get_meter(names.SCOPE, __version__, names.SCHEMA_URL), long_lived=False)
-        for record in measured:
+        for record in uncounted:
             if record.handle is None:
                 self._direct.opened(record)  # its context, for the exemplar
             sink.closed(record)

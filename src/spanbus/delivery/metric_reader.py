@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Literal
 
 from opentelemetry.sdk.metrics import Counter, Histogram, ObservableCounter, ObservableGauge, ObservableUpDownCounter, UpDownCounter
@@ -33,15 +33,19 @@ def aggregation(env: Mapping[str, str]) -> dict[type, Aggregation]:
 
 
 class SpoolMetricReader(MetricReader):
-    """Collects at an interval and at the end. ``exclusive`` keeps measurements out while a collection is taken."""
+    """Collects when told to, and at the end. ``exclusive`` keeps measurements out while a collection is taken.
+
+    ``mark`` gives the number of what was measured last; a collection is taken together with it.
+    """
 
     def __init__(
-        self, take: Callable[[MetricsData], None], lifetime: Literal["run", "service"], env: Mapping[str, str],
-        exclusive: Callable[[], AbstractContextManager[object]],
+        self, take: Callable[[MetricsData, int | None], None], lifetime: Literal["run", "service"], env: Mapping[str, str],
+        exclusive: Callable[[], AbstractContextManager[object]] = nullcontext, *, mark: Callable[[], int] | None = None,
     ) -> None:
         super().__init__(preferred_temporality=temporality(lifetime, env), preferred_aggregation=aggregation(env))
         self._take = take
         self._exclusive = exclusive
+        self._mark = mark
         self._received: MetricsData | None = None
         self._lock = threading.Lock()
         try:
@@ -57,11 +61,12 @@ class SpoolMetricReader(MetricReader):
         """Collect and put what was collected."""
         with self._lock:
             with self._exclusive():
+                upto = self._mark() if self._mark is not None else None
                 self._received = None
                 self.collect()
                 data, self._received = self._received, None
             if data is not None and data.resource_metrics:
-                self._take(data)
+                self._take(data, upto)
 
     def force_flush(self, timeout_millis: float = 10_000) -> bool:
         del timeout_millis

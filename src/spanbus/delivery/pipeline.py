@@ -1,43 +1,58 @@
-"""The SDK's processors and readers, put in front of delivery.
+"""The SDK's processors and readers, put in front of the spool.
 
-What ends here is handed to one thread and delivered from there: to the local store through a callable, over OTLP where an
-endpoint is configured. Nothing here blocks a caller or raises into it.
+A span that ends, a log record, a collection of metrics is encoded once, in the thread that made it, and is in the spool
+when the call returns. From there one thread per destination sends it. Nothing here blocks a caller or raises into it.
 """
 
 from __future__ import annotations
 
 import logging
-import sys
 import threading
-import time
-from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
+from opentelemetry import context as otel_context
 from opentelemetry.context import Context
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
 
+from spanbus.delivery import wire
+from spanbus.delivery.destinations import LOCAL, REMOTE, Keep, LocalDestination, OtlpDestination
+from spanbus.delivery.outcomes import Outcome
+from spanbus.delivery.refusals import RefusedFolder
+from spanbus.delivery.sender import Destination, LaneStatistics, Sender, SenderOptions, to_stderr
+from spanbus.delivery.signals import Signal
+from spanbus.delivery.spool import Leftover, MemorySpool, Spool, SpoolUnavailable, Stored
 from spanbus.delivery.statistics import DeliveryStatistics
 
 if TYPE_CHECKING:
     from opentelemetry.sdk._logs import LogRecordProcessor, ReadableLogRecord
     from opentelemetry.sdk.metrics.export import MetricsData
+    from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
     from spanbus.delivery.metric_reader import SpoolMetricReader
 
-logger = logging.getLogger("spanbus")
+__all__ = ["DeliveryOptions", "Leftover", "Local", "Pipeline"]
 
-Local = Callable[[str, bytes], None]
+logger = logging.getLogger(__name__)
+
+Local = Keep
 """Takes a signal (``traces``, ``metrics``, ``logs``) and an OTLP export request in protobuf bytes; raises what went wrong."""
 
 Exclusive = Callable[[], AbstractContextManager[object]]
 
-_BATCH = 512
-_QUEUE = 200_000
+REFUSED: Final = "refused"
+
+_GROUPS_MOST = 1000
+_NOWHERE = Resource.get_empty()
+
+# The keys that the instrumentations look for have no public name.
+_SUPPRESS_KEYS: Final = tuple(
+    str(key) for name in ("_SUPPRESS_INSTRUMENTATION_KEY", "_SUPPRESS_HTTP_INSTRUMENTATION_KEY") if (key := getattr(otel_context, name, None)) is not None
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,168 +69,209 @@ class DeliveryOptions:
     """Send over OTLP."""
     local: Local | None = None
     """The local store, where it is written."""
-
-
-class Leftover:
-    """What a process that died left open, and what it measured and had not exported."""
-
-    def __init__(self, open: list[tuple[int, list[bytes]]], measurements: list[bytes]) -> None:
-        self.open, self.measurements = open, measurements
+    tell: Callable[[str], None] = to_stderr
+    """Takes the rare line for the person who started the program."""
 
 
 class Pipeline:
     """Opened once, closed once. All methods may be called from any thread.
 
-    ``on_leftover`` is given what dead processes left, in the delivery thread; what it ends is put before it returns.
+    ``on_leftover`` is given what dead processes left; what it ends is put before it returns. It runs in a delivery thread
+    after :meth:`start`, or in the thread that calls :meth:`flush`.
     """
 
     def __init__(self, options: DeliveryOptions, *, on_leftover: Callable[[Leftover], None] | None = None) -> None:
         self._options = options
         self._on_leftover = on_leftover
         self.resource = options.resource
+        self._closed: DeliveryStatistics | None = None
+        self._measures = False
+        self._broken: dict[Signal, int] = {}
+        self._groups: dict[tuple[int, int], tuple[object, object, int]] = {}
+        self._adopting = threading.Lock()
+        self._adopter: int | None = None
+        """The thread that finishes what a dead process left: what it puts is measured by itself."""
+        names = tuple(name for name, wanted in ((REMOTE, options.remote), (LOCAL, options.local is not None)) if wanted)
+        self._spool, kept_in, remedy = self._opened(names)
+        self._sender = Sender(
+            self._spool, self._destinations(), SenderOptions(kept_in, remedy, tell=options.tell),
+            refused=RefusedFolder(options.state_dir / REFUSED), prepare=self._look_around,
+        )
         self.span_processor: SpanProcessor = _Spans(self)
-        self._queue: deque[tuple[str, object]] = deque()
-        self._changed = threading.Condition()
-        self._busy = False
-        self._closing = False
-        self._thread: threading.Thread | None = None
-        self._reader: SpoolMetricReader | None = None
-        self._spooled: dict[str, int] = {}
-        self._delivered: dict[str, int] = {}
-        self._dropped: dict[tuple[str, str], int] = {}
-        self._outage: str | None = None
-        self._told = False
-        self._exporters: dict[str, object] = {}
+
+    def _opened(self, names: tuple[str, ...]) -> tuple[Spool, str, str]:
+        """The spool, where it keeps what waits, what a person can do about it."""
+        options = self._options
+        spool = Spool(options.state_dir, quota_bytes=options.quota_bytes, destinations=names)
+        try:
+            spool.open()
+        except SpoolUnavailable as error:
+            options.tell(f"spanbus: telemetry waits in memory alone: {error}")
+            return MemorySpool(destinations=names), "memory", "they are lost when the program ends"
+        return spool, str(spool.directory), "the next program sends them, or `spanbus flush` does"
+
+    def _destinations(self) -> list[Destination]:
+        found: list[Destination] = []
+        if self._options.local is not None:
+            found.append(_Quiet(LocalDestination(self._options.local, _join)))
+        if self._options.remote:
+            found.append(_Quiet(OtlpDestination(self._options.env, _join)))
+        return found
+
+    def start(self) -> None:
+        """Begin to send, also what dead processes left; else the first record does it."""
+        self._sender.start()
 
     # --- in -----------------------------------------------------------------------------------------------------------
 
-    def put(self, signal: str, item: object) -> None:
-        """Take one finished span, log record or collection of metrics."""
-        with self._changed:
-            if len(self._queue) >= _QUEUE:
-                self._dropped[signal, "quota"] = self._dropped.get((signal, "quota"), 0) + 1
-                return
-            self._spooled[signal] = self._spooled.get(signal, 0) + 1
-            self._queue.append((signal, item))
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._work, name="spanbus-delivery", daemon=True)
-                self._thread.start()
-            self._changed.notify_all()
+    def put_span(self, span: ReadableSpan) -> None:
+        """Take one finished span; its journal entry is closed with it."""
+        context = span.context
+        if context is None:
+            return
+        try:
+            data = wire.encode_span(span)
+            group = self._group(span.resource, span.instrumentation_scope)
+        except Exception:  # the wall around an export
+            self._unreadable(Signal.TRACES)
+            return
+        measured = self._measures and (self._adopter is None or self._adopter != threading.get_ident())
+        self._spool.put(Signal.TRACES, group, data, closes=context.span_id, measured=measured)
+        self._sender.wake()
 
-    def put_metrics(self, data: MetricsData) -> None:
-        """Take one collection of metrics."""
-        self.put("metrics", data)
+    def put_metrics(self, data: MetricsData, measured_upto: int | None = None) -> None:
+        """Take one collection of metrics; it holds everything that was measured up to there."""
+        try:
+            encoded, points = wire.encode_metrics(data), wire.count_points(data)
+        except Exception:  # the wall around an export
+            self._unreadable(Signal.METRICS)
+            return
+        self._spool.put(Signal.METRICS, self._spool.group(b""), encoded, count=points, measured_upto=measured_upto)
+        self._sender.wake()
+
+    def put_log(self, record: ReadableLogRecord) -> None:
+        """Take one log record."""
+        try:
+            data = wire.encode_log(record)
+            group = self._group(record.resource, record.instrumentation_scope)
+        except Exception:  # the wall around an export
+            self._unreadable(Signal.LOGS)
+            return
+        self._spool.put(Signal.LOGS, group, data)
+        self._sender.wake()
 
     def metric_reader(self, exclusive: Exclusive = nullcontext) -> SpoolMetricReader:
         """The reader for a MeterProvider: collects when its ``export_now`` is called and when it is shut down.
 
-        ``exclusive`` keeps measurements out while a collection is taken.
+        ``exclusive`` keeps measurements out while a collection is taken. From now on spans are kept until a collection was
+        taken after them, so that what a killed process had measured can be measured again.
         """
         from spanbus.delivery.metric_reader import SpoolMetricReader
 
-        self._reader = SpoolMetricReader(self.put_metrics, self._options.lifetime, self._options.env, exclusive)
-        return self._reader
+        self._measures = True
+        return SpoolMetricReader(self.put_metrics, self._options.lifetime, self._options.env, exclusive, mark=self._mark)
 
     def log_processor(self) -> LogRecordProcessor:
         """The processor for a LoggerProvider."""
         from spanbus.delivery.log_processor import SpoolLogProcessor
 
-        def take(record: ReadableLogRecord) -> None:
-            self.put("logs", record)
+        return SpoolLogProcessor(self.put_log, self.flush)
 
-        return SpoolLogProcessor(take, self.flush)
+    def _mark(self) -> int:
+        return self._spool.sequence
+
+    def _group(self, resource: Resource | None, scope: InstrumentationScope | None) -> int:
+        """The number of this header in the spool. The objects are remembered, for a freed one's id is given again."""
+        key = id(resource), id(scope)
+        known = self._groups.get(key)
+        if known is not None:
+            return known[2]
+        if len(self._groups) >= _GROUPS_MOST:
+            self._groups.clear()
+        number = self._spool.group(wire.encode_group(resource if resource is not None else _NOWHERE, scope))
+        self._groups[key] = resource, scope, number
+        return number
+
+    def _unreadable(self, signal: Signal) -> None:
+        if signal not in self._broken:
+            logger.warning("a record of %s cannot be encoded; it is dropped and counted", signal, exc_info=True)
+        self._broken[signal] = self._broken.get(signal, 0) + 1
 
     # --- the journal of what is open ------------------------------------------------------------------------------------
 
     def journal_open(self, key: int, data: bytes) -> None:
         """Remember what was opened until it is closed by its span."""
+        self._spool.journal_open(key, data)
 
     def journal_update(self, key: int, data: bytes) -> None:
         """Add to what was opened."""
+        self._spool.journal_update(key, data)
 
     def journal_close(self, key: int) -> None:
         """Forget what was opened."""
-
-    def measure(self, data: bytes) -> int:
-        """Remember a measurement until it is exported."""
-        del data
-        return 0
+        self._spool.journal_close(key)
 
     # --- out ----------------------------------------------------------------------------------------------------------
 
+    def adopt(self) -> None:
+        """Take over what dead processes left; their records are sent with ours."""
+        with self._adopting:
+            self._adopter = threading.get_ident()
+            try:
+                for leftover in self._spool.adopt():
+                    if self._on_leftover is not None:  # else it stays for a process that can finish it
+                        self._on_leftover(leftover)
+                        self._spool.adopted(leftover)
+            finally:
+                self._adopter = None
+
+    def _look_around(self) -> None:
+        self.adopt()
+        self._spool.sync()
+
     def flush(self, timeout_s: float = 5.0) -> bool:
-        """Wait until everything that was put is acknowledged; False when that took longer than ``timeout_s``."""
-        deadline = time.monotonic() + timeout_s
-        with self._changed:
-            while (self._queue or self._busy) and self._thread is not None:
-                left_s = deadline - time.monotonic()
-                if left_s <= 0:
-                    return False
-                self._changed.wait(left_s)
-            return self._outage is None
+        """Take over what dead processes left and wait until everything is acknowledged; False when that took longer."""
+        if self._closed is not None:
+            return self._closed.waiting == 0
+        try:
+            self.adopt()
+        except Exception:  # the wall around an export
+            logger.warning("what dead processes left cannot be taken over", exc_info=True)
+        return self._sender.flush(timeout_s)
 
     def close(self, timeout_s: float | None = None) -> None:
-        """Deliver what can be delivered within the exit limit; may be called twice."""
-        limit_s = self._options.exit_timeout_s if timeout_s is None else timeout_s
-        self.flush(limit_s)
-        with self._changed:
-            self._closing = True
-            self._changed.notify_all()
-
-    def statistics(self) -> DeliveryStatistics:
-        with self._changed:
-            return DeliveryStatistics(dict(self._spooled), dict(self._delivered), {}, dict(self._dropped), 0, len(self._queue), None, self._outage)
+        """Deliver what can be delivered within the exit limit; what is left waits in the spool. May be called twice."""
+        if self._closed is not None:
+            return
+        self._sender.stop(self._options.exit_timeout_s if timeout_s is None else timeout_s)
+        self._closed = self.statistics()
+        self._spool.close()
 
     def forked(self) -> None:
         """In a child: let go of what belongs to the parent. This pipeline is not used there again."""
-        self._changed = threading.Condition()
-        self._queue.clear()
-        self._thread = None
-        self._busy = False
+        self._adopting = threading.Lock()
+        self._adopter = None
+        self._groups.clear()
+        self._sender.forked()
+        self._spool.forked()
 
-    def _work(self) -> None:
-        while True:
-            with self._changed:
-                while not self._queue:
-                    if self._closing:
-                        return
-                    self._busy = False
-                    self._changed.notify_all()
-                    self._changed.wait()
-                self._busy = True
-                batch = [self._queue.popleft() for _ in range(min(_BATCH, len(self._queue)))]
-            for signal in ("traces", "metrics", "logs"):
-                items = [item for which, item in batch if which == signal]
-                if items:
-                    self._deliver(signal, items)
-
-    def _deliver(self, signal: str, items: Sequence[object]) -> None:
-        try:
-            if self._options.local is not None:
-                for body in _encoded(signal, items):
-                    self._options.local(signal, body)
-            if self._options.remote:
-                self._export(signal, items)
-            self._delivered[signal] = self._delivered.get(signal, 0) + len(items)
-            self._outage = None
-        except Exception as error:  # the wall around an export
-            self._outage = f"{type(error).__name__}: {error}"
-            self._dropped[signal, "refused"] = self._dropped.get((signal, "refused"), 0) + len(items)
-            logger.debug("export of %s failed", signal, exc_info=error)
-            if not self._told:
-                self._told = True
-                print(f"spanbus: telemetry could not be delivered: {error}", file=sys.stderr)
-
-    def _export(self, signal: str, items: Sequence[object]) -> None:
-        from spanbus.delivery import sdk_export
-
-        sdk_export.export(self._exporters, self._options.env, signal, items)
-
-
-def _encoded(signal: str, items: Sequence[object]) -> list[bytes]:
-    from spanbus.delivery import sdk_export
-
-    return sdk_export.encoded(signal, items)
+    def statistics(self) -> DeliveryStatistics:
+        """What became of the records: as the collector's answers say where one is configured, else as the local store's do."""
+        if self._closed is not None:
+            return self._closed
+        spooled, lanes = self._spool.statistics(), self._sender.statistics()
+        lane = lanes.get(REMOTE) or lanes.get(LOCAL) or LaneStatistics({}, {}, {}, {}, None, None)
+        rejected = {(str(signal), "partial_success"): count for signal, count in lane.rejected.items()}
+        rejected.update({(str(signal), "refused"): count for signal, count in lane.refused.items()})
+        dropped = {(str(signal), reason): count for (signal, reason), count in spooled.dropped.items()}
+        dropped.update({(str(signal), "not_encodable"): count for signal, count in self._broken.items()})
+        if LOCAL not in lanes:
+            for (signal, reason), count in lane.unwanted.items():
+                dropped[str(signal), reason] = dropped.get((str(signal), reason), 0) + count
+        return DeliveryStatistics(
+            {str(signal): count for signal, count in spooled.put.items()}, {str(signal): count for signal, count in lane.delivered.items()},
+            rejected, dropped, spooled.bytes, max((self._spool.pending(name) for name in lanes), default=0), spooled.oldest_at_ns, lane.outage,
+        )
 
 
 class _Spans(SpanProcessor):
@@ -230,10 +286,53 @@ class _Spans(SpanProcessor):
     def on_end(self, span: ReadableSpan) -> None:
         context = span.context
         if context is not None and context.trace_flags.sampled:
-            self._pipeline.put("traces", span)
+            self._pipeline.put_span(span)
 
     def shutdown(self) -> None:
         self._pipeline.close()
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
         return self._pipeline.flush(timeout_millis / 1e3)
+
+
+def _join(signal: Signal, records: Sequence[Stored]) -> bytes:
+    return wire.join(signal, records)
+
+
+@contextmanager
+def _not_instrumented() -> Iterator[None]:
+    """Instrumented HTTP clients and databases make no spans of telemetry's own traffic: those would never end."""
+    context = otel_context.get_current()
+    for key in _SUPPRESS_KEYS:
+        context = otel_context.set_value(key, True, context)
+    token = otel_context.attach(context)
+    try:
+        yield
+    finally:
+        otel_context.detach(token)
+
+
+class _Quiet:
+    """A destination whose own work is not traced."""
+
+    def __init__(self, destination: Destination) -> None:
+        self._destination = destination
+        self.name = destination.name
+
+    @property
+    def shown(self) -> str:
+        return self._destination.shown
+
+    def warm_up(self) -> None:
+        with _not_instrumented():
+            self._destination.warm_up()
+
+    def send(self, signal: Signal, records: Sequence[Stored], timeout_s: float) -> Outcome:
+        with _not_instrumented():
+            return self._destination.send(signal, records, timeout_s)
+
+    def interrupt(self) -> None:
+        self._destination.interrupt()
+
+    def close(self) -> None:
+        self._destination.close()

@@ -136,6 +136,11 @@ class Sender:
 
         return run
 
+    def start(self) -> None:
+        """Prepare, and send what waits."""
+        for lane in self._lanes:
+            lane.wake()
+
     def wake(self) -> None:
         """Something was put."""
         for lane in self._lanes:
@@ -227,6 +232,7 @@ class _Lane:
         self._outage: _Outage | None = None
         self._told_refusal = False
         self._told_rejection = False
+        self._told_bug = False
         self._gave_one_up = False
         self._delivered: dict[Signal, int] = {}
         self._rejected: dict[Signal, int] = {}
@@ -334,7 +340,10 @@ class _Lane:
                 try:
                     self._step()
                 except Exception as error:  # the wall around an export
-                    logger.exception("sending to %s failed", self.destination.shown)
+                    logger.log(
+                        logging.DEBUG if self._told_bug else logging.WARNING, "sending to %s failed", self.destination.shown, exc_info=True
+                    )
+                    self._told_bug = True
                     self._failed(Retry(f"{type(error).__name__}: {error}", _BROKEN_PAUSE_S))
         finally:
             with self._changed:
@@ -394,7 +403,8 @@ class _Lane:
         try:
             self._prepare()
         except Exception:  # the same wall
-            logger.exception("taking over what other processes left failed")
+            logger.log(logging.DEBUG if self._told_bug else logging.WARNING, "taking over what other processes left failed", exc_info=True)
+            self._told_bug = True
         self._prepare_due = time.monotonic() + self._options.prepare_every_s
 
     def _step(self) -> None:
@@ -474,7 +484,7 @@ class _Lane:
         with self._changed:
             _add(self._refused_records, chunk.signal, count)
         path = self._refused.keep(chunk.signal, body) if self._refused is not None else None
-        logger.log(logging.DEBUG if self._told_refusal else logging.WARNING, "%s refused %d %s for good: %s", self.destination.shown, count, chunk.signal, reason)
+        logger.debug("%s refused %d %s for good: %s", self.destination.shown, count, chunk.signal, reason)
         if not self._told_refusal:
             self._told_refusal = True
             kept = f"is kept in {path.parent}" if path is not None else "is dropped and counted"

@@ -22,7 +22,7 @@ _COMPACT = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, default=s
 
 
 class JournalWriter(Protocol):
-    """The spool's journal: entries by key until they are closed, measurements until they are exported."""
+    """The spool's journal: entries by key until the span with that id is put."""
 
     def journal_open(self, key: int, data: bytes) -> None: ...
 
@@ -30,11 +30,9 @@ class JournalWriter(Protocol):
 
     def journal_close(self, key: int) -> None: ...
 
-    def measure(self, data: bytes) -> int: ...
-
 
 class Leftover(NamedTuple):
-    """What a dead process left: its open entries, each with its updates, and its measurements that were not exported."""
+    """What a dead process left: its open entries, each with its updates, and its finished spans that no export of metrics had counted."""
 
     open: list[tuple[int, list[bytes]]]
     measurements: list[bytes]
@@ -58,8 +56,6 @@ class JournalSink:
     def closed(self, record: Record) -> None:
         self._written.pop(record.span_id, None)
         self._beats.pop(record.span_id, None)
-        if record.level is Level.PHASE or record.level is Level.RUN:
-            self._journal.measure(encode_measurement(record))
 
     def late(self, note: EventNote) -> None:
         """Nothing is open that it belongs to."""
@@ -98,31 +94,36 @@ def encode_open(record: Record) -> bytes:
     return _COMPACT(entry).encode("utf-8", "replace")
 
 
-def encode_measurement(record: Record) -> bytes:
-    """What metrics need of a phase or run that ended."""
-    return _COMPACT({
-        "level": record.level.value, "name": record.name, "run": record.run_id, "workflow": record.workflow, "trace": f"{record.trace_id:032x}",
-        "span": f"{record.span_id:016x}", "start": record.started_at_ns, "end": record.ended_at_ns, "duration": record.duration_ns,
-        "type": record.task_type, "attempts": record.attempts, "result": record.result,
-        "error": str(record.failure.error_type) if record.failure is not None else None,
-    }).encode("utf-8", "replace")
+def measured(span: bytes) -> Record | None:
+    """What metrics need of a run or phase, from the OTLP bytes of its finished span; None for any other span."""
+    from google.protobuf.message import DecodeError
+    from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
-
-def decode_measurement(data: bytes) -> Record | None:
-    """The record of :func:`encode_measurement`, None for bytes that are not one."""
-    entry = _entry(data)
-    record = _record(entry)
-    if record is None or entry is None:
-        return None
     try:
-        record.result = Result(str(entry["result"]))
-        record.ended_at_ns = _integer(entry, "end")
-        record.duration_ns = _integer(entry, "duration") if entry.get("duration") is not None else None
-        record.attempts = _integer(entry, "attempts")
-    except (KeyError, ValueError, TypeError):
+        found = Span.FromString(span)
+    except DecodeError:
         return None
-    error = entry.get("error")
-    if isinstance(error, str):
+    attributes = {one.key: one.value for one in found.attributes}
+
+    def text(name: str) -> str | None:
+        return attributes[name].string_value if name in attributes else None
+
+    level, result = text(names.LEVEL), text(names.TASK_RESULT if text(names.LEVEL) == Level.PHASE else names.PIPELINE_RESULT)
+    workflow, name = text(names.PIPELINE_NAME), text(names.TASK_NAME if level == Level.PHASE else names.PIPELINE_NAME)
+    if level not in (Level.RUN, Level.PHASE) or result is None or workflow is None or name is None:
+        return None
+    record = Record(
+        Level(level), name, run_id=text(names.PIPELINE_RUN_ID) or "", workflow=workflow, trace_id=int.from_bytes(found.trace_id),
+        span_id=int.from_bytes(found.span_id), started_at_ns=found.start_time_unix_nano, task_type=text(names.TASK_TYPE),
+    )
+    try:
+        record.result = Result(result)
+    except ValueError:
+        return None
+    record.ended_at_ns = found.end_time_unix_nano
+    record.attempts = max(1, attributes[names.PHASE_ATTEMPTS].int_value) if names.PHASE_ATTEMPTS in attributes else 1
+    error = text(names.ERROR_TYPE)
+    if error is not None:
         record.failure = Failure(error)
     return record
 
