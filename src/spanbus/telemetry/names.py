@@ -2,7 +2,7 @@
 
 Names of ``cicd.*``, ``error.*``, ``exception.*`` and ``process.*`` are those of the OpenTelemetry semantic conventions
 1.44.0; the strings are copied because the Python package keeps them in a private module. ``docs/telemetry.md`` is
-generated from this file (``python -m spanbus.telemetry.names``).
+generated from this file (``python -m spanbus.telemetry.catalogue``).
 """
 
 from __future__ import annotations
@@ -82,7 +82,6 @@ EXCEPTION_STACKTRACE = "exception.stacktrace"
 PROCESS_EXECUTABLE = "process.executable.name"
 PROCESS_COMMAND_ARGS = "process.command_args"
 PROCESS_EXIT_CODE = "process.exit.code"
-PROCESS_PID = "process.pid"
 
 LEVEL = "spanbus.level"
 PHASE_ATTEMPTS = "spanbus.phase.attempts"
