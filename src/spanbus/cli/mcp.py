@@ -1,0 +1,23 @@
+"""spanbus mcp: runs for assistants."""
+
+from __future__ import annotations
+
+from spanbus.cli.options import File
+
+
+def command(file: File = None) -> None:
+    """Serve the Model Context Protocol on standard input and output: list, read, compare and wait for runs."""
+    import anyio
+
+    from spanbus.errors import BackendError
+    from spanbus.settings import load_settings
+
+    try:
+        from spanbus.integrations.mcp import build
+        from spanbus.integrations.mcp_source import StoredRuns, live_feed
+    except ImportError as error:
+        raise BackendError(f"the MCP server needs the extra 'mcp' ({error.name} is missing): pip install 'spanbus[mcp]'") from None
+
+    settings = load_settings(file)
+    server = build(StoredRuns(settings.state_dir), lambda: live_feed(settings.state_dir))
+    anyio.run(server.run_stdio_async)

@@ -1,0 +1,38 @@
+"""spanbus report: one run as a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from spanbus.cli.options import File
+
+
+def command(
+    run: Annotated[str, typer.Argument(help="A run's id, the beginning of one, or 'last'.")] = "last",
+    out: Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE", help="Where to write; - is standard output. Default: <run>.html, Markdown to standard output.")] = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="GitHub-flavoured Markdown, for a job summary.")] = False,
+    file: File = None,
+) -> None:
+    """One self-contained page of a run, to attach to a CI job; or Markdown for its summary."""
+    from spanbus.cli import console
+    from spanbus.cli.stored import store
+    from spanbus.errors import InputError
+    from spanbus.local.report import html_report, markdown_report
+    from spanbus.local.waterfall import stored
+
+    with store(file) as (opened, _):
+        head = opened.run_head(run)
+        spans = list(stored(opened.trace(head.trace_id)))
+    text = markdown_report(spans, root=head.span_id) if markdown else html_report(spans, root=head.span_id)
+    if str(out) == "-" or (markdown and out is None):
+        typer.echo(text, nl=False)
+        return
+    path = out or Path(f"{head.run_id}.html")
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written: {error.strerror or error}") from None
+    console.note(f"spanbus: wrote {path}")

@@ -1,0 +1,50 @@
+"""spanbus up: the embedded backend."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from spanbus.cli.options import File
+
+
+def command(
+    port: Annotated[int | None, typer.Option("--port", "-p", min=0, max=65535, help="0 takes a free one; default 4318.")] = None,
+    listen: Annotated[str | None, typer.Option("--listen", metavar="ADDRESS", help="Serve other machines too, on this address; the token is needed then.")] = None,
+    token: Annotated[str | None, typer.Option("--token", envvar="SPANBUS_UP_TOKEN", help="The login token; default: a new one.")] = None,
+    allow_host: Annotated[list[str] | None, typer.Option("--allow-host", metavar="NAME", help="A further name under which it is reached; may be repeated.")] = None,
+    jaeger: Annotated[str | None, typer.Option("--jaeger", metavar="URL", help="A Jaeger to link traces to, such as http://127.0.0.1:16686.")] = None,
+    file: File = None,
+) -> None:
+    """Serve the embedded backend: OTLP/HTTP in, query API, /metrics, web page; prints its addresses, until Ctrl-C."""
+    import anyio
+
+    from spanbus.cli import console
+    from spanbus.errors import BackendError
+
+    try:
+        from spanbus.local.server import DEFAULT_PORT, ServeOptions, serve
+    except ImportError as error:
+        raise BackendError(f"the backend needs the extra 'backend' ({error.name} is missing): pip install 'spanbus[backend]'") from None
+    from spanbus.local.address import Address
+    from spanbus.local.store import Store
+    from spanbus.runtime import STORE_NAME
+    from spanbus.settings import load_settings
+
+    settings = load_settings(file)
+
+    def started(address: Address) -> None:
+        console.say(f"page     {address.url}/?token={address.token}")
+        console.say(f"OTLP     {address.url}  (http/protobuf and JSON; set OTEL_EXPORTER_OTLP_ENDPOINT to it)")
+        console.say(f"metrics  {address.url}/metrics")
+        console.say(f"queries  {address.url}/api  (in Jaeger's shape)")
+        console.say(f"store    {settings.state_dir / STORE_NAME}")
+        console.note("spanbus: serving; Ctrl-C stops it")
+
+    options = ServeOptions(
+        state_dir=settings.state_dir, host=listen or "127.0.0.1", port=DEFAULT_PORT if port is None else port, listen_anywhere=listen is not None,
+        allow_hosts=tuple(allow_host or ()), token=token, token_everywhere=listen is not None, jaeger_url=jaeger,
+    )
+    with Store.open(settings.state_dir / STORE_NAME) as store:
+        anyio.run(lambda: serve(store, options, started=started))

@@ -1,0 +1,101 @@
+"""What the MCP server reads: the store of a state directory, the live stream of the backend that serves it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import cast
+
+from spanbus.errors import BackendError, RunNotFound
+from spanbus.integrations.mcp import Node, RunHead, RunTree
+from spanbus.local.address import read_address
+from spanbus.local.archive import RunHead as StoredHead
+from spanbus.local.archive import iso
+from spanbus.local.compare import compare
+from spanbus.local.store import Store
+from spanbus.runtime import STORE_NAME
+from spanbus.telemetry.summary import SpanSummary
+
+
+class StoredRuns:
+    """The runs of a state directory; the store is opened for each question, so that one made later is found."""
+
+    def __init__(self, state_dir: Path) -> None:
+        self._path = state_dir / STORE_NAME
+
+    def _open(self) -> Store:
+        if not self._path.exists():
+            raise RunNotFound(f"no run is stored in {self._path.parent} yet")
+        return Store.open(self._path)
+
+    def runs(self, *, workflow: str | None, result: str | None, limit: int, offset: int) -> Sequence[RunHead]:
+        if not self._path.exists():
+            return []
+        with self._open() as store:
+            return [_head(head) for head in store.run_heads(workflow=workflow, result=result, limit=limit, offset=offset)]
+
+    def run(self, run: str) -> RunTree:
+        with self._open() as store:
+            head = store.run_head(run)
+            summary = store.run(head.run_id)
+        return {"head": _head(head), "nodes": list(_nodes(summary.phases, ""))}
+
+    def compare(self, baseline: str, candidate: str) -> Mapping[str, object]:
+        with self._open() as store:
+            return compare([store.run(baseline)], store.run(candidate)).document()
+
+
+def _head(head: StoredHead) -> RunHead:
+    return {
+        "run_id": head.run_id, "workflow": head.workflow, "result": head.result, "error_type": head.error_type, "started_at": iso(head.started_at_ns),
+        "duration_s": head.duration_s,
+    }
+
+
+def _nodes(spans: Sequence[SpanSummary], above: str) -> Iterator[Node]:
+    for span in spans:
+        path = f"{above} > {span.name}" if above else span.name
+        yield {
+            "path": path, "kind": span.kind, "result": span.result, "duration_s": span.duration_s, "attempts": span.attempts,
+            "error_type": span.error_type, "error": span.message, "output": span.output_tail,
+        }
+        yield from _nodes(span.children, path)
+
+
+@asynccontextmanager
+async def live_feed(state_dir: Path) -> AsyncGenerator[AsyncIterator[Mapping[str, object]]]:
+    """The live messages of the backend that serves this state directory; raises BackendError when none does."""
+    from websockets.asyncio.client import connect
+    from websockets.exceptions import WebSocketException
+
+    address = read_address(state_dir)
+    if address is None:
+        raise BackendError("waiting needs the live stream, and no backend serves this state directory; start `spanbus up`")
+    url = address.url.replace("http", "ws", 1) + "/live"
+    try:
+        async with connect(url, additional_headers={"Authorization": f"Bearer {address.token}"}, max_size=None, proxy=None) as socket:
+
+            async def messages() -> AsyncIterator[Mapping[str, object]]:
+                async for frame in socket:
+                    for message in _unfolded(json.loads(frame)):
+                        yield message
+
+            yield messages()
+    except (OSError, WebSocketException) as error:
+        raise BackendError(f"the live stream of {address.url} broke off: {error}") from error
+
+
+def _unfolded(frame: object) -> Iterator[Mapping[str, object]]:
+    members = cast("Mapping[str, object]", frame) if isinstance(frame, dict) else {}
+    if members.get("type") == "messages":
+        yield from cast("list[Mapping[str, object]]", members.get("messages", []))
+        return
+    for run in cast("list[Mapping[str, object]]", members.get("runs") or []):
+        span = run.get("span")
+        if isinstance(span, dict):
+            yield cast("Mapping[str, object]", span)
+        yield from cast("list[Mapping[str, object]]", run.get("open") or [])
+        if run.get("state") in ("killed", "ended"):
+            yield {"type": "run_state", "run_id": run.get("run_id"), "state": run.get("state")}
