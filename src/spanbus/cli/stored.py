@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,8 @@ from spanbus.errors import RunNotFound
 if TYPE_CHECKING:
     from spanbus.local.store import Store
     from spanbus.settings import Settings
+
+_TAKE_OVER_S = 5.0
 
 
 @contextmanager
@@ -22,8 +25,21 @@ def store(file: Path | None = None) -> Iterator[tuple[Store, Settings]]:
     from spanbus.settings import load_settings
 
     settings = load_settings(file)
+    _take_over(settings)
     path = settings.state_dir / STORE_NAME
     if not path.exists():
         raise RunNotFound(f"no run is stored in {settings.state_dir}; `spanbus run` or `spanbus exec -- COMMAND` makes the first")
     with Store.open(path) as opened:
         yield opened, settings
+
+
+def _take_over(settings: Settings) -> None:
+    """First comes in what programs left in the spool that were cut off, or had no time to store it."""
+    from spanbus.delivery.spool import FOLDER
+
+    if next((settings.state_dir / FOLDER).glob("*.seg"), None) is None:
+        return
+    from spanbus.runtime import open_runtime_sync
+
+    with open_runtime_sync(replace(settings, endpoint_configured=False, local="on"), lifetime="run", command_line=True) as runtime:
+        runtime.flush(_TAKE_OVER_S)
