@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 from hypothesis import given, settings
@@ -19,23 +18,9 @@ from spanbus.delivery.outcomes import Delivered, Outcome, Refused, Retry, TooLar
 from spanbus.delivery.refusals import RefusedFolder
 from spanbus.delivery.sender import Sender, SenderOptions
 from spanbus.delivery.signals import Signal
+from spanbus.delivery.spool import Batch, Stored
 from spanbus.delivery.transport import HttpTransport
 from spanbus.testing import Answer, Receiver, black_hole
-
-if TYPE_CHECKING:
-    from spanbus.delivery.spool import Batch, Stored
-
-
-class Item(NamedTuple):
-    signal: Signal
-    group: bytes
-    data: bytes
-    count: int
-
-
-class Slice(NamedTuple):
-    records: list[Stored]
-    end: object
 
 
 class ListSpool:
@@ -43,12 +28,12 @@ class ListSpool:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self.records: list[Item] = []
+        self.records: list[Stored] = []
         self.cursors: dict[str, int] = {}
 
     def put(self, *names: str, signal: Signal = Signal.TRACES, count: int = 1) -> None:
         with self._lock:
-            self.records.extend(Item(signal, b"", name.encode(), count) for name in names)
+            self.records.extend(Stored(signal, b"", name.encode(), count) for name in names)
 
     def read(self, destination: str, *, max_bytes: int, max_records: int) -> Batch | None:
         with self._lock:
@@ -57,7 +42,7 @@ class ListSpool:
             while end < len(self.records) and end - start < max_records and (end == start or size + len(self.records[end].data) <= max_bytes):
                 size += len(self.records[end].data)
                 end += 1
-            return Slice(list(self.records[start:end]), end) if end > start else None  # type: ignore[arg-type, return-value]
+            return Batch(list(self.records[start:end]), end) if end > start else None
 
     def acknowledge(self, destination: str, batch: Batch) -> None:
         with self._lock:

@@ -7,7 +7,6 @@ import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
@@ -15,18 +14,9 @@ from spanbus.delivery.destinations import LocalDestination, OtlpDestination
 from spanbus.delivery.outcomes import Delivered, Retry, Unwanted
 from spanbus.delivery.refusals import RefusedFolder
 from spanbus.delivery.signals import Signal
+from spanbus.delivery.spool import Stored
 from spanbus.errors import StoreError
 from spanbus.testing import Answer, GrpcReceiver, Receiver
-
-if TYPE_CHECKING:
-    from spanbus.delivery.spool import Stored
-
-
-class Item(NamedTuple):
-    signal: Signal
-    group: bytes
-    data: bytes
-    count: int
 
 
 def join(signal: Signal, records: Sequence[Stored]) -> bytes:
@@ -34,7 +24,7 @@ def join(signal: Signal, records: Sequence[Stored]) -> bytes:
 
 
 def records(*data: bytes) -> list[Stored]:
-    return [Item(Signal.TRACES, b"", one, 1) for one in data]  # type: ignore[misc]
+    return [Stored(Signal.TRACES, b"", one, 1) for one in data]
 
 
 @contextmanager

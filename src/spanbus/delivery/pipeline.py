@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +25,7 @@ from spanbus.delivery.outcomes import Outcome
 from spanbus.delivery.refusals import RefusedFolder
 from spanbus.delivery.sender import Destination, LaneStatistics, Sender, SenderOptions, to_stderr
 from spanbus.delivery.signals import Signal
-from spanbus.delivery.spool import Leftover, MemorySpool, Spool, SpoolUnavailable, Stored
+from spanbus.delivery.spool import SEGMENT_BYTES, Leftover, MemorySpool, Spool, SpoolUnavailable, Stored
 from spanbus.delivery.statistics import DeliveryStatistics
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ Exclusive = Callable[[], AbstractContextManager[object]]
 REFUSED: Final = "refused"
 
 _GROUPS_MOST = 1000
+_SMALLEST_SEGMENT_BYTES = 64 * 1024
 _NOWHERE = Resource.get_empty()
 
 # The keys that the instrumentations look for have no public name.
@@ -102,7 +103,8 @@ class Pipeline:
     def _opened(self, names: tuple[str, ...]) -> tuple[Spool, str, str]:
         """The spool, where it keeps what waits, what a person can do about it."""
         options = self._options
-        spool = Spool(options.state_dir, quota_bytes=options.quota_bytes, destinations=names)
+        segment_bytes = min(SEGMENT_BYTES, max(_SMALLEST_SEGMENT_BYTES, options.quota_bytes // 8))  # what goes at the quota is one of them
+        spool = Spool(options.state_dir, quota_bytes=options.quota_bytes, destinations=names, segment_bytes=segment_bytes)
         try:
             spool.open()
         except SpoolUnavailable as error:
@@ -300,7 +302,7 @@ def _join(signal: Signal, records: Sequence[Stored]) -> bytes:
 
 
 @contextmanager
-def _not_instrumented() -> Iterator[None]:
+def _not_instrumented() -> Generator[None]:
     """Instrumented HTTP clients and databases make no spans of telemetry's own traffic: those would never end."""
     context = otel_context.get_current()
     for key in _SUPPRESS_KEYS:
