@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from enum import Enum, IntEnum, StrEnum
 from pathlib import Path
+from typing import cast
 from uuid import UUID
 
 import pytest
@@ -245,7 +246,8 @@ class Number(IntEnum):
 
 
 def test_only_allowed_keys_are_kept() -> None:
-    assert redactor.attributes({"step_id": "a", "environment": {"HOME": "x"}, "parcel": 3, "options": object(), 7: "x"}) == {"step_id": "a"}  # type: ignore[dict-item]
+    payload = {"step_id": "a", "environment": {"HOME": "x"}, "parcel": 3, "options": object(), 7: "x"}  # of a foreign bus: a key may be anything
+    assert redactor.attributes(cast("Mapping[str, object]", payload)) == {"step_id": "a"}
 
 
 def test_allowed_keys_can_be_added() -> None:

@@ -1,0 +1,107 @@
+"""The recorder on real SDK objects that keep what they get in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+from opentelemetry.sdk._logs import LoggerProvider, ReadableLogRecord
+from opentelemetry.sdk._logs.export import InMemoryLogRecordExporter, SimpleLogRecordProcessor
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import HistogramDataPoint, InMemoryMetricReader, Metric, NumberDataPoint
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import ReadableSpan, SpanLimits, TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.sdk.trace.sampling import ALWAYS_ON, Sampler
+
+from spanbus.telemetry import dialect
+from spanbus.telemetry.logs import LogSink
+from spanbus.telemetry.metrics import MetricSink
+from spanbus.telemetry.recorder import Recorder
+from spanbus.telemetry.records import RecordSink
+from spanbus.telemetry.redaction import Redactor
+from spanbus.telemetry.spans import DirectSpans, Rendering, TracerSpans
+from spanbus.workflow.bus import WorkflowEventBus
+from spanbus.workflow.definition import Workflow
+from spanbus.workflow.engine import BasicWorkflowEngine, RunOptions, RunResult
+
+START_NS = 1_790_000_000_000_000_000
+SECOND = 1_000_000_000
+
+Provider = Literal["ours", "theirs"]
+"""Spans made directly with our own ids, or through the tracer of a provider that an application has set."""
+
+
+class Rendered:
+    """Feed it; look at what came out. Use ``run`` for the real engine, ``say`` for single events a second apart."""
+
+    def __init__(
+        self, provider: Provider = "ours", *, sampler: Sampler = ALWAYS_ON, limits: SpanLimits | None = None, span_events: bool = True,
+        log_events: bool = False, exception_events: bool = True, exception_logs: bool = False, long_lived: bool = False,
+    ) -> None:
+        self._exporter, self._reader, self._logs = InMemorySpanExporter(), InMemoryMetricReader(), InMemoryLogRecordExporter()
+        rendering = Rendering(Redactor(), span_events=span_events, exception_events=exception_events, limits=limits)
+        sink: RecordSink
+        if provider == "ours":
+            sink = DirectSpans(SimpleSpanProcessor(self._exporter), rendering, sampler=sampler, resource=Resource({}))
+        else:
+            tracers = TracerProvider(sampler=sampler, span_limits=limits, shutdown_on_exit=False)
+            tracers.add_span_processor(SimpleSpanProcessor(self._exporter))
+            sink = TracerSpans(tracers.get_tracer("theirs"), rendering)
+        meters = MeterProvider([self._reader], shutdown_on_exit=False)
+        loggers = LoggerProvider(shutdown_on_exit=False)
+        loggers.add_log_record_processor(SimpleLogRecordProcessor(self._logs))
+        logs = LogSink(loggers.get_logger("test"), rendering, events=log_events, exceptions=exception_logs)
+        self.errors: list[Exception] = []
+        sinks: list[RecordSink] = [sink, MetricSink(meters.get_meter("test"), long_lived=long_lived), logs]
+        self.recorder = Recorder(sinks, note_sinks=[logs], on_sink_error=self.errors.append)
+        self._rules = dialect.load("spanbus")
+        self.now_ns = START_NS
+        self._count = 0
+
+    async def run(self, workflow: Workflow, options: RunOptions | None = None) -> RunResult:
+        """The real engine, on a bus that is fed to the recorder."""
+        bus = WorkflowEventBus()
+        bus.subscribe(None, self.feed)
+        return await BasicWorkflowEngine(bus).run(workflow, options)
+
+    def feed(self, event: object) -> None:
+        self.recorder.feed(self._rules.fact(dialect.read(event)))
+
+    def say(self, event_type: str, payload: Mapping[str, object] | None = None, *, after_s: float = 1.0, **identity: object) -> None:
+        self.now_ns += int(after_s * SECOND)
+        self._count += 1
+        self.feed({"event_type": event_type, "event_id": f"e{self._count}", "at_ns": self.now_ns, "payload": payload or {}, **identity})
+
+    # --- what came out ------------------------------------------------------------------------------------------------
+
+    @property
+    def spans(self) -> list[ReadableSpan]:
+        """Finished spans, by their start."""
+        assert self.errors == []
+        return sorted(self._exporter.get_finished_spans(), key=lambda span: span.start_time or 0)
+
+    def span(self, name: str) -> ReadableSpan:
+        [found] = [span for span in self.spans if span.name == name]
+        return found
+
+    @property
+    def logs(self) -> list[ReadableLogRecord]:
+        assert self.errors == []
+        return list(self._logs.get_finished_logs())
+
+    def metrics(self) -> dict[str, Metric]:
+        data = self._reader.get_metrics_data()
+        if data is None:
+            return {}
+        return {metric.name: metric for resource in data.resource_metrics for scope in resource.scope_metrics for metric in scope.metrics}
+
+    def numbers(self, name: str) -> dict[tuple[object, ...], float]:
+        """The values of a counter or gauge by their attributes' values, in the order of the attributes' names."""
+        metric = self.metrics().get(name)
+        points = metric.data.data_points if metric is not None else ()
+        return {tuple(value for _, value in sorted((point.attributes or {}).items())): point.value for point in points if isinstance(point, NumberDataPoint)}
+
+    def histogram(self, name: str) -> list[HistogramDataPoint]:
+        return [point for point in self.metrics()[name].data.data_points if isinstance(point, HistogramDataPoint)]
