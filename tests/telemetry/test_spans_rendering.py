@@ -279,7 +279,9 @@ def test_processors_of_the_application_see_attributes_at_the_start_and_parents_o
             self.started.append((span.name, str((span.attributes or {})[names.LEVEL])))
 
         def on_end(self, span: ReadableSpan) -> None:
-            self.open.discard(span.get_span_context().span_id)
+            context = span.get_span_context()
+            assert context is not None
+            self.open.discard(context.span_id)
 
     seen = Seen()
     tracers = TracerProvider(shutdown_on_exit=False)

@@ -1,0 +1,36 @@
+"""docs/settings.md lists every setting, and its example can be loaded."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from spanbus.settings import OTEL_VARIABLES, SETTINGS, Setting, load_settings
+
+PAGE = (Path(__file__).parents[2] / "docs" / "settings.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("setting", SETTINGS, ids=lambda setting: setting.name)
+def test_every_setting_has_its_row(setting: Setting) -> None:
+    variable = f"`{setting.env}`" if setting.env is not None else "–"
+    assert f"| `{setting.name}` | {variable} | {setting.default} | {setting.brief} |" in PAGE
+
+
+def test_no_row_is_of_a_setting_that_is_not_there() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| (?:`SPANBUS_\w+`|–) \|", PAGE, re.MULTILINE)
+    assert rows == [*(setting.name for setting in SETTINGS), "workflows"]
+
+
+@pytest.mark.parametrize("variable", OTEL_VARIABLES)
+def test_every_variable_that_is_checked_is_there(variable: str) -> None:
+    assert f"`{variable}`" in PAGE
+
+
+def test_the_example_can_be_loaded(tmp_path: Path) -> None:
+    [example] = re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL)
+    (tmp_path / "pyproject.toml").write_text(example)
+    settings = load_settings(cwd=tmp_path, env={})
+    assert (settings.exit_timeout_s, settings.spool_quota_bytes) == (0.5, 64 * 2**20)
+    assert [phase.name for phase in settings.workflow().phases] == ["lint", "tests"]
