@@ -15,7 +15,7 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Generator, Iterable, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -233,7 +233,7 @@ class Runtime:
         return found
 
     @contextmanager
-    def _paused(self) -> Iterator[None]:
+    def _paused(self) -> Generator[None]:
         with ExitStack() as stack:
             for handle in sorted(self._handles, key=id):
                 stack.enter_context(handle.recorder.paused())
@@ -265,7 +265,7 @@ class Runtime:
         return came if came.traceparent is not None else incoming(self._env)
 
     @contextmanager
-    def _around(self, execution: PhaseExecution) -> Iterator[Mapping[str, str]]:
+    def _around(self, execution: PhaseExecution) -> Generator[Mapping[str, str]]:
         """The phase's span is current inside it; its children get its context in their environment."""
         record = self.handle.recorder.innermost(execution.run_id, execution.phase) if not self.settings.sdk_disabled else None
         if record is None:

@@ -19,7 +19,7 @@ import threading
 import time
 import zlib
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -110,7 +110,8 @@ class Received:
     def readable(self) -> bool:
         """Whether the body is what the path says; anything is for a path that is not OTLP's."""
         try:
-            self.spans(), self.metrics(), self.logs()
+            for decode in (self.spans, self.metrics, self.logs):
+                decode()
         except DecodeError:
             return False
         return True
@@ -468,7 +469,7 @@ class GrpcReceiver(_Records):
 
 
 @contextmanager
-def black_hole() -> Iterator[str]:
+def black_hole() -> Generator[str]:
     """The URL of a port whose connection attempts get no reply at all: its backlog is full and is never emptied."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from spanbus.delivery.metric_reader import SpoolMetricReader
     from spanbus.local.announce import Announcer
+    from spanbus.local.store import Store
 
 logger = logging.getLogger("spanbus")
 
@@ -45,11 +46,12 @@ class Wiring:
         self, settings: Settings, *, lifetime: Literal["run", "service"], command_line: bool, env: Mapping[str, str], store_path: Path,
         paused: Callable[[], AbstractContextManager[None]],
     ) -> None:
-        self._settings, self._lifetime, self._env = settings, lifetime, env
+        self._settings, self._env = settings, env
+        self._lifetime: Literal["run", "service"] = lifetime
         self._store_path = store_path
         self._command_line = command_line
         self._store_lock = threading.Lock()
-        self._store: _ClosableStore | None = None
+        self._store: Store | None = None
         self._pipeline: Pipeline | None = None
         self._reader: SpoolMetricReader | None = None
         self._next_export_s = float("inf")
@@ -249,14 +251,6 @@ class Wiring:
             names.DELIVERY_SPOOL_SIZE: [({}, found.spool_bytes)],
             names.DELIVERY_OLDEST_AGE: [({}, age_s)],
         }
-
-
-class _ClosableStore:
-    """The part of the local store that is used here."""
-
-    def ingest(self, signal: str, body: bytes) -> None: ...
-
-    def close(self) -> None: ...
 
 
 def _application_tracer_provider() -> TracerProviderApi | None:

@@ -434,6 +434,7 @@ def test_stop_takes_no_longer_than_it_may_when_no_answer_comes(how: str) -> None
         assert time.monotonic() - start < 0.35
         assert spool.pending("remote") == 1
         assert len(told.lines) == 1
+        assert "(no answer in time)" in told.lines[0]
 
 
 def test_stop_takes_no_longer_than_it_may_at_a_black_hole() -> None:

@@ -22,10 +22,12 @@ COMMANDS = (
 class _Lazy(TyperGroup):
     """Imports a command's module when the command is asked for."""
 
-    def list_commands(self, ctx: typer.Context) -> list[str]:
+    def list_commands(self, ctx: object) -> list[str]:
+        del ctx
         return [name for name in COMMANDS if _exists(name)]
 
-    def get_command(self, ctx: typer.Context, cmd_name: str):  # noqa: ANN201 - typer's own type of command
+    def get_command(self, ctx: object, cmd_name: str):  # pyright: ignore[reportIncompatibleMethodOverride] - its types are private to typer
+        del ctx
         if cmd_name not in COMMANDS or not _exists(cmd_name):
             return None
         module = import_module(f"spanbus.cli.{_MODULES.get(cmd_name, cmd_name)}")

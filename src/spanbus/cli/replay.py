@@ -5,11 +5,17 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from spanbus.cli.options import File, Json
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import TaskID
+
+    from spanbus.telemetry.summary import RunSummary, Totals
 
 _DRAWN = 5
 _BROKEN_TOLD = 20
@@ -33,7 +39,7 @@ def command(
     from spanbus.settings import load_settings
     from spanbus.telemetry import replay
     from spanbus.telemetry.records import Record
-    from spanbus.telemetry.summary import RunSummary, Totals, run_document, summarise, totals_document
+    from spanbus.telemetry.summary import Totals, run_document, summarise, totals_document
 
     settings = load_settings(file)
     if dry_run:
@@ -91,7 +97,7 @@ def command(
     _tell(kept, heads, totals, broken, dry_run=dry_run)
 
 
-def _tell(kept: list, heads: list, totals: object, broken: int, *, dry_run: bool) -> None:  # pyright: ignore
+def _tell(kept: list[RunSummary], heads: list[RunSummary], totals: Totals, broken: int, *, dry_run: bool) -> None:
     from spanbus.cli import console
     from spanbus.cli.draw import failures, seconds, style, waterfall
     from spanbus.local.harmless import one_line
@@ -105,14 +111,14 @@ def _tell(kept: list, heads: list, totals: object, broken: int, *, dry_run: bool
         screen.print(f"{one_line(head.workflow, 40)}  {head.result}  {seconds(head.duration_s)}  {one_line(head.run_id, 80)}", style=style(head.result))
     if len(heads) > _DRAWN + 50:
         screen.print(f"and {len(heads) - _DRAWN - 50} more runs")
-    numbers = ", ".join(f"{value} {name.replace('_', ' ')}" for name, value in totals_document(totals).items() if value or name == "events_recorded")  # pyright: ignore
+    numbers = ", ".join(f"{value} {name.replace('_', ' ')}" for name, value in totals_document(totals).items() if value or name == "events_recorded")
     screen.print(f"{len(heads)} runs, {numbers}{f', {broken} broken lines' if broken else ''}{'; nothing was stored' if dry_run else ''}")
 
 
 class _Bar:
     """A progress bar on a terminal that shows itself when the work takes longer than a moment."""
 
-    def __init__(self, screen, name: str) -> None:  # noqa: ANN001 - rich is imported late
+    def __init__(self, screen: Console, name: str) -> None:
         from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
         self._progress = Progress(
@@ -120,7 +126,7 @@ class _Bar:
             disable=not screen.is_terminal,
         )
         self._name = name
-        self._task = None
+        self._task: TaskID | None = None
 
     def __enter__(self) -> _Bar:
         self._progress.__enter__()

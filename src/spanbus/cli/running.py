@@ -82,10 +82,14 @@ def run_workflow(
 
 
 def _single(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup) and len(cast("BaseExceptionGroup[BaseException]", error).exceptions) == 1:
-        error = cast("BaseExceptionGroup[BaseException]", error).exceptions[0]
-    return error
+    """The one error of nested groups, where it is one."""
+    found = group.exceptions
+    while len(found) == 1:
+        error = found[0]
+        if not isinstance(error, BaseExceptionGroup):
+            return error
+        found = cast("BaseExceptionGroup[BaseException]", error).exceptions
+    return group
 
 
 async def _watch_signals(

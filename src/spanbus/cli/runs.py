@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from spanbus.cli.options import File, Json
+
+if TYPE_CHECKING:
+    from spanbus.local.archive import RunHead
 
 
 def command(
@@ -21,14 +25,13 @@ def command(
     from spanbus.cli.stored import store
     from spanbus.errors import RunNotFound
 
+    heads: Sequence[RunHead] = ()
     try:
         with store(file) as (opened, _):
             heads = opened.run_heads(workflow=workflow, result=result, limit=limit)
-    except RunNotFound as error:
+    except RunNotFound:
         if not as_json:
             raise
-        del error
-        heads = []
     if as_json:
         console.document([head.document() for head in heads])
         return

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +18,7 @@ _TAKE_OVER_S = 5.0
 
 
 @contextmanager
-def store(file: Path | None = None) -> Iterator[tuple[Store, Settings]]:
+def store(file: Path | None = None) -> Generator[tuple[Store, Settings]]:
     """The store of the settings' state directory; :class:`~spanbus.errors.RunNotFound` says so when nothing was stored yet."""
     from spanbus.local.store import Store
     from spanbus.runtime import STORE_NAME

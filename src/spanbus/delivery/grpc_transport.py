@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, cast
 from urllib.parse import urlsplit
 
 import grpc
@@ -49,7 +49,7 @@ class GrpcTransport:
         self._connected()
 
     def send(self, body: bytes, timeout_s: float) -> Outcome:
-        call = self._connected().unary_unary(self._method)
+        call = cast("Any", self._connected().unary_unary(self._method))
         try:
             self._under_way = future = call.future(body, timeout=timeout_s, metadata=self._endpoint.headers, wait_for_ready=False)
             answer: bytes = future.result()

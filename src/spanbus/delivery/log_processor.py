@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from opentelemetry.sdk._logs import LogRecordProcessor, ReadableLogRecord, ReadWriteLogRecord
+from opentelemetry.sdk.resources import Resource
 
 
 class SpoolLogProcessor(LogRecordProcessor):
@@ -17,7 +18,7 @@ class SpoolLogProcessor(LogRecordProcessor):
     def on_emit(self, log_record: ReadWriteLogRecord) -> None:
         self._take(
             ReadableLogRecord(
-                log_record=log_record.log_record, resource=log_record.resource, instrumentation_scope=log_record.instrumentation_scope,
+                log_record=log_record.log_record, resource=log_record.resource or Resource({}), instrumentation_scope=log_record.instrumentation_scope,
                 limits=log_record.limits,
             )
         )

@@ -48,6 +48,8 @@ REFUSED: Final = "refused"
 
 _GROUPS_MOST = 1000
 _SMALLEST_SEGMENT_BYTES = 64 * 1024
+_CLOSING_S = 0.03
+"""What of the exit limit is left for everything but sending."""
 _NOWHERE = Resource.get_empty()
 
 # The keys that the instrumentations look for have no public name.
@@ -245,7 +247,8 @@ class Pipeline:
         """Deliver what can be delivered within the exit limit; what is left waits in the spool. May be called twice."""
         if self._closed is not None:
             return
-        self._sender.stop(self._options.exit_timeout_s if timeout_s is None else timeout_s)
+        limit_s = self._options.exit_timeout_s if timeout_s is None else timeout_s
+        self._sender.stop(max(limit_s / 2, limit_s - _CLOSING_S))
         self._closed = self.statistics()
         self._spool.close()
 

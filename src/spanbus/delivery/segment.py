@@ -68,7 +68,7 @@ class Frame(NamedTuple):
 
     kind: Kind
     signal: Signal
-    count: int
+    count: int  # pyright: ignore[reportIncompatibleMethodOverride] - nobody counts the fields of a tuple
     at_s: int
     offset: int
     end: int

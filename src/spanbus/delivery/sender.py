@@ -29,6 +29,7 @@ logger = logging.getLogger(__name__)
 _SHORTEST_PAUSE_S = 0.05
 _LONGEST_WISH_S = 600.0  # a Retry-After of a day is a mistake
 _JOIN_S = 0.02
+_NO_ANSWER = "no answer in time"
 _BROKEN_PAUSE_S = 5.0
 _NOTHING_READ_PAUSE_S = 0.5
 
@@ -220,6 +221,7 @@ class _Lane:
         self._deadline: float | None = None
         self._let_go = False
         self._gave_up = False
+        self._interrupted = False
         self._ended = False
         self._work: _Work | None = None
         self._failures = 0
@@ -293,6 +295,7 @@ class _Lane:
             thread = self._thread
             hung = self._sending
         if thread is not None and thread is not threading.current_thread():
+            self._interrupted = True
             self.destination.interrupt()
             thread.join(max(0.0, deadline - time.monotonic()))  # an answer that just came is still acknowledged
         taken = self._spool_lock.acquire(timeout=max(0.0, deadline - time.monotonic()))
@@ -305,7 +308,7 @@ class _Lane:
             empty = self._empty()
         if not empty:
             if self._outage is None and hung and not self._answered:
-                self._outage = _Outage("no answer in time", time.time_ns(), time.monotonic())
+                self._outage = _Outage(_NO_ANSWER, time.time_ns(), time.monotonic())
             self._tell_outage(at_the_end=True)
         if thread is None or not thread.is_alive():
             self.destination.close()
@@ -524,9 +527,10 @@ class _Lane:
             self._failures += 1
             self._not_before = now + wish_s
             self._due = now + max(_SHORTEST_PAUSE_S, pause_s, wish_s)
+            reason = _NO_ANSWER if self._interrupted else outcome.reason
             if self._outage is None:
-                self._outage = _Outage(outcome.reason, time.time_ns(), now)
-            self._outage.reason = outcome.reason
+                self._outage = _Outage(reason, time.time_ns(), now)
+            self._outage.reason = reason
             if self._deadline is not None:
                 self._gave_up = True
             self._changed.notify_all()

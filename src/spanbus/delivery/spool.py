@@ -14,7 +14,7 @@ import mmap
 import os
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, NamedTuple, Self
@@ -45,7 +45,7 @@ class Stored(NamedTuple):
     signal: Signal
     group: bytes
     data: bytes
-    count: int
+    count: int  # pyright: ignore[reportIncompatibleMethodOverride] - nobody counts the fields of a tuple
 
 
 class Batch(NamedTuple):
@@ -605,7 +605,7 @@ def _may_map(directory: Path) -> bool:
 
 
 @contextmanager
-def _adopting(directory: Path, *, wait: bool) -> Iterator[bool]:
+def _adopting(directory: Path, *, wait: bool) -> Generator[bool]:
     """Hold the lock under which segments of dead processes are taken; False when another process has it."""
     descriptor: int | None = None
     held = False

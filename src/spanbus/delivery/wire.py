@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from opentelemetry.trace import SpanKind
 
@@ -107,9 +107,10 @@ def _value(value: object) -> bytes:
     if isinstance(value, bytes):
         return _field(b"\x3a", value)
     if isinstance(value, Mapping):
-        return _field(b"\x32", b"".join([_field(b"\x0a", _key_value(str(key), item)) for key, item in value.items()]))  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+        pairs = cast("Mapping[object, object]", value).items()
+        return _field(b"\x32", b"".join([_field(b"\x0a", _key_value(str(key), item)) for key, item in pairs]))
     if isinstance(value, Sequence):
-        return _field(b"\x2a", b"".join([_field(b"\x0a", _value(item)) for item in value]))  # pyright: ignore[reportUnknownVariableType]
+        return _field(b"\x2a", b"".join([_field(b"\x0a", _value(item)) for item in cast("Sequence[object]", value)]))
     raise TypeError(f"{type(value).__name__} is no attribute value")
 
 
@@ -155,14 +156,6 @@ def _attributes(tag: bytes, attributes: Mapping[str, object] | None) -> bytes:
 
 
 # --- spans ------------------------------------------------------------------------------------------------------------
-
-
-class _HasEvent(Protocol):
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def timestamp(self) -> int: ...
 
 
 def encode_span(span: ReadableSpan) -> bytes:
@@ -341,7 +334,7 @@ def _metric(metric: Metric) -> bytes:
         return head + _field(b"\x3a", points + temporality + (b"\x18\x01" if data.is_monotonic else b""))
     if isinstance(data, Histogram):
         return head + _field(b"\x4a", b"".join([_field(b"\x0a", _histogram(point)) for point in data.data_points]) + temporality)
-    if isinstance(data, ExponentialHistogram):
+    if isinstance(data, ExponentialHistogram):  # pyright: ignore[reportUnnecessaryIsInstance] - a later SDK may have more kinds
         return head + _field(b"\x52", b"".join([_field(b"\x0a", _exponential(point)) for point in data.data_points]) + temporality)
     return head
 
@@ -354,14 +347,14 @@ def _amount(double: bytes, integer: bytes, value: float) -> bytes:
     return integer + _I64(value) if isinstance(value, int) else double + _DOUBLE(value)
 
 
-def _number(point) -> bytes:  # noqa: ANN001  # pyright: ignore
+def _number(point: Any) -> bytes:
     return (
         _time(b"\x11", point.start_time_unix_nano) + _time(b"\x19", point.time_unix_nano) + _amount(b"\x21", b"\x31", point.value)
         + _exemplars(b"\x2a", point.exemplars) + _attributes(b"\x3a", point.attributes)
     )
 
 
-def _histogram(point) -> bytes:  # noqa: ANN001  # pyright: ignore
+def _histogram(point: Any) -> bytes:
     buckets = b"".join([_F64(count) for count in point.bucket_counts])
     bounds = b"".join([_DOUBLE(bound) for bound in point.explicit_bounds])
     return (
@@ -371,7 +364,7 @@ def _histogram(point) -> bytes:  # noqa: ANN001  # pyright: ignore
     )
 
 
-def _exponential(point) -> bytes:  # noqa: ANN001  # pyright: ignore
+def _exponential(point: Any) -> bytes:
     body = (
         _attributes(b"\x0a", point.attributes) + _time(b"\x11", point.start_time_unix_nano) + _time(b"\x19", point.time_unix_nano)
         + _time(b"\x21", point.count) + _optional(b"\x29", point.sum)
@@ -392,7 +385,7 @@ def _optional(tag: bytes, value: float | None) -> bytes:
     return tag + _DOUBLE(value) if value is not None else b""
 
 
-def _exemplars(tag: bytes, exemplars) -> bytes:  # noqa: ANN001  # pyright: ignore
+def _exemplars(tag: bytes, exemplars: Iterable[Any] | None) -> bytes:
     if not exemplars:
         return b""
     parts: list[bytes] = []

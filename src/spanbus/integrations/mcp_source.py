@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import cast
@@ -65,7 +65,7 @@ def _nodes(spans: Sequence[SpanSummary], above: str) -> Iterator[Node]:
 
 
 @asynccontextmanager
-async def live_feed(state_dir: Path) -> AsyncGenerator[AsyncIterator[Mapping[str, object]]]:
+async def live_feed(state_dir: Path) -> AsyncGenerator[AsyncGenerator[Mapping[str, object]]]:
     """The live messages of the backend that serves this state directory; raises BackendError when none does."""
     from websockets.asyncio.client import connect
     from websockets.exceptions import WebSocketException
@@ -77,7 +77,7 @@ async def live_feed(state_dir: Path) -> AsyncGenerator[AsyncIterator[Mapping[str
     try:
         async with connect(url, additional_headers={"Authorization": f"Bearer {address.token}"}, max_size=None, proxy=None) as socket:
 
-            async def messages() -> AsyncIterator[Mapping[str, object]]:
+            async def messages() -> AsyncGenerator[Mapping[str, object], None]:
                 async for frame in socket:
                     for message in _unfolded(json.loads(frame)):
                         yield message
@@ -88,7 +88,7 @@ async def live_feed(state_dir: Path) -> AsyncGenerator[AsyncIterator[Mapping[str
 
 
 def _unfolded(frame: object) -> Iterator[Mapping[str, object]]:
-    members = cast("Mapping[str, object]", frame) if isinstance(frame, dict) else {}
+    members: Mapping[str, object] = cast("Mapping[str, object]", frame) if isinstance(frame, dict) else {}
     if members.get("type") == "messages":
         yield from cast("list[Mapping[str, object]]", members.get("messages", []))
         return

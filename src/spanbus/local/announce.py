@@ -92,6 +92,9 @@ class Announcer:
         self._open.pop(record.span_id, None)
         self._put("closed", record, None)
 
+    def late(self, note: EventNote) -> None:
+        """Nothing live has it."""
+
     def noted(self, record: Record | None, note: EventNote) -> None:
         if record is not None:
             self._put("event", record, note)

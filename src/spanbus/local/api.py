@@ -109,7 +109,8 @@ class QueryApi:
         return jaeger.envelope(found, total=len(found))
 
     def _named_operations(self, service: str) -> list[Document]:
-        pairs = sorted({(name, jaeger.KINDS.get(kind, "")) for name, kind in self._source.operations(service)})  # pyright: ignore[reportArgumentType]
+        kinds: dict[int, str] = {int(kind): name for kind, name in jaeger.KINDS.items()}
+        pairs = sorted({(name, kinds.get(kind, "")) for name, kind in self._source.operations(service)})
         return [{"name": name, "spanKind": kind} for name, kind in pairs]
 
     def _traces(self, request: Request) -> Document:

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from prometheus_client import Metric as Family
 from prometheus_client import exposition
 from prometheus_client.openmetrics import exposition as openmetrics_exposition
 from prometheus_client.samples import Exemplar as ClientExemplar
 from prometheus_client.samples import Sample
-from prometheus_client.utils import floatToGoString
+from prometheus_client.utils import floatToGoString  # pyright: ignore[reportUnknownVariableType] - untyped
 
 from spanbus.local.series import Exemplar, Kind, Series, SeriesSource
 from spanbus.telemetry import names
@@ -56,7 +56,8 @@ class Exposition:
                 family.samples.append(Sample(f"{name}_total", {}, value))
                 registry.families.append(family)
         if "application/openmetrics-text" in accept:
-            return openmetrics_exposition.generate_latest(registry), "application/openmetrics-text; version=1.0.0; charset=utf-8"
+            body = cast("bytes", openmetrics_exposition.generate_latest(registry))  # pyright: ignore[reportUnknownMemberType] - untyped
+            return body, "application/openmetrics-text; version=1.0.0; charset=utf-8"
         return exposition.generate_latest(registry), "text/plain; version=0.0.4; charset=utf-8"
 
 

@@ -164,10 +164,22 @@ def _log_response(rejected: int, why: str) -> Message:
     return answer
 
 
+def _traces_of(sink: Sink) -> Callable[[bytes], object]:
+    return sink.ingest_traces
+
+
+def _metrics_of(sink: Sink) -> Callable[[bytes], object]:
+    return sink.ingest_metrics
+
+
+def _logs_of(sink: Sink) -> Callable[[bytes], object]:
+    return sink.ingest_logs
+
+
 _SIGNALS = (
-    _Signal("/v1/traces", _traces, _trace_response, lambda sink: sink.ingest_traces),
-    _Signal("/v1/metrics", _metrics, _metric_response, lambda sink: sink.ingest_metrics),
-    _Signal("/v1/logs", _logs, _log_response, lambda sink: sink.ingest_logs),
+    _Signal("/v1/traces", _traces, _trace_response, _traces_of),
+    _Signal("/v1/metrics", _metrics, _metric_response, _metrics_of),
+    _Signal("/v1/logs", _logs, _log_response, _logs_of),
 )
 
 # The codes of google.rpc.Status, which an OTLP error body is.

@@ -29,7 +29,7 @@ class Series(NamedTuple):
     instance: str
     attributes: Mapping[str, str]
     value: float = 0.0
-    count: int = 0
+    count: int = 0  # pyright: ignore[reportIncompatibleMethodOverride] - nobody counts the fields of a tuple
     bounds: tuple[float, ...] = ()
     buckets: tuple[int, ...] = ()
     exemplars: tuple[Exemplar, ...] = ()

@@ -51,7 +51,7 @@ class _Protocol(H11Protocol):
         self._first = self.loop.call_later(FIRST_REQUEST_S, self._silent)
 
     def _silent(self) -> None:
-        if self.cycle is None and not self.transport.is_closing():
+        if self.cycle is None and not self.transport.is_closing():  # pyright: ignore[reportUnnecessaryComparison] - None before the first request
             self.transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:

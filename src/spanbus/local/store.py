@@ -10,7 +10,7 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager, suppress
 from hashlib import blake2b
 from pathlib import Path
@@ -23,6 +23,7 @@ from spanbus.telemetry import names
 from spanbus.telemetry.names import Level
 
 if TYPE_CHECKING:
+    from opentelemetry.proto.resource.v1.resource_pb2 import Resource
     from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, Span
 
     from spanbus.local.api import TraceQuery
@@ -105,7 +106,7 @@ class Store:
                 migrate(connection)
 
     @contextmanager
-    def _reading(self) -> Iterator[sqlite3.Connection]:
+    def _reading(self) -> Generator[sqlite3.Connection]:
         """This thread's connection; SQLite's errors become one that says which file."""
         try:
             connection = cast("sqlite3.Connection | None", getattr(self._local, "connection", None))
@@ -124,7 +125,7 @@ class Store:
             raise StoreError(f"{self.path}: this is no store that can be read ({error}); move it away, nothing was changed") from error
 
     @contextmanager
-    def _writing(self) -> Iterator[sqlite3.Connection]:
+    def _writing(self) -> Generator[sqlite3.Connection]:
         """One transaction."""
         with self._reading() as connection:
             connection.execute("BEGIN IMMEDIATE")
@@ -404,10 +405,10 @@ def _row(span: Span, source: int, service: str, now_s: int) -> tuple[object, ...
     )
 
 
-def _service(resource: object) -> str:
-    for pair in resource.attributes:  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType, reportUnknownVariableType]
+def _service(resource: Resource) -> str:
+    for pair in resource.attributes:
         if pair.key == "service.name":
-            return str(pair.value.string_value) or "unknown_service"
+            return pair.value.string_value or "unknown_service"
     return "unknown_service"
 
 

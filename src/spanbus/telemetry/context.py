@@ -8,7 +8,7 @@ Trace Context demands.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
@@ -62,7 +62,7 @@ def with_baggage(context: Context, env: Mapping[str, str]) -> Context:
 
 
 @contextmanager
-def attached(context: Context) -> Iterator[None]:
+def attached(context: Context) -> Generator[None]:
     """Make ``context`` current in this task until the block ends.
 
     A block that ends in another task, as that of a generator which somebody else closes, leaves that task's context alone.

@@ -162,7 +162,7 @@ class Dialect:
         cached = payload.get("cached") is True
         return Fact(
             verb, rank, name, raw.event_type, raw.event_id, raw.at_ns, raw.source, payload,
-            aliases=aliases, exact=raw.phase is not None or "step_id" in payload, run_key=run_key, run_key_is_shared=shared,
+            aliases=tuple(alias for alias in aliases if alias is not None), exact=raw.phase is not None or "step_id" in payload, run_key=run_key, run_key_is_shared=shared,
             correlation=raw.correlation, workflow=self._workflow(raw, rank), attempt=attempt,
             duration_ns=None if cached else _seconds_ns(duration), delay_ns=_seconds_ns(payload.get("delay")) or 0, task_type=task_type,
             needs=tuple(str(need) for need in cast("list[object]", needs)) if isinstance(needs, list | tuple) else (),

@@ -17,7 +17,7 @@ import weakref
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Literal, Protocol, Self, cast
+from typing import Literal, Self, cast
 
 from opentelemetry import context as otel_context
 from opentelemetry.context import Context
@@ -144,7 +144,7 @@ class Handle:
         A bus that calls its handlers with a type and a payload, or with keywords, is understood too.
         """
         if isinstance(event, str):
-            payload = next((argument for argument in arguments if isinstance(argument, Mapping)), options)
+            payload = next((cast("Mapping[str, object]", argument) for argument in arguments if isinstance(argument, Mapping)), options)
             self.feed({"event_type": event, "payload": payload})
         else:
             self.feed(event)
@@ -155,7 +155,7 @@ class Handle:
     def published(self, event: object = None, payload: object = None, **options: object) -> None:
         """What a bus without ``subscribe`` was asked to publish."""
         if isinstance(event, str):
-            self.feed({"event_type": event, "payload": payload if isinstance(payload, Mapping) else options})
+            self.feed({"event_type": event, "payload": cast("Mapping[str, object]", payload) if isinstance(payload, Mapping) else options})
         elif event is not None:
             self.feed(event)
 
@@ -214,12 +214,6 @@ class Handle:
     def add_undo(self, undo: Callable[[], None]) -> None:
         """What ``detach`` has to take back, last first."""
         self._undo.append(undo)
-
-
-class _Bus(Protocol):
-    """Any object that can be subscribed to."""
-
-    def subscribe(self, *arguments: object, **options: object) -> object: ...
 
 
 _watched: weakref.WeakKeyDictionary[object, Handle] = weakref.WeakKeyDictionary()
@@ -343,7 +337,7 @@ def _wrap_publish(bus: object, handle: Handle) -> None:
     if not callable(publish):
         raise InputError(f"{type(bus).__name__} has no publish() to wrap; use mode='observe'")
     had = "publish" in getattr(bus, "__dict__", {})
-    wrapped = wrapping(cast("Callable[..., object]", publish))
+    wrapped = wrapping(publish)
     try:
         object.__setattr__(bus, "publish", wrapped)
     except AttributeError as error:
@@ -428,7 +422,7 @@ def attach_class(kind: type, handle: Handle) -> Handle:
     if getattr(publish, "_spanbus", None) is not None:
         raise InputError(f"class {kind.__name__} is instrumented already; detach its handle first")
     own = "publish" in vars(kind)
-    original = cast("Callable[..., object]", kind.publish)
+    original = cast("Callable[..., object]", getattr(kind, "publish"))  # noqa: B009
 
     @functools.wraps(original)
     def published(bus: object, *arguments: object, **options: object) -> object:

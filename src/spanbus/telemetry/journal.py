@@ -209,7 +209,7 @@ def _events(update: Mapping[str, object]) -> Iterable[EventNote]:
         return
     for event in cast("list[object]", events):
         match event:
-            case [str(name), int(at_ns), {**attributes}]:
+            case [str(name), int(at_ns), {**attributes}]:  # pyright: ignore[reportUnknownVariableType]
                 rendered = cast("dict[str, object]", attributes)
                 prefix = names.EVENT_PAYLOAD_PREFIX
                 payload = {key.removeprefix(prefix): value for key, value in rendered.items() if key.startswith(prefix)}

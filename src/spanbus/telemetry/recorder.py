@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -258,7 +258,7 @@ class Recorder:
             self._early_ends.clear()
 
     @contextmanager
-    def paused(self) -> Iterator[None]:
+    def paused(self) -> Generator[None]:
         """While this is entered no fact is taken: what sinks have counted stands still."""
         with self._lock:
             yield
@@ -583,7 +583,7 @@ class Recorder:
                 return self._keep(run, self._open_phase(run, fact).record, note)  # a second one of the same name beside it
             if fact.at_ns >= (phase.pending_at_ns if phase.pending is not None else phase.attempts_started_at_ns):
                 self._next_attempt(run, phase, fact.at_ns, phase.evidence, None, note=None)
-                phase.seen = set()
+                phase.seen = set[Rank]()
         elif fact.rank < phase.outer:
             phase.outer = fact.rank  # an outer speaker is heard after an inner one
             phase.record.started_at_ns = min(phase.record.started_at_ns, fact.at_ns)

@@ -289,7 +289,7 @@ class Redactor:
         for key, value in payload.items():
             if len(found) >= EVENT_ATTRIBUTES_LIMIT:
                 return
-            if not isinstance(key, str):
+            if not isinstance(key, str):  # pyright: ignore[reportUnnecessaryIsInstance] - the payloads of strangers
                 continue
             if key not in self._allowed and not (depth and prefix.endswith("counts.")):
                 continue

@@ -8,7 +8,7 @@ Conventions: OpenTelemetry semantic conventions 1.44.0, CI/CD and exceptions.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Protocol
+from typing import Protocol, cast
 
 from opentelemetry import trace
 from opentelemetry.context import Context
@@ -242,7 +242,8 @@ class DirectSpans:
         flags = _SAMPLED if result.decision is Decision.RECORD_AND_SAMPLE else _NOT_SAMPLED
         state = result.trace_state or (parent_context.trace_state if parent_context is not None else None)
         context = SpanContext(record.trace_id, record.span_id, False, flags, state)
-        record.handle = SpanHandle(context, None, dict(result.attributes) if result.attributes else None)
+        attributes = cast("Mapping[str, AttributeValue] | None", result.attributes)  # pyright: ignore[reportUnknownMemberType]
+        record.handle = SpanHandle(context, None, dict(attributes) if attributes else None)
 
     def closed(self, record: Record) -> None:
         handle = record.handle

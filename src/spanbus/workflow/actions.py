@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -139,7 +139,7 @@ async def _quality_phase(
 @asynccontextmanager
 async def _announced(
     bus: WorkflowEventBus | None, about: Mapping[str, object], started: WorkflowEvent, completed: WorkflowEvent, failed: WorkflowEvent
-) -> AsyncIterator[None]:
+) -> AsyncGenerator[None]:
     """Start and end of an action on the bus: exactly one end, however it ends."""
     if bus is None:
         yield
@@ -150,7 +150,8 @@ async def _announced(
     kind = failed
     try:
         yield
-        kind, ending = completed, {"success": True}
+        kind = completed
+        ending["success"] = True
     except PhaseError as error:
         ending = {} if isinstance(error, PhaseUnsuccessful) and type(error) in (HooksFailed, CommandFailed) else {"error": str(error)}
         raise
@@ -183,11 +184,15 @@ def _work(context: object, params: Mapping[str, object]) -> ActionContext:
 
 
 def _context_of(context: object) -> ActionContext:
-    get = cast("Mapping[str, object]", context).get if isinstance(context, Mapping) else lambda key: getattr(context, key, None)
+    members = cast("Mapping[str, object]", context) if isinstance(context, Mapping) else None
+
+    def get(key: str) -> object:
+        return members.get(key) if members is not None else getattr(context, key, None)  # pyright: ignore[reportUnknownArgumentType]
+
     hooks, run, cwd, env = get("hooks"), get("run") or get("command"), get("cwd"), get("env")
     return ActionContext(
-        hooks=_commands(hooks) if isinstance(hooks, list | tuple) else (),
-        command=run if isinstance(run, Command) else command(run) if isinstance(run, str | list | tuple) else None,
+        hooks=_commands(cast("object", hooks)) if isinstance(hooks, list | tuple) else (),
+        command=run if isinstance(run, Command) else command(cast("object", run)) if isinstance(run, str | list | tuple) else None,
         cwd=Path(cwd) if isinstance(cwd, str | Path) else None,
         env=cast("Mapping[str, str]", env) if isinstance(env, Mapping) else EMPTY_ENV,
     )
@@ -248,7 +253,8 @@ async def _run_one(
                 on_line=(lambda line: output(name, line)) if output is not None else None,
             )
             if result.success:
-                kind, ending = WorkflowEvent.HOOK_EXECUTION_COMPLETED, {"status": "passed", "exit_code": 0}
+                kind = WorkflowEvent.HOOK_EXECUTION_COMPLETED
+                ending = {"status": "passed", "exit_code": 0}
             else:
                 ending = {"status": "failed" if result.error is None else "error", "exit_code": result.exit_code, "output_tail": result.tail}
                 if result.error is not None:

@@ -5,6 +5,9 @@ coroutine function has its own bounded queue, from which at most ``max_concurren
 default, keeps the order). Whatever a handler raises stays here: it is logged once with its traceback, and counted.
 """
 
+# Bus, subscribers and receipts are friends.
+# pyright: reportPrivateUsage=false
+
 from __future__ import annotations
 
 import functools

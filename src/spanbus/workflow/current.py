@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, NamedTuple
@@ -32,7 +32,7 @@ def current_bus() -> WorkflowEventBus | None:
 
 
 @contextmanager
-def use_bus(bus: WorkflowEventBus | None) -> Iterator[WorkflowEventBus | None]:
+def use_bus(bus: WorkflowEventBus | None) -> Generator[WorkflowEventBus | None]:
     """Bind ``bus`` for actions in this task and in the tasks that it starts; None unbinds."""
     token = _bus.set(bus)
     try:
@@ -42,7 +42,7 @@ def use_bus(bus: WorkflowEventBus | None) -> Iterator[WorkflowEventBus | None]:
 
 
 @contextmanager
-def within(scope: RunScope) -> Iterator[RunScope]:
+def within(scope: RunScope) -> Generator[RunScope]:
     """Events published here belong to ``scope``."""
     token = current_scope.set(scope)
     try:

@@ -174,7 +174,7 @@ def _phase(entry: object, path: str) -> Phase:
             hooks=tuple(_hook(hook, f"{path}.hooks[{index}]") for index, hook in enumerate(cast("list[object]", hooks))),
             command=command(run, shell=shell, where=f"{path}.run") if run is not None else None,
             timeout_s=duration_s(table["timeout"], f"{path}.timeout") if "timeout" in table else None,
-            retries=retries, retry_backoff_s=backoff_s, when=cast("When", when), env=_environment(table.get("env", {}), f"{path}.env"),
+            retries=retries, retry_backoff_s=backoff_s, when=when, env=_environment(table.get("env", {}), f"{path}.env"),
             cwd=_path(table.get("cwd"), f"{path}.cwd"),
         )
     except UnusableDefinition as error:

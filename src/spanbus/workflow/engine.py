@@ -322,6 +322,7 @@ class BasicWorkflowEngine:
                 output=_output_of(output, phase.name) if output is not None else None, inherit=options.inherit, run_id=run.run_id,
                 workflow=run.workflow.name, phase=phase.name, attempt=attempt, results=dict(run.results),
             )
+            value: object = None
             try:
                 with anyio.CancelScope(deadline=anyio.current_time() + (phase.timeout_s or math.inf)) as scope:
                     value = await self._call(phase, context)
@@ -340,7 +341,7 @@ class BasicWorkflowEngine:
                 raise _Failed("failure", _class_name(error), str(error), _trace(error), None) from error
             if value is False or (isinstance(value, Mapping) and cast("Mapping[str, object]", value).get("success") is False):
                 raise _Failed("failure", "unsuccessful", None, None, None)
-            return value
+            return cast("object", value)
 
     async def _call(self, phase: Phase, context: PhaseContext) -> object:
         action = phase.action
@@ -384,7 +385,8 @@ def _arguments(action: Callable[..., object], context: PhaseContext, name: str, 
     if any(parameter.kind is parameter.VAR_POSITIONAL for parameter in parameters):
         positional = 2
     options: dict[str, object] = {"event_bus": bus} if any(parameter.name == "event_bus" for parameter in parameters) else {}
-    return [context, name][:positional], options
+    given: list[object] = [context, name]
+    return given[:positional], options
 
 
 def _class_name(error: BaseException) -> str:
