@@ -214,7 +214,7 @@ class Runtime:
                 from spanbus.wiring import Wiring
 
                 self._wiring = Wiring(
-                    self.settings, lifetime=self.lifetime, command_line=self._command_line, env=self._env, store_path=self.store_path,
+                    self.settings, lifetime=self.lifetime, command_line=self._command_line, env=self.settings.usable(self._env), store_path=self.store_path,
                     paused=self._paused,
                 )
                 self._keeper = _Keeper(self, self._wiring)
