@@ -803,6 +803,12 @@ class Recorder:
     def _strategy_ended(self, run: _Run, phase: _Phase, record: Record, fact: Fact, note: EventNote) -> Record:
         kept = self._keep(run, record, note)
         phase.strategies.remove(record)
+        for name, hooks in list(phase.hooks.items()):
+            beneath = [hook for hook in hooks if hook.parent is record]
+            phase.hooks[name] = [hook for hook in hooks if hook.parent is not record]
+            if not phase.hooks[name]:
+                del phase.hooks[name]
+            self._close_left(beneath, fact.result or Result.SUCCESS, fact.at_ns)
         self._finish(record, fact.result or Result.SUCCESS, fact.failure, fact.at_ns, fact.duration_ns)
         self._closed(record)
         if fact.failure is not None:
@@ -888,6 +894,9 @@ class Recorder:
         left = [hook for hooks in phase.hooks.values() for hook in hooks] + phase.strategies
         phase.hooks.clear()
         phase.strategies.clear()
+        self._close_left(left, result, at_ns)
+
+    def _close_left(self, left: Iterable[Record], result: Result, at_ns: int) -> None:
         for record in left:
             if result in (Result.CANCELLATION, Result.TIMEOUT):
                 failure = Failure(ErrorType.TIMEOUT) if result is Result.TIMEOUT else None
