@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spanbus.delivery.endpoints import Endpoint
+from spanbus.delivery.lifesign import LifeSigns
 from spanbus.delivery.outcomes import Delivered, Outcome, Refused, Retry, TooLarge, Unwanted
 from spanbus.delivery.refusals import RefusedFolder
 from spanbus.delivery.sender import Sender, SenderOptions
@@ -153,7 +155,7 @@ def eventually(condition: Callable[[], bool], timeout_s: float = 10.0) -> None:
 
 
 @contextmanager
-def stopped(sender: Sender) -> Iterator[Sender]:
+def stopped(sender: Sender) -> Generator[Sender]:
     try:
         yield sender
     finally:
@@ -484,6 +486,61 @@ def test_stop_begins_no_request_that_will_not_be_answered_in_time() -> None:
         sender.stop(0.5)
         assert receiver.wait_until(lambda seen: len(seen.requests) == 10 - spool.pending("remote"), 2.0)
         assert spool.pending("remote") > 0
+
+
+def test_stop_waits_a_little_longer_for_a_collector_that_lives() -> None:
+    with Receiver() as receiver:
+        spool = ListSpool()
+        spool.put("a")
+        sender = Sender(spool, [Http(receiver.url)], options())
+        assert sender.flush(5.0)
+        receiver.answer(Answer(delay_s=0.4))
+        spool.put("b")
+        sender.wake()
+        assert receiver.wait_until(lambda seen: seen.connections_seen == 1)
+        assert sender.stop(0.2)
+        assert lines(receiver) == ["a", "b"]
+
+
+def test_stop_waits_only_a_little_longer_for_a_collector_that_lived() -> None:
+    with Receiver() as receiver:
+        spool = ListSpool()
+        spool.put("a")
+        sender = Sender(spool, [Http(receiver.url)], options())
+        assert sender.flush(5.0)
+        receiver.answer(Answer.hang())
+        spool.put("b")
+        start = time.monotonic()
+        assert not sender.stop(0.2)
+        assert time.monotonic() - start < 1.5
+
+
+def test_another_program_knows_that_the_collector_lives(tmp_path: Path) -> None:
+    with Receiver() as receiver:
+        receiver.answer(Answer(delay_s=0.4))
+        LifeSigns(tmp_path).note(receiver.url)
+        spool = ListSpool()
+        spool.put("a")
+        assert Sender(spool, [Http(receiver.url)], replace(options(), life_signs=LifeSigns(tmp_path))).stop(0.2)
+        spool.put("b")
+        assert not Sender(spool, [Http(receiver.url)], replace(options(), life_signs=LifeSigns(tmp_path / "other"))).stop(0.2)
+
+
+def test_life_signs_grow_old(tmp_path: Path) -> None:
+    signs = LifeSigns(tmp_path)
+    assert not signs.fresh("somewhere")
+    signs.note("somewhere")
+    assert signs.fresh("somewhere")
+    assert not signs.fresh("elsewhere")
+    (file,) = tmp_path.iterdir()
+    os.utime(file, (time.time_ns() / 1e9 - 60, time.time_ns() / 1e9 - 60))
+    assert not signs.fresh("somewhere")
+
+
+def test_life_signs_need_no_directory(tmp_path: Path) -> None:
+    signs = LifeSigns(tmp_path / "none")
+    signs.note("somewhere")
+    assert not signs.fresh("somewhere")
 
 
 def test_nothing_is_sent_after_stop() -> None:

@@ -21,11 +21,12 @@ from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
 
 from spanbus.delivery import wire
 from spanbus.delivery.destinations import LOCAL, REMOTE, Keep, LocalDestination, OtlpDestination
+from spanbus.delivery.lifesign import LifeSigns
 from spanbus.delivery.outcomes import Outcome
 from spanbus.delivery.refusals import RefusedFolder
 from spanbus.delivery.sender import Destination, LaneStatistics, Sender, SenderOptions, to_stderr
 from spanbus.delivery.signals import Signal
-from spanbus.delivery.spool import SEGMENT_BYTES, Leftover, MemorySpool, Spool, SpoolUnavailable, Stored
+from spanbus.delivery.spool import FOLDER, SEGMENT_BYTES, Leftover, MemorySpool, Spool, SpoolUnavailable, Stored
 from spanbus.delivery.statistics import DeliveryStatistics
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ class Pipeline:
         names = tuple(name for name, wanted in ((REMOTE, options.remote), (LOCAL, options.local is not None)) if wanted)
         self._spool, kept_in, remedy = self._opened(names)
         self._sender = Sender(
-            self._spool, self._destinations(), SenderOptions(kept_in, remedy, tell=options.tell),
+            self._spool, self._destinations(), SenderOptions(kept_in, remedy, life_signs=LifeSigns(options.state_dir / FOLDER), tell=options.tell),
             refused=RefusedFolder(options.state_dir / REFUSED), prepare=self._look_around,
         )
         self.span_processor: SpanProcessor = _Spans(self)

@@ -21,6 +21,7 @@ from spanbus.delivery.outcomes import Delivered, Outcome, Refused, Retry, TooLar
 from spanbus.delivery.signals import Signal
 
 if TYPE_CHECKING:
+    from spanbus.delivery.lifesign import LifeSigns
     from spanbus.delivery.refusals import RefusedFolder
     from spanbus.delivery.spool import Batch, Stored
 
@@ -96,6 +97,11 @@ class SenderOptions:
     quiet_s: float = 5.0
     """How long an outage lasts before it is told."""
     prepare_every_s: float = 30.0
+    life_signs: LifeSigns | None = None
+    """What other programs know of the destinations."""
+    shortest_grace_s: float = 0.5
+    longest_grace_s: float = 2.0
+    """How much longer than its limit :meth:`Sender.stop` waits for an answer that is under way from a destination that lives."""
     tell: Callable[[str], None] = to_stderr
     jitter: Callable[[], float] = random.random
 
@@ -156,7 +162,11 @@ class Sender:
         return all([lane.wait_empty(deadline) for lane in self._lanes])
 
     def stop(self, deadline_s: float) -> bool:
-        """Send what can be sent within ``deadline_s``, then let go: True when nothing is left. May be called twice."""
+        """Send what can be sent within ``deadline_s``, then let go: True when nothing is left. May be called twice.
+
+        No request is begun that is not likely to be answered by then. One that is under way is waited for a little longer
+        where the destination is known to answer, for the next program would send the same again.
+        """
         deadline = time.monotonic() + deadline_s
         for lane in self._lanes:
             lane.last_call(deadline)
@@ -287,10 +297,15 @@ class _Lane:
         with self._changed:
             if self._ended:
                 return self._empty()
+            extended = False
             while self._thread is not None and not self._gave_up:
                 left_s = deadline - _JOIN_S - time.monotonic()
                 if left_s <= 0:
-                    break
+                    if extended or not self._sending or not self._lives():
+                        break
+                    extended = True
+                    deadline += self._grace_s()
+                    continue
                 self._changed.wait(left_s)
             thread = self._thread
             hung = self._sending
@@ -313,6 +328,15 @@ class _Lane:
         if thread is None or not thread.is_alive():
             self.destination.close()
         return empty
+
+    def _lives(self) -> bool:
+        if self._outage is not None:
+            return False
+        signs = self._options.life_signs
+        return self._answered or (signs is not None and signs.fresh(self.destination.shown))
+
+    def _grace_s(self) -> float:
+        return min(self._options.longest_grace_s, max(self._options.shortest_grace_s, 3 * self._answer_s))
 
     def statistics(self) -> LaneStatistics:
         with self._changed:
@@ -419,7 +443,9 @@ class _Lane:
             return
         chunk = work.chunks[0]
         now = time.monotonic()
-        limit_s = self._options.attempt_s if self._deadline is None else min(self._options.attempt_s, max(0.01, self._deadline - now))
+        limit_s = self._options.attempt_s
+        if self._deadline is not None:
+            limit_s = min(limit_s, max(0.01, self._deadline + self._options.longest_grace_s - now))
         self._sending = True
         try:
             outcome = self.destination.send(chunk.signal, chunk.records, limit_s)
@@ -429,6 +455,8 @@ class _Lane:
             case Delivered():
                 self._answer_s = max(time.monotonic() - now, self._answer_s * 0.7)
                 self._answered = True
+                if self._options.life_signs is not None:
+                    self._options.life_signs.note(self.destination.shown)
                 self._gave_one_up = False
                 self._taken(work, chunk, outcome)
             case Retry():
