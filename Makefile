@@ -30,8 +30,8 @@ test: setup ## everything a bare machine can run
 demo: setup ## what it is about, in under a minute: a workflow, its trace, metrics and alert
 	@$(VENV)/bin/spanbus demo
 
-check: setup ## lint
-	$(VENV)/bin/ruff check src tests
+check: setup ## lint, contracts, types, documents: a workflow in pyproject.toml, run by spanbus itself
+	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(VENV)/bin/spanbus run check --quiet
 
 clean: ## remove what was built
 	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis build dist

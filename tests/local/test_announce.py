@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
@@ -49,11 +49,11 @@ class Served:
 
 
 @contextmanager
-def serving() -> Iterator[Served]:
+def serving() -> Generator[Served]:
     bridge = EventBusWebSocketBridge()
 
     @asynccontextmanager
-    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+    async def lifespan(app: Starlette) -> AsyncGenerator[None]:
         async with anyio.create_task_group() as group:
             group.start_soon(bridge.run)
             yield

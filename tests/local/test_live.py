@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
@@ -44,11 +44,11 @@ class Served:
 
 
 @contextmanager
-def serving(limits: LiveLimits | None = None, bridge: EventBusWebSocketBridge | None = None) -> Iterator[Served]:
+def serving(limits: LiveLimits | None = None, bridge: EventBusWebSocketBridge | None = None) -> Generator[Served]:
     bridge = bridge or EventBusWebSocketBridge(limits)
 
     @asynccontextmanager
-    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+    async def lifespan(app: Starlette) -> AsyncGenerator[None]:
         async with anyio.create_task_group() as group:
             group.start_soon(bridge.run)
             yield

@@ -8,7 +8,7 @@ import json
 import socket
 import threading
 import zlib
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 
 import pytest
@@ -71,7 +71,7 @@ class Served:
 
 
 @contextmanager
-def serving(limits: ReceiverLimits | None = None) -> Iterator[Served]:
+def serving(limits: ReceiverLimits | None = None) -> Generator[Served]:
     sink = Kept()
     receiver = Receiver(sink, limits)
     listener = socket.create_server(("127.0.0.1", 0))

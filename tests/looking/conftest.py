@@ -7,7 +7,7 @@ import os
 import shutil
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -259,7 +259,7 @@ class ServedBackend:
 
 
 @contextmanager
-def serving_backend(jaeger_url: str | None = None) -> Iterator[ServedBackend]:
+def serving_backend(jaeger_url: str | None = None) -> Generator[ServedBackend]:
     archive = MemoryArchive()
     listener = socket.create_server(("127.0.0.1", 0), backlog=512)
     port = int(listener.getsockname()[1])
