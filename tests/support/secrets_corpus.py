@@ -158,6 +158,7 @@ NAMED: tuple[Named, ...] = (
     Named("escaped line end", "error\\npassword=%s\\nend", noise("dl", 12)),
     Named("option", "deploy --password %s --host x", PASSWORD),
     Named("option with equals sign", "deploy --token=%s --host x", noise("dm", 20)),
+    Named("glued to a quotation", "PASSWORD='abc'%s run", PASSWORD),
     Named("option, quoted", 'deploy --api-key "%s" --host x', "with blanks 9"),
     Named("single hyphen option", "deploy -password %s", PASSWORD),
     Named("failed command", "Command '['deploy', '--token', '%s']' returned non-zero exit status 1.", noise("dn", 20)),

@@ -143,6 +143,8 @@ _QUOTED = (
     r"(?:(?P<escape>\\+)(?P<mark>[\"'])[^\r\n]*?(?:(?<!\\)(?P=escape)(?P=mark)|\Z|(?=[\r\n]))"  # quoted once more, as JSON in JSON is
     r"|\"(?:[^\"\\\r\n]|\\++.)*\"?|'(?:[^'\\\r\n]|\\++.)*'?)"
 )
+_GLUED = r"[0-9A-Za-z_.%+/@!#$~^*-]*"
+"""What a shell would add to a quoted text."""
 _BARE = r"(?:[^\s,;&'\"<\])}\\]|\\(?![nrt'\"])|[,;](?![\s\\]|\Z|[\w.-]+\s*[=:])|[\])}](?=[0-9A-Za-z!#$%*+@^_~-]))+"
 _COMMANDS_WITH_P = r"sshpass|mysql\w*|mariadb[\w-]*|mongo\w*|(?:docker|podman|registry)\s+login|redis-cli|ldap\w+|htpasswd|7z[az]?|zip|unzip|smbclient"
 _HARMLESS_STATES = (
@@ -187,12 +189,12 @@ _CONTEXT: tuple[tuple[tuple[str, ...], str], ...] = (
 _NAME = re.compile(r"(?<![\w.-])[\w.-]++")
 _NAMED_VALUES: tuple[re.Pattern[str], ...] = (
     # what comes behind a sensitive name: env, YAML, JSON, Python, TOML, with escaped quotes too
-    re.compile(r"(?P<keep>\\*['\"]?\s{0,99}(?:=>|:=|[:=](?!:))\s{0,99}(?:b(?=['\"]))?)(?:" + _QUOTED + "|" + _BARE + ")"),
+    re.compile(r"(?P<keep>\\*['\"]?\s{0,99}(?:=>|:=|[:=](?!:))\s{0,99}(?:b(?=['\"]))?)(?:" + REDACTED + "|" + _QUOTED + _GLUED + "|" + _BARE + ")"),
     # the two in a tuple or list, as in the text of a failed command: ['login', '--token', 'abc'], ("password", "abc")
     re.compile(r"(?P<keep>\\*['\"]\s{0,99},\s{0,99}b?)" + _QUOTED),
 )
 _ELEMENT = re.compile(r"(?P<keep>(?:\s[^<>]{0,256})?>)[^<]+")
-_OPTION = re.compile(r"(?P<keep>\s{1,99})(?!-)(?:" + _QUOTED + r"|[^\s'\"]+)")
+_OPTION = re.compile(r"(?P<keep>\s{1,99})(?!-)(?:" + REDACTED + "|" + _QUOTED + _GLUED + r"|[^\s'\"]+)")
 _SENSITIVE_PART = re.compile(
     r"passw|passphrase|passcode|secret|token|key|credential|session|connection|bearer|webhook|totp|dsn|pwd|pass|auth|sas|sig|pin|otp|psk|jwt|cookie|pw", re.IGNORECASE
 )
@@ -233,6 +235,10 @@ class Redactor:
             text = self._short(text)
         else:
             text = self._clean(_beginning(text, limit * 4))
+        for _ in range(3):  # a cut may go through what was put in a secret's place, which is then put there again
+            if len(text) <= limit:
+                return text
+            text = self._clean(text[: limit - 1] + "…")
         return text if len(text) <= limit else text[: limit - 1] + "…"
 
     def _clean(self, text: str) -> str:
@@ -242,9 +248,14 @@ class Redactor:
         if not text.isascii():
             text = text.encode("utf-8", "replace").decode("utf-8", "replace")  # lone surrogates
         if self.enabled:
-            lowered = text.lower()
-            if _SUSPICIOUS.search(text) is not None or any(word in lowered for word in _WORDS):
-                text = _scrub(text, lowered)
+            for _ in range(4):  # what was put in a secret's place may be read anew with what is around it; it settles at once
+                lowered = text.lower()
+                if _SUSPICIOUS.search(text) is None and not any(word in lowered for word in _WORDS):
+                    break
+                scrubbed = _scrub(text, lowered)
+                if scrubbed == text:
+                    break
+                text = scrubbed
             for pattern in self._own:
                 text = pattern.sub(REDACTED, text)
         return text
