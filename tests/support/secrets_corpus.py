@@ -240,6 +240,12 @@ HARMLESS: tuple[str, ...] = (
     "Traceback (most recent call last):\n  File \"/srv/app/main.py\", line 10, in <module>\n    main()\nValueError: 3 is not 4",
     "SELECT name, id FROM users WHERE id = 7",
     "[tool.ruff.lint]\nselect = [\"E\", \"F\"]",
+    "jwt.exceptions.InvalidTokenError: Signature has expired",
+    "acme.MissingCredentialsError: no credentials found for host db",
+    "    if token == self._token and password != other:",
+    "def login(user: str, password: str, token: str | None = None) -> bool:",
+    '{"password": null, "token": "", "api_key": None}',
+    "no token was provided",
     "naïve café, 日本語, emoji 🚀 stay",
     "line one\n\tline two",
 )

@@ -42,7 +42,7 @@ _SENSITIVE = (
 )
 _SENSITIVE_KEY = re.compile(_SENSITIVE, re.IGNORECASE)
 _NOT_SENSITIVE = re.compile(
-    r"(?i)(?:.*[_.-])?(?:tokens|token_?(?:count|type|limit|url|uri|usage)s?|tokeniz\w*|passed|pass_?rate|public_?key.*|author|authors|key_?name|secrets?_?(?:name|count)|compass)"
+    r"(?i)(?:.*[_.-])?(?:tokens|token_?(?:count|type|limit|url|uri|usage)s?|tokeniz\w*|passed|pass_?rate|public_?key.*|author|authors|\w*(?:error|exception|warning)|key_?name|secrets?_?(?:name|count)|compass)"
     r"|.*\.(?:pyi?|[cm]?[jt]sx?|go|rs|rb|java|kt|c|h|cc|cpp|cs|php|sh|sql|md|rst|txt|toml|ya?ml|json|ini|cfg|lock|html|css|log)"
 )
 
@@ -149,7 +149,7 @@ _BARE = r"(?:[^\s,;&'\"<\])}\\]|\\(?![nrt'\"])|[,;](?![\s\\]|\Z|[\w.-]+\s*[=:])|
 _COMMANDS_WITH_P = r"sshpass|mysql\w*|mariadb[\w-]*|mongo\w*|(?:docker|podman|registry)\s+login|redis-cli|ldap\w+|htpasswd|7z[az]?|zip|unzip|smbclient"
 _HARMLESS_STATES = (
     r"(?!(?:in)?(?:valid|expired|missing|required|not|empty|wrong|correct|too|set|unset|null|none|an?|the|in|being|used|only|no|now|still|already|never|revoked"
-    r"|malformed|ok|available|optional|needed|supported|handled|checked|being|undefined|unknown|about|for|to|from|with|and|or|of)(?![\w-]))"
+    r"|malformed|ok|available|provided|given|found|created|generated|issued|present|absent|returned|sent|optional|needed|supported|handled|checked|being|undefined|unknown|about|for|to|from|with|and|or|of)(?![\w-]))"
 )
 
 _CONTEXT: tuple[tuple[tuple[str, ...], str], ...] = (
@@ -189,7 +189,7 @@ _CONTEXT: tuple[tuple[tuple[str, ...], str], ...] = (
 _NAME = re.compile(r"(?<![\w.-])[\w.-]++")
 _NAMED_VALUES: tuple[re.Pattern[str], ...] = (
     # what comes behind a sensitive name: env, YAML, JSON, Python, TOML, with escaped quotes too
-    re.compile(r"(?P<keep>\\*['\"]?\s{0,99}(?:=>|:=|[:=](?!:))\s{0,99}(?:b(?=['\"]))?)(?:" + REDACTED + "|" + _QUOTED + _GLUED + "|" + _BARE + ")"),
+    re.compile(r"(?P<keep>\\*['\"]?\s{0,99}(?:=>|:=|[:=](?![:=]))\s{0,99}(?:b(?=['\"]))?)(?:" + REDACTED + "|" + _QUOTED + _GLUED + "|" + _BARE + ")"),
     # the two in a tuple or list, as in the text of a failed command: ['login', '--token', 'abc'], ("password", "abc")
     re.compile(r"(?P<keep>\\*['\"]\s{0,99},\s{0,99}b?)" + _QUOTED),
 )
@@ -206,6 +206,8 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\x80-\x9f]")
 _SEPARATOR = re.compile(r"[\s\"',;&][^\s\"',;&]*\Z")
 _SCHEMES = frozenset({"bearer", "basic", "token", "digest", "negotiate", "apikey"})
 _LONGEST_NAME = 100
+_NO_SECRETS = frozenset({"None", "True", "False", "null", "true", "false", "str", "bytes", "int", "bool", "object", '""', "''"})
+"""What stands behind ``token:`` in a line of source that a traceback shows."""
 _TAKES_P = re.compile(rf"(?:.*/)?(?:{_COMMANDS_WITH_P})(?:\.exe)?")
 _LONGEST_TOKEN = 512
 
@@ -421,7 +423,7 @@ def _value_of(text: str, begin: int, end: int) -> re.Match[str] | None:
     for pattern in _NAMED_VALUES[: 2 if around in ("'", '"') else 1]:
         value = pattern.match(text, end)
         if value is not None:
-            return value
+            return value if text[value.end("keep") : value.end()] not in _NO_SECRETS else None
     if around in ("<", ":") and (value := _ELEMENT.match(text, end)) is not None:
         return value
     return _OPTION.match(text, end) if option else None
