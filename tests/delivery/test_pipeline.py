@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -43,7 +43,7 @@ class Told:
 def opened(
     state: Path, receiver: Receiver | None, *, local: Local | None = None, told: Told | None = None, env: dict[str, str] | None = None,
     on_leftover: list[Leftover] | None = None, quota_bytes: int = 256 * 2**20, exit_timeout_s: float = 0.25,
-) -> Iterator[Pipeline]:
+) -> Generator[Pipeline]:
     options = DeliveryOptions(
         state, RESOURCE, {**(receiver.env if receiver is not None else {}), **(env or {})}, lifetime="run", quota_bytes=quota_bytes,
         exit_timeout_s=exit_timeout_s, remote=receiver is not None or env is not None, local=local, tell=told or Told(),

@@ -88,6 +88,9 @@ class Scripted:
     def warm_up(self) -> None:
         """Always ready."""
 
+    def meet(self, signal: Signal, timeout_s: float) -> Outcome:
+        return Delivered()
+
     def interrupt(self) -> None:
         self.interrupted = True
 
@@ -116,6 +119,9 @@ class Http:
 
     def warm_up(self) -> None:
         """Always ready."""
+
+    def meet(self, signal: Signal, timeout_s: float) -> Outcome:
+        return self._transport.send(b"", min(10.0, timeout_s))
 
     def interrupt(self) -> None:
         self._transport.interrupt()
@@ -484,7 +490,7 @@ def test_stop_begins_no_request_that_will_not_be_answered_in_time() -> None:
         spool.put(*[str(number) for number in range(10)])
         sender = Sender(spool, [Http(receiver.url)], options(batch_records=1))
         sender.stop(0.5)
-        assert receiver.wait_until(lambda seen: len(seen.requests) == 10 - spool.pending("remote"), 2.0)
+        assert receiver.wait_until(lambda seen: len(lines(seen)) == 10 - spool.pending("remote"), 2.0)
         assert spool.pending("remote") > 0
 
 
@@ -541,6 +547,38 @@ def test_life_signs_need_no_directory(tmp_path: Path) -> None:
     signs = LifeSigns(tmp_path / "none")
     signs.note("somewhere")
     assert not signs.fresh("somewhere")
+
+
+@pytest.mark.parametrize("how", ["hang", "deaf"])
+def test_a_collector_that_never_answers_is_found_out_before_it_was_given_anything(how: str) -> None:
+    with Receiver() as receiver:
+        receiver.answer(Answer.hang() if how == "hang" else Answer(how="deaf"))
+        spool = ListSpool()
+        spool.put("a")
+        assert not Sender(spool, [Http(receiver.url)], options()).stop(0.2)
+        assert [request.body for request in receiver.requests] == ([b""] if how == "hang" else [])
+
+
+def test_an_empty_request_that_is_refused_is_an_answer() -> None:
+    with Receiver() as receiver:
+        receiver.answer_next(Answer(400))
+        spool = ListSpool()
+        spool.put("a")
+        sender = Sender(spool, [Http(receiver.url)], options())
+        assert sender.stop(2.0)
+        assert lines(receiver) == ["a"]
+        assert sender.statistics()["remote"].refused == {}
+
+
+def test_a_server_that_dislikes_what_is_empty_gets_something_at_the_second_attempt() -> None:
+    with Receiver() as receiver:
+        receiver.answer_next(Answer.reset())
+        spool = ListSpool()
+        spool.put("a")
+        with stopped(Sender(spool, [Http(receiver.url)], options())) as sender:
+            sender.wake()
+            assert receiver.wait_until(lambda seen: lines(seen) == ["a"])
+        assert [request.body for request in receiver.requests] == [b"", b"a\n"]
 
 
 def test_nothing_is_sent_after_stop() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -28,7 +28,7 @@ def records(*data: bytes) -> list[Stored]:
 
 
 @contextmanager
-def destination(env: dict[str, str]) -> Iterator[OtlpDestination]:
+def destination(env: dict[str, str]) -> Generator[OtlpDestination]:
     made = OtlpDestination(env, join)
     try:
         yield made

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 import pytest
@@ -29,7 +29,7 @@ def body(count: int = 1) -> bytes:
 
 
 @contextmanager
-def transport_to(url: str, signal: Signal = Signal.TRACES, **variables: str) -> Iterator[GrpcTransport]:
+def transport_to(url: str, signal: Signal = Signal.TRACES, **variables: str) -> Generator[GrpcTransport]:
     env = {"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc", "OTEL_EXPORTER_OTLP_ENDPOINT": url}
     env.update({f"OTEL_EXPORTER_OTLP_{name}": value for name, value in variables.items()})
     transport = GrpcTransport(endpoints(env, signal), signal)

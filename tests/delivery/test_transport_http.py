@@ -7,7 +7,7 @@ import ipaddress
 import ssl
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import replace
 from email.utils import format_datetime
@@ -36,7 +36,7 @@ def body(count: int = 1) -> bytes:
 
 
 @contextmanager
-def transport_to(endpoint: Endpoint | str, env: dict[str, str] | None = None) -> Iterator[HttpTransport]:
+def transport_to(endpoint: Endpoint | str, env: dict[str, str] | None = None) -> Generator[HttpTransport]:
     transport = HttpTransport(endpoint if isinstance(endpoint, Endpoint) else Endpoint(f"{endpoint}/v1/traces"), env or {})
     try:
         yield transport
@@ -107,11 +107,11 @@ def test_a_good_answer_with_any_body_is_a_delivery(content: bytes, kind: str, ex
 
 @pytest.mark.parametrize("status", [408, 429, 502, 503, 504])
 def test_busy_is_tried_again_without_limit(status: int) -> None:
-    assert send_once(Answer(status, "busy")) == Retry(f"HTTP {status}: busy")
+    assert send_once(Answer(status, "busy")) == Retry(f"HTTP {status}: busy", heard=True)
 
 
 def test_other_server_errors_are_tried_a_few_times() -> None:
-    assert send_once(Answer(500, "bug")) == Retry("HTTP 500: bug", None, 5, body())
+    assert send_once(Answer(500, "bug")) == Retry("HTTP 500: bug", None, 5, body(), heard=True)
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 415])
@@ -124,7 +124,7 @@ def test_too_large() -> None:
 
 
 def test_retry_after_in_seconds() -> None:
-    assert send_once(Answer(429, retry_after_s=7)) == Retry("HTTP 429", 7.0)
+    assert send_once(Answer(429, retry_after_s=7)) == Retry("HTTP 429", 7.0, heard=True)
 
 
 def test_retry_after_as_a_date() -> None:
@@ -136,7 +136,7 @@ def test_retry_after_as_a_date() -> None:
 
 @pytest.mark.parametrize("value", ["soon", "nan", "inf", "1e999"])
 def test_retry_after_that_makes_no_sense_is_not_there(value: str) -> None:
-    assert send_once(Answer(503, retry_after_s=value)) == Retry("HTTP 503")
+    assert send_once(Answer(503, retry_after_s=value)) == Retry("HTTP 503", heard=True)
 
 
 def test_a_redirect_is_not_followed() -> None:

@@ -61,13 +61,19 @@ class OtlpDestination:
         if self._wants(Signal.TRACES) is None:
             self._transport(Signal.TRACES)[0].warm_up()
 
+    def meet(self, signal: Signal, timeout_s: float) -> Outcome:
+        return self._send(signal, lambda: b"", timeout_s)
+
     def send(self, signal: Signal, records: Sequence[Stored], timeout_s: float) -> Outcome:
+        return self._send(signal, lambda: self._join(signal, records), timeout_s)
+
+    def _send(self, signal: Signal, body: Callable[[], bytes], timeout_s: float) -> Outcome:
         unwanted = self._wants(signal)
         if unwanted is not None:
             return Unwanted(unwanted)
         try:
             transport, limit_s = self._transport(signal)
-            return transport.send(self._join(signal, records), min(limit_s, timeout_s))
+            return transport.send(body(), min(limit_s, timeout_s))
         except SettingsError as error:  # kept until somebody corrects it
             return Retry(str(error))
 
@@ -115,16 +121,20 @@ class LocalDestination:
     def warm_up(self) -> None:
         """The callable is ready."""
 
+    def meet(self, signal: Signal, timeout_s: float) -> Outcome:
+        del signal, timeout_s
+        return Delivered()
+
     def send(self, signal: Signal, records: Sequence[Stored], timeout_s: float) -> Outcome:
         del timeout_s
         body = self._join(signal, records)
         try:
             self._keep(str(signal), body)
         except (SpanbusError, OSError) as error:
-            return Retry(str(error))
+            return Retry(str(error), heard=True)
         except Exception as error:  # the wall around an export: it may be the fault of what was sent
             logger.debug("the local store failed", exc_info=error)
-            return Retry(f"{type(error).__name__}: {error}", attempts=_ATTEMPTS_AT_ERRORS, body=body)
+            return Retry(f"{type(error).__name__}: {error}", attempts=_ATTEMPTS_AT_ERRORS, body=body, heard=True)
         return Delivered()
 
     def interrupt(self) -> None:

@@ -43,6 +43,7 @@ class GrpcTransport:
         self._method = _METHODS[signal]
         self._channel: grpc.Channel | None = None
         self._pid = os.getpid()
+        self._interrupted = False
         self._under_way: grpc.Future[bytes] | None = None
 
     def warm_up(self) -> None:
@@ -52,6 +53,8 @@ class GrpcTransport:
         call = cast("Any", self._connected().unary_unary(self._method))
         try:
             self._under_way = future = call.future(body, timeout=timeout_s, metadata=self._endpoint.headers, wait_for_ready=False)
+            if self._interrupted:  # between the call and the assignment
+                future.cancel()
             answer: bytes = future.result()
         except grpc.FutureCancelledError:
             return Retry("interrupted")
@@ -64,6 +67,7 @@ class GrpcTransport:
         return Delivered(*partial_success(answer)) if answer else Delivered()
 
     def interrupt(self) -> None:
+        self._interrupted = True
         future = self._under_way
         if future is not None:
             future.cancel()
@@ -112,7 +116,7 @@ def _outcome(error: grpc.RpcError, body: bytes) -> Outcome:
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in details:
         return TooLarge(reason, body)
     if code in _TRY_AGAIN or (code is grpc.StatusCode.RESOURCE_EXHAUSTED and delay_s is not None):
-        return Retry(reason, delay_s)
+        return Retry(reason, delay_s, heard=delay_s is not None)
     if code in _TRY_A_FEW_TIMES:
-        return Retry(reason, delay_s, ATTEMPTS_AT_SERVER_ERRORS, body)
+        return Retry(reason, delay_s, ATTEMPTS_AT_SERVER_ERRORS, body, heard=True)
     return Refused(reason, body)

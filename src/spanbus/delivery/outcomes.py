@@ -17,13 +17,14 @@ class Delivered:
 class Retry:
     """Not now. ``after_s`` is what the destination asked for; after ``attempts`` tries (None: no limit) it counts as refused.
 
-    ``body`` is what was sent, given where the attempts are limited.
+    ``body`` is what was sent, given where the attempts are limited. ``heard``: the destination itself said so.
     """
 
     reason: str
     after_s: float | None = None
     attempts: int | None = None
     body: bytes = b""
+    heard: bool = False
 
 
 @dataclass(frozen=True, slots=True)

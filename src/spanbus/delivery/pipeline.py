@@ -333,6 +333,10 @@ class _Quiet:
         with _not_instrumented():
             self._destination.warm_up()
 
+    def meet(self, signal: Signal, timeout_s: float) -> Outcome:
+        with _not_instrumented():
+            return self._destination.meet(signal, timeout_s)
+
     def send(self, signal: Signal, records: Sequence[Stored], timeout_s: float) -> Outcome:
         with _not_instrumented():
             return self._destination.send(signal, records, timeout_s)

@@ -2,7 +2,8 @@
 
 A destination has its own cursor in the spool and its own back-off, so that a collector that hangs does not hold up the
 local store. What is sent is acknowledged when the destination has all of a batch: after a crash at most that batch is sent
-again. Nothing here is called by the program whose telemetry it is, but :meth:`Sender.wake`, which costs a comparison.
+again. So that no batch is in doubt when a short-lived program ends, its first request carries nothing: a collector that
+accepts connections and never answers is found out before it was given anything. Nothing here is called by the program whose telemetry it is, but :meth:`Sender.wake`, which costs a comparison.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
@@ -30,6 +32,7 @@ logger = logging.getLogger(__name__)
 _SHORTEST_PAUSE_S = 0.05
 _LONGEST_WISH_S = 600.0  # a Retry-After of a day is a mistake
 _JOIN_S = 0.02
+_YOUNG_S = 2.0
 _NO_ANSWER = "no answer in time"
 _BROKEN_PAUSE_S = 5.0
 _NOTHING_READ_PAUSE_S = 0.5
@@ -60,6 +63,10 @@ class Destination(Protocol):
 
     def warm_up(self) -> None:
         """Called once in the sending thread, before there is something to send: the time for slow imports."""
+        ...
+
+    def meet(self, signal: Signal, timeout_s: float) -> Outcome:
+        """See whether it answers, with a request that carries nothing."""
         ...
 
     def send(self, signal: Signal, records: Sequence[Stored], timeout_s: float) -> Outcome: ...
@@ -240,7 +247,11 @@ class _Lane:
         self._prepare_due = 0.0
         self._answer_s = 0.0
         self._answered = False
+        self._met = False
+        self._born = time.monotonic()
         self._sending = False
+        self._carries = False
+        self._under_way_since = 0.0
         self._outage: _Outage | None = None
         self._told_refusal = False
         self._told_rejection = False
@@ -298,9 +309,10 @@ class _Lane:
             if self._ended:
                 return self._empty()
             extended = False
+            limit_s = deadline - time.monotonic()
             while self._thread is not None and not self._gave_up:
                 left_s = deadline - _JOIN_S - time.monotonic()
-                if left_s <= 0:
+                if left_s <= 0 or self._meets_in_vain(limit_s):
                     if extended or not self._sending or not self._lives():
                         break
                     extended = True
@@ -329,9 +341,11 @@ class _Lane:
             self.destination.close()
         return empty
 
+    def _meets_in_vain(self, limit_s: float) -> bool:
+        """It was asked whether it lives longer ago than is left to wait."""
+        return self._sending and not self._lives() and not self._carries and time.monotonic() - self._under_way_since > limit_s
+
     def _lives(self) -> bool:
-        if self._outage is not None:
-            return False
         signs = self._options.life_signs
         return self._answered or (signs is not None and signs.fresh(self.destination.shown))
 
@@ -442,21 +456,17 @@ class _Lane:
                 self._due = time.monotonic() + _NOTHING_READ_PAUSE_S
             return
         chunk = work.chunks[0]
+        if not self._met:
+            self._met = True
+            may_end_soon = self._deadline is not None or (not self._hurried and time.monotonic() - self._born < _YOUNG_S)
+            if may_end_soon and not self._lives() and not self._meet(chunk.signal):
+                return
         now = time.monotonic()
-        limit_s = self._options.attempt_s
-        if self._deadline is not None:
-            limit_s = min(limit_s, max(0.01, self._deadline + self._options.longest_grace_s - now))
-        self._sending = True
-        try:
-            outcome = self.destination.send(chunk.signal, chunk.records, limit_s)
-        finally:
-            self._sending = False
+        with self._under_way(carries=True):
+            outcome = self.destination.send(chunk.signal, chunk.records, self._limit_s(now))
         match outcome:
             case Delivered():
-                self._answer_s = max(time.monotonic() - now, self._answer_s * 0.7)
-                self._answered = True
-                if self._options.life_signs is not None:
-                    self._options.life_signs.note(self.destination.shown)
+                self._heard(time.monotonic() - now)
                 self._gave_one_up = False
                 self._taken(work, chunk, outcome)
             case Retry():
@@ -467,7 +477,7 @@ class _Lane:
                 else:
                     self._failed(outcome)
             case Refused():
-                self._answered = True
+                self._heard(time.monotonic() - now)
                 self._works_again()
                 self._never(work, chunk, outcome.reason, outcome.body)
             case TooLarge():
@@ -477,6 +487,38 @@ class _Lane:
                     key = chunk.signal, outcome.reason
                     self._unwanted[key] = self._unwanted.get(key, 0) + _count(chunk.records)
                 self._done(work, chunk)
+
+    def _meet(self, signal: Signal) -> bool:
+        """Whether to go on. When this fails the next attempt carries something: some servers dislike what is empty."""
+        now = time.monotonic()
+        with self._under_way(carries=False):
+            outcome = self.destination.meet(signal, self._limit_s(now))
+        if isinstance(outcome, Retry):
+            self._failed(outcome)
+            return False
+        self._heard(time.monotonic() - now)
+        return self._deadline is None or self._worth_starting(time.monotonic())
+
+    @contextmanager
+    def _under_way(self, *, carries: bool) -> Iterator[None]:
+        self._carries = carries
+        self._under_way_since = time.monotonic()
+        self._sending = True
+        try:
+            yield
+        finally:
+            self._sending = False
+
+    def _limit_s(self, now: float) -> float:
+        if self._deadline is None:
+            return self._options.attempt_s
+        return min(self._options.attempt_s, max(0.01, self._deadline + self._options.longest_grace_s - now))
+
+    def _heard(self, after_s: float) -> None:
+        self._answer_s = max(after_s, self._answer_s * 0.7)
+        self._answered = True
+        if self._options.life_signs is not None:
+            self._options.life_signs.note(self.destination.shown)
 
     def _read(self) -> _Work | None:
         with self._spool_lock:
@@ -524,7 +566,7 @@ class _Lane:
 
     def _split(self, work: _Work, chunk: _Chunk, outcome: TooLarge) -> None:
         middle = len(chunk.records) // 2
-        self._answered = True
+        self._heard(0.0)
         self._works_again()
         if middle == 0:
             self._never(work, chunk, outcome.reason, outcome.body)
@@ -553,6 +595,7 @@ class _Lane:
         wish_s = min(outcome.after_s or 0.0, _LONGEST_WISH_S)
         with self._changed:
             self._failures += 1
+            self._answered = outcome.heard
             self._not_before = now + wish_s
             self._due = now + max(_SHORTEST_PAUSE_S, pause_s, wish_s)
             reason = _NO_ANSWER if self._interrupted else outcome.reason

@@ -50,7 +50,7 @@ class Transport(Protocol):
         ...
 
     def interrupt(self) -> None:
-        """From another thread: end the attempt that is under way, if it can be ended."""
+        """From another thread: end the attempt that is under way, if it can be ended. Nothing is sent afterwards."""
         ...
 
     def close(self) -> None: ...
@@ -63,6 +63,7 @@ class HttpTransport:
         self._endpoint = endpoint
         self._proxy = proxy_for(endpoint.url, env)
         self._pool: PoolManager | None = None
+        self._interrupted = False
         self._pid = os.getpid()
         self._lock = threading.Lock()
         self._open: set[HTTPConnection] = set()
@@ -97,6 +98,7 @@ class HttpTransport:
         return self._outcome(response, answer, body)
 
     def interrupt(self) -> None:
+        self._interrupted = True
         with self._lock:
             connections = list(self._open)
         for connection in connections:
@@ -163,6 +165,8 @@ class HttpTransport:
         return pool
 
     def _opened(self, connection: HTTPConnection) -> None:
+        if self._interrupted:
+            raise ConnectionAbortedError("interrupted")
         with self._lock:
             self._open.add(connection)
 
@@ -207,9 +211,9 @@ class HttpTransport:
         if status == 413:
             return TooLarge(reason, body)
         if status in _TRY_AGAIN:
-            return Retry(reason, retry_after_s(response.headers.get("Retry-After"), time.time_ns() / 1e9))
+            return Retry(reason, retry_after_s(response.headers.get("Retry-After"), time.time_ns() / 1e9), heard=True)
         if status >= 500:
-            return Retry(reason, retry_after_s(response.headers.get("Retry-After"), time.time_ns() / 1e9), ATTEMPTS_AT_SERVER_ERRORS, body)
+            return Retry(reason, retry_after_s(response.headers.get("Retry-After"), time.time_ns() / 1e9), ATTEMPTS_AT_SERVER_ERRORS, body, heard=True)
         if 300 <= status < 400:
             reason += f", a redirect to {response.headers.get('Location', 'nowhere').split('?')[0]!r}, which is not followed"
         return Refused(reason, body)
