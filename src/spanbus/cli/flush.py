@@ -1,0 +1,47 @@
+"""spanbus flush: deliver what waits in the spool."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated
+
+import typer
+
+from spanbus.cli.options import File
+
+
+def command(
+    wait: Annotated[float, typer.Option("--wait", "-w", metavar="S", min=0, help="How long to try, in seconds.")] = 10.0,
+    file: File = None,
+) -> None:
+    """Deliver now what earlier programs left in the spool.
+
+    Exit code: 0 when the spool is empty, 1 when something still waits.
+    """
+    from spanbus.cli import console
+    from spanbus.delivery.spool import FOLDER, status
+    from spanbus.runtime import Runtime
+    from spanbus.settings import load_settings
+
+    settings = load_settings(file)
+    deadline = time.monotonic() + wait
+    before = status(settings.state_dir)
+    if not before.files:
+        console.note(f"spanbus: nothing waits in {settings.state_dir / FOLDER}")
+        return
+    with Runtime(settings, lifetime="run", command_line=True) as runtime:
+        while not runtime.flush(max(0.1, deadline - time.monotonic())) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        outage = (found := runtime.statistics()) and found.outage
+    after = status(settings.state_dir)
+    left = sum(after.waiting.values())
+    if not left and not after.left_open:
+        console.note("spanbus: everything is delivered")
+        return
+    reason = f" ({outage})" if outage else ""
+    if not outage and any(destination == "remote" for destination, _ in after.waiting) and not settings.endpoint_configured:
+        reason = " (it waits for a collector, and OTEL_EXPORTER_OTLP_ENDPOINT is not set here)"
+    elif not outage and after.alive:
+        reason = f" ({after.alive} running programs still deliver theirs)"
+    console.note(f"spanbus: {left} records still wait in {settings.state_dir / FOLDER}{reason}")
+    raise typer.Exit(1)

@@ -1,0 +1,107 @@
+"""spanbus status: what waits in the spool, what became of the rest."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from spanbus.cli.options import File, Json
+
+if TYPE_CHECKING:
+    from spanbus.settings import Settings
+
+
+def command(file: File = None, as_json: Json = False) -> None:
+    """Show the spool and delivery: what waits, how old it is, what was delivered, rejected or dropped and why."""
+    from spanbus.cli import console
+    from spanbus.settings import load_settings
+
+    settings = load_settings(file)
+    found = document(settings)
+    if as_json:
+        console.document(found)
+        return
+    from rich.table import Table
+
+    screen = console.output()
+    spool = found["spool"]
+    assert isinstance(spool, dict)
+    console.say(f"state directory  {found['state_dir']}")
+    console.say(f"endpoint         {found['endpoint'] or 'none: the local store is the destination'}")
+    console.say(
+        f"spool            {spool['bytes']} bytes in {spool['files']} files, oldest {_age(spool['oldest_age_s'])}, "  # pyright: ignore[reportUnknownArgumentType]
+        f"{spool['programs']} programs running, {spool['left_open']} phases left open by dead ones, {spool['set_aside']} files set aside"
+    )
+    table = Table("what", "where or why", "signal", "records", box=None, pad_edge=False, header_style="bold")
+    rows = [(what, *row) for what in ("waiting", "delivered", "rejected", "dropped") for row in _rows(found[what])]
+    for row in rows:
+        table.add_row(*row)
+    refused = found["refused"]
+    assert isinstance(refused, dict)
+    if refused["files"]:
+        table.add_row("refused", str(refused["folder"]), "", f"{refused['files']} requests")  # pyright: ignore[reportUnknownArgumentType]
+    if table.row_count:
+        screen.print(table)
+    else:
+        console.say("nothing waits, nothing was lost")
+
+
+def document(settings: Settings) -> dict[str, object]:
+    """What ``--json`` prints. Counts of delivery are those that programs exported; the newest seconds may be missing."""
+    from spanbus.delivery.pipeline import REFUSED
+    from spanbus.delivery.spool import status
+
+    found = status(settings.state_dir)
+    delivered, rejected, dropped = _counts(settings)
+    refused = settings.state_dir / REFUSED
+    return {
+        "state_dir": str(settings.state_dir),
+        "endpoint": _endpoint(settings),
+        "spool": {
+            "bytes": found.bytes, "files": found.files, "oldest_age_s": round(max(0.0, time.time() - found.oldest_at_ns / 1e9), 3) if found.oldest_at_ns else None,
+            "programs": found.alive, "left_open": found.left_open, "set_aside": found.set_aside, "quota_bytes": settings.spool_quota_bytes,
+        },
+        "waiting": [{"destination": destination, "signal": str(signal), "records": count} for (destination, signal), count in sorted(found.waiting.items())],
+        "delivered": delivered, "rejected": rejected, "dropped": dropped,
+        "refused": {"folder": str(refused), "files": len(list(refused.glob("*.otlp"))) if refused.is_dir() else 0},
+    }
+
+
+def _endpoint(settings: Settings) -> str | None:
+    import os
+
+    from spanbus.delivery.endpoints import endpoints
+    from spanbus.delivery.signals import Signal
+
+    return endpoints(os.environ, Signal.TRACES).shown if settings.endpoint_configured else None
+
+
+def _counts(settings: Settings) -> tuple[list[dict[str, object]], list[dict[str, object]], list[dict[str, object]]]:
+    """Delivered, rejected and dropped records, from the series in the local store."""
+    from spanbus.local.store import Store
+    from spanbus.runtime import STORE_NAME
+    from spanbus.telemetry import names
+
+    path: Path = settings.state_dir / STORE_NAME
+    found: dict[str, list[dict[str, object]]] = {names.DELIVERY_DELIVERED: [], names.DELIVERY_REJECTED: [], names.DELIVERY_DROPPED_RECORDS: []}
+    if path.exists():
+        with Store.open(path) as store:
+            for each in store.metric_series():
+                if each.name in found and each.value:
+                    reason = {"reason": each.attributes[names.DELIVERY_REASON]} if names.DELIVERY_REASON in each.attributes else {}
+                    found[each.name].append({**reason, "signal": each.attributes.get(names.DELIVERY_SIGNAL, ""), "records": int(each.value)})
+    return found[names.DELIVERY_DELIVERED], found[names.DELIVERY_REJECTED], found[names.DELIVERY_DROPPED_RECORDS]
+
+
+def _rows(rows: object) -> list[tuple[str, str, str]]:
+    assert isinstance(rows, list)
+    return [
+        (str(row.get("destination") or row.get("reason") or ""), str(row["signal"]), str(row["records"])) for row in rows  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType, reportUnknownVariableType]
+    ]
+
+
+def _age(age_s: object) -> str:
+    from spanbus.cli.draw import seconds
+
+    return f"{seconds(float(age_s))} old" if isinstance(age_s, int | float) else "none"
