@@ -14,11 +14,12 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+from spanbus.delivery.lifesign import FRESH_S
 from spanbus.delivery.outcomes import Delivered, Outcome, Refused, Retry, TooLarge, Unwanted
 from spanbus.delivery.signals import Signal
 
@@ -33,6 +34,7 @@ _SHORTEST_PAUSE_S = 0.05
 _LONGEST_WISH_S = 600.0  # a Retry-After of a day is a mistake
 _JOIN_S = 0.02
 _YOUNG_S = 2.0
+_FEW_CHANGES = 4
 _NO_ANSWER = "no answer in time"
 _BROKEN_PAUSE_S = 5.0
 _NOTHING_READ_PAUSE_S = 0.5
@@ -106,7 +108,7 @@ class SenderOptions:
     prepare_every_s: float = 30.0
     life_signs: LifeSigns | None = None
     """What other programs know of the destinations."""
-    shortest_grace_s: float = 0.5
+    shortest_grace_s: float = 1.0
     longest_grace_s: float = 2.0
     """How much longer than its limit :meth:`Sender.stop` waits for an answer that is under way from a destination that lives."""
     tell: Callable[[str], None] = to_stderr
@@ -247,11 +249,12 @@ class _Lane:
         self._prepare_due = 0.0
         self._answer_s = 0.0
         self._answered = False
+        self._answered_at = 0.0
         self._met = False
         self._born = time.monotonic()
-        self._sending = False
-        self._carries = False
-        self._under_way_since = 0.0
+        self._under_way_since: float | None = None
+        self._in_doubt = False
+        """The destination may have something that is not acknowledged yet."""
         self._outage: _Outage | None = None
         self._told_refusal = False
         self._told_rejection = False
@@ -313,14 +316,14 @@ class _Lane:
             while self._thread is not None and not self._gave_up:
                 left_s = deadline - _JOIN_S - time.monotonic()
                 if left_s <= 0 or self._meets_in_vain(limit_s):
-                    if extended or not self._sending or not self._lives():
+                    if extended or not self._in_doubt or not self._lives():
                         break
                     extended = True
                     deadline += self._grace_s()
                     continue
                 self._changed.wait(left_s)
             thread = self._thread
-            hung = self._sending
+            hung = self._under_way_since is not None
         if thread is not None and thread is not threading.current_thread():
             self._interrupted = True
             self.destination.interrupt()
@@ -343,11 +346,14 @@ class _Lane:
 
     def _meets_in_vain(self, limit_s: float) -> bool:
         """It was asked whether it lives longer ago than is left to wait."""
-        return self._sending and not self._lives() and not self._carries and time.monotonic() - self._under_way_since > limit_s
+        since = self._under_way_since
+        return since is not None and not self._in_doubt and not self._lives() and time.monotonic() - since > limit_s
 
     def _lives(self) -> bool:
+        if self._answered and time.monotonic() - self._answered_at < FRESH_S:
+            return True
         signs = self._options.life_signs
-        return self._answered or (signs is not None and signs.fresh(self.destination.shown))
+        return signs is not None and signs.fresh(self.destination.shown)
 
     def _grace_s(self) -> float:
         return min(self._options.longest_grace_s, max(self._options.shortest_grace_s, 3 * self._answer_s))
@@ -406,7 +412,7 @@ class _Lane:
                 now = time.monotonic()
                 if self._let_go or self._ended:
                     return False
-                if self._deadline is not None and (self._gave_up or self._empty() or not self._worth_starting(now)):
+                if self._deadline is not None and (self._gave_up or self._empty() or not (self._in_doubt or self._worth_starting(now))):
                     self._gave_up = True
                     return False
                 due = self._due
@@ -462,7 +468,8 @@ class _Lane:
             if may_end_soon and not self._lives() and not self._meet(chunk.signal):
                 return
         now = time.monotonic()
-        with self._under_way(carries=True):
+        self._in_doubt = True
+        with self._under_way():
             outcome = self.destination.send(chunk.signal, chunk.records, self._limit_s(now))
         match outcome:
             case Delivered():
@@ -491,7 +498,7 @@ class _Lane:
     def _meet(self, signal: Signal) -> bool:
         """Whether to go on. When this fails the next attempt carries something: some servers dislike what is empty."""
         now = time.monotonic()
-        with self._under_way(carries=False):
+        with self._under_way():
             outcome = self.destination.meet(signal, self._limit_s(now))
         if isinstance(outcome, Retry):
             self._failed(outcome)
@@ -500,14 +507,12 @@ class _Lane:
         return self._deadline is None or self._worth_starting(time.monotonic())
 
     @contextmanager
-    def _under_way(self, *, carries: bool) -> Iterator[None]:
-        self._carries = carries
+    def _under_way(self) -> Generator[None]:
         self._under_way_since = time.monotonic()
-        self._sending = True
         try:
             yield
         finally:
-            self._sending = False
+            self._under_way_since = None
 
     def _limit_s(self, now: float) -> float:
         if self._deadline is None:
@@ -517,6 +522,7 @@ class _Lane:
     def _heard(self, after_s: float) -> None:
         self._answer_s = max(after_s, self._answer_s * 0.7)
         self._answered = True
+        self._answered_at = time.monotonic()
         if self._options.life_signs is not None:
             self._options.life_signs.note(self.destination.shown)
 
@@ -525,6 +531,8 @@ class _Lane:
             if self._let_go:
                 return None
             batch = self._source.read(self.destination.name, max_bytes=self._options.batch_bytes, max_records=self._options.batch_records)
+            if batch is not None and (first := _first_run(batch.records)) < len(batch.records):
+                batch = self._source.read(self.destination.name, max_bytes=self._options.batch_bytes, max_records=first)
         if batch is None:
             return None
         by_signal: dict[Signal, list[Stored]] = {}
@@ -586,6 +594,7 @@ class _Lane:
         with self._spool_lock:
             if not self._let_go:
                 self._source.acknowledge(self.destination.name, batch)
+        self._in_doubt = False
 
     def _failed(self, outcome: Retry) -> None:
         """Not now: the longer it lasts, the longer the pauses (exponential with full jitter)."""
@@ -594,8 +603,11 @@ class _Lane:
         pause_s = min(options.longest_backoff_s, options.backoff_s * 2 ** min(self._failures, 16)) * options.jitter()
         wish_s = min(outcome.after_s or 0.0, _LONGEST_WISH_S)
         with self._changed:
+            self._in_doubt = False
             self._failures += 1
             self._answered = outcome.heard
+            if outcome.heard:
+                self._answered_at = now
             self._not_before = now + wish_s
             self._due = now + max(_SHORTEST_PAUSE_S, pause_s, wish_s)
             reason = _NO_ANSWER if self._interrupted else outcome.reason
@@ -627,6 +639,12 @@ class _Lane:
         self._options.tell(
             f"spanbus: {self.destination.shown} does not take telemetry ({outage.reason}); {waiting} records wait in {self._options.kept_in}{when}; {self._options.remedy}"
         )
+
+
+def _first_run(records: Sequence[Stored]) -> int:
+    """How many records to take at once: those of the first signal, acknowledged by themselves, unless signals change all the time."""
+    changes = [at for at in range(1, len(records)) if records[at].signal is not records[at - 1].signal]
+    return changes[0] if 0 < len(changes) <= _FEW_CHANGES else len(records)
 
 
 def _count(records: Sequence[Stored]) -> int:
