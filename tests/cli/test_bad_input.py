@@ -1,0 +1,147 @@
+"""What a person gives wrongly is one clear line and exit code 2: no traceback, nothing lost."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import sqlite3
+from pathlib import Path
+
+import pytest
+from command_line import WORKFLOW, Cli
+
+OK = '[workflows.w]\nphases = [ { name = "a", run = "true" } ]\n'
+
+
+def one_line(text: str) -> str:
+    lines = text.splitlines()
+    assert len(lines) == 1, text
+    assert lines[0].startswith("spanbus: ")
+    return lines[0]
+
+
+@pytest.mark.parametrize(("toml", "line", "said"), [
+    ('[workflows.w]\nphases = [\n  { name = "a", run = "true" needs = [] },\n]\n', 3, "is not TOML"),
+    ('[workflows.w]\nphases = [\n  { name = "a", run = "true", neds = [] },\n]\n', 3, "did you mean 'needs'"),
+    ('[workflows.w]\nphases = [\n  { name = "a", run = "true", needs = ["b"] },\n  { name = "b", run = "true", needs = ["a"] },\n]\n', 3, "circle"),
+    ('[workflows.w]\nphases = [\n  { name = "a", run = "true" },\n  { name = "a", run = "true" },\n]\n', 4, "two phases named 'a'"),
+    ('[workflows.w]\nphases = [\n  { name = "a", run = "true", needs = ["bb"] },\n  { name = "b", run = "true" },\n]\n', 3, "did you mean 'b'"),
+    ('[workflows.w]\nphases = [\n\n  { name = "a" },\n]\n', 4, "nothing to do"),
+    ('[workflows.w]\nphases = [\n  { name = "a", run = "echo \'open" },\n]\n', 3, "cannot be split"),
+    ('[workflows.w]\nphases = [\n  { name = "a", run = "true", timeout = "soon" },\n]\n', 3, "timeout"),
+    ('[[workflows.w.phases]]\nname = "a"\nrun = "true"\nretries = "two"\n', 4, "whole number"),
+    ('[[workflows.w.phases]]\nname = "a"\naction = "fast_hoks"\nrun = "true"\n', 3, "did you mean 'fast_hooks'"),
+    ('evnts = "span"\n' + OK, 1, "did you mean events"),
+    ('exit_timeout_s = "never"\n' + OK, 1, "seconds"),
+])
+def test_settings_that_cannot_be_used_name_file_key_and_line(cli: Cli, toml: str, line: int, said: str) -> None:
+    (cli.folder / "spanbus.toml").write_text(toml)
+    done = cli("run")
+    assert done.code == 2
+    assert f"spanbus.toml:{line}:" in one_line(done.err)
+    assert said in done.err
+    assert done.out == ""
+
+
+@pytest.mark.parametrize(("env", "said"), [
+    ({"SPANBUS_EVENT": "span"}, "did you mean SPANBUS_EVENTS"),
+    ({"SPANBUS_EVENTS": "spans"}, "span, log or both"),
+    ({"OTEL_EXPORTER_OTLP_PROTOCOL": "http"}, "http/protobuf"),
+    ({"OTEL_EXPORTER_OTLP_ENDPOINT": "collector"}, "OTEL_EXPORTER_OTLP_ENDPOINT"),
+    ({"OTEL_EXPORTER_OTLP_TIMEOUT": "long"}, "OTEL_EXPORTER_OTLP_TIMEOUT"),
+    ({"OTEL_TRACES_SAMPLER": "sometimes"}, "OTEL_TRACES_SAMPLER"),
+    ({"OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE": "gamma"}, "cumulative"),
+])
+def test_variables_that_cannot_be_used_name_variable_and_what_is_right(cli: Cli, env: dict[str, str], said: str) -> None:
+    (cli.folder / "spanbus.toml").write_text(OK)
+    done = cli("run", env=env)
+    assert done.code == 2
+    assert said in one_line(done.err)
+
+
+def test_names_that_are_not_there(project: Cli) -> None:
+    for arguments in (["run", "nightly"], ["run", "--only", "tsts"], ["run", "--file", "nowhere.toml"], ["replay", "nowhere.jsonl"],
+                      ["replay", "spanbus.toml", "--dialect", "klingon"], ["run", "--record", "no/such/folder/x"]):
+        done = project(*arguments)
+        assert done.code == 2, arguments
+        one_line(done.err)
+
+
+def test_a_run_that_is_not_there_is_exit_code_1(project: Cli) -> None:
+    assert project("show").code == 1
+    project("run", "-q")
+    done = project("show", "nothing-like-this")
+    assert done.code == 1
+    one_line(done.err)
+
+
+def test_without_any_workflow_the_error_says_what_to_write(cli: Cli) -> None:
+    done = cli("run", "--file", str(_written(cli.folder / "spanbus.toml", 'events = "span"\n')))
+    assert done.code == 2
+    assert "spanbus exec" in one_line(done.err)
+
+
+def _written(path: Path, text: str) -> Path:
+    path.write_text(text)
+    return path
+
+
+def test_garbage_to_replay(cli: Cli) -> None:
+    (cli.folder / "garbage").write_bytes(bytes(range(256)) * 40)
+    (cli.folder / "empty").write_bytes(b"")
+    (cli.folder / "half.gz").write_bytes(gzip.compress(b'{"type": "a.started"}\n' * 1_000)[:40])
+    for name in ("garbage", "empty", "half.gz"):
+        done = cli("replay", name)
+        assert (done.code, done.out) == (2, "")
+        assert done.err.splitlines()[-1].startswith(f"spanbus: {name}")
+
+
+def test_a_broken_line_is_reported_with_file_and_number_and_the_rest_is_used(cli: Cli) -> None:
+    good = [json.dumps({"type": "task.started", "event_id": "1", "payload": {"task": "lint"}}), json.dumps({"type": "task.failed", "event_id": "2", "payload": {"task": "lint"}})]
+    (cli.folder / "s.jsonl").write_text(f"{good[0]}\n{{broken\n\n[1, 2]\n{good[1]}\n")
+    done = cli("replay", "s.jsonl", "--dialect", "generic", "--json", "--dry-run")
+    assert done.code == 0
+    assert [line.split(": ")[1] for line in done.err.splitlines()] == ["s.jsonl:2", "s.jsonl:4"]
+    totals = done.json()["totals"]
+    assert isinstance(totals, dict)
+    assert (totals["events_recorded"], totals["phase_failures"]) == (2, 1)
+
+
+@pytest.mark.parametrize("content", ["garbage", "newer"])
+def test_a_store_that_cannot_be_used_loses_nothing(project: Cli, content: str) -> None:
+    state = project.folder / "state"
+    state.mkdir()
+    store = state / "store.sqlite3"
+    if content == "garbage":
+        store.write_bytes(b"this is no database" * 100)
+    else:
+        with sqlite3.connect(store) as connection:
+            connection.execute("PRAGMA user_version = 999")
+        connection.close()
+    before = store.read_bytes()
+    done = project("show")
+    assert done.code == 2
+    assert "store.sqlite3" in one_line(done.err)
+    ran = project("run", "--json")
+    assert ran.code == 1
+    assert store.read_bytes() == before
+    store.unlink()
+    shown = project("show", "--json")
+    assert shown.json()["run_id"] == ran.json()["runs"][0]["run_id"]  # type: ignore[index]
+
+
+def test_settings_that_are_broken_for_one_workflow_leave_the_others_alone(cli: Cli) -> None:
+    (cli.folder / "spanbus.toml").write_text(WORKFLOW + '\n[workflows.broken]\nphases = [ { name = "x" } ]\n')
+    assert cli("run", "standard", "-q").code == 1
+    assert cli("show").code == 0
+    assert cli("run", "broken").code == 2
+
+
+def test_names_with_markup_escapes_and_controls_are_shown_harmlessly(cli: Cli) -> None:
+    name = "[red]x[/red]\x1b[31m\u202eevil\x07"
+    (cli.folder / "spanbus.toml").write_text(f"[workflows.w]\nphases = [ {{ name = {json.dumps(name)}, run = ['sh', '-c', 'printf \"\\\\033[2J\"; exit 1'] }} ]\n")
+    done = cli("run")
+    assert done.code == 1
+    for text in (done.out, done.err, cli("show").out, cli("show", "--events").out, cli("runs").out):
+        assert not {"\x1b", "\u202e", "\x07"} & set(text)
+    assert "[red]x[/red]" in done.out
