@@ -25,7 +25,7 @@ def store(file: Path | None = None) -> Generator[tuple[Store, Settings]]:
     from spanbus.settings import load_settings
 
     settings = load_settings(file)
-    _take_over(settings)
+    take_over(settings)
     path = settings.state_dir / STORE_NAME
     if not path.exists():
         raise RunNotFound(f"no run is stored in {settings.state_dir}; `spanbus run` or `spanbus exec -- COMMAND` makes the first")
@@ -33,11 +33,11 @@ def store(file: Path | None = None) -> Generator[tuple[Store, Settings]]:
         yield opened, settings
 
 
-def _take_over(settings: Settings) -> None:
+def take_over(settings: Settings) -> None:
     """First comes in what programs left in the spool that were cut off, or had no time to store it."""
-    from spanbus.delivery.spool import FOLDER
+    from spanbus.delivery.spool import left
 
-    if next((settings.state_dir / FOLDER).glob("*.seg"), None) is None:
+    if not left(settings.state_dir, "local"):
         return
     from spanbus.runtime import open_runtime_sync
 

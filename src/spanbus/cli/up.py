@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import logging
+import threading
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from spanbus.cli.options import File
+from spanbus.cli.stored import take_over
+
+if TYPE_CHECKING:
+    from spanbus.settings import Settings
+
+_LOOK_EVERY_S = 2.0
 
 
 def command(
@@ -46,5 +56,26 @@ def command(
         state_dir=settings.state_dir, host=listen or "127.0.0.1", port=DEFAULT_PORT if port is None else port, listen_anywhere=listen is not None,
         allow_hosts=tuple(allow_host or ()), token=token, token_everywhere=listen is not None, jaeger_url=jaeger,
     )
-    with Store.open(settings.state_dir / STORE_NAME) as store:
+    with Store.open(settings.state_dir / STORE_NAME) as store, _taking_over(settings):
         anyio.run(lambda: serve(store, options, started=started))
+
+
+@contextmanager
+def _taking_over(settings: Settings) -> Generator[None]:
+    """While it serves, runs of programs that were killed are finished and stored within seconds."""
+    stop = threading.Event()
+
+    def work() -> None:
+        while not stop.wait(_LOOK_EVERY_S):
+            try:
+                take_over(settings)
+            except Exception as error:  # a wall: the backend serves on
+                logging.getLogger("spanbus").debug("taking over", exc_info=error)
+
+    thread = threading.Thread(target=work, name="spanbus-take-over", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join(1.0)
