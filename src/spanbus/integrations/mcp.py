@@ -256,8 +256,12 @@ def build(archive: Archive, feed: Feed) -> MCPServer[object]:
 
 
 def innermost(nodes: Sequence[Node]) -> Iterator[Node]:
-    """Of what failed, that which has no failed part of its own: the cause, not what it dragged along."""
-    failed = [node for node in nodes if node["result"] in _FAILED]
+    """Of what failed, that which has no failed part of its own: the cause, not what it dragged along.
+
+    What failed inside a phase that succeeded in the end, by another attempt, is no failure.
+    """
+    succeeded = tuple(f"{node['path']} > " for node in nodes if node["kind"] == "phase" and node["result"] not in _FAILED)
+    failed = [node for node in nodes if node["result"] in _FAILED and not node["path"].startswith(succeeded)]
     for at, node in enumerate(failed):
         following = failed[at + 1]["path"] if at + 1 < len(failed) else ""
         if not following.startswith(node["path"] + " > "):

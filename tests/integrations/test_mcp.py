@@ -1,0 +1,102 @@
+"""A real MCP client talks to `spanbus mcp` over standard input and output."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import anyio
+import pytest
+from command_line import WORKFLOW, Cli
+from mcp import ClientSession, StdioServerParameters
+from mcp.client.stdio import stdio_client
+
+LONG = '[workflows.long]\nphases = [ { name = "wait", run = "sleep 1" }, { name = "fails", run = "false", needs = ["wait"] } ]\n'
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Cli:
+    (tmp_path / "spanbus.toml").write_text(WORKFLOW)
+    (tmp_path / "long.toml").write_text(LONG)
+    return Cli(tmp_path)
+
+
+@asynccontextmanager
+async def client(cli: Cli) -> AsyncGenerator[ClientSession, None]:
+    command, *arguments = cli.argv("mcp")
+    parameters = StdioServerParameters(command=command, args=arguments, env=cli.environment(), cwd=str(cli.folder))
+    async with stdio_client(parameters) as (reader, writer), ClientSession(reader, writer) as session:
+        await session.initialize()
+        yield session
+
+
+async def call(session: ClientSession, tool: str, **arguments: object) -> dict[str, object]:
+    result = await session.call_tool(tool, arguments)
+    assert not result.is_error, result.content
+    assert result.structured_content is not None
+    return dict(result.structured_content)
+
+
+@pytest.mark.anyio
+async def test_runs_are_listed_read_compared_and_their_failures_found(project: Cli) -> None:
+    first = project("run", "--json").json()
+    project("run", "-q")
+    async with client(project) as session:
+        tools = {tool.name for tool in (await session.list_tools()).tools}
+        assert tools == {"list_runs", "read_run", "last_failures", "compare_runs", "wait_for_run", "wait_for_failure"}
+        listed = await call(session, "list_runs")
+        assert [run["workflow"] for run in listed["runs"]] == ["standard", "standard"]  # type: ignore[index, union-attr]
+        run_id = first["runs"][0]["run_id"]  # type: ignore[index]
+        read = await call(session, "read_run", run=run_id, page_size=5)
+        assert (read["page"], len(read["nodes"])) == (1, 5)  # type: ignore[arg-type]
+        failures = await call(session, "last_failures", runs=2)
+        found = failures["failures"]
+        assert isinstance(found, list)
+        assert {node["node"]["path"] for node in found} == {"fast_hooks > lint"}
+        assert "bad line 7" in found[0]["node"]["output"]
+        compared = await call(session, "compare_runs", baseline=run_id, candidate="last")
+        assert {phase["name"]: phase["change"] for phase in compared["phases"]}["fast_hooks"] == "still_failing"  # type: ignore[union-attr, index]
+        resource = await session.read_resource("spanbus://runs")  # type: ignore[arg-type]
+        assert len(json.loads(resource.contents[0].text)["runs"]) == 2  # type: ignore[union-attr]
+        missing = await session.call_tool("read_run", {"run": "nothing-like-it"})
+        assert missing.is_error
+
+
+@pytest.mark.anyio
+async def test_waiting_for_a_failure_and_for_the_end_of_a_run_is_live(project: Cli) -> None:
+    up = project.start("up", "--port", "0")
+    try:
+        assert up.stdout is not None
+        await anyio.to_thread.run_sync(up.stdout.readline)
+        async with client(project) as session, anyio.create_task_group() as group:
+            found: dict[str, dict[str, object]] = {}
+
+            async def wait(tool: str) -> None:
+                found[tool] = await call(session, tool, timeout_s=30)
+
+            group.start_soon(wait, "wait_for_failure")
+            group.start_soon(wait, "wait_for_run")
+            await anyio.sleep(1.0)  # both listen by now; the run lasts longer than a second
+            done = await anyio.to_thread.run_sync(lambda: project("run", "--file", "long.toml", "-q"))
+            assert done.code == 1
+        assert found["wait_for_failure"]["happened"] is True
+        assert found["wait_for_run"]["happened"] is True
+        assert found["wait_for_run"]["run"]["result"] == "failure"  # type: ignore[index]
+    finally:
+        up.terminate()
+        up.communicate(timeout=20)
+
+
+@pytest.mark.anyio
+async def test_waiting_without_a_backend_says_what_to_start(project: Cli) -> None:
+    async with client(project) as session:
+        result = await session.call_tool("wait_for_failure", {"timeout_s": 5})
+        assert result.is_error
+        assert "spanbus up" in str(result.content)
