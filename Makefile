@@ -5,7 +5,7 @@ PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check clean
+.PHONY: help setup demo test check bench clean
 
 help: ## list the targets
 	@grep -hE "^[a-z-]+:.*## " $(MAKEFILE_LIST) | sed -e "s/:.*## /\t/" | expand -t 14
@@ -32,6 +32,9 @@ demo: setup ## what it is about, in under a minute: a workflow, its trace, metri
 
 check: setup ## lint, contracts, types, documents: a workflow in pyproject.toml, run by spanbus itself
 	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(VENV)/bin/spanbus run check --quiet
+
+bench: setup ## ratios against yardsticks, in one table
+	@$(PY) -m bench
 
 clean: ## remove what was built
 	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis build dist
