@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from spanbus.delivery.endpoints import configured, endpoints
+from spanbus.delivery.forking import undivided
 from spanbus.delivery.outcomes import Delivered, Outcome, Retry, Unwanted
 from spanbus.delivery.signals import Signal
 from spanbus.errors import SettingsError, SpanbusError
@@ -58,8 +59,9 @@ class OtlpDestination:
         return "the OTLP endpoint"
 
     def warm_up(self) -> None:
-        if self._wants(Signal.TRACES) is None:
-            self._transport(Signal.TRACES)[0].warm_up()
+        for signal in Signal:
+            if self._wants(signal) is None:
+                self._transport(signal)[0].warm_up()
 
     def meet(self, signal: Signal, timeout_s: float) -> Outcome:
         return self._send(signal, lambda: b"", timeout_s)
@@ -116,6 +118,7 @@ class LocalDestination:
         self.name = name
         self.shown = shown
         self._keep = keep
+        self._opened = False
         self._join = join
 
     def warm_up(self) -> None:
@@ -129,7 +132,12 @@ class LocalDestination:
         del timeout_s
         body = self._join(signal, records)
         try:
-            self._keep(str(signal), body)
+            if self._opened:
+                self._keep(str(signal), body)
+            else:
+                with undivided():  # the first time it imports the store
+                    self._keep(str(signal), body)
+                self._opened = True
         except (SpanbusError, OSError) as error:
             return Retry(str(error), heard=True)
         except Exception as error:  # the wall around an export: it may be the fault of what was sent

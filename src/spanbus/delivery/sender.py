@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+from spanbus.delivery.forking import undivided
 from spanbus.delivery.lifesign import FRESH_S
 from spanbus.delivery.outcomes import Delivered, Outcome, Refused, Retry, TooLarge, Unwanted
 from spanbus.delivery.signals import Signal
@@ -400,7 +401,8 @@ class _Lane:
 
     def _warm_up(self) -> None:
         try:
-            self.destination.warm_up()
+            with undivided():
+                self.destination.warm_up()
         except Exception:  # the wall around an export; the first attempt will say what is wrong
             logger.debug("%s cannot be prepared", self.destination.shown, exc_info=True)
 
@@ -448,7 +450,8 @@ class _Lane:
         if self._prepare is None or time.monotonic() < self._prepare_due or self._deadline is not None:
             return
         try:
-            self._prepare()
+            with undivided():
+                self._prepare()
         except Exception:  # the same wall
             logger.log(logging.DEBUG if self._told_bug else logging.WARNING, "taking over what other processes left failed", exc_info=True)
             self._told_bug = True

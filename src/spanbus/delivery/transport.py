@@ -73,6 +73,7 @@ class HttpTransport:
         self._headers = headers
 
     def warm_up(self) -> None:
+        "localhost".encode("idna")  # imports what else the first look-up of a host would
         self._connected()
 
     def send(self, body: bytes, timeout_s: float) -> Outcome:

@@ -1,0 +1,69 @@
+"""A fork waits for an import that is under way in one of our threads, and for nothing else."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+PROGRAM = """
+import os, sys, threading
+from spanbus.delivery.forking import undivided
+
+begun = threading.Event()
+sys.begun = begun
+
+def work():
+    with undivided():
+        import slow_one
+
+threading.Thread(target=work, daemon=True).start()
+assert begun.wait(10)
+pid = os.fork()
+if pid == 0:
+    import slow_one
+    with undivided():
+        os._exit(0 if slow_one.complete else 1)
+assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+with undivided():
+    pass
+pid = os.fork()
+if pid == 0:
+    os._exit(0)
+assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+"""
+
+
+def test_a_child_never_has_half_a_module(tmp_path: Path) -> None:
+    (tmp_path / "slow_one.py").write_text("import sys, time\nsys.begun.set()\ntime.sleep(0.3)\ncomplete = True\n")
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", PROGRAM], env={"PYTHONPATH": f"{tmp_path}:{':'.join(sys.path)}"}, capture_output=True, text=True,
+        timeout=30, check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_fork_does_not_wait_for_ever() -> None:
+    code = """
+import os, threading
+from spanbus.delivery.forking import undivided
+held, release = threading.Event(), threading.Event()
+def hold():
+    with undivided():
+        held.set()
+        release.wait()
+thread = threading.Thread(target=hold)
+thread.start()
+held.wait()
+pid = os.fork()
+if pid == 0:
+    with undivided():
+        os._exit(0)
+assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+release.set()
+thread.join()
+with undivided():
+    pass
+"""
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], env={"PYTHONPATH": ":".join(sys.path)}, capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == 0, done.stderr
