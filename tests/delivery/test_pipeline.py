@@ -241,6 +241,43 @@ def test_beyond_the_quota_the_oldest_spans_go_and_are_counted(tmp_path: Path, qu
         assert names(receiver) == Counter(f"s{number}" for number in range(dropped, 18_000))
 
 
+def test_a_server_that_is_down_does_not_hold_up_another(tmp_path: Path, receiver: Receiver) -> None:
+    with Receiver(listening=False) as down:
+        env = {"OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": f"{down.url}/v1/metrics"}
+        for number in range(2):
+            with opened(tmp_path, receiver, env=env) as pipeline:
+                reader = pipeline.metric_reader()
+                provider = MeterProvider([reader], resource=pipeline.resource, shutdown_on_exit=False)
+                counter = provider.get_meter("tests").create_counter("things")
+                tracer = tracer_of(pipeline)
+                for part in range(3):
+                    counter.add(1)
+                    spans(tracer, 10, f"{number}-{part}-")
+                    reader.export_now()
+                assert not pipeline.flush(0.3)
+                found = pipeline.statistics()
+                assert (found.delivered, found.dropped) == ({"traces": 30}, {})
+                assert found.waiting >= 3
+                provider.shutdown()
+        assert len(receiver.spans()) == 60
+        down.up()
+        with opened(tmp_path, receiver, env=env) as pipeline:
+            assert pipeline.flush(10.0)
+        assert down.sum_of("things") == 6
+        assert receiver.metrics() == []
+
+
+def test_what_waited_for_another_server_goes_where_all_goes_now(tmp_path: Path, receiver: Receiver) -> None:
+    with Receiver(listening=False) as down, opened(tmp_path, receiver, env={"OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": f"{down.url}/v1/metrics"}) as pipeline:
+        reader = pipeline.metric_reader()
+        provider = MeterProvider([reader], resource=pipeline.resource, shutdown_on_exit=False)
+        provider.get_meter("tests").create_counter("things").add(5)
+        provider.shutdown()
+    with opened(tmp_path, receiver) as pipeline:
+        assert pipeline.flush(10.0)
+    assert receiver.sum_of("things") == 5
+
+
 # --- where it is kept -------------------------------------------------------------------------------------------------
 
 

@@ -89,7 +89,7 @@ class OtlpDestination:
 
     def _wants(self, signal: Signal) -> str | None:
         """None when it does, else why not."""
-        if self._env.get(f"OTEL_{signal.upper()}_EXPORTER", "").strip().lower() == "none":
+        if switched_off(self._env, signal):
             return "switched_off"
         return "no_endpoint" if not configured(self._env, signal) and configured(self._env) else None
 
@@ -109,6 +109,33 @@ class OtlpDestination:
         from spanbus.delivery.transport import HttpTransport
 
         return HttpTransport(endpoint, self._env), endpoint.timeout_s
+
+
+def apart(env: Mapping[str, str]) -> list[Signal]:
+    """The signals that go to another server than traces do: one server that is down shall not hold up another."""
+    found: list[Signal] = []
+    servers: dict[Signal, str] = {}
+    for signal in Signal:
+        if switched_off(env, signal) or (configured(env) and not configured(env, signal)):
+            continue
+        try:
+            endpoint = endpoints(env, signal)
+        except SettingsError:
+            return []
+        servers[signal] = f"{endpoint.protocol} {urlsplit(endpoint.url).netloc or endpoint.url}"
+        if servers[signal] != next(iter(servers.values())):
+            found.append(signal)
+    return found
+
+
+def switched_off(env: Mapping[str, str], signal: Signal) -> bool:
+    """``OTEL_<SIGNAL>_EXPORTER=none``."""
+    return env.get(f"OTEL_{signal.upper()}_EXPORTER", "").strip().lower() == "none"
+
+
+def without(env: Mapping[str, str], signals: Sequence[Signal]) -> Mapping[str, str]:
+    """The environment with these signals switched off."""
+    return {**env, **{f"OTEL_{signal.upper()}_EXPORTER": "none" for signal in signals}}
 
 
 class LocalDestination:
@@ -131,6 +158,8 @@ class LocalDestination:
     def send(self, signal: Signal, records: Sequence[Stored], timeout_s: float) -> Outcome:
         del timeout_s
         body = self._join(signal, records)
+        if not body:
+            return Delivered()
         try:
             if self._opened:
                 self._keep(str(signal), body)

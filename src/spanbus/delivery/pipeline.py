@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal, TypeVar
 
 from opentelemetry import context as otel_context
 from opentelemetry.context import Context
@@ -20,7 +21,7 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
 
 from spanbus.delivery import wire
-from spanbus.delivery.destinations import LOCAL, REMOTE, Keep, LocalDestination, OtlpDestination
+from spanbus.delivery.destinations import LOCAL, REMOTE, Keep, LocalDestination, OtlpDestination, apart, without
 from spanbus.delivery.lifesign import LifeSigns
 from spanbus.delivery.outcomes import Outcome
 from spanbus.delivery.refusals import RefusedFolder
@@ -40,6 +41,8 @@ __all__ = ["DeliveryOptions", "Leftover", "Local", "Pipeline"]
 
 logger = logging.getLogger(__name__)
 
+K = TypeVar("K")
+
 Local = Keep
 """Takes a signal (``traces``, ``metrics``, ``logs``) and an OTLP export request in protobuf bytes; raises what went wrong."""
 
@@ -51,6 +54,7 @@ _GROUPS_MOST = 1000
 _SMALLEST_SEGMENT_BYTES = 64 * 1024
 _CLOSING_S = 0.03
 """What of the exit limit is left for everything but sending."""
+_APART: Final = "apart-"
 _NOWHERE = Resource.get_empty()
 
 # The keys that the instrumentations look for have no public name.
@@ -91,6 +95,8 @@ class Pipeline:
         self._closed: DeliveryStatistics | None = None
         self._measures = False
         self._broken: dict[Signal, int] = {}
+        self._separate = apart(options.env) if options.remote and not options.state_dir.name.startswith(_APART) else []
+        self._apart = self._opened_apart()
         self._groups: dict[tuple[int, int], tuple[object, object, int]] = {}
         self._adopting = threading.Lock()
         self._adopter: int | None = None
@@ -102,6 +108,19 @@ class Pipeline:
             refused=RefusedFolder(options.state_dir / REFUSED), prepare=self._look_around,
         )
         self.span_processor: SpanProcessor = _Spans(self)
+
+    def _opened_apart(self) -> dict[Signal, Pipeline]:
+        """A pipeline with a spool of its own for each signal that goes to another server, and for what such ones left."""
+        options = self._options
+        if not options.remote or options.state_dir.name.startswith(_APART):
+            return {}
+        found: dict[Signal, Pipeline] = {}
+        for signal in Signal:
+            folder = options.state_dir / f"{_APART}{signal}"
+            if signal in self._separate or next((folder / FOLDER).glob("*.seg"), None) is not None:
+                env = without(options.env, [other for other in Signal if other is not signal])
+                found[signal] = Pipeline(replace(options, state_dir=folder, env=env))
+        return found
 
     def _opened(self, names: tuple[str, ...]) -> tuple[Spool, str, str]:
         """The spool, where it keeps what waits, what a person can do about it."""
@@ -120,12 +139,14 @@ class Pipeline:
         if self._options.local is not None:
             found.append(_Quiet(LocalDestination(self._options.local, _join)))
         if self._options.remote:
-            found.append(_Quiet(OtlpDestination(self._options.env, _join)))
+            found.append(_Quiet(OtlpDestination(without(self._options.env, self._separate), _join)))
         return found
 
     def start(self) -> None:
         """Begin to send, also what dead processes left; else the first record does it."""
         self._sender.start()
+        for other in self._apart.values():
+            other.start()
 
     # --- in -----------------------------------------------------------------------------------------------------------
 
@@ -151,11 +172,20 @@ class Pipeline:
         except Exception:  # the wall around an export
             self._unreadable(Signal.METRICS)
             return
+        self._put_metrics(encoded, points, measured_upto)
+
+    def _put_metrics(self, encoded: bytes, points: int, measured_upto: int | None) -> None:
+        if Signal.METRICS in self._separate:
+            self._apart[Signal.METRICS]._put_metrics(encoded, points, None)
+            encoded, points = b"", 0  # what was measured is exported now: that is noted where the spans are
         self._spool.put(Signal.METRICS, self._spool.group(b""), encoded, count=points, measured_upto=measured_upto)
         self._sender.wake()
 
     def put_log(self, record: ReadableLogRecord) -> None:
         """Take one log record."""
+        if Signal.LOGS in self._separate:
+            self._apart[Signal.LOGS].put_log(record)
+            return
         try:
             data = wire.encode_log(record)
             group = self._group(record.resource, record.instrumentation_scope)
@@ -242,14 +272,18 @@ class Pipeline:
             self.adopt()
         except Exception:  # the wall around an export
             logger.warning("what dead processes left cannot be taken over", exc_info=True)
-        return self._sender.flush(timeout_s)
+        deadline = time.monotonic() + timeout_s
+        return all([self._sender.flush(timeout_s), *(other.flush(max(0.0, deadline - time.monotonic())) for other in self._apart.values())])
 
     def close(self, timeout_s: float | None = None) -> None:
         """Deliver what can be delivered within the exit limit; what is left waits in the spool. May be called twice."""
         if self._closed is not None:
             return
         limit_s = self._options.exit_timeout_s if timeout_s is None else timeout_s
-        self._sender.stop(max(limit_s / 2, limit_s - _CLOSING_S))
+        sending_s = max(limit_s / 2, limit_s - _CLOSING_S)
+        Sender.stop_all([self._sender, *(other._sender for other in self._apart.values())], sending_s)
+        for other in self._apart.values():
+            other.close(0.0)
         self._closed = self.statistics()
         self._spool.close()
 
@@ -260,6 +294,8 @@ class Pipeline:
         self._groups.clear()
         self._sender.forked()
         self._spool.forked()
+        for other in self._apart.values():
+            other.forked()
 
     def statistics(self) -> DeliveryStatistics:
         """What became of the records: as the collector's answers say where one is configured, else as the local store's do."""
@@ -274,10 +310,11 @@ class Pipeline:
         if LOCAL not in lanes:
             for (signal, reason), count in lane.unwanted.items():
                 dropped[str(signal), reason] = dropped.get((str(signal), reason), 0) + count
-        return DeliveryStatistics(
+        own = DeliveryStatistics(
             {str(signal): count for signal, count in spooled.put.items()}, {str(signal): count for signal, count in lane.delivered.items()},
             rejected, dropped, spooled.bytes, max((self._spool.pending(name) for name in lanes), default=0), spooled.oldest_at_ns, lane.outage,
         )
+        return _sum(own, [other.statistics() for other in self._apart.values()])
 
 
 class _Spans(SpanProcessor):
@@ -299,6 +336,20 @@ class _Spans(SpanProcessor):
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
         return self._pipeline.flush(timeout_millis / 1e3)
+
+
+def _sum(own: DeliveryStatistics, others: Sequence[DeliveryStatistics]) -> DeliveryStatistics:
+    for other in others:
+        ages = [at_ns for at_ns in (own.oldest_at_ns, other.oldest_at_ns) if at_ns is not None]
+        own = DeliveryStatistics(
+            _add(own.spooled, other.spooled), _add(own.delivered, other.delivered), _add(own.rejected, other.rejected), _add(own.dropped, other.dropped),
+            own.spool_bytes + other.spool_bytes, own.waiting + other.waiting, min(ages) if ages else None, own.outage or other.outage,
+        )
+    return own
+
+
+def _add(one: Mapping[K, int], other: Mapping[K, int]) -> Mapping[K, int]:
+    return {key: one.get(key, 0) + other.get(key, 0) for key in (*one, *(key for key in other if key not in one))}
 
 
 def _join(signal: Signal, records: Sequence[Stored]) -> bytes:

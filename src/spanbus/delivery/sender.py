@@ -177,10 +177,16 @@ class Sender:
         No request is begun that is not likely to be answered by then. One that is under way is waited for a little longer
         where the destination is known to answer, for the next program would send the same again.
         """
+        return self.stop_all([self], deadline_s)
+
+    @staticmethod
+    def stop_all(senders: Sequence[Sender], deadline_s: float) -> bool:
+        """Stop several at once within one limit."""
         deadline = time.monotonic() + deadline_s
-        for lane in self._lanes:
+        lanes = [lane for sender in senders for lane in sender._lanes]
+        for lane in lanes:
             lane.last_call(deadline)
-        return all([lane.end(deadline) for lane in self._lanes])
+        return all([lane.end(deadline) for lane in lanes])
 
     def forked(self) -> None:
         """In a child process: threads, locks and connections are the parent's."""
@@ -495,7 +501,8 @@ class _Lane:
             case Unwanted():
                 with self._changed:
                     key = chunk.signal, outcome.reason
-                    self._unwanted[key] = self._unwanted.get(key, 0) + _count(chunk.records)
+                    if count := _count(chunk.records):
+                        self._unwanted[key] = self._unwanted.get(key, 0) + count
                 self._done(work, chunk)
 
     def _meet(self, signal: Signal) -> bool:
