@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from spanbus.testing import Answer, Receiver, black_hole
+from spanbus.testing import Answer, GrpcReceiver, Receiver, black_hole
 
 BEYOND_S = 0.25
 SLACK_S = 0.35
@@ -200,6 +200,26 @@ def test_the_exit_is_not_held_and_the_next_program_delivers(programs: Programs, 
         programs.next_one(back.url)
         assert phases(back) == expected(200, *ATTEMPTS[: len(held)])
         assert failures(back) == 20 * len(held)
+
+
+@pytest.mark.parametrize("trouble", [None, Answer.hang(), Answer(14, "busy")], ids=["healthy", "hangs", "unavailable"])
+def test_the_same_over_grpc(programs: Programs, trouble: Answer | None) -> None:
+    with GrpcReceiver() as receiver:
+        receiver.answer(trouble or Answer())
+        held: list[float] = []
+        for name in ATTEMPTS:
+            body = f"begin({name!r}); phases(200, {name!r}, {name!r}); end({name!r}); ready()"
+            took_s, errors = held_s(programs.start(receiver.url, body, OTEL_EXPORTER_OTLP_PROTOCOL="grpc"))
+            held.append(took_s)
+            assert len(errors.splitlines()) == (1 if trouble is not None else 0), errors
+            if took_s < BEYOND_S + SLACK_S:
+                break
+        assert min(held) < BEYOND_S + SLACK_S
+        sent = receiver.spans()
+    with Receiver() as back:
+        programs.next_one(back.url)
+        names = Counter(span.name for span in [*sent, *back.spans()] if not span.name.startswith("RUN "))
+        assert names == expected(200, *ATTEMPTS[: len(held)])
 
 
 # --- ends that run no code --------------------------------------------------------------------------------------------
