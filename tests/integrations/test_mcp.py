@@ -75,8 +75,8 @@ async def test_waiting_for_a_failure_and_for_the_end_of_a_run_is_live(project: C
     try:
         assert up.stdout is not None
         await anyio.to_thread.run_sync(up.stdout.readline)
+        found: dict[str, dict[str, object]] = {}
         async with client(project) as session, anyio.create_task_group() as group:
-            found: dict[str, dict[str, object]] = {}
 
             async def wait(tool: str) -> None:
                 found[tool] = await call(session, tool, timeout_s=30)

@@ -419,7 +419,7 @@ def _head(row: tuple[object, ...]) -> RunHead:
     started, ended = cast("int", start_ns), cast("int", end_ns)
     return RunHead(
         str(run_id or ""), str(workflow or ""), str(trace_id), str(span_id), str(result or ""), str(error_type) if error_type else None, started,
-        (ended - started) / 1e9,
+        (ended - started) / 1e9 if ended - started > 1 else 0.0,
     )
 
 

@@ -64,6 +64,11 @@ def context_of(record: Record, base: Context | None = None) -> Context:
     return trace.set_span_in_context(handle.span or NonRecordingSpan(handle.context), base)
 
 
+def span_end_ns(record: Record) -> int:
+    """When the record's span ends: a moment has one nanosecond, because Jaeger takes a span of none for a mistake of a clock."""
+    return max(record.ended_at_ns or 0, record.started_at_ns + 1)
+
+
 class FinishedSpans(Protocol):
     """Takes finished spans, like the SDK's SpanProcessor."""
 
@@ -265,7 +270,7 @@ class DirectSpans:
             kind=rendering.kind(record),
             status=rendering.status(record),
             start_time=record.started_at_ns,
-            end_time=record.ended_at_ns,
+            end_time=span_end_ns(record),
             instrumentation_scope=SCOPE,
         )
         self._processor.on_end(span)
@@ -336,7 +341,7 @@ class TracerSpans:
             status = rendering.status(record)
             if status.status_code is not StatusCode.UNSET:
                 span.set_status(status)
-        span.end(record.ended_at_ns)
+        span.end(span_end_ns(record))
 
     def late(self, note: EventNote) -> None:
         """No span keeps it; metrics count it."""

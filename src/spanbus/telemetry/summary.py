@@ -60,7 +60,7 @@ class SpanSummary:
 
     @property
     def duration_s(self) -> float:
-        return (self.ended_at_ns - self.started_at_ns) / 1e9
+        return _seconds(self.started_at_ns, self.ended_at_ns)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,7 @@ class RunSummary:
 
     @property
     def duration_s(self) -> float:
-        return (self.ended_at_ns - self.started_at_ns) / 1e9
+        return _seconds(self.started_at_ns, self.ended_at_ns)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +97,12 @@ class Totals:
     orphan_ends: int = 0
     unmatched_ends: int = 0
     abandoned: int = 0
+
+
+def _seconds(started_at_ns: int, ended_at_ns: int) -> float:
+    """A moment, which is one nanosecond as a span, takes no time."""
+    length_ns = ended_at_ns - started_at_ns
+    return length_ns / 1e9 if length_ns > 1 else 0.0
 
 
 class _Part(NamedTuple):
