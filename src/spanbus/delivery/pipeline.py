@@ -98,6 +98,7 @@ class Pipeline:
         self._separate = apart(options.env) if options.remote and not options.state_dir.name.startswith(_APART) else []
         self._apart = self._opened_apart()
         self._groups: dict[tuple[int, int], tuple[object, object, int]] = {}
+        self._last_group: tuple[object, object, int] = (self, self, 0)
         self._adopting = threading.Lock()
         self._adopter: int | None = None
         """The thread that finishes what a dead process left: what it puts is measured by itself."""
@@ -217,14 +218,18 @@ class Pipeline:
 
     def _group(self, resource: Resource | None, scope: InstrumentationScope | None) -> int:
         """The number of this header in the spool. The objects are remembered, for a freed one's id is given again."""
+        last = self._last_group
+        if last[0] is resource and last[1] is scope:
+            return last[2]
         key = id(resource), id(scope)
         known = self._groups.get(key)
         if known is not None:
+            self._last_group = known
             return known[2]
         if len(self._groups) >= _GROUPS_MOST:
             self._groups.clear()
         number = self._spool.group(wire.encode_group(resource if resource is not None else _NOWHERE, scope))
-        self._groups[key] = resource, scope, number
+        self._last_group = self._groups[key] = resource, scope, number
         return number
 
     def _unreadable(self, signal: Signal) -> None:
@@ -292,6 +297,7 @@ class Pipeline:
         self._adopting = threading.Lock()
         self._adopter = None
         self._groups.clear()
+        self._last_group = (self, self, 0)
         self._sender.forked()
         self._spool.forked()
         for other in self._apart.values():
