@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from spanbus.telemetry.summary import RunSummary
 
 DAY_S = 86_400
+_SOURCES_EVERY_S = 3_600.0
 _MOST = 2**63 - 1
 _HEAD = "run_id, workflow, lower(hex(trace_id)), lower(hex(span_id)), result, error_type, start_ns, end_ns"
 _RUNS = f"FROM spans WHERE level = '{Level.RUN}'"
@@ -59,8 +60,8 @@ class Store:
         self._lock = threading.Lock()
         self._local = threading.local()
         self._connections: list[sqlite3.Connection] = []
-        self._sources: dict[bytes, int] = {}
         self._next_sweep_s = 0.0
+        self._next_source_sweep_s = 0.0
         self._closed = False
 
     @classmethod
@@ -132,7 +133,6 @@ class Store:
             try:
                 yield connection
             except BaseException:
-                self._sources.clear()
                 connection.execute("ROLLBACK")
                 raise
             connection.execute("COMMIT")
@@ -189,18 +189,16 @@ class Store:
 
     def _source(self, connection: sqlite3.Connection, resource: bytes, scope: bytes, resource_schema: str, scope_schema: str) -> int:
         """The number of a resource with a scope."""
+        # Asked each time: another process may have let go of a source that this one knew.
         digest = blake2b(b"\0".join((resource, scope, resource_schema.encode(), scope_schema.encode())), digest_size=16).digest()
-        known = self._sources.get(digest)
+        known = connection.execute("SELECT id FROM sources WHERE digest = ?", (digest,)).fetchone()
         if known is not None:
-            return known
-        connection.execute(
-            "INSERT OR IGNORE INTO sources (digest, resource, scope, resource_schema, scope_schema) VALUES (?,?,?,?,?)",
+            return int(known[0])
+        made = connection.execute(
+            "INSERT INTO sources (digest, resource, scope, resource_schema, scope_schema) VALUES (?,?,?,?,?)",
             (digest, resource, scope, resource_schema, scope_schema),
         )
-        found = int(connection.execute("SELECT id FROM sources WHERE digest = ?", (digest,)).fetchone()[0])
-        if len(self._sources) < 1_000:
-            self._sources[digest] = found
-        return found
+        return int(made.lastrowid or 0)
 
     def _sweep(self) -> None:
         """Let go of what is too old, and of the oldest when the file is too large; once a minute at most."""
@@ -210,12 +208,17 @@ class Store:
         self._next_sweep_s = now_s + self._retention.every_s
         with self._writing() as connection:
             before_s = int(time.time() - self._retention.age_s)
-            connection.execute("DELETE FROM spans WHERE stored_at_s < ?", (before_s,))
-            connection.execute("DELETE FROM logs WHERE stored_at_s < ?", (before_s,))
+            gone = connection.execute("DELETE FROM spans WHERE stored_at_s < ?", (before_s,)).rowcount
+            gone += connection.execute("DELETE FROM logs WHERE stored_at_s < ?", (before_s,)).rowcount
+            if gone and now_s >= self._next_source_sweep_s:  # it looks at every span
+                self._next_source_sweep_s = now_s + _SOURCES_EVERY_S
+                _forget_sources(connection)
             while _used_bytes(connection) > self._retention.size_bytes:
-                total = int(connection.execute("SELECT count(*) FROM spans").fetchone()[0])
-                gone = connection.execute("DELETE FROM spans WHERE id IN (SELECT id FROM spans ORDER BY id LIMIT ?)", (max(1_000, total // 5),)).rowcount
-                gone += connection.execute("DELETE FROM logs WHERE id IN (SELECT id FROM logs ORDER BY id LIMIT ?)", (max(1_000, total // 5),)).rowcount
+                gone = 0
+                for table in ("spans", "logs"):
+                    total = int(connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0])
+                    gone += connection.execute(f"DELETE FROM {table} WHERE id IN (SELECT id FROM {table} ORDER BY id LIMIT ?)", (total // 5 + 1,)).rowcount
+                _forget_sources(connection)
                 if not gone:
                     break
         with self._reading() as connection:
@@ -340,13 +343,15 @@ class Store:
             for body, source in rows:
                 group = made.get(source)
                 if group is None:
-                    resource, scope, resource_schema, scope_schema = connection.execute(
-                        "SELECT resource, scope, resource_schema, scope_schema FROM sources WHERE id = ?", (source,)
-                    ).fetchone()
+                    found = connection.execute("SELECT resource, scope, resource_schema, scope_schema FROM sources WHERE id = ?", (source,)).fetchone()
+                    if found is None:  # let go of between the two questions
+                        continue
+                    resource, scope, resource_schema, scope_schema = found
                     group = made[source] = ResourceSpans(schema_url=resource_schema)
                     group.resource.ParseFromString(resource)
                     inner = group.scope_spans.add(schema_url=scope_schema)
-                    inner.scope.ParseFromString(scope)
+                    if scope:
+                        inner.scope.ParseFromString(scope)
                 group.scope_spans[0].spans.add().ParseFromString(body)
         return list(made.values())
 
@@ -445,6 +450,11 @@ def _tree(spans: Sequence[Span], root: bytes) -> set[bytes]:
             found.add(span_id)
             waiting.extend(beneath.get(span_id, ()))
     return found
+
+
+def _forget_sources(connection: sqlite3.Connection) -> None:
+    """Let go of the resources that nothing refers to any more."""
+    connection.execute("DELETE FROM sources WHERE id NOT IN (SELECT source FROM spans UNION SELECT source FROM logs)")
 
 
 def _used_bytes(connection: sqlite3.Connection) -> int:
