@@ -14,7 +14,7 @@ import ssl
 import threading
 import time
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final, Protocol
 from urllib.parse import unquote, urlsplit
@@ -57,10 +57,14 @@ class Transport(Protocol):
 
 
 class HttpTransport:
-    """Keeps its connection. ``env`` holds the proxy variables. One thread sends, another may interrupt."""
+    """Keeps its connection. ``env`` holds the proxy variables. One thread sends, another may interrupt.
 
-    def __init__(self, endpoint: Endpoint, env: Mapping[str, str]) -> None:
+    ``heard`` is told each answer: status, headers, the beginning of the body.
+    """
+
+    def __init__(self, endpoint: Endpoint, env: Mapping[str, str], *, heard: Callable[[int, Mapping[str, str], bytes], None] | None = None) -> None:
         self._endpoint = endpoint
+        self._heard = heard
         self._proxy = proxy_for(endpoint.url, env)
         self._pool: PoolManager | None = None
         self._interrupted = False
@@ -88,14 +92,16 @@ class HttpTransport:
                 retries=False, redirect=False, preload_content=False, decode_content=False,
             )
         except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
-            return Retry(_reason(error))
+            return Retry(reason_of(error))
         try:
             answer = _read(response, deadline)
         except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
             if not 200 <= response.status < 300:
                 answer = b""  # the status says enough
             else:
-                return Retry(_reason(error))
+                return Retry(reason_of(error))
+        if self._heard is not None:
+            self._heard(response.status, response.headers, answer)
         return self._outcome(response, answer, body)
 
     def interrupt(self) -> None:
@@ -182,14 +188,14 @@ class HttpTransport:
         try:
             context = ssl.create_default_context(cafile=endpoint.ca)
         except (OSError, ssl.SSLError) as error:
-            raise SettingsError(f"OTEL_EXPORTER_OTLP_CERTIFICATE: {endpoint.ca} cannot be used ({_reason(error)}); name a PEM file with the CA") from error
+            raise SettingsError(f"OTEL_EXPORTER_OTLP_CERTIFICATE: {endpoint.ca} cannot be used ({reason_of(error)}); name a PEM file with the CA") from error
         if endpoint.client_certificate is not None:
             try:
                 context.load_cert_chain(endpoint.client_certificate, endpoint.client_key)
             except (OSError, ssl.SSLError) as error:
                 raise SettingsError(
                     f"OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE: {endpoint.client_certificate} with key {endpoint.client_key} "
-                    f"cannot be used ({_reason(error)}); name PEM files that belong together"
+                    f"cannot be used ({reason_of(error)}); name PEM files that belong together"
                 ) from error
         return context
 
@@ -282,7 +288,7 @@ def _read(response: BaseHTTPResponse, deadline: float) -> bytes:
     return b"".join(pieces)
 
 
-def _reason(error: BaseException) -> str:
+def reason_of(error: BaseException) -> str:
     """The innermost cause in few words: urllib3 wraps the operating system's error in objects with addresses."""
     innermost: BaseException = error
     while True:

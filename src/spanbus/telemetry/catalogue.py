@@ -219,6 +219,13 @@ def _page() -> Iterable[str]:
     yield ALERT
     yield "```"
     yield ""
+    yield "## What `spanbus doctor` sends"
+    yield ""
+    yield (
+        f"A trace of one span `{names.DOCTOR_SPAN}` and three points of the counter `{names.DOCTOR_POINTS}` (`{names.DOCTOR_POINTS_PROMETHEUS}`), and with log events"
+        f" switched on one log record, all of `service.name={names.DOCTOR_SERVICE}`: they are in no number above."
+    )
+    yield ""
     yield "## Limits"
     yield ""
     yield from _table(("Limit", "", ""), ((f"`{name}`", f"{value:,}", brief) for name, value, brief in _LIMITS))

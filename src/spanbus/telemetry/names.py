@@ -234,6 +234,12 @@ DELIVERY_DROPPED_RECORDS = "spanbus.delivery.dropped"
 DELIVERY_SPOOL_SIZE = "spanbus.delivery.spool.size"
 DELIVERY_OLDEST_AGE = "spanbus.delivery.oldest.age"
 
+DOCTOR_SERVICE = "spanbus-doctor"
+"""``service.name`` of what ``spanbus doctor`` sends to see whether it arrives."""
+DOCTOR_SPAN = "spanbus doctor"
+DOCTOR_POINTS = "spanbus.doctor.points"
+DOCTOR_POINTS_PROMETHEUS = "spanbus_doctor_points_total"
+
 METRICS = (
     Metric(RUN_DURATION, "histogram", "s", (PIPELINE_NAME, PIPELINE_RUN_STATE, PIPELINE_RESULT, ERROR_TYPE), "cicd_pipeline_run_duration_seconds", "Seconds from start to end of a run."),
     Metric(RUN_ERRORS, "counter", "{error}", (PIPELINE_NAME, ERROR_TYPE), "cicd_pipeline_run_errors_total", "Runs that failed."),
