@@ -241,7 +241,7 @@ def test_services_keep_a_series_for_each_instance(store: Store) -> None:
 
 
 def test_other_buckets_than_before_keep_count_and_sum_right(store: Store) -> None:
-    store.ingest("metrics", metrics_body(3))
+    store.ingest("metrics", metrics_body(3, instance="two"))
     request = ExportMetricsServiceRequest.FromString(metrics_body(4))
     point = request.resource_metrics[0].scope_metrics[0].metrics[1].histogram.data_points[0]
     del point.explicit_bounds[:]
@@ -251,6 +251,35 @@ def test_other_buckets_than_before_keep_count_and_sum_right(store: Store) -> Non
     store.ingest("metrics", request.SerializeToString())
     [histogram] = by_name(store, "spanbus.phase.duration")
     assert (histogram.count, histogram.value, sum(histogram.buckets)) == (4, 7, 4)
+
+
+def test_a_delta_that_is_sent_again_is_added_once(store: Store) -> None:
+    for _ in range(3):
+        store.ingest("metrics", metrics_body(2, instance="one"))
+    store.ingest("metrics", metrics_body(2, instance="two"))
+    assert by_name(store, "spanbus.phase.failures")[0].value == 4
+    assert by_name(store, "spanbus.phase.duration")[0].count == 4
+
+
+def test_equal_deltas_of_clients_without_an_instance_are_both_counted(store: Store) -> None:
+    for _ in range(2):
+        store.ingest("metrics", metrics_body(2, instance="", lifetime="service"))
+    assert by_name(store, "spanbus.phase.failures")[0].value == 4
+
+
+def test_a_file_of_the_first_schema_is_brought_up_to_date_with_what_is_in_it(tmp_path: Path) -> None:
+    path = tmp_path / "store.sqlite3"
+    with Store.open(path) as store:
+        store.ingest("traces", run_body())
+        store.ingest("metrics", metrics_body(2, instance="one"))
+    with sqlite3.connect(path) as connection:
+        connection.execute("DROP TABLE seen")
+        connection.execute("PRAGMA user_version = 1")
+    connection.close()
+    with Store.open(path) as store:
+        store.ingest("metrics", metrics_body(3, instance="two"))
+        assert store.run("last").run_id == "run-1"
+        assert by_name(store, "spanbus.phase.failures")[0].value == 5
 
 
 def test_log_records_are_kept(store: Store) -> None:
@@ -326,7 +355,7 @@ def test_what_was_stored_is_there_when_opened_again(store: Store) -> None:
     store.ingest("metrics", metrics_body(2))
     store.close()
     with Store.open(store.path) as again:
-        again.ingest("metrics", metrics_body(3))
+        again.ingest("metrics", metrics_body(3, instance="two"))
         assert again.run("last").run_id == "run-1"
         assert by_name(again, "spanbus.phase.failures")[0].value == 5
 
@@ -400,7 +429,7 @@ from test_store import run_body, metrics_body
 with Store.open(path) as store:
     for number in range(first, first + 100):
         store.ingest("traces", run_body(number))
-        store.ingest("metrics", metrics_body(1))
+        store.ingest("metrics", metrics_body(1, instance=str(number)))
 """
 
 

@@ -184,6 +184,10 @@ class MemoryArchive:
     def _named(self) -> list[tuple[str, Span, dict[str, object]]]:
         return [(service_of(one.resource), one.span, attributes(one.span.attributes)) for one in stored(self.groups)]
 
+    def dependencies(self, start_ns: int, end_ns: int) -> list[tuple[str, str, int]]:
+        del start_ns, end_ns
+        return []
+
     def services(self) -> list[str]:
         return sorted({service for service, _, _ in self._named()})
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -29,6 +30,7 @@ logger = logging.getLogger(__name__)
 _LIMIT_DEFAULT, _LIMIT_MOST = 100, 1_500
 _TRACE_ID = re.compile(r"[0-9a-fA-F]{1,32}", re.ASCII)
 _NO_TIME = 2**63 - 1
+_DAY_MS = 86_400_000
 
 InThread = Callable[[Callable[[], object]], Awaitable[object]]
 
@@ -60,6 +62,10 @@ class TraceSource(Protocol):
 
     def trace(self, trace_id: str) -> Sequence[ResourceSpans]: ...
 
+    def dependencies(self, start_ns: int, end_ns: int) -> Sequence[tuple[str, str, int]]:
+        """Which service called which, how often; among spans that began in that time."""
+        ...
+
 
 class _Bad(Exception):
     """The request cannot be served: status and reason."""
@@ -83,7 +89,8 @@ class QueryApi:
             Route("/api/operations", self._older(self._operations)),
             Route("/api/traces", self._older(self._traces)),
             Route("/api/traces/{trace_id}", self._older(self._trace)),
-            Route("/api/dependencies", self._older(lambda request: jaeger.envelope([]))),
+            Route("/api/dependencies", self._older(self._dependencies)),
+            Route("/api/metrics/{name}", self._older(self._no_metrics)),
             Route("/api/v3/services", self._newer(self._v3_services)),
             Route("/api/v3/operations", self._newer(self._v3_operations)),
             Route("/api/v3/traces", self._newer(self._v3_traces)),
@@ -99,7 +106,7 @@ class QueryApi:
 
     def _operation_names(self, request: Request) -> Document:
         found = sorted({name for name, _ in self._source.operations(request.path_params["service"])})
-        return jaeger.envelope(found, total=len(found))
+        return jaeger.envelope(found or None, total=len(found))
 
     def _operations(self, request: Request) -> Document:
         service, kind = request.query_params.get("service"), request.query_params.get("spanKind")
@@ -117,8 +124,15 @@ class QueryApi:
         query = request.query_params
         ids = query.getlist("traceID")
         wanted = [_trace_id(each) for each in ids] if ids else self._source.trace_ids(_query(query))
-        found = [jaeger.trace(each, groups) for each in wanted if (groups := self._source.trace(each))]
-        return jaeger.envelope(found)
+        found: list[Document] = []
+        missing: list[Document] = []
+        for each in wanted:
+            groups = self._source.trace(each)
+            if groups:
+                found.append(jaeger.trace(each, groups))
+            elif ids:
+                missing.append({"msg": "trace not found", "traceID": jaeger.short(each)})
+        return jaeger.envelope(found, errors=missing or None)
 
     def _trace(self, request: Request) -> Document:
         trace_id = _trace_id(request.path_params["trace_id"])
@@ -126,6 +140,17 @@ class QueryApi:
         if not groups:
             raise _Bad(404, "trace not found")
         return jaeger.envelope([jaeger.trace(trace_id, groups)])
+
+    def _dependencies(self, request: Request) -> Document:
+        query = request.query_params
+        end_ms = _whole(query, "endTs", time.time_ns() // 1_000_000)
+        start_ms = max(0, end_ms - _whole(query, "lookback", _DAY_MS))
+        found = self._source.dependencies(start_ms * 1_000_000, min(end_ms * 1_000_000, _NO_TIME))
+        return jaeger.envelope([{"parent": parent, "child": child, "callCount": count} for parent, child, count in found])
+
+    def _no_metrics(self, request: Request) -> Document:
+        del request
+        raise _Bad(501, "metrics querying is currently disabled")
 
     # --- /api/v3 ----------------------------------------------------------------------------------------------------------
 
@@ -136,7 +161,7 @@ class QueryApi:
     def _v3_operations(self, request: Request) -> Document:
         service, kind = request.query_params.get("service"), request.query_params.get("span_kind")
         if not service:
-            raise _Bad(400, "malformed parameter service")
+            return {"operations": []}
         return {"operations": [each for each in self._named_operations(service) if not kind or each["spanKind"] == kind]}
 
     def _v3_traces(self, request: Request) -> Document:
@@ -174,6 +199,11 @@ class QueryApi:
 def _result(groups: Sequence[ResourceSpans]) -> Document:
     if not groups:
         raise _Bad(404, "No traces found")
+    for group in groups:  # there, even when empty, as Jaeger has them
+        for scope in group.scope_spans:
+            scope.scope.SetInParent()
+            for span in scope.spans:
+                span.status.SetInParent()
     return {"result": otlp_json.write(TracesData(resource_spans=groups))}
 
 
@@ -195,13 +225,18 @@ def _query(query: QueryParams) -> TraceQuery:
         tags[key] = value
     for text in query.getlist("tags"):
         tags.update(_tags(text, "tags"))
+    shortest, longest = _length(query.get("minDuration"), "minDuration", 0), _length(query.get("maxDuration"), "maxDuration", _NO_TIME)
+    if longest < shortest:
+        raise _Bad(400, "'maxDuration' should be greater than 'minDuration'")
     return TraceQuery(
         service, query.get("operation") or None, tags, _micros(query, "start", 0), _micros(query, "end", _NO_TIME),
-        _length(query.get("minDuration"), "minDuration", 0), _length(query.get("maxDuration"), "maxDuration", _NO_TIME), _limit(query.get("limit"), "limit"),
+        shortest, longest, _limit(query.get("limit"), "limit"),
     )
 
 
 def _v3_query(query: QueryParams) -> TraceQuery:
+    if not query.get("query.start_time_min") or not query.get("query.start_time_max"):
+        raise _Bad(400, "query.start_time_min and query.start_time_max are required")
     service = query.get("query.service_name")
     if not service:
         raise _Bad(400, "malformed parameter query.service_name: it is required")
@@ -221,7 +256,10 @@ def _tags(text: str, name: str) -> dict[str, str]:
         raise _Bad(400, f"malformed '{name}' parameter, cannot unmarshal JSON") from None
     if not isinstance(found, dict):
         raise _Bad(400, f"malformed '{name}' parameter, expecting an object")
-    return {key: value if isinstance(value, str) else json.dumps(value) for key, value in cast("dict[str, object]", found).items()}
+    tags = cast("dict[str, object]", found)
+    if not all(isinstance(value, str) for value in tags.values()):
+        raise _Bad(400, f"malformed '{name}' parameter, expecting strings")
+    return cast("dict[str, str]", tags)
 
 
 def _limit(text: str | None, name: str) -> int:
@@ -229,16 +267,22 @@ def _limit(text: str | None, name: str) -> int:
         return _LIMIT_DEFAULT
     if not (text.isascii() and text.isdigit() and len(text) < 19):
         raise _Bad(400, f"unable to parse param '{name}': {text[:40]!r}")
-    return max(1, min(int(text), _LIMIT_MOST))
+    if not int(text):
+        raise _Bad(400, f"'{name}' must be greater than 0")
+    return min(int(text), _LIMIT_MOST)
 
 
-def _micros(query: QueryParams, name: str, default: int) -> int:
+def _whole(query: QueryParams, name: str, default: int) -> int:
     text = query.get(name)
     if not text:
         return default
     if not (text.isascii() and text.isdigit() and len(text) < 19):
         raise _Bad(400, f"unable to parse param '{name}': {text[:40]!r}")
-    return min(int(text) * 1_000 + (999 if name == "end" else 0), _NO_TIME)
+    return int(text)
+
+
+def _micros(query: QueryParams, name: str, default: int) -> int:
+    return min(_whole(query, name, default) * 1_000 + (999 if name == "end" else 0), _NO_TIME) if query.get(name) else default
 
 
 def _moment(text: str | None, name: str, default: int) -> int:

@@ -51,6 +51,11 @@ def duration_ns(text: str) -> int:
     return int(total)
 
 
+def short(trace_id: str) -> str:
+    """A trace id as the older API writes it: 16 digits when the upper half is zero."""
+    return trace_id[16:] if len(trace_id) == 32 and trace_id.startswith("0" * 16) else trace_id
+
+
 def trace(trace_id: str, groups: Iterable[ResourceSpans]) -> Document:
     """One trace with its processes."""
     processes: dict[str, Document] = {}
@@ -76,7 +81,7 @@ def trace(trace_id: str, groups: Iterable[ResourceSpans]) -> Document:
             if scope.scope.version:
                 extra.append({"key": "otel.scope.version", "type": "string", "value": scope.scope.version})
             spans.extend(_span(span, key, extra) for span in scope.spans)
-    return {"traceID": trace_id, "spans": spans, "processes": processes, "warnings": None}
+    return {"traceID": short(trace_id), "spans": spans, "processes": processes, "warnings": None}
 
 
 def has_tags(span: Span, resource: Resource, wanted: Mapping[str, str]) -> bool:
@@ -94,13 +99,13 @@ def _as_text(value: object) -> str:
 
 
 def _span(span: Span, process: str, extra: list[Document]) -> Document:
-    trace_id, span_id = span.trace_id.hex(), span.span_id.hex()
+    trace_id, span_id = short(span.trace_id.hex()), span.span_id.hex()
     references: list[Document] = []
     if span.parent_span_id:
         references.append({"refType": "CHILD_OF", "traceID": trace_id, "spanID": span.parent_span_id.hex()})
     for link in span.links:
         kind = next((pair.value.string_value for pair in link.attributes if pair.key == "opentracing.ref_type"), "")
-        references.append({"refType": "CHILD_OF" if kind == "child_of" else "FOLLOWS_FROM", "traceID": link.trace_id.hex(), "spanID": link.span_id.hex()})
+        references.append({"refType": "CHILD_OF" if kind == "child_of" else "FOLLOWS_FROM", "traceID": short(link.trace_id.hex()), "spanID": link.span_id.hex()})
     tags = [*extra, *(tag(pair) for pair in span.attributes)]
     kind = KINDS.get(span.kind, "")
     if kind:

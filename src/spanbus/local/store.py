@@ -166,17 +166,20 @@ class Store:
 
         request = ExportMetricsServiceRequest.FromString(body)
         with self._writing() as connection:
-            add(connection, request)
+            add(connection, request, int(time.time()))
 
     def ingest_logs(self, body: bytes) -> None:
         """Keep the records of an ``ExportLogsServiceRequest``."""
         from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+
+        from spanbus.local.store_metrics import first_time
 
         request = ExportLogsServiceRequest.FromString(body)
         now_s = int(time.time())
         with self._writing() as connection:
             for resource_logs in request.resource_logs:
                 resource = resource_logs.resource.SerializeToString()
+                once = _is_one_shot(resource_logs.resource)
                 for scope_logs in resource_logs.scope_logs:
                     source = self._source(connection, resource, scope_logs.scope.SerializeToString(), resource_logs.schema_url, scope_logs.schema_url)
                     connection.executemany(
@@ -184,6 +187,7 @@ class Store:
                         [
                             (record.trace_id, record.span_id, min(_MOST, record.time_unix_nano or record.observed_time_unix_nano), source, now_s, record.SerializeToString())
                             for record in scope_logs.log_records
+                            if not once or first_time(connection, now_s, resource, record.SerializeToString(deterministic=True))
                         ],
                     )
 
@@ -210,6 +214,7 @@ class Store:
             before_s = int(time.time() - self._retention.age_s)
             gone = connection.execute("DELETE FROM spans WHERE stored_at_s < ?", (before_s,)).rowcount
             gone += connection.execute("DELETE FROM logs WHERE stored_at_s < ?", (before_s,)).rowcount
+            connection.execute("DELETE FROM seen WHERE stored_at_s < ?", (before_s,))
             if gone and now_s >= self._next_source_sweep_s:  # it looks at every span
                 self._next_source_sweep_s = now_s + _SOURCES_EVERY_S
                 _forget_sources(connection)
@@ -219,6 +224,8 @@ class Store:
                     total = int(connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0])
                     gone += connection.execute(f"DELETE FROM {table} WHERE id IN (SELECT id FROM {table} ORDER BY id LIMIT ?)", (total // 5 + 1,)).rowcount
                 _forget_sources(connection)
+                total = int(connection.execute("SELECT count(*) FROM seen").fetchone()[0])
+                connection.execute("DELETE FROM seen WHERE digest IN (SELECT digest FROM seen ORDER BY stored_at_s LIMIT ?)", (total // 5 + 1,))
                 if not gone:
                     break
         with self._reading() as connection:
@@ -355,6 +362,15 @@ class Store:
                 group.scope_spans[0].spans.add().ParseFromString(body)
         return list(made.values())
 
+    def dependencies(self, start_ns: int, end_ns: int) -> Sequence[tuple[str, str, int]]:
+        """Which service called which, how often; among spans that began in that time."""
+        with self._reading() as connection:
+            rows = connection.execute(
+                "SELECT parent.service, child.service, count(*) FROM spans AS child JOIN spans AS parent ON parent.trace_id = child.trace_id "
+                "AND parent.span_id = child.parent_id WHERE child.start_ns BETWEEN ? AND ? GROUP BY 1, 2 ORDER BY 1, 2", (max(0, start_ns), min(_MOST, end_ns)),
+            ).fetchall()
+        return [(str(parent), str(child), int(count)) for parent, child, count in rows]
+
     def otlp_json(self, run: str) -> dict[str, object]:
         """The spans of a run, with all that lies beneath it, as OTLP JSON."""
         from spanbus.local import otlp_json
@@ -408,6 +424,11 @@ def _row(span: Span, source: int, service: str, now_s: int) -> tuple[object, ...
         span.trace_id, span.span_id, span.parent_span_id or None, source, service, span.name, span.kind, min(_MOST, span.start_time_unix_nano),
         min(_MOST, span.end_time_unix_nano), level, run_id, workflow, phase, result, error_type, now_s, span.SerializeToString(),
     )
+
+
+def _is_one_shot(resource: Resource) -> bool:
+    said = {pair.key: pair.value.string_value for pair in resource.attributes}
+    return said.get(names.LIFETIME) == "run" and bool(said.get("service.instance.id"))
 
 
 def _service(resource: Resource) -> str:

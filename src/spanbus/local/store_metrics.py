@@ -1,6 +1,7 @@
 """Metric points in the store: deltas accumulate, cumulative series and gauges are replaced by newer points.
 
-Points of one-shot processes (resource attribute ``spanbus.lifetime=run``) carry no instance, so that all runs of a service
+A delta that comes again is not added again: the same process may write the store itself and send to the backend that serves
+it, and a batch whose answer was lost is sent once more. Points of one-shot processes (resource attribute ``spanbus.lifetime=run``) carry no instance, so that all runs of a service
 are one series, as the collector's pipeline makes them; a service's series keep theirs.
 """
 
@@ -13,6 +14,7 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import cast
 
+from google.protobuf.message import Message
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import KeyValue
 from opentelemetry.proto.metrics.v1.metrics_pb2 import AggregationTemporality, HistogramDataPoint, Metric, NumberDataPoint
@@ -35,9 +37,17 @@ class _Point:
     bounds: list[float] = field(default_factory=list[float])
     buckets: list[int] = field(default_factory=list[int])
     exemplars: list[Exemplar] = field(default_factory=list[Exemplar])
+    sent: bytes = b""
+    """A delta as it was sent."""
 
 
-def add(connection: sqlite3.Connection, request: ExportMetricsServiceRequest) -> None:
+def first_time(connection: sqlite3.Connection, now_s: int, *parts: bytes) -> bool:
+    """Whether these bytes were not stored before; from now on they were."""
+    digest = blake2b(b"".join(len(part).to_bytes(4, "big") + part for part in parts), digest_size=16).digest()
+    return connection.execute("INSERT OR IGNORE INTO seen (digest, stored_at_s) VALUES (?,?)", (digest, now_s)).rowcount > 0
+
+
+def add(connection: sqlite3.Connection, request: ExportMetricsServiceRequest, now_s: int) -> None:
     """Add every point; within the caller's transaction."""
     for group in request.resource_metrics:
         resource = {pair.key: str(plain(pair.value)) for pair in group.resource.attributes}
@@ -46,10 +56,14 @@ def add(connection: sqlite3.Connection, request: ExportMetricsServiceRequest) ->
             resource.get("service.name") or "unknown_service", resource.get("service.namespace", ""),
             "" if one_shot else resource.get("service.instance.id", ""),
         )
+        # Without an instance two processes may say the same and both be right.
+        sender = group.resource.SerializeToString(deterministic=True) if resource.get("service.instance.id") else None
         for scope in group.scope_metrics:
             for metric in scope.metrics:
                 kind, points = _points(metric)
                 for point in points:
+                    if point.delta and sender is not None and not first_time(connection, now_s, sender, metric.name.encode("utf-8", "replace"), point.sent):
+                        continue
                     _keep(connection, metric, kind, identity, point)
 
 
@@ -67,7 +81,9 @@ def _points(metric: Metric) -> tuple[Kind, list[_Point]]:
         case "exponential_histogram":  # its count and sum; the buckets of two scales cannot be added exactly
             is_delta = metric.exponential_histogram.aggregation_temporality == delta
             return "histogram", [
-                _Point(_labels(point.attributes), point.sum, point.time_unix_nano, is_delta, point.count, [], [point.count], _exemplars(point.exemplars))
+                _Point(
+                    _labels(point.attributes), point.sum, point.time_unix_nano, is_delta, point.count, [], [point.count], _exemplars(point.exemplars), _sent(point),
+                )
                 for point in metric.exponential_histogram.data_points
             ]
         case "summary":
@@ -80,14 +96,18 @@ def _points(metric: Metric) -> tuple[Kind, list[_Point]]:
 
 def _number(point: NumberDataPoint, delta: bool) -> _Point:
     value = point.as_double if point.WhichOneof("value") == "as_double" else float(point.as_int)
-    return _Point(_labels(point.attributes), value, point.time_unix_nano, delta, exemplars=_exemplars(point.exemplars))
+    return _Point(_labels(point.attributes), value, point.time_unix_nano, delta, exemplars=_exemplars(point.exemplars), sent=_sent(point))
 
 
 def _histogram(point: HistogramDataPoint, delta: bool) -> _Point:
     return _Point(
         _labels(point.attributes), point.sum, point.time_unix_nano, delta, point.count, list(point.explicit_bounds), list(point.bucket_counts) or [point.count],
-        _exemplars(point.exemplars),
+        _exemplars(point.exemplars), _sent(point),
     )
+
+
+def _sent(point: Message) -> bytes:
+    return point.SerializeToString(deterministic=True)
 
 
 def _labels(pairs: Iterable[KeyValue]) -> dict[str, str]:

@@ -32,7 +32,12 @@ CREATE TABLE series (
 );
 """
 
-_STEPS = (_FIRST,)
+_SEEN = """
+CREATE TABLE seen (digest BLOB PRIMARY KEY, stored_at_s INTEGER NOT NULL) WITHOUT ROWID;
+CREATE INDEX seen_by_storing ON seen (stored_at_s);
+"""
+
+_STEPS = (_FIRST, _SEEN)
 """Step n leads from version n to n + 1; a step that was released is never changed."""
 
 VERSION = len(_STEPS)
