@@ -1,0 +1,242 @@
+"""docker-compose.yml executed: Docker where it runs, else podman of our own behind the same interface, with images made from the built servers."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import socket
+import subprocess
+import tarfile
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NoReturn, Self, cast
+
+import pytest
+import yaml
+from servers import ROOT, Json, binary
+
+HOST_PORTS = (4317, 4318, 16686, 9090, 9093)
+COMPOSE = ROOT / ".stack" / "compose" / "docker-compose"
+_BUSYBOX = Path("/bin/busybox")
+_NEEDED = ("podman", "runc", "iptables")
+_CONTAINERS_CONF = """
+[engine]
+runtime = "runc"
+cgroup_manager = "cgroupfs"
+events_logger = "file"
+[containers]
+default_ulimits = ["nofile=1024:1024", "nproc=1024:1024"]
+[network]
+network_backend = "netavark"
+network_config_dir = "{networks}"
+"""
+
+
+def missing(reason: str) -> NoReturn:
+    """A failure in CI, else a skip."""
+    if os.environ.get("CI", "").lower() == "true":
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+def taken(port: int) -> bool:
+    """Whether something listens there."""
+    with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=2):
+        return True
+    return False
+
+
+@dataclass(frozen=True)
+class Image:
+    """What stands in for a published image: the same entry point, user and folders, nothing else."""
+
+    entrypoint: str
+    program: str
+    user: str
+    applets: tuple[str, ...] = ()  # of busybox, as far as docker-compose.yml uses them
+    folders: tuple[str, ...] = ()  # the user's own
+
+    def tarball(self) -> bytes:
+        made = io.BytesIO()
+        with tarfile.open(fileobj=made, mode="w") as tar:
+            for folder in ("tmp", "etc", "bin"):
+                self._add(tar, folder, tarfile.DIRTYPE, mode=0o755)
+            for folder in self.folders:
+                self._add(tar, folder, tarfile.DIRTYPE, mode=0o775, owner=int(self.user))
+            with open(binary(self.program), "rb") as program:
+                info = tarfile.TarInfo(self.entrypoint.lstrip("/"))
+                info.size, info.mode = os.fstat(program.fileno()).st_size, 0o755
+                tar.addfile(info, program)
+            if self.applets:
+                tar.add(_BUSYBOX.resolve(), "bin/busybox")
+                for applet in self.applets:
+                    self._add(tar, f"bin/{applet}", tarfile.SYMTYPE, link="busybox")
+        return made.getvalue()
+
+    @staticmethod
+    def _add(tar: tarfile.TarFile, name: str, kind: bytes, *, mode: int = 0o777, owner: int = 0, link: str = "") -> None:
+        info = tarfile.TarInfo(name.lstrip("/"))
+        info.type, info.mode, info.uid, info.gid, info.linkname = kind, mode, owner, owner, link
+        tar.addfile(info)
+
+
+# As the Dockerfiles of the published images have it.
+IMAGES: Mapping[str, Image] = {
+    "otel/opentelemetry-collector-contrib": Image("/otelcol-contrib", "otelcol", "10001"),
+    "jaegertracing/jaeger": Image("/cmd/jaeger/jaeger-linux", "jaeger", "10001", applets=("wget",)),
+    "prom/prometheus": Image("/bin/prometheus", "prometheus", "65534", applets=("wget", "chown"), folders=("/prometheus",)),
+    "prom/alertmanager": Image("/bin/alertmanager", "alertmanager", "65534", applets=("wget",), folders=("/alertmanager",)),
+}
+
+
+@dataclass
+class Engine:
+    """Runs containers for as long as it is entered; ``folder`` must be new."""
+
+    folder: Path
+    argv: list[str] = field(default_factory=list[str])  # of its own command line
+    env: dict[str, str] = field(default_factory=lambda: dict(os.environ))
+    service: subprocess.Popen[bytes] | None = None
+    checks_health: bool = False
+
+    def __enter__(self) -> Self:
+        docker = shutil.which("docker")
+        if docker and subprocess.run([docker, "info"], capture_output=True, check=False).returncode == 0:
+            self.argv, self.checks_health = [docker], True
+            return self
+        self._podman()
+        return self
+
+    def _podman(self) -> None:
+        absent = [name for name in _NEEDED if shutil.which(name) is None]
+        if absent or not _BUSYBOX.exists():
+            missing(
+                f"no Docker is running, and for podman there is no {', '.join([*absent, 'busybox'][:3])}; `make test-compose` installs it on Debian"
+            )
+        if os.geteuid() != 0:
+            missing("no Docker is running, and podman must be started by root here")
+        networks = self.folder / "networks"
+        networks.mkdir(parents=True)
+        configuration = self.folder / "containers.conf"
+        configuration.write_text(_CONTAINERS_CONF.format(networks=networks))
+        self.env = {**os.environ, "CONTAINERS_CONF": str(configuration), "DOCKER_HOST": f"unix://{self.folder}/engine.sock"}
+        self.argv = ["podman", "--root", str(self.folder / "root"), "--runroot", str(self.folder / "run"), "--tmpdir", str(self.folder / "tmp")]
+        with (self.folder / "service.log").open("wb") as log:
+            self.service = subprocess.Popen(
+                [*self.argv, "system", "service", "--time=0", self.env["DOCKER_HOST"]], env=self.env, stdout=log, stderr=log
+            )
+        deadline = time.monotonic() + 30
+        while True:
+            with suppress(OSError), socket.socket(socket.AF_UNIX) as client:
+                client.connect(str(self.folder / "engine.sock"))
+                return
+            if self.service.poll() is not None or time.monotonic() > deadline:
+                pytest.fail(f"podman does not serve:\n{(self.folder / 'service.log').read_text()[-3_000:]}")
+            time.sleep(0.05)
+
+    def __exit__(self, *_: object) -> None:
+        if self.service is None:
+            return
+        self.call("system", "reset", "--force", check=False)
+        self.service.terminate()
+        self.service.wait(20)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def call(self, *arguments: str, stdin: bytes | None = None, check: bool = True) -> str:
+        done = subprocess.run([*self.argv, *arguments], env=self.env, input=stdin, capture_output=True, check=False, timeout=300)
+        assert not check or done.returncode == 0, f"{arguments[:3]}: {done.stderr.decode(errors='replace')}"
+        return done.stdout.decode(errors="replace")
+
+    def build(self, published: str) -> str:
+        """The local image that stands in for ``published`` (name:tag)."""
+        name, _, tag = published.rpartition(":")
+        image, local = IMAGES[name], f"localhost/{name}:{tag}"
+        changes = [f'ENTRYPOINT ["{image.entrypoint}"]', f"USER {image.user}", "ENV PATH=/bin"]
+        self.call("import", *(f"--change={change}" for change in changes), "-", local, stdin=image.tarball())
+        return local
+
+    def compose_argv(self) -> list[str]:
+        """The real Compose, version 2 or newer."""
+        if COMPOSE.exists():
+            return [str(COMPOSE)]
+        for argv in (["docker", "compose"], ["docker-compose"]):
+            if shutil.which(argv[0]) and subprocess.run([*argv, "version"], env=self.env, capture_output=True, check=False).returncode == 0:
+                return argv
+        missing("there is no Docker Compose; `make test-compose` fetches it")
+
+
+class Composition:
+    """docker-compose.yml as it is shipped, with only its images replaced."""
+
+    def __init__(self, engine: Engine, name: str) -> None:
+        self.engine, self.name = engine, name
+        self.shipped = cast("Json", yaml.safe_load((ROOT / "docker-compose.yml").read_text()))
+        services = cast("dict[str, Json]", self.shipped["services"])
+        self.services = {name: service for name, service in services.items() if "profiles" not in service}
+        built = {image: engine.build(image) for image in sorted({str(service["image"]) for service in self.services.values()})}
+        override = {name: {"image": built[str(service["image"])], "pull_policy": "never"} for name, service in self.services.items()}
+        self.override = engine.folder / "override.yml"
+        self.override.write_text(yaml.safe_dump({"services": override}))
+
+    def compose(self, *arguments: str, timeout_s: float = 300) -> subprocess.CompletedProcess[str]:
+        argv = [*self.engine.compose_argv(), "-p", self.name, "-f", str(ROOT / "docker-compose.yml"), "-f", str(self.override), *arguments]
+        return subprocess.run(argv, env=self.engine.env, cwd=ROOT, capture_output=True, text=True, check=False, timeout=timeout_s)
+
+    def up(self) -> subprocess.CompletedProcess[str]:
+        """Everything started and healthy, or the reason why not."""
+        stop = threading.Event()
+        checker = threading.Thread(target=self._check_health, args=(stop,))
+        if not self.engine.checks_health:
+            checker.start()
+        try:
+            return self.compose("up", "-d", "--wait", "--wait-timeout", "180", "--pull", "never")
+        finally:
+            stop.set()
+            if checker.is_alive():
+                checker.join()
+
+    def check_health(self) -> None:
+        """One round: podman leaves this to systemd's timers, which a container or a CI machine need not have."""
+        if not self.engine.checks_health:
+            for container in self.containers():
+                self.engine.call("healthcheck", "run", container, check=False)
+
+    def _check_health(self, stop: threading.Event) -> None:
+        while not stop.wait(1.0):
+            self.check_health()
+
+    def containers(self, *, stopped: bool = False) -> list[str]:
+        return self.engine.call("ps", *(["-a"] if stopped else []), "-q", "--filter", f"label=com.docker.compose.project={self.name}").split()
+
+    def inspected(self) -> dict[str, Json]:
+        """What the engine says of each service's container."""
+        found: dict[str, Json] = {}
+        for container in self.containers(stopped=True):
+            [document] = json.loads(self.engine.call("inspect", "--type=container", container))
+            found[str(document["Config"]["Labels"]["com.docker.compose.service"])] = document
+        return found
+
+    def run_in(self, service: str, *command: str) -> subprocess.CompletedProcess[str]:
+        return self.compose("exec", "-T", service, *command)
+
+    def logs(self) -> str:
+        done = self.compose("logs", "--no-color", "--tail", "40")
+        return done.stdout + done.stderr
+
+    def down(self) -> subprocess.CompletedProcess[str]:
+        return self.compose("down", "-v", "--timeout", "20")
+
+    def left(self) -> Sequence[str]:
+        """What is still there of it: containers, volumes, networks."""
+        label = f"label=com.docker.compose.project={self.name}"
+        return [
+            *self.engine.call("ps", "-a", "-q", "--filter", label).split(),
+            *self.engine.call("volume", "ls", "-q", "--filter", label).split(),
+            *self.engine.call("network", "ls", "-q", "--filter", label).split(),
+        ]
