@@ -488,3 +488,80 @@ def test_a_writer_that_was_killed_leaves_a_store_that_opens(tmp_path: Path) -> N
         heads = store.run_heads(limit=100_000)
         assert len(heads) >= seen
         assert all(len(store.run(head.run_id).phases) == 2 for head in heads[:50])
+
+
+OPENS_AGAIN = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+from spanbus.local.store import Store
+from test_store import run_body
+path = Path(sys.argv[1])
+with Store.open(path) as store:
+    store.ingest("traces", run_body(1))
+    with Store.open(path):
+        pass
+    print("ready", flush=True)
+    sys.stdin.readline()
+    for number in range(2, 50):
+        store.ingest("traces", run_body(number))
+"""
+
+
+def test_opening_a_store_twice_in_one_process_takes_no_lock_away(tmp_path: Path) -> None:
+    """Closing any descriptor of a file ends this process's POSIX locks on it, SQLite's too; then others delete the log in use."""
+    path = tmp_path / "store.sqlite3"
+    holder = subprocess.Popen(
+        [sys.executable, "-c", OPENS_AGAIN, str(path), str(Path(__file__).parent)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "ready\n"
+    log = path.with_name("store.sqlite3-wal")
+    before = log.stat().st_ino
+    with Store.open(path) as other:
+        other.ingest("traces", run_body(100))
+    assert log.stat().st_ino == before
+    _, said = holder.communicate("\n", timeout=30)
+    assert holder.returncode == 0, said
+    with Store.open(path) as store:
+        assert len(store.run_heads(limit=1_000)) == 50
+
+
+FORKS = """
+import os, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+from spanbus.local.store import Store
+from test_store import run_body
+with Store.open(Path(sys.argv[1])) as store:
+    store.ingest("traces", run_body(1))
+    children = []
+    for child in range(1, 4):
+        pid = os.fork()
+        if pid == 0:
+            for number in range(child * 100, child * 100 + 30):
+                store.ingest("traces", run_body(number))
+            store.close()
+            os._exit(0)
+        children.append(pid)
+    for number in range(2, 40):
+        store.ingest("traces", run_body(number))
+    assert [os.waitpid(pid, 0)[1] for pid in children] == [0, 0, 0]
+"""
+
+
+def test_forked_children_and_their_parent_write_to_the_same_store(tmp_path: Path) -> None:
+    path = tmp_path / "store.sqlite3"
+    done = subprocess.run(
+        [sys.executable, "-c", FORKS, str(path), str(Path(__file__).parent)], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    with Store.open(path) as store:
+        assert len(store.run_heads(limit=1_000)) == 39 + 3 * 30
+    connection = sqlite3.connect(path)
+    assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+    connection.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import signal
+import subprocess
 import threading
 import time
 import urllib.error
@@ -71,10 +72,15 @@ class Jaeger:
         (folder / "jaeger.yaml").write_text(yaml.safe_dump(config))
         self.url, self.otlp = f"http://127.0.0.1:{ports['query']}", f"http://127.0.0.1:{ports['http']}"
         self.server = Server(
-            "jaeger", [binary("jaeger"), "--config", str(folder / "jaeger.yaml")], folder, f"http://127.0.0.1:{ports['health']}/status",
+            "jaeger",
+            [binary("jaeger"), "--config", str(folder / "jaeger.yaml")],
+            folder,
+            f"http://127.0.0.1:{ports['health']}/status",
             {
-                "JAEGER_HEALTH_ADDRESS": f"127.0.0.1:{ports['health']}", "JAEGER_QUERY_ADDRESS": f"127.0.0.1:{ports['query']}",
-                "JAEGER_QUERY_GRPC_ADDRESS": f"127.0.0.1:{ports['query_grpc']}", "JAEGER_OTLP_ADDRESS": f"127.0.0.1:{ports['grpc']}",
+                "JAEGER_HEALTH_ADDRESS": f"127.0.0.1:{ports['health']}",
+                "JAEGER_QUERY_ADDRESS": f"127.0.0.1:{ports['query']}",
+                "JAEGER_QUERY_GRPC_ADDRESS": f"127.0.0.1:{ports['query_grpc']}",
+                "JAEGER_OTLP_ADDRESS": f"127.0.0.1:{ports['grpc']}",
             },
         )
 
@@ -122,8 +128,14 @@ def traces(base_ns: int) -> ExportTraceServiceRequest:
     for number in range(1, 4):
         start_ns = base_ns + number * 10 * SECOND_NS
         top = scope.spans.add(
-            trace_id=number.to_bytes(16, "big"), span_id=span_id(number * 10), name="GET /cart", kind=Span.SPAN_KIND_SERVER,
-            start_time_unix_nano=start_ns + 1_234_567, end_time_unix_nano=start_ns + number * SECOND_NS + 7_654_321, trace_state="a=1,b=2", flags=257,
+            trace_id=number.to_bytes(16, "big"),
+            span_id=span_id(number * 10),
+            name="GET /cart",
+            kind=Span.SPAN_KIND_SERVER,
+            start_time_unix_nano=start_ns + 1_234_567,
+            end_time_unix_nano=start_ns + number * SECOND_NS + 7_654_321,
+            trace_state="a=1,b=2",
+            flags=257,
         )
         top.attributes.add(key="http.status_code").value.int_value = 200 + number
         top.attributes.add(key="ratio").value.double_value = 0.5
@@ -136,8 +148,13 @@ def traces(base_ns: int) -> ExportTraceServiceRequest:
         event.attributes.add(key="strategy").value.string_value = "fast"
         top.events.add(time_unix_nano=start_ns + 6_000_000, name="bare")
         child = scope.spans.add(
-            trace_id=top.trace_id, span_id=span_id(number * 10 + 1), parent_span_id=top.span_id, name="price list", kind=Span.SPAN_KIND_INTERNAL,
-            start_time_unix_nano=start_ns + 100_000_000, end_time_unix_nano=start_ns + 400_000_000,
+            trace_id=top.trace_id,
+            span_id=span_id(number * 10 + 1),
+            parent_span_id=top.span_id,
+            name="price list",
+            kind=Span.SPAN_KIND_INTERNAL,
+            start_time_unix_nano=start_ns + 100_000_000,
+            end_time_unix_nano=start_ns + 400_000_000,
         )
         if number == 3:
             child.status.code, child.status.message = Status.STATUS_CODE_ERROR, "no such price"
@@ -151,12 +168,21 @@ def traces(base_ns: int) -> ExportTraceServiceRequest:
     bank.resource.attributes.add(key="replicas").value.int_value = 3
     spans = bank.scope_spans.add().spans
     spans.add(
-        trace_id=(2).to_bytes(16, "big"), span_id=span_id(50), parent_span_id=span_id(21), name="POST /pay?x=1&y=%2F", kind=Span.SPAN_KIND_CLIENT,
-        start_time_unix_nano=base_ns + 20 * SECOND_NS + 150_000_000, end_time_unix_nano=base_ns + 20 * SECOND_NS + 150_001_000,
+        trace_id=(2).to_bytes(16, "big"),
+        span_id=span_id(50),
+        parent_span_id=span_id(21),
+        name="POST /pay?x=1&y=%2F",
+        kind=Span.SPAN_KIND_CLIENT,
+        start_time_unix_nano=base_ns + 20 * SECOND_NS + 150_000_000,
+        end_time_unix_nano=base_ns + 20 * SECOND_NS + 150_001_000,
     )
     for kind in (Span.SPAN_KIND_PRODUCER, Span.SPAN_KIND_CONSUMER, Span.SPAN_KIND_UNSPECIFIED):
         spans.add(
-            trace_id=(4).to_bytes(16, "big"), span_id=span_id(60 + kind), name="queue", kind=kind, start_time_unix_nano=base_ns + kind * 1_000,
+            trace_id=(4).to_bytes(16, "big"),
+            span_id=span_id(60 + kind),
+            name="queue",
+            kind=kind,
+            start_time_unix_nano=base_ns + kind * 1_000,
             end_time_unix_nano=base_ns + kind * 1_000 + 2_000_000,
         )
     return request
@@ -212,11 +238,21 @@ def micros(at_ns: int) -> int:
     return at_ns // 1_000
 
 
-@pytest.mark.parametrize("path", [
-    "/api/services", "/api/services/shop/operations", "/api/services/bank%2Feu%20west/operations", "/api/services/nobody/operations",
-    "/api/operations?service=shop", "/api/operations?service=shop&spanKind=server", "/api/v3/services", "/api/v3/operations?service=shop",
-    "/api/v3/operations?service=shop&span_kind=internal", "/api/v3/operations",
-])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/api/services",
+        "/api/services/shop/operations",
+        "/api/services/bank%2Feu%20west/operations",
+        "/api/services/nobody/operations",
+        "/api/operations?service=shop",
+        "/api/operations?service=shop&spanKind=server",
+        "/api/v3/services",
+        "/api/v3/operations?service=shop",
+        "/api/v3/operations?service=shop&span_kind=internal",
+        "/api/v3/operations",
+    ],
+)
 def test_services_and_operations_are_the_same(up: Up, jaeger: Jaeger, base_ns: int, path: str) -> None:
     assert same(up, jaeger, path)
 
@@ -263,7 +299,11 @@ def test_a_limit_is_kept(up: Up, jaeger: Jaeger, base_ns: int) -> None:
 ])  # fmt: skip
 def test_a_search_in_otlp_finds_the_same_traces(up: Up, jaeger: Jaeger, base_ns: int, more: str) -> None:
     first = "" if "service_name" in more else "&query.service_name=shop"
-    same(up, jaeger, f"/api/v3/traces?query.start_time_min={iso(base_ns)}&query.start_time_max={iso(base_ns + 100 * SECOND_NS)}&query.num_traces=20{first}{more}")
+    same(
+        up,
+        jaeger,
+        f"/api/v3/traces?query.start_time_min={iso(base_ns)}&query.start_time_max={iso(base_ns + 100 * SECOND_NS)}&query.num_traces=20{first}{more}",
+    )
 
 
 def test_a_search_in_otlp_is_within_its_times(up: Up, jaeger: Jaeger, base_ns: int) -> None:

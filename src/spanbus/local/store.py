@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import tempfile
 import threading
 import time
 from collections.abc import Generator, Iterable, Sequence
@@ -37,6 +38,8 @@ _MOST = 2**63 - 1
 _HEAD = "run_id, workflow, lower(hex(trace_id)), lower(hex(span_id)), result, error_type, start_ns, end_ns"
 _RUNS = f"FROM spans WHERE level = '{Level.RUN}'"
 _RESULT_KEYS = (names.PIPELINE_RESULT, names.TASK_RESULT, names.HOOK_RESULT)
+_PARENTS: list[sqlite3.Connection] = []
+"""Connections that a parent process made; kept so that nothing closes them."""
 _INSERT = (
     "INSERT OR IGNORE INTO spans (trace_id, span_id, parent_id, source, service, name, kind, start_ns, end_ns, level, run_id, workflow, phase, result, "
     "error_type, stored_at_s, body) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
@@ -63,6 +66,7 @@ class Store:
         self._next_sweep_s = 0.0
         self._next_source_sweep_s = 0.0
         self._closed = False
+        self._process = os.getpid()
 
     @classmethod
     def open(cls, path: Path, retention: Retention | None = None) -> Store:
@@ -73,6 +77,8 @@ class Store:
 
     def close(self) -> None:
         """Close every connection; may be called twice."""
+        if self._process != os.getpid():
+            self._leave_the_parents()
         with self._lock:
             self._closed = True
             for connection in self._connections:
@@ -94,7 +100,8 @@ class Store:
             folder = self.path.parent
             if not folder.exists():
                 folder.mkdir(parents=True, mode=0o700, exist_ok=True)
-            os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))
+            if not self.path.exists():
+                _make(self.path)
         except OSError as error:
             raise StoreError(f"{self.path}: the local store cannot be opened: {error.strerror or error}; set SPANBUS_STATE_DIR to a folder of yours") from error
         with self._reading() as connection:
@@ -109,6 +116,8 @@ class Store:
     @contextmanager
     def _reading(self) -> Generator[sqlite3.Connection]:
         """This thread's connection; SQLite's errors become one that says which file."""
+        if self._process != os.getpid():
+            self._leave_the_parents()
         try:
             connection = cast("sqlite3.Connection | None", getattr(self._local, "connection", None))
             if connection is None:
@@ -124,6 +133,11 @@ class Store:
             raise StoreError(f"{self.path}: {error}") from error
         except sqlite3.DatabaseError as error:
             raise StoreError(f"{self.path}: this is no store that can be read ({error}); move it away, nothing was changed") from error
+
+    def _leave_the_parents(self) -> None:
+        """In a forked child: a connection must not be used, nor closed, on this side of a fork."""
+        _PARENTS.extend(self._connections)
+        self._process, self._lock, self._local, self._connections = os.getpid(), threading.Lock(), threading.local(), []
 
     @contextmanager
     def _writing(self) -> Generator[sqlite3.Connection]:
@@ -402,6 +416,25 @@ class Store:
 
         with self._reading() as connection:
             return read(connection)
+
+
+def _make(path: Path) -> None:
+    """An empty file of the user's own.
+
+    It is never opened under its name: closing any descriptor of a file ends this process's POSIX locks on it, those of SQLite
+    too, and another process would take the log away from under a store that is open here
+    (https://www.sqlite.org/howtocorrupt.html, section 2.2).
+    """
+    descriptor, made = tempfile.mkstemp(prefix=".store-", dir=path.parent)
+    os.close(descriptor)
+    try:
+        os.link(made, path)
+    except FileExistsError:
+        pass
+    except OSError:  # no hard links here: the mode is then what the folder protects
+        path.touch(0o600, exist_ok=True)
+    finally:
+        os.unlink(made)
 
 
 def _row(span: Span, source: int, service: str, now_s: int) -> tuple[object, ...]:
