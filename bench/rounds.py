@@ -49,3 +49,8 @@ def at_least(name: str, ours: float, yardstick: float, limit: float, unit: str =
     """Throughput: the ratio shall not be below ``limit``."""
     ratio = ours / yardstick
     return Row(name, ours, yardstick, unit, ratio, f">= {limit:g}", ratio >= limit)
+
+
+def measured(name: str, ours: float, yardstick: float, unit: str = "1/s") -> Row:
+    """What has no goal and is told all the same."""
+    return Row(name, ours, yardstick, unit, ours / yardstick, "-", True)

@@ -15,7 +15,7 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Collection, Generator, Iterable, Mapping
+from collections.abc import Callable, Collection, Generator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from spanbus.telemetry.context import Incoming
     from spanbus.telemetry.dialect import Dialect
     from spanbus.telemetry.instrument import Handle, Mode
-    from spanbus.telemetry.records import EventNote, NoteSink, Record, RecordSink
+    from spanbus.telemetry.recorder import Recorder
+    from spanbus.telemetry.records import EventNote, Record, RecordSink
     from spanbus.telemetry.summary import RunSummary
     from spanbus.wiring import Wiring
     from spanbus.workflow.bus import WorkflowEventBus
@@ -247,12 +248,9 @@ class Runtime:
         from spanbus.telemetry.recorder import Recorder
 
         failed: list[Callable[[Exception], None]] = []
-        sinks: Iterable[RecordSink] = () if self.settings.sdk_disabled else (_Lazily(self),)
-        notes: Iterable[NoteSink] = () if self.settings.sdk_disabled else (_LazilyNoted(self),)
-        recorder = Recorder(
-            sinks, note_sinks=notes, on_sink_error=lambda error: failed[0](error),
-            on_run_ended=ended or (self._ended.append if self._command_line else None),
-        )
+        recorder = Recorder(on_sink_error=lambda error: failed[0](error), on_run_ended=ended or (self._ended.append if self._command_line else None))
+        if not self.settings.sdk_disabled:
+            recorder.tell((_Lazily(self, recorder),))
         handle = Handle(recorder, self.dialect(dialect), label=label, caller=self._caller if live else None, off=self.off, expects_events=expects_events)
         failed.append(handle.failed)
         self._handles.add(handle)
@@ -288,7 +286,7 @@ class Runtime:
         if wiring is not None:
             wiring.forked()
         for handle in list(self._handles):
-            handle.recorder.forked(() if self.settings.sdk_disabled else (_Lazily(self),), () if self.settings.sdk_disabled else (_LazilyNoted(self),))
+            handle.recorder.forked(() if self.settings.sdk_disabled else (_Lazily(self, handle.recorder),))
 
 
 def _usual_dialect(kind: type) -> str:
@@ -299,44 +297,31 @@ def _usual_dialect(kind: type) -> str:
 
 
 class _Lazily:
-    """The sinks of a runtime, wired when the first record opens."""
+    """Stands where the sinks of a runtime will be: wires them when the first record opens, and gives its place to them."""
 
-    def __init__(self, runtime: Runtime) -> None:
+    def __init__(self, runtime: Runtime, recorder: Recorder) -> None:
         self._runtime = weakref.ref(runtime)
-        self._sinks: tuple[RecordSink, ...] | None = None
-
-    def _wired(self) -> tuple[RecordSink, ...]:
-        if self._sinks is None:
-            runtime = self._runtime()
-            self._sinks = runtime.wiring().sinks if runtime is not None else ()
-        return self._sinks
+        self._recorder = weakref.ref(recorder)
 
     def opened(self, record: Record) -> None:
-        for sink in self._sinks or self._wired():
+        for sink in self._wired():
             sink.opened(record)
 
     def closed(self, record: Record) -> None:
-        for sink in self._sinks or self._wired():
+        for sink in self._wired():
             sink.closed(record)
 
     def late(self, note: EventNote) -> None:
-        for sink in self._sinks or self._wired():
+        for sink in self._wired():
             sink.late(note)
 
-
-class _LazilyNoted:
-    """The same for what wants every event at once."""
-
-    def __init__(self, runtime: Runtime) -> None:
-        self._runtime = weakref.ref(runtime)
-        self._sinks: tuple[NoteSink, ...] | None = None
-
-    def noted(self, record: Record, note: EventNote) -> None:
-        if self._sinks is None:
-            runtime = self._runtime()
-            self._sinks = runtime.wiring().note_sinks if runtime is not None else ()
-        for sink in self._sinks:
-            sink.noted(record, note)
+    def _wired(self) -> tuple[RecordSink, ...]:
+        runtime, recorder = self._runtime(), self._recorder()
+        if runtime is None or recorder is None:
+            return ()
+        wiring = runtime.wiring()
+        recorder.tell(wiring.sinks, wiring.note_sinks)
+        return wiring.sinks
 
 
 class _Keeper:

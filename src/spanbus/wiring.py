@@ -26,7 +26,7 @@ from spanbus.telemetry.journal import JournalSink
 from spanbus.telemetry.metrics import MetricSink, observe_delivery
 from spanbus.telemetry.records import NoteSink, Record, RecordSink
 from spanbus.telemetry.redaction import Redactor
-from spanbus.telemetry.spans import DirectSpans, Rendering, TracerSpans
+from spanbus.telemetry.spans import SCOPE, DirectSpans, Rendering, TracerSpans
 from spanbus.version import __version__
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ class Wiring:
             own = TracerProvider(resource=pipeline.resource, shutdown_on_exit=False)
             own.add_span_processor(pipeline.span_processor)
             self.tracer_provider = own
-            self._direct = DirectSpans(pipeline.span_processor, self.rendering, sampler=own.sampler, resource=pipeline.resource)
+            self._direct = DirectSpans(pipeline, self.rendering, sampler=own.sampler, resource=pipeline.resource)
             sinks.append(self._direct)
         if their_meters is not None:
             meter = their_meters.get_meter(names.SCOPE, __version__, names.SCHEMA_URL)
@@ -108,7 +108,7 @@ class Wiring:
             self._next_export_s = time.monotonic() + self._reader.interval_s
             self._meter_provider = MeterProvider([self._reader], resource=pipeline.resource, shutdown_on_exit=False)
             meter = self._meter_provider.get_meter(names.SCOPE, __version__, names.SCHEMA_URL)
-        sinks.append(MetricSink(meter, long_lived=self._lifetime == "service"))
+        sinks.append(self._metrics(meter))
         if pipeline is not None:
             observe_delivery(meter, self._delivery_numbers)
         if settings.events in ("log", "both") or settings.exception_signal is not None:
@@ -125,6 +125,22 @@ class Wiring:
         self.sinks, self.note_sinks = tuple(sinks), tuple(notes)
         if pipeline is not None:
             pipeline.start()
+
+    def _metrics(self, meter: metrics.Meter) -> MetricSink:
+        """What counts; durations are the SDK's where the provider is not ours, or where its histograms shall be exponential."""
+        long_lived = self._lifetime == "service"
+        if self._reader is None or self._pipeline is None:
+            return MetricSink(meter, long_lived=long_lived)
+        from opentelemetry.sdk.metrics import Histogram
+        from opentelemetry.sdk.metrics.view import ExplicitBucketHistogramAggregation
+
+        from spanbus.delivery.metric_reader import aggregation, exemplar_filter
+
+        if not isinstance(aggregation(self._env)[Histogram], ExplicitBucketHistogramAggregation):
+            return MetricSink(meter, long_lived=long_lived)
+        sink = MetricSink(meter, long_lived=long_lived, exemplar_filter=exemplar_filter(self._env))
+        self._reader.also(self._pipeline.resource, SCOPE, sink.collect)
+        return sink
 
     def _wire_logs(self, sinks: list[RecordSink], notes: list[NoteSink]) -> None:
         from opentelemetry._logs import get_logger_provider

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Literal, cast
 
 from opentelemetry.sdk._logs import LoggerProvider, ReadableLogRecord
 from opentelemetry.sdk._logs.export import InMemoryLogRecordExporter, SimpleLogRecordProcessor
@@ -21,7 +21,7 @@ from spanbus.telemetry.metrics import MetricSink
 from spanbus.telemetry.recorder import Recorder
 from spanbus.telemetry.records import RecordSink
 from spanbus.telemetry.redaction import Redactor
-from spanbus.telemetry.spans import DirectSpans, Rendering, TracerSpans
+from spanbus.telemetry.spans import DirectSpans, RenderedSpan, Rendering, TracerSpans
 from spanbus.workflow.bus import WorkflowEventBus
 from spanbus.workflow.definition import Workflow
 from spanbus.workflow.engine import BasicWorkflowEngine, RunOptions, RunResult
@@ -31,6 +31,16 @@ SECOND = 1_000_000_000
 
 Provider = Literal["ours", "theirs"]
 """Spans made directly with our own ids, or through the tracer of a provider that an application has set."""
+
+
+class Exported:
+    """Finished spans straight into an exporter."""
+
+    def __init__(self, exporter: InMemorySpanExporter) -> None:
+        self._exporter = exporter
+
+    def put_span(self, span: RenderedSpan) -> None:
+        self._exporter.export([cast("ReadableSpan", span)])
 
 
 class Rendered:
@@ -44,7 +54,7 @@ class Rendered:
         rendering = Rendering(Redactor(), span_events=span_events, exception_events=exception_events, limits=limits)
         sink: RecordSink
         if provider == "ours":
-            sink = DirectSpans(SimpleSpanProcessor(self._exporter), rendering, sampler=sampler, resource=Resource({}))
+            sink = DirectSpans(Exported(self._exporter), rendering, sampler=sampler, resource=Resource({}))
         else:
             tracers = TracerProvider(sampler=sampler, span_limits=limits, shutdown_on_exit=False)
             tracers.add_span_processor(SimpleSpanProcessor(self._exporter))

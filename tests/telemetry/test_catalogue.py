@@ -15,9 +15,9 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON
+from rendered import Exported
 
 from spanbus.telemetry import catalogue, dialect, names, replay
 from spanbus.telemetry.metrics import MetricSink, observe_delivery
@@ -92,7 +92,7 @@ def emitted() -> tuple[list[ReadableSpan], InMemoryMetricReader]:
     exporter, reader = InMemorySpanExporter(), InMemoryMetricReader()
     provider = MeterProvider([reader])
     meter = provider.get_meter("test")
-    sinks = (DirectSpans(SimpleSpanProcessor(exporter), Rendering(Redactor()), sampler=ALWAYS_ON, resource=Resource({})), MetricSink(meter, long_lived=True))
+    sinks = (DirectSpans(Exported(exporter), Rendering(Redactor()), sampler=ALWAYS_ON, resource=Resource({})), MetricSink(meter, long_lived=True))
     observe_delivery(meter, lambda: {metric.name: [({name: "x" for name in metric.attributes}, 1.0)] for metric in names.METRICS if "delivery" in metric.name})
     for path in RECORDINGS:
         recorder = Recorder(sinks)

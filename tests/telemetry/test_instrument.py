@@ -16,7 +16,7 @@ import anyio.to_thread
 import pytest
 from opentelemetry import trace
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
@@ -25,7 +25,7 @@ from spanbus.telemetry.dialect import load
 from spanbus.telemetry.instrument import Handle, attach, attach_class
 from spanbus.telemetry.recorder import Recorder
 from spanbus.telemetry.redaction import Redactor
-from spanbus.telemetry.spans import DirectSpans, Rendering
+from spanbus.telemetry.spans import DirectSpans, RenderedSpan, Rendering
 from spanbus.workflow.bus import WorkflowEventBus
 from spanbus.workflow.definition import Phase, Workflow
 from spanbus.workflow.engine import BasicWorkflowEngine, RunOptions
@@ -35,12 +35,12 @@ class Finished:
     """Finished spans in the order of their end."""
 
     def __init__(self) -> None:
-        self.spans: list[ReadableSpan] = []
+        self.spans: list[RenderedSpan] = []
 
-    def on_end(self, span: ReadableSpan) -> None:
+    def put_span(self, span: RenderedSpan) -> None:
         self.spans.append(span)
 
-    def named(self, name: str) -> ReadableSpan:
+    def named(self, name: str) -> RenderedSpan:
         found = [span for span in self.spans if span.name == name]
         assert len(found) == 1, [span.name for span in self.spans]
         return found[0]
@@ -325,13 +325,13 @@ async def test_a_wrapped_class_observes_every_instance_and_is_reversible() -> No
 # --- many at once -----------------------------------------------------------------------------------------------------
 
 
-def _lines(spans: list[ReadableSpan]) -> list[tuple[object, ...]]:
+def _lines(spans: list[RenderedSpan]) -> list[tuple[object, ...]]:
     return sorted(
         (
             span.name, span.context.trace_id, span.context.span_id, span.parent.span_id if span.parent else 0, span.start_time, span.end_time,
             str(span.status.status_code), str(sorted((span.attributes or {}).items())), str([(event.name, event.timestamp) for event in span.events]),
         )
-        for span in spans if span.context is not None
+        for span in spans
     )
 
 
@@ -357,11 +357,11 @@ async def test_of_a_thousand_interleaved_workflows_no_span_has_a_parent_in_anoth
             for number in range(1_000):
                 group.start_soon(engine.run, workflow, RunOptions(run_id=f"run-{number:04d}"))
     spans = watched.finished.spans
-    by_id = {span.context.span_id: span for span in spans if span.context is not None}
+    by_id = {span.context.span_id: span for span in spans}
     assert len(by_id) == len(spans)
     runs = [span for span in spans if span.name == "RUN many"]
     assert len(runs) == 1_000
-    assert len({span.context.trace_id for span in runs if span.context is not None}) == 1_000
+    assert len({span.context.trace_id for span in runs}) == 1_000
     for span in spans:
         if span.parent is not None:
             assert span.context is not None

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Literal
 
 from opentelemetry.sdk.metrics import Counter, Histogram, ObservableCounter, ObservableGauge, ObservableUpDownCounter, UpDownCounter
-from opentelemetry.sdk.metrics.export import AggregationTemporality, MetricReader, MetricsData
+from opentelemetry.sdk.metrics.export import AggregationTemporality, Metric, MetricReader, MetricsData, ResourceMetrics, ScopeMetrics
 from opentelemetry.sdk.metrics.view import Aggregation, ExplicitBucketHistogramAggregation, ExponentialBucketHistogramAggregation
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
 _DEFAULT_INTERVAL_MS = 60_000.0
 _DELTA, _CUMULATIVE = AggregationTemporality.DELTA, AggregationTemporality.CUMULATIVE
@@ -32,6 +34,12 @@ def aggregation(env: Mapping[str, str]) -> dict[type, Aggregation]:
     return {Histogram: ExponentialBucketHistogramAggregation() if wanted == "base2_exponential_bucket_histogram" else ExplicitBucketHistogramAggregation()}
 
 
+def exemplar_filter(env: Mapping[str, str]) -> Literal["trace_based", "always_on", "always_off"]:
+    """``OTEL_METRICS_EXEMPLAR_FILTER``; what is none of its values is the default."""
+    wanted = env.get("OTEL_METRICS_EXEMPLAR_FILTER", "").strip().lower()
+    return "always_on" if wanted == "always_on" else "always_off" if wanted == "always_off" else "trace_based"
+
+
 class SpoolMetricReader(MetricReader):
     """Collects when told to, and at the end. ``exclusive`` keeps measurements out while a collection is taken.
 
@@ -47,11 +55,17 @@ class SpoolMetricReader(MetricReader):
         self._exclusive = exclusive
         self._mark = mark
         self._received: MetricsData | None = None
+        self._more: tuple[Resource, InstrumentationScope, Callable[[AggregationTemporality], Sequence[Metric]]] | None = None
+        self._histograms = temporality(lifetime, env)[Histogram]
         self._lock = threading.Lock()
         try:
             self.interval_s = float(env.get("OTEL_METRIC_EXPORT_INTERVAL") or _DEFAULT_INTERVAL_MS) / 1e3
         except ValueError:
             self.interval_s = _DEFAULT_INTERVAL_MS / 1e3
+
+    def also(self, resource: Resource, scope: InstrumentationScope, collect: Callable[[AggregationTemporality], Sequence[Metric]]) -> None:
+        """Histograms that are counted outside the SDK, collected together with what the SDK counts."""
+        self._more = resource, scope, collect
 
     def _receive_metrics(self, metrics_data: MetricsData, timeout_millis: float = 10_000, **options: object) -> None:
         del timeout_millis, options
@@ -64,9 +78,20 @@ class SpoolMetricReader(MetricReader):
                 upto = self._mark() if self._mark is not None else None
                 self._received = None
                 self.collect()
-                data, self._received = self._received, None
+                data, self._received = self._with_more(self._received), None
             if data is not None and data.resource_metrics:
                 self._take(data, upto)
+
+    def _with_more(self, data: MetricsData | None) -> MetricsData | None:
+        if self._more is None:
+            return data
+        resource, scope, collect = self._more
+        metrics = collect(self._histograms)
+        if not metrics:
+            return data
+        found = list(data.resource_metrics) if data is not None else []
+        found.append(ResourceMetrics(resource, [ScopeMetrics(scope, metrics, scope.schema_url or "")], resource.schema_url))
+        return MetricsData(found)
 
     def force_flush(self, timeout_millis: float = 10_000) -> bool:
         del timeout_millis

@@ -151,7 +151,7 @@ class Pipeline:
 
     # --- in -----------------------------------------------------------------------------------------------------------
 
-    def put_span(self, span: ReadableSpan) -> None:
+    def put_span(self, span: wire.FinishedSpan) -> None:
         """Take one finished span; its journal entry is closed with it."""
         context = span.context
         if context is None:

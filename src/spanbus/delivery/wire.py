@@ -12,7 +12,7 @@ import struct
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from opentelemetry.trace import SpanKind
+from opentelemetry.trace import SpanKind, StatusCode
 
 from spanbus.delivery.signals import Signal
 
@@ -20,21 +20,26 @@ if TYPE_CHECKING:
     from opentelemetry.sdk._logs import ReadableLogRecord
     from opentelemetry.sdk.metrics.export import Metric, MetricsData
     from opentelemetry.sdk.resources import Resource
-    from opentelemetry.sdk.trace import ReadableSpan
     from opentelemetry.sdk.util.instrumentation import InstrumentationScope
-    from opentelemetry.trace import SpanContext
+    from opentelemetry.trace import SpanContext, Status
 
 _F64 = struct.Struct("<Q").pack
 _I64 = struct.Struct("<q").pack
 _F32 = struct.Struct("<I").pack
 _DOUBLE = struct.Struct("<d").pack
-_TIMES = struct.Struct("<BQBQ").pack
+_TIMES = struct.Struct("<BBBQBQ").pack
+_MOMENT = struct.Struct("<BQB").pack
+_IDS = struct.Struct("<BB16sBB8s").pack
 _LENGTHS = struct.Struct("<IIII")
 
 _KEYS_MOST = 2_000
 _VALUES_PER_KEY = 64
 _VALUE_LONGEST = 64
 _HAS_IS_REMOTE, _IS_REMOTE = 0x100, 0x200
+_NO_STATUS = b"\x7a\x00"
+_NOT_REMOTE = b"\x85\x01" + _F32(_HAS_IS_REMOTE)
+_REMOTE = b"\x85\x01" + _F32(_HAS_IS_REMOTE | _IS_REMOTE)
+_UNSET = StatusCode.UNSET
 _KINDS = {SpanKind.INTERNAL: 1, SpanKind.SERVER: 2, SpanKind.CLIENT: 3, SpanKind.PRODUCER: 4, SpanKind.CONSUMER: 5}
 
 _VARINTS: tuple[bytes, ...] = tuple(
@@ -79,12 +84,22 @@ def _text(tag: bytes, text: str | None) -> bytes:
 
 # --- attributes -------------------------------------------------------------------------------------------------------
 
-_keys: dict[str, tuple[bytes, dict[str, bytes]]] = {}
-"""By attribute key: the encoded key with the tag of the value, and the whole KeyValue of values that come again."""
+class _Key:
+    """One attribute key, encoded: with the tag of the value behind it, and the whole fields of texts that come again, by tag."""
+
+    __slots__ = ("prefix", "size", "texts")
+
+    def __init__(self, key: str) -> None:
+        self.prefix = _field(b"\x0a", _utf8(key)) + b"\x12"
+        self.size = len(self.prefix)
+        self.texts: dict[bytes, dict[str, bytes]] = {}
 
 
-def _key(key: str) -> tuple[bytes, dict[str, bytes]]:
-    entry: tuple[bytes, dict[str, bytes]] = _field(b"\x0a", _utf8(key)) + b"\x12", {}
+_keys: dict[str, _Key] = {}
+
+
+def _key(key: str) -> _Key:
+    entry = _Key(key)
     if len(_keys) < _KEYS_MOST:
         _keys[key] = entry
     return entry
@@ -115,7 +130,7 @@ def _value(value: object) -> bytes:
 
 
 def _key_value(key: str, value: object) -> bytes:
-    return (_keys.get(key) or _key(key))[0] + _sized(_value(value))
+    return (_keys.get(key) or _key(key)).prefix + _sized(_value(value))
 
 
 def _sized(data: bytes) -> bytes:
@@ -128,62 +143,126 @@ def _attributes(tag: bytes, attributes: Mapping[str, object] | None) -> bytes:
         return b""
     parts: list[bytes] = []
     known = _keys
+    varints = _VARINTS
     for key, value in attributes.items():
-        entry = known.get(key) or _key(key)
-        if type(value) is str:
-            found = entry[1].get(value)
-            if found is None:
-                encoded = _utf8(value)
-                size = len(encoded)
-                if size < 126:
-                    found = entry[0] + _VARINTS[size + 2] + b"\x0a" + _VARINTS[size] + encoded
-                else:
-                    inner = b"\x0a" + varint(size) + encoded
-                    found = entry[0] + varint(len(inner)) + inner
-                found = tag + _sized(found)
-                values = entry[1]
-                if size <= _VALUE_LONGEST and len(values) < _VALUES_PER_KEY and tag == b"\x4a":
-                    values[value] = found
-            elif tag != b"\x4a":
-                found = tag + found[1:]
+        entry = known[key] if key in known else _key(key)
+        kind = type(value)
+        if kind is str:
+            texts = entry.texts.get(tag)
+            if texts is None:
+                texts = entry.texts[tag] = {}
+            text = cast("str", value)
+            if text in texts:
+                parts.append(texts[text])
+                continue
+            encoded = _utf8(text)
+            size = len(encoded)
+            if size < 126:
+                found = tag + _sized(entry.prefix + varints[size + 2] + b"\x0a" + varints[size] + encoded)
+                if size <= _VALUE_LONGEST and len(texts) < _VALUES_PER_KEY:
+                    texts[text] = found
+            else:
+                found = tag + _sized(entry.prefix + _sized(b"\x0a" + varint(size) + encoded))
             parts.append(found)
-            continue
-        try:
-            parts.append(tag + _sized(entry[0] + _sized(_value(value))))
-        except (TypeError, ValueError, RecursionError):
-            continue
+        elif kind is int and 0 <= (number := cast("int", value)) < 128:
+            parts.append(tag + varints[entry.size + 3] + entry.prefix + b"\x02\x18" + varints[number])
+        elif kind is float:
+            parts.append(tag + varints[entry.size + 10] + entry.prefix + b"\x09\x21" + _DOUBLE(value))
+        elif kind is bool:
+            parts.append(tag + varints[entry.size + 3] + entry.prefix + (b"\x02\x10\x01" if value else b"\x02\x10\x00"))
+        else:
+            try:
+                parts.append(tag + _sized(entry.prefix + _sized(_value(value))))
+            except (TypeError, ValueError, RecursionError):
+                continue
     return b"".join(parts)
 
 
 # --- spans ------------------------------------------------------------------------------------------------------------
 
 
-def encode_span(span: ReadableSpan) -> bytes:
+class _Event(Protocol):
+    @property
+    def name(self) -> str: ...
+    @property
+    def timestamp(self) -> int: ...
+    @property
+    def attributes(self) -> Mapping[str, object] | None: ...
+    @property
+    def dropped_attributes(self) -> int: ...
+
+
+class _Link(Protocol):
+    @property
+    def context(self) -> SpanContext: ...
+    @property
+    def attributes(self) -> Mapping[str, object] | None: ...
+    @property
+    def dropped_attributes(self) -> int: ...
+
+
+class FinishedSpan(Protocol):
+    """What is read of a span; the SDK's ReadableSpan has it."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def context(self) -> SpanContext | None: ...
+    @property
+    def parent(self) -> SpanContext | None: ...
+    @property
+    def kind(self) -> SpanKind: ...
+    @property
+    def start_time(self) -> int | None: ...
+    @property
+    def end_time(self) -> int | None: ...
+    @property
+    def attributes(self) -> Mapping[str, object] | None: ...
+    @property
+    def events(self) -> Sequence[_Event]: ...
+    @property
+    def links(self) -> Sequence[_Link]: ...
+    @property
+    def status(self) -> Status: ...
+    @property
+    def resource(self) -> Resource: ...
+    @property
+    def instrumentation_scope(self) -> InstrumentationScope | None: ...
+    @property
+    def dropped_attributes(self) -> int: ...
+    @property
+    def dropped_events(self) -> int: ...
+    @property
+    def dropped_links(self) -> int: ...
+
+
+def encode_span(span: FinishedSpan) -> bytes:
     """One ``Span`` message."""
-    context = span.get_span_context()
-    parent = span.parent
-    parts = [
-        b"\x0a\x10", context.trace_id.to_bytes(16, "big"), b"\x12\x08", context.span_id.to_bytes(8, "big"),  # pyright: ignore[reportOptionalMemberAccess]
-    ]
-    state = context.trace_state  # pyright: ignore[reportOptionalMemberAccess]
-    if state:
-        parts.append(_text(b"\x1a", ",".join([f"{key}={value}" for key, value in state.items()])))
-    if parent is not None:
-        parts += (b"\x22\x08", parent.span_id.to_bytes(8, "big"))
+    varints = _VARINTS
+    context, parent = span.context, span.parent
+    assert context is not None
     name = _utf8(span.name)
-    parts += (
-        b"\x2a", varint(len(name)), name, b"\x30", _VARINTS[_KINDS[span.kind]], _TIMES(0x39, span.start_time or 0, 0x41, span.end_time or 0),
+    state = context.trace_state
+    parts = [
+        _IDS(0x0A, 16, context.trace_id.to_bytes(16, "big"), 0x12, 8, context.span_id.to_bytes(8, "big")),
+        _text(b"\x1a", ",".join([f"{key}={value}" for key, value in state.items()])) if state else b"",
+        b"\x22\x08" + parent.span_id.to_bytes(8, "big") if parent is not None else b"",
+        b"\x2a", varint(len(name)), name, _TIMES(0x30, _KINDS[span.kind], 0x39, span.start_time or 0, 0x41, span.end_time or 0),
         _attributes(b"\x4a", span.attributes),
-    )
+    ]
+    append = parts.append
     if span.dropped_attributes:
-        parts.append(b"\x50" + varint(span.dropped_attributes))
+        append(b"\x50" + varint(span.dropped_attributes))
     for event in span.events:
-        body = b"\x09" + _F64(event.timestamp) + _field(b"\x12", _utf8(event.name)) + _attributes(b"\x1a", event.attributes)
+        name = _utf8(event.name)
+        size = len(name)
+        body = _MOMENT(0x09, event.timestamp, 0x12) + (varints[size] if size < 128 else varint(size)) + name + _attributes(b"\x1a", event.attributes)
         if event.dropped_attributes:
             body += b"\x20" + varint(event.dropped_attributes)
-        parts.append(_field(b"\x5a", body))
+        size = len(body)
+        append(b"\x5a" + (varints[size] if size < 16_384 else varint(size)) + body)
     if span.dropped_events:
-        parts.append(b"\x60" + varint(span.dropped_events))
+        append(b"\x60" + varint(span.dropped_events))
     for link in span.links:
         body = (
             b"\x0a\x10" + link.context.trace_id.to_bytes(16, "big") + b"\x12\x08" + link.context.span_id.to_bytes(8, "big")
@@ -191,15 +270,16 @@ def encode_span(span: ReadableSpan) -> bytes:
         )
         if link.dropped_attributes:
             body += b"\x28" + varint(link.dropped_attributes)
-        parts.append(_field(b"\x6a", body + b"\x35" + _F32(_flags(link.context))))
+        append(_field(b"\x6a", body + b"\x35" + _F32(_flags(link.context))))
     if span.dropped_links:
-        parts.append(b"\x70" + varint(span.dropped_links))
+        append(b"\x70" + varint(span.dropped_links))
     status = span.status
-    body = _text(b"\x12", status.description)
-    if status.status_code.value:
-        body += b"\x18" + _VARINTS[status.status_code.value]
-    parts.append(_field(b"\x7a", body))
-    parts += (b"\x85\x01", _F32(_flags(parent)))
+    code = status.status_code
+    if code is _UNSET and not status.description:
+        append(_NO_STATUS)
+    else:
+        append(_field(b"\x7a", _text(b"\x12", status.description) + (b"\x18" + varints[code.value] if code.value else b"")))
+    append(_REMOTE if parent is not None and parent.is_remote else _NOT_REMOTE)
     return b"".join(parts)
 
 

@@ -80,6 +80,14 @@ class Rule(NamedTuple):
     final: bool
 
 
+class _OfPhase(NamedTuple):
+    """How all events of one type are read that name their phase; ``announced`` is None for starts."""
+
+    rule: Rule
+    event_type: str
+    announced: Result | None
+
+
 class Dialect:
     """A named table of rules; ``fact(raw)`` is pure and never raises on what an event may hold."""
 
@@ -96,6 +104,7 @@ class Dialect:
         self.alias_keys = alias_keys
         self._by_type: dict[str, tuple[Rule, ...]] = {}
         self._plain: dict[str, bool] = {}
+        self._of_phases: dict[str, _OfPhase | None] = {}
 
     def _candidates(self, event_type: str) -> tuple[Rule, ...]:
         found = self._by_type.get(event_type)
@@ -118,6 +127,55 @@ class Dialect:
             if len(self._plain) < 1_000:
                 self._plain[event_type] = known
         return known
+
+    def of(self, event: Event) -> Fact:
+        """What an event of our own bus says; the short way where its type and its phase alone tell which rule it is."""
+        kind = event.event_type
+        name = event.phase
+        plan = self._of_phases[kind] if kind in self._of_phases else self._plan(kind)
+        if plan is None or not name or event.run_id is None or event.metadata:
+            return self.fact(read(event))
+        rule, text, announced = plan
+        payload = event.payload
+        get = payload.get
+        result = failure = reason = workflow = None
+        if announced is not None:
+            result, failure = outcome(payload, announced)
+            reason = get("reason")
+        aliases: list[str] = []
+        for key in self.alias_keys:
+            value = get(key)
+            if value is not None and (alias := _text(value)) and alias != name:
+                aliases.append(alias)
+        for key in self.workflow_keys:
+            value = get(key)
+            if value is not None and (found := _text(value)):
+                workflow = _STAMPED_NAME.sub("", found) or found
+                break
+        task_type = get("type")
+        if type(task_type) is not str or not task_type:
+            task_type = _text(task_type) or _text(get("strategy")) or _text(get("phase"))
+        duration, delay, needs, stage = get("duration"), get("delay"), get("needs"), get("stage")
+        return Fact(
+            rule.verb, rule.rank, name, text, event.event_id, event.at_ns, event.source, payload, tuple(aliases), True, event.run_id, False, None, workflow, result,
+            failure, announced is not None and rule.final, event.attempt, _seconds_ns(duration) if duration is not None and get("cached") is not True else None,
+            (_seconds_ns(delay) or 0) if delay is not None else 0, None, task_type,
+            tuple([str(need) for need in cast("list[object]", needs)]) if isinstance(needs, list | tuple) else (),
+            _text(stage) if stage is not None else None, _text(reason) if reason is not None else None, event.traceparent, event.tracestate,
+        )
+
+    def _plan(self, kind: str) -> _OfPhase | None:
+        """The rule of every event of this type that names its run and phase, where there is only one."""
+        text = str(kind)
+        rules = self._candidates(text)
+        plan: _OfPhase | None = None
+        if rules and rules[0].name == ("@phase",) and rules[0].has in ((), ("@phase",)) and not rules[0].lacks and rules[0].verb is not Verb.EVENT:
+            rule = rules[0]
+            announced = None if rule.verb is Verb.START else rule.result or rule.result_by_word.get(text.rpartition(".")[2]) or Result.SUCCESS
+            plan = _OfPhase(rule, text, announced)
+        if len(self._of_phases) < 1_000:  # types come from outside: bounded
+            self._of_phases[text] = plan
+        return plan
 
     def fact(self, raw: Raw) -> Fact:
         """What ``raw`` says by the first rule that matches; without one it is an event of whatever it belongs to."""

@@ -115,10 +115,13 @@ class Handle:
         if self._off:
             return
         try:
-            if type(event) is Event and event.phase is not None and self._dialect.only_notes(event.event_type) and self._recorder.note(event):
-                return
-            fact = self._dialect.fact(read(event))
-            if fact.verb is Verb.START and fact.traceparent is None and self._caller is not None:
+            if type(event) is Event:
+                if event.phase is not None and self._dialect.only_notes(event.event_type) and self._recorder.note(event):
+                    return
+                fact = self._dialect.of(event)
+            else:
+                fact = self._dialect.fact(read(event))
+            if fact.verb is Verb.START and fact.traceparent is None and self._caller is not None and self._recorder.would_open_run(fact):
                 came = self._caller()
                 if came.traceparent is not None:
                     fact = fact._replace(traceparent=came.traceparent, tracestate=came.tracestate)

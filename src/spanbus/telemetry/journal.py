@@ -18,6 +18,7 @@ from spanbus.telemetry.spans import Rendering, span_context_of
 from spanbus.workflow.identity import TraceContext
 
 HEARTBEAT_LONGEST_S = 10.0
+_quoted = json.encoder.encode_basestring_ascii
 _COMPACT = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, default=str).encode
 
 
@@ -80,18 +81,16 @@ class JournalSink:
 
 def encode_open(record: Record) -> bytes:
     """A record that has just started."""
-    entry: dict[str, object] = {
-        "level": record.level.value, "name": record.name, "run": record.run_id, "workflow": record.workflow,
-        "trace": f"{record.trace_id:032x}", "span": f"{record.span_id:016x}", "start": record.started_at_ns, "attempt": record.attempt,
-    }
     parent = record.parent_span_id
-    if parent is not None:
-        entry["parent"] = f"{parent:016x}"
+    more = f',"parent":"{parent:016x}"' if parent is not None else ""
     if record.task_type is not None:
-        entry["type"] = record.task_type
+        more += f',"type":{_quoted(record.task_type)}'
     if record.parent is not None and record.level is Level.ATTEMPT:
-        entry["phase"] = record.parent.name
-    return _COMPACT(entry).encode("utf-8", "replace")
+        more += f',"phase":{_quoted(record.parent.name)}'
+    return (
+        f'{{"level":"{record.level}","name":{_quoted(record.name)},"run":{_quoted(record.run_id)},"workflow":{_quoted(record.workflow)},'
+        f'"trace":"{record.trace_id:032x}","span":"{record.span_id:016x}","start":{record.started_at_ns},"attempt":{record.attempt}{more}}}'
+    ).encode()
 
 
 def measured(span: bytes) -> Record | None:

@@ -1,22 +1,28 @@
 """The recorder's output becomes histograms, counters and gauges.
 
-Counters and gauges are observable instruments fed from own integers: a phase costs one histogram call. The run id is
-never an attribute; names that come from users pass a cardinality guard.
+Counters and gauges are observable instruments fed from own integers; durations are counted in :mod:`.durations` where the
+provider is ours, and by histograms of the provider's where it is not. The run id is never an attribute; names that come
+from users pass a cardinality guard.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Mapping
+from typing import NamedTuple
 
 from opentelemetry.metrics import CallbackOptions, Meter, Observation
+from opentelemetry.sdk.metrics.export import AggregationTemporality, Metric
 
 from spanbus.telemetry import names
+from spanbus.telemetry.durations import DurationHistogram, ExemplarFilter
 from spanbus.telemetry.names import Level
 from spanbus.telemetry.records import EventNote, Record
-from spanbus.telemetry.spans import context_of
+from spanbus.telemetry.spans import context_of, span_context_of
 
 Key = tuple[str | None, ...]
+
+_TIMED_MOST = 4_000
 
 
 class Guard:
@@ -38,46 +44,72 @@ class Guard:
 
 
 class _Series:
-    """Numbers by attribute values, read by an observable instrument."""
+    """Numbers by attribute values, read by an observable instrument; changed under the sink's lock."""
 
-    def __init__(self, attributes: tuple[str, ...]) -> None:
+    __slots__ = ("_attributes", "_lock", "values")
+
+    def __init__(self, attributes: tuple[str, ...], lock: threading.Lock) -> None:
         self._attributes = attributes
-        self._values: dict[Key, float] = {}
-        self._lock = threading.Lock()
+        self._lock = lock
+        self.values: dict[Key, float] = {}
 
     def add(self, key: Key, amount: float) -> None:
-        with self._lock:
-            self._values[key] = self._values.get(key, 0) + amount
+        self.values[key] = self.values.get(key, 0) + amount
 
     def put(self, key: Key, value: float) -> None:
-        with self._lock:
-            self._values[key] = max(value, self._values.get(key, value))
+        values = self.values
+        if key not in values or value > values[key]:
+            values[key] = value
 
     def observe(self, options: CallbackOptions) -> Iterable[Observation]:
         del options
         with self._lock:
-            values = list(self._values.items())
+            values = list(self.values.items())
         return [
             Observation(value, {name: text for name, text in zip(self._attributes, key, strict=True) if text is not None})
             for key, value in values
         ]
 
 
+class _Timed(NamedTuple):
+    """Where everything goes that is counted of phases that agree in their names and their end."""
+
+    key: Key
+    result_key: Key
+    record: Callable[[float, Record], None]
+
+
 class MetricSink:
-    """Counts what ends. ``long_lived`` adds the gauge of active runs, which a killed one-shot process would leave at 1."""
+    """Counts what ends. ``long_lived`` adds the gauge of active runs, which a killed one-shot process would leave at 1.
 
-    def __init__(self, meter: Meter, *, long_lived: bool) -> None:
+    ``exemplar_filter`` is for a provider of ours: durations are then counted here and collected by :meth:`collect`.
+    Without it they are recorded on histograms of ``meter``.
+    """
+
+    def __init__(self, meter: Meter, *, long_lived: bool, exemplar_filter: ExemplarFilter | None = None) -> None:
         catalogue = {metric.name: metric for metric in names.METRICS}
+        self._lock = threading.Lock()
+        self._own: list[DurationHistogram] = []
 
-        def histogram(name: str):  # noqa: ANN202 - the API's type
+        def durations(name: str) -> Callable[[Mapping[str, str]], Callable[[float, Record], None]]:
             metric = catalogue[name]
-            return meter.create_histogram(
+            if exemplar_filter is not None:
+                own = DurationHistogram(metric, self._lock, exemplar_filter)
+                self._own.append(own)
+
+                def counted(attributes: Mapping[str, str]) -> Callable[[float, Record], None]:
+                    record = own.series(attributes).record
+                    return lambda seconds, of: record(seconds, span_context_of(of))
+
+                return counted
+            histogram = meter.create_histogram(
                 name, unit=metric.unit, description=metric.brief, explicit_bucket_boundaries_advisory=names.DURATION_BUCKETS_S
             )
+            return lambda attributes: lambda seconds, of: histogram.record(seconds, attributes, context_of(of))
 
         def series(name: str) -> _Series:
             metric = catalogue[name]
-            kept = _Series(metric.attributes)
+            kept = _Series(metric.attributes, self._lock)
             create: Callable[..., object] = (
                 meter.create_observable_gauge if metric.instrument == "gauge"
                 else meter.create_observable_up_down_counter if metric.instrument == "updowncounter"
@@ -86,8 +118,8 @@ class MetricSink:
             create(name, callbacks=[kept.observe], unit=metric.unit, description=metric.brief)
             return kept
 
-        self._run_duration = histogram(names.RUN_DURATION)
-        self._phase_duration = histogram(names.PHASE_DURATION)
+        self._run_duration = durations(names.RUN_DURATION)
+        self._phase_duration = durations(names.PHASE_DURATION)
         self._run_errors = series(names.RUN_ERRORS)
         self._run_active = series(names.RUN_ACTIVE) if long_lived else None
         self._phase_failures = series(names.PHASE_FAILURES)
@@ -100,38 +132,55 @@ class MetricSink:
         self._type_guard = Guard()
         self._task_type_guard = Guard()
         self._error_guard = Guard()
+        self._timed: dict[Key, _Timed] = {}
+
+    def collect(self, temporality: AggregationTemporality) -> list[Metric]:
+        """The durations that were counted here, as the SDK's metrics."""
+        return [metric for own in self._own for metric in own.collect(temporality)]
 
     def opened(self, record: Record) -> None:
         if record.level is Level.RUN and self._run_active is not None:
-            self._run_active.add((self._workflow_guard(record.workflow), names.STATE_EXECUTING), 1)
+            with self._lock:
+                self._run_active.add((self._workflow_guard(record.workflow), names.STATE_EXECUTING), 1)
 
     def closed(self, record: Record) -> None:
-        if record.level is Level.PHASE:
-            self._phase_closed(record)
-        elif record.level is Level.RUN:
-            self._run_closed(record)
-        for note in record.events:
-            self._events.add((self._type_guard(note.name), "recorded"), 1)
-        for event_type, count in record.events.dropped_by_type.items():
-            self._events.add((self._type_guard(event_type), "dropped"), count)
+        with self._lock:
+            if record.level is Level.PHASE:
+                self._phase_closed(record)
+            elif record.level is Level.RUN:
+                self._run_closed(record)
+            add, guard, log = self._events.add, self._type_guard, record.events
+            for note in log.kept():
+                add((guard(note.name), "recorded"), 1)
+            if log.dropped:
+                for event_type, count in log.dropped_by_type.items():
+                    add((guard(event_type), "dropped"), count)
 
     def late(self, note: EventNote) -> None:
         """Events are counted when their record ends; here are those that came too late for any."""
-        self._events.add((self._type_guard(note.name), "dropped"), 1)
+        with self._lock:
+            self._events.add((self._type_guard(note.name), "dropped"), 1)
 
     def _phase_closed(self, record: Record) -> None:
         result = record.result
         if result is None or record.ended_at_ns is None:
             return
-        workflow, phase = self._workflow_guard(record.workflow), self._phase_guard(record.name)
-        attributes: dict[str, str] = {names.PIPELINE_NAME: workflow, names.TASK_NAME: phase, names.TASK_RESULT: result.value}
-        if record.task_type is not None:
-            attributes[names.TASK_TYPE] = self._task_type_guard(record.task_type)
-        self._add_error_type(record, attributes)
-        self._phase_duration.record(record.duration_s, attributes, context_of(record))
-        self._phase_failures.add((workflow, phase), 1 if result.failed else 0)
-        self._phase_retries.add((workflow, phase), record.attempts - 1)
-        self._phase_last.put((workflow, phase, result.value), record.ended_at_ns / 1e9)
+        failure = record.failure
+        same = (record.workflow, record.name, result, record.task_type, failure.error_type if failure is not None else None)
+        timed = self._timed.get(same)
+        if timed is None:
+            workflow, phase = self._workflow_guard(record.workflow), self._phase_guard(record.name)
+            attributes: dict[str, str] = {names.PIPELINE_NAME: workflow, names.TASK_NAME: phase, names.TASK_RESULT: result.value}
+            if record.task_type is not None:
+                attributes[names.TASK_TYPE] = self._task_type_guard(record.task_type)
+            self._add_error_type(record, attributes)
+            timed = _Timed((workflow, phase), (workflow, phase, result.value), self._phase_duration(attributes))
+            if len(self._timed) < _TIMED_MOST:
+                self._timed[same] = timed
+        timed.record(record.duration_s, record)
+        self._phase_failures.add(timed.key, 1 if result.failed else 0)
+        self._phase_retries.add(timed.key, record.attempts - 1)
+        self._phase_last.put(timed.result_key, record.ended_at_ns / 1e9)
 
     def _run_closed(self, record: Record) -> None:
         result = record.result
@@ -142,7 +191,7 @@ class MetricSink:
             names.PIPELINE_NAME: workflow, names.PIPELINE_RUN_STATE: names.STATE_EXECUTING, names.PIPELINE_RESULT: result.value
         }
         self._add_error_type(record, attributes)
-        self._run_duration.record(record.duration_s, attributes, context_of(record))
+        self._run_duration(attributes)(record.duration_s, record)
         if self._run_active is not None:
             self._run_active.add((workflow, names.STATE_EXECUTING), -1)
         if result.failed:

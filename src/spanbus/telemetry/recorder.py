@@ -213,6 +213,10 @@ class Recorder:
                 self._tell(sink.noted, record, note)
             return record
 
+    def would_open_run(self, fact: Fact) -> bool:
+        """Whether this start may be the first that is heard of a run, whose caller then matters."""
+        return fact.rank is Rank.RUN or fact.run_key is None or fact.run_key not in self._by_key
+
     def note(self, event: Event) -> bool:
         """The short way for an event that is nothing but an event of a phase that is open: no fact is made of it.
 
@@ -262,6 +266,11 @@ class Recorder:
         """While this is entered no fact is taken: what sinks have counted stands still."""
         with self._lock:
             yield
+
+    def tell(self, sinks: Iterable[RecordSink], note_sinks: Iterable[NoteSink] = ()) -> None:
+        """From now on these are told. May be called by a sink."""
+        with self._lock:
+            self._sinks, self._note_sinks = tuple(sinks), tuple(note_sinks)
 
     def forked(self, sinks: Iterable[RecordSink], note_sinks: Iterable[NoteSink] = ()) -> None:
         """In a child process: what is open belongs to the parent, which ends it; new work is told to ``sinks``.
@@ -936,20 +945,29 @@ class Recorder:
                 parent.children.append(record)
             parent.children_total += 1
         for sink in self._sinks:
-            self._tell(sink.opened, record)
+            try:
+                sink.opened(record)
+            except Exception as error:
+                self._sink_failed(error)
 
     def _closed(self, record: Record) -> None:
-        if id(record) not in self._disowned:
+        if not self._disowned or id(record) not in self._disowned:
             for sink in self._sinks:
-                self._tell(sink.closed, record)
+                try:
+                    sink.closed(record)
+                except Exception as error:
+                    self._sink_failed(error)
         record.events.release()
 
     def _tell(self, call: Callable[..., None], *arguments: object) -> None:
         try:
             call(*arguments)
         except Exception as error:
-            if self._on_sink_error is not None:
-                self._on_sink_error(error)
+            self._sink_failed(error)
+
+    def _sink_failed(self, error: Exception) -> None:
+        if self._on_sink_error is not None:
+            self._on_sink_error(error)
 
     # --- time and memory ----------------------------------------------------------------------------------------------
 

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
 from spanbus.telemetry.names import EVENTS_KEPT_FIRST, EVENTS_KEPT_LAST, Flag, Level, Result
 from spanbus.workflow.identity import TraceContext
+
+_NONE: Mapping[str, int] = MappingProxyType({})
 
 
 class EventNote(NamedTuple):
@@ -28,15 +31,15 @@ class EventNote(NamedTuple):
 class EventLog:
     """The events of one span: the first and the last are kept, what lies between is counted by type."""
 
-    __slots__ = ("_first", "_keep_first", "_last", "dropped", "dropped_by_type", "total")
+    __slots__ = ("_first", "_keep_first", "_keep_last", "_last", "dropped", "dropped_by_type", "total")
 
     def __init__(self, keep_first: int = EVENTS_KEPT_FIRST, keep_last: int = EVENTS_KEPT_LAST) -> None:
-        self._keep_first = keep_first
+        self._keep_first, self._keep_last = keep_first, keep_last
         self._first: list[EventNote] = []
-        self._last: deque[EventNote] = deque(maxlen=keep_last)
+        self._last: deque[EventNote] | None = None
         self.total = 0
         self.dropped = 0
-        self.dropped_by_type: dict[str, int] = {}
+        self.dropped_by_type: Mapping[str, int] = _NONE
 
     def append(self, note: EventNote) -> bool:
         """Keep ``note``; False when another one had to go for it."""
@@ -45,26 +48,34 @@ class EventLog:
             self._first.append(note)
             return True
         last = self._last
-        if len(last) < (last.maxlen or 0):
+        if last is None:
+            last = self._last = deque(maxlen=self._keep_last)
+        if len(last) < self._keep_last:
             last.append(note)
             return True
         gone = last[0] if last else note
         self.dropped += 1
-        self.dropped_by_type[gone.name] = self.dropped_by_type.get(gone.name, 0) + 1
+        by_type = self.dropped_by_type
+        if not isinstance(by_type, dict):
+            by_type = self.dropped_by_type = {}
+        by_type[gone.name] = by_type.get(gone.name, 0) + 1
         last.append(note)
         return False
+
+    def kept(self) -> list[EventNote]:
+        """Those that are kept, oldest first; not to be changed."""
+        return [*self._first, *self._last] if self._last else self._first
 
     def release(self) -> None:
         """Let go of the events once they were rendered; the counts stay."""
         self._first = []
-        self._last.clear()
+        self._last = None
 
     def __iter__(self) -> Iterator[EventNote]:
-        yield from self._first
-        yield from self._last
+        return iter(self.kept())
 
     def __len__(self) -> int:
-        return len(self._first) + len(self._last)
+        return len(self._first) + len(self._last or ())
 
 
 class Link(NamedTuple):

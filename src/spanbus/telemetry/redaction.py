@@ -229,6 +229,8 @@ class Redactor:
             except re.error as error:
                 raise SettingsError(f"redact_patterns: {pattern!r} is not a regular expression: {error}") from error
         self._own = tuple(own)
+        self._top: dict[str, dict[str, tuple[str | None, int]]] = {}
+        """By prefix and payload key: the attribute's name, None where it is not allowed, with the limit of its text, 0 where no value is shown."""
         self._short = lru_cache(maxsize=4_096)(self._clean)
 
     def text(self, text: str, limit: int = STRING_LIMIT) -> str:
@@ -295,21 +297,64 @@ class Redactor:
     def attributes(self, payload: Mapping[str, object]) -> dict[str, AttributeValue]:
         """The allowed leaves of a payload, nested ones with dots in their names, at most 32."""
         found: dict[str, AttributeValue] = {}
-        self._collect("", payload, found, 0)
+        self.collect("", payload, found)
         return found
 
-    def _collect(self, prefix: str, payload: Mapping[str, object], found: dict[str, AttributeValue], depth: int) -> None:
+    def collect(self, prefix: str, payload: Mapping[str, object], found: dict[str, AttributeValue]) -> None:
+        """The same into ``found``, each name with ``prefix`` before it."""
+        known = self._top.get(prefix)
+        if known is None:
+            known = self._top[prefix] = {}
+        room = EVENT_ATTRIBUTES_LIMIT
         for key, value in payload.items():
-            if len(found) >= EVENT_ATTRIBUTES_LIMIT:
+            if key in known:
+                name, limit = known[key]
+            elif isinstance(key, str):  # pyright: ignore[reportUnnecessaryIsInstance] - the payloads of strangers
+                limit = 0 if self.enabled and is_sensitive(key) else ERROR_TEXT_LIMIT if key in _ERROR_KEYS else STRING_LIMIT
+                name = f"{prefix}{key}" if key in self._allowed else None
+                if len(known) < 1_000:
+                    known[key] = name, limit
+            else:
+                continue
+            if name is None:
+                continue
+            kind = type(value)
+            if kind is str and limit and len(value) <= 128:  # pyright: ignore[reportArgumentType]
+                found[name] = self._short(value)  # pyright: ignore[reportArgumentType]
+            elif kind is bool:
+                found[name] = value  # pyright: ignore[reportArgumentType]
+            elif value is None:
+                continue
+            elif isinstance(value, Mapping):
+                nested: dict[str, AttributeValue] = {}
+                self._collect(f"{key}.", cast("Mapping[str, object]", value), nested, 1, room)
+                for inner, cleaned in nested.items():
+                    found[f"{prefix}{inner}"] = cleaned
+                room -= len(nested)
+                if room <= 0:
+                    return
+                continue
+            else:
+                cleaned = self.value(key, value)
+                if cleaned is None:
+                    continue
+                found[name] = cleaned
+            room -= 1
+            if room <= 0:
+                return
+
+    def _collect(self, prefix: str, payload: Mapping[str, object], found: dict[str, AttributeValue], depth: int, most: int) -> None:
+        for key, value in payload.items():
+            if len(found) >= most:
                 return
             if not isinstance(key, str):  # pyright: ignore[reportUnnecessaryIsInstance] - the payloads of strangers
                 continue
-            if key not in self._allowed and not (depth and prefix.endswith("counts.")):
+            if key not in self._allowed and not prefix.endswith("counts."):
                 continue
             name = f"{prefix}{key}"
             if isinstance(value, Mapping):
                 if depth < 3:
-                    self._collect(f"{name}.", cast("Mapping[str, object]", value), found, depth + 1)
+                    self._collect(f"{name}.", cast("Mapping[str, object]", value), found, depth + 1, most)
                 continue
             cleaned = self.value(key, value)
             if cleaned is not None:

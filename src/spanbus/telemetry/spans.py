@@ -8,19 +8,19 @@ Conventions: OpenTelemetry semantic conventions 1.44.0, CI/CD and exceptions.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Protocol, cast
+from typing import NamedTuple, Protocol, cast
 
 from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import Event, ReadableSpan, SpanLimits
+from opentelemetry.sdk.trace import SpanLimits
 from opentelemetry.sdk.trace.sampling import Decision, ParentBased, Sampler, StaticSampler, TraceIdRatioBased
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, Status, StatusCode, TraceFlags, TraceState
 from opentelemetry.util.types import AttributeValue
 
 from spanbus.telemetry import names
-from spanbus.telemetry.names import ErrorType, Flag, Level
+from spanbus.telemetry.names import ErrorType, Flag, Level, Result
 from spanbus.telemetry.records import EventNote, Failure, Record
 from spanbus.telemetry.redaction import Redactor
 from spanbus.version import __version__
@@ -32,6 +32,11 @@ SCOPE = InstrumentationScope(names.SCOPE, __version__, names.SCHEMA_URL)
 _SAMPLED = TraceFlags(TraceFlags.SAMPLED)
 _NOT_SAMPLED = TraceFlags(TraceFlags.DEFAULT)
 _ERROR_TYPES = frozenset(ErrorType)
+_UNSET = Status(StatusCode.UNSET)
+_SERVER, _INTERNAL = SpanKind.SERVER, SpanKind.INTERNAL
+_RUN, _PHASE = Level.RUN, Level.PHASE
+_TEXTS: Mapping[str, str] = {**{level: level.value for level in Level}, **{result: result.value for result in Result}}
+"""Plain texts of what is asked for at every span: an enumeration's ``value`` is looked up by a descriptor."""
 _RESULT_ATTRIBUTE = {
     Level.RUN: names.PIPELINE_RESULT,
     Level.PHASE: names.TASK_RESULT,
@@ -69,10 +74,39 @@ def span_end_ns(record: Record) -> int:
     return max(record.ended_at_ns or 0, record.started_at_ns + 1)
 
 
-class FinishedSpans(Protocol):
-    """Takes finished spans, like the SDK's SpanProcessor."""
+class RenderedEvent(NamedTuple):
+    """A span event, with the names that the SDK's has."""
 
-    def on_end(self, span: ReadableSpan) -> None: ...
+    name: str
+    timestamp: int
+    attributes: Attributes
+    dropped_attributes = 0
+
+
+class RenderedSpan:
+    """A finished span, with the names that the SDK's ReadableSpan has; nothing in it is copied or checked again."""
+
+    __slots__ = ("attributes", "context", "end_time", "events", "kind", "links", "name", "parent", "resource", "start_time", "status")
+
+    dropped_attributes = dropped_events = dropped_links = 0
+    instrumentation_scope = SCOPE
+
+    def __init__(
+        self, name: str, context: SpanContext, parent: SpanContext | None, kind: SpanKind, start_time: int, end_time: int, attributes: Attributes,
+        events: Sequence[RenderedEvent], links: Sequence[trace.Link], status: Status, resource: Resource,
+    ) -> None:
+        self.name, self.context, self.parent, self.kind = name, context, parent, kind
+        self.start_time, self.end_time = start_time, end_time
+        self.attributes, self.events, self.links, self.status, self.resource = attributes, events, links, status, resource
+
+    def get_span_context(self) -> SpanContext:
+        return self.context
+
+
+class FinishedSpans(Protocol):
+    """Takes spans that ended and are sampled."""
+
+    def put_span(self, span: RenderedSpan) -> None: ...
 
 
 # --- rendering --------------------------------------------------------------------------------------------------------
@@ -91,27 +125,29 @@ class Rendering:
         self._max_length = limits.max_span_attribute_length
 
     def name(self, record: Record) -> str:
-        if record.level is Level.RUN:
+        level = record.level
+        if level is _RUN:
             return f"{names.ACTION_RUN} {record.name}"
-        if record.level is Level.HOOK or record.level is Level.STRATEGY:
-            return f"{record.level} {record.name}"
+        if level is Level.HOOK or level is Level.STRATEGY:
+            return f"{level} {record.name}"
         return record.name
 
     def kind(self, record: Record) -> SpanKind:
-        return SpanKind.SERVER if record.level is Level.RUN else SpanKind.INTERNAL
+        return _SERVER if record.level is _RUN else _INTERNAL
 
     def opening(self, record: Record) -> Attributes:
         """The attributes that are known at the start, those that search and sampling need."""
-        attributes: Attributes = {names.PIPELINE_NAME: record.workflow, names.PIPELINE_RUN_ID: record.run_id, names.LEVEL: record.level.value}
-        if record.level is Level.RUN:
+        level = record.level
+        attributes: Attributes = {names.PIPELINE_NAME: record.workflow, names.PIPELINE_RUN_ID: record.run_id, names.LEVEL: _TEXTS[level]}
+        if level is _RUN:
             attributes[names.PIPELINE_ACTION_NAME] = names.ACTION_RUN
-        elif record.level is Level.PHASE or record.level is Level.ATTEMPT:
-            phase = record if record.level is Level.PHASE or record.parent is None else record.parent
+        elif level is _PHASE or level is Level.ATTEMPT:
+            phase = record if level is _PHASE or record.parent is None else record.parent
             attributes[names.TASK_NAME] = phase.name
             attributes[names.TASK_RUN_ID] = f"{phase.span_id:016x}"
             if record.task_type is not None:
                 attributes[names.TASK_TYPE] = record.task_type
-            if record.level is Level.ATTEMPT:
+            if level is Level.ATTEMPT:
                 attributes[names.PHASE_ATTEMPT] = record.attempt
         else:
             attributes[names.PHASE_ATTEMPT] = record.attempt
@@ -123,14 +159,15 @@ class Rendering:
         attributes: Attributes = {}
         result = record.result
         if result is not None:
-            attributes[_RESULT_ATTRIBUTE.get(record.level, names.HOOK_RESULT)] = result.value
+            attributes[_RESULT_ATTRIBUTE.get(record.level, names.HOOK_RESULT)] = _TEXTS[result]
         if record.failure is not None:
             attributes[names.ERROR_TYPE] = str(record.failure.error_type)
-        if record.level is Level.PHASE:
+        if record.level is _PHASE:
             attributes[names.PHASE_ATTEMPTS] = record.attempts
             if record.skip_reason:
                 attributes[names.SKIP_REASON] = self._redactor.text(record.skip_reason)
-        self._process(record, attributes)
+        if record.attributes:
+            self._process(record, attributes)
         flags = record.flags
         if flags:
             if Flag.AMBIGUOUS in flags:
@@ -161,7 +198,7 @@ class Rendering:
 
     def status(self, record: Record) -> Status:
         if record.result is None or not record.result.failed:
-            return Status(StatusCode.UNSET)
+            return _UNSET
         failure = record.failure
         if failure is None:
             return Status(StatusCode.ERROR)
@@ -172,7 +209,7 @@ class Rendering:
         """Name, time and attributes of the span events, oldest first."""
         exception = self.exception(record)
         if self._span_events:
-            notes = list(record.events)
+            notes = record.events.kept()
             room = self._max_events if self._max_events is None else max(0, self._max_events - (exception is not None))
             if room is not None and len(notes) > room:
                 first = room // 2
@@ -186,8 +223,7 @@ class Rendering:
         attributes: Attributes = {names.EVENT_ID: note.event_id}
         if note.source:
             attributes[names.EVENT_SOURCE] = note.source
-        for key, value in self._redactor.attributes(note.payload).items():
-            attributes[f"{names.EVENT_PAYLOAD_PREFIX}{key}"] = value
+        self._redactor.collect(names.EVENT_PAYLOAD_PREFIX, note.payload, attributes)
         return attributes
 
     def exception(self, record: Record) -> Attributes | None:
@@ -219,14 +255,14 @@ class Rendering:
 
 
 class DirectSpans:
-    """Finished spans with deterministic ids, made at the end and handed to a span processor.
+    """Finished spans with deterministic ids, made at the end and handed on.
 
     The sampler is asked at the start of every run; what lies beneath a run follows its decision, unless the sampler is
     one of its own making, which is then asked for every span.
     """
 
-    def __init__(self, processor: FinishedSpans, rendering: Rendering, *, sampler: Sampler, resource: Resource) -> None:
-        self._processor = processor
+    def __init__(self, spans: FinishedSpans, rendering: Rendering, *, sampler: Sampler, resource: Resource) -> None:
+        self._spans = spans
         self._rendering = rendering
         self._sampler = sampler
         self._resource = resource
@@ -252,28 +288,18 @@ class DirectSpans:
 
     def closed(self, record: Record) -> None:
         handle = record.handle
-        if not isinstance(handle, SpanHandle):
+        if not isinstance(handle, SpanHandle) or not handle.context.trace_flags.sampled:
             return
         rendering = self._rendering
         attributes = rendering.opening(record)
         if handle.sampler_attributes:
             attributes.update(handle.sampler_attributes)
         attributes.update(rendering.closing(record))
-        span = ReadableSpan(
-            rendering.name(record),
-            context=handle.context,
-            parent=self._parent_context(record),
-            resource=self._resource,
-            attributes=rendering.limited(attributes),
-            events=[Event(name, event_attributes, at_ns) for name, at_ns, event_attributes in rendering.events(record)],
-            links=_links(record),
-            kind=rendering.kind(record),
-            status=rendering.status(record),
-            start_time=record.started_at_ns,
-            end_time=span_end_ns(record),
-            instrumentation_scope=SCOPE,
-        )
-        self._processor.on_end(span)
+        self._spans.put_span(RenderedSpan(
+            rendering.name(record), handle.context, self._parent_context(record), rendering.kind(record), record.started_at_ns, span_end_ns(record),
+            rendering.limited(attributes), [RenderedEvent(*event) for event in rendering.events(record)], _links(record) if record.links else (),
+            rendering.status(record), self._resource,
+        ))
 
     def late(self, note: EventNote) -> None:
         """No span keeps it; metrics count it."""

@@ -15,11 +15,11 @@ import inspect
 import itertools
 import logging
 import threading
-import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Generator, Mapping
+from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from time import perf_counter_ns, time_ns
 from types import MappingProxyType, TracebackType
 from typing import Literal, NamedTuple, Self, cast
 
@@ -88,63 +88,92 @@ class BusStatistics(NamedTuple):
 _inside: ContextVar[frozenset[int]] = ContextVar("spanbus_inside_bus", default=frozenset())
 
 
+class _Later:
+    """The handlers of one event that finish later."""
+
+    __slots__ = ("expected", "lock", "results", "waiters")
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.expected = 0
+        self.results: list[EventHandlerResult] = []
+        self.waiters: list[tuple[LoopHandle, anyio.Event]] = []
+
+    def done(self) -> bool:
+        return len(self.results) >= self.expected
+
+
 class Receipt:
     """What ``publish`` returns at once; awaiting it gives the results of all handlers of that event."""
 
-    __slots__ = ("_expected", "_lock", "_observed", "_results", "_waiters", "event")
-
-    def __init__(self, event: Event) -> None:
-        self.event = event
-        self._observed: list[tuple[_Subscriber, BaseException | None, int]] = []
-        self._results: list[EventHandlerResult] = []
-        self._expected = 0
-        self._lock: threading.Lock | None = None
-        self._waiters: list[tuple[LoopHandle, anyio.Event]] = []
+    # One is made for every event: what is rare is set only where it happens.
+    event: Event
+    _observers: Sequence[_Subscriber]
+    _marks: list[int]
+    """The monotonic clock in nanoseconds before the first observer and after each."""
+    _later: _Later | None = None
+    _errors: dict[int, BaseException | None] | None = None
+    """By its place among the observers: why it failed, or None when what it began goes on elsewhere."""
 
     def done(self) -> bool:
         """Whether all handlers have finished."""
-        return len(self._results) >= self._expected
+        return self._later is None or self._later.done()
 
     def results(self) -> list[EventHandlerResult]:
         """The results so far: observers in order, then the others as they finished."""
-        observed = [
-            EventHandlerResult(subscriber.id, error is None, error, 1, duration_ns / 1e9) for subscriber, error, duration_ns in self._observed
-        ]
-        return observed + list(self._results)
+        marks, errors = self._marks, self._errors or {}
+        found: list[EventHandlerResult] = []
+        for place, subscriber in enumerate(self._observers[: len(marks) - 1]):
+            error = errors.get(place)
+            if error is not None or place not in errors:
+                found.append(EventHandlerResult(subscriber.id, error is None, error, 1, (marks[place + 1] - marks[place]) / 1e9))
+        return found + list(self._later.results) if self._later is not None else found
 
     def __await__(self) -> Generator[object, None, list[EventHandlerResult]]:
         return self._wait().__await__()
 
     async def _wait(self) -> list[EventHandlerResult]:
-        if not self.done():
+        later = self._later
+        if later is not None and not later.done():
             handle = LoopHandle()
             happened = anyio.Event()
-            lock = self._lock
-            assert lock is not None
-            with lock:
-                waiting = not self.done()
+            with later.lock:
+                waiting = not later.done()
                 if waiting:
-                    self._waiters.append((handle, happened))
+                    later.waiters.append((handle, happened))
             if waiting:
                 await happened.wait()
         return self.results()
 
+    def _odd(self, place: int, error: BaseException | None) -> None:
+        if self._errors is None:
+            self._errors = {}
+        self._errors[place] = error
+
     def _expect(self) -> None:
-        if self._lock is None:
-            self._lock = threading.Lock()
-        self._expected += 1
+        if self._later is None:
+            self._later = _Later()
+        self._later.expected += 1
 
     def _finish(self, result: EventHandlerResult) -> None:
-        assert self._lock is not None
-        with self._lock:
-            self._results.append(result)
-            waiters = self._waiters if self.done() else []
-            self._waiters = [] if waiters else self._waiters
+        later = self._later
+        assert later is not None
+        with later.lock:
+            later.results.append(result)
+            waiters = later.waiters if later.done() else []
+            later.waiters = [] if waiters else later.waiters
         for handle, happened in waiters:
             try:
                 handle.call(happened.set)
             except LoopClosed:
                 continue
+
+
+class _Plan(NamedTuple):
+    """Who gets the events of one type: ``plain`` are the handlers alone where all are observers without a predicate."""
+
+    subscribers: tuple[_Subscriber, ...]
+    plain: tuple[Handler, ...] | None
 
 
 class _Delivery(NamedTuple):
@@ -187,13 +216,13 @@ class WorkflowEventBus:
 
     def __init__(self) -> None:
         self._subscribers: dict[str, _Subscriber] = {}
-        self._plans: dict[str, tuple[_Subscriber, ...]] = {}
+        self._plans: dict[str, _Plan] = {}
         self._ids = itertools.count(1)
         self._lock = threading.RLock()
         self._group: TaskGroup | None = None
         self._group_home: LoopHandle | None = None
         self._published = itertools.count()
-        self._published_seen = 0
+        self._publishing = self._published.__next__
         self._handled = self._failed = self._retried = self._dropped = 0
 
     # --- subscribing --------------------------------------------------------------------------------------------------
@@ -264,7 +293,7 @@ class WorkflowEventBus:
         and not when the publisher is a handler of this bus itself.
         """
         receipt = self.publish_nowait(event_type, payload, source=source, **metadata)
-        if receipt._expected:  # noqa: SLF001 - the receipt is ours
+        if receipt._later is not None:  # noqa: SLF001 - the receipt is ours
             await self._wait_for_room(receipt.event.event_type)
         return receipt
 
@@ -273,17 +302,19 @@ class WorkflowEventBus:
     ) -> Receipt:
         """Like :meth:`publish`, from plain code in any thread; a full queue with the policy ``wait`` grows instead."""
         scope = current_scope.get()
+        if not metadata and scope is None:
+            return self.dispatch(Event(event_type, new_event_id(), time_ns(), MappingProxyType(dict(payload)) if payload else EMPTY, source))
         if metadata:
             identity = {name: metadata.pop(name) for name in ("run_id", "phase", "attempt", "traceparent", "tracestate") if name in metadata}
         else:
             identity = None
         if scope is not None and not identity:
             event = Event(
-                event_type, new_event_id(), time.time_ns(), MappingProxyType(dict(payload)) if payload else EMPTY, source, scope.run_id,
+                event_type, new_event_id(), time_ns(), MappingProxyType(dict(payload)) if payload else EMPTY, source, scope.run_id,
                 scope.phase, scope.attempt, scope.traceparent, scope.tracestate, metadata or EMPTY,
             )
         else:
-            event = Event(event_type, new_event_id(), time.time_ns(), MappingProxyType(dict(payload)) if payload else EMPTY, source)
+            event = Event(event_type, new_event_id(), time_ns(), MappingProxyType(dict(payload)) if payload else EMPTY, source)
             if identity or metadata:
                 base: dict[str, object] = {}
                 if scope is not None:
@@ -293,59 +324,90 @@ class WorkflowEventBus:
 
     def dispatch(self, event: Event) -> Receipt:
         """Publish an event that exists already, as it is."""
-        next(self._published)
-        plan = self._plans.get(event.event_type)
-        if plan is None:
-            plan = self._plan(event.event_type)
-        receipt = Receipt(event)
-        for subscriber in plan:
-            if subscriber.queued or subscriber.predicate is not None:
-                if not self._wanted(subscriber, event, receipt):
-                    continue
-                if subscriber.queued:
-                    self._enqueue(subscriber, _Delivery(event, receipt))
-                    continue
-            began_ns = time.perf_counter_ns()
+        self._publishing()
+        try:
+            subscribers, plain = self._plans[event.event_type]
+        except KeyError:
+            subscribers, plain = self._plan(event.event_type)
+        receipt = Receipt()
+        receipt.event = event
+        receipt._marks = marks = [perf_counter_ns()]  # noqa: SLF001
+        if plain is None:
+            self._dispatch_mixed(event, subscribers, receipt, marks)
+            return receipt
+        receipt._observers = subscribers  # noqa: SLF001
+        for handler in plain:
+            try:
+                value = handler(event)
+            except Exception as error:
+                marks.append(perf_counter_ns())
+                self._observer_failed(subscribers[len(marks) - 2], event, receipt, error)
+                continue
+            marks.append(perf_counter_ns())
+            if value is not None and value is not True and inspect.isawaitable(value):
+                self._is_a_coroutine_after_all(subscribers[len(marks) - 2], event, receipt, value)
+        return receipt
+
+    def _dispatch_mixed(self, event: Event, subscribers: tuple[_Subscriber, ...], receipt: Receipt, marks: list[int]) -> None:
+        """The same where some have a queue or a predicate."""
+        receipt._observers = observers = list[_Subscriber]()  # noqa: SLF001
+        for subscriber in subscribers:
+            if subscriber.predicate is not None and not self._wanted(subscriber, event, receipt, observers):
+                continue
+            if subscriber.queued:
+                self._enqueue(subscriber, _Delivery(event, receipt))
+                continue
+            observers.append(subscriber)
+            marks[-1] = perf_counter_ns()
             try:
                 value = subscriber.handler(event)
             except Exception as error:
-                self._observer_failed(subscriber, event, receipt, error, time.perf_counter_ns() - began_ns)
+                marks.append(perf_counter_ns())
+                self._observer_failed(subscriber, event, receipt, error)
                 continue
+            marks.append(perf_counter_ns())
             if value is not None and value is not True and inspect.isawaitable(value):
                 self._is_a_coroutine_after_all(subscriber, event, receipt, value)
-                continue
-            receipt._observed.append((subscriber, None, time.perf_counter_ns() - began_ns))  # noqa: SLF001
-        return receipt
 
-    def _plan(self, event_type: str) -> tuple[_Subscriber, ...]:
+    def _plan(self, event_type: str) -> _Plan:
         with self._lock:
-            plan = tuple(each for each in self._subscribers.values() if each.event_type is None or each.event_type == event_type)
+            wanted = tuple(each for each in self._subscribers.values() if each.event_type is None or each.event_type == event_type)
+            mixed = any(each.queued or each.predicate is not None for each in wanted)
+            plan = _Plan(wanted, None if mixed else tuple(each.handler for each in wanted))
             if len(self._plans) < 1_000:
                 self._plans[str(event_type)] = plan
             return plan
 
-    def _wanted(self, subscriber: _Subscriber, event: Event, receipt: Receipt) -> bool:
-        if subscriber.predicate is None:
-            return True
+    def _wanted(self, subscriber: _Subscriber, event: Event, receipt: Receipt, observers: list[_Subscriber]) -> bool:
+        assert subscriber.predicate is not None
+        marks = receipt._marks  # noqa: SLF001 - the receipt is ours
         try:
             return bool(subscriber.predicate(event))
         except Exception as error:
-            self._observer_failed(subscriber, event, receipt, error, 0)
+            observers.append(subscriber)
+            marks.append(marks[-1])
+            self._observer_failed(subscriber, event, receipt, error)
             return False
 
-    def _observer_failed(self, subscriber: _Subscriber, event: Event, receipt: Receipt, error: Exception, spent_ns: int) -> None:
+    def _observer_failed(self, subscriber: _Subscriber, event: Event, receipt: Receipt, error: Exception) -> None:
+        """The observer that was called last raised: it is tried again in the background, or this is its result."""
+        marks = receipt._marks  # noqa: SLF001
+        place = len(marks) - 2
         delay_s = subscriber.retry.delay_s(1)
         if delay_s is not None and self._home(subscriber) is not None:
+            receipt._odd(place, None)  # noqa: SLF001
             receipt._expect()  # noqa: SLF001
-            self._retry_later(subscriber, _Delivery(event, receipt, 1, spent_ns), delay_s)
+            self._retry_later(subscriber, _Delivery(event, receipt, 1, marks[-1] - marks[-2]), delay_s)
             return
         self._log(subscriber, event, error, 1)
-        receipt._observed.append((subscriber, error, spent_ns))  # noqa: SLF001
+        receipt._odd(place, error)  # noqa: SLF001
 
     def _is_a_coroutine_after_all(self, subscriber: _Subscriber, event: Event, receipt: Receipt, value: Awaitable[object]) -> None:
         """A plain callable that returned an awaitable: it is awaited by a worker, and queued from now on."""
+        receipt._odd(len(receipt._marks) - 2, None)  # noqa: SLF001
         with self._lock:
             subscriber.queued = True
+            self._plans = {}
         self._enqueue(subscriber, _Delivery(event, receipt, started=value))
 
     # --- queues -------------------------------------------------------------------------------------------------------
@@ -441,13 +503,13 @@ class WorkflowEventBus:
 
     async def _deliver(self, subscriber: _Subscriber, delivery: _Delivery) -> None:
         event, receipt, attempt, spent_ns, started = delivery
-        began_ns = time.perf_counter_ns()
+        began_ns = perf_counter_ns()
         try:
             value = started if started is not None else subscriber.handler(event)
             if inspect.isawaitable(value):
                 await value
         except Exception as error:
-            spent_ns += time.perf_counter_ns() - began_ns
+            spent_ns += perf_counter_ns() - began_ns
             delay_s = subscriber.retry.delay_s(attempt)
             if delay_s is None:
                 self._log(subscriber, event, error, attempt)
@@ -455,7 +517,7 @@ class WorkflowEventBus:
             else:
                 self._retry_later(subscriber, _Delivery(event, receipt, attempt, spent_ns), delay_s)
         except BaseException as error:  # cancelled: not a success, and not ours to stop
-            spent_ns += time.perf_counter_ns() - began_ns
+            spent_ns += perf_counter_ns() - began_ns
             receipt._finish(EventHandlerResult(subscriber.id, False, error, attempt, spent_ns / 1e9))  # noqa: SLF001
             if isinstance(error, anyio.get_cancelled_exc_class()) and not self._cancelled_from_outside():
                 return
@@ -463,7 +525,7 @@ class WorkflowEventBus:
         else:
             with self._lock:
                 self._handled += 1
-            spent_ns += time.perf_counter_ns() - began_ns
+            spent_ns += perf_counter_ns() - began_ns
             receipt._finish(EventHandlerResult(subscriber.id, True, None, attempt, spent_ns / 1e9))  # noqa: SLF001
 
     @staticmethod
@@ -510,7 +572,8 @@ class WorkflowEventBus:
     async def _wait_for_room(self, event_type: str) -> None:
         if id(self) in _inside.get():
             return
-        for subscriber in self._plans.get(event_type, ()):
+        plan = self._plans.get(event_type)
+        for subscriber in plan.subscribers if plan is not None else ():
             while subscriber.queued and subscriber.when_full == "wait":
                 with self._lock:
                     if len(subscriber.queue) <= subscriber.queue_size:
