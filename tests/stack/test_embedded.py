@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
-import signal
 import subprocess
-import threading
 import time
-import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Generator
@@ -18,6 +15,7 @@ from typing import cast
 import pytest
 import yaml
 from command_line import Cli
+from embedded import Up, ask
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 from servers import ROOT, Json, Server, binary, eventually, free_port
@@ -25,34 +23,6 @@ from servers import ROOT, Json, Server, binary, eventually, free_port
 pytestmark = pytest.mark.stack
 
 SECOND_NS = 10**9
-
-
-class Up:
-    """`spanbus up` in a process of its own."""
-
-    def __init__(self, cli: Cli, *arguments: str) -> None:
-        self.cli = cli
-        self.process = cli.start("up", "--port", "0", *arguments)
-        assert self.process.stdout is not None
-        self.page = self.process.stdout.readline().split()[1]
-        self.url = self.process.stdout.readline().split()[1]
-        self.said: list[str] = []
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-
-    def _read(self) -> None:
-        assert self.process.stderr is not None
-        self.said += self.process.stderr
-
-    def stop(self) -> None:
-        self.process.send_signal(signal.SIGTERM)
-        self.process.wait(20)
-        self._reader.join(5)
-        assert self.process.stdout is not None
-        assert self.process.stderr is not None
-        self.process.stdout.close()
-        self.process.stderr.close()
-        assert "Traceback" not in "".join(self.said)
 
 
 @pytest.fixture(scope="module")
@@ -91,20 +61,6 @@ def jaeger(tmp_path_factory: pytest.TempPathFactory) -> Generator[Jaeger]:
     one.server.start()
     yield one
     one.server.stop()
-
-
-def ask(url: str) -> tuple[int, Json]:
-    """Status and document, of a refusal too; what is no JSON is its text."""
-    try:
-        with urllib.request.urlopen(url, timeout=10) as answer:
-            status, body = answer.status, answer.read()
-    except urllib.error.HTTPError as error:
-        with error:
-            status, body = error.code, error.read()
-    try:
-        return status, json.loads(body)
-    except ValueError:
-        return status, {"text": body.decode()}
 
 
 def send(url: str, body: bytes, media_type: str = "application/x-protobuf", signal_name: str = "traces") -> None:
