@@ -1,0 +1,1 @@
+"""What `spanbus doctor` looks at: settings, what lies on this machine, every server from outside."""
