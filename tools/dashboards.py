@@ -430,7 +430,7 @@ def overview() -> Dashboard:
                             ),
                         ),
                         12,
-                        {WORKFLOW: "Workflow", PHASE: "Phase", "Value #A": "Last failure", "Value #B": "Last success"},
+                        {WORKFLOW: "Workflow", PHASE: "Phase", "Value": "Last failure", "Value #A": "Last failure", "Value #B": "Last success"},
                         (
                             by_name("Phase", links=link("This phase in depth", _TO_PHASE)),
                             by_name("Last failure", unit="dateTimeFromNow"),
@@ -1037,7 +1037,7 @@ def _panel(panel: Panel, number: int, at: Json) -> Json:
         return {"type": "row", "id": number, "title": panel.title, "collapsed": False, "gridPos": at, "panels": []}
     defaults: Json = {
         "unit": panel.unit,
-        "color": {"mode": "thresholds" if panel.colored else "palette-classic"},
+        "color": {"mode": "thresholds" if panel.colored or panel.kind == "table" else "palette-classic"},
         "custom": dict(panel.custom),
         "mappings": [
             {

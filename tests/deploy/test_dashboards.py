@@ -203,6 +203,26 @@ def test_durations_are_seconds_and_moments_are_milliseconds() -> None:
                     assert unit == "s", panel["title"]
 
 
+def threshold(uid: str, title: str) -> object:
+    """The last threshold of a panel."""
+    [panel] = [panel for panel in panels(uid) if panel["title"] == title]
+    defaults = cast("Json", cast("Json", panel["fieldConfig"])["defaults"])
+    return cast("list[Json]", cast("Json", defaults["thresholds"])["steps"])[-1]["value"]
+
+
+def test_a_panel_turns_red_where_its_alert_fires() -> None:
+    groups = yaml.safe_load((ROOT / "deploy/prometheus/alerts.yml").read_text())["groups"]
+    alerts = {rule["alert"]: rule["expr"] for group in groups for rule in group["rules"]}
+    [slow_s] = re.findall(r"> (\d+)", alerts["PhaseSlow"])
+    assert threshold("spanbus-phase", "p95") == threshold("spanbus-overview", "Slowest phases") == float(slow_s)
+    [budget] = re.findall(r"> (0\.\d+)", alerts["PhaseFailureBudgetBurn"])
+    for uid in ("spanbus-overview", "spanbus-phase"):
+        [panel] = [panel for panel in panels(uid) if panel["title"] == "Success ratio"]
+        steps = cast("list[Json]", cast("Json", cast("Json", cast("Json", panel["fieldConfig"])["defaults"])["thresholds"])["steps"])
+        assert [step["color"] for step in steps] == ["red", "orange", "green"]
+        assert steps[1]["value"] == 1 - float(budget)
+
+
 def test_variables_are_those_of_the_links_in_alerts() -> None:
     addresses = re.findall(r"dashboard: (.*)", (ROOT / "deploy/prometheus/alerts.yml").read_text())
     linked = {
@@ -261,3 +281,16 @@ def test_dashboards_are_read_from_files_and_are_not_saved_in_the_browser() -> No
     assert (provider["type"], provider["allowUiUpdates"], provider["disableDeletion"]) == ("file", False, True)
     assert provider["options"] == {"path": "/etc/grafana/dashboards"}
     assert {str(load(uid)["uid"]) for uid in UIDS} == set(UIDS) == {path.stem for path in FOLDER.iterdir()}
+
+
+def test_compose_gives_grafana_what_its_provisioning_asks_for() -> None:
+    grafana = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]["grafana"]
+    asked_for = {
+        name for path in PROVISIONING.rglob("*.yaml") for line in path.read_text().splitlines() for name in re.findall(r"\$(\w+)", line.split("#")[0])
+    }
+    assert asked_for == {"PROMETHEUS_URL", "JAEGER_URL"}
+    assert asked_for <= grafana["environment"].keys()
+    mounted = {volume["target"]: volume["source"] for volume in grafana["volumes"]}
+    [provider] = yaml.safe_load((PROVISIONING / "dashboards/spanbus.yaml").read_text())["providers"]
+    assert mounted[provider["options"]["path"]] == "./deploy/grafana/dashboards"
+    assert mounted["/etc/grafana/provisioning"] == "./deploy/grafana/provisioning"
