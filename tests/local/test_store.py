@@ -274,6 +274,7 @@ def test_a_file_of_the_first_schema_is_brought_up_to_date_with_what_is_in_it(tmp
         store.ingest("metrics", metrics_body(2, instance="one"))
     with sqlite3.connect(path) as connection:
         connection.execute("DROP TABLE seen")
+        connection.execute("DROP INDEX entries_by_start")
         connection.execute("PRAGMA user_version = 1")
     connection.close()
     with Store.open(path) as store:

@@ -20,7 +20,7 @@ from playwright.sync_api import Browser, sync_playwright
 from spanbus.errors import RunNotFound
 from spanbus.local.api import TraceQuery
 from spanbus.local.app import Backend, BackendOptions
-from spanbus.local.archive import PhasePoint, RunHead
+from spanbus.local.archive import PhasePoint, RunHead, TraceHead
 from spanbus.local.series import Series
 from spanbus.local.waterfall import Stored, attributes, service_of, stored
 
@@ -230,6 +230,10 @@ class MemoryArchive:
 
     def workflows(self) -> list[str]:
         return sorted({head.workflow for head in self.run_heads(limit=100_000)})
+
+    def trace_heads(self, *, service: str | None = None, text: str | None = None, since_ns: int | None = None, limit: int = 100) -> list[TraceHead]:
+        del service, text, since_ns, limit
+        return []
 
     def phase_points(self, *, since_ns: int, workflow: str | None, limit: int) -> list[PhasePoint]:
         points = [

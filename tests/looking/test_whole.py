@@ -5,35 +5,22 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import time
+import urllib.request
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from command_line import WORKFLOW, Cli
+from embedded import Up
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 from playwright.sync_api import Browser, expect
 
 pytestmark = pytest.mark.browser
 
-LONG = '[workflows.long]\nphases = [ { name = "first", run = "true" }, { name = "wait", run = "sleep 60", needs = ["first"] } ]\n'
-
-
-class Up:
-    """A backend of its own process."""
-
-    def __init__(self, cli: Cli) -> None:
-        self.cli = cli
-        self.process = cli.start("up", "--port", "0")
-        assert self.process.stdout is not None
-        self.page = self.process.stdout.readline().split()[1]
-        self.url = self.process.stdout.readline().split()[1]
-
-    def stop(self) -> None:
-        self.process.send_signal(signal.SIGTERM)
-        out, err = self.process.communicate(timeout=20)
-        assert "Traceback" not in err, err
-        del out
+LONG = '[workflows.long]\nphases = [ { name = "first", run = "true" }, { name = "wait", run = ["sh", "-c", "echo $$ > sleeper; exec sleep 60"], needs = ["first"] } ]\n'
 
 
 @pytest.fixture
@@ -45,7 +32,7 @@ def up(tmp_path: Path) -> Iterator[Up]:
     backend.stop()
 
 
-def test_the_page_moves_and_a_killed_run_is_shown_as_stalled_then_killed_then_stored(up: Up, chromium: Browser) -> None:
+def test_the_page_moves_and_a_killed_run_is_shown_as_stalled_then_killed_then_stored(up: Up, chromium: Browser, tmp_path: Path) -> None:
     page = chromium.new_page()
     problems: list[str] = []
     page.on("pageerror", lambda error: problems.append(str(error)))
@@ -68,7 +55,8 @@ def test_the_page_moves_and_a_killed_run_is_shown_as_stalled_then_killed_then_st
     expect(page.get_by_text("wait").first).to_be_visible()
     assert problems == []
     page.close()
-    subprocess.run(["pkill", "-f", "sleep 60"], check=False)
+    with suppress(OSError):
+        os.kill(int((tmp_path / "sleeper").read_text()), signal.SIGKILL)  # it was orphaned
     [run] = json.loads(up.cli("runs", "--json").out)
     assert (run["result"], run["error_type"]) == ("error", "killed")
 
@@ -90,3 +78,35 @@ def test_view_opens_the_backend_that_runs(up: Up) -> None:
     assert done.code == 0
     assert done.out.startswith(up.url)
     assert "token=" in done.out
+
+
+def test_view_of_a_run_opens_that_run(up: Up, chromium: Browser) -> None:
+    up.cli("run", "-q")
+    page = chromium.new_page()
+    page.goto(up.cli("view", "last", "--no-browser").out.strip())
+    expect(page.get_by_role("treegrid")).to_be_visible()
+    expect(page.get_by_role("heading", level=1)).to_contain_text("standard")
+    page.close()
+
+
+def test_a_trace_of_another_program_is_on_the_page(up: Up, chromium: Browser) -> None:
+    request = ExportTraceServiceRequest()
+    group = request.resource_spans.add()
+    group.resource.attributes.add(key="service.name").value.string_value = "shop"
+    spans = group.scope_spans.add().spans
+    now_ns = time.time_ns()
+    top = spans.add(trace_id=b"t" * 16, span_id=b"a" * 8, name="GET /cart", kind=Span.SPAN_KIND_SERVER, start_time_unix_nano=now_ns, end_time_unix_nano=now_ns + 10**9)
+    child = spans.add(trace_id=b"t" * 16, span_id=b"b" * 8, parent_span_id=top.span_id, name="SELECT", start_time_unix_nano=now_ns, end_time_unix_nano=now_ns + 10**8)
+    child.status.code, child.status.message = Status.STATUS_CODE_ERROR, "no such table"
+    sent = urllib.request.Request(f"{up.url}/v1/traces", request.SerializeToString(), {"Content-Type": "application/x-protobuf"})
+    urllib.request.urlopen(sent).close()
+    page = chromium.new_page()
+    page.goto(up.page)
+    page.get_by_role("link", name="Traces", exact=True).click()
+    page.locator("tbody tr").filter(has_text="GET /cart").get_by_role("link").click()
+    rows = page.get_by_role("treegrid").locator(".row")
+    expect(rows).to_have_count(2)
+    expect(rows.nth(1)).to_contain_text("SELECT")
+    rows.nth(1).click()
+    expect(page.get_by_text("no such table")).to_be_visible()
+    page.close()

@@ -30,7 +30,7 @@ def command(
     fragment = ""
     if run is not None:
         with store(file) as (opened, _):
-            fragment = f"#/runs/{opened.run_head(run).run_id}"
+            fragment = f"#/run/{opened.run_head(run).run_id}"
     address = read_address(settings.state_dir)
     if address is None:
         arguments = [sys.executable, "-c", "from spanbus.cli import main; main()", "up", "--port", "0", *(["--file", str(file)] if file else [])]

@@ -86,6 +86,9 @@ class Backend:
             Route("/view/runs", self._wall(self._runs)),
             Route("/view/runs/{run_id}", self._wall(self._run)),
             Route("/view/runs/{run_id}/spans/{span_id}", self._wall(self._span)),
+            Route("/view/traces", self._wall(self._traces)),
+            Route("/view/traces/{trace_id}", self._wall(self._trace)),
+            Route("/view/traces/{trace_id}/spans/{span_id}", self._wall(self._trace_span)),
             Route("/view/phases", self._wall(self._phases)),
             Route("/live/publish", Publishing(self.bridge).endpoint, methods=["POST"]),
             WebSocketRoute("/live", self.bridge.serve),
@@ -172,6 +175,19 @@ class Backend:
 
     async def _span(self, request: Request) -> object:
         return await self._in_thread(lambda: self._views.span(request.path_params["run_id"], request.path_params["span_id"]))
+
+    async def _traces(self, request: Request) -> object:
+        query = request.query_params
+        limit, since_s = _whole(query.get("limit"), 100, 1_000), _whole(query.get("since"), 0, 10**9)
+        return await self._in_thread(lambda: self._views.traces(
+            service=query.get("service") or None, text=query.get("q") or None, since_s=since_s or None, limit=limit,
+        ))
+
+    async def _trace(self, request: Request) -> object:
+        return await self._in_thread(lambda: self._views.trace(request.path_params["trace_id"]))
+
+    async def _trace_span(self, request: Request) -> object:
+        return await self._in_thread(lambda: self._views.trace_span(request.path_params["trace_id"], request.path_params["span_id"]))
 
     async def _phases(self, request: Request) -> object:
         since_s = _whole(request.query_params.get("since"), 604_800, 10**9)

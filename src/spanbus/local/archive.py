@@ -31,6 +31,23 @@ class RunHead(NamedTuple):
         }
 
 
+class TraceHead(NamedTuple):
+    """Where a trace of another client begins, as far as it is stored: a span without parent, or one that serves a request."""
+
+    trace_id: str
+    service: str
+    name: str
+    failed: bool
+    started_at_ns: int
+    duration_s: float
+
+    def document(self) -> dict[str, object]:
+        return {
+            "trace_id": self.trace_id, "service": self.service, "name": self.name, "result": "failure" if self.failed else "success",
+            "started_at": iso(self.started_at_ns), "duration_s": self.duration_s,
+        }
+
+
 class PhasePoint(NamedTuple):
     """One phase of one run, for the view over time."""
 
@@ -56,6 +73,10 @@ class Archive(Sink, TraceSource, SeriesSource, Protocol):
         ...
 
     def workflows(self) -> Sequence[str]: ...
+
+    def trace_heads(self, *, service: str | None = None, text: str | None = None, since_ns: int | None = None, limit: int = 100) -> Sequence[TraceHead]:
+        """Traces of other clients, the newest first; ``text`` is a part of the name or the beginning of a trace id."""
+        ...
 
     def phase_points(self, *, since_ns: int, workflow: str | None, limit: int) -> Sequence[PhasePoint]:
         """The newest ``limit`` phases, oldest first."""

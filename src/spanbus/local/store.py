@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, Span
 
     from spanbus.local.api import TraceQuery
-    from spanbus.local.archive import PhasePoint, RunHead
+    from spanbus.local.archive import PhasePoint, RunHead, TraceHead
     from spanbus.local.series import Series
     from spanbus.telemetry.summary import RunSummary
 
@@ -351,6 +351,37 @@ class Store:
                     if len(found) >= query.limit:
                         break
         return [trace_id.hex() for trace_id in found]
+
+    def trace_heads(self, *, service: str | None = None, text: str | None = None, since_ns: int | None = None, limit: int = 100) -> Sequence[TraceHead]:
+        """Traces of other clients, the newest first; ``text`` is a part of the name or the beginning of a trace id."""
+        from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
+
+        from spanbus.local.archive import TraceHead
+
+        where, values = "level IS NULL AND (parent_id IS NULL OR kind IN (2, 5))", cast("list[object]", [])  # as the index has it
+        if service is not None:
+            where += " AND service = ?"
+            values.append(service)
+        if text:
+            where += " AND (instr(lower(name), ?) > 0 OR substr(lower(hex(trace_id)), 1, ?) = ?)"
+            values.extend((text.lower(), len(text), text.lower()))
+        if since_ns is not None:
+            where += " AND start_ns >= ?"
+            values.append(since_ns)
+        found: dict[str, TraceHead] = {}
+        with self._reading() as connection:
+            cursor = connection.execute(
+                f"SELECT trace_id, service, name, start_ns, end_ns, body, parent_id IS NULL FROM spans WHERE {where} ORDER BY start_ns DESC, id DESC", values
+            )
+            for trace_id, of, name, start_ns, end_ns, body, is_top in cursor:
+                key = trace_id.hex()
+                if key in found and not is_top:
+                    continue
+                if key not in found and len(found) >= limit:
+                    break
+                failed = Span.FromString(body).status.code == Status.STATUS_CODE_ERROR
+                found[key] = TraceHead(key, str(of), str(name), failed, start_ns, max(0, end_ns - start_ns) / 1e9)
+        return list(found.values())
 
     def trace(self, trace_id: str) -> Sequence[ResourceSpans]:
         """The spans of one trace with their resources; empty when there are none."""

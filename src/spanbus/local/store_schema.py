@@ -37,7 +37,11 @@ CREATE TABLE seen (digest BLOB PRIMARY KEY, stored_at_s INTEGER NOT NULL) WITHOU
 CREATE INDEX seen_by_storing ON seen (stored_at_s);
 """
 
-_STEPS = (_FIRST, _SEEN)
+_ENTRIES = """
+CREATE INDEX entries_by_start ON spans (start_ns) WHERE level IS NULL AND (parent_id IS NULL OR kind IN (2, 5))
+"""
+
+_STEPS = (_FIRST, _SEEN, _ENTRIES)
 """Step n leads from version n to n + 1; a step that was released is never changed."""
 
 VERSION = len(_STEPS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Sequence
 
@@ -48,6 +49,25 @@ class Views:
                 return dict(detail(each.span))
         return None
 
+    def traces(self, *, service: str | None, text: str | None, since_s: int | None, limit: int) -> Document:
+        since_ns = time.time_ns() - since_s * 10**9 if since_s is not None else None
+        found = self._archive.trace_heads(service=service, text=text, since_ns=since_ns, limit=limit + 1)
+        return {"v": 1, "traces": [head.document() for head in found[:limit]], "more": len(found) > limit, "services": list(self._archive.services())}
+
+    def trace(self, trace_id: str) -> Document | None:
+        """Every span of a trace, whoever sent it; ValueError where the id is none."""
+        fall = waterfall(stored(self._archive.trace(_trace_id(trace_id))))
+        if not fall["rows"]:
+            return None
+        jaeger = f"{self._jaeger_url}/trace/{_trace_id(trace_id)}" if self._jaeger_url else None
+        return {"v": 1, "trace_id": _trace_id(trace_id), "services": sorted({row["service"] for row in fall["rows"]}), "jaeger": jaeger, **fall}
+
+    def trace_span(self, trace_id: str, span_id: str) -> Document | None:
+        for each in stored(self._archive.trace(_trace_id(trace_id))):
+            if each.span.span_id.hex() == span_id:
+                return dict(detail(each.span))
+        return None
+
     def phases(self, *, since_s: int, workflow: str | None) -> Document:
         points = self._archive.phase_points(since_ns=time.time_ns() - since_s * 10**9, workflow=workflow, limit=_POINTS_LIMIT)
         groups: dict[tuple[str, str], list[PhasePoint]] = {}
@@ -63,6 +83,12 @@ class Views:
 
     def _spans(self, head: RunHead) -> list[Stored]:
         return list(stored(self._archive.trace(head.trace_id)))
+
+
+def _trace_id(text: str) -> str:
+    if len(text) > 32 or re.fullmatch(r"[0-9a-fA-F]+", text, re.ASCII) is None:
+        raise ValueError(f"{text[:40]!r} is no trace id")
+    return text.lower().rjust(32, "0")
 
 
 def _phase(key: tuple[str, str], points: Sequence[PhasePoint]) -> Document:

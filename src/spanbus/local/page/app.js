@@ -246,6 +246,64 @@ const showPhases = async (query) => {
   view = { ended: () => { clearTimeout(again); again = setTimeout(() => { if (mine === generation) route(); }, 800); }, close: () => clearTimeout(again) };
 };
 
+// --- traces of other programs ---------------------------------------------------------------------------------------------
+
+const showTraces = async (query) => {
+  const mine = generation;
+  const filters = { service: query.get("service") || "", since: query.get("since") || "", q: query.get("q") || "" };
+  const limit = Math.min(Number(query.get("limit")) || 100, 1000);
+  const asked = new URLSearchParams({ ...Object.fromEntries(Object.entries(filters).filter(([, value]) => value)), limit });
+  const found = await get(`/view/traces?${asked}`);
+  if (mine !== generation) return;
+  const go = () => { const next = new URLSearchParams(Object.entries(filters).filter(([, value]) => value)); location.hash = `#/traces${String(next) ? `?${next}` : ""}`; };
+  const choice = (name, label, options) => {
+    const select = el("select", { name, on: { change: (event) => { filters[name] = event.target.value; go(); } } });
+    for (const [value, text] of options) select.append(el("option", { value, text: line(text, 80), selected: value === filters[name] }));
+    return el("label", {}, label, select);
+  };
+  const search = el("input", { type: "search", name: "q", value: filters.q, maxlength: 200, on: { change: (event) => { filters.q = event.target.value; go(); } } });
+  const body = el("tbody");
+  for (const trace of found.traces) {
+    body.append(el("tr", {}, el("td", {}, badge(trace.result)), el("td", {}, bdi(trace.service, 80)), el("td", {}, el("a", { href: `#/trace/${trace.trace_id}` }, bdi(trace.name, 100))),
+      el("td", { text: when(iso(trace.started_at)) }), el("td", { class: "number", text: duration(trace.duration_s * 1e6) }), el("td", { class: "wide mono", text: trace.trace_id })));
+  }
+  const table = el("table", {}, el("thead", {}, el("tr", {}, ...[["Result"], ["Service"], ["Name"], ["Started"], ["Duration", "number"], ["Trace", "wide"]]
+    .map(([text, kind]) => el("th", { scope: "col", class: kind, text })))), body);
+  const parts = [found.traces.length ? table : el("p", { class: "empty", text: Object.values(filters).some(Boolean) ? "No trace matches." : "No trace of another program yet. Any OpenTelemetry SDK can send here: OTEL_EXPORTER_OTLP_ENDPOINT is the address of this page." })];
+  if (found.more && limit < 1000) parts.push(el("p", {}, el("a", { href: `#/traces?${new URLSearchParams({ ...Object.fromEntries(asked), limit: Math.min(1000, limit * 3) })}`, text: "Show more" })));
+  main.replaceChildren(el("h1", { text: "Traces of other programs" }),
+    el("form", { class: "filters", role: "search", on: { submit: (event) => { event.preventDefault(); filters.q = search.value; go(); } } },
+      choice("service", "Service", [["", "all"], ...found.services.map((name) => [name, name])]),
+      choice("since", "Started", [["", "any time"], ["3600", "last hour"], ["86400", "last day"], ["604800", "last week"]]),
+      el("label", {}, "Name or trace id", search)),
+    el("section", { "aria-label": "Traces" }, ...parts));
+};
+
+const showTrace = async (traceId) => {
+  const mine = generation;
+  const back = el("p", {}, el("a", { href: "#/traces", text: "← Traces" }));
+  let found;
+  try { found = await get(`/view/traces/${encodeURIComponent(traceId)}`); } catch (error) {
+    if (error.status !== 404 && error.status !== 400) throw error;
+    if (mine === generation) main.replaceChildren(back, el("p", { class: "empty", text: "This trace is not stored." }));
+    return;
+  }
+  if (mine !== generation) return;
+  const one = (row) => get(`/view/traces/${found.trace_id}/spans/${row.id}`).catch(() => null);
+  const fall = new Waterfall({ rows: found.rows, startUs: found.start_us, lengthUs: found.length_us, detail: one, label: "Spans of the trace", services: true });
+  view = { close: () => fall.close() };
+  const facts = el("dl", { class: "facts" });
+  for (const [name, value] of [["trace", found.trace_id], ["services", found.services.join(", ")], ["started", when(found.start_us)], ["took", duration(found.length_us)], ["spans", String(found.rows.length)]]) {
+    facts.append(el("div", {}, el("dt", { text: name }), el("dd", {}, bdi(value, 300))));
+  }
+  if (found.jaeger) facts.append(el("div", {}, el("dt", { text: "" }), el("dd", {}, el("a", { href: found.jaeger, rel: "noreferrer", target: "_blank", text: "in Jaeger" }))));
+  main.replaceChildren(back, el("h1", {}, bdi(found.rows[0].name, 200), " ", badge(found.rows[0].result)), facts,
+    el("div", { class: "tools" }, el("button", { type: "button", text: "Fold all", on: { click: () => fall.foldAll(true) } }), el("button", { type: "button", text: "Unfold all", on: { click: () => fall.foldAll(false) } }),
+      el("button", { type: "button", text: "Next failure (n)", on: { click: () => fall.nextFailure(1) } })), fall.node);
+  fall.draw();
+  fall.view.focus({ preventScroll: true });
+};
+
 // --- the frame ------------------------------------------------------------------------------------------------------------
 
 const failed = (error) => {
@@ -259,12 +317,14 @@ const route = () => {
   generation += 1;
   const [path, search] = (location.hash.slice(1) || "/runs").split("?");
   const query = new URLSearchParams(search || "");
-  const name = path.startsWith("/phases") ? "phases" : "runs";
+  const name = path.startsWith("/phases") ? "phases" : path.startsWith("/trace") ? "traces" : "runs";
   for (const link of document.querySelectorAll("header nav a")) if (link.dataset.view === name) link.setAttribute("aria-current", "page"); else link.removeAttribute("aria-current");
   let runId = null;
   if (path.startsWith("/run/")) { try { runId = decodeURIComponent(path.slice(5)); } catch { runId = path.slice(5); } }
-  document.title = runId ? `${line(runId, 12)} · spanbus` : name === "phases" ? "Phases · spanbus" : "Runs · spanbus";
-  (runId ? showRun(runId) : name === "phases" ? showPhases(query) : showRuns(query)).catch(failed);
+  const traceId = path.startsWith("/trace/") ? path.slice(7) : null;
+  const named = { phases: ["Phases", showPhases], traces: ["Traces", showTraces], runs: ["Runs", showRuns] }[name];
+  document.title = `${runId || traceId ? line(runId || traceId, 12) : named[0]} · spanbus`;
+  (runId ? showRun(runId) : traceId ? showTrace(traceId) : named[1](query)).catch(failed);
 };
 
 const themes = ["auto", "dark", "light"];

@@ -7,7 +7,8 @@ const MORE = 12;
 // A row: {id, parent, depth, level, name, result, error_type, error, start, length, attempt, attempts, events, marks, flags, output, size}
 // start in µs since the beginning of the run, length in µs (null while open), size = number of rows beneath it.
 export class Waterfall {
-  constructor({ rows, startUs, lengthUs, detail, label }) {
+  constructor({ rows, startUs, lengthUs, detail, label, services = false }) {
+    this.services = services;
     this.folded = new Set();
     this.selected = 0;
     this.detailOf = detail;
@@ -87,7 +88,7 @@ export class Waterfall {
     const tries = row.attempts > 1 ? `${row.attempts} attempts` : "";
     const fold = el("span", { class: "fold", "aria-hidden": "true", text: row.size ? (folded ? "▸" : "▾") : "" });
     const name = el("div", { class: "name", role: "gridcell" }, fold, el("span", { class: `badge r-${state}`, title: row.result || "open" }),
-      bdi(row.name, 200), el("span", { class: "kind", text: [row.level === "attempt" ? `attempt ${row.attempt}` : row.level, tries].filter(Boolean).join(" · ") }));
+      bdi(row.name, 200), el("span", { class: "kind", text: [this.services ? line(row.service, 60) : "", row.level === "attempt" ? `attempt ${row.attempt}` : row.level, tries].filter(Boolean).join(" · ") }));
     name.style.paddingLeft = `${Math.min(row.depth, 24) * 14 + 4}px`;
     const bar = el("div", { class: `bar b-${state}` });
     const length = row.length ?? Math.max(0, this.lengthUs - row.start);
@@ -197,6 +198,7 @@ export class Waterfall {
     const heading = el("h2", {}, bdi(row.name, 300), " ", badge(row.result || "running"));
     const facts = el("dl", { class: "facts" });
     const fact = (name, value) => { if (value !== undefined && value !== null && value !== "") facts.append(el("div", {}, el("dt", { text: name }), el("dd", {}, bdi(value, 500)))); };
+    fact("service", this.services ? row.service : null);
     fact("kind", row.level);
     fact("starts after", duration(row.start));
     fact("started", when(this.startUs + row.start));
