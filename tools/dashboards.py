@@ -354,7 +354,8 @@ _RUNS_DECIDED = of(names.RUN_DURATION, _ANY, f'{RUN_RESULT}!~"{UNDECIDED}"', par
 _RUNS_GOOD = of(names.RUN_DURATION, _ANY, f'{RUN_RESULT}="{Result.SUCCESS}"', part="_count")
 _RUN_BUCKETS = of(names.RUN_DURATION, _ANY, f'{RUN_RESULT}!~"{UNDECIDED}"', part="_bucket")
 _PHASES_TRIED = of(names.PHASE_DURATION, _ANY, f'{PHASE_RESULT}!="{Result.SKIP}"', part="_count")
-_TO_PHASE = "/d/spanbus-phase?var-workflow=${__data.fields.Workflow}&var-phase=${__data.fields.Phase}"
+_TO_WORKFLOW = "/d/spanbus-phase?${__url_time_range}&var-workflow=${__data.fields.Workflow:percentencode}"
+_TO_PHASE = f"{_TO_WORKFLOW}&var-phase=${{__data.fields.Phase:percentencode}}"
 _RESTARTS = " After a restart of the collector inside the range, what was counted before it is missing."
 
 
@@ -492,7 +493,7 @@ def overview() -> Dashboard:
                             RUN_RESULT: "Last result",
                         },
                         (
-                            by_name("Workflow", links=link("Its phases", "/d/spanbus-phase?var-workflow=${__data.fields.Workflow}")),
+                            by_name("Workflow", links=link("Its phases", _TO_WORKFLOW)),
                             by_name("Runs", decimals=0),
                             by_name(
                                 "Success ratio",
@@ -653,7 +654,7 @@ def phase() -> Dashboard:
                     ),
                     stat(
                         "Success ratio",
-                        "Successes among those that were neither cancelled nor skipped. PhaseFailureBudgetBurn fires below 90 %.",
+                        f"Successes among those that were neither cancelled nor skipped. PhaseFailureBudgetBurn fires below {1 - FAILURE_BUDGET:.0%}.",
                         share(_GOOD, _DECIDED),
                         3,
                         unit="percentunit",

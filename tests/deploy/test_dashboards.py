@@ -244,6 +244,18 @@ def test_links_between_dashboards_lead_to_dashboards_and_their_variables() -> No
     assert found >= 3
 
 
+def test_a_link_of_a_table_takes_its_values_from_columns_of_that_table() -> None:
+    found: set[str] = set()
+    for panel in [panel for uid in UIDS for panel in panels(uid) if panel["type"] == "table"]:
+        [titles] = [
+            cast("Json", step["options"])["renameByName"] for step in cast("list[Json]", panel["transformations"]) if step["id"] == "organize"
+        ]
+        used = set(re.findall(r"__data\.fields\.(\w+):percentencode", json.dumps(panel)))
+        assert used <= set(cast("dict[str, str]", titles).values()), panel["title"]
+        found |= used
+    assert found == {"Workflow", "Phase"}
+
+
 def test_the_heat_map_shows_exemplars() -> None:
     [heatmap] = [target for target in TARGETS if target.kind == "heatmap"]
     assert (heatmap.uid, heatmap.exemplar, heatmap.instant) == ("spanbus-phase", True, False)
