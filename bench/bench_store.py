@@ -6,10 +6,10 @@ import sqlite3
 import tempfile
 from pathlib import Path
 
-from bench.rounds import Row, in_turns, seconds_of
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
+from bench.rounds import Row, in_turns, seconds_of
 from spanbus.local.store import Store
 
 _SPANS = 20_000

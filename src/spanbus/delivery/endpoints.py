@@ -184,12 +184,13 @@ def _split(names: _Names, url: str, schemes: tuple[str, ...], example: str) -> S
 
 
 def _hidden(url: str) -> str:
-    """Without a user and password."""
+    """Without a user and password, without a query."""
     scheme, separator, rest = url.partition("://")
     if not separator:
         scheme, rest = "", url
     authority, slash, path = rest.partition("/")
-    return f"{scheme}{separator}{authority.rpartition('@')[2]}{slash}{path.split('?')[0]}"
+    host, query, _ = authority.rpartition("@")[2].partition("?")
+    return f"{scheme}{separator}{host}" if query else f"{scheme}{separator}{host}{slash}{path.split('?')[0]}"
 
 
 def _without_userinfo(parts: SplitResult) -> tuple[str, str | None]:

@@ -14,12 +14,12 @@ from __future__ import annotations
 import mmap
 import os
 import struct
-import time
-import zlib
 from collections.abc import Iterator, Sequence
 from enum import IntEnum
 from pathlib import Path
+from time import time as now
 from typing import Final, NamedTuple, Protocol
+from zlib import crc32
 
 from spanbus.delivery.signals import Signal
 from spanbus.errors import DeliveryError
@@ -37,6 +37,9 @@ _LEADS = struct.Struct("<II")
 _HEAD = struct.Struct("<BBHI")
 _RECORD = struct.Struct("<IQQ")
 _KEY = struct.Struct("<Q")
+_LEADS_OF = _LEADS.pack
+_RECORD_HEAD = struct.Struct("<BBHIIQQ").pack
+_RECORD_HEAD_BYTES: Final = _HEAD.size + _RECORD.size
 FRAME_BYTES: Final = _LEADS.size + _HEAD.size
 
 _SIGNALS: Final[tuple[Signal, ...]] = tuple(Signal)
@@ -53,6 +56,9 @@ class Kind(IntEnum):
     OPEN = 3
     UPDATE = 4
     CLOSE = 5
+
+
+_RECORD_KIND: Final = int(Kind.RECORD)
 
 
 class BadSegment(DeliveryError):
@@ -123,7 +129,7 @@ class Segment:
         """A new one in an empty buffer."""
         segment = cls(buffer, path, descriptor, through=through)
         segment.token, segment.number, segment.destinations = token, number, tuple(destinations)
-        segment.pid, segment.created_s = os.getpid(), int(time.time())
+        segment.pid, segment.created_s = os.getpid(), int(now())
         segment.cursors = dict.fromkeys(destinations, HEADER_BYTES)
         segment.waiting = dict.fromkeys(destinations, 0)
         names = [name.encode()[:16] for name in destinations] + [b""] * DESTINATIONS_MOST
@@ -174,21 +180,31 @@ class Segment:
 
     def record(self, signal: Signal, group: int, data: bytes, count: int, closes: int, sequence: int) -> None:
         """One record; ``closes`` is a journal key or 0, ``sequence`` the number of a measurement or 0."""
-        self._append(_HEAD.pack(Kind.RECORD, _NUMBER[signal], count, int(time.time())) + _RECORD.pack(group, closes, sequence) + data)
+        head = _RECORD_HEAD(_RECORD_KIND, _NUMBER[signal], count, int(now()), group, closes, sequence)
+        position = self.position
+        begin = position + _LEADS.size + _RECORD_HEAD_BYTES
+        end = begin + len(data)
+        lead = _LEADS_OF(end - position - _LEADS.size, crc32(data, crc32(head)))
+        buffer = self._buffer
+        buffer[begin:end] = data
+        buffer[position:begin] = lead + head  # last: the frame is there from here on
+        if self._through:
+            self._write(lead + head + data, position)
+        self.position = (end + 7) & ~7
         self.records += 1
         waiting = self.waiting
         for name in waiting:
             waiting[name] += 1
 
     def group(self, number: int, data: bytes) -> None:
-        self._append(_HEAD.pack(Kind.GROUP, 0, 0, int(time.time())) + _KEY.pack(number) + data)
+        self._append(_HEAD.pack(Kind.GROUP, 0, 0, int(now())) + _KEY.pack(number) + data)
 
     def journal(self, kind: Kind, key: int, data: bytes) -> None:
-        self._append(_HEAD.pack(kind, 0, 0, int(time.time())) + _KEY.pack(key) + data)
+        self._append(_HEAD.pack(kind, 0, 0, int(now())) + _KEY.pack(key) + data)
 
     def _append(self, body: bytes) -> None:
         position = self.position
-        lead = _LEADS.pack(len(body), zlib.crc32(body))
+        lead = _LEADS_OF(len(body), crc32(body))
         buffer = self._buffer
         begin = position + 8
         buffer[begin: begin + len(body)] = body
@@ -228,7 +244,7 @@ class Segment:
             if length < _HEAD.size or begin + length > size:
                 return
             body = bytes(buffer[begin: begin + length])
-            if zlib.crc32(body) != checksum:
+            if crc32(body) != checksum:
                 return
             kind, signal, count, at_s = _HEAD.unpack_from(body, 0)
             end = offset + ((8 + length + 7) & ~7)

@@ -33,6 +33,7 @@ _SUFFIX: Final = ".seg"
 _NETWORK: Final = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs", "ncpfs", "lustre", "gpfs", "beegfs", "sshfs"})
 _RETRY_S: Final = 1.0
 _RECORD_BYTES: Final = 28
+_FRAME_MOST: Final = FRAME_BYTES + _RECORD_BYTES + 8
 
 
 class SpoolUnavailable(DeliveryError):
@@ -172,7 +173,9 @@ class Spool:
                 sequence = self._sequence = self._sequence + 1
             elif measured_upto is not None:
                 sequence = measured_upto
-            segment = self._room(_RECORD_BYTES + len(data))
+            segment = self._segment
+            if segment is None or segment.position + len(data) + _FRAME_MOST > segment.bytes:
+                segment = self._room(_RECORD_BYTES + len(data))
             if closes is not None:
                 self._open.pop(closes, None)
             if segment is None:
@@ -183,7 +186,7 @@ class Spool:
                 if segment is None:
                     self._drop(signal, count)
                     return False
-            segment.record(signal, group, data, min(count, 0xFFFF), closes or 0, sequence)
+            segment.record(signal, group, data, count if count < 0xFFFF else 0xFFFF, closes or 0, sequence)
             if measured:
                 segment.measured_last = sequence
             for name in self._pending:

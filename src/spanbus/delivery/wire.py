@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 
 from opentelemetry.trace import SpanKind, StatusCode
 
@@ -35,6 +35,8 @@ _LENGTHS = struct.Struct("<IIII")
 _KEYS_MOST = 2_000
 _VALUES_PER_KEY = 64
 _VALUE_LONGEST = 64
+_KEY_LONGEST = 16_000
+_NO_KEYS: dict[str, Any] = {}
 _HAS_IS_REMOTE, _IS_REMOTE = 0x100, 0x200
 _NO_STATUS = b"\x7a\x00"
 _NOT_REMOTE = b"\x85\x01" + _F32(_HAS_IS_REMOTE)
@@ -84,24 +86,24 @@ def _text(tag: bytes, text: str | None) -> bytes:
 
 # --- attributes -------------------------------------------------------------------------------------------------------
 
-class _Key:
-    """One attribute key, encoded: with the tag of the value behind it, and the whole fields of texts that come again, by tag."""
+class _Key(NamedTuple):
+    """One attribute key: encoded with the tag of the value behind it, the size of that, and the whole fields of texts that come again."""
 
-    __slots__ = ("prefix", "size", "texts")
-
-    def __init__(self, key: str) -> None:
-        self.prefix = _field(b"\x0a", _utf8(key)) + b"\x12"
-        self.size = len(self.prefix)
-        self.texts: dict[bytes, dict[str, bytes]] = {}
+    prefix: bytes
+    size: int
+    texts: dict[str, bytes]
 
 
-_keys: dict[str, _Key] = {}
+_keys: dict[bytes, dict[str, _Key]] = {}
+"""By the tag of the field that holds the attributes."""
 
 
-def _key(key: str) -> _Key:
-    entry = _Key(key)
-    if len(_keys) < _KEYS_MOST:
-        _keys[key] = entry
+def _key(tag: bytes, key: str) -> _Key:
+    prefix = _field(b"\x0a", _utf8(key)) + b"\x12"
+    entry = _Key(prefix, len(prefix), {})
+    known = _keys.setdefault(tag, {})
+    if len(known) < _KEYS_MOST:
+        known[key] = entry
     return entry
 
 
@@ -130,7 +132,7 @@ def _value(value: object) -> bytes:
 
 
 def _key_value(key: str, value: object) -> bytes:
-    return (_keys.get(key) or _key(key)).prefix + _sized(_value(value))
+    return _field(b"\x0a", _utf8(key)) + b"\x12" + _sized(_value(value))
 
 
 def _sized(data: bytes) -> bytes:
@@ -142,37 +144,42 @@ def _attributes(tag: bytes, attributes: Mapping[str, object] | None) -> bytes:
     if not attributes:
         return b""
     parts: list[bytes] = []
-    known = _keys
+    append = parts.append
+    known = _keys.get(tag, _NO_KEYS)
     varints = _VARINTS
     for key, value in attributes.items():
-        entry = known[key] if key in known else _key(key)
-        kind = type(value)
+        try:
+            prefix, length, texts = known[key]
+        except KeyError:
+            prefix, length, texts = _key(tag, key)
+        kind = type(value) if length < _KEY_LONGEST else None
         if kind is str:
-            texts = entry.texts.get(tag)
-            if texts is None:
-                texts = entry.texts[tag] = {}
             text = cast("str", value)
             if text in texts:
-                parts.append(texts[text])
+                append(texts[text])
                 continue
-            encoded = _utf8(text)
+            try:
+                encoded = text.encode()
+            except UnicodeEncodeError:
+                encoded = text.encode("utf-8", "replace")
             size = len(encoded)
             if size < 126:
-                found = tag + _sized(entry.prefix + varints[size + 2] + b"\x0a" + varints[size] + encoded)
+                found = prefix + varints[size + 2] + b"\x0a" + varints[size] + encoded
+                found = tag + varints[len(found)] + found
                 if size <= _VALUE_LONGEST and len(texts) < _VALUES_PER_KEY:
                     texts[text] = found
             else:
-                found = tag + _sized(entry.prefix + _sized(b"\x0a" + varint(size) + encoded))
-            parts.append(found)
+                found = tag + _sized(prefix + _sized(b"\x0a" + varint(size) + encoded))
+            append(found)
         elif kind is int and 0 <= (number := cast("int", value)) < 128:
-            parts.append(tag + varints[entry.size + 3] + entry.prefix + b"\x02\x18" + varints[number])
+            append(tag + varints[length + 3] + prefix + b"\x02\x18" + varints[number])
         elif kind is float:
-            parts.append(tag + varints[entry.size + 10] + entry.prefix + b"\x09\x21" + _DOUBLE(value))
+            append(tag + varints[length + 10] + prefix + b"\x09\x21" + _DOUBLE(value))
         elif kind is bool:
-            parts.append(tag + varints[entry.size + 3] + entry.prefix + (b"\x02\x10\x01" if value else b"\x02\x10\x00"))
+            append(tag + varints[length + 3] + prefix + (b"\x02\x10\x01" if value else b"\x02\x10\x00"))
         else:
             try:
-                parts.append(tag + _sized(entry.prefix + _sized(_value(value))))
+                append(tag + _sized(prefix + _sized(_value(value))))
             except (TypeError, ValueError, RecursionError):
                 continue
     return b"".join(parts)
