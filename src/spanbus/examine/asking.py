@@ -101,7 +101,8 @@ def shown(url: str) -> str:
     if not separator:
         scheme, rest = "", url
     authority, slash, path = rest.partition("/")
-    return f"{scheme}{separator}{authority.rpartition('@')[2]}{slash}{path.split('?')[0]}"[:300]
+    host, mark, _ = authority.rpartition("@")[2].partition("?")
+    return f"{scheme}{separator}{host}" if mark else f"{scheme}{separator}{host}{slash}{path.split('?')[0]}"[:300]
 
 
 def ask(where: Server, path: str, env: Mapping[str, str], timeout_s: float, query: Sequence[tuple[str, str]] = ()) -> Answer | Silence:

@@ -106,7 +106,7 @@ def _store(settings: Settings) -> Finding:
         return wrong("store", f"{path} cannot be read: {error}", "move it away; the next run makes a new one")
     if version > VERSION:
         return wrong("store", f"{path} has schema {version}, this spanbus ({__version__}) knows {VERSION}", "update spanbus, or set SPANBUS_STATE_DIR to another folder")
-    return ok("store", f"{path} holds {runs} runs, {_bytes(path.stat().st_size)}")
+    return ok("store", f"{path} holds {runs} run{'' if runs == 1 else 's'}, {_bytes(path.stat().st_size)}")
 
 
 def backend(settings: Settings, env: Mapping[str, str], timeout_s: float) -> Finding:
