@@ -134,8 +134,11 @@ def _add(family: Family, name: str, series: Series) -> None:
         exemplar = _exemplar(within[-1]) if within else None
         family.samples.append(Sample(f"{name}_bucket", {**tags, "le": floatToGoString(bound)}, total, None, exemplar))
         lower = bound
-    family.samples.append(Sample(f"{name}_count", tags, series.count))
-    family.samples.append(Sample(f"{name}_sum", tags, series.value))
+    # What can be negative has no sum, for it would be no counter, and without it no count; the last bucket has that number
+    # (https://prometheus.io/docs/specs/om/open_metrics_spec/#histogram-1).
+    if series.value >= 0:
+        family.samples.append(Sample(f"{name}_count", tags, series.count))
+        family.samples.append(Sample(f"{name}_sum", tags, series.value))
 
 
 def _exemplar(found: Exemplar) -> ClientExemplar:

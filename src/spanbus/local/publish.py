@@ -51,6 +51,9 @@ async def bounded_body(request: Request, limit_bytes: int, time_s: float = 10.0)
     """The body of a request; ValueError when it is too large or takes too long."""
     chunks: list[bytes] = []
     size = 0
+    declared = request.headers.get("content-length", "")
+    if declared.isdigit() and int(declared) > limit_bytes:
+        raise ValueError(f"the body is larger than {limit_bytes} bytes")
     try:
         with anyio.fail_after(time_s):
             async for chunk in request.stream():

@@ -9,10 +9,12 @@ it. What cannot be stored of an otherwise good request is a partial success; a r
 from __future__ import annotations
 
 import logging
+import math
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, MutableSequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol, TypeVar
+from itertools import pairwise
+from typing import NamedTuple, Protocol, TypeVar, cast
 
 import anyio
 import anyio.to_thread
@@ -22,6 +24,7 @@ from google.rpc.status_pb2 import Status
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest, ExportLogsServiceResponse
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest, ExportMetricsServiceResponse
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest, ExportTraceServiceResponse
+from opentelemetry.proto.metrics.v1.metrics_pb2 import ExponentialHistogramDataPoint, HistogramDataPoint, Metric, NumberDataPoint, SummaryDataPoint
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
@@ -108,16 +111,54 @@ def _traces(body: bytes, is_json: bool) -> _Checked:
 def _metrics(body: bytes, is_json: bool) -> _Checked:
     request = _decode(body, is_json, ExportMetricsServiceRequest())
     good = bad = 0
+    whys: set[str] = set()
     for resource in request.resource_metrics:
         for scope in resource.scope_metrics:
             for metric in scope.metrics:
                 kind = metric.WhichOneof("data")
-                points = len(getattr(metric, kind).data_points) if kind else 0
-                if kind == "summary" or not metric.name:
-                    bad += points
-                else:
-                    good += points
-    return _Checked(request.SerializeToString() if is_json else body, good, bad, "summaries are not stored" if bad else "")
+                points = _points(metric)
+                wrong = [(at, why) for at, point in enumerate(points) if (why := _unfit(metric, kind, point))]
+                good += len(points) - len(wrong)
+                bad += len(wrong)
+                for at, why in reversed(wrong):
+                    del points[at]
+                    whys.add(why)
+    return _Checked(request.SerializeToString() if is_json or bad else body, good, bad, "; ".join(sorted(whys)))
+
+
+_Point = NumberDataPoint | HistogramDataPoint | ExponentialHistogramDataPoint | SummaryDataPoint
+
+
+def _points(metric: Metric) -> MutableSequence[_Point]:
+    kind = metric.WhichOneof("data")
+    return cast("MutableSequence[_Point]", getattr(metric, kind).data_points) if kind else []
+
+
+def _unfit(metric: Metric, kind: str | None, point: _Point) -> str | None:
+    """Why a point cannot be one of a series that a scraper may read."""
+    if not metric.name:
+        return "a metric needs a name"
+    if isinstance(point, SummaryDataPoint):
+        return "summaries are not stored"
+    if isinstance(point, NumberDataPoint):
+        if math.isnan(point.as_double):
+            return "a value that is no number is not stored"
+        if kind == "sum" and metric.sum.is_monotonic and not (0 <= point.as_double < math.inf and point.as_int >= 0):
+            return "a counter is neither negative nor infinite"
+        return None
+    if isinstance(point, HistogramDataPoint):
+        bounds, counts = point.explicit_bounds, point.bucket_counts
+        if not all(low < high for low, high in pairwise((-math.inf, *bounds, math.inf))):
+            return "the bounds of a histogram ascend and are finite"
+        if (counts or bounds) and len(counts) != len(bounds) + 1:
+            return "a histogram has one bucket more than bounds"
+        if counts and sum(counts) != point.count:
+            return "the buckets of a histogram add up to its count"
+    if not math.isfinite(point.sum):
+        return "the sum of a histogram is finite"
+    if point.count >= 2**53:
+        return "a count is at most 2^53"
+    return None
 
 
 def _logs(body: bytes, is_json: bool) -> _Checked:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import secrets
 import socket
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
@@ -23,7 +25,8 @@ from spanbus.local.guard import is_loopback
 logger = logging.getLogger(__name__)
 
 DEFAULT_PORT = 4318
-FIRST_REQUEST_S = 10.0
+REQUEST_HEAD_S = 10.0
+"""From the first byte to the last of a request's head, and from connecting to the first request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,19 +47,41 @@ class ServeOptions:
 
 
 class _Protocol(H11Protocol):
-    """HTTP/1.1 in which a client must say something soon: connections that never ask are closed."""
+    """HTTP/1.1 in which a client must come to the point: connections that never finish asking are closed."""
+
+    _asking: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
-        self._first = self.loop.call_later(FIRST_REQUEST_S, self._silent)
+        self._asking = self.loop.call_later(REQUEST_HEAD_S, self._too_slow)
 
-    def _silent(self) -> None:
-        if self.cycle is None and not self.transport.is_closing():  # pyright: ignore[reportUnnecessaryComparison] - None before the first request
-            self.transport.close()
+    def data_received(self, data: bytes) -> None:
+        if self._asking is None and self._between_requests():
+            self._asking = self.loop.call_later(REQUEST_HEAD_S, self._too_slow)
+        super().data_received(data)
+        if not self._between_requests():
+            self._asked()
+
+    def handle_websocket_upgrade(self, event: h11.Request) -> None:
+        self._asked()
+        super().handle_websocket_upgrade(event)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._first.cancel()
+        self._asked()
         super().connection_lost(exc)
+
+    def _between_requests(self) -> bool:
+        return self.cycle is None or self.cycle.response_complete  # pyright: ignore[reportUnnecessaryComparison] - None before the first request
+
+    def _asked(self) -> None:
+        if self._asking is not None:
+            self._asking.cancel()
+            self._asking = None
+
+    def _too_slow(self) -> None:
+        self._asking = None
+        if self._between_requests() and not self.transport.is_closing():
+            self.transport.close()
 
 
 def bind(host: str, port: int) -> socket.socket:

@@ -122,7 +122,7 @@ def _exemplars(found: Iterable[object]) -> list[Exemplar]:
     made: list[Exemplar] = []
     for each in found:
         value = each.as_double if each.WhichOneof("value") == "as_double" else float(each.as_int)  # pyright: ignore
-        if each.trace_id:  # pyright: ignore
+        if len(each.trace_id) == 16 and len(each.span_id) == 8 and value - value == 0:  # pyright: ignore
             made.append(Exemplar(value, min(_MOST, each.time_unix_nano), each.trace_id.hex(), each.span_id.hex()))  # pyright: ignore
     return made
 
@@ -152,7 +152,7 @@ def _keep(connection: sqlite3.Connection, metric: Metric, kind: Kind, identity: 
             known_bounds, summed = point.bounds, list(point.buckets)
             if summed:
                 summed[-1] += count
-        new = (value + point.value, count + point.count, json.dumps(known_bounds), json.dumps(summed), json.dumps(kept), max(at_ns, known_at_ns))
+        new = (value + point.value, min(_MOST, count + point.count), json.dumps(known_bounds), json.dumps(summed), json.dumps(kept), max(at_ns, known_at_ns))
     elif at_ns >= known_at_ns:
         value = max(value, point.value) if kind == "gauge" and metric.unit == "s" and metric.name.endswith(".timestamp") else point.value
         new = (value, point.count, json.dumps(point.bounds), json.dumps(point.buckets), json.dumps(kept), at_ns)
