@@ -346,6 +346,9 @@ def test_the_quota(programs: Programs) -> None:
         assert set(kept.values()) == {1}
         assert f"p{PHASES - 2}" in kept, "the newest stay"
         assert len(kept) + found["dropped"] >= PHASES
+        run = next(span for span in receiver.spans() if span.name.startswith("RUN "))
+        told = next(attribute.value.int_value for attribute in run.attributes if attribute.key == "spanbus.delivery.dropped")
+        assert 0.8 * found["dropped"] < told <= found["dropped"], "the run's span tells what of it was missing when it ended"
 
 
 def test_a_run_is_not_slowed_by_a_collector_that_is_slow(programs: Programs, receiver: Receiver) -> None:

@@ -166,6 +166,10 @@ class Pipeline:
         self._spool.put(Signal.TRACES, group, data, closes=context.span_id, measured=measured)
         self._sender.wake()
 
+    def dropped_of(self, trace_id: int) -> int:
+        """How many spans of this trace could not be kept."""
+        return self._spool.dropped_of(trace_id)
+
     def put_metrics(self, data: MetricsData, measured_upto: int | None = None) -> None:
         """Take one collection of metrics; it holds everything that was measured up to there."""
         try:

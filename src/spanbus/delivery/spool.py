@@ -21,6 +21,7 @@ from typing import Final, NamedTuple, Self
 
 from spanbus.delivery.segment import FRAME_BYTES, HEADER_BYTES, BadSegment, Kind, Segment
 from spanbus.delivery.signals import Signal
+from spanbus.delivery.wire import trace_of
 from spanbus.errors import DeliveryError
 
 logger = logging.getLogger(__name__)
@@ -33,6 +34,7 @@ _SUFFIX: Final = ".seg"
 _NETWORK: Final = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs", "ncpfs", "lustre", "gpfs", "beegfs", "sshfs"})
 _RETRY_S: Final = 1.0
 _RECORD_BYTES: Final = 28
+_TRACES_REMEMBERED: Final = 1_000
 _FRAME_MOST: Final = FRAME_BYTES + _RECORD_BYTES + 8
 
 
@@ -124,6 +126,7 @@ class Spool:
         self._pending: dict[str, int] = dict.fromkeys(self._destinations, 0)
         self._put: dict[Signal, int] = {}
         self._dropped: dict[tuple[Signal, str], int] = {}
+        self._dropped_traces: dict[bytes, int] = {}
         self._not_before = 0.0
         self._told = False
         self._closed = False
@@ -179,12 +182,12 @@ class Spool:
             if closes is not None:
                 self._open.pop(closes, None)
             if segment is None:
-                self._drop(signal, min(count, 0xFFFF))
+                self._drop(signal, min(count, 0xFFFF), "too_large" if _RECORD_BYTES + len(data) + FRAME_BYTES + HEADER_BYTES > self._quota_bytes else None, data)
                 return False
             if self._groups_written < len(self._groups):
                 segment = self._write_groups(segment, _RECORD_BYTES + len(data))
                 if segment is None:
-                    self._drop(signal, count)
+                    self._drop(signal, count, None, data)
                     return False
             segment.record(signal, group, data, count if count < 0xFFFF else 0xFFFF, closes or 0, sequence)
             if measured:
@@ -222,9 +225,18 @@ class Spool:
         if segment is not None:
             segment.journal(kind, key, data)
 
-    def _drop(self, signal: Signal, count: int, reason: str | None = None) -> None:
+    def _drop(self, signal: Signal, count: int, reason: str | None, data: bytes) -> None:
         key = signal, reason or self._reason
         self._dropped[key] = self._dropped.get(key, 0) + count
+        if signal is Signal.TRACES:
+            trace = trace_of(data)
+            self._dropped_traces[trace] = self._dropped_traces.pop(trace, 0) + count
+            if len(self._dropped_traces) > _TRACES_REMEMBERED:
+                del self._dropped_traces[next(iter(self._dropped_traces))]
+
+    def dropped_of(self, trace_id: int) -> int:
+        """How many spans of this trace were dropped here, as far as that is remembered."""
+        return self._dropped_traces.get(trace_id.to_bytes(16, "big"), 0) if self._dropped_traces else 0
 
     def _write_groups(self, segment: Segment, more_bytes: int) -> Segment | None:
         while self._groups_written < len(self._groups):
@@ -359,7 +371,7 @@ class Spool:
         if segment.waiting and not segment.finished():
             for frame in segment.frames(cursor):
                 if frame.kind is Kind.RECORD:
-                    self._drop(frame.signal, frame.count, reason)
+                    self._drop(frame.signal, frame.count, reason, frame.data)
         if waited_here:
             for name, waiting in segment.waiting.items():
                 if name in self._pending:

@@ -215,7 +215,7 @@ ATTRIBUTES = (
     Attribute(EVENT_TYPE, "string", "spanbus.events", "The event's type; at most 200 types, then `_OTHER`."),
     Attribute(EVENT_OUTCOME, "string", "spanbus.events", "`recorded` or `dropped`."),
     Attribute(DELIVERY_SIGNAL, "string", "delivery metrics", "`traces`, `metrics` or `logs`."),
-    Attribute(DELIVERY_REASON, "string", "dropped, rejected", "Why: `quota`, `disk_full`, `no_spool`, `refused`, `rejected`, `too_large`, `corrupt`."),
+    Attribute(DELIVERY_REASON, "string", "dropped, rejected", "Dropped: `quota`, `disk_full`, `no_spool`, `too_large`, `not_encodable`, or that its signal is not sent (`OTEL_*_EXPORTER`); rejected: `partial_success`, `refused`."),
 )
 
 RUN_DURATION = "cicd.pipeline.run.duration"

@@ -108,6 +108,10 @@ class FinishedSpans(Protocol):
 
     def put_span(self, span: RenderedSpan) -> None: ...
 
+    def dropped_of(self, trace_id: int) -> int:
+        """How many spans of this trace could not be kept."""
+        ...
+
 
 # --- rendering --------------------------------------------------------------------------------------------------------
 
@@ -295,6 +299,8 @@ class DirectSpans:
         if handle.sampler_attributes:
             attributes.update(handle.sampler_attributes)
         attributes.update(rendering.closing(record))
+        if record.level is _RUN and (dropped := self._spans.dropped_of(record.trace_id)):
+            attributes[names.DELIVERY_DROPPED] = dropped
         self._spans.put_span(RenderedSpan(
             rendering.name(record), handle.context, self._parent_context(record), rendering.kind(record), record.started_at_ns, span_end_ns(record),
             rendering.limited(attributes), [RenderedEvent(*event) for event in rendering.events(record)], _links(record) if record.links else (),
