@@ -16,10 +16,12 @@ from typing import TYPE_CHECKING, Literal
 from opentelemetry import context as otel_context
 from opentelemetry import metrics, trace
 from opentelemetry.sdk.resources import SERVICE_NAME, Resource
+from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 from opentelemetry.trace import TracerProvider as TracerProviderApi
 
 from spanbus.delivery.pipeline import DeliveryOptions, Leftover, Local, Pipeline
 from spanbus.delivery.statistics import DeliveryStatistics
+from spanbus.delivery.wire import resource_of
 from spanbus.settings import Settings
 from spanbus.telemetry import names
 from spanbus.telemetry.journal import JournalSink
@@ -85,6 +87,7 @@ class Wiring:
                 ),
                 on_leftover=self._finish_leftover,
             )
+            pipeline.introduce(SCOPE)
         if theirs is not None:
             self.tracer_provider = theirs
             tracer = theirs.get_tracer(names.SCOPE, __version__, names.SCHEMA_URL)
@@ -96,8 +99,7 @@ class Wiring:
             own = TracerProvider(resource=pipeline.resource, shutdown_on_exit=False)
             own.add_span_processor(pipeline.span_processor)
             self.tracer_provider = own
-            self._direct = DirectSpans(pipeline, self.rendering, sampler=own.sampler, resource=pipeline.resource)
-            sinks.append(self._direct)
+            sinks.append(DirectSpans(pipeline, self.rendering, sampler=own.sampler, resource=pipeline.resource))
         if their_meters is not None:
             meter = their_meters.get_meter(names.SCOPE, __version__, names.SCHEMA_URL)
         else:
@@ -161,12 +163,12 @@ class Wiring:
         sinks.append(log_sink)
         notes.append(log_sink)
 
-    def _resource(self, lifetime: Literal["run", "service"] | None = None) -> Resource:
+    def _resource(self) -> Resource:
         resource = Resource.create()
         more: dict[str, str] = {}
         if str(resource.attributes.get(SERVICE_NAME, "")).startswith("unknown_service") and self._command_line:
             more[SERVICE_NAME] = names.DEFAULT_SERVICE
-        if (lifetime or self._lifetime) == "run":
+        if self._lifetime == "run":
             more[names.LIFETIME] = "run"
         return resource.merge(Resource(more)) if more else resource
 
@@ -230,11 +232,13 @@ class Wiring:
 
         if self._pipeline is None:
             return
+        theirs = resource_of(leftover.group) or self._pipeline.resource
+        spans = DirectSpans(self._pipeline, self.rendering, sampler=ALWAYS_ON, resource=theirs)
         ended = finished(Left(leftover.open, leftover.measurements))
         for record in reversed(ended):
-            self._direct.opened(record)
+            spans.opened(record)
         for record in ended:
-            self._direct.closed(record)
+            spans.closed(record)
         uncounted = [record for record in map(measured, leftover.measurements) if record is not None]
         uncounted.extend(record for record in ended if record.level in (names.Level.RUN, names.Level.PHASE))
         if not uncounted:
@@ -244,11 +248,11 @@ class Wiring:
         from spanbus.delivery.metric_reader import SpoolMetricReader
 
         reader = SpoolMetricReader(self._pipeline.put_metrics, "run", self._env)
-        provider = MeterProvider([reader], resource=self._resource("run"), shutdown_on_exit=False)
+        provider = MeterProvider([reader], resource=theirs.merge(Resource({names.LIFETIME: "run"})), shutdown_on_exit=False)
         sink = MetricSink(provider.get_meter(names.SCOPE, __version__, names.SCHEMA_URL), long_lived=False)
         for record in uncounted:
             if record.handle is None:
-                self._direct.opened(record)  # its context, for the exemplar
+                spans.opened(record)  # its context, for the exemplar
             sink.closed(record)
         provider.shutdown()
 

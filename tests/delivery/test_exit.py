@@ -14,6 +14,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
 from spanbus.testing import Answer, GrpcReceiver, Receiver, black_hole
 
@@ -256,6 +257,33 @@ def test_what_was_open_when_it_was_killed_ends_as_killed(programs: Programs, rec
         attributes = {attribute.key: attribute.value.string_value for attribute in found[name].attributes}
         assert attributes["error.type"] == "killed"
     assert failures(receiver) == 1
+
+
+@pytest.mark.parametrize("collector", ["up", "down"])
+def test_what_a_killed_service_left_stays_its_own_whoever_finishes_it(programs: Programs, receiver: Receiver, collector: str) -> None:
+    body = """
+        begin(); phases(20)
+        handle.feed({"event_type": "workflow.config.started", "payload": {"step_id": "open", "run_id": "r"}})
+        os.kill(os.getpid(), signal.SIGKILL)
+    """
+    url = receiver.url if collector == "up" else "http://127.0.0.1:9"
+    programs.run(url, body, OTEL_SERVICE_NAME="checkout", SPANBUS_LIFETIME="service", OTEL_RESOURCE_ATTRIBUTES="deployment.environment.name=staging")
+    programs.next_one(receiver.url)  # another service
+    services = {
+        span.name: {attribute.key: attribute.value.string_value for attribute in resource.attributes}
+        for request in receiver.requests for resource, span in request.spans_with_resource()
+    }
+    assert set(services) == {*expected(20), "open", "RUN w"}
+    for resource in services.values():
+        assert (resource["service.name"], resource["deployment.environment.name"]) == ("checkout", "staging")
+    counted = [
+        {attribute.key: attribute.value.string_value for attribute in group.resource.attributes}
+        for request in receiver.requests if request.signal == "metrics"
+        for group in ExportMetricsServiceRequest.FromString(request.body).resource_metrics
+        for scope in group.scope_metrics for metric in scope.metrics if metric.name == "spanbus.phase.failures"
+    ]
+    assert [(resource["service.name"], resource["spanbus.lifetime"]) for resource in counted] == [("checkout", "run")]
+    assert failures(receiver) == 3
 
 
 # --- children ---------------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ import os
 import shutil
 import socket
 import threading
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -321,3 +321,18 @@ def hostile() -> RunBuilder:
 @pytest.fixture
 def large() -> RunBuilder:
     return large_run()
+
+
+@pytest.fixture(scope="session")
+def failing_runs() -> Callable[..., RunBuilder]:
+    return failing_run
+
+
+@pytest.fixture(scope="session")
+def hostile_runs() -> Callable[..., RunBuilder]:
+    return hostile_run
+
+
+@pytest.fixture(scope="session")
+def large_runs() -> Callable[..., RunBuilder]:
+    return large_run

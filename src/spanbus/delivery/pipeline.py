@@ -149,6 +149,10 @@ class Pipeline:
         for other in self._apart.values():
             other.start()
 
+    def introduce(self, scope: InstrumentationScope) -> None:
+        """What most spans will come from: its header stands before what this process opens, and tells others whose that was."""
+        self._group(self.resource, scope)
+
     # --- in -----------------------------------------------------------------------------------------------------------
 
     def put_span(self, span: wire.FinishedSpan) -> None:

@@ -64,6 +64,8 @@ class Leftover(NamedTuple):
     open: list[tuple[int, list[bytes]]]
     measurements: list[bytes]
     token: bytes = b""
+    group: bytes = b""
+    """The header that this process introduced first: its resource."""
 
 
 class SpoolStatistics(NamedTuple):
@@ -222,6 +224,8 @@ class Spool:
 
     def _journal(self, kind: Kind, key: int, data: bytes) -> None:
         segment = self._room(8 + len(data))
+        if segment is not None and self._groups_written < len(self._groups):
+            segment = self._write_groups(segment, 8 + len(data))
         if segment is not None:
             segment.journal(kind, key, data)
 
@@ -691,7 +695,7 @@ def _left_open(segments: list[Segment], groups: dict[int, bytes]) -> Leftover:
                             del measured[sequence]
     if any(segment.leftovers_done for segment in segments):
         return Leftover([], [], segments[0].token)
-    return Leftover(list(opened.items()), list(measured.values()), segments[0].token)
+    return Leftover(list(opened.items()), list(measured.values()), segments[0].token, groups.get(0, b""))
 
 
 def _is_token(text: str) -> bool:

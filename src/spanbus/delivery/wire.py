@@ -17,6 +17,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 from spanbus.delivery.signals import Signal
 
 if TYPE_CHECKING:
+    from opentelemetry.proto.common.v1.common_pb2 import AnyValue
     from opentelemetry.sdk._logs import ReadableLogRecord
     from opentelemetry.sdk.metrics.export import Metric, MetricsData
     from opentelemetry.sdk.resources import Resource
@@ -345,6 +346,44 @@ def encode_group(resource: Resource, scope: InstrumentationScope | None) -> byte
         _text(b"\x1a", scope.schema_url if scope is not None else None),
     )
     return _LENGTHS.pack(*map(len, parts)) + b"".join(parts)
+
+
+def resource_of(group: bytes) -> Resource | None:
+    """The resource in such a header; None where there is none that can be read."""
+    from google.protobuf.message import DecodeError
+    from opentelemetry.proto.resource.v1.resource_pb2 import Resource as Message
+    from opentelemetry.sdk.resources import Resource
+
+    if not group:
+        return None
+    try:
+        field, schema_url, _, _ = _split(group)
+        found = Message.FromString(_without_lead(field))
+        url = _without_lead(schema_url).decode() if schema_url else ""
+    except (DecodeError, ValueError, IndexError):
+        return None
+    return Resource({pair.key: _plain(pair.value) for pair in found.attributes}, url or None)
+
+
+def _without_lead(field: bytes) -> bytes:
+    """What a length-delimited field with a tag of one byte holds."""
+    begin = 1
+    while field[begin] & 0x80:
+        begin += 1
+    return field[begin + 1:]
+
+
+def _plain(value: AnyValue) -> str | bool | int | float | tuple[str, ...]:
+    kind = value.WhichOneof("value")
+    if kind == "array_value":
+        return tuple(str(_plain(item)) for item in value.array_value.values)
+    if kind == "bool_value":
+        return value.bool_value
+    if kind == "int_value":
+        return value.int_value
+    if kind == "double_value":
+        return value.double_value
+    return value.string_value
 
 
 class _Record(Protocol):
