@@ -209,6 +209,8 @@ SETTINGS = tuple(setting for setting, _ in _TABLE)
 
 _KEYS = tuple(setting.name for setting in SETTINGS)
 _VARIABLES = tuple(setting.env for setting in SETTINGS if setting.env is not None)
+_OF_COMMANDS = frozenset({"SPANBUS_UP_TOKEN"})
+"""Variables that stand for an option of one command; read there."""
 
 
 # --- OTEL_* -----------------------------------------------------------------------------------------------------------
@@ -309,7 +311,7 @@ def load_settings(
         if loading.parsed(values, key, row[1], value, where):
             origin[key] = f"{found}:{line}" if line is not None else str(found)
     for name in sorted(env):
-        if not name.startswith("SPANBUS_"):
+        if not name.startswith("SPANBUS_") or name in _OF_COMMANDS:
             continue
         row = next((row for row in _TABLE if row[0].env == name), None)
         if row is None:

@@ -25,6 +25,7 @@ from spanbus.delivery.wire import resource_of
 from spanbus.settings import Settings
 from spanbus.telemetry import names
 from spanbus.telemetry.journal import JournalSink
+from spanbus.telemetry.limits import log_record_limits, span_limits
 from spanbus.telemetry.metrics import MetricSink, observe_delivery
 from spanbus.telemetry.records import NoteSink, Record, RecordSink
 from spanbus.telemetry.redaction import Redactor
@@ -62,8 +63,9 @@ class Wiring:
         self._meter_provider: MeterProvider | None = None
         self._lost = 0
         redactor = Redactor(settings.redact, patterns=settings.redact_patterns, payload_allow=settings.payload_allow)
+        self._limits = span_limits(env)
         self.rendering = Rendering(
-            redactor, span_events=settings.events in ("span", "both"), exception_events=settings.exception_signal != "logs"
+            redactor, span_events=settings.events in ("span", "both"), exception_events=settings.exception_signal != "logs", limits=self._limits
         )
         self.sinks: tuple[RecordSink, ...] = ()
         self.note_sinks: tuple[NoteSink, ...] = ()
@@ -96,7 +98,7 @@ class Wiring:
             assert pipeline is not None
             from opentelemetry.sdk.trace import TracerProvider
 
-            own = TracerProvider(resource=pipeline.resource, shutdown_on_exit=False)
+            own = TracerProvider(resource=pipeline.resource, shutdown_on_exit=False, span_limits=self._limits)
             own.add_span_processor(pipeline.span_processor)
             self.tracer_provider = own
             sinks.append(DirectSpans(pipeline, self.rendering, sampler=own.sampler, resource=pipeline.resource))
@@ -104,11 +106,9 @@ class Wiring:
             meter = their_meters.get_meter(names.SCOPE, __version__, names.SCHEMA_URL)
         else:
             assert pipeline is not None
-            from opentelemetry.sdk.metrics import MeterProvider
-
             self._reader = pipeline.metric_reader(paused)
             self._next_export_s = time.monotonic() + self._reader.interval_s
-            self._meter_provider = MeterProvider([self._reader], resource=pipeline.resource, shutdown_on_exit=False)
+            self._meter_provider = self._meters(self._reader, pipeline.resource)
             meter = self._meter_provider.get_meter(names.SCOPE, __version__, names.SCHEMA_URL)
         sinks.append(self._metrics(meter))
         if pipeline is not None:
@@ -127,6 +127,14 @@ class Wiring:
         self.sinks, self.note_sinks = tuple(sinks), tuple(notes)
         if pipeline is not None:
             pipeline.start()
+
+    def _meters(self, reader: SpoolMetricReader, resource: Resource) -> MeterProvider:
+        from opentelemetry.sdk.metrics import AlwaysOffExemplarFilter, AlwaysOnExemplarFilter, MeterProvider, TraceBasedExemplarFilter
+
+        from spanbus.delivery.metric_reader import exemplar_filter
+
+        kinds = {"always_on": AlwaysOnExemplarFilter, "always_off": AlwaysOffExemplarFilter, "trace_based": TraceBasedExemplarFilter}
+        return MeterProvider([reader], resource=resource, shutdown_on_exit=False, exemplar_filter=kinds[exemplar_filter(self._env)]())
 
     def _metrics(self, meter: metrics.Meter) -> MetricSink:
         """What counts; durations are the SDK's where the provider is not ours, or where its histograms shall be exponential."""
@@ -154,7 +162,7 @@ class Wiring:
         if not isinstance(provider, LoggerProvider):
             if self._pipeline is None:
                 return
-            provider = LoggerProvider(resource=self._pipeline.resource, shutdown_on_exit=False)
+            provider = LoggerProvider(resource=self._pipeline.resource, shutdown_on_exit=False, log_record_limits=log_record_limits(self._env))
             provider.add_log_record_processor(self._pipeline.log_processor())
         log_sink = LogSink(
             provider.get_logger(names.SCOPE, __version__, names.SCHEMA_URL), self.rendering,
@@ -243,12 +251,10 @@ class Wiring:
         uncounted.extend(record for record in ended if record.level in (names.Level.RUN, names.Level.PHASE))
         if not uncounted:
             return
-        from opentelemetry.sdk.metrics import MeterProvider
-
         from spanbus.delivery.metric_reader import SpoolMetricReader
 
         reader = SpoolMetricReader(self._pipeline.put_metrics, "run", self._env)
-        provider = MeterProvider([reader], resource=theirs.merge(Resource({names.LIFETIME: "run"})), shutdown_on_exit=False)
+        provider = self._meters(reader, theirs.merge(Resource({names.LIFETIME: "run"})))
         sink = MetricSink(provider.get_meter(names.SCOPE, __version__, names.SCHEMA_URL), long_lived=False)
         for record in uncounted:
             if record.handle is None:

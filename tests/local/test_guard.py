@@ -144,7 +144,7 @@ async def test_a_link_on_another_page_may_open_the_page(local: Guard) -> None:
 async def test_answers_carry_the_security_headers(local: Guard) -> None:
     _, _, answered = await ask(local)
     assert "default-src 'none'" in answered["content-security-policy"]
-    assert (answered["x-content-type-options"], answered["referrer-policy"]) == ("nosniff", "no-referrer")
+    assert (answered["x-content-type-options"], answered["referrer-policy"]) == ("nosniff", "same-origin")
 
 
 async def test_two_hosts_are_refused(local: Guard) -> None:

@@ -37,6 +37,10 @@ anyio.run(main)
         ("OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", "deltas"),
         ("OTEL_METRIC_EXPORT_INTERVAL", "often"),
         ("OTEL_TRACES_SAMPLER", "most"),
+        ("OTEL_SPAN_EVENT_COUNT_LIMIT", "many"),
+        ("OTEL_ATTRIBUTE_COUNT_LIMIT", "-3"),
+        ("OTEL_LOGRECORD_ATTRIBUTE_COUNT_LIMIT", "few"),
+        ("OTEL_METRICS_EXEMPLAR_FILTER", "some"),
         ("OTEL_PROPAGATORS", "nonsense"),
         ("OTEL_SEMCONV_EXCEPTION_SIGNAL_OPT_IN", "log"),
         ("SPANBUS_EVENTS", "spans"),
@@ -47,7 +51,8 @@ def test_a_value_that_cannot_be_used_is_a_warning_and_everything_is_delivered(tm
     with Receiver() as receiver:
         env = {
             **{name: text for name, text in os.environ.items() if not name.startswith(("OTEL_", "SPANBUS_"))},
-            "PYTHONPATH": os.pathsep.join(sys.path), "SPANBUS_STATE_DIR": str(tmp_path / "state"), **receiver.env, variable: value,
+            "PYTHONPATH": os.pathsep.join(sys.path), "SPANBUS_STATE_DIR": str(tmp_path / "state"), "SPANBUS_EVENTS": "both",
+            **receiver.env, variable: value,
         }
         done = subprocess.run([sys.executable, "-c", SERVICE], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60)
         assert (done.returncode, done.stdout) == (0, "0 True\n"), done.stderr

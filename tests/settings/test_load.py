@@ -231,6 +231,10 @@ def test_an_unknown_variable_names_the_nearest(tmp_path: Path) -> None:
     assert refused_value(tmp_path, SPANBUS_STATEDIR="/tmp").startswith("SPANBUS_STATEDIR: unknown variable; did you mean SPANBUS_STATE_DIR?")
 
 
+def test_a_variable_of_one_command_is_no_unknown_one(tmp_path: Path) -> None:
+    assert load_settings(cwd=tmp_path, env={"SPANBUS_UP_TOKEN": "x"}).warnings == ()
+
+
 def test_settings_errors_are_input_errors_which_exit_with_2() -> None:
     assert issubclass(SettingsError, InputError)
 

@@ -72,7 +72,7 @@ const showRuns = async (query) => {
     workflowSlot.replaceChildren(choice("workflow", "Workflow", [["", "all"], ...found.workflows.map((name) => [name, name])]));
     body.replaceChildren(...found.runs.map((run) => el("tr", {},
       el("td", {}, badge(run.result)), el("td", {}, el("a", { href: `#/run/${encodeURIComponent(run.run_id)}` }, bdi(run.workflow, 100))),
-      el("td", { text: when(iso(run.started_at)) }), el("td", { class: "number", text: duration(run.duration_s * 1e6) }),
+      el("td", { class: "when", text: when(iso(run.started_at)) }), el("td", { class: "number", text: duration(run.duration_s * 1e6) }),
       el("td", { class: "wide" }, bdi(run.error_type || "", 80)), el("td", { class: "wide mono" }, bdi(run.run_id, 40)))));
     const parts = [found.runs.length ? table : el("p", { class: "empty", text: Object.values(filters).some(Boolean) ? "No run matches." : "No run yet. In another terminal: spanbus run" })];
     if (found.more && limit < 1000) parts.push(el("p", {}, el("a", { href: `#/runs?${new URLSearchParams({ ...Object.fromEntries(asked), limit: Math.min(1000, limit * 3) })}`, text: "Show more" })));
@@ -232,7 +232,7 @@ const showPhases = async (query) => {
   for (const phase of found.phases) {
     const ratio = phase.runs ? phase.failures / phase.runs : 0;
     body.append(el("tr", {}, el("td", { class: "short" }, bdi(phase.workflow, 80)), el("th", { scope: "row" }, bdi(phase.phase, 80)),
-      el("td", { class: "number", text: String(phase.runs) }), el("td", { class: "number", text: duration(phase.p50_s * 1e6) }), el("td", { class: "number", text: duration(phase.p95_s * 1e6) }),
+      el("td", { class: "number wide", text: String(phase.runs) }), el("td", { class: "number wide", text: duration(phase.p50_s * 1e6) }), el("td", { class: "number", text: duration(phase.p95_s * 1e6) }),
       el("td", { class: "number", text: `${(ratio * 100).toFixed(ratio && ratio < 0.1 ? 1 : 0)} % (${phase.failures})` }),
       el("td", {}, phase.last_failure ? el("a", { href: `#/run/${encodeURIComponent(phase.last_failure.run_id)}`, text: when(iso(phase.last_failure.at)) }) : "none"),
       el("td", { class: "wide" }, dots(phase.points, line(`${phase.points.length} durations of ${phase.phase}, oldest first; failures have a mark at the top`, 200)))));
@@ -240,7 +240,7 @@ const showPhases = async (query) => {
   main.replaceChildren(el("h1", { text: "Phases over time" }),
     el("form", { class: "filters" }, select("Workflow", workflow, [["", "all"], ...found.workflows.map((name) => [name, name])], "workflow"),
       select("Period", since, [["3600", "last hour"], ["86400", "last day"], ["604800", "last week"], ["2592000", "last 30 days"]], "since")),
-    found.phases.length ? el("table", {}, el("thead", {}, el("tr", {}, ...[["Workflow"], ["Phase"], ["Runs", "number"], ["p50", "number"], ["p95", "number"], ["Failed", "number"], ["Last failure"], ["Durations", "wide"]]
+    found.phases.length ? el("table", {}, el("thead", {}, el("tr", {}, ...[["Workflow"], ["Phase"], ["Runs", "number wide"], ["p50", "number wide"], ["p95", "number"], ["Failed", "number"], ["Last failure"], ["Durations", "wide"]]
       .map(([text, kind]) => el("th", { scope: "col", class: kind, text })))), body) : el("p", { class: "empty", text: "No phase in this period." }));
   let again = 0;
   view = { ended: () => { clearTimeout(again); again = setTimeout(() => { if (mine === generation) route(); }, 800); }, close: () => clearTimeout(again) };
@@ -265,7 +265,7 @@ const showTraces = async (query) => {
   const body = el("tbody");
   for (const trace of found.traces) {
     body.append(el("tr", {}, el("td", {}, badge(trace.result)), el("td", {}, bdi(trace.service, 80)), el("td", {}, el("a", { href: `#/trace/${trace.trace_id}` }, bdi(trace.name, 100))),
-      el("td", { text: when(iso(trace.started_at)) }), el("td", { class: "number", text: duration(trace.duration_s * 1e6) }), el("td", { class: "wide mono", text: trace.trace_id })));
+      el("td", { class: "when", text: when(iso(trace.started_at)) }), el("td", { class: "number", text: duration(trace.duration_s * 1e6) }), el("td", { class: "wide mono", text: trace.trace_id })));
   }
   const table = el("table", {}, el("thead", {}, el("tr", {}, ...[["Result"], ["Service"], ["Name"], ["Started"], ["Duration", "number"], ["Trace", "wide"]]
     .map(([text, kind]) => el("th", { scope: "col", class: kind, text })))), body);
