@@ -140,6 +140,16 @@ def test_a_collector_that_does_not_add_up_one_shot_processes_is_found_out(tmp_pa
     assert "collector-config.yaml" in str(series["todo"])
 
 
+def test_a_collector_that_samples_lets_the_test_traces_through(own_stack: Stack, own_cli: Cli) -> None:
+    own_stack.collector.stop()
+    own_stack.collector.argv.append(f"--config={ROOT / 'deploy/overlays/tail-sampling.yaml'}")
+    own_stack.collector.env.update(KEEP_PERCENT="0", STRAGGLERS="1s")
+    own_stack.collector.start()
+    done = own_cli("doctor", "--json", *addresses(own_stack))
+    assert done.code == 0, done.out
+    assert states(done.json())["jaeger.trace"] == "ok"
+
+
 def test_a_preference_that_spoils_the_counters_of_services_is_a_warning(stack: Stack, cli: Cli) -> None:
     done = cli("doctor", "--json", *addresses(stack), env={"OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE": "delta"})
     assert done.code == 0, done.out
