@@ -1,28 +1,38 @@
-"""docker-compose.yml up, once for all that look at it."""
+"""Containers for the tests; each file starts what it looks at."""
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from command_line import WORKFLOW, Cli
-from containers import HOST_PORTS, Composition, Engine, missing, taken
+from containers import HOST_PORTS, Composition, Engine, Up, missing, taken
 
 
 @pytest.fixture(scope="session")
-def composition(tmp_path_factory: pytest.TempPathFactory) -> Generator[Composition]:
-    busy = [port for port in HOST_PORTS if taken(port)]
-    if busy:
-        missing(f"docker-compose.yml publishes ports that something else has here: {busy}")
-    with Engine(tmp_path_factory.mktemp("engine")) as engine:
-        one = Composition(engine, "spanbus-test")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Generator[Engine]:
+    with Engine(tmp_path_factory.mktemp("engine")) as one:
+        yield one
+
+
+@pytest.fixture(scope="session")
+def up(engine: Engine) -> Up:
+    @contextmanager
+    def start(name: str, files: Sequence[str] = (), env: Mapping[str, str] | None = None) -> Generator[Composition]:
+        busy = [port for port in HOST_PORTS if taken(port)]
+        if busy:
+            missing(f"docker-compose.yml publishes ports that something else has here: {busy}")
+        one = Composition(engine, name, files, env)
         try:
-            up = one.up()
-            assert up.returncode == 0, f"{up.stdout}{up.stderr}\n{one.logs()}"
+            done = one.up()
+            assert done.returncode == 0, f"{done.stdout}{done.stderr}\n{one.logs()}"
             yield one
         finally:
             one.down()
+
+    return start
 
 
 @pytest.fixture

@@ -12,10 +12,10 @@ import tarfile
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NoReturn, Self, cast
+from typing import NoReturn, Protocol, Self, cast
 
 import pytest
 import yaml
@@ -172,21 +172,23 @@ class Engine:
 
 
 class Composition:
-    """docker-compose.yml as it is shipped, with only its images replaced."""
+    """docker-compose.yml as it is shipped, with only its images replaced; ``files`` are merged over it."""
 
-    def __init__(self, engine: Engine, name: str) -> None:
-        self.engine, self.name = engine, name
+    def __init__(self, engine: Engine, name: str, files: Sequence[str] = (), env: Mapping[str, str] | None = None) -> None:
+        self.engine, self.name, self.env = engine, name, {**engine.env, **(env or {})}
+        self.files = ["docker-compose.yml", *files]
         self.shipped = cast("Json", yaml.safe_load((ROOT / "docker-compose.yml").read_text()))
         services = cast("dict[str, Json]", self.shipped["services"])
         self.services = {name: service for name, service in services.items() if "profiles" not in service}
         built = {image: engine.build(image) for image in sorted({str(service["image"]) for service in self.services.values()})}
         override = {name: {"image": built[str(service["image"])], "pull_policy": "never"} for name, service in self.services.items()}
-        self.override = engine.folder / "override.yml"
+        self.override = engine.folder / f"{name}.yml"
         self.override.write_text(yaml.safe_dump({"services": override}))
 
     def compose(self, *arguments: str, timeout_s: float = 300) -> subprocess.CompletedProcess[str]:
-        argv = [*self.engine.compose_argv(), "-p", self.name, "-f", str(ROOT / "docker-compose.yml"), "-f", str(self.override), *arguments]
-        return subprocess.run(argv, env=self.engine.env, cwd=ROOT, capture_output=True, text=True, check=False, timeout=timeout_s)
+        files = [part for file in (*self.files, str(self.override)) for part in ("-f", file)]
+        argv = [*self.engine.compose_argv(), "-p", self.name, *files, *arguments]
+        return subprocess.run(argv, env=self.env, cwd=ROOT, capture_output=True, text=True, check=False, timeout=timeout_s)
 
     def up(self) -> subprocess.CompletedProcess[str]:
         """Everything started and healthy, or the reason why not."""
@@ -240,3 +242,9 @@ class Composition:
             *self.engine.call("volume", "ls", "-q", "--filter", label).split(),
             *self.engine.call("network", "ls", "-q", "--filter", label).split(),
         ]
+
+
+class Up(Protocol):
+    """Starts docker-compose.yml with files over it, and ends it."""
+
+    def __call__(self, name: str, files: Sequence[str] = (), env: Mapping[str, str] | None = None) -> AbstractContextManager[Composition]: ...

@@ -274,12 +274,8 @@ class Segment:
 
     def sync(self) -> None:
         """Onto the disk; only a power cut needs it."""
-        if self._descriptor is None:
-            return
-        if isinstance(self._buffer, mmap.mmap):
-            self._buffer.flush()
-        else:
-            os.fdatasync(self._descriptor)
+        if self._descriptor is not None:  # not mmap.flush(), which keeps the interpreter's lock while the disk works
+            getattr(os, "fdatasync", os.fsync)(self._descriptor)
 
     def close(self) -> None:
         """Unmap and unlock; the file stays."""
