@@ -336,3 +336,8 @@ def hostile_runs() -> Callable[..., RunBuilder]:
 @pytest.fixture(scope="session")
 def large_runs() -> Callable[..., RunBuilder]:
     return large_run
+
+
+@pytest.fixture(scope="session")
+def empty_runs() -> type[RunBuilder]:
+    return RunBuilder

@@ -51,6 +51,7 @@ async def test_five_hundred_clients_see_a_run_that_is_not_slowed(up: Up) -> None
     seen: list[set[tuple[str, str]]] = []
     missed = 0
     ready = 0
+    watched_s = 0.0
 
     async def watch(client: ClientConnection) -> None:
         nonlocal missed, ready

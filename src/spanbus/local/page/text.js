@@ -43,7 +43,9 @@ const KNOWN = new Set(["success", "failure", "timeout", "cancellation", "skip", 
 export const resultClass = (result) => KNOWN.has(result) ? result : "unknown";
 export const badge = (result) => el("span", { class: `badge r-${resultClass(result)}`, text: line(result || "unknown", 30) });
 
-export const when = (us) => us ? new Date(us / 1000).toLocaleString(undefined, { dateStyle: "medium", timeStyle: "medium" }) : "–";
+const SHORT = { month: "short", day: "numeric", hour: "numeric", minute: "2-digit" };
+const FULL = { dateStyle: "medium", timeStyle: "medium" };
+export const when = (us) => us ? new Date(us / 1000).toLocaleString(undefined, globalThis.matchMedia?.("(max-width: 640px)").matches ? SHORT : FULL) : "–";
 export const iso = (text) => Date.parse(text) * 1000;
 
 let silence = 0;
