@@ -35,6 +35,13 @@ def up(engine: Engine) -> Up:
     return start
 
 
+@pytest.fixture(scope="module")
+def composition(up: Up) -> Generator[Composition]:
+    """docker-compose.yml as it is, for all tests of one file."""
+    with up("spanbus-test") as one:
+        yield one
+
+
 @pytest.fixture
 def cli(tmp_path: Path) -> Cli:
     """A user on the host who has said nothing but where the collector is."""

@@ -7,23 +7,15 @@ import os
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Generator
 from pathlib import Path
 from typing import cast
 
 import pytest
 from command_line import Cli
-from containers import HOST_PORTS, Composition, Up, taken
+from containers import HOST_PORTS, Composition, taken
 from servers import Json, eventually, get
 
 pytestmark = pytest.mark.compose
-
-
-@pytest.fixture(scope="module")
-def composition(up: Up) -> Generator[Composition]:
-    with up("spanbus-test") as one:
-        yield one
-
 
 JAEGER, PROMETHEUS, ALERTMANAGER = "http://127.0.0.1:16686", "http://127.0.0.1:9090", "http://127.0.0.1:9093"
 
