@@ -7,13 +7,17 @@ import os
 import pty
 import socket
 import sqlite3
+import ssl
 import subprocess
 import time
 from collections.abc import Callable, Generator, Iterable
+from contextlib import ExitStack
 from email.utils import formatdate
 from typing import cast
 
+import grpc
 import pytest
+from authority import Authority
 from command_line import Cli
 from hostile import Reply, Says, html, http
 
@@ -241,6 +245,48 @@ def test_a_path_given_twice_is_told(cli: Cli) -> None:
     with Says(html("404 Not Found"), {"/v1/traces": http(b"", "application/x-protobuf"), "/v1/traces/v1/traces": html("404 Not Found")}) as collector:
         found = line(cli, "collector.traces", code=1, OTEL_EXPORTER_OTLP_ENDPOINT=f"{collector.url}/v1/traces")
     assert f"it answers at {collector.url}/v1/traces:" in str(found["todo"])
+
+
+@pytest.mark.parametrize(("serves", "speaks", "todo"), [
+    ("http+tls", "http", "this port wants TLS: begin OTEL_EXPORTER_OTLP_ENDPOINT with https://"),
+    ("http+tls", "http+tls", "OTEL_EXPORTER_OTLP_CERTIFICATE"),
+    ("http", "http+tls", "this port wants no TLS: begin OTEL_EXPORTER_OTLP_ENDPOINT with http://"),
+    ("grpc+tls", "grpc", "this port wants TLS"),
+    ("grpc+tls", "grpc+tls", "OTEL_EXPORTER_OTLP_CERTIFICATE"),
+    ("grpc", "grpc+tls", "this port wants no TLS"),
+    ("grpc", "http", "this port speaks gRPC: set OTEL_EXPORTER_OTLP_PROTOCOL=grpc, or take the port for HTTP (4318)"),
+    ("grpc+tls", "http+tls", "this port speaks gRPC"),
+    ("http", "grpc", "this port speaks HTTP: set OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf, or take the port for gRPC (4317)"),
+])
+def test_a_port_that_speaks_otherwise_is_told_how(cli: Cli, serves: str, speaks: str, todo: str) -> None:
+    authority = Authority(cli.folder / "authority")
+    certificate, key = authority.certificate, authority.key
+    with ExitStack() as stack:
+        if serves.startswith("grpc"):
+            credentials = grpc.ssl_server_credentials([(key.read_bytes(), certificate.read_bytes())]) if serves.endswith("tls") else None
+            port = stack.enter_context(GrpcReceiver(credentials=credentials)).port
+        else:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(certificate, key)
+            port = stack.enter_context(Receiver(tls=context if serves.endswith("tls") else None)).port
+        found = line(
+            cli, "collector.traces", "--timeout", "2", code=1, OTEL_EXPORTER_OTLP_ENDPOINT=f"{'https' if speaks.endswith('tls') else 'http'}://127.0.0.1:{port}",
+            OTEL_EXPORTER_OTLP_PROTOCOL="grpc" if speaks.startswith("grpc") else "http/protobuf",
+        )
+    assert todo in str(found["todo"])
+
+
+@pytest.mark.parametrize("protocol", ["http/protobuf", "grpc"])
+def test_a_host_that_nobody_knows_is_told(cli: Cli, protocol: str) -> None:
+    found = line(cli, "collector.traces", code=1, OTEL_EXPORTER_OTLP_ENDPOINT="http://nothing.invalid:4318", OTEL_EXPORTER_OTLP_PROTOCOL=protocol)
+    assert "host name" in str(found["todo"])
+
+
+def test_a_proxy_that_stands_between_is_named_without_its_password(cli: Cli, closed: str) -> None:
+    proxy = closed.replace("//", "//me:hunter22@")
+    done = cli("doctor", "--json", env={"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector.invalid:4318", "HTTP_PROXY": proxy, "http_proxy": proxy, "no_proxy": "", "NO_PROXY": ""})
+    assert f"through the proxy {closed}" in str(checks(done.json())["collector.traces"]["message"])
+    assert "hunter22" not in done.out
 
 
 @pytest.mark.parametrize(("reply", "said", "todo"), [

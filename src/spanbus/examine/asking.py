@@ -43,11 +43,15 @@ class Answer:
     """Its clock against ours, to the second that ``Date`` has; positive when it is ahead."""
 
     @property
+    def program(self) -> str:
+        """What it calls itself."""
+        return self.headers.get("server", "").strip()[:_SHOWN]
+
+    @property
     def described(self) -> str:
         """Status, media type and program: what tells a person who answered."""
-        kind = self.headers.get("content-type", "").split(";")[0].strip()
-        program = self.headers.get("server", "").strip()
-        words = [f"HTTP {self.status}", *([kind] if kind else []), *([f"from {program[:_SHOWN]}"] if program else [])]
+        kind = self.headers.get("content-type", "").split(";")[0].strip()[:_SHOWN]
+        words = [f"HTTP {self.status}", *([kind] if kind else []), *([f"from {self.program}"] if self.program else [])]
         if 300 <= self.status < 400:
             words.append(f"a redirect to {shown(self.headers.get('location', 'nowhere'))}")
         return ", ".join(words)

@@ -18,12 +18,12 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceResponse
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
-from spanbus.delivery.endpoints import Endpoint
+from spanbus.delivery.endpoints import Endpoint, Protocol
 from spanbus.delivery.outcomes import Delivered, Outcome, Retry
 from spanbus.delivery.signals import Signal
-from spanbus.delivery.transport import HttpTransport, Transport
+from spanbus.delivery.transport import HttpTransport, Transport, proxy_for
 from spanbus.errors import SettingsError
-from spanbus.examine.asking import Answer, on_loopback, skew_s
+from spanbus.examine.asking import Answer, on_loopback, shown, skew_s
 from spanbus.examine.findings import Finding, ok, warning, wrong
 
 DEFAULT_URL = "http://127.0.0.1:4318"
@@ -32,6 +32,8 @@ _LOOK_S = 2.0
 _RESPONSES: Mapping[Signal, type[Message]] = {
     Signal.TRACES: ExportTraceServiceResponse, Signal.METRICS: ExportMetricsServiceResponse, Signal.LOGS: ExportLogsServiceResponse,
 }
+_UNRESOLVED = ("name or service", "name resolution", "nodename", "no address", "resolving", "lookup failed")
+_UNTRUSTED = ("certificate is not trusted", "certificate_verify_failed")
 _WHAT = {Signal.TRACES: "a test trace", Signal.METRICS: "test points", Signal.LOGS: "a test log record"}
 
 T = TypeVar("T")
@@ -95,7 +97,7 @@ def judge(signal: Signal, endpoint: Endpoint, sent: Sent | SettingsError | None,
     if isinstance(sent, SettingsError):
         return wrong(check, str(sent), "until then everything waits in the spool")
     if sent is None:
-        return wrong(check, f"{endpoint.shown}: no answer in time", _waits("see whether the collector is well and the way to it is free"))
+        return wrong(check, f"{endpoint.shown}{_by_proxy(endpoint, env)}: no answer in time", _waits("see whether the collector is well and the way to it is free"))
     outcome = sent.outcome
     if isinstance(outcome, Delivered):
         if sent.answer is not None and not speaks_otlp(sent.answer):
@@ -109,8 +111,8 @@ def judge(signal: Signal, endpoint: Endpoint, sent: Sent | SettingsError | None,
         if outcome.message:
             return warning(check, f"{said}, and says: {outcome.message}", "see what the collector wants")
         return ok(check, said)
-    described = f" ({sent.answer.described})" if sent.answer is not None and not outcome.reason.startswith("gRPC") else ""
-    said = f"{endpoint.shown}: {outcome.reason}{described if sent.answer is not None and sent.answer.status != 200 and 'server' in sent.answer.headers else ''}"
+    program = f", from {sent.answer.program}" if sent.answer is not None and sent.answer.program else ""
+    said = f"{endpoint.shown}{_by_proxy(endpoint, env)}: {outcome.reason}{program}"
     return wrong(check, said, _todo(signal, endpoint, outcome, sent.answer, env))
 
 
@@ -118,14 +120,16 @@ def _todo(signal: Signal, endpoint: Endpoint, outcome: Outcome, answer: Answer |
     assert not isinstance(outcome, Delivered)
     reason = outcome.reason.lower()
     status = answer.status if answer is not None else 0
+    if any(word in reason for word in _UNRESOLVED):
+        return _waits("see whether the host name in OTEL_EXPORTER_OTLP_ENDPOINT is right")
     if "refused" in reason and status == 0:
-        start = "start the collector (`spanbus stack up`, or `spanbus up`)" if on_loopback(_as_url(endpoint)) else "start the collector"
+        start = "start the collector (`spanbus stack up`, or `spanbus up`)" if on_loopback(endpoint.url) else "start the collector"
         return _waits(f"{start}, or set OTEL_EXPORTER_OTLP_ENDPOINT to where it listens")
     if status in (401, 403) or "unauthenticated" in reason or "permission_denied" in reason:
         return "set OTEL_EXPORTER_OTLP_HEADERS to what it wants, such as authorization=Bearer%20TOKEN"
-    if "certificate" in reason:
+    if any(word in reason for word in _UNTRUSTED):
         return "set OTEL_EXPORTER_OTLP_CERTIFICATE to a PEM file with the CA that signed it"
-    other = _other_protocol(signal, endpoint, env) if status == 0 or status >= 400 else None
+    other = _other_way(signal, endpoint, env) if status == 0 or status >= 400 else None
     if other is not None:
         return other
     if endpoint.protocol != "grpc" and status in (404, 405):
@@ -136,35 +140,44 @@ def _todo(signal: Signal, endpoint: Endpoint, outcome: Outcome, answer: Answer |
         return "another program may have this port, or the path is wrong: OTEL_EXPORTER_OTLP_ENDPOINT is the part before /v1/traces"
     if 300 <= status < 400:
         return "set OTEL_EXPORTER_OTLP_ENDPOINT to where it leads"
-    if any(word in reason for word in ("name or service", "name resolution", "nodename", "no address", "resolution failed")):
-        return _waits("see whether the host name in OTEL_EXPORTER_OTLP_ENDPOINT is right")
-    if any(word in reason for word in ("wrong version number", "ssl", "tls", "record layer")):
-        return "the port may not speak TLS: try http:// in OTEL_EXPORTER_OTLP_ENDPOINT"
     if isinstance(outcome, Retry):
         return _waits("see the collector's log")
     return "see the collector's log; what it refuses is kept in the state directory, folder refused"
+
+
+def _by_proxy(endpoint: Endpoint, env: Mapping[str, str]) -> str:
+    """Who may be the one that answers or does not."""
+    proxy = None if endpoint.protocol == "grpc" else proxy_for(endpoint.url, env)
+    return f" through the proxy {shown(proxy)}" if proxy is not None else ""
 
 
 def _waits(text: str) -> str:
     return f"{text}; until then everything waits in the spool"
 
 
-def _as_url(endpoint: Endpoint) -> str:
-    return endpoint.url
-
-
-def _other_protocol(signal: Signal, endpoint: Endpoint, env: Mapping[str, str]) -> str | None:
-    """What to set when the same port speaks gRPC instead of HTTP, or the other way round."""
+def _other_way(signal: Signal, endpoint: Endpoint, env: Mapping[str, str]) -> str | None:
+    """What to set when the same port wants TLS or none, or speaks the other of the two protocols."""
     if endpoint.url.startswith("unix:"):
         return None
-    parts = urlsplit(endpoint.url)
-    if endpoint.protocol == "grpc":
-        if _takes(replace(endpoint, protocol="http/protobuf", url=urlunsplit((parts.scheme, parts.netloc, f"/v1/{signal}", "", "")), compression="none"), signal, env):
-            return "this port speaks HTTP: set OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf, or take the port for gRPC (4317)"
-        return None
-    if parts.port is not None and _takes(replace(endpoint, protocol="grpc", url=urlunsplit((parts.scheme, parts.netloc, "", "", "")), compression="none"), signal, env):
-        return "this port speaks gRPC: set OTEL_EXPORTER_OTLP_PROTOCOL=grpc, or take the port for HTTP (4318)"
+    swapped, scheme = ("http", "https") if endpoint.url.startswith("https:") else ("https", "http")
+    turned = replace(endpoint, url=endpoint.url.replace(f"{scheme}:", f"{swapped}:", 1), insecure=swapped == "http")
+    protocol: Protocol
+    protocol, speaks, here = ("http/protobuf", "HTTP", "gRPC (4317)") if endpoint.protocol == "grpc" else ("grpc", "gRPC", "HTTP (4318)")
+    wants = "TLS" if swapped == "https" else "no TLS"
+    tls = f"begin OTEL_EXPORTER_OTLP_ENDPOINT with {swapped}://"
+    if _takes(_over(endpoint, protocol, signal), signal, env):
+        return f"this port speaks {speaks}: set OTEL_EXPORTER_OTLP_PROTOCOL={protocol}, or take the port for {here}"
+    if _takes(turned, signal, env):
+        return f"this port wants {wants}: {tls}"
+    if _takes(_over(turned, protocol, signal), signal, env):
+        return f"this port speaks {speaks} and wants {wants}: set OTEL_EXPORTER_OTLP_PROTOCOL={protocol} and {tls}"
     return None
+
+
+def _over(endpoint: Endpoint, protocol: Protocol, signal: Signal) -> Endpoint:
+    """The same port by the other protocol."""
+    parts = urlsplit(endpoint.url)
+    return replace(endpoint, protocol=protocol, url=urlunsplit((parts.scheme, parts.netloc, "" if protocol == "grpc" else f"/v1/{signal}", "", "")), compression="none")
 
 
 def _longer(endpoint: Endpoint, path: str) -> Endpoint | None:
@@ -178,11 +191,14 @@ def _longer(endpoint: Endpoint, path: str) -> Endpoint | None:
 
 
 def _takes(endpoint: Endpoint, signal: Signal, env: Mapping[str, str]) -> bool:
-    """Whether it takes an empty request."""
+    """Whether it takes an empty request, or would if its certificate were known."""
+    if urlsplit(endpoint.url).port is None and endpoint.protocol == "grpc":
+        return False
     try:
-        return send(endpoint, signal, b"", env, _LOOK_S).otlp
+        sent = send(endpoint, signal, b"", env, _LOOK_S)
     except SettingsError:
         return False
+    return sent.otlp or (isinstance(sent.outcome, Retry) and any(word in sent.outcome.reason.lower() for word in _UNTRUSTED))
 
 
 def who_has_the_port(url: str, env: Mapping[str, str]) -> Sent:

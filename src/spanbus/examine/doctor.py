@@ -218,9 +218,9 @@ class _Work:
         self.findings.append(await self._ask(partial(servers.alerting, self.prometheus), warning("prometheus.alerting", "no answer in time", "see Prometheus' log")))
 
     def _ours(self, where: Server) -> bool:
-        """Named by a person, or beside the collector that we send to; else it may be a stranger's."""
+        """Named by a person, or it and our collector are where docker-compose.yml puts them; else it may be a stranger's."""
         way = self.ways.get(Signal.METRICS)
-        return where.configured or (way is not None and on_loopback(way.url) and self.embedded is None)
+        return where.configured or (way is not None and on_loopback(way.url) and urlsplit(way.url).port in (4317, 4318) and self.embedded is None)
 
     # --- what comes out -----------------------------------------------------------------------------------------------
 

@@ -95,5 +95,5 @@ def not_configured(check: str, said: str, todo: str = "") -> Finding:
 
 
 def bad(check: str, said: str, todo: str, *, ours: bool) -> Finding:
-    """Wrong where it was named or stands beside our collector; else it may be somebody else's."""
+    """Wrong where it belongs to our collector; else it may be somebody else's."""
     return Finding(check, State.WRONG if ours else State.WARNING, said, todo)

@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+import signal
 import socket
-from collections.abc import Callable
-from contextlib import suppress
+import threading
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import h11
@@ -128,11 +131,28 @@ async def serve(store: Archive, options: ServeOptions, *, started: Callable[[Add
     )
     server = _Server(config, lambda: (write_address(options.state_dir, address), started(replace_host(address, shown))))
     try:
-        with suppress(KeyboardInterrupt):  # uvicorn raises the signal again when it has stopped
+        with suppress(KeyboardInterrupt), _sigterm_outlived():  # uvicorn raises the signal again when it has stopped
             await server.serve(sockets=[listener])
     finally:
         remove_address(options.state_dir, token)
         listener.close()
+
+
+@contextmanager
+def _sigterm_outlived() -> Generator[None]:
+    """The signal that uvicorn raises again does not end the process before the address is taken back and the store is closed."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, _nothing)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _nothing(number: int, frame: FrameType | None) -> None:
+    del number, frame
 
 
 class _Server(uvicorn.Server):

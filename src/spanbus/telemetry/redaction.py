@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, datetime
 from enum import Enum
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import PurePath
 from typing import cast
 from uuid import UUID
@@ -402,17 +402,23 @@ def _kept(match: re.Match[str]) -> str:
     return f"{match['keep']}{REDACTED}"
 
 
-_shapes = re.compile(f"{_BEGINNING}(?:{'|'.join(_SHAPES)})")
-_contexts = tuple((needles, re.compile(pattern, re.IGNORECASE)) for needles, pattern in _CONTEXT)
+@cache
+def _shapes() -> re.Pattern[str]:
+    return re.compile(f"{_BEGINNING}(?:{'|'.join(_SHAPES)})")  # when it is first needed: this is most of what the import would cost
+
+
+@cache
+def _context(pattern: str) -> re.Pattern[str]:
+    return re.compile(pattern, re.IGNORECASE)
 
 
 def _scrub(text: str, lowered: str) -> str:
     if "PRIVATE KEY" in text or "PuTTY" in text:
         text = _without_keys(text)
-    text = _shapes.sub(REDACTED, text)
-    for needles, pattern in _contexts:
+    text = _shapes().sub(REDACTED, text)
+    for needles, pattern in _CONTEXT:
         if any(needle in lowered for needle in needles):
-            text = pattern.sub(_kept, text)
+            text = _context(pattern).sub(_kept, text)
     return _without_named(text) if _SENSITIVE_PART.search(text) is not None else text
 
 
