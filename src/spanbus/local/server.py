@@ -17,6 +17,8 @@ from typing import Any
 
 import h11
 import uvicorn
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from spanbus.errors import BackendError
@@ -125,7 +127,7 @@ async def serve(store: Archive, options: ServeOptions, *, started: Callable[[Add
     reach = "127.0.0.1" if options.host == "0.0.0.0" else "::1" if options.host == "::" else options.host
     address = Address(f"http://{_bracketed(reach)}:{port}", token, ProcessId.own())
     config = uvicorn.Config(
-        backend.app, http=_Protocol, ws="websockets-sansio", loop="asyncio", lifespan="on", log_config=None, access_log=False, server_header=False,
+        _told_at_the_stop(backend.app), http=_Protocol, ws="websockets-sansio", loop="asyncio", lifespan="on", log_config=None, access_log=False, server_header=False,
         date_header=False, proxy_headers=False, ws_per_message_deflate=False, ws_max_size=65_536, limit_concurrency=options.connections,
         timeout_keep_alive=15, timeout_graceful_shutdown=int(options.stop_within_s), h11_max_incomplete_event_size=32_768, backlog=512,
     )
@@ -136,6 +138,27 @@ async def serve(store: Archive, options: ServeOptions, *, started: Callable[[Add
     finally:
         remove_address(options.state_dir, token)
         listener.close()
+
+
+def _told_at_the_stop(app: ASGIApp) -> ASGIApp:
+    """A request that is not done when the time to stop is over is told so; uvicorn would log each with its traceback."""
+
+    async def told(scope: Scope, receive: Receive, send: Send) -> None:
+        begun = False
+
+        async def sending(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        try:
+            await app(scope, receive, sending)
+        except asyncio.CancelledError:
+            if scope["type"] != "http" or begun:
+                raise
+            await PlainTextResponse("the backend stops\n", 503, {"Retry-After": "1", "Connection": "close"})(scope, receive, send)
+
+    return told
 
 
 @contextmanager
