@@ -255,7 +255,8 @@ def test_a_path_given_twice_is_told(cli: Cli) -> None:
     ("grpc+tls", "grpc+tls", "OTEL_EXPORTER_OTLP_CERTIFICATE"),
     ("grpc", "grpc+tls", "this port wants no TLS"),
     ("grpc", "http", "this port speaks gRPC: set OTEL_EXPORTER_OTLP_PROTOCOL=grpc, or take the port for HTTP (4318)"),
-    ("grpc+tls", "http+tls", "this port speaks gRPC"),
+    ("grpc+tls", "http+tls+trust", "this port speaks gRPC"),
+    ("grpc+tls", "http+trust", "this port speaks gRPC and wants TLS: set OTEL_EXPORTER_OTLP_PROTOCOL=grpc and begin OTEL_EXPORTER_OTLP_ENDPOINT with https://"),
     ("http", "grpc", "this port speaks HTTP: set OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf, or take the port for gRPC (4317)"),
 ])
 def test_a_port_that_speaks_otherwise_is_told_how(cli: Cli, serves: str, speaks: str, todo: str) -> None:
@@ -270,8 +271,9 @@ def test_a_port_that_speaks_otherwise_is_told_how(cli: Cli, serves: str, speaks:
             context.load_cert_chain(certificate, key)
             port = stack.enter_context(Receiver(tls=context if serves.endswith("tls") else None)).port
         found = line(
-            cli, "collector.traces", "--timeout", "2", code=1, OTEL_EXPORTER_OTLP_ENDPOINT=f"{'https' if speaks.endswith('tls') else 'http'}://127.0.0.1:{port}",
+            cli, "collector.traces", "--timeout", "2", code=1, OTEL_EXPORTER_OTLP_ENDPOINT=f"{'https' if 'tls' in speaks else 'http'}://127.0.0.1:{port}",
             OTEL_EXPORTER_OTLP_PROTOCOL="grpc" if speaks.startswith("grpc") else "http/protobuf",
+            OTEL_EXPORTER_OTLP_CERTIFICATE=str(authority.ca) if "trust" in speaks else "",
         )
     assert todo in str(found["todo"])
 

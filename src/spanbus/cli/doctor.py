@@ -35,6 +35,7 @@ def command(
     from spanbus.cli import console
     from spanbus.examine.doctor import Examination
 
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # what it would print about a failed handshake is in the report
     examination = Examination(os.environ, file, jaeger, prometheus, alertmanager, timeout)
     with _waiting(console.output(to_stderr=True)) as doing:
         report = anyio.run(examination.report, doing)
