@@ -13,8 +13,10 @@ import time
 from collections.abc import Callable, Generator, Iterable
 from contextlib import ExitStack
 from email.utils import formatdate
+from pathlib import Path
 from typing import cast
 
+import anyio
 import grpc
 import pytest
 from authority import Authority
@@ -25,6 +27,7 @@ from spanbus.delivery.outcomes import Delivered
 from spanbus.examine import asking, servers
 from spanbus.examine.asking import Server
 from spanbus.examine.collector import who_has_the_port
+from spanbus.examine.doctor import Examination
 from spanbus.examine.findings import State
 from spanbus.runtime import STORE_NAME
 from spanbus.telemetry import names
@@ -46,11 +49,25 @@ def checks(document: Json) -> dict[str, Json]:
     return {str(each["check"]): each for each in cast("list[Json]", document["checks"])}
 
 
+def examined(cli: Cli, *arguments: str, backend: str = "asyncio", **env: str) -> Json:
+    """What ``--json`` would print, without a process for each question."""
+    options = dict(zip(arguments[::2], arguments[1::2], strict=True))
+    examination = Examination(
+        cli.environment(env), jaeger=options.get("--jaeger"), prometheus=options.get("--prometheus"), alertmanager=options.get("--alertmanager"),
+        timeout_s=float(options.get("--timeout", 20)),
+    )
+    before = Path.cwd()
+    os.chdir(cli.folder)
+    try:
+        return cast("Json", json.loads(json.dumps(anyio.run(examination.report, backend=backend).document())))
+    finally:
+        os.chdir(before)
+
+
 def line(cli: Cli, check: str, *arguments: str, code: int, **env: str) -> Json:
-    done = cli("doctor", "--json", *arguments, env=env)
-    assert done.code == code, done.out
-    assert done.err == ""
-    return checks(done.json())[check]
+    document = examined(cli, *arguments, **env)
+    assert document["good"] is (code == 0), document
+    return checks(document)[check]
 
 
 # --- settings ---------------------------------------------------------------------------------------------------------
@@ -215,6 +232,13 @@ def test_what_is_sent_is_marked_as_such(cli: Cli) -> None:
     assert not any(b"cicd.pipeline" in body or b"spanbus.phase" in body for body in bodies)
 
 
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_it_examines_on_every_event_loop(cli: Cli, backend: str) -> None:
+    with Receiver() as collector, prometheus_that_says() as prometheus:
+        found = checks(examined(cli, "--timeout", "1", "--prometheus", prometheus.url, backend=backend, **collector.env))
+    assert (found["collector.traces"]["state"], found["prometheus.rules"]["state"], found["prometheus.series"]["state"]) == ("ok", "ok", "wrong")
+
+
 def test_a_collector_over_grpc_is_well(cli: Cli) -> None:
     with GrpcReceiver() as collector:
         found = line(cli, "collector.traces", "--timeout", "1", code=0, OTEL_EXPORTER_OTLP_ENDPOINT=collector.url, OTEL_EXPORTER_OTLP_PROTOCOL="grpc")
@@ -231,8 +255,11 @@ def test_a_collector_that_is_not_there_is_wrong_and_says_that_nothing_is_lost(cl
 def test_a_partial_success_is_wrong(cli: Cli) -> None:
     with Receiver() as collector:
         collector.answer(Answer(rejected=1, message="too old"))
-        found = line(cli, "collector.traces", code=1, **collector.env)
-    assert "rejected a test trace: too old" in str(found["message"])
+        document = examined(cli, **collector.env)
+    found = checks(document)
+    assert "rejected a test trace: too old" in str(found["collector.traces"]["message"])
+    assert "rejected test points" in str(found["collector.metrics"]["message"])
+    assert (document["good"], "jaeger.trace" in found, "prometheus.series" in found) == (False, False, False)
 
 
 def test_a_signal_of_its_own_without_the_path_is_told_the_path(cli: Cli) -> None:

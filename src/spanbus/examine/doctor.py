@@ -199,7 +199,7 @@ class _Work:
             sent = await within(self.question_s, partial(self._attempt, signal, endpoint, body), None)
             if isinstance(sent, Sent) and sent.answer is not None and sent.answer.skew_s is not None:
                 self.skews["the collector"] = sent.answer.skew_s
-            if not isinstance(sent, Sent) or not isinstance(sent.outcome, Delivered) or not sent.otlp:
+            if not isinstance(sent, Sent) or not isinstance(sent.outcome, Delivered) or sent.outcome.rejected or not sent.otlp:
                 break
         else:
             self.taken.add(signal)
