@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from spanbus.cli.options import File
 from spanbus.cli.stored import take_over
 
 if TYPE_CHECKING:
+    from spanbus.local.receiver import Sink
     from spanbus.settings import Settings
 
 _LOOK_EVERY_S = 2.0
@@ -25,6 +27,7 @@ def command(
     token: Annotated[str | None, typer.Option("--token", envvar="SPANBUS_UP_TOKEN", help="The login token; default: a new one.")] = None,
     allow_host: Annotated[list[str] | None, typer.Option("--allow-host", metavar="NAME", help="A further name under which it is reached; may be repeated.")] = None,
     jaeger: Annotated[str | None, typer.Option("--jaeger", metavar="URL", help="A Jaeger to link traces to, such as http://127.0.0.1:16686.")] = None,
+    forward: Annotated[str | None, typer.Option("--forward", metavar="URL", help="Pass what is received on to this OTLP/HTTP address, through a spool; OTEL_EXPORTER_OTLP_HEADERS and the like apply.")] = None,
     file: File = None,
 ) -> None:
     """Serve the embedded backend: OTLP/HTTP in, query API, /metrics, web page; prints its addresses, until Ctrl-C."""
@@ -50,14 +53,35 @@ def command(
         console.say(f"metrics  {address.url}/metrics")
         console.say(f"queries  {address.url}/api  (in Jaeger's shape)")
         console.say(f"store    {settings.state_dir / STORE_NAME}")
+        if forward:
+            console.say(f"forward  {forward}")
         console.note("spanbus: serving; Ctrl-C stops it")
 
     options = ServeOptions(
         state_dir=settings.state_dir, host=listen or "127.0.0.1", port=DEFAULT_PORT if port is None else port, listen_anywhere=listen is not None,
         allow_hosts=tuple(allow_host or ()), token=token, token_everywhere=listen is not None, jaeger_url=jaeger,
     )
-    with Store.open(settings.state_dir / STORE_NAME) as store, _taking_over(settings):
-        anyio.run(lambda: serve(store, options, started=started))
+    with Store.open(settings.state_dir / STORE_NAME) as store, _taking_over(settings), _forwarding(forward, store, settings, options.port) as sink:
+        anyio.run(lambda: serve(store, options, started=started, sink=sink))
+
+
+@contextmanager
+def _forwarding(url: str | None, store: Sink, settings: Settings, port: int) -> Generator[Sink | None]:
+    if url is None:
+        yield None
+        return
+    from urllib.parse import urlsplit
+
+    from spanbus.errors import InputError
+    from spanbus.local.forward import Forwarder
+    from spanbus.local.guard import is_loopback
+
+    forwarder = Forwarder(store, url, settings.state_dir, os.environ, quota_bytes=settings.spool_quota_bytes)
+    parts = urlsplit(url)
+    if is_loopback(parts.hostname or "") and parts.port == port != 0:
+        raise InputError(f"--forward: {url} is this backend itself")
+    with forwarder:
+        yield forwarder
 
 
 @contextmanager

@@ -30,7 +30,7 @@ from spanbus.local.guard import Guard
 from spanbus.local.live import EventBusWebSocketBridge
 from spanbus.local.prometheus import Exposition
 from spanbus.local.publish import Publishing, bounded_body
-from spanbus.local.receiver import Receiver, ReceiverLimits
+from spanbus.local.receiver import Receiver, ReceiverLimits, Sink
 from spanbus.local.views import Views
 from spanbus.version import __version__
 
@@ -58,13 +58,13 @@ class BackendOptions:
 class Backend:
     """The parts of the embedded backend and the ASGI application made of them.
 
-    The store is the caller's: opened before and closed after.
+    The store is the caller's: opened before and closed after. ``sink`` takes what is received, where that is not the store.
     """
 
-    def __init__(self, store: Archive, options: BackendOptions) -> None:
+    def __init__(self, store: Archive, options: BackendOptions, sink: Sink | None = None) -> None:
         self._store = store
         self._options = options
-        self.receiver = Receiver(store, options.limits)
+        self.receiver = Receiver(sink or store, options.limits)
         self.bridge = EventBusWebSocketBridge()
         self._exposition = Exposition(store, own=self._own_metrics)
         self._views = Views(store, jaeger_url=options.jaeger_url)

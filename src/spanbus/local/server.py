@@ -26,6 +26,7 @@ from spanbus.local.address import Address, ProcessId, read_address, remove_addre
 from spanbus.local.app import Backend, BackendOptions
 from spanbus.local.archive import Archive
 from spanbus.local.guard import is_loopback
+from spanbus.local.receiver import Sink
 
 logger = logging.getLogger(__name__)
 
@@ -104,8 +105,8 @@ def bind(host: str, port: int) -> socket.socket:
     return listener
 
 
-async def serve(store: Archive, options: ServeOptions, *, started: Callable[[Address], None]) -> None:
-    """Serve until SIGINT or SIGTERM. ``started`` is told the address once clients are answered.
+async def serve(store: Archive, options: ServeOptions, *, started: Callable[[Address], None], sink: Sink | None = None) -> None:
+    """Serve until SIGINT or SIGTERM. ``started`` is told the address once clients are answered. ``sink`` takes what is received, where that is not the store.
 
     What was acknowledged is in the store: requests that are being served when the signal comes are finished first, for at
     most ``stop_within_s``. Raises :class:`~spanbus.errors.BackendError` when it cannot listen.
@@ -122,7 +123,7 @@ async def serve(store: Archive, options: ServeOptions, *, started: Callable[[Add
     backend = Backend(store, BackendOptions(
         token=token, loopback_only=loopback, hosts=options.allow_hosts if loopback else (*options.allow_hosts, socket.gethostname()), token_everywhere=options.token_everywhere,
         cookie=f"spanbus_{port}", jaeger_url=options.jaeger_url,
-    ))
+    ), sink)
     shown = options.host if loopback or options.host not in ("0.0.0.0", "::") else socket.gethostname()
     reach = "127.0.0.1" if options.host == "0.0.0.0" else "::1" if options.host == "::" else options.host
     address = Address(f"http://{_bracketed(reach)}:{port}", token, ProcessId.own())
