@@ -118,6 +118,8 @@ def size(text: str) -> int:
 def test_a_server_has_no_capability_and_can_write_only_what_is_its_own(composition: Composition, service: str) -> None:
     document = composition.inspected()[service]
     pid = cast("int", cast("Json", document["State"])["Pid"])
+    if not os.access(f"/proc/{pid}/ns", os.X_OK) or os.geteuid() != 0:
+        pytest.skip("only root on the engine's own machine can look into the process")
     status = dict(line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines() if ":\t" in line)
     assert {status[name].strip() for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")} == {"0" * 16}
     assert status["NoNewPrivs"].strip() == "1"

@@ -184,3 +184,46 @@ def test_the_settings_of_the_memory_limiter_fit_into_the_container() -> None:
     collector = services()["collector"]
     limit = int(str(cast("dict[str, str]", collector["environment"])["GOMEMLIMIT"]).removesuffix("MiB"))
     assert limiter["limit_mib"] < limit < int(str(collector["mem_limit"]).removesuffix("m"))
+
+
+# --- what is merged over it -------------------------------------------------------------------------------------------
+
+
+class Merged(yaml.SafeLoader):
+    """Knows the tags of Compose."""
+
+
+def _sequence(loader: yaml.SafeLoader, node: yaml.Node) -> list[object]:
+    assert isinstance(node, yaml.SequenceNode)
+    return cast("list[object]", loader.construct_sequence(node))
+
+
+Merged.add_constructor("!override", _sequence)
+OVERLAYS = sorted((ROOT / "deploy/overlays").glob("compose.*.yaml"))
+
+
+@pytest.mark.parametrize("file", OVERLAYS, ids=lambda file: file.name)
+def test_an_overlay_changes_only_the_collector_and_loosens_nothing(file: Path) -> None:
+    overlay = cast("dict[str, Services]", yaml.load(file.read_text(), Merged))  # noqa: S506
+    assert set(overlay) == {"services"}
+    assert set(overlay["services"]) == {"collector"}
+    change = overlay["services"]["collector"]
+    assert set(change) <= {"command", "environment", "ports", "volumes"}
+    assert all(mount["type"] == "bind" and mount["read_only"] is True and mount["bind"] == {"create_host_path": False} for mount in mounts(change))
+    shipped = cast("list[str]", services()["collector"]["ports"])
+    assert [str(port).replace("${SPANBUS_LISTEN:-127.0.0.1}", "127.0.0.1") for port in cast("list[str]", change.get("ports") or shipped)] == shipped
+    name = file.name.removeprefix("compose.")
+    assert change["command"] == [*cast("list[str]", services()["collector"]["command"]), f"--config=/etc/otelcol/{name}"]
+    assert {"source": f"./deploy/overlays/{name}", "target": f"/etc/otelcol/{name}"}.items() <= mounts(change)[0].items()
+
+
+def test_the_rules_reach_every_overlay() -> None:
+    assert [file.name for file in OVERLAYS] == ["compose.auth-tls.yaml", "compose.tail-sampling.yaml"]
+    assert {file.name.removeprefix("compose.") for file in OVERLAYS} == {file.name for file in (ROOT / "deploy/overlays").glob("*.yaml")} - {
+        file.name for file in OVERLAYS
+    }
+
+
+def test_only_who_asks_for_tls_and_tokens_can_listen_to_others() -> None:
+    for file in (ROOT / "docker-compose.yml", *OVERLAYS):
+        assert ("SPANBUS_LISTEN" in file.read_text()) == (file.name == "compose.auth-tls.yaml")

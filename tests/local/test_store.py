@@ -22,6 +22,7 @@ from spanbus.errors import RunNotFound, StoreError
 from spanbus.local.api import TraceQuery
 from spanbus.local.series import Series
 from spanbus.local.store import Retention, Store
+from spanbus.local.store_metrics import SERIES_LIMIT
 
 START_NS = 1_767_225_600_000_000_000  # 2026-01-01T00:00:00Z
 SECOND_NS = 10**9
@@ -416,6 +417,34 @@ def test_a_resource_that_was_let_go_by_another_process_is_stored_again(tmp_path:
         connection.close()
         one.ingest("traces", run_body(2))
         assert one.trace(f"{2:032x}")[0].resource.attributes[0].value.string_value == "spanbus"
+
+
+def test_series_beyond_the_limit_are_left_out_and_counted_while_known_ones_go_on(store: Store) -> None:
+    request = ExportMetricsServiceRequest()
+    metric = request.resource_metrics.add().scope_metrics.add().metrics.add(name="orders")
+    metric.sum.is_monotonic, metric.sum.aggregation_temporality = True, DELTA
+    for number in range(SERIES_LIMIT + 50):
+        metric.sum.data_points.add(as_int=1, time_unix_nano=1).attributes.add(key="order").value.int_value = number
+    body = request.SerializeToString()
+    assert store.ingest_metrics(body) == 50
+    assert store.ingest_metrics(body) == 50
+    series = by_name(store, "orders")
+    assert len(series) == SERIES_LIMIT
+    assert {each.value for each in series} == {2}
+
+
+def test_a_store_of_logs_alone_keeps_to_its_age_too(tmp_path: Path) -> None:
+    path = tmp_path / "store.sqlite3"
+    request = ExportLogsServiceRequest()
+    request.resource_logs.add().scope_logs.add().log_records.add(time_unix_nano=START_NS)
+    with Store.open(path, Retention(age_s=50, every_s=0)) as store:
+        store.ingest("logs", request.SerializeToString())
+        with sqlite3.connect(path) as connection:
+            connection.execute("UPDATE logs SET stored_at_s = stored_at_s - 100")
+            connection.commit()
+            store.ingest("logs", request.SerializeToString())
+            assert connection.execute("SELECT count(*) FROM logs").fetchone() == (1,)
+        connection.close()
 
 
 # --- many at once -----------------------------------------------------------------------------------------------------------

@@ -23,8 +23,7 @@ from servers import ROOT, Json, binary
 
 HOST_PORTS = (4317, 4318, 16686, 9090, 9093)
 COMPOSE = ROOT / ".stack" / "compose" / "docker-compose"
-_BUSYBOX = Path("/bin/busybox")
-_NEEDED = ("podman", "runc", "iptables")
+_NEEDED = ("podman", "runc", "iptables", "busybox")
 _CONTAINERS_CONF = """
 [engine]
 runtime = "runc"
@@ -74,7 +73,10 @@ class Image:
                 info.size, info.mode = os.fstat(program.fileno()).st_size, 0o755
                 tar.addfile(info, program)
             if self.applets:
-                tar.add(_BUSYBOX.resolve(), "bin/busybox")
+                tar.add(
+                    Path(shutil.which("busybox") or missing("there is no busybox; `make test-compose` installs it on Debian")).resolve(),
+                    "bin/busybox",
+                )
                 for applet in self.applets:
                     self._add(tar, f"bin/{applet}", tarfile.SYMTYPE, link="busybox")
         return made.getvalue()
@@ -104,6 +106,7 @@ class Engine:
     env: dict[str, str] = field(default_factory=lambda: dict(os.environ))
     service: subprocess.Popen[bytes] | None = None
     checks_health: bool = False
+    built: list[str] = field(default_factory=list[str])
 
     def __enter__(self) -> Self:
         docker = shutil.which("docker")
@@ -115,10 +118,8 @@ class Engine:
 
     def _podman(self) -> None:
         absent = [name for name in _NEEDED if shutil.which(name) is None]
-        if absent or not _BUSYBOX.exists():
-            missing(
-                f"no Docker is running, and for podman there is no {', '.join([*absent, 'busybox'][:3])}; `make test-compose` installs it on Debian"
-            )
+        if absent:
+            missing(f"no Docker is running, and for podman there is no {', no '.join(absent)}; `make test-compose` installs it on Debian")
         if os.geteuid() != 0:
             missing("no Docker is running, and podman must be started by root here")
         networks = self.folder / "networks"
@@ -142,6 +143,7 @@ class Engine:
 
     def __exit__(self, *_: object) -> None:
         if self.service is None:
+            self.call("image", "rm", "--force", *set(self.built), check=False)
             return
         self.call("system", "reset", "--force", check=False)
         self.service.terminate()
@@ -157,6 +159,7 @@ class Engine:
         """The local image that stands in for ``published`` (name:tag)."""
         name, _, tag = published.rpartition(":")
         image, local = IMAGES[name], f"localhost/{name}:{tag}"
+        self.built.append(local)
         changes = [f'ENTRYPOINT ["{image.entrypoint}"]', f"USER {image.user}", "ENV PATH=/bin"]
         self.call("import", *(f"--change={change}" for change in changes), "-", local, stdin=image.tarball())
         return local

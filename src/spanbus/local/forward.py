@@ -78,9 +78,10 @@ class Forwarder:
         self._store.ingest_traces(body)
         self._pass_on(Signal.TRACES, body)
 
-    def ingest_metrics(self, body: bytes) -> None:
-        self._store.ingest_metrics(body)
+    def ingest_metrics(self, body: bytes) -> object:
+        left_out = self._store.ingest_metrics(body)
         self._pass_on(Signal.METRICS, body)
+        return left_out
 
     def ingest_logs(self, body: bytes) -> None:
         self._store.ingest_logs(body)

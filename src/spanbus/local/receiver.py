@@ -41,7 +41,10 @@ JSON = "application/json"
 
 
 class Sink(Protocol):
-    """Where requests go: protobuf bytes of the three OTLP export requests. Called in worker threads, one at a time."""
+    """Where requests go: protobuf bytes of the three OTLP export requests. Called in worker threads, one at a time.
+
+    What is returned, where it is a number, is how many records were left out.
+    """
 
     def ingest_traces(self, body: bytes) -> object: ...
 
@@ -282,13 +285,15 @@ class Receiver:
         if not checked.records:
             return checked
         try:
-            signal.ingest(self._sink)(checked.body)
+            left_out = signal.ingest(self._sink)(checked.body)
         except StoreError as error:
             logger.warning("%s: not stored: %s", signal.path, error)
             raise _Refused(503, "the store cannot take it now", self._limits.retry_after_s) from None
         except Exception:  # the wall around a web client
             logger.exception("%s: not stored", signal.path)
             raise _Refused(503, "the store cannot take it now", self._limits.retry_after_s) from None
+        if isinstance(left_out, int) and left_out:
+            return checked._replace(records=checked.records - left_out, rejected=checked.rejected + left_out, why="there are too many series in this store")
         return checked
 
     def _count(self, status: int) -> None:

@@ -172,15 +172,20 @@ class Store:
                     connection.executemany(_INSERT, [_row(span, source, service, now_s) for span in scope_spans.spans])
         self._sweep()
 
-    def ingest_metrics(self, body: bytes) -> None:
-        """Add the points of an ``ExportMetricsServiceRequest``: deltas are accumulated, cumulative series and gauges replaced."""
+    def ingest_metrics(self, body: bytes) -> int:
+        """Add the points of an ``ExportMetricsServiceRequest``: deltas are accumulated, cumulative series and gauges replaced.
+
+        How many points were left out, because the store has as many series as it takes.
+        """
         from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
         from spanbus.local.store_metrics import add
 
         request = ExportMetricsServiceRequest.FromString(body)
         with self._writing() as connection:
-            add(connection, request, int(time.time()))
+            left_out = add(connection, request, int(time.time()))
+        self._sweep()
+        return left_out
 
     def ingest_logs(self, body: bytes) -> None:
         """Keep the records of an ``ExportLogsServiceRequest``."""
@@ -204,6 +209,7 @@ class Store:
                             if not once or first_time(connection, now_s, resource, record.SerializeToString(deterministic=True))
                         ],
                     )
+        self._sweep()
 
     def _source(self, connection: sqlite3.Connection, resource: bytes, scope: bytes, resource_schema: str, scope_schema: str) -> int:
         """The number of a resource with a scope."""
@@ -229,6 +235,7 @@ class Store:
             gone = connection.execute("DELETE FROM spans WHERE stored_at_s < ?", (before_s,)).rowcount
             gone += connection.execute("DELETE FROM logs WHERE stored_at_s < ?", (before_s,)).rowcount
             connection.execute("DELETE FROM seen WHERE stored_at_s < ?", (before_s,))
+            connection.execute("DELETE FROM series WHERE instance != '' AND at_ns < ?", (before_s * 10**9,))  # a process that is long gone
             if gone and now_s >= self._next_source_sweep_s:  # it looks at every span
                 self._next_source_sweep_s = now_s + _SOURCES_EVERY_S
                 _forget_sources(connection)

@@ -11,6 +11,7 @@ import json
 import sqlite3
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from enum import Enum
 from hashlib import blake2b
 from typing import cast
 
@@ -23,8 +24,16 @@ from spanbus.local.series import Exemplar, Kind, Series
 from spanbus.local.waterfall import plain
 from spanbus.telemetry import names
 
+SERIES_LIMIT = 20_000
+"""More than this nobody means; it is what a scrape renders each time."""
 _EXEMPLARS_KEPT = 10
 _MOST = 2**63 - 1
+
+
+class _Kept(Enum):
+    NEW = 1
+    KNOWN = 2
+    NOT = 3
 
 
 @dataclass(slots=True)
@@ -47,8 +56,10 @@ def first_time(connection: sqlite3.Connection, now_s: int, *parts: bytes) -> boo
     return connection.execute("INSERT OR IGNORE INTO seen (digest, stored_at_s) VALUES (?,?)", (digest, now_s)).rowcount > 0
 
 
-def add(connection: sqlite3.Connection, request: ExportMetricsServiceRequest, now_s: int) -> None:
-    """Add every point; within the caller's transaction."""
+def add(connection: sqlite3.Connection, request: ExportMetricsServiceRequest, now_s: int) -> int:
+    """Add every point, within the caller's transaction; how many were left out because there are too many series already."""
+    room = SERIES_LIMIT - int(connection.execute("SELECT count(*) FROM series").fetchone()[0])
+    left_out = 0
     for group in request.resource_metrics:
         resource = {pair.key: str(plain(pair.value)) for pair in group.resource.attributes}
         one_shot = resource.get(names.LIFETIME) == "run"
@@ -64,7 +75,10 @@ def add(connection: sqlite3.Connection, request: ExportMetricsServiceRequest, no
                 for point in points:
                     if point.delta and sender is not None and not first_time(connection, now_s, sender, metric.name.encode("utf-8", "replace"), point.sent):
                         continue
-                    _keep(connection, metric, kind, identity, point)
+                    kept = _keep(connection, metric, kind, identity, point, room > 0)
+                    room -= kept is _Kept.NEW
+                    left_out += kept is _Kept.NOT
+    return left_out
 
 
 def _points(metric: Metric) -> tuple[Kind, list[_Point]]:
@@ -127,12 +141,14 @@ def _exemplars(found: Iterable[object]) -> list[Exemplar]:
     return made
 
 
-def _keep(connection: sqlite3.Connection, metric: Metric, kind: Kind, identity: tuple[str, str, str], point: _Point) -> None:
+def _keep(connection: sqlite3.Connection, metric: Metric, kind: Kind, identity: tuple[str, str, str], point: _Point, room: bool) -> _Kept:
     attributes = json.dumps(point.attributes, sort_keys=True)
     digest = blake2b("\0".join((metric.name, kind, *identity, attributes)).encode("utf-8", "replace"), digest_size=16).digest()
     at_ns = min(_MOST, point.at_ns)
     row = connection.execute("SELECT value, count, bounds, buckets, exemplars, at_ns FROM series WHERE digest = ?", (digest,)).fetchone()
     if row is None:
+        if not room:
+            return _Kept.NOT
         connection.execute(
             "INSERT INTO series (digest, name, kind, unit, description, service, namespace, instance, attributes, value, count, bounds, buckets, exemplars, at_ns) "
             "VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
@@ -141,7 +157,7 @@ def _keep(connection: sqlite3.Connection, metric: Metric, kind: Kind, identity: 
                 json.dumps(point.buckets), json.dumps(point.exemplars[-_EXEMPLARS_KEPT:]), at_ns,
             ),
         )
-        return
+        return _Kept.NEW
     value, count, bounds, buckets, exemplars, known_at_ns = row
     known_buckets, known_bounds = cast("list[int]", json.loads(buckets)), cast("list[float]", json.loads(bounds))
     kept = [*cast("list[object]", json.loads(exemplars)), *point.exemplars][-_EXEMPLARS_KEPT:]
@@ -157,8 +173,9 @@ def _keep(connection: sqlite3.Connection, metric: Metric, kind: Kind, identity: 
         value = max(value, point.value) if kind == "gauge" and metric.unit == "s" and metric.name.endswith(".timestamp") else point.value
         new = (value, point.count, json.dumps(point.bounds), json.dumps(point.buckets), json.dumps(kept), at_ns)
     else:
-        return
+        return _Kept.KNOWN
     connection.execute("UPDATE series SET value=?, count=?, bounds=?, buckets=?, exemplars=?, at_ns=? WHERE digest=?", (*new, digest))
+    return _Kept.KNOWN
 
 
 def read(connection: sqlite3.Connection) -> list[Series]:
