@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import signal
 import socket
 import sqlite3
 import ssl
@@ -383,6 +384,18 @@ def test_no_server_can_keep_it_waiting(cli: Cli, make: Callable[[], Says]) -> No
     found = checks(done.json())
     assert {found[check]["state"] for check in ("collector.traces", "collector.metrics", "jaeger", "prometheus", "alertmanager")} == {"wrong"}
     assert took_s < 40
+
+
+def test_a_person_who_has_waited_long_enough_can_leave_at_once(cli: Cli) -> None:
+    with slow(b"HTTP/1.1 200 OK\r\nX: ") as program:
+        process = cli.start("doctor", "--timeout", "60", "--jaeger", program.url, env={"OTEL_EXPORTER_OTLP_ENDPOINT": program.url})
+        while "/api/services" not in program.asked:
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=10)
+    assert (process.returncode, out) == (130, "")
+    assert "Traceback" not in err
 
 
 # --- who has the port -------------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
@@ -37,8 +37,11 @@ def command(
 
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # what it would print about a failed handshake is in the report
     examination = Examination(os.environ, file, jaeger, prometheus, alertmanager, timeout)
-    with _waiting(console.output(to_stderr=True)) as doing:
-        report = anyio.run(examination.report, doing)
+    try:
+        with _waiting(console.output(to_stderr=True)) as doing:
+            report = anyio.run(examination.report, doing)
+    except KeyboardInterrupt:
+        _leave(130)
     if as_json:
         console.document(report.document())
     else:
@@ -90,7 +93,7 @@ def _line(screen: Console, finding: Finding) -> None:
         screen.print(Text(f"{'':<35}{arrow} {one_line(finding.todo, 1_000)}", "dim" if finding.state in ("ok", "not_configured") else ""), soft_wrap=True)
 
 
-def _leave(code: int) -> None:
+def _leave(code: int) -> NoReturn:
     """A question that was left behind (a silent name server) has a thread that Python would wait for at the end."""
     import os
     import sys
