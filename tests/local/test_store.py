@@ -433,6 +433,18 @@ def test_series_beyond_the_limit_are_left_out_and_counted_while_known_ones_go_on
     assert {each.value for each in series} == {2}
 
 
+def test_processes_that_are_long_gone_make_place_for_new_ones(store: Store) -> None:
+    for instance, at_ns, many in (("old", 1, SERIES_LIMIT), ("new", 2, 10)):
+        request = ExportMetricsServiceRequest()
+        group = request.resource_metrics.add()
+        group.resource.attributes.add(key="service.instance.id").value.string_value = instance
+        metric = group.scope_metrics.add().metrics.add(name="orders")
+        for number in range(many):
+            metric.gauge.data_points.add(as_int=1, time_unix_nano=at_ns).attributes.add(key="order").value.int_value = number
+        assert store.ingest_metrics(request.SerializeToString()) == 0
+    assert len([series for series in by_name(store, "orders") if series.instance == "new"]) == 10
+
+
 def test_a_store_of_logs_alone_keeps_to_its_age_too(tmp_path: Path) -> None:
     path = tmp_path / "store.sqlite3"
     request = ExportLogsServiceRequest()

@@ -235,7 +235,6 @@ class Store:
             gone = connection.execute("DELETE FROM spans WHERE stored_at_s < ?", (before_s,)).rowcount
             gone += connection.execute("DELETE FROM logs WHERE stored_at_s < ?", (before_s,)).rowcount
             connection.execute("DELETE FROM seen WHERE stored_at_s < ?", (before_s,))
-            connection.execute("DELETE FROM series WHERE instance != '' AND at_ns < ?", (before_s * 10**9,))  # a process that is long gone
             if gone and now_s >= self._next_source_sweep_s:  # it looks at every span
                 self._next_source_sweep_s = now_s + _SOURCES_EVERY_S
                 _forget_sources(connection)

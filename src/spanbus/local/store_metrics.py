@@ -59,6 +59,9 @@ def first_time(connection: sqlite3.Connection, now_s: int, *parts: bytes) -> boo
 def add(connection: sqlite3.Connection, request: ExportMetricsServiceRequest, now_s: int) -> int:
     """Add every point, within the caller's transaction; how many were left out because there are too many series already."""
     room = SERIES_LIMIT - int(connection.execute("SELECT count(*) FROM series").fetchone()[0])
+    if room <= 0:  # processes that are long gone make place
+        oldest = "SELECT id FROM series WHERE instance != '' ORDER BY at_ns LIMIT 1000"
+        room += connection.execute(f"DELETE FROM series WHERE id IN ({oldest})").rowcount
     left_out = 0
     for group in request.resource_metrics:
         resource = {pair.key: str(plain(pair.value)) for pair in group.resource.attributes}
