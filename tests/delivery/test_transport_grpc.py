@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
@@ -149,3 +151,17 @@ def test_interrupt_ends_an_attempt_that_hangs() -> None:
 def test_grpc_is_not_imported_unless_chosen() -> None:
     code = "import sys, spanbus.delivery.sender, spanbus.delivery.transport; sys.exit('grpc' in sys.modules or 'urllib3' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0
+
+
+def test_a_handshake_that_fails_writes_nothing_to_stderr_and_children_inherit_nothing(tmp_path: Path) -> None:
+    code = (
+        "import os, sys\n"
+        "from spanbus.delivery.endpoints import Endpoint\nfrom spanbus.delivery.grpc_transport import GrpcTransport\nfrom spanbus.delivery.signals import Signal\n"
+        "transport = GrpcTransport(Endpoint(sys.argv[1], 'grpc'), Signal.TRACES)\n"
+        "print(type(transport.send(b'', 5.0)).__name__, 'GRPC_VERBOSITY' in os.environ)\ntransport.close()\n"
+    )
+    env = {name: value for name, value in os.environ.items() if name != "GRPC_VERBOSITY"}
+    with GrpcReceiver() as receiver:
+        url = receiver.url.replace("http:", "https:")
+        done = subprocess.run([sys.executable, "-c", code, url], cwd=tmp_path, env=env, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.stdout, done.stderr) == ("Retry False\n", "")

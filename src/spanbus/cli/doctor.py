@@ -35,7 +35,6 @@ def command(
     from spanbus.cli import console
     from spanbus.examine.doctor import Examination
 
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # what it would print about a failed handshake is in the report
     examination = Examination(os.environ, file, jaeger, prometheus, alertmanager, timeout)
     try:
         with _waiting(console.output(to_stderr=True)) as doing:

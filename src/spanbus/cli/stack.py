@@ -142,11 +142,8 @@ def _until_all_answer(addresses: Mapping[Port, str], wait_s: float, doing: Calla
 
 def _states(addresses: Mapping[Port, str]) -> dict[Port, str]:
     """Why each does not answer as it should; empty for one that does. All are asked at once."""
-    import os
-
     import anyio
 
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # what it would print is in the answer
     states = dict.fromkeys(addresses, "")
 
     async def ask_all() -> None:

@@ -11,14 +11,21 @@ from pathlib import Path
 from typing import Any, Final, cast
 from urllib.parse import urlsplit
 
-import grpc
-
 from spanbus.delivery.answers import partial_success, retry_delay_s
 from spanbus.delivery.endpoints import Endpoint
 from spanbus.delivery.outcomes import Delivered, Outcome, Refused, Retry, TooLarge
 from spanbus.delivery.signals import Signal
 from spanbus.delivery.transport import ATTEMPTS_AT_SERVER_ERRORS, USER_AGENT
 from spanbus.errors import SettingsError
+
+# Its documented default. Without it gRPC writes a line to stderr for every handshake that fails; it reads this when it is imported.
+_OURS: Final = "GRPC_VERBOSITY" not in os.environ
+if _OURS:
+    os.environ["GRPC_VERBOSITY"] = "ERROR"
+import grpc  # noqa: E402
+
+if _OURS:
+    os.environ.pop("GRPC_VERBOSITY", None)  # not for child processes
 
 _METHODS: Final = {
     Signal.TRACES: "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
