@@ -105,6 +105,17 @@ def test_a_good_answer_with_any_body_is_a_delivery(content: bytes, kind: str, ex
     assert send_once(Answer(body=content, headers={"Content-Type": kind})) == expected
 
 
+def test_a_web_page_is_no_delivery_whatever_its_status() -> None:
+    outcome = send_once(Answer(body=b"<!doctype html><title>Log in</title>", headers={"Content-Type": "text/html; charset=utf-8"}))
+    assert isinstance(outcome, Retry)
+    assert "no OTLP receiver" in outcome.reason
+    assert outcome.attempts is None
+
+
+def test_no_body_at_all_is_a_delivery_whatever_its_type() -> None:
+    assert send_once(Answer(body=b"", headers={"Content-Type": "text/html"})) == Delivered()
+
+
 @pytest.mark.parametrize("status", [408, 429, 502, 503, 504])
 def test_busy_is_tried_again_without_limit(status: int) -> None:
     assert send_once(Answer(status, "busy")) == Retry(f"HTTP {status}: busy", heard=True)

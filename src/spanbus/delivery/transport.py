@@ -212,6 +212,8 @@ class HttpTransport:
         status = response.status
         content_type = response.headers.get("Content-Type", "application/x-protobuf").lower()
         if 200 <= status < 300:
+            if answer and "html" in content_type:
+                return Retry(f"HTTP {status} with a web page; no OTLP receiver answers here")
             return Delivered(*partial_success(answer, content_type)) if answer else Delivered()
         said = error_message(answer, content_type)
         reason = f"HTTP {status}{f': {said}' if said else ''}"

@@ -99,12 +99,12 @@ def judge(signal: Signal, endpoint: Endpoint, sent: Sent | SettingsError | None,
     if sent is None:
         return wrong(check, f"{endpoint.shown}{_by_proxy(endpoint, env)}: no answer in time", _waits("see whether the collector is well and the way to it is free"))
     outcome = sent.outcome
+    if sent.answer is not None and sent.answer.status == 200 and not speaks_otlp(sent.answer):
+        return wrong(
+            check, f"{endpoint.shown} is no OTLP receiver: another program answers ({sent.answer.described})",
+            "stop that program, or set OTEL_EXPORTER_OTLP_ENDPOINT to the collector" + (": what is sent there is lost" if isinstance(outcome, Delivered) else ""),
+        )
     if isinstance(outcome, Delivered):
-        if sent.answer is not None and not speaks_otlp(sent.answer):
-            return wrong(
-                check, f"{endpoint.shown} is no OTLP receiver: another program answers ({sent.answer.described})",
-                "stop that program, or set OTEL_EXPORTER_OTLP_ENDPOINT to the collector: what is sent there is lost",
-            )
         if outcome.rejected:
             return wrong(check, f"{endpoint.shown} rejected {_WHAT[signal]}: {outcome.message or 'it does not say why'}", "change the collector so that it takes it")
         said = f"{endpoint.shown} ({endpoint.protocol}) took {_WHAT[signal]} in {sent.took_s * 1e3:.0f} ms"
