@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import time
-from typing import Annotated
+from dataclasses import replace
+from typing import Annotated, Final
 
 import typer
 
 from spanbus.cli.options import File
+
+_CLOSING_S: Final = 5.0
 
 
 def command(
@@ -24,6 +27,8 @@ def command(
     from spanbus.settings import load_settings
 
     settings = load_settings(file)
+    # What this command counts of itself goes out when it closes, and to deliver is what it is for: no hurry as after a run.
+    settings = replace(settings, exit_timeout_s=max(settings.exit_timeout_s, min(wait, _CLOSING_S)))
     deadline = time.monotonic() + wait
     before = status(settings.state_dir)
     if not before.files:
