@@ -8,6 +8,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+import threading
 from pathlib import Path
 
 import pytest
@@ -326,3 +327,38 @@ def test_a_leftover_is_forgotten_only_by_its_token(tmp_path: Path) -> None:
     spool = opened(tmp_path)
     spool.adopted(Leftover([], [], b"unknown!"))
     assert spool.pending("remote") == 0
+
+
+def test_reading_goes_on_beside_writing_and_beside_what_goes_at_the_quota(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, quota_bytes=2**20, segment_bytes=2**17).open()
+    group = spool.group(b"header")
+    count = 20_000
+    taken: list[bytes] = []
+    finished = threading.Event()
+    errors: list[BaseException] = []
+
+    def read() -> None:
+        try:
+            while True:
+                done = finished.is_set()
+                batch = spool.read("remote", max_bytes=1 << 16, max_records=100)
+                if batch is not None:
+                    taken.extend(record.data for record in batch.records)
+                    spool.acknowledge("remote", batch)
+                elif done:
+                    return
+        except BaseException as error:
+            errors.append(error)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    for number in range(count):
+        spool.put(Signal.TRACES, group, b"%08d" % number + bytes(200))
+    finished.set()
+    reader.join(60)
+    assert errors == []
+    assert taken == sorted(set(taken)), "in order, each once"
+    dropped = sum(spool.statistics().dropped.values())
+    assert count - dropped <= len(taken) <= count
+    assert spool.pending("remote") == 0
+    spool.close()

@@ -34,6 +34,7 @@ _SUFFIX: Final = ".seg"
 _NETWORK: Final = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs", "ncpfs", "lustre", "gpfs", "beegfs", "sshfs"})
 _RETRY_S: Final = 1.0
 _RECORD_BYTES: Final = 28
+_SLICE: Final = 32
 _TRACES_REMEMBERED: Final = 1_000
 _FRAME_MOST: Final = FRAME_BYTES + _RECORD_BYTES + 8
 
@@ -392,14 +393,16 @@ class Spool:
 
     def read(self, destination: str, *, max_bytes: int, max_records: int) -> Batch | None:
         """The oldest records that ``destination`` has not acknowledged: those of dead processes first. None: nothing waits."""
-        with self._lock:
-            records: list[Stored] = []
-            places: list[_Place] = []
-            size = 0
-            for segment, groups in self._readable(destination):
-                taken, offset = 0, segment.cursors[destination]
+        with self._lock:  # who puts a record does not wait for who reads: frames before a position do not change any more
+            found = [(segment, groups, segment.cursors[destination], segment.position) for segment, groups in self._readable(destination)]
+        records: list[Stored] = []
+        places: list[_Place] = []
+        size = 0
+        for segment, groups, cursor, position in found:
+            taken, offset = 0, cursor
+            try:
                 for frame in segment.frames(offset):
-                    if frame.offset >= segment.position:
+                    if frame.offset >= position:
                         break
                     if frame.kind is Kind.GROUP:
                         groups[frame.key] = frame.data
@@ -409,21 +412,24 @@ class Spool:
                         records.append(Stored(frame.signal, groups.get(frame.group, b""), frame.data, frame.count))
                         size += len(frame.data)
                         taken += 1
+                        if not taken % _SLICE:
+                            time.sleep(0)  # others may have the interpreter
                     offset = frame.end
-                places.append(_Place(segment, offset, taken))
-                if len(records) >= max_records or size >= max_bytes or offset < segment.position:
-                    break
-            return Batch(records, places) if records else None
+            except ValueError:  # it went meanwhile, at the quota: what was read of it is counted as dropped
+                del records[len(records) - taken:]
+                continue
+            places.append(_Place(segment, offset, taken))
+            if len(records) >= max_records or size >= max_bytes or offset < position:
+                break
+        return Batch(records, places) if records else None
 
-    def _readable(self, destination: str) -> Iterator[tuple[Segment, dict[int, bytes]]]:
-        for adopted in list(self._adopted.values()):
-            for segment in adopted.segments:
-                if segment.waiting.get(destination):
-                    yield segment, adopted.groups
+    def _readable(self, destination: str) -> list[tuple[Segment, dict[int, bytes]]]:
+        found = [
+            (segment, adopted.groups) for adopted in self._adopted.values() for segment in adopted.segments if segment.waiting.get(destination)
+        ]
         own = dict(enumerate(self._groups))
-        for segment in list(self._own()):
-            if segment.waiting.get(destination):
-                yield segment, own
+        found.extend((segment, own) for segment in self._own() if segment.waiting.get(destination))
+        return found
 
     def acknowledge(self, destination: str, batch: Batch) -> None:
         """``destination`` has all of ``batch``."""
