@@ -23,6 +23,7 @@ from spanbus.telemetry import names
 
 _CATALOGUE = {metric.name: metric for metric in names.METRICS}
 _NOT_A_NAME = re.compile(r"[^a-zA-Z0-9_:]")
+_RESERVED = frozenset({"job", "instance", "le"})
 _NOT_A_LABEL = re.compile(r"[^a-zA-Z0-9_]")
 _UNITS = {
     "d": "days", "h": "hours", "min": "minutes", "s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds",
@@ -97,6 +98,10 @@ def labels(series: Series) -> dict[str, str]:
             name = f"key_{name}"
         elif name.startswith("__"):
             name = f"key{name}"
+        elif name in _RESERVED:
+            name = f"exported_{name}"
+        if not series.attributes[key]:  # to Prometheus the same as none
+            continue
         found[name] = f"{found[name]};{series.attributes[key]}" if name in found else series.attributes[key]
     found["job"] = f"{series.namespace}/{series.service}" if series.namespace else series.service
     if series.instance:
@@ -107,6 +112,7 @@ def labels(series: Series) -> dict[str, str]:
 def families(all_series: Iterable[Series]) -> list[Family]:
     """The series as families, one name once; a name that two kinds claim belongs to the first."""
     made: dict[str, Family] = {}
+    shown: set[tuple[str, frozenset[tuple[str, str]]]] = set()
     for series in all_series:
         name = metric_name(series.name, series.unit, series.kind)
         family = made.get(name)
@@ -114,12 +120,15 @@ def families(all_series: Iterable[Series]) -> list[Family]:
             family = made[name] = Family(name, series.description, series.kind)
         elif family.type != series.kind:
             continue
-        _add(family, name, series)
+        tags = labels(series)
+        key = (name, frozenset(tags.items()))
+        if key not in shown:  # a scraper takes each series once
+            shown.add(key)
+            _add(family, name, tags, series)
     return list(made.values())
 
 
-def _add(family: Family, name: str, series: Series) -> None:
-    tags = labels(series)
+def _add(family: Family, name: str, tags: dict[str, str], series: Series) -> None:
     if series.kind == "gauge":
         family.samples.append(Sample(name, tags, series.value))
         return
