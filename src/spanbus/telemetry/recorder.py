@@ -765,7 +765,8 @@ class Recorder:
         self._pending.pop(id(phase), None)
         self._close_inside(run, phase, result, at_ns)
         if phase.attempt is not None:
-            self._finish(phase.attempt, result, failure, at_ns, None)
+            ends = at_ns if duration_ns is None else min(at_ns, max(record.started_at_ns + duration_ns, phase.attempt.started_at_ns))
+            self._finish(phase.attempt, result, failure, ends, None)
             self._closed(phase.attempt)
         group = run.phases.get(record.name)
         if group is not None and phase in group:
@@ -932,7 +933,8 @@ class Recorder:
         record.failure = failure if result.failed else None
         if duration_ns is not None and record.level is not Level.ATTEMPT:
             record.duration_ns = duration_ns
-            at_ns = record.started_at_ns + duration_ns
+            # The clock of durations and that of events differ a little: what lies beneath a record does not stand out of it.
+            at_ns = max(record.started_at_ns + duration_ns, min(at_ns, record.inner_ended_at_ns))
         if at_ns < record.started_at_ns:
             record.flags.add(Flag.CLOCK)
             at_ns = record.started_at_ns
@@ -951,6 +953,9 @@ class Recorder:
                 self._sink_failed(error)
 
     def _closed(self, record: Record) -> None:
+        parent, ended_at_ns = record.parent, record.ended_at_ns
+        if parent is not None and ended_at_ns is not None and ended_at_ns > parent.inner_ended_at_ns:
+            parent.inner_ended_at_ns = ended_at_ns
         if not self._disowned or id(record) not in self._disowned:
             for sink in self._sinks:
                 try:

@@ -98,12 +98,12 @@ class Record:
     """One span to be: a run, phase, attempt, strategy, hook or command.
 
     Times are Unix nanoseconds. ``duration_ns`` is that of the monotonic clock, where the publisher gave one;
-    ``ended_at_ns`` is then ``started_at_ns + duration_ns``. ``result`` is None while the record is open.
+    ``ended_at_ns`` is then ``started_at_ns + duration_ns``, or a little later where something beneath it ended then. ``result`` is None while the record is open.
     """
 
     __slots__ = (
         "attempt", "attempts", "attributes", "child_counts", "children", "children_total", "duration_ns", "ended_at_ns", "events", "events_in_tree", "failure",
-        "flags", "handle", "level", "links", "name", "parent", "remote_parent", "result", "run_id", "skip_reason", "span_id",
+        "flags", "handle", "inner_ended_at_ns", "level", "links", "name", "parent", "remote_parent", "result", "run_id", "skip_reason", "span_id",
         "started_at_ns", "task_type", "trace_id", "tracestate", "workflow",
     )
 
@@ -117,6 +117,8 @@ class Record:
         self.parent, self.remote_parent, self.tracestate = parent, remote_parent, tracestate
         self.started_at_ns = started_at_ns
         self.ended_at_ns: int | None = None
+        self.inner_ended_at_ns = 0
+        """When the last record beneath this one ended."""
         self.duration_ns: int | None = None
         self.result: Result | None = None
         self.failure: Failure | None = None
