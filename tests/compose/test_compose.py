@@ -45,7 +45,7 @@ def test_all_services_are_up_and_healthy(composition: Composition) -> None:
     states = {name: cast("Json", document["State"]) for name, document in composition.inspected().items()}
     assert set(states) == set(composition.services)
     for name, state in states.items():
-        if name == "queue-owner":
+        if name == "volume-owner":
             assert (state["Status"], state["ExitCode"]) == ("exited", 0)
             continue
         assert state["Status"] == "running", name
@@ -130,7 +130,7 @@ def test_a_server_has_no_capability_and_can_write_only_what_is_its_own(compositi
         if "rw" in line.split()[3].split(",") and line.split()[2] not in ("tmpfs", "proc", "devpts", "mqueue", "sysfs")
     }
     assert {path for path in kept if not path.startswith("/etc/")} == {
-        "jaeger": set(),
+        "jaeger": {"/badger"},
         "prometheus": {"/prometheus"},
         "alertmanager": {"/alertmanager"},
         "collector": {"/var/lib/otelcol/queue"},

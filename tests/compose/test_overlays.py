@@ -1,16 +1,18 @@
-"""The Compose files of deploy/overlays, over docker-compose.yml."""
+"""What people put over docker-compose.yml: the overlays, and a Jaeger that keeps its traces."""
 
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import cast
 
 import pytest
+import yaml
 from authority import Authority
 from command_line import Cli
 from containers import Up
-from servers import Json, eventually, get
+from servers import ROOT, Json, eventually, get
 
 pytestmark = pytest.mark.compose
 
@@ -49,3 +51,22 @@ def test_with_tail_sampling_what_failed_is_kept(up: Up, cli: Cli) -> None:
         failed = execute(cli, "false")[0]
         eventually(lambda: stored(failed))
         assert stored(good) is None
+
+
+def test_with_badger_as_the_configuration_offers_it_a_trace_outlives_jaeger(up: Up, cli: Cli, tmp_path: Path) -> None:
+    folder = tmp_path / "jaeger"
+    shutil.copytree(ROOT / "deploy/jaeger", folder)
+    before = (folder / "config.yaml").read_text()
+    kept = before.replace("memory:\n          max_traces: 50000\n", "").replace("#   badger:", "    badger:", 1)
+    (folder / "config.yaml").write_text(kept)
+    assert set(yaml.safe_load(kept)["extensions"]["jaeger_storage"]["backends"]["recent"]) == {"badger"}
+    folder.chmod(0o755)
+    over = tmp_path / "kept.yaml"
+    mount = {"type": "bind", "source": str(folder), "target": "/etc/jaeger", "read_only": True}
+    over.write_text(yaml.safe_dump({"services": {"jaeger": {"volumes": [mount]}}}))
+    with up("spanbus-kept", [str(over)]) as composition:
+        trace_id, _ = execute(cli, "true")
+        eventually(lambda: stored(trace_id))
+        assert composition.compose("rm", "--stop", "--force", "jaeger").returncode == 0
+        assert composition.up().returncode == 0
+        eventually(lambda: stored(trace_id))

@@ -23,7 +23,7 @@ IMAGES = {
     "grafana/grafana": "GRAFANA_IMAGE_VERSION",
 }
 PORTS = {"4317", "4318", "16686", "9090", "9093", "3000"}
-ROOT_FOR_A_MOMENT = "queue-owner"
+ROOT_FOR_A_MOMENT = "volume-owner"
 
 
 def document() -> dict[str, object]:
@@ -136,9 +136,9 @@ def test_what_is_kept_lies_in_a_named_volume() -> None:
         for name, service in services().items()
     }
     assert kept == {
-        "queue-owner": {"queue": "/queue"},
+        "volume-owner": {"queue": "/queue", "jaeger": "/badger"},
         "collector": {"queue": "/var/lib/otelcol/queue"},
-        "jaeger": {},
+        "jaeger": {"jaeger": "/badger"},
         "prometheus": {"prometheus": "/prometheus"},
         "alertmanager": {"alertmanager": "/alertmanager"},
         "grafana": {"grafana": "/var/lib/grafana"},
@@ -150,8 +150,10 @@ def test_the_one_that_is_root_for_a_moment_has_no_network_and_does_not_come_back
     service = services()[ROOT_FOR_A_MOMENT]
     assert (service["network_mode"], service["restart"], service["cap_add"]) == ("none", "no", ["CHOWN"])
     assert "ports" not in service
-    assert cast("dict[str, object]", services()["collector"]["depends_on"]) == {ROOT_FOR_A_MOMENT: {"condition": "service_completed_successfully"}}
-    assert cast("list[str]", service["command"])[0] == services()["collector"]["user"]
+    for name in ("collector", "jaeger"):
+        assert services()[name]["depends_on"] == {ROOT_FOR_A_MOMENT: {"condition": "service_completed_successfully"}}
+        assert cast("list[str]", service["command"])[0] == services()[name]["user"]
+    assert set(cast("list[str]", service["command"])[1:]) == {mount["target"] for mount in mounts(service)}
 
 
 def test_every_server_that_can_be_asked_is_asked_for_its_health() -> None:
