@@ -22,6 +22,7 @@ $(STAMP): requirements/dev.txt pyproject.toml
 	echo "installing pinned requirements"; \
 	$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt; \
 	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .; \
+	$(PY) -m compileall -q -j 0 $(VENV)/lib src >/dev/null 2>&1 || :; \
 	touch $(STAMP)
 
 test: setup ## everything a bare machine can run
