@@ -9,6 +9,7 @@ from functools import partial
 import anyio
 import pytest
 
+from spanbus.errors import BusError
 from spanbus.workflow.bus import EventDropped, WorkflowEventBus
 from spanbus.workflow.events import Event, WorkflowEvent
 
@@ -206,3 +207,76 @@ async def test_unsubscribed_and_unwanted_events_are_not_delivered() -> None:
     assert bus.unsubscribe(kept) and not bus.unsubscribe(kept)
     await bus.publish("x", {"n": 3})
     assert seen == [0, 2]
+
+
+async def test_who_awaits_a_receipt_learns_that_the_bus_was_left_cancelled() -> None:
+    bus = WorkflowEventBus()
+
+    async def stuck(event: Event) -> None:
+        await anyio.sleep_forever()
+
+    async def failing(event: Event) -> None:
+        raise ValueError("again")
+
+    first = bus.subscribe("x", stuck)
+    bus.subscribe("y", failing, max_retries=1, retry_backoff=1_000)
+    receipts = []
+    with anyio.CancelScope() as scope:
+        async with bus:
+            receipts = [await bus.publish(kind) for kind in ("x", "x", "y")]
+            bus.unsubscribe(first)
+            await anyio.wait_all_tasks_blocked()
+            scope.cancel()
+    with anyio.fail_after(5):
+        running, queued, retried = [(await receipt)[0] for receipt in receipts]
+    assert not running.success and running.attempts == 1
+    assert isinstance(queued.error, EventDropped) and queued.attempts == 0
+    assert not retried.success and retried.attempts == 1
+    assert bus.statistics().dropped == 1 and bus.statistics().queued == 0
+
+
+async def test_a_publisher_that_waits_for_room_goes_on_when_the_bus_was_left_cancelled() -> None:
+    bus = WorkflowEventBus()
+
+    async def stuck(event: Event) -> None:
+        await anyio.sleep_forever()
+
+    bus.subscribe(None, stuck, queue_size=1)
+    with anyio.fail_after(5):
+        async with anyio.create_task_group() as group:
+
+            async def publish() -> None:
+                for _ in range(3):
+                    await bus.publish("x")
+
+            with anyio.CancelScope() as scope:
+                async with bus:
+                    group.start_soon(publish)
+                    await anyio.wait_all_tasks_blocked()
+                    scope.cancel()
+
+
+async def test_a_bus_is_entered_once_at_a_time() -> None:
+    bus = WorkflowEventBus()
+    async with bus:
+        with pytest.raises(BusError, match="entered already"):
+            await bus.__aenter__()
+    async with bus:
+        await bus.publish("x")
+
+
+def test_an_observer_is_retried_in_the_loop_that_lives(anyio_backend_name: str) -> None:
+    bus = WorkflowEventBus()
+    calls: list[str] = []
+
+    def every_second_time(event: Event) -> None:
+        calls.append(event.event_id)
+        if len(calls) % 2:
+            raise ValueError("odd")
+
+    bus.subscribe(None, every_second_time, max_retries=1, retry_backoff=0)
+
+    async def publish() -> int:
+        return (await (await bus.publish("x")))[0].attempts
+
+    assert [anyio.run(publish, backend=anyio_backend_name) for _ in range(3)] == [2, 2, 2]

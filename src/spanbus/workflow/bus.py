@@ -162,11 +162,7 @@ class Receipt:
             later.results.append(result)
             waiters = later.waiters if later.done() else []
             later.waiters = [] if waiters else later.waiters
-        for handle, happened in waiters:
-            try:
-                handle.call(happened.set)
-            except LoopClosed:
-                continue
+        _tell(waiters)
 
 
 class _Plan(NamedTuple):
@@ -216,6 +212,8 @@ class WorkflowEventBus:
 
     def __init__(self) -> None:
         self._subscribers: dict[str, _Subscriber] = {}
+        self._leaving: list[_Subscriber] = []
+        """Unsubscribed, with something in the queue still."""
         self._plans: dict[str, _Plan] = {}
         self._ids = itertools.count(1)
         self._lock = threading.RLock()
@@ -261,6 +259,8 @@ class WorkflowEventBus:
         with self._lock:
             found = self._subscribers.pop(subscription_id, None)
             self._plans = {}
+            if found is not None and found.queued:
+                self._leaving = [*(each for each in self._leaving if each.queue or each.running), found]
         return found is not None
 
     def list_subscriptions(self) -> list[Subscription]:
@@ -423,8 +423,7 @@ class WorkflowEventBus:
             if gone is not delivery:
                 subscriber.queue.append(delivery)
         if gone is not None:
-            if gone.started is not None and inspect.iscoroutine(gone.started):
-                gone.started.close()
+            _close(gone)
             error = EventDropped(f"the queue of {subscriber.id} holds {subscriber.queue_size} events and drops ({subscriber.when_full})")
             gone.receipt._finish(EventHandlerResult(subscriber.id, False, error, 0))  # noqa: SLF001
         self._serve(subscriber)
@@ -485,11 +484,7 @@ class WorkflowEventBus:
                         return
                     delivery = subscriber.queue.popleft()
                     room, subscriber.room = subscriber.room, []
-                for handle, happened in room:
-                    try:
-                        handle.call(happened.set)
-                    except LoopClosed:
-                        continue
+                _tell(room)
                 if len(subscriber.queue) and subscriber.max_concurrent > 1:
                     self._serve(subscriber)
                 await self._deliver(subscriber, delivery)
@@ -518,6 +513,8 @@ class WorkflowEventBus:
                 self._retry_later(subscriber, _Delivery(event, receipt, attempt, spent_ns), delay_s)
         except BaseException as error:  # cancelled: not a success, and not ours to stop
             spent_ns += perf_counter_ns() - began_ns
+            with self._lock:
+                self._failed += 1
             receipt._finish(EventHandlerResult(subscriber.id, False, error, attempt, spent_ns / 1e9))  # noqa: SLF001
             if isinstance(error, anyio.get_cancelled_exc_class()) and not self._cancelled_from_outside():
                 return
@@ -544,12 +541,13 @@ class WorkflowEventBus:
         with self._lock:
             subscriber.retrying += 1
             self._retried += 1
-        home = self._home(subscriber)
-        assert home is not None
 
         async def wait() -> None:
             try:
                 await anyio.sleep(delay_s)
+            except BaseException as error:  # the retry will not come, and somebody may wait for its result
+                self._gave_up(subscriber, delivery, error)
+                raise
             finally:
                 with self._lock:
                     subscriber.retrying -= 1
@@ -557,17 +555,34 @@ class WorkflowEventBus:
                 subscriber.queue.append(delivery._replace(attempt=delivery.attempt + 1, started=None))
             self._serve(subscriber)
 
-        def start() -> None:
+        def start(home: LoopHandle) -> None:
             group = self._group
             if group is not None and self._group_home is home:
                 group.start_soon(wait)
             else:
                 home.spawn(wait)
 
-        if home.is_here():
-            start()
-        else:
-            home.call(start)
+        while (home := self._home(subscriber)) is not None:
+            if home.is_here():
+                start(home)
+                return
+            try:
+                home.call(functools.partial(start, home))
+            except LoopClosed:
+                with self._lock:
+                    subscriber.home = None
+                    subscriber.running = subscriber.starting = 0
+                continue
+            return
+        with self._lock:
+            subscriber.retrying -= 1
+        self._gave_up(subscriber, delivery, BusError(f"{subscriber.id} cannot be retried: no event loop runs any more"))
+
+    def _gave_up(self, subscriber: _Subscriber, delivery: _Delivery, error: BaseException) -> None:
+        """What will not be tried again ends as it stands."""
+        with self._lock:
+            self._failed += 1
+        delivery.receipt._finish(EventHandlerResult(subscriber.id, False, error, delivery.attempt, delivery.spent_ns / 1e9))  # noqa: SLF001
 
     async def _wait_for_room(self, event_type: str) -> None:
         if id(self) in _inside.get():
@@ -591,6 +606,9 @@ class WorkflowEventBus:
     # --- life ---------------------------------------------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
+        """Raises :class:`~spanbus.errors.BusError` when the bus is entered already."""
+        if self._group is not None:
+            raise BusError("this bus is entered already; its workers belong to that block")
         group = anyio.create_task_group()
         await group.__aenter__()
         self._group = group
@@ -604,16 +622,51 @@ class WorkflowEventBus:
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> bool | None:
-        group = self._group
+        group, home = self._group, self._group_home
         assert group is not None
+        drained = False
         try:
-            return await group.__aexit__(kind, error, trace)
+            swallowed = await group.__aexit__(kind, error, trace)
+            drained = kind is None
+            return swallowed
         finally:
             self._group = None
             self._group_home = None
             with self._lock:
+                served = [each for each in (*self._subscribers.values(), *self._leaving) if each.home is home]
                 for subscriber in self._subscribers.values():
                     subscriber.home = None
+            if not drained:
+                self._abandon(served)
+
+    def _abandon(self, served: list[_Subscriber]) -> None:
+        """The block was left cancelled or by an exception: nobody comes for what is queued, and nobody shall wait for it."""
+        for subscriber in served:
+            with self._lock:
+                left, room = list(subscriber.queue), subscriber.room
+                subscriber.queue.clear()
+                subscriber.room = []
+                subscriber.dropped += len(left)
+                self._dropped += len(left)
+            for delivery in left:
+                _close(delivery)
+                error = EventDropped(f"the bus was left before {subscriber.id} came to this event")
+                delivery.receipt._finish(EventHandlerResult(subscriber.id, False, error, delivery.attempt - 1, delivery.spent_ns / 1e9))  # noqa: SLF001
+            _tell(room)
+
+
+def _close(delivery: _Delivery) -> None:
+    """A coroutine that will not be awaited."""
+    if inspect.iscoroutine(delivery.started):
+        delivery.started.close()
+
+
+def _tell(waiters: Sequence[tuple[LoopHandle, anyio.Event]]) -> None:
+    for handle, happened in waiters:
+        try:
+            handle.call(happened.set)
+        except LoopClosed:
+            continue
 
 
 def is_coroutine_handler(handler: object) -> bool:
