@@ -152,7 +152,7 @@ class Runtime:
 
     def dialect(self, name: str | Path | None = None) -> Dialect:
         """A dialect by name (built in, or of the settings) or file. Raises :class:`~spanbus.errors.DialectError`."""
-        from spanbus.telemetry.dialect import load
+        from spanbus.telemetry.dialect_file import load
 
         if name is None:
             return load("spanbus")

@@ -15,7 +15,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON, Sampler
 
-from spanbus.telemetry import dialect
+from spanbus.telemetry import dialect_file, raw
 from spanbus.telemetry.logs import LogSink
 from spanbus.telemetry.metrics import MetricSink
 from spanbus.telemetry.recorder import Recorder
@@ -70,7 +70,7 @@ class Rendered:
         self.errors: list[Exception] = []
         sinks: list[RecordSink] = [sink, MetricSink(meters.get_meter("test"), long_lived=long_lived), logs]
         self.recorder = Recorder(sinks, note_sinks=[logs], on_sink_error=self.errors.append)
-        self._rules = dialect.load("spanbus")
+        self._rules = dialect_file.load("spanbus")
         self.now_ns = START_NS
         self._count = 0
 
@@ -81,7 +81,7 @@ class Rendered:
         return await BasicWorkflowEngine(bus).run(workflow, options)
 
     def feed(self, event: object) -> None:
-        self.recorder.feed(self._rules.fact(dialect.read(event)))
+        self.recorder.feed(self._rules.fact(raw.read(event)))
 
     def say(self, event_type: str, payload: Mapping[str, object] | None = None, *, after_s: float = 1.0, **identity: object) -> None:
         self.now_ns += int(after_s * SECOND)

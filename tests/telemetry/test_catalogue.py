@@ -19,7 +19,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 from rendered import Exported
 
-from spanbus.telemetry import catalogue, dialect, names, replay
+from spanbus.telemetry import catalogue, dialect_file, names, replay
 from spanbus.telemetry.metrics import MetricSink, observe_delivery
 from spanbus.telemetry.recorder import Recorder
 from spanbus.telemetry.redaction import Redactor
@@ -96,7 +96,7 @@ def emitted() -> tuple[list[ReadableSpan], InMemoryMetricReader]:
     observe_delivery(meter, lambda: {metric.name: [({name: "x" for name in metric.attributes}, 1.0)] for metric in names.METRICS if "delivery" in metric.name})
     for path in RECORDINGS:
         recorder = Recorder(sinks)
-        for fact in replay.facts(path, dialect.load("crackerjack")):
+        for fact in replay.facts(path, dialect_file.load("crackerjack")):
             recorder.feed(fact)
         recorder.close()
     return list(exporter.get_finished_spans()), reader

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spanbus.telemetry import dialect
+from spanbus.telemetry import dialect_file, raw
 from spanbus.workflow.events import Event, WorkflowEvent
 
 values = st.one_of(
@@ -29,7 +29,7 @@ types = st.one_of(st.sampled_from(list(WorkflowEvent)), st.sampled_from([str(eve
 def test_both_ways_give_the_same_fact(
     name: str, event_type: str, payload: dict[str, object], run_id: str | None, phase: str | None, attempt: int | None, metadata: dict[str, object]
 ) -> None:
-    rules = dialect.load(name)
+    rules = dialect_file.load(name)
     event = Event(event_type, "id", 1_790_000_000_000_000_000, payload, "engine", run_id, phase, attempt, None, None, metadata)
-    short, long = rules.of(event), rules.fact(dialect.read(event))
+    short, long = rules.of(event), rules.fact(raw.read(event))
     assert str(short) == str(long)  # NaN is not equal to itself

@@ -21,7 +21,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from spanbus.errors import InputError
-from spanbus.telemetry.dialect import load
+from spanbus.telemetry.dialect_file import load
 from spanbus.telemetry.instrument import Handle, attach, attach_class
 from spanbus.telemetry.recorder import Recorder
 from spanbus.telemetry.redaction import Redactor

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from spanbus.telemetry import dialect
+from spanbus.telemetry import dialect_file, raw
 from spanbus.telemetry.recorder import Limits, Recorder, RecorderState
 from spanbus.telemetry.records import Record
 from spanbus.workflow.events import Event
@@ -18,7 +18,7 @@ class Stream:
     """Feeds events a second apart, by dialect, and keeps what ended."""
 
     def __init__(self, rules: str = "crackerjack", limits: Limits | None = None) -> None:
-        self.rules = dialect.load(rules)
+        self.rules = dialect_file.load(rules)
         self.runs: list[Record] = []
         self.errors: list[Exception] = []
         self.recorder = Recorder(on_run_ended=self.runs.append, on_sink_error=self.errors.append, limits=limits)
@@ -29,7 +29,7 @@ class Stream:
         self.now_ns += int(after_s * SECOND)
         self.count += 1
         event = {"event_type": event_type, "event_id": f"e{self.count}", "at_ns": self.now_ns, "payload": payload or {}, **identity}
-        return self.recorder.feed(self.rules.fact(dialect.read(event)))
+        return self.recorder.feed(self.rules.fact(raw.read(event)))
 
     def end(self) -> RecorderState:
         self.recorder.close()
@@ -306,7 +306,7 @@ def test_the_same_event_heard_twice_is_recorded_once() -> None:
     stream = Stream("spanbus")
     event = Event("workflow.started", "id-1", START_NS, {"workflow": "w"}, run_id="r")
     for _ in range(2):
-        stream.recorder.feed(stream.rules.fact(dialect.read(event)))
+        stream.recorder.feed(stream.rules.fact(raw.read(event)))
     state = stream.end()
     assert (state.events_seen, state.events_recorded, state.events_duplicate, state.runs_ended) == (2, 1, 1, 1)
 

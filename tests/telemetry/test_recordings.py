@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from spanbus.telemetry import dialect, replay
+from spanbus.telemetry import dialect_file, replay
 from spanbus.telemetry.recorder import Recorder, RecorderState
 from spanbus.telemetry.records import Record
 
@@ -22,7 +22,7 @@ def recorded(path: Path, name: str = "crackerjack") -> tuple[list[Record], Recor
     runs: list[Record] = []
     errors: list[Exception] = []
     recorder = Recorder(on_run_ended=runs.append, on_sink_error=errors.append)
-    for fact in replay.facts(path, dialect.load(name)):
+    for fact in replay.facts(path, dialect_file.load(name)):
         recorder.feed(fact)
     recorder.close()
     assert errors == []
@@ -111,7 +111,7 @@ def tree(record: Record) -> tuple[object, ...]:
 @given(data=st.data())
 def test_any_order_doubling_or_loss_leaves_nothing_open_and_counts_no_failure_twice(data: st.DataObject) -> None:
     names = data.draw(st.lists(st.sampled_from(sorted(EXPECTED)), min_size=1, max_size=3))
-    rules = dialect.load("crackerjack")
+    rules = dialect_file.load("crackerjack")
     facts = [fact for name in names for fact in replay.facts(RECORDINGS / f"{name}.jsonl", rules)]
     mixed = data.draw(st.permutations(facts * data.draw(st.integers(1, 2))))
     mixed = mixed[: data.draw(st.integers(0, len(mixed)))]
@@ -153,7 +153,7 @@ class Closed:
 @settings(max_examples=150, deadline=None)
 @given(seed=st.integers(0, 2**32), share=st.floats(0.1, 1.0))
 def test_one_step_fails_once_in_whatever_order_it_is_heard(name: str, seed: int, share: float) -> None:
-    facts = list(replay.facts(RECORDINGS / f"{name}.jsonl", dialect.load("crackerjack")))
+    facts = list(replay.facts(RECORDINGS / f"{name}.jsonl", dialect_file.load("crackerjack")))
     random.Random(seed).shuffle(facts)
     closed: list[Record] = []
     recorder = Recorder([Closed(closed)])

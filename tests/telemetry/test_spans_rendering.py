@@ -12,7 +12,7 @@ from opentelemetry.trace import Link, SpanKind, TraceState
 from opentelemetry.util.types import Attributes
 from rendered import SECOND, START_NS, Provider, Rendered
 
-from spanbus.telemetry import dialect, names
+from spanbus.telemetry import dialect_file, names, raw
 from spanbus.telemetry.recorder import Recorder
 from spanbus.telemetry.redaction import Redactor
 from spanbus.telemetry.spans import Rendering, TracerSpans
@@ -287,8 +287,8 @@ def test_processors_of_the_application_see_attributes_at_the_start_and_parents_o
     tracers = TracerProvider(shutdown_on_exit=False)
     tracers.add_span_processor(seen)
     recorder = Recorder([TracerSpans(tracers.get_tracer("t"), Rendering(Redactor()))])
-    rules = dialect.load("spanbus")
+    rules = dialect_file.load("spanbus")
     for number, (event_type, phase) in enumerate([("workflow.started", None), ("workflow.phase.started", "p"), ("workflow.phase.completed", "p"), ("workflow.completed", None)]):
-        recorder.feed(rules.fact(dialect.read({"event_type": event_type, "event_id": f"{number}", "at_ns": START_NS + number, "run_id": "r", "phase": phase, "payload": {"workflow": "w"}})))
+        recorder.feed(rules.fact(raw.read({"event_type": event_type, "event_id": f"{number}", "at_ns": START_NS + number, "run_id": "r", "phase": phase, "payload": {"workflow": "w"}})))
     assert seen.started == [("RUN w", "run"), ("p", "phase")]
     assert seen.open == set()

@@ -12,7 +12,7 @@ from spanbus.errors import DialectError, SettingsError
 from spanbus.examine.asking import shown
 from spanbus.examine.findings import Finding, Row, not_configured, ok, warning, wrong
 from spanbus.settings import OTEL_VARIABLES, SETTINGS, Settings, load_settings
-from spanbus.telemetry.dialect import load
+from spanbus.telemetry.dialect_file import load
 from spanbus.telemetry.redaction import Redactor
 
 _OTLP = "OTEL_EXPORTER_OTLP_"

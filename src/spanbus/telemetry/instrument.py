@@ -24,9 +24,10 @@ from opentelemetry.context import Context
 
 from spanbus.errors import InputError
 from spanbus.telemetry.context import Incoming
-from spanbus.telemetry.dialect import Dialect, read
+from spanbus.telemetry.dialect import Dialect
 from spanbus.telemetry.facts import Fact, Verb
 from spanbus.telemetry.names import Level
+from spanbus.telemetry.raw import read
 from spanbus.telemetry.recorder import Recorder
 from spanbus.telemetry.records import Record
 from spanbus.telemetry.spans import context_of

@@ -21,8 +21,9 @@ from pathlib import Path
 from typing import IO, BinaryIO, NamedTuple, cast
 
 from spanbus.errors import StreamError
-from spanbus.telemetry import dialect
+from spanbus.telemetry.dialect import Dialect
 from spanbus.telemetry.facts import Fact
+from spanbus.telemetry.raw import Raw, published_at_ns, read
 
 LINE_LIMIT_BYTES = 16 * 1024 * 1024
 SORT_CHUNK_BYTES = 16 * 1024 * 1024
@@ -47,7 +48,7 @@ class _Key(NamedTuple):
 
 
 def facts(
-    path: Path, rules: dialect.Dialect, *, on_broken: Callable[[BrokenLine], None] | None = None,
+    path: Path, rules: Dialect, *, on_broken: Callable[[BrokenLine], None] | None = None,
     progress: Callable[[int, int], None] | None = None, scratch: Path | None = None,
 ) -> Iterator[Fact]:
     """The facts of a stream of JSON lines (gzip too), oldest first.
@@ -72,12 +73,12 @@ def facts(
             yield rules.fact(_read(line, key))
 
 
-def _read(line: bytes, key: _Key) -> dialect.Raw:
+def _read(line: bytes, key: _Key) -> Raw:
     event = json.loads(line)
-    raw = dialect.read(event)
+    raw = read(event)
     if not raw.event_id:
         raw = raw._replace(event_id=f"line:{blake2b(line.strip(), digest_size=12).hexdigest()}")
-    return raw if dialect.published_at_ns(event) is not None else raw._replace(at_ns=key.at_ns)
+    return raw if published_at_ns(event) is not None else raw._replace(at_ns=key.at_ns)
 
 
 class _Source:
@@ -139,12 +140,12 @@ class _Source:
                 if not isinstance(event, Mapping):
                     raise ValueError(f"a JSON {type(event).__name__}, not an object")
                 fields = cast("Mapping[str, object]", event)
-                raw = dialect.read(fields)
+                raw = read(fields)
             except (ValueError, RecursionError) as error:
                 if report:
                     self._tell(number, _why(error))
                 continue
-            at_ns = dialect.published_at_ns(fields) or at_ns
+            at_ns = published_at_ns(fields) or at_ns
             yield _Key(at_ns, raw.event_id if _ORDERED_ID.fullmatch(raw.event_id) else "", number), line
 
     def _tell(self, number: int, reason: str) -> None:
