@@ -25,7 +25,8 @@ from opentelemetry.sdk.trace import Event, ReadableSpan
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Link, NonRecordingSpan, SpanContext, SpanKind, Status, StatusCode, TraceFlags, TraceState, set_span_in_context
 
-from spanbus.delivery import wire
+from spanbus import otlp
+from spanbus.delivery import wire, wire_metrics
 from spanbus.delivery.signals import Signal
 from spanbus.delivery.spool import Stored
 
@@ -57,9 +58,9 @@ def stored(found: list[ReadableSpan]) -> list[Stored]:
 
 def test_varints_of_every_size() -> None:
     for number in (0, 1, 127, 128, 300, 16_383, 16_384, 2**21, 2**35, 2**63 - 1):
-        encoded = wire.varint(number)
+        encoded = otlp.varint(number)
         assert sum((byte & 0x7F) << (7 * position) for position, byte in enumerate(encoded)) == number
-    assert len(wire.varint(-1)) == 10
+    assert len(otlp.varint(-1)) == 10
 
 
 @given(spans)
@@ -127,8 +128,8 @@ def test_collections_of_metrics_decode_equal(seed: int) -> None:
         gauge.set(chance.choice([0, 1, 2.5, -7]), said)
     data = reader.get_metrics_data()
     if data is not None:
-        assert ExportMetricsServiceRequest.FromString(wire.encode_metrics(data)) == sdk_metrics(data)
-        assert wire.count_points(data) > 0
+        assert ExportMetricsServiceRequest.FromString(wire_metrics.encode_metrics(data)) == sdk_metrics(data)
+        assert wire_metrics.count_points(data) > 0
     provider.shutdown()
 
 

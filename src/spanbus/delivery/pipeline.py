@@ -20,7 +20,7 @@ from opentelemetry.context import Context
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
 
-from spanbus.delivery import wire
+from spanbus.delivery import wire, wire_metrics
 from spanbus.delivery.destinations import LOCAL, REMOTE, Keep, LocalDestination, OtlpDestination, apart, without
 from spanbus.delivery.lifesign import LifeSigns
 from spanbus.delivery.outcomes import Outcome
@@ -177,7 +177,7 @@ class Pipeline:
     def put_metrics(self, data: MetricsData, measured_upto: int | None = None) -> None:
         """Take one collection of metrics; it holds everything that was measured up to there."""
         try:
-            encoded, points = wire.encode_metrics(data), wire.count_points(data)
+            encoded, points = wire_metrics.encode_metrics(data), wire_metrics.count_points(data)
         except Exception:  # the wall around an export
             self._unreadable(Signal.METRICS)
             return
