@@ -13,6 +13,7 @@ import json
 import re
 import shutil
 import tempfile
+import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
@@ -27,7 +28,8 @@ from spanbus.telemetry.raw import Raw, published_at_ns, read
 
 LINE_LIMIT_BYTES = 16 * 1024 * 1024
 SORT_CHUNK_BYTES = 16 * 1024 * 1024
-_ORDERED_ID = re.compile(r"[0-9a-f]{12}-[0-9a-f]{8}-[0-9a-f]{10}|[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}", re.ASCII)
+_UUID7 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}", re.ASCII)
+_ORDERED_ID = re.compile(rf"[0-9a-f]{{12}}-[0-9a-f]{{8}}-[0-9a-f]{{10}}|{_UUID7.pattern}", re.ASCII)
 
 
 class BrokenLine(NamedTuple):
@@ -59,16 +61,16 @@ def facts(
     with ExitStack() as stack:
         source = _Source(path, stack, on_broken, progress)
         events = 0
-        in_order = True
         last: _Key | None = None
         for key, _ in source.lines(report=True):
             events += 1
-            in_order = in_order and (last is None or last <= key)
+            source.in_order = source.in_order and (last is None or last <= key)
             last = key
         if not events:
             detail = f"; {source.broken} lines could not be used, the first: {source.first_broken}" if source.broken else ", it is empty"
             raise StreamError(f"{path}: no event in this file{detail}")
-        lines = source.lines(report=False) if in_order else _sorted(source.lines(report=False), stack, scratch)
+        source.untimed_at(time.time_ns())
+        lines = source.lines(report=False) if source.in_order else _sorted(source.lines(report=False), stack, scratch)
         for key, line in lines:
             yield rules.fact(_read(line, key))
 
@@ -92,7 +94,9 @@ class _Source:
         self._progress = progress
         self.broken = 0
         self.first_broken: BrokenLine | None = None
+        self.in_order = True
         self._passes = 0
+        self._first_at_ns = 0
         try:
             if str(path) == "-":
                 import sys
@@ -107,6 +111,10 @@ class _Source:
         except OSError as error:
             raise StreamError(f"{path}: {error.strerror or error}") from error
 
+    def untimed_at(self, now_ns: int) -> None:
+        """What tells no time and stands before all that does is as old as the first that does, else from now."""
+        self._first_at_ns = self._first_at_ns or now_ns
+
     def lines(self, *, report: bool) -> Iterator[tuple[_Key, bytes]]:
         """Every usable line with its place in the order; what cannot be used is told once, on the pass that reports."""
         self._file.seek(0)
@@ -114,7 +122,7 @@ class _Source:
         offset = self._passes * self._size
         self._passes += 1
         number = 0
-        at_ns = 0
+        at_ns = self._first_at_ns
         while True:
             try:
                 line = reader.readline(LINE_LIMIT_BYTES + 1)
@@ -145,7 +153,12 @@ class _Source:
                 if report:
                     self._tell(number, _why(error))
                 continue
-            at_ns = published_at_ns(fields) or at_ns
+            told_ns = published_at_ns(fields)
+            made_ns = _at_ns_of_id(raw.event_id) if told_ns is None else None
+            if made_ns is not None:  # to the millisecond only: where the lines stand in order, theirs is the better one
+                told_ns = max(made_ns, at_ns) if self.in_order else made_ns
+            at_ns = told_ns or at_ns
+            self._first_at_ns = self._first_at_ns or at_ns
             yield _Key(at_ns, raw.event_id if _ORDERED_ID.fullmatch(raw.event_id) else "", number), line
 
     def _tell(self, number: int, reason: str) -> None:
@@ -154,6 +167,11 @@ class _Source:
         self.first_broken = self.first_broken or broken
         if self._on_broken is not None:
             self._on_broken(broken)
+
+
+def _at_ns_of_id(event_id: str) -> int | None:
+    """The millisecond in which a UUIDv7 was made."""
+    return int(event_id[:8] + event_id[9:13], 16) * 1_000_000 if _UUID7.fullmatch(event_id) else None
 
 
 def _why(error: ValueError | RecursionError) -> str:
