@@ -272,7 +272,7 @@ class Runtime:
         from opentelemetry import context as otel_context
 
         from spanbus.telemetry.context import attached, outgoing, with_baggage
-        from spanbus.telemetry.spans import context_of
+        from spanbus.telemetry.rendering import context_of
 
         context = with_baggage(context_of(record, otel_context.get_current()), self._env)
         with attached(context):

@@ -29,7 +29,8 @@ from spanbus.telemetry.limits import log_record_limits, span_limits
 from spanbus.telemetry.metrics import MetricSink, observe_delivery
 from spanbus.telemetry.records import NoteSink, Record, RecordSink
 from spanbus.telemetry.redaction import Redactor
-from spanbus.telemetry.spans import SCOPE, DirectSpans, Rendering, TracerSpans
+from spanbus.telemetry.rendering import Rendering
+from spanbus.telemetry.spans import SCOPE, DirectSpans, TracerSpans
 from spanbus.version import __version__
 
 if TYPE_CHECKING:

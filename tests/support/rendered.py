@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Literal, cast
 
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from opentelemetry.sdk._logs import LoggerProvider, ReadableLogRecord
 from opentelemetry.sdk._logs.export import InMemoryLogRecordExporter, SimpleLogRecordProcessor
 from opentelemetry.sdk.metrics import MeterProvider
@@ -14,6 +16,9 @@ from opentelemetry.sdk.trace import ReadableSpan, SpanLimits, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON, Sampler
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags
+from opentelemetry.util.types import AttributeValue
 
 from spanbus.telemetry import dialect_file, raw
 from spanbus.telemetry.logs import LogSink
@@ -21,7 +26,8 @@ from spanbus.telemetry.metrics import MetricSink
 from spanbus.telemetry.recorder import Recorder
 from spanbus.telemetry.records import RecordSink
 from spanbus.telemetry.redaction import Redactor
-from spanbus.telemetry.spans import DirectSpans, RenderedSpan, Rendering, TracerSpans
+from spanbus.telemetry.rendering import Rendering
+from spanbus.telemetry.spans import SCOPE, DirectSpans, RenderedEvent, RenderedSpan, TracerSpans
 from spanbus.workflow.bus import WorkflowEventBus
 from spanbus.workflow.definition import Workflow
 from spanbus.workflow.engine import BasicWorkflowEngine, RunOptions, RunResult
@@ -42,9 +48,44 @@ class Exported:
     def put_span(self, span: RenderedSpan) -> None:
         self._exporter.export([cast("ReadableSpan", span)])
 
+    def put_encoded(self, span_id: int, span: bytes, resource: Resource, scope: InstrumentationScope) -> None:
+        assert scope == SCOPE
+        found = decoded(span, resource)
+        assert found.context.span_id == span_id
+        self.put_span(found)
+
     def dropped_of(self, trace_id: int) -> int:
         del trace_id
         return 0
+
+
+def decoded(span: bytes, resource: Resource) -> RenderedSpan:
+    """A span from its OTLP bytes, by the official classes."""
+    message = Span.FromString(span)
+    trace_id, flags = int.from_bytes(message.trace_id, "big"), TraceFlags(TraceFlags.SAMPLED)
+    parent = SpanContext(trace_id, int.from_bytes(message.parent_span_id, "big"), bool(message.flags & 0x200), flags) if message.parent_span_id else None
+    return RenderedSpan(
+        message.name, SpanContext(trace_id, int.from_bytes(message.span_id, "big"), False, flags), parent, SpanKind(message.kind - 1),
+        message.start_time_unix_nano, message.end_time_unix_nano, _mapping(message.attributes),
+        [RenderedEvent(event.name, event.time_unix_nano, _mapping(event.attributes), event.dropped_attributes_count) for event in message.events],
+        [
+            Link(SpanContext(int.from_bytes(link.trace_id, "big"), int.from_bytes(link.span_id, "big"), True, flags), _mapping(link.attributes))
+            for link in message.links
+        ],
+        Status(StatusCode(message.status.code), message.status.message or None), resource, message.dropped_attributes_count,
+    )
+
+
+def _mapping(attributes: Iterable[KeyValue]) -> dict[str, AttributeValue]:
+    return {pair.key: _value(pair.value) for pair in attributes}
+
+
+def _value(value: AnyValue) -> AttributeValue:
+    kind = value.WhichOneof("value")
+    if kind == "array_value":
+        return tuple(item.string_value for item in value.array_value.values)
+    assert kind in ("string_value", "bool_value", "int_value", "double_value")
+    return cast("AttributeValue", getattr(value, kind))
 
 
 class Rendered:

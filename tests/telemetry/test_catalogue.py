@@ -23,7 +23,8 @@ from spanbus.telemetry import catalogue, dialect_file, names, replay
 from spanbus.telemetry.metrics import MetricSink, observe_delivery
 from spanbus.telemetry.recorder import Recorder
 from spanbus.telemetry.redaction import Redactor
-from spanbus.telemetry.spans import DirectSpans, Rendering
+from spanbus.telemetry.rendering import Rendering
+from spanbus.telemetry.spans import DirectSpans
 from spanbus.workflow.events import WorkflowEvent
 
 ROOT = Path(__file__).parents[2]

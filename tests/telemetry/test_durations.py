@@ -20,7 +20,8 @@ from spanbus.telemetry.metrics import MetricSink
 from spanbus.telemetry.names import Level, Result
 from spanbus.telemetry.records import Failure, Record
 from spanbus.telemetry.redaction import Redactor
-from spanbus.telemetry.spans import DirectSpans, Rendering
+from spanbus.telemetry.rendering import Rendering
+from spanbus.telemetry.spans import DirectSpans
 
 START_NS = 1_790_000_000_000_000_000
 FILTERS = {"trace_based": TraceBasedExemplarFilter, "always_on": AlwaysOnExemplarFilter, "always_off": AlwaysOffExemplarFilter}

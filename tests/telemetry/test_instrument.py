@@ -19,13 +19,16 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+from rendered import decoded
 
 from spanbus.errors import InputError
 from spanbus.telemetry.dialect_file import load
 from spanbus.telemetry.instrument import Handle, attach, attach_class
 from spanbus.telemetry.recorder import Recorder
 from spanbus.telemetry.redaction import Redactor
-from spanbus.telemetry.spans import DirectSpans, RenderedSpan, Rendering
+from spanbus.telemetry.rendering import Rendering
+from spanbus.telemetry.spans import DirectSpans, RenderedSpan
 from spanbus.workflow.bus import WorkflowEventBus
 from spanbus.workflow.definition import Phase, Workflow
 from spanbus.workflow.engine import BasicWorkflowEngine, RunOptions
@@ -39,6 +42,10 @@ class Finished:
 
     def put_span(self, span: RenderedSpan) -> None:
         self.spans.append(span)
+
+    def put_encoded(self, span_id: int, span: bytes, resource: Resource, scope: InstrumentationScope) -> None:
+        del span_id, scope
+        self.spans.append(decoded(span, resource))
 
     def dropped_of(self, trace_id: int) -> int:
         del trace_id

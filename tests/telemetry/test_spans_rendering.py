@@ -15,7 +15,8 @@ from rendered import SECOND, START_NS, Provider, Rendered
 from spanbus.telemetry import dialect_file, names, raw
 from spanbus.telemetry.recorder import Recorder
 from spanbus.telemetry.redaction import Redactor
-from spanbus.telemetry.spans import Rendering, TracerSpans
+from spanbus.telemetry.rendering import Rendering
+from spanbus.telemetry.spans import TracerSpans
 from spanbus.workflow import identity
 
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -292,3 +293,17 @@ def test_processors_of_the_application_see_attributes_at_the_start_and_parents_o
         recorder.feed(rules.fact(raw.read({"event_type": event_type, "event_id": f"{number}", "at_ns": START_NS + number, "run_id": "r", "phase": phase, "payload": {"workflow": "w"}})))
     assert seen.started == [("RUN w", "run"), ("p", "phase")]
     assert seen.open == set()
+
+
+def test_limits_of_event_attributes_hold_and_what_they_cut_is_counted() -> None:
+    rendered = Rendered(limits=SpanLimits(max_event_attributes=2, max_attribute_length=4))
+    rendered.say("workflow.started", {"workflow": "w"}, run_id="r")
+    rendered.say("workflow.phase.started", {"type": "fast_hooks", "strategy": "comprehensive"}, run_id="r", phase="p")
+    rendered.say("workflow.phase.completed", {"success": True}, run_id="r", phase="p")
+    rendered.say("workflow.completed", {}, run_id="r")
+    span = rendered.span("p")
+    started = span.events[0]
+    assert started.attributes is not None
+    assert len(started.attributes) == 2
+    assert all(len(value) <= 4 for value in started.attributes.values() if isinstance(value, str))
+    assert started.dropped_attributes == 1

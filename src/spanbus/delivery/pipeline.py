@@ -162,12 +162,24 @@ class Pipeline:
             return
         try:
             data = wire.encode_span(span)
-            group = self._group(span.resource, span.instrumentation_scope)
         except Exception:  # the wall around an export
             self._unreadable(Signal.TRACES)
             return
+        self.put_encoded(context.span_id, data, span.resource, span.instrumentation_scope)
+
+    def put_encoded(self, span_id: int, span: bytes, resource: Resource | None, scope: InstrumentationScope | None) -> None:
+        """The same with a span that is in OTLP bytes already."""
+        last = self._last_group
+        if last[0] is resource and last[1] is scope:
+            group = last[2]
+        else:
+            try:
+                group = self._group(resource, scope)
+            except Exception:  # the wall around an export
+                self._unreadable(Signal.TRACES)
+                return
         measured = self._measures and (self._adopter is None or self._adopter != threading.get_ident())
-        self._spool.put(Signal.TRACES, group, data, closes=context.span_id, measured=measured)
+        self._spool.put(Signal.TRACES, group, span, closes=span_id, measured=measured)
         self._sender.wake()
 
     def dropped_of(self, trace_id: int) -> int:

@@ -30,7 +30,7 @@ from spanbus.telemetry.names import Level
 from spanbus.telemetry.raw import read
 from spanbus.telemetry.recorder import Recorder
 from spanbus.telemetry.records import Record
-from spanbus.telemetry.spans import context_of
+from spanbus.telemetry.rendering import context_of
 from spanbus.workflow.events import Event
 
 logger = logging.getLogger("spanbus")

@@ -14,7 +14,7 @@ from typing import NamedTuple, Protocol, cast
 from spanbus.telemetry import names
 from spanbus.telemetry.names import ErrorType, Level, Result
 from spanbus.telemetry.records import EventNote, Failure, Record
-from spanbus.telemetry.spans import Rendering, span_context_of
+from spanbus.telemetry.rendering import Rendering, span_context_of
 from spanbus.workflow.identity import TraceContext
 
 HEARTBEAT_LONGEST_S = 10.0

@@ -12,7 +12,7 @@ from opentelemetry._logs import Logger, SeverityNumber
 
 from spanbus.telemetry.names import Level
 from spanbus.telemetry.records import EventNote, Record
-from spanbus.telemetry.spans import Rendering, context_of
+from spanbus.telemetry.rendering import Rendering, context_of
 
 
 class LogSink:

@@ -18,7 +18,7 @@ from spanbus.telemetry import names
 from spanbus.telemetry.durations import DurationHistogram, ExemplarFilter
 from spanbus.telemetry.names import Level
 from spanbus.telemetry.records import EventNote, Record
-from spanbus.telemetry.spans import context_of, span_context_of
+from spanbus.telemetry.rendering import context_of, span_context_of
 
 Key = tuple[str | None, ...]
 

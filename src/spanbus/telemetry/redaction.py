@@ -230,7 +230,7 @@ class Redactor:
                 raise SettingsError(f"redact_patterns: {pattern!r} is not a regular expression: {error}") from error
         self._own = tuple(own)
         self._top: dict[str, dict[str, tuple[str | None, int]]] = {}
-        """By prefix and payload key: the attribute's name, None where it is not allowed, with the limit of its text, 0 where no value is shown."""
+        """By prefix and payload key, as :meth:`named` says."""
         self._short = lru_cache(maxsize=4_096)(self._clean)
 
     def text(self, text: str, limit: int = STRING_LIMIT) -> str:
@@ -300,6 +300,11 @@ class Redactor:
         self.collect("", payload, found)
         return found
 
+    def named(self, prefix: str, key: str) -> tuple[str | None, int]:
+        """The attribute's name for a payload key, None where it is not allowed, with the limit of its text, 0 where no value is shown."""
+        limit = 0 if self.enabled and is_sensitive(key) else ERROR_TEXT_LIMIT if key in _ERROR_KEYS else STRING_LIMIT
+        return f"{prefix}{key}" if key in self._allowed else None, limit
+
     def collect(self, prefix: str, payload: Mapping[str, object], found: dict[str, AttributeValue]) -> None:
         """The same into ``found``, each name with ``prefix`` before it."""
         known = self._top.get(prefix)
@@ -310,8 +315,7 @@ class Redactor:
             if key in known:
                 name, limit = known[key]
             elif isinstance(key, str):  # pyright: ignore[reportUnnecessaryIsInstance] - the payloads of strangers
-                limit = 0 if self.enabled and is_sensitive(key) else ERROR_TEXT_LIMIT if key in _ERROR_KEYS else STRING_LIMIT
-                name = f"{prefix}{key}" if key in self._allowed else None
+                name, limit = self.named(prefix, key)
                 if len(known) < 1_000:
                     known[key] = name, limit
             else:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
     from spanbus.telemetry.records import Record
-    from spanbus.telemetry.spans import Rendering
+    from spanbus.telemetry.rendering import Rendering
 
 Note = tuple[str, int, Mapping[str, object]]
 """One event: its name, Unix nanoseconds, attributes."""
