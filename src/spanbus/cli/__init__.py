@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import errno
 import sys
 from importlib import import_module
 
@@ -68,6 +68,7 @@ def _root(version: bool = typer.Option(False, "--version", "-V", callback=_versi
 
 def main() -> None:
     """Entry point. Errors that were raised on purpose are one line on stderr: exit code 2, or 1 for a run that is not there."""
+    console.spell_what_cannot_be_shown()
     try:
         app()
     except RunNotFound as error:
@@ -77,8 +78,14 @@ def main() -> None:
         console.complain(error)
         code = 2
     except BrokenPipeError:  # the reader of our output left, as head does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        console.silence(sys.stdout)
         code = 141
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG) or error.filename is not None:
+            raise
+        console.silence(sys.stdout)
+        console.complain(f"the output cannot be written: {error.strerror}")
+        code = 1
     else:
         return
     sys.exit(code)

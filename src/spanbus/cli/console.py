@@ -2,13 +2,69 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import sys
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
+
+
+class Outliving:
+    """A standard stream that may be lost while work goes on: what cannot be written any more goes nowhere."""
+
+    def __init__(self, stream: IO[str], name: str) -> None:
+        self._stream = stream
+        self._name = name
+
+    def write(self, text: str) -> int:
+        """Like the stream's; raises no ``OSError``."""
+        try:
+            return self._stream.write(text)
+        except OSError as error:
+            self._lost(error)
+            return len(text)
+
+    def flush(self) -> None:
+        """Like the stream's; raises no ``OSError``."""
+        try:
+            self._stream.flush()
+        except OSError as error:
+            self._lost(error)
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._stream, name)
+
+    def _lost(self, error: OSError) -> None:
+        silence(self._stream)
+        if error.errno != errno.EPIPE and self._name != "stderr":  # a reader who left, as head does, knows it
+            complain(f"{self._name} cannot be written and is left: {error.strerror or error}")
+
+
+def outlive_readers() -> None:
+    """From here on nobody who stops reading us, and no full disk under our output, changes how the work ends."""
+    sys.stdout, sys.stderr = (
+        cast("IO[str]", Outliving(stream, name)) if cast("IO[str] | None", stream) is not None else stream
+        for stream, name in ((sys.stdout, "stdout"), (sys.stderr, "stderr"))
+    )
+
+
+def spell_what_cannot_be_shown() -> None:
+    """Characters that the terminal's encoding lacks are spelled out, in place of an error."""
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(errors="backslashreplace")
+
+
+def silence(stream: IO[str]) -> None:
+    """What is still buffered, and all that follows, goes nowhere."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
 
 
 def say(text: str) -> None:

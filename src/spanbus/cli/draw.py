@@ -147,10 +147,9 @@ def _bar(text: Text, span: SpanSummary, start_ns: int, total_ns: int, width: int
 def failures(run: RunSummary, console: Console) -> Text:
     """What failed, innermost, with the end of its output."""
     text = Text(end="")
-    for path, span in _failed(run.phases, ()):
+    for path, span, message in _failed(run.phases, ()):
         text.append("\n")
         text.append(f"{glyphs(console).marks['failure']} {' / '.join(path)}", style(span.result))
-        message = span.message or ""
         if message and message != span.error_type:
             text.append(f"  {one_line(message, 200)}")
         text.append("\n")
@@ -162,18 +161,21 @@ def failures(run: RunSummary, console: Console) -> Text:
     return text
 
 
-def _failed(spans: Sequence[SpanSummary], above: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], SpanSummary]]:
+def _failed(spans: Sequence[SpanSummary], above: tuple[str, ...], timed_out: str | None = None) -> Iterator[tuple[tuple[str, ...], SpanSummary, str]]:
+    """Path, span and message. A tool that was ended because the time of what is above it was up counts with that message."""
     for span in spans:
-        if span.result not in ("failure", "timeout", "error"):
+        ended = timed_out is not None and span.result == "cancellation"
+        if span.result not in ("failure", "timeout", "error") and not ended:
             continue
         path = (*above, label(span))
-        inner = list(_failed(span.children, path))
+        message = span.message or (timed_out if ended and timed_out is not None else "")
+        inner = list(_failed(span.children, path, message if ended or span.result == "timeout" else None))
         if span.kind == "phase" and span.retries and inner:
             inner = [item for item in inner if item[1].attempt == span.attempts] or inner[-1:]
         if inner:
             yield from inner
         else:
-            yield path, span
+            yield path, span, message
 
 
 def timeline(run: RunSummary, console: Console) -> Text:

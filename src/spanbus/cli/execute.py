@@ -30,6 +30,7 @@ def command(
     from spanbus.workflow.definition import Command, Phase, Workflow
     from spanbus.workflow.events import Event, WorkflowEvent
 
+    console.outlive_readers()
     settings = load_settings(file)
     program = Path(argv[0]).name or argv[0]
     phase = (name or program).strip() or program

@@ -36,6 +36,7 @@ def command(
     from spanbus.runtime import Runtime
     from spanbus.settings import load_settings
 
+    console.outlive_readers()
     settings = load_settings(file)
     what = settings.workflow(workflow)
     for name in (*(only or ()), *(skip or ())):

@@ -22,7 +22,7 @@ from spanbus.workflow.bus import WorkflowEventBus
 from spanbus.workflow.current import current_bus
 from spanbus.workflow.definition import EMPTY_ENV, Command, command
 from spanbus.workflow.events import WorkflowEvent
-from spanbus.workflow.process import ProcessResult, run_process
+from spanbus.workflow.process import ProcessResult, Tail, run_process
 
 Output = Callable[[str, str], None]
 """Takes the name of the hook or program and one line that it wrote."""
@@ -48,10 +48,11 @@ class CommandFailed(PhaseUnsuccessful):
 class CommandTimedOut(PhaseTimeout):
     """A command took longer than its own time-out."""
 
-    def __init__(self, name: str, timeout_s: float) -> None:
+    def __init__(self, name: str, timeout_s: float, output_tail: str = "") -> None:
         super().__init__(f"{name} timed out after {timeout_s:g} s")
         self.name = name
         self.timeout_s = timeout_s
+        self.output_tail = output_tail
 
 
 class HooksFailed(PhaseUnsuccessful):
@@ -65,7 +66,10 @@ class HooksFailed(PhaseUnsuccessful):
 
 @dataclass(frozen=True, slots=True)
 class ActionContext:
-    """What an action has to do and where. ``output`` gets every line of the tools; ``inherit`` gives them our own streams."""
+    """What an action has to do and where. ``output`` gets every line of the tools; ``inherit`` gives them our own streams.
+
+    A tool that was cancelled adds the end of its output to ``unfinished``.
+    """
 
     hooks: tuple[Command, ...] = ()
     command: Command | None = None
@@ -73,6 +77,7 @@ class ActionContext:
     env: Mapping[str, str] = field(default_factory=lambda: EMPTY_ENV)
     output: Output | None = None
     inherit: bool = False
+    unfinished: list[str] = field(default_factory=list[str])
 
 
 async def run_fast_hooks(context: object, step_id: str, event_bus: WorkflowEventBus | None = None, **params: object) -> ActionResult:
@@ -180,6 +185,7 @@ def _work(context: object, params: Mapping[str, object]) -> ActionContext:
         env={**base.env, **cast("Mapping[str, str]", env)} if isinstance(env, Mapping) else base.env,
         output=base.output,
         inherit=base.inherit,
+        unfinished=base.unfinished,
     )
 
 
@@ -245,11 +251,11 @@ async def _run_one(
         bus.publish_nowait(WorkflowEvent.HOOK_EXECUTION_STARTED, {**about, "timestamp": time.time_ns() / 1e9}, source=_SOURCE)
     ending: dict[str, object] = {"status": "error"}
     kind = WorkflowEvent.HOOK_EXECUTION_FAILED
-    output = work.output
+    output, tail = work.output, Tail()
     try:
         with anyio.move_on_after(what.timeout_s) as scope:
             result = await run_process(
-                what, env={**os.environ, **work.env, **what.env}, cwd=work.cwd, inherit=work.inherit,
+                what, env={**os.environ, **work.env, **what.env}, cwd=work.cwd, inherit=work.inherit, tail=tail,
                 on_line=(lambda line: output(name, line)) if output is not None else None,
             )
             if result.success:
@@ -263,10 +269,11 @@ async def _run_one(
                         output(name, result.error)
             return result
         assert scope.cancelled_caught
-        ending = {"status": "timeout", "error": f"{name} timed out after {what.timeout_s:g} s"}
-        raise CommandTimedOut(name, what.timeout_s or 0.0)
+        ending = {"status": "timeout", "error": f"{name} timed out after {what.timeout_s:g} s", "output_tail": tail.text()}
+        raise CommandTimedOut(name, what.timeout_s or 0.0, tail.text())
     except anyio.get_cancelled_exc_class():
-        ending = {"status": "cancelled"}
+        ending = {"status": "cancelled", "output_tail": tail.text()}
+        work.unfinished.append(tail.text())
         raise
     finally:
         if bus is not None:

@@ -21,7 +21,7 @@ from typing import Literal, NamedTuple, cast
 import anyio
 import anyio.to_thread
 
-from spanbus.errors import PhaseTimeout, PhaseUnsuccessful
+from spanbus.errors import PhaseError, PhaseTimeout, PhaseUnsuccessful
 from spanbus.workflow.actions import ACTIONS, ActionContext, Output
 from spanbus.workflow.bus import WorkflowEventBus
 from spanbus.workflow.current import RunScope, use_bus, within
@@ -327,14 +327,14 @@ class BasicWorkflowEngine:
                 with anyio.CancelScope(deadline=anyio.current_time() + (phase.timeout_s or math.inf)) as scope:
                     value = await self._call(phase, context)
                 if scope.cancelled_caught:
-                    raise _Failed("timeout", "timeout", f"phase {phase.name} timed out after {phase.timeout_s:g} s", None, None)
+                    tail = "\n".join(filter(None, context.unfinished)) or None
+                    raise _Failed("timeout", "timeout", f"phase {phase.name} timed out after {phase.timeout_s:g} s", None, tail)
             except _Failed:
                 raise
             except PhaseTimeout as error:
-                raise _Failed("timeout", "timeout", str(error), None, None) from error
+                raise _Failed("timeout", "timeout", str(error), None, _tail_of(error)) from error
             except PhaseUnsuccessful as error:
-                tail = getattr(error, "output_tail", None)
-                raise _Failed("failure", "unsuccessful", str(error) or None, None, tail if isinstance(tail, str) else None) from error
+                raise _Failed("failure", "unsuccessful", str(error) or None, None, _tail_of(error)) from error
             except TimeoutError as error:
                 raise _Failed("timeout", "timeout", str(error) or "timed out", _trace(error), None) from error
             except Exception as error:
@@ -392,6 +392,11 @@ def _arguments(action: Callable[..., object], context: PhaseContext, name: str, 
 def _class_name(error: BaseException) -> str:
     kind = type(error)
     return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _tail_of(error: PhaseError) -> str | None:
+    tail = getattr(error, "output_tail", None)
+    return tail if isinstance(tail, str) else None
 
 
 def _trace(error: BaseException) -> str:

@@ -18,6 +18,7 @@ from anyio.abc import ByteReceiveStream, Process
 from spanbus.workflow.definition import Command
 
 TAIL_BYTES = 8_192
+LONGEST_LINE_BYTES = 65_536
 GRACE_S = 3.0
 _WINDOWS = sys.platform == "win32"
 
@@ -63,17 +64,19 @@ class Tail:
 
 
 async def run_process(
-    command: Command, *, env: Mapping[str, str], cwd: Path | None = None, on_line: OutputSink | None = None, inherit: bool = False
+    command: Command, *, env: Mapping[str, str], cwd: Path | None = None, on_line: OutputSink | None = None, inherit: bool = False,
+    tail: Tail | None = None,
 ) -> ProcessResult:
     """Run ``command`` to its end; a program that cannot be started is a result too, not an exception.
 
     When this is cancelled the process group gets SIGTERM, after three seconds SIGKILL, and the cancellation goes on. With
-    ``inherit`` the child uses our own standard streams and stays in our group, so that a terminal reaches it.
+    ``inherit`` the child uses our own standard streams and stays in our group, so that a terminal reaches it. The end of
+    the output is kept in ``tail``, for a caller who wants it though this is cancelled.
     """
     argv: list[str] | str = command.argv[0] if command.shell else list(command.argv)
     directory = command.cwd or cwd
     began_ns = time.perf_counter_ns()
-    tail = Tail()
+    tail = Tail() if tail is None else tail
     try:
         process = await anyio.open_process(
             argv,
@@ -84,7 +87,7 @@ async def run_process(
             env=dict(env),
             start_new_session=not inherit and not _WINDOWS,
         )
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: a NUL, or characters that the locale cannot encode
         return ProcessResult(None, (time.perf_counter_ns() - began_ns) / 1e9, "", _cannot_start(command, directory, error))
     try:
         if process.stdout is not None:
@@ -102,6 +105,7 @@ async def run_process(
 
 async def _stream(process: Process, stream: ByteReceiveStream, tail: Tail, on_line: OutputSink | None) -> None:
     """Read until the child has ended and its output is read; what a grandchild still holds open is not waited for."""
+    lines = _Lines(on_line) if on_line is not None else None
     with anyio.CancelScope() as reading:
         async with anyio.create_task_group() as group:
 
@@ -113,16 +117,39 @@ async def _stream(process: Process, stream: ByteReceiveStream, tail: Tail, on_li
 
             done = anyio.Event()
             group.start_soon(ended)
-            pending = b""
             async for data in stream:
                 tail.add(data)
-                if on_line is not None:
-                    *lines, pending = (pending + data).split(b"\n")
-                    for line in lines:
-                        on_line(line.decode("utf-8", "replace").rstrip("\r"))
-            if pending and on_line is not None:
-                on_line(pending.decode("utf-8", "replace"))
+                if lines is not None:
+                    lines.add(data)
             done.set()
+    if lines is not None:
+        lines.end()
+
+
+class _Lines:
+    """Bytes as they come, told line by line; a line that does not end is told in pieces."""
+
+    def __init__(self, on_line: OutputSink) -> None:
+        self._on_line = on_line
+        self._pending = b""
+
+    def add(self, data: bytes) -> None:
+        first, *rest = data.split(b"\n")
+        self._pending += first
+        for line in rest:
+            self._tell()
+            self._pending = line
+        if len(self._pending) > LONGEST_LINE_BYTES:
+            self.end()
+
+    def end(self) -> None:
+        """Tell what came after the last line's end."""
+        if self._pending:
+            self._tell()
+            self._pending = b""
+
+    def _tell(self) -> None:
+        self._on_line(self._pending.decode("utf-8", "replace").rstrip("\r"))
 
 
 async def _end(process: Process, *, group: bool) -> None:
@@ -142,9 +169,9 @@ def _signal(process: Process, number: signal.Signals, *, group: bool) -> None:
             process.send_signal(number)
 
 
-def _cannot_start(command: Command, directory: Path | None, error: OSError) -> str:
+def _cannot_start(command: Command, directory: Path | None, error: OSError | ValueError) -> str:
     if directory is not None and not directory.is_dir():
         return f"cannot run {command.executable}: the folder {directory} does not exist"
     if isinstance(error, FileNotFoundError):
         return f"cannot run {command.executable}: no such program; is it installed and on the PATH?"
-    return f"cannot run {command.executable}: {error.strerror or error}"
+    return f"cannot run {command.executable}: {getattr(error, 'strerror', None) or error}"

@@ -1,0 +1,62 @@
+"""Where the output goes decides nothing about the work: a reader who leaves, a full disk, a terminal without Unicode."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+from command_line import Cli
+
+WORKFLOW = """
+[workflows.main]
+phases = [
+  { name = "größe ✓", run = ["sh", "-c", "read go < gate; i=0; while [ $i -lt 200 ]; do echo line $i ✓; i=$((i+1)); done; echo through > done"] },
+  { name = "after", needs = ["größe ✓"], run = "true" },
+]
+"""
+
+
+@pytest.fixture
+def gated(tmp_path: Path) -> Cli:
+    """A workflow whose first phase waits for a line in ``gate``."""
+    (tmp_path / "spanbus.toml").write_text(WORKFLOW, encoding="utf-8")
+    (tmp_path / "gate").write_text("go\n", encoding="utf-8")
+    return Cli(tmp_path)
+
+
+def test_a_run_goes_on_when_nobody_reads_its_output_any_more(gated: Cli) -> None:
+    process = subprocess.Popen(
+        gated.argv("run"), cwd=gated.folder, env=gated.environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None and process.stderr is not None
+    process.stdout.close()
+    said = process.stderr.read()
+    process.stderr.close()
+    assert process.wait(60) == 0
+    assert (gated.folder / "done").exists()
+    assert said == ""
+    assert [run["result"] for run in json.loads(gated("runs", "--json").out)] == ["success"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_under_the_output_is_one_line_and_does_not_hurt_the_run(gated: Cli) -> None:
+    with Path("/dev/full").open("w", encoding="utf-8") as full:
+        done = subprocess.run(gated.argv("run"), cwd=gated.folder, env=gated.environment(), stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+        listed = subprocess.run(gated.argv("runs"), cwd=gated.folder, env=gated.environment(), stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "spanbus: stdout cannot be written and is left: No space left on device\n")
+    assert (gated.folder / "done").exists()
+    assert (listed.returncode, listed.stderr) == (1, "spanbus: the output cannot be written: No space left on device\n")
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_what_the_terminal_cannot_show_is_spelled_out(gated: Cli, encoding: str) -> None:
+    for command in ("run", "show", "runs"):
+        done = subprocess.run(
+            gated.argv(command), cwd=gated.folder, env=gated.environment({"PYTHONIOENCODING": encoding}), capture_output=True, check=False
+        )
+        assert done.returncode == 0
+        assert b"Traceback" not in done.stderr and done.stderr == b""
+        if command != "runs":
+            assert b"\\u2713" in done.stdout
