@@ -144,6 +144,8 @@ class Runtime:
         """Observe every instance of a bus class, those to come too."""
         from spanbus.telemetry.instrument import attach_class
 
+        if not isinstance(kind, type):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise InputError(f"instrument_class takes a class, not an instance of {type(kind).__name__}; use spanbus.instrument for that")
         return attach_class(kind, self._handle(kind.__name__, dialect or _usual_dialect(kind)))
 
     def replaying(self, ended: Callable[[Record], None], *, dialect: str | Path | None = None) -> Handle:
@@ -383,8 +385,9 @@ def instrument(bus: object, *, mode: Mode = "observe", dialect: str | Path | Non
 
     ``mode`` ``observe`` subscribes and nothing else; ``wrap`` also makes phases current in the task that publishes them, so
     that spans made inside nest. ``dialect`` names how events are read: built in, of the settings, or a file. A bus that is
-    observed already gives the handle it has. Raises :class:`~spanbus.errors.InputError` for an object that cannot be
-    subscribed to; never raises into the workflow afterwards.
+    observed already gives the handle it has; None instead of a bus gives one to be fed by hand, ``handle.feed(event)``.
+    Raises :class:`~spanbus.errors.InputError` for an object that cannot be subscribed to; never raises into the workflow
+    afterwards.
     """
     return current_runtime().instrument(bus, mode=mode, dialect=dialect)
 

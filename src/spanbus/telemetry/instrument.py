@@ -16,8 +16,9 @@ import threading
 import weakref
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
+from enum import Enum
 from types import TracebackType
-from typing import Literal, Self, cast
+from typing import Generic, Literal, Self, TypeVar, cast
 
 from opentelemetry import context as otel_context
 from opentelemetry.context import Context
@@ -35,10 +36,14 @@ from spanbus.workflow.events import Event
 
 logger = logging.getLogger("spanbus")
 
+_T = TypeVar("_T")
+
 Mode = Literal["observe", "wrap"]
 
 _HANDLER_NAMES = ("handler", "callback", "fn", "func", "listener", "subscriber", "observer", "sink", "receiver")
 _TYPE_NAMES = ("event_type", "type", "event", "topic", "pattern", "name", "event_name", "subject", "kind", "channel")
+_EVENT_TYPE_KEYS = ("event_type", "type", "topic", "kind")
+_ENDS_OF_SUBSCRIPTIONS = ("unsubscribe", "dispose", "cancel", "close")
 _CONCURRENCY = 1_000
 
 
@@ -76,6 +81,29 @@ _attached: contextvars.ContextVar[Attached | None] = contextvars.ContextVar("spa
 _fed: contextvars.ContextVar[list[tuple[Fact, Record]] | None] = contextvars.ContextVar("spanbus_fed", default=None)
 
 
+class _ByIdentity(Generic[_T]):
+    """Things known of other things, which are told apart by identity and forgotten when they go: a bus may be unhashable, or equal to another."""
+
+    def __init__(self) -> None:
+        self._found: dict[int, tuple[Callable[[], object], _T]] = {}
+
+    def get(self, thing: object) -> _T | None:
+        found = self._found.get(id(thing))
+        return found[1] if found is not None and found[0]() is thing else None
+
+    def put(self, thing: object, value: _T) -> None:
+        """Raises ``TypeError`` for a thing to which no weak reference can be made."""
+        key, found = id(thing), self._found
+        self._found[key] = (weakref.ref(thing, lambda gone: found.pop(key, None) if key in found and found[key][0] is gone else None), value)
+
+    def forget(self, thing: object) -> None:
+        if self.get(thing) is not None:
+            del self._found[id(thing)]
+
+    def values(self) -> list[_T]:
+        return [value for _, value in list(self._found.values())]
+
+
 class Handle:
     """A bus under observation. A context manager; ``detach`` may be called any number of times."""
 
@@ -90,18 +118,25 @@ class Handle:
         self._off = off
         self._expects_events = expects_events
         self._undo: list[Callable[[], None]] = []
-        self._subscriptions: weakref.WeakKeyDictionary[object, Callable[[], None]] = weakref.WeakKeyDictionary()
+        self._subscriptions: _ByIdentity[Callable[[], None]] = _ByIdentity()
         self._on_detach = on_detach
         self._errors = 0
         self._last_error: str | None = None
         self._told: set[str] = set()
         self._lock = threading.Lock()
         self._detached = False
+        self.observer = _observer_of(self)
+        """The subscription: a plain function that returns True (on foreign buses None counts as failure), with itself as its ``handle``."""
 
     @property
     def off(self) -> bool:
         """Telemetry is switched off (``OTEL_SDK_DISABLED``): nothing is subscribed, nothing is read."""
         return self._off
+
+    @property
+    def detached(self) -> bool:
+        """It has left its bus for good."""
+        return self._detached
 
     @property
     def recorder(self) -> Recorder:
@@ -142,25 +177,17 @@ class Handle:
         except Exception as error:
             self.failed(error)
 
-    def observer(self, event: object, *arguments: object, **options: object) -> bool:
-        """The subscription: plain, returns True (on foreign buses None counts as failure).
+    def handle(self, *arguments: object, **options: object) -> bool:
+        """What a bus of sinks calls; the same as :attr:`observer`."""
+        return self.observer(*arguments, **options)
 
-        A bus that calls its handlers with a type and a payload, or with keywords, is understood too.
-        """
-        if isinstance(event, str):
-            payload = next((cast("Mapping[str, object]", argument) for argument in arguments if isinstance(argument, Mapping)), options)
-            self.feed({"event_type": event, "payload": payload})
+    def called(self, arguments: tuple[object, ...], options: Mapping[str, object]) -> None:
+        """One event, however a bus passes it: the event; its type and its payload; any of these by keyword. Never raises, like :meth:`feed`."""
+        try:
+            event = _event_among(arguments, options)
+        except Exception as error:
+            self.failed(error)
         else:
-            self.feed(event)
-        return True
-
-    handle = observer
-
-    def published(self, event: object = None, payload: object = None, **options: object) -> None:
-        """What a bus without ``subscribe`` was asked to publish."""
-        if isinstance(event, str):
-            self.feed({"event_type": event, "payload": cast("Mapping[str, object]", payload) if isinstance(payload, Mapping) else options})
-        elif event is not None:
             self.feed(event)
 
     def failed(self, error: Exception) -> None:
@@ -189,18 +216,23 @@ class Handle:
             if self._detached:
                 return
             self._detached = True
+            off, self._off = self._off, True  # a bus that keeps its handlers is not heard any more
         for undo in [*self._subscriptions.values(), *reversed(self._undo)]:
             try:
                 undo()
             except Exception as error:
                 self.failed(error)
         self._recorder.close()
-        if self._recorder.state().events_seen == 0 and self._errors == 0 and self._expects_events and not self._off:
+        if self._recorder.state().events_seen == 0 and self._errors == 0 and self._expects_events and not off:
             logger.warning(
                 "spanbus was attached to %s and saw no event; was this the bus that the workflow publishes on, and before it began?", self._label
             )
         if self._on_detach is not None:
             self._on_detach()
+
+    def expect_nothing(self) -> None:
+        """It is no mistake when no event comes."""
+        self._expects_events = False
 
     def __enter__(self) -> Self:
         return self
@@ -211,7 +243,7 @@ class Handle:
     def subscribed(self, bus: object, undo: Callable[[], None]) -> None:
         """How to leave ``bus``; forgotten with the bus, for programs make many."""
         try:
-            self._subscriptions[bus] = undo
+            self._subscriptions.put(bus, undo)
         except TypeError:
             self._undo.append(undo)
 
@@ -220,67 +252,126 @@ class Handle:
         self._undo.append(undo)
 
 
-_watched: weakref.WeakKeyDictionary[object, Handle] = weakref.WeakKeyDictionary()
+_watched: _ByIdentity[Handle] = _ByIdentity()
+_watching = threading.RLock()
 
 
 def watching(bus: object) -> Handle | None:
     """The handle that observes this bus already, if any."""
-    try:
-        return _watched.get(bus)
-    except TypeError:  # not hashable or not weakly referable: cannot be known again
-        return None
+    handle = _watched.get(bus)
+    return handle if handle is not None and not handle.detached else None
 
 
 def _watch(bus: object, handle: Handle) -> None:
     try:
-        _watched[bus] = handle
-    except TypeError:
+        _watched.put(bus, handle)
+        weakly: Callable[[], object] = weakref.ref(bus)
+    except TypeError:  # not weakly referable: cannot be known again
         return
-    weakly = weakref.ref(bus)
-
-    def forget() -> None:
-        watched = weakly()
-        if watched is not None:
-            _watched.pop(watched, None)
-
-    handle.add_undo(forget)
+    handle.add_undo(lambda: _watched.forget(weakly()))
 
 
 def attach(bus: object, handle: Handle, *, mode: Mode = "observe") -> Handle:
     """Subscribe ``handle`` to every event of ``bus``; in ``wrap`` mode also make phases current for their publisher.
 
-    Raises :class:`~spanbus.errors.InputError` when the object has no way in that we know.
+    Without a bus the handle waits to be fed. Raises :class:`~spanbus.errors.InputError`, with nothing subscribed, when the
+    object has no way in that we know.
     """
     if handle.off:
         return handle
-    _subscribe(bus, handle)
-    _watch(bus, handle)
-    if mode == "wrap":
-        _wrap_publish(bus, handle)
+    if bus is None:
+        handle.expect_nothing()
+        return handle
+    try:
+        _subscribe(bus, handle)
+        _watch(bus, handle)
+        if mode == "wrap":
+            _wrap_publish(bus, handle)
+    except Exception:
+        handle.expect_nothing()
+        handle.detach()
+        raise
     return handle
 
 
 # --- observing --------------------------------------------------------------------------------------------------------
 
 
+def _observer_of(handle: Handle) -> Callable[..., bool]:
+    """A function of its own, so that it is there for buses that refer to their handlers weakly, and a sink for those that call ``handle``."""
+
+    def spanbus_observer(*arguments: object, **options: object) -> bool:
+        if len(arguments) == 1 and not options and not isinstance(arguments[0], str | Enum):
+            handle.feed(arguments[0])
+        else:
+            handle.called(arguments, options)
+        return True
+
+    setattr(spanbus_observer, "handle", spanbus_observer)  # noqa: B010
+    return spanbus_observer
+
+
+def _event_among(arguments: tuple[object, ...], options: Mapping[str, object]) -> object:
+    """The event in what a bus calls its handlers with, or in what its ``publish`` was asked for."""
+    first = arguments[0] if arguments else None
+    if isinstance(first, str | Enum):
+        payload = next((argument for argument in arguments[1:] if argument is not None), None)
+        if payload is None:
+            payload = options.get("payload", options.get("data", options))
+        if _is_event(payload):  # a topic, then the event
+            return payload
+        return {"event_type": first, "payload": payload}
+    if not arguments or (len(options) > 0 and not _is_event(first)):  # by keyword, with the sender before them or without
+        event = options.get("event")
+        if isinstance(event, str | Enum):
+            return _event_among((event,), {key: value for key, value in options.items() if key != "event"})
+        if event is not None:
+            return event
+        if any(key in options for key in _EVENT_TYPE_KEYS):
+            return options
+        return next(iter(options.values())) if len(options) == 1 and not arguments else first
+    return first
+
+
+def _is_event(thing: object) -> bool:
+    """It has a type and a payload of its own."""
+    get = cast("Mapping[str, object]", thing).get if isinstance(thing, Mapping) else functools.partial(getattr, thing)
+    payload, data, metadata = get("payload", None), get("data", None), get("metadata", None)
+    typed = any(isinstance(get(key, None), str | Enum) for key in _EVENT_TYPE_KEYS)
+    return (typed and (payload is not None or data is not None)) or (metadata is not None and payload is not None)
+
+
 def _subscribe(bus: object, handle: Handle) -> None:
     subscribe = cast("Callable[..., object] | None", getattr(bus, "subscribe", None))
     if not callable(subscribe):
         raise InputError(
-            f"{type(bus).__name__} has no subscribe(); pass its events to handle.feed(event), or use spanbus.instrument_class on the class"
+            f"{type(bus).__name__} has no subscribe(); use spanbus.instrument_class on the class, "
+            "or pass its events to handle.feed(event) of handle = spanbus.instrument(None)"
         )
-    arguments, options, subscribed = _how_to_subscribe(subscribe, handle)
+    if inspect.iscoroutinefunction(subscribe):
+        raise _awaited(bus)
+    arguments, options, type_name, subscribed = _how_to_subscribe(subscribe, handle)
     try:
         token = subscribe(*arguments, **options)
-    except (TypeError, ValueError):
-        if not arguments or arguments[0] is not None:
+    except (TypeError, ValueError, KeyError, AttributeError):
+        if arguments and arguments[0] is None:
+            arguments[0] = "*"
+        elif type_name is not None and options.get(type_name) is None:
+            options[type_name] = "*"
+        else:
             raise
-        token = subscribe("*", *arguments[1:], **options)
+        try:
+            token = subscribe(*arguments, **options)
+        except (TypeError, ValueError, KeyError, AttributeError) as error:
+            raise InputError(
+                f"{type(bus).__name__}.subscribe() took neither None nor '*' for all events ({error}); subscribe yourself with the observer "
+                "of handle = spanbus.instrument(None)"
+            ) from error
     if inspect.isawaitable(token):
         close = getattr(token, "close", None)
         if callable(close):
             close()
-        raise InputError(f"{type(bus).__name__}.subscribe() is a coroutine; await it yourself with handle.observer as the handler")
+        raise _awaited(bus)
 
     try:
         weakly: Callable[[], object] = weakref.ref(bus)
@@ -288,25 +379,45 @@ def _subscribe(bus: object, handle: Handle) -> None:
         weakly = functools.partial(_same, bus)
 
     def undo() -> None:
-        unsubscribe = getattr(weakly(), "unsubscribe", None)
-        if callable(token):
-            token()
-        elif callable(unsubscribe):
-            unsubscribe(subscribed if token is None else token)
+        done = _unsubscribe(weakly(), token, subscribed)
+        close = getattr(done, "close", None)
+        if inspect.iscoroutine(done) and callable(close):  # nobody here can await it; the handle hears nothing any more
+            close()
 
     handle.subscribed(bus, undo)
+
+
+def _unsubscribe(bus: object, token: object, subscribed: object) -> object:
+    """By what ``subscribe`` returned: nothing, the handler, a function, an id, or a subscription that can be ended."""
+    unsubscribe = getattr(bus, "unsubscribe", None)
+    if token is None or token is subscribed:
+        return unsubscribe(subscribed) if callable(unsubscribe) else None
+    if callable(token):
+        return token()
+    if callable(unsubscribe):
+        return unsubscribe(token)
+    ends = (getattr(token, name, None) for name in _ENDS_OF_SUBSCRIPTIONS)
+    end = next((end for end in ends if callable(end)), None)
+    return end() if end is not None else None
+
+
+def _awaited(bus: object) -> InputError:
+    return InputError(
+        f"{type(bus).__name__}.subscribe() is a coroutine; await it yourself with the observer of handle = spanbus.instrument(None) as the handler"
+    )
 
 
 def _same(thing: object) -> object:
     return thing
 
 
-def _how_to_subscribe(subscribe: Callable[..., object], handle: Handle) -> tuple[list[object], dict[str, object], object]:
-    """Arguments for a ``subscribe`` we have never seen, from its signature."""
+def _how_to_subscribe(subscribe: Callable[..., object], handle: Handle) -> tuple[list[object], dict[str, object], str | None, object]:
+    """Arguments for a ``subscribe`` we have never seen, from its signature; with the keyword of the type, where it is one, and what is subscribed."""
+    observer: object = handle.observer
     try:
         parameters = inspect.signature(subscribe).parameters
     except (TypeError, ValueError):
-        return [None, handle.observer], {}, handle.observer
+        return [None, observer], {}, None, observer
     named = [
         parameter for parameter in parameters.values()
         if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
@@ -321,16 +432,21 @@ def _how_to_subscribe(subscribe: Callable[..., object], handle: Handle) -> tuple
     required = [parameter for parameter in positional if parameter.default is parameter.empty]
     handler = next((parameter for parameter in named if parameter.name in _HANDLER_NAMES), None)
     event_type = next((parameter for parameter in named if parameter.name in _TYPE_NAMES), None)
+    everything = event_type.default if event_type is not None and isinstance(event_type.default, str) else None
     if handler is not None and handler.name == "sink" and event_type is None:
-        return [handle], options, handle
-    if event_type is None and (len(required) == 1 or len(positional) == 1):
-        return [handle.observer], options, handle.observer
+        return [handle], options, None, handle
     if handler is not None and handler.kind is handler.KEYWORD_ONLY:
-        options[handler.name] = handle.observer
-        return [None], options, handle.observer
+        options[handler.name] = observer
+        if event_type is None or event_type.kind is not event_type.KEYWORD_ONLY:
+            return [everything] if event_type is not None else [], options, None, observer
+        if event_type.default is event_type.empty:
+            options[event_type.name] = None
+        return [], options, event_type.name, observer
+    if event_type is None and (len(required) == 1 or len(positional) == 1):
+        return [observer], options, None, observer
     if handler is not None and positional and positional[0] is handler:  # subscribe(handler, event_type=None)
-        return [handle.observer], options, handle.observer
-    return [None, handle.observer], options, handle.observer
+        return [observer], options, None, observer
+    return [everything, observer], options, None, observer
 
 
 # --- wrapping ---------------------------------------------------------------------------------------------------------
@@ -356,8 +472,26 @@ def _wrap_publish(bus: object, handle: Handle) -> None:
     handle.add_undo(undo)
 
 
-def wrapping(publish: Callable[..., object], feed: Callable[..., None] | None = None) -> Callable[..., object]:
+def wrapping(
+    publish: Callable[..., object], feed: Callable[[tuple[object, ...], Mapping[str, object]], None] | None = None
+) -> Callable[..., object]:
     """``publish`` so that the phases it starts are current afterwards in the caller's task, and only there."""
+    if inspect.iscoroutinefunction(publish):  # and it stays one, for those who ask
+
+        @functools.wraps(publish)
+        async def published_later(*arguments: object, **options: object) -> object:
+            result = cast("Awaitable[object]", publish(*arguments, **options))
+            if feed is not None:
+                fed: list[tuple[Fact, Record]] = []
+                token = _fed.set(fed)
+                try:
+                    feed(arguments, options)
+                finally:
+                    _fed.reset(token)
+                return await _continued(result, fed)
+            return await _continued(result, [])
+
+        return published_later
 
     @functools.wraps(publish)
     def published(*arguments: object, **options: object) -> object:
@@ -366,7 +500,7 @@ def wrapping(publish: Callable[..., object], feed: Callable[..., None] | None = 
         try:
             result = publish(*arguments, **options)
             if feed is not None:
-                feed(*arguments, **options)
+                feed(arguments, options)
         finally:
             _fed.reset(token)
         if inspect.isawaitable(result):
@@ -428,19 +562,34 @@ def attach_class(kind: type, handle: Handle) -> Handle:
     own = "publish" in vars(kind)
     original = cast("Callable[..., object]", getattr(kind, "publish"))  # noqa: B009
 
-    @functools.wraps(original)
-    def published(bus: object, *arguments: object, **options: object) -> object:
-        feed = None
-        if watching(bus) is None:
+    def way_in(bus: object) -> Callable[[tuple[object, ...], Mapping[str, object]], None] | None:
+        with _watching:
+            if watching(bus) is not None:
+                return None
             try:
+                _watched.put(bus, handle)  # first of all: what cannot be known again would be subscribed to again
                 _subscribe(bus, handle)
-                _watched[bus] = handle
-            except InputError:  # no way to subscribe: what publish is told is all there is
-                feed = handle.published
+            except (TypeError, InputError):  # no way to subscribe: what publish is told is all there is
+                _watched.forget(bus)
+                return handle.called
             except Exception as error:
                 handle.failed(error)
-        return wrapping(functools.partial(original, bus), feed)(*arguments, **options)
+            return None
 
+    if inspect.iscoroutinefunction(original):
+
+        @functools.wraps(original)
+        async def published_later(bus: object, *arguments: object, **options: object) -> object:
+            return await cast("Awaitable[object]", wrapping(functools.partial(original, bus), way_in(bus))(*arguments, **options))
+
+        published: Callable[..., object] = published_later
+    else:
+
+        @functools.wraps(original)
+        def published_now(bus: object, *arguments: object, **options: object) -> object:
+            return wrapping(functools.partial(original, bus), way_in(bus))(*arguments, **options)
+
+        published = published_now
     setattr(published, "_spanbus", handle)  # noqa: B010 - a mark on a function
     setattr(kind, "publish", published)  # noqa: B010
 
