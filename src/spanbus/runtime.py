@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from spanbus.workflow.bus import WorkflowEventBus
     from spanbus.workflow.definition import Workflow
     from spanbus.workflow.engine import PhaseExecution, RunResult
+    from spanbus.workflow.process import Interruption
 
 logger = logging.getLogger("spanbus")
 
@@ -164,7 +165,7 @@ class Runtime:
         self, workflow: Workflow, *, run_id: str | None = None, only: Collection[str] = (), skip: Collection[str] = (),
         output: Callable[[str, str, str], None] | None = None, cwd: Path | None = None, inherit: bool = False, rerun_of: str | None = None,
         traceparent: str | None = None, tracestate: str | None = None, interrupt_reason: Callable[[], str] | None = None,
-        concurrency: int | None = None,
+        interruption: Callable[[], Interruption | None] | None = None, concurrency: int | None = None,
     ) -> RunResult:
         """Run ``workflow`` on this runtime's bus; see :meth:`BasicWorkflowEngine.run` for what is raised.
 
@@ -180,7 +181,7 @@ class Runtime:
         engine = BasicWorkflowEngine(self.bus, around=self._around, interrupt_reason=interrupt_reason, concurrency=concurrency)
         options = RunOptions(
             run_id=run_id, only=only, skip=skip, traceparent=traceparent, tracestate=tracestate, rerun_of=rerun_of, cwd=cwd, output=output,
-            inherit=inherit,
+            inherit=inherit, interruption=interruption,
         )
         return await engine.run(workflow, options)
 

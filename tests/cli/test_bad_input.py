@@ -93,7 +93,7 @@ def test_garbage_to_replay(cli: Cli) -> None:
     for name in ("garbage", "empty", "half.gz"):
         done = cli("replay", name)
         assert (done.code, done.out) == (2, "")
-        assert done.err.splitlines()[-1].startswith(f"spanbus: {name}")
+        assert one_line(done.err).startswith(f"spanbus: {name}")
 
 
 def test_a_broken_line_is_reported_with_file_and_number_and_the_rest_is_used(cli: Cli) -> None:
@@ -119,9 +119,11 @@ def test_a_store_that_cannot_be_used_loses_nothing(project: Cli, content: str) -
             connection.execute("PRAGMA user_version = 999")
         connection.close()
     before = store.read_bytes()
-    done = project("show")
-    assert done.code == 2
-    assert "store.sqlite3" in one_line(done.err)
+    for command in ("show", "runs", "status"):
+        done = project(command)
+        assert done.code == 2
+        assert "store.sqlite3" in one_line(done.err)
+        assert (command == "status") == ("state directory" in done.out)
     ran = project("run", "--json")
     assert ran.code == 1
     assert store.read_bytes() == before

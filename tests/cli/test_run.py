@@ -231,3 +231,15 @@ def test_a_dead_collector_costs_a_run_at_most_a_moment_and_one_line(cli: Cli, tm
     done = cli("exec", "--", "true", env={"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9"})
     assert done.code == 0
     assert len(done.err.splitlines()) <= 1
+
+
+def test_a_phase_works_in_a_folder_of_the_project_wherever_it_is_started_from(cli: Cli) -> None:
+    (cli.folder / "spanbus.toml").write_text(
+        '[workflows.w]\nphases = [\n  { name = "a", run = "pwd", cwd = "sub" },\n  { name = "b", cwd = "sub", hooks = [ { name = "h", run = "pwd", cwd = "deeper" } ] },\n]\n'
+    )
+    deeper = cli.folder / "sub" / "deeper"
+    deeper.mkdir(parents=True)
+    done = Cli(deeper, {"SPANBUS_STATE_DIR": str(cli.folder / "state")})("run")
+    assert done.code == 0
+    assert f"a/pwd | {deeper.parent}\n" in done.out
+    assert f"b/h | {deeper}\n" in done.out

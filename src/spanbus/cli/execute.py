@@ -10,7 +10,7 @@ import typer
 
 from spanbus.cli.options import File
 
-CONTEXT = {"ignore_unknown_options": True, "allow_interspersed_args": False}
+CONTEXT = {"allow_interspersed_args": False}
 
 
 def command(

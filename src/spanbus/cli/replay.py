@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from spanbus.telemetry.summary import RunSummary, Totals
 
 _DRAWN = 5
+_LISTED = 50
 _BROKEN_TOLD = 20
 
 
@@ -47,22 +48,32 @@ def command(
     screen = console.output(to_stderr=True)
     kept: list[RunSummary] = []
     heads: list[RunSummary] = []
-    broken = 0
+    listed = broken = 0
     first = True
+    held: list[replay.BrokenLine] | None = []
+    """Broken lines before the first event: of a file without one, a single line is told."""
 
     def on_broken(line: replay.BrokenLine) -> None:
         nonlocal broken
         broken += 1
-        if broken <= _BROKEN_TOLD:
+        if broken > _BROKEN_TOLD + 1:
+            return
+        if held is not None:
+            held.append(line)
+        else:
+            tell_broken(broken, line)
+
+    def tell_broken(number: int, line: replay.BrokenLine) -> None:
+        if number <= _BROKEN_TOLD:
             console.complain(line)
-        elif broken == _BROKEN_TOLD + 1:
+        else:
             console.note("spanbus: more lines cannot be used; they are counted")
 
     with Runtime(settings, lifetime="run", command_line=True) as runtime, _Bar(screen, str(stream)) as bar:
         rendering = runtime.wiring().rendering
 
         def ended(record: Record) -> None:
-            nonlocal first
+            nonlocal first, listed
             summary = summarise(record, rendering)
             if as_json:
                 text = json.dumps(run_document(summary), indent=2)
@@ -70,14 +81,19 @@ def command(
                 sys.stdout.write("\n".join(f"    {line}" for line in text.splitlines()))
                 first = False
                 return
+            listed += 1
             if len(kept) < _DRAWN:
                 kept.append(summary)
-            heads.append(replace(summary, phases=(), notes=()))
+            elif len(heads) < _LISTED:
+                heads.append(replace(summary, phases=(), notes=()))
 
         handle = runtime.replaying(ended, dialect=dialect)
         rules = runtime.dialect(dialect)
         facts = replay.facts(stream, rules, on_broken=on_broken, progress=bar.moved, scratch=None)
         head = next(facts)
+        early, held = held, None
+        for number, line in enumerate(early, 1):
+            tell_broken(number, line)
         if as_json:
             sys.stdout.write('{\n  "runs": [\n')
         handle.take(head)
@@ -94,10 +110,10 @@ def command(
         text = json.dumps(totals_document(totals), indent=2)
         sys.stdout.write('\n  ],\n  "totals": ' + "\n".join(line if not number else f"  {line}" for number, line in enumerate(text.splitlines())) + "\n}\n")
         return
-    _tell(kept, heads, totals, broken, dry_run=dry_run)
+    _tell(kept, heads, listed, totals, broken, dry_run=dry_run)
 
 
-def _tell(kept: list[RunSummary], heads: list[RunSummary], totals: Totals, broken: int, *, dry_run: bool) -> None:
+def _tell(kept: list[RunSummary], heads: list[RunSummary], runs: int, totals: Totals, broken: int, *, dry_run: bool) -> None:
     from spanbus.cli import console
     from spanbus.cli.draw import failures, seconds, style, waterfall
     from spanbus.local.harmless import one_line
@@ -107,12 +123,12 @@ def _tell(kept: list[RunSummary], heads: list[RunSummary], totals: Totals, broke
     for summary in kept:
         console.draw(screen, waterfall(summary, screen))
         console.draw(screen, failures(summary, screen))
-    for head in heads[_DRAWN:_DRAWN + 50]:
+    for head in heads:
         screen.print(f"{one_line(head.workflow, 40)}  {head.result}  {seconds(head.duration_s)}  {one_line(head.run_id, 80)}", style=style(head.result))
-    if len(heads) > _DRAWN + 50:
-        screen.print(f"and {len(heads) - _DRAWN - 50} more runs")
+    if runs > len(kept) + len(heads):
+        screen.print(f"and {runs - len(kept) - len(heads)} more runs")
     numbers = ", ".join(f"{value} {name.replace('_', ' ')}" for name, value in totals_document(totals).items() if value or name == "events_recorded")
-    screen.print(f"{len(heads)} runs, {numbers}{f', {broken} broken lines' if broken else ''}{'; nothing was stored' if dry_run else ''}")
+    screen.print(f"{runs} {'run' if runs == 1 else 'runs'}, {numbers}{f', {broken} broken lines' if broken else ''}{'; nothing was stored' if dry_run else ''}")
 
 
 class _Bar:

@@ -21,6 +21,7 @@ from spanbus.runtime import Runtime
 from spanbus.workflow.definition import Workflow
 from spanbus.workflow.engine import RunResult
 from spanbus.workflow.events import Event
+from spanbus.workflow.process import Interruption
 
 SIGNAL_CODES = {"SIGINT": 130, "SIGTERM": 143, "SIGHUP": 129}
 FAILED = ("failure", "timeout", "error")
@@ -45,6 +46,13 @@ class Outcome:
     signal_name: str | None = None
     exit_code: int = field(default=0)
 
+    def interruption(self) -> Interruption | None:
+        """The signal, for a command that shares our streams; Ctrl-C reached it through the terminal already."""
+        if self.signal_name is None:
+            return None
+        number = signal.Signals[self.signal_name]
+        return Interruption(number, number == signal.SIGINT and _in_foreground())
+
 
 def run_workflow(
     runtime: Runtime, workflow: Workflow, choice: Choice, *, observers: Sequence[Callable[[Event], object]] = (),
@@ -64,7 +72,7 @@ def run_workflow(
                 with scope:
                     outcome.result = await runtime.run(
                         workflow, only=choice.only, skip=choice.skip, run_id=choice.run_id, rerun_of=choice.rerun_of, output=output,
-                        inherit=inherit, cwd=cwd, interrupt_reason=lambda: outcome.signal_name or "cancelled",
+                        inherit=inherit, cwd=cwd, interrupt_reason=lambda: outcome.signal_name or "cancelled", interruption=outcome.interruption,
                     )
                 group.cancel_scope.cancel()
 
@@ -79,6 +87,17 @@ def run_workflow(
     elif outcome.result is not None and outcome.result.result in FAILED:
         outcome.exit_code = 1
     return outcome
+
+
+def _in_foreground() -> bool:
+    """Whether a terminal's Ctrl-C goes to our process group."""
+    for descriptor in range(3):
+        try:
+            if os.tcgetpgrp(descriptor) == os.getpgrp():
+                return True
+        except (OSError, AttributeError):
+            continue
+    return False
 
 
 def _single(group: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -46,8 +46,17 @@ def command(
     screen = console.output()
     marks = glyphs(screen).marks
     wide = min(30, max(len(one_line(head.workflow, 30)) for head in heads))
+    wanted = wide + 60 + max(len(one_line(head.run_id, 80)) for head in heads)
     for head in heads:
         line = Text(no_wrap=True, overflow="ellipsis")
+        if screen.is_terminal and screen.width < wanted:  # what `show` asks for comes first
+            line.append(f"{one_line(head.run_id, 80)}  ", "dim")
+            line.append(f"{marks.get(head.result, ' ')} ", style(head.result))
+            line.append(f"{one_line(head.workflow, 30):<{wide}}  ", "bold")
+            line.append(f"{head.result:<12}", style(head.result))
+            line.append(f"{seconds(head.duration_s):>10}")
+            console.draw(screen, line)
+            continue
         line.append(f"{local_time(head.started_at_ns)}  ", "dim")
         line.append(f"{one_line(head.workflow, 30):<{wide}}  ", "bold")
         line.append(f"{marks.get(head.result, ' ')} {head.result:<12}", style(head.result))

@@ -6,14 +6,20 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import typer
+
 from spanbus.cli.options import File, Json
+from spanbus.errors import StoreError
 
 if TYPE_CHECKING:
     from spanbus.settings import Settings
 
 
 def command(file: File = None, as_json: Json = False) -> None:
-    """Show the spool and delivery: what waits, how old it is, what was delivered, rejected or dropped and why."""
+    """Show the spool and delivery: what waits, how old it is, what was delivered, rejected or dropped and why.
+
+    Exit code: 0, or 2 when the local store, which knows what was delivered, cannot be read.
+    """
     from spanbus.cli import console
     from spanbus.settings import load_settings
 
@@ -21,8 +27,17 @@ def command(file: File = None, as_json: Json = False) -> None:
     found = document(settings)
     if as_json:
         console.document(found)
-        return
+    else:
+        _tell(found)
+    if found["store_error"] is not None:
+        console.complain(found["store_error"])
+        raise typer.Exit(2)
+
+
+def _tell(found: dict[str, object]) -> None:
     from rich.table import Table
+
+    from spanbus.cli import console
 
     screen = console.output()
     spool = found["spool"]
@@ -43,7 +58,7 @@ def command(file: File = None, as_json: Json = False) -> None:
         table.add_row("refused", str(refused["folder"]), "", f"{refused['files']} requests")  # pyright: ignore[reportUnknownArgumentType]
     if table.row_count:
         screen.print(table)
-    else:
+    elif found["store_error"] is None:
         console.say("nothing waits, nothing was lost")
 
 
@@ -53,7 +68,12 @@ def document(settings: Settings) -> dict[str, object]:
     from spanbus.delivery.spool import status
 
     found = status(settings.state_dir)
-    delivered, rejected, dropped = _counts(settings)
+    trouble: StoreError | None = None
+    delivered, rejected, dropped = list[dict[str, object]](), list[dict[str, object]](), list[dict[str, object]]()
+    try:
+        delivered, rejected, dropped = _counts(settings)
+    except StoreError as error:
+        trouble = error
     refused = settings.state_dir / REFUSED
     return {
         "state_dir": str(settings.state_dir),
@@ -65,6 +85,7 @@ def document(settings: Settings) -> dict[str, object]:
         "waiting": [{"destination": destination, "signal": str(signal), "records": count} for (destination, signal), count in sorted(found.waiting.items())],
         "delivered": delivered, "rejected": rejected, "dropped": dropped,
         "refused": {"folder": str(refused), "files": len(list(refused.glob("*.otlp"))) if refused.is_dir() else 0},
+        "store_error": str(trouble) if trouble is not None else None,
     }
 
 

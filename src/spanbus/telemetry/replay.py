@@ -176,7 +176,7 @@ def _at_ns_of_id(event_id: str) -> int | None:
 
 def _why(error: ValueError | RecursionError) -> str:
     if isinstance(error, json.JSONDecodeError):
-        return f"not JSON: {error.msg} at column {error.colno}"
+        return f"not JSON: {error.msg.removesuffix(' at')} at column {error.colno}"
     if isinstance(error, UnicodeDecodeError):
         return f"not UTF-8: byte {error.start + 1}"
     if isinstance(error, RecursionError):

@@ -22,7 +22,7 @@ from spanbus.workflow.bus import WorkflowEventBus
 from spanbus.workflow.current import current_bus
 from spanbus.workflow.definition import EMPTY_ENV, Command, command
 from spanbus.workflow.events import WorkflowEvent
-from spanbus.workflow.process import ProcessResult, Tail, run_process
+from spanbus.workflow.process import Interruption, ProcessResult, Remains, run_process
 
 Output = Callable[[str, str], None]
 """Takes the name of the hook or program and one line that it wrote."""
@@ -77,6 +77,7 @@ class ActionContext:
     env: Mapping[str, str] = field(default_factory=lambda: EMPTY_ENV)
     output: Output | None = None
     inherit: bool = False
+    interruption: Callable[[], Interruption | None] | None = None
     unfinished: list[str] = field(default_factory=list[str])
 
 
@@ -185,6 +186,7 @@ def _work(context: object, params: Mapping[str, object]) -> ActionContext:
         env={**base.env, **cast("Mapping[str, str]", env)} if isinstance(env, Mapping) else base.env,
         output=base.output,
         inherit=base.inherit,
+        interruption=base.interruption,
         unfinished=base.unfinished,
     )
 
@@ -251,11 +253,11 @@ async def _run_one(
         bus.publish_nowait(WorkflowEvent.HOOK_EXECUTION_STARTED, {**about, "timestamp": time.time_ns() / 1e9}, source=_SOURCE)
     ending: dict[str, object] = {"status": "error"}
     kind = WorkflowEvent.HOOK_EXECUTION_FAILED
-    output, tail = work.output, Tail()
+    output, remains = work.output, Remains()
     try:
         with anyio.move_on_after(what.timeout_s) as scope:
             result = await run_process(
-                what, env={**os.environ, **work.env, **what.env}, cwd=work.cwd, inherit=work.inherit, tail=tail,
+                what, env={**os.environ, **work.env, **what.env}, cwd=work.cwd, inherit=work.inherit, interruption=work.interruption, remains=remains,
                 on_line=(lambda line: output(name, line)) if output is not None else None,
             )
             if result.success:
@@ -269,11 +271,13 @@ async def _run_one(
                         output(name, result.error)
             return result
         assert scope.cancelled_caught
-        ending = {"status": "timeout", "error": f"{name} timed out after {what.timeout_s:g} s", "output_tail": tail.text()}
-        raise CommandTimedOut(name, what.timeout_s or 0.0, tail.text())
+        ending = {"status": "timeout", "error": f"{name} timed out after {what.timeout_s:g} s", "output_tail": remains.tail.text()}
+        raise CommandTimedOut(name, what.timeout_s or 0.0, remains.tail.text())
     except anyio.get_cancelled_exc_class():
-        ending = {"status": "cancelled", "output_tail": tail.text()}
-        work.unfinished.append(tail.text())
+        ending = {"status": "cancelled", "output_tail": remains.tail.text()}
+        if remains.exit_code is not None:
+            ending["exit_code"] = remains.exit_code
+        work.unfinished.append(remains.tail.text())
         raise
     finally:
         if bus is not None:

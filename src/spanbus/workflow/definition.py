@@ -88,7 +88,7 @@ class Phase:
             raise UnusableDefinition(f"phase {self.name!r}: retries must be 0 or more, not {self.retries}", "retries")
         if self.retry_backoff_s < 0:
             raise UnusableDefinition(f"phase {self.name!r}: retry_backoff must be 0 or more, not {self.retry_backoff_s}", "retry_backoff")
-        object.__setattr__(self, "needs", tuple(self.needs))
+        object.__setattr__(self, "needs", (self.needs,) if isinstance(self.needs, str) else tuple(self.needs))
 
     @property
     def type(self) -> str:

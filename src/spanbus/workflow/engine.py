@@ -27,6 +27,7 @@ from spanbus.workflow.bus import WorkflowEventBus
 from spanbus.workflow.current import RunScope, use_bus, within
 from spanbus.workflow.definition import EMPTY_ENV, Phase, Workflow
 from spanbus.workflow.events import WorkflowEvent
+from spanbus.workflow.process import Interruption
 from spanbus.workflow.retry import RetryPolicy
 
 ResultName = Literal["success", "failure", "timeout", "cancellation", "skip", "error"]
@@ -104,6 +105,8 @@ class RunOptions:
     output: Callable[[str, str, str], None] | None = None
     """Takes phase, hook or program, and one line of its output."""
     inherit: bool = False
+    interruption: Callable[[], Interruption | None] | None = None
+    """Asked on cancellation, for tools that share our terminal."""
 
 
 class _Failed(Exception):
@@ -318,8 +321,8 @@ class BasicWorkflowEngine:
             carried = stack.enter_context(self._around(execution) if self._around is not None else nullcontext(EMPTY_ENV))
             output = options.output
             context = PhaseContext(
-                hooks=phase.hooks, command=phase.command, cwd=phase.cwd or options.cwd, env={**options.env, **phase.env, **carried},
-                output=_output_of(output, phase.name) if output is not None else None, inherit=options.inherit, run_id=run.run_id,
+                hooks=phase.hooks, command=phase.command, cwd=options.cwd / phase.cwd if options.cwd is not None and phase.cwd is not None else phase.cwd or options.cwd, env={**options.env, **phase.env, **carried},
+                output=_output_of(output, phase.name) if output is not None else None, inherit=options.inherit, interruption=options.interruption, run_id=run.run_id,
                 workflow=run.workflow.name, phase=phase.name, attempt=attempt, results=dict(run.results),
             )
             value: object = None

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import anyio
 from anyio.abc import ByteReceiveStream, Process
@@ -21,6 +22,13 @@ TAIL_BYTES = 8_192
 LONGEST_LINE_BYTES = 65_536
 GRACE_S = 3.0
 _WINDOWS = sys.platform == "win32"
+
+class Interruption(NamedTuple):
+    """The signal that ends the work; ``told`` when the terminal sent it to the tools in its foreground as well."""
+
+    number: signal.Signals
+    told: bool
+
 
 OutputSink = Callable[[str], None]
 """Takes one line of output, without its end, as it comes."""
@@ -63,20 +71,30 @@ class Tail:
         return text.strip("\n")
 
 
+class Remains:
+    """What is left of a process, though its run was cancelled."""
+
+    def __init__(self) -> None:
+        self.tail = Tail()
+        self.exit_code: int | None = None
+
+
 async def run_process(
     command: Command, *, env: Mapping[str, str], cwd: Path | None = None, on_line: OutputSink | None = None, inherit: bool = False,
-    tail: Tail | None = None,
+    interruption: Callable[[], Interruption | None] | None = None, remains: Remains | None = None,
 ) -> ProcessResult:
     """Run ``command`` to its end; a program that cannot be started is a result too, not an exception.
 
     When this is cancelled the process group gets SIGTERM, after three seconds SIGKILL, and the cancellation goes on. With
-    ``inherit`` the child uses our own standard streams and stays in our group, so that a terminal reaches it. The end of
-    the output is kept in ``tail``, for a caller who wants it though this is cancelled.
+    ``inherit`` the child uses our own standard streams and stays in our group, so that a terminal reaches it; it then gets
+    the signal of ``interruption``, and when the terminal has told it already, no second one, and all the time that it wants.
+    ``remains`` is for a caller who wants the end of the output and the exit code though this is cancelled.
     """
     argv: list[str] | str = command.argv[0] if command.shell else list(command.argv)
-    directory = command.cwd or cwd
+    directory = cwd / command.cwd if cwd is not None and command.cwd is not None else command.cwd or cwd
     began_ns = time.perf_counter_ns()
-    tail = Tail() if tail is None else tail
+    remains = Remains() if remains is None else remains
+    tail = remains.tail
     try:
         process = await anyio.open_process(
             argv,
@@ -95,7 +113,8 @@ async def run_process(
         exit_code = await process.wait()
     except BaseException:
         with anyio.CancelScope(shield=True):
-            await _end(process, group=not inherit)
+            await _end(process, interruption() if inherit and interruption is not None else None, group=not inherit)
+        remains.exit_code = process.returncode
         raise
     finally:
         with anyio.CancelScope(shield=True):
@@ -152,9 +171,12 @@ class _Lines:
         self._on_line(self._pending.decode("utf-8", "replace").rstrip("\r"))
 
 
-async def _end(process: Process, *, group: bool) -> None:
+async def _end(process: Process, interruption: Interruption | None, *, group: bool) -> None:
     """End the process and all that it started in its group."""
-    _signal(process, signal.SIGTERM, group=group)
+    if interruption is not None and interruption.told:
+        await process.wait()
+        return
+    _signal(process, interruption.number if interruption is not None else signal.SIGTERM, group=group)
     with anyio.move_on_after(GRACE_S):
         await process.wait()
     _signal(process, signal.SIGKILL if not _WINDOWS else signal.SIGTERM, group=group)
