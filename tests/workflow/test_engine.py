@@ -212,3 +212,42 @@ def test_a_workflow_that_cannot_be_is_refused_by_name(phases: list[dict[str, obj
     with pytest.raises(DefinitionError) as caught:
         Workflow.from_mapping("w", {"phases": phases})
     assert said in str(caught.value)
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])  # only there can code raise a cancellation that nobody asked for
+async def test_a_phase_that_awaited_something_cancelled_ends_as_cancelled_and_holds_up_nobody() -> None:
+    async def awaits_a_cancelled_task() -> None:
+        import asyncio
+
+        task = asyncio.get_running_loop().create_task(asyncio.sleep(60))
+        task.cancel()
+        await task
+
+    workflow = Workflow("w", (
+        Phase("a", awaits_a_cancelled_task), Phase("after", lambda: None, needs=("a",)), Phase("always", lambda: None, needs=("a",), when="always"),
+    ))
+    with anyio.fail_after(10):
+        result, events = await run(workflow)
+    assert [(phase.name, phase.result) for phase in result.phases] == [("a", "cancellation"), ("after", "skip"), ("always", "success")]
+    assert (result.result, result.success) == ("cancellation", False)
+    assert ends(events, "a") == ["cancelled"]
+    assert [event.event_type for event in events][-1] == "workflow.interrupted"
+
+
+async def test_a_result_that_says_no_may_say_why() -> None:
+    result, events = await run(Workflow("w", (Phase("a", lambda: {"success": False, "error": "2 of 9 files differ"}),)))
+    assert result.phases[0].error == "2 of 9 files differ"
+    assert events[-1].payload["error"] == "phase a failed: 2 of 9 files differ"
+
+
+@pytest.mark.parametrize(("wrong", "said"), [
+    ({"action": None}, "action must be a function"), ({"action": lambda: None, "when": "sometimes"}, "when must be"),
+    ({"action": lambda: None, "retries": "3"}, "retries must be a number"), ({"action": lambda: None, "timeout_s": "3s"}, "timeout_s must be a number"),
+])
+def test_a_phase_that_cannot_work_is_refused_when_it_is_made(wrong: dict[str, object], said: str) -> None:
+    with pytest.raises(DefinitionError, match=said):
+        Phase("a", **wrong)  # type: ignore[arg-type]
+
+
+def test_one_need_may_be_a_plain_name() -> None:
+    assert Phase("b", lambda: None, needs="lint").needs == ("lint",)  # type: ignore[arg-type]

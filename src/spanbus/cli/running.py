@@ -24,7 +24,6 @@ from spanbus.workflow.events import Event
 from spanbus.workflow.process import Interruption
 
 SIGNAL_CODES = {"SIGINT": 130, "SIGTERM": 143, "SIGHUP": 129}
-FAILED = ("failure", "timeout", "error")
 _INSISTED = 3
 
 
@@ -84,7 +83,7 @@ def run_workflow(
         raise _single(group) from None
     if outcome.signal_name is not None:
         outcome.exit_code = SIGNAL_CODES.get(outcome.signal_name, 130)
-    elif outcome.result is not None and outcome.result.result in FAILED:
+    elif outcome.result is not None and not outcome.result.success:
         outcome.exit_code = 1
     return outcome
 

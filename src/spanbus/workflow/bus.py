@@ -29,7 +29,7 @@ from anyio.abc import TaskGroup
 from spanbus.errors import BusError
 from spanbus.workflow.current import current_scope
 from spanbus.workflow.events import EMPTY, Event, WorkflowEvent, new_event_id
-from spanbus.workflow.loops import LoopClosed, LoopHandle
+from spanbus.workflow.loops import LoopClosed, LoopHandle, cancelled_from_outside
 from spanbus.workflow.retry import RetryPolicy
 
 logger = logging.getLogger(__name__)
@@ -516,7 +516,7 @@ class WorkflowEventBus:
             with self._lock:
                 self._failed += 1
             receipt._finish(EventHandlerResult(subscriber.id, False, error, attempt, spent_ns / 1e9))  # noqa: SLF001
-            if isinstance(error, anyio.get_cancelled_exc_class()) and not self._cancelled_from_outside():
+            if isinstance(error, anyio.get_cancelled_exc_class()) and not cancelled_from_outside():
                 return
             raise
         else:
@@ -524,18 +524,6 @@ class WorkflowEventBus:
                 self._handled += 1
             spent_ns += perf_counter_ns() - began_ns
             receipt._finish(EventHandlerResult(subscriber.id, True, None, attempt, spent_ns / 1e9))  # noqa: SLF001
-
-    @staticmethod
-    def _cancelled_from_outside() -> bool:
-        """Whether this task is being cancelled, and not only the handler that raised."""
-        import asyncio
-
-        import sniffio
-
-        if sniffio.current_async_library() == "asyncio":
-            task = asyncio.current_task()
-            return task is None or task.cancelling() > 0
-        return True
 
     def _retry_later(self, subscriber: _Subscriber, delivery: _Delivery, delay_s: float) -> None:
         with self._lock:

@@ -78,8 +78,16 @@ class Phase:
     cwd: Path | None = None
 
     def __post_init__(self) -> None:
-        if not self.name or self.name != self.name.strip():
-            raise UnusableDefinition(f"a phase needs a name without blanks around it, not {self.name!r}", "name")
+        name, action, when = cast("object", self.name), cast("object", self.action), cast("object", self.when)  # callers without types
+        if not isinstance(name, str) or not name or name != name.strip():
+            raise UnusableDefinition(f"a phase needs a name without blanks around it, not {name!r}", "name")
+        if not isinstance(action, str) and not callable(action):
+            raise UnusableDefinition(f"phase {name!r}: action must be a function or one of {', '.join(ACTIONS)}, not {action!r}", "action")
+        if when not in ("success", "always", "failure") and not callable(when):
+            raise UnusableDefinition(f"phase {name!r}: when must be success, always, failure or a function, not {when!r}", "when")
+        for key, number in (("timeout_s", self.timeout_s), ("retries", self.retries), ("retry_backoff_s", self.retry_backoff_s)):
+            if number is not None and (not isinstance(cast("object", number), int | float) or isinstance(number, bool)):
+                raise UnusableDefinition(f"phase {name!r}: {key} must be a number, not {number!r}", key)
         if isinstance(self.action, str) and self.action not in ACTIONS:
             raise UnusableDefinition(f"phase {self.name!r}: unknown action {self.action!r}{_near(self.action, ACTIONS)}", "action")
         if self.timeout_s is not None and not self.timeout_s > 0:

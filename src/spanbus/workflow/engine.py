@@ -27,6 +27,7 @@ from spanbus.workflow.bus import WorkflowEventBus
 from spanbus.workflow.current import RunScope, use_bus, within
 from spanbus.workflow.definition import EMPTY_ENV, Phase, Workflow
 from spanbus.workflow.events import WorkflowEvent
+from spanbus.workflow.loops import cancelled_from_outside
 from spanbus.workflow.process import Interruption
 from spanbus.workflow.retry import RetryPolicy
 
@@ -65,7 +66,8 @@ class PhaseResult:
 
 @dataclass(frozen=True, slots=True)
 class RunResult:
-    """How a run ended. Its result and error type are those of the first phase that failed."""
+    """How a run ended. Its result and error type are those of the first phase that failed; else a phase that was cancelled
+    makes it a cancellation."""
 
     run_id: str
     workflow: str
@@ -76,7 +78,7 @@ class RunResult:
 
     @property
     def success(self) -> bool:
-        return self.result not in _FAILED
+        return self.result == "success"
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +143,10 @@ class _Run:
     """What ended the program from inside a phase; raised by the run, because an event loop does not survive it in a child task."""
     scope: anyio.CancelScope | None = None
 
+    def cancelled(self) -> str | None:
+        """The first phase that was cancelled though the run was not."""
+        return next((phase.name for phase in self.workflow.phases if phase.name in self.results and self.results[phase.name].result == "cancellation"), None)
+
 
 class BasicWorkflowEngine:
     """Runs workflows on a bus. One engine may run several at once.
@@ -195,12 +201,13 @@ class BasicWorkflowEngine:
             if run.exit is not None:
                 raise run.exit
             first = run.first_failure
-            if first is None:
-                kind, ending = WorkflowEvent.WORKFLOW_COMPLETED, {"success": True}
-            else:
+            if first is not None:
                 kind = WorkflowEvent.WORKFLOW_FAILED
-                error = f"phase {first.name} {'timed out' if first.result == 'timeout' else 'failed'}{f': {first.error}' if first.error else ''}"
-                ending = {"success": False, "result": first.result, "error_type": first.error_type, "error": error}
+                ending = {"success": False, "result": first.result, "error_type": first.error_type, "error": _why_failed(first)}
+            elif (cancelled := run.cancelled()) is not None:
+                ending = {"reason": f"phase {cancelled} was cancelled"}
+            else:
+                kind, ending = WorkflowEvent.WORKFLOW_COMPLETED, {"success": True}
         except (SystemExit, KeyboardInterrupt) as error:
             ending = {"reason": type(error).__name__}
             raise
@@ -212,7 +219,8 @@ class BasicWorkflowEngine:
             self._say(kind, {"workflow": name, **ending, "duration": duration_s})
         phases = tuple(run.results[phase.name] for phase in run.workflow.phases)
         first = run.first_failure
-        return RunResult(run.run_id, name, first.result if first else "success", first.error_type if first else None, duration_s, phases)
+        result: ResultName = first.result if first else "cancellation" if run.cancelled() is not None else "success"
+        return RunResult(run.run_id, name, result, first.error_type if first else None, duration_s, phases)
 
     # --- one phase ----------------------------------------------------------------------------------------------------
 
@@ -300,9 +308,13 @@ class BasicWorkflowEngine:
             else:
                 ending = {"reason": "KeyboardInterrupt"}
             raise
-        except BaseException:
-            ending = {"reason": self._interrupt_reason()}
-            raise
+        except BaseException as error:
+            if isinstance(error, anyio.get_cancelled_exc_class()) and not cancelled_from_outside():
+                ending = {"reason": "something that it awaited was cancelled"}
+                failed = None
+            else:
+                ending = {"reason": self._interrupt_reason()}
+                raise
         finally:
             duration_s = (time.perf_counter_ns() - began_ns) / 1e9
             self._say(kind, {**ending, "duration": duration_s, "attempts": attempts}, attempt=attempts)
@@ -343,7 +355,8 @@ class BasicWorkflowEngine:
             except Exception as error:
                 raise _Failed("failure", _class_name(error), str(error), _trace(error), None) from error
             if value is False or (isinstance(value, Mapping) and cast("Mapping[str, object]", value).get("success") is False):
-                raise _Failed("failure", "unsuccessful", None, None, None)
+                said = cast("Mapping[str, object]", value).get("error") if isinstance(value, Mapping) else None
+                raise _Failed("failure", "unsuccessful", str(said) if said else None, None, None)
             return cast("object", value)
 
     async def _call(self, phase: Phase, context: PhaseContext) -> object:
@@ -395,6 +408,12 @@ def _arguments(action: Callable[..., object], context: PhaseContext, name: str, 
 def _class_name(error: BaseException) -> str:
     kind = type(error)
     return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _why_failed(phase: PhaseResult) -> str:
+    if phase.error is not None and phase.error.startswith(f"phase {phase.name} "):
+        return phase.error
+    return f"phase {phase.name} {'timed out' if phase.result == 'timeout' else 'failed'}{f': {phase.error}' if phase.error else ''}"
 
 
 def _tail_of(error: PhaseError) -> str | None:

@@ -84,6 +84,14 @@ class LoopHandle:
         trio.lowlevel.spawn_system_task(function)
 
 
+def cancelled_from_outside() -> bool:
+    """Whether the task that meets a cancellation is itself cancelled; else the code in it awaited something that was."""
+    if sniffio.current_async_library() == "asyncio":
+        task = asyncio.current_task()
+        return task is None or task.cancelling() > 0
+    return True
+
+
 def _in_asyncio(function: Callable[[], object]) -> None:
     """A callback of the loop is in no task, and anyio has to be told where it is."""
     token = sniffio.current_async_library_cvar.set("asyncio")
