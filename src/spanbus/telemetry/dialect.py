@@ -13,6 +13,9 @@ from spanbus.telemetry.outcomes import outcome
 from spanbus.telemetry.raw import Raw, read, text_of
 from spanbus.workflow.events import Event
 
+_PHASES = (Rank.STEP, Rank.PHASE)
+_OF_A_START = frozenset({"type", "needs", "timestamp"})
+_OF_A_SUCCESS = frozenset({"success", "duration", "attempts", "timestamp"})
 _STAMPED_NAME = re.compile(r"[_-]\d{9,}$")
 
 
@@ -31,12 +34,24 @@ class Rule(NamedTuple):
     final: bool
 
 
-class _OfPhase(NamedTuple):
+class OfPhase(NamedTuple):
     """How all events of one type are read that name their phase; ``announced`` is None for starts."""
 
     rule: Rule
     event_type: str
     announced: Result | None
+
+    def begins(self, payload: Mapping[str, object]) -> bool:
+        """It starts a phase, and nothing in this payload says more than which type it is and what it needs."""
+        return self.rule.verb is Verb.START and self.rule.rank in _PHASES and payload.keys() <= _OF_A_START
+
+    def succeeds(self, payload: Mapping[str, object]) -> bool:
+        """It ends a phase with success, and nothing in this payload says otherwise."""
+        rule = self.rule
+        return (
+            self.announced is Result.SUCCESS and rule.verb is Verb.END and rule.rank in _PHASES and payload.keys() <= _OF_A_SUCCESS
+            and payload.get("success") is not False
+        )
 
 
 class Dialect:
@@ -55,7 +70,8 @@ class Dialect:
         self.alias_keys = alias_keys
         self._by_type: dict[str, tuple[Rule, ...]] = {}
         self._plain: dict[str, bool] = {}
-        self._of_phases: dict[str, _OfPhase | None] = {}
+        self._of_phases: dict[str, OfPhase | None] = {}
+        self._keys_are_plain = (_OF_A_START | _OF_A_SUCCESS).isdisjoint((*workflow_keys, *alias_keys))
 
     def _candidates(self, event_type: str) -> tuple[Rule, ...]:
         found = self._by_type.get(event_type)
@@ -78,6 +94,12 @@ class Dialect:
             if len(self._plain) < 1_000:
                 self._plain[event_type] = known
         return known
+
+    def of_phase(self, event_type: str) -> OfPhase | None:
+        """How events of this type are read that name their run and phase, where that is always the same."""
+        if self._keys_are_plain:
+            return self._of_phases[event_type] if event_type in self._of_phases else self._plan(event_type)
+        return None
 
     def of(self, event: Event) -> Fact:
         """What an event of our own bus says; the short way where its type and its phase alone tell which rule it is."""
@@ -109,21 +131,21 @@ class Dialect:
         duration, delay, needs, stage = get("duration"), get("delay"), get("needs"), get("stage")
         return Fact(
             rule.verb, rule.rank, name, text, event.event_id, event.at_ns, event.source, payload, tuple(aliases), True, event.run_id, False, None, workflow, result,
-            failure, announced is not None and rule.final, event.attempt, _seconds_ns(duration) if duration is not None and get("cached") is not True else None,
-            (_seconds_ns(delay) or 0) if delay is not None else 0, None, task_type,
+            failure, announced is not None and rule.final, event.attempt, seconds_ns(duration) if duration is not None and get("cached") is not True else None,
+            (seconds_ns(delay) or 0) if delay is not None else 0, None, task_type,
             tuple([str(need) for need in cast("list[object]", needs)]) if isinstance(needs, list | tuple) else (),
             text_of(stage) if stage is not None else None, text_of(reason) if reason is not None else None, event.traceparent, event.tracestate,
         )
 
-    def _plan(self, kind: str) -> _OfPhase | None:
+    def _plan(self, kind: str) -> OfPhase | None:
         """The rule of every event of this type that names its run and phase, where there is only one."""
         text = str(kind)
         rules = self._candidates(text)
-        plan: _OfPhase | None = None
+        plan: OfPhase | None = None
         if rules and rules[0].name == ("@phase",) and rules[0].has in ((), ("@phase",)) and not rules[0].lacks and rules[0].verb is not Verb.EVENT:
             rule = rules[0]
             announced = None if rule.verb is Verb.START else rule.result or rule.result_by_word.get(text.rpartition(".")[2]) or Result.SUCCESS
-            plan = _OfPhase(rule, text, announced)
+            plan = OfPhase(rule, text, announced)
         if len(self._of_phases) < 1_000:  # types come from outside: bounded
             self._of_phases[text] = plan
         return plan
@@ -173,7 +195,7 @@ class Dialect:
             verb, rank, name, raw.event_type, raw.event_id, raw.at_ns, raw.source, payload,
             aliases=tuple(alias for alias in aliases if alias is not None), exact=raw.phase is not None or "step_id" in payload, run_key=run_key, run_key_is_shared=shared,
             correlation=raw.correlation, workflow=self._workflow(raw, rank), attempt=attempt,
-            duration_ns=None if cached else _seconds_ns(duration), delay_ns=_seconds_ns(payload.get("delay")) or 0, task_type=task_type,
+            duration_ns=None if cached else seconds_ns(duration), delay_ns=seconds_ns(payload.get("delay")) or 0, task_type=task_type,
             needs=tuple(str(need) for need in cast("list[object]", needs)) if isinstance(needs, list | tuple) else (),
             stage=text_of(payload.get("stage")), traceparent=raw.traceparent, tracestate=raw.tracestate,
         )
@@ -210,7 +232,8 @@ def _present(raw: Raw, key: str) -> bool:
     return value is not None and value != ""
 
 
-def _seconds_ns(value: object) -> int | None:
+def seconds_ns(value: object) -> int | None:
+    """A duration of a payload in nanoseconds, None where it says nothing."""
     if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < 1e9:  # 0.0 on failure says nothing; NaN compares false
         return round(value * 1e9)
     return None

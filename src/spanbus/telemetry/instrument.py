@@ -14,7 +14,7 @@ import inspect
 import logging
 import threading
 import weakref
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from types import TracebackType
@@ -25,7 +25,7 @@ from opentelemetry.context import Context
 
 from spanbus.errors import InputError
 from spanbus.telemetry.context import Incoming
-from spanbus.telemetry.dialect import Dialect
+from spanbus.telemetry.dialect import Dialect, seconds_ns
 from spanbus.telemetry.facts import Fact, Verb
 from spanbus.telemetry.names import Level
 from spanbus.telemetry.raw import read
@@ -152,7 +152,7 @@ class Handle:
             return
         try:
             if type(event) is Event:
-                if event.phase is not None and self._dialect.only_notes(event.event_type) and self._recorder.note(event):
+                if event.phase and self._short_way(event):
                     return
                 fact = self._dialect.of(event)
             else:
@@ -169,6 +169,22 @@ class Handle:
                 fed.append((fact, record))
         except Exception as error:
             self.failed(error)
+
+    def _short_way(self, event: Event) -> bool:
+        """Most events of our own engine are plain: no fact is made of them, and what comes of them is the same."""
+        dialect, recorder, kind = self._dialect, self._recorder, event.event_type
+        if dialect.only_notes(kind):
+            return recorder.note(event)
+        plan = dialect.of_phase(kind)
+        if plan is None or event.run_id is None or event.metadata or _fed.get() is not None:
+            return False
+        payload = event.payload
+        if plan.begins(payload):
+            task_type, needs = payload.get("type"), payload.get("needs") or ()
+            if (task_type is not None and type(task_type) is not str) or not isinstance(needs, list | tuple):
+                return False
+            return recorder.begin(event, plan.rule.rank, task_type, [str(need) for need in cast("Sequence[object]", needs)])
+        return plan.succeeds(payload) and recorder.end(event, plan.rule.rank, seconds_ns(payload.get("duration")) if plan.rule.final else None)
 
     def take(self, fact: Fact) -> None:
         """One fact of a recorded stream; the order is the stream's. Never raises, like :meth:`feed`."""

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -89,19 +89,17 @@ class _EndedRun(NamedTuple):
 class _Phase:
     """An open phase: its record, who announced it, and its attempts."""
 
-    __slots__ = ("aliases", "attempt", "attempts_started_at_ns", "evidence", "exact", "final", "hooks", "inner_ended_at_ns", "occurrence", "open_ranks", "orphan",
-                 "outer", "pending", "pending_at_ns", "record", "seen", "strategies", "task")
+    __slots__ = ("aliases", "attempt", "attempts_started_at_ns", "evidence", "hooks", "inner_ended_at_ns", "open_ranks", "orphan", "outer", "pending",
+                 "pending_at_ns", "record", "seen", "strategies", "task")
 
-    def __init__(self, record: Record, fact: Fact, occurrence: int) -> None:
+    def __init__(self, record: Record, rank: Rank) -> None:
         self.record = record
-        self.outer = fact.rank
-        self.exact = fact.exact
-        self.occurrence = occurrence
-        self.aliases = set(fact.aliases)
-        self.task = fact.task
-        self.seen = {fact.rank}
+        self.outer = rank
+        self.aliases: set[str] = set()
+        self.task: str | None = None
+        self.seen = {rank}
         """Ranks that announced a start in the current attempt."""
-        self.open_ranks = {fact.rank}
+        self.open_ranks = {rank}
         self.attempt: Record | None = None
         """The record of the current attempt, from the second on."""
         self.attempts_started_at_ns = record.started_at_ns
@@ -115,7 +113,6 @@ class _Phase:
         self.hooks: dict[str, list[Record]] = {}
         self.strategies: list[Record] = []
         self.orphan = False
-        self.final = fact.final
 
     @property
     def innermost(self) -> Record:
@@ -208,38 +205,76 @@ class Recorder:
                 for sink in self._sinks:
                     self._tell(sink.late, note)
                 return None
-            self._recorded += 1
-            for sink in self._note_sinks:
-                self._tell(sink.noted, record, note)
+            self._kept(record, note)
             return record
 
     def would_open_run(self, fact: Fact) -> bool:
         """Whether this start may be the first that is heard of a run, whose caller then matters."""
         return fact.rank is Rank.RUN or fact.run_key is None or fact.run_key not in self._by_key
 
-    def note(self, event: Event) -> bool:
-        """The short way for an event that is nothing but an event of a phase that is open: no fact is made of it.
+    # The short ways: no fact is made of a plain event. False says that nothing was done and it has to take the long way.
 
-        False, with nothing done, when the phase is not open here; the event then has to take the long way.
-        """
+    def note(self, event: Event) -> bool:
+        """An event that is nothing but an event of the one open phase of its name."""
         with self._lock:
-            runs = self._by_key.get(event.run_id or "")
-            group = runs[-1].phases.get(event.phase or "") if runs else None
-            if not group:
+            run = self._plain_run_of(event)
+            group = run.phases.get(event.phase or "") if run is not None else None
+            if run is None or group is None or len(group) > 1:
                 return False
-            self._seen += 1
-            if self._is_duplicate(event.event_id):
-                self._duplicates += 1
-                return True
-            assert runs is not None
-            if event.at_ns > self.latest_at_ns:
-                self.latest_at_ns = event.at_ns
-            note = EventNote(event.event_type, event.at_ns, event.event_id, event.source, event.payload, event.attempt or 1)
-            record = self._keep(runs[-1], group[-1].innermost, note)
-            self._recorded += 1
-            for sink in self._note_sinks:
-                self._tell(sink.noted, record, note)
+            note = self._seen_first(event)
+            if note is not None:
+                self._kept(self._keep(run, group[0].innermost, note), note)
             return True
+
+    def begin(self, event: Event, rank: Rank, task_type: str | None, needs: Sequence[str]) -> bool:
+        """The start of the first phase of its name."""
+        with self._lock:
+            run, name = self._plain_run_of(event), event.phase
+            if run is None or name is None or name in run.phases or name in run.ended:
+                return False
+            note = self._seen_first(event)
+            if note is not None:
+                record = self._open_phase(run, name, event.at_ns, rank, task_type or name, event.attempt or 1, needs).record
+                self._kept(self._keep(run, record, note), note)
+            return True
+
+    def end(self, event: Event, rank: Rank, duration_ns: int | None) -> bool:
+        """The end of the one open phase of its name, with success."""
+        with self._lock:
+            run = self._plain_run_of(event)
+            group = run.phases.get(event.phase or "") if run is not None else None
+            if run is None or group is None or len(group) > 1 or group[0].outer < rank:
+                return False
+            note = self._seen_first(event)
+            if note is not None:
+                phase = group[0]
+                kept = self._keep(run, phase.innermost, note)
+                self._close_phase(run, phase, Result.SUCCESS, None, event.at_ns, duration_ns)
+                self._kept(kept, note)
+            return True
+
+    def _plain_run_of(self, event: Event) -> _Run | None:
+        """The only run of this id, when nothing else is to be done first."""
+        runs = self._by_key.get(event.run_id or "")
+        if runs is None or len(runs) > 1 or self._pending or event.at_ns >= self._next_sweep_ns or not event.event_id:
+            return None
+        return runs[0]
+
+    def _seen_first(self, event: Event) -> EventNote | None:
+        """Count an event; its note, or None when it was seen before."""
+        self._seen += 1
+        if self._is_duplicate(event.event_id):
+            self._duplicates += 1
+            return None
+        if event.at_ns > self.latest_at_ns:
+            self.latest_at_ns = event.at_ns
+        kind = event.event_type
+        return EventNote(kind if type(kind) is str else str(kind), event.at_ns, event.event_id, event.source, event.payload, event.attempt or 1)
+
+    def _kept(self, record: Record, note: EventNote) -> None:
+        self._recorded += 1
+        for sink in self._note_sinks:
+            self._tell(sink.noted, record, note)
 
     def tick(self, now_ns: int) -> None:
         """Let time pass where no event does: held failures are settled, what outlived its time is closed."""
@@ -580,7 +615,7 @@ class Recorder:
             host = self._host_of_strategy(run, fact)
             if host is not None:
                 return self._strategy_started(run, host, fact, note)
-            return self._keep(run, self._open_phase(run, fact).record, note)
+            return self._keep(run, self._open_phase_of(run, fact).record, note)
         phase.aliases.update(fact.aliases)
         if fact.name is not None and fact.name != phase.record.name:
             phase.aliases.add(fact.name)
@@ -589,7 +624,7 @@ class Recorder:
                 if fact.at_ns <= phase.attempts_started_at_ns:  # the same start, heard late or again
                     phase.record.started_at_ns = min(phase.record.started_at_ns, fact.at_ns)
                     return self._keep(run, phase.innermost, note)
-                return self._keep(run, self._open_phase(run, fact).record, note)  # a second one of the same name beside it
+                return self._keep(run, self._open_phase_of(run, fact).record, note)  # a second one of the same name beside it
             if fact.at_ns >= (phase.pending_at_ns if phase.pending is not None else phase.attempts_started_at_ns):
                 self._next_attempt(run, phase, fact.at_ns, phase.evidence, None, note=None)
                 phase.seen = set[Rank]()
@@ -600,21 +635,29 @@ class Recorder:
         phase.open_ranks.add(fact.rank)
         return self._keep(run, phase.innermost, note)
 
-    def _open_phase(self, run: _Run, fact: Fact) -> _Phase:
+    def _open_phase_of(self, run: _Run, fact: Fact) -> _Phase:
         name = fact.name or "phase"
+        task_type = fact.task_type or (name if fact.exact else None)
+        phase = self._open_phase(run, name, fact.at_ns, fact.rank, task_type, fact.attempt or 1, fact.needs)
+        phase.aliases.update(fact.aliases)
+        phase.task = fact.task
+        return phase
+
+    def _open_phase(
+        self, run: _Run, name: str, at_ns: int, rank: Rank, task_type: str | None, attempt: int, needs: Iterable[str]
+    ) -> _Phase:
         occurrence = run.occurrences[name] = run.occurrences.get(name, 0) + 1
         if len(run.occurrences) > self._limits.ended_phases_remembered:
             del run.occurrences[next(iter(run.occurrences))]
         parent = run.record
         record = Record(
             Level.PHASE, name, run_id=parent.run_id, workflow=parent.workflow, trace_id=parent.trace_id,
-            span_id=_nested(parent, "phase", name, occurrence), started_at_ns=fact.at_ns, parent=parent,
-            task_type=fact.task_type or (name if fact.exact else None), attempt=fact.attempt or 1,
+            span_id=_nested(parent, "phase", name, occurrence), started_at_ns=at_ns, parent=parent, task_type=task_type, attempt=attempt,
         )
-        for need in fact.needs:
+        for need in needs:
             if (done := run.ended.get(need)) is not None:
                 record.links.append(Link(parent.trace_id, done.span_id, names.LINK_DEPENDS_ON))
-        phase = _Phase(record, fact, occurrence)
+        phase = _Phase(record, rank)
         while self._phases_open >= self._limits.open_phases:
             self._abandon_oldest_phase()
         run.phases.setdefault(name, []).append(phase)
@@ -727,7 +770,7 @@ class Recorder:
     def _orphan(self, run: _Run, fact: Fact, note: EventNote) -> Record:
         """An end without its start: a span of its own, back-dated where the event tells how long it took."""
         started_at_ns = fact.at_ns - (fact.duration_ns or 0)
-        phase = self._open_phase(run, fact._replace(at_ns=max(1, started_at_ns)))
+        phase = self._open_phase_of(run, fact._replace(at_ns=max(1, started_at_ns)))
         phase.orphan = True
         if fact.verb is Verb.END:
             phase.record.flags.add(Flag.ORPHAN_END)
