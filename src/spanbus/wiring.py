@@ -265,7 +265,7 @@ class Wiring:
 
     def _delivery_numbers(self) -> Mapping[str, list[tuple[Mapping[str, str], float]]]:
         """Delivery's counts as the catalogue's metrics."""
-        found = self._pipeline.statistics() if self._pipeline is not None else None
+        found = self._pipeline.collected() if self._pipeline is not None else None
         if found is None:
             return {}
         signal, reason = names.DELIVERY_SIGNAL, names.DELIVERY_REASON

@@ -315,6 +315,25 @@ def test_a_full_disk_with_a_dead_collector_counts_what_it_cannot_keep(small_disk
         assert any("disk" in line for line in errors.splitlines())
 
 
+def test_what_a_full_disk_did_not_keep_is_told_by_the_next_program(small_disk: Path) -> None:
+    programs = Programs(small_disk / "state")
+    with Receiver(listening=False) as receiver:
+        _, errors = programs.run(receiver.url, f"begin(); phases({PHASES}); end()")
+        assert "only in memory are lost" in errors.splitlines()[-1]
+        receiver.up()
+        programs.next_one(receiver.url)
+        kept = arrived(receiver)
+        assert set(kept.values()) == {1}
+        runs = sum(span.name.startswith("RUN ") for span in receiver.spans())
+        dropped = [
+            point.as_int for metric in receiver.metrics() if metric.name == "spanbus.delivery.dropped" for point in metric.sum.data_points
+            if {attribute.value.string_value for attribute in point.attributes} == {"traces", "disk_full"}
+        ]
+        assert len(kept) + runs + sum(dropped) == PHASES + 1
+        failed = sum(span.status.code == Status.STATUS_CODE_ERROR for span in receiver.spans())
+        assert receiver.sum_of("spanbus.phase.failures") == failed == 0, "nothing counts as killed that ended in memory"
+
+
 @pytest.mark.parametrize("up", [True, False], ids=["collector up", "collector down"])
 def test_a_state_directory_that_cannot_be_used(tmp_path: Path, up: bool) -> None:
     (tmp_path / "state").write_text("a file is in the way")

@@ -51,6 +51,9 @@ class ListSpool:
             assert isinstance(batch.end, int)
             self.cursors[destination] = batch.end
 
+    def pending_in_memory(self, destination: str) -> int:
+        return 0
+
     def pending(self, destination: str) -> int:
         with self._lock:
             return len(self.records) - self.cursors.get(destination, 0)

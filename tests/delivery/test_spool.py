@@ -171,6 +171,84 @@ def test_above_the_quota_the_oldest_goes_and_is_counted(tmp_path: Path) -> None:
     assert found == sorted(found)
 
 
+def test_what_is_being_sent_when_its_segment_goes_is_not_counted_as_dropped_when_it_arrives(tmp_path: Path) -> None:
+    spool = opened(tmp_path, quota_bytes=200_000, segment_bytes=40_000)
+    group = spool.group(b"h")
+    for number in range(60):
+        spool.put(T, group, b"%04d" % number + b"z" * 500)
+    batch = spool.read("remote", max_bytes=1 << 20, max_records=50)
+    assert batch is not None
+    for number in range(60, 1_000):
+        spool.put(T, group, b"%04d" % number + b"z" * 500)
+    before = spool.statistics().dropped[(T, "quota")]
+    spool.acknowledge("remote", batch)
+    assert spool.statistics().dropped[(T, "quota")] == before
+    assert len(batch.records) + len(drained(spool)) + before == 1_000
+    assert spool.pending("remote") == 0
+
+
+def test_what_was_being_sent_and_did_not_arrive_is_counted_at_the_end(tmp_path: Path) -> None:
+    spool = opened(tmp_path, quota_bytes=200_000, segment_bytes=40_000, destinations=("remote", "local"))
+    group = spool.group(b"h")
+    for number in range(60):
+        spool.put(T, group, b"%04d" % number + b"z" * 500)
+    assert spool.read("remote", max_bytes=1 << 20, max_records=50) is not None
+    for number in range(60, 1_000):
+        spool.put(T, group, b"%04d" % number + b"z" * 500)
+    before = spool.statistics().dropped[(T, "quota")]
+    spool.give_up_memory()
+    waiting = spool.pending("remote")
+    spool.close()
+    assert spool.statistics().dropped[(T, "quota")] + waiting == 1_000
+    assert before + waiting in (950, 1_000), "what one destination was sent the other had not"
+
+
+def test_what_lies_in_memory_when_the_process_ends_is_counted(tmp_path: Path) -> None:
+    spool = MemorySpool(destinations=("remote",))
+    group = spool.group(b"h")
+    for number in range(100):
+        spool.put(T, group, b"%d" % number)
+    batch = spool.read("remote", max_bytes=1 << 20, max_records=30)
+    assert batch is not None
+    spool.acknowledge("remote", batch)
+    assert spool.pending_in_memory("remote") == 70
+    assert spool.give_up_memory() == {T: 70}
+    assert spool.statistics().dropped == {(T, "no_spool"): 70}
+    assert spool.pending("remote") == 0
+    del tmp_path
+
+
+def test_what_was_closed_in_memory_while_the_disk_was_full_was_not_killed(tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", str(disk)], capture_output=True, check=False).returncode:
+        pytest.skip("mounting a small disk needs root")
+    try:
+        spool = opened(disk, segment_bytes=300_000)
+        group = spool.group(b"h")
+        for key in range(1, 4):
+            spool.journal_open(key, b"opened")
+        while spool.on_disk or not spool.pending("remote"):
+            spool.put(T, group, b"z" * 500)
+        for key in range(1, 3):
+            spool.put(T, group, b"closed", closes=key)
+        spool.give_up_memory()
+        spool.close()
+        [leftover] = opened(disk).adopt()
+        assert [key for key, _ in leftover.open] == [3]
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+def test_a_program_that_closes_every_descriptor_ends_well(tmp_path: Path) -> None:
+    body = "import os, sys; from pathlib import Path; from spanbus.delivery.signals import Signal; from spanbus.delivery.spool import Spool\nspool = Spool(Path(sys.argv[1])).open()\nspool.put(Signal.TRACES, spool.group(b'h'), b'kept')\nos.closerange(3, 100)\nspool.close()"
+    done = subprocess.run([sys.executable, "-c", body, str(tmp_path)], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    spool = opened(tmp_path)
+    spool.adopt()
+    assert drained(spool) == [b"kept"]
+
+
 def test_a_record_larger_than_a_segment_has_one_of_its_own(tmp_path: Path) -> None:
     spool = opened(tmp_path, segment_bytes=4_096)
     group = spool.group(b"h")

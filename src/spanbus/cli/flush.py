@@ -22,6 +22,7 @@ def command(
     Exit code: 0 when the spool is empty, 1 when something still waits.
     """
     from spanbus.cli import console
+    from spanbus.delivery.ledger import Ledger
     from spanbus.delivery.spool import FOLDER, status
     from spanbus.runtime import Runtime
     from spanbus.settings import load_settings
@@ -30,8 +31,8 @@ def command(
     # What this command counts of itself goes out when it closes, and to deliver is what it is for: no hurry as after a run.
     settings = replace(settings, exit_timeout_s=max(settings.exit_timeout_s, min(wait, _CLOSING_S)))
     deadline = time.monotonic() + wait
-    before = status(settings.state_dir)
-    if not before.files:
+    before, untold = status(settings.state_dir), Ledger(settings.state_dir).read().untold
+    if not before.files and not untold:
         console.note(f"spanbus: nothing waits in {settings.state_dir / FOLDER}")
         return
     with Runtime(settings, lifetime="run", command_line=True) as runtime:
@@ -41,7 +42,8 @@ def command(
     after = status(settings.state_dir)
     left = sum(after.waiting.values())
     if not left and not after.left_open:
-        console.note("spanbus: everything is delivered")
+        rejected = sum(found.rejected.values()) if (found := runtime.statistics()) else 0
+        console.note(f"spanbus: nothing waits any more; {rejected} records were rejected, see `spanbus status`" if rejected else "spanbus: everything is delivered")
         return
     reason = f" ({outage})" if outage else ""
     if not outage and any(destination == "remote" for destination, _ in after.waiting) and not settings.endpoint_configured:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -58,25 +59,33 @@ def _tell(found: dict[str, object]) -> None:
         table.add_row("refused", str(refused["folder"]), "", f"{refused['files']} requests")  # pyright: ignore[reportUnknownArgumentType]
     if table.row_count:
         screen.print(table)
-    elif found["store_error"] is None:
+    elif found["writable"] and found["store_error"] is None:
         console.say("nothing waits, nothing was lost")
+    if not found["writable"]:
+        console.say("nothing can be kept there: what a program could not deliver was lost when it ended; set SPANBUS_STATE_DIR to a folder of yours")
 
 
 def document(settings: Settings) -> dict[str, object]:
-    """What ``--json`` prints. Counts of delivery are those that programs exported; the newest seconds may be missing."""
+    """What ``--json`` prints. Counts of delivery are those that programs wrote down or exported; the newest seconds may be missing."""
+    from spanbus.delivery.ledger import Ledger
     from spanbus.delivery.pipeline import REFUSED
     from spanbus.delivery.spool import status
+    from spanbus.telemetry import names
 
     found = status(settings.state_dir)
     trouble: StoreError | None = None
-    delivered, rejected, dropped = list[dict[str, object]](), list[dict[str, object]](), list[dict[str, object]]()
+    known = Ledger(settings.state_dir).read()
+    counts = {names.DELIVERY_DELIVERED: dict(known.delivered), names.DELIVERY_REJECTED: dict(known.rejected), names.DELIVERY_DROPPED_RECORDS: dict(known.dropped)}
     try:
-        delivered, rejected, dropped = _counts(settings)
+        _add_exported(counts, settings)
     except StoreError as error:
         trouble = error
+    delivered, rejected, dropped = (
+        [{**({"reason": reason} if reason else {}), "signal": signal, "records": count} for (signal, reason), count in sorted(found.items())] for found in counts.values()
+    )
     refused = settings.state_dir / REFUSED
     return {
-        "state_dir": str(settings.state_dir),
+        "state_dir": str(settings.state_dir), "writable": _writable(settings.state_dir),
         "endpoint": _endpoint(settings),
         "spool": {
             "bytes": found.bytes, "files": found.files, "oldest_age_s": round(max(0.0, time.time() - found.oldest_at_ns / 1e9), 3) if found.oldest_at_ns else None,
@@ -90,29 +99,33 @@ def document(settings: Settings) -> dict[str, object]:
 
 
 def _endpoint(settings: Settings) -> str | None:
-    import os
-
     from spanbus.delivery.endpoints import endpoints
     from spanbus.delivery.signals import Signal
 
     return endpoints(os.environ, Signal.TRACES).shown if settings.endpoint_configured else None
 
 
-def _counts(settings: Settings) -> tuple[list[dict[str, object]], list[dict[str, object]], list[dict[str, object]]]:
-    """Delivered, rejected and dropped records, from the series in the local store."""
+def _add_exported(counts: dict[str, dict[tuple[str, str], int]], settings: Settings) -> None:
+    """What programs that still run have exported to the local store, where that is more than they wrote down."""
     from spanbus.local.store import Store
     from spanbus.runtime import STORE_NAME
     from spanbus.telemetry import names
 
     path: Path = settings.state_dir / STORE_NAME
-    found: dict[str, list[dict[str, object]]] = {names.DELIVERY_DELIVERED: [], names.DELIVERY_REJECTED: [], names.DELIVERY_DROPPED_RECORDS: []}
-    if path.exists():
-        with Store.open(path) as store:
-            for each in store.metric_series():
-                if each.name in found and each.value:
-                    reason = {"reason": each.attributes[names.DELIVERY_REASON]} if names.DELIVERY_REASON in each.attributes else {}
-                    found[each.name].append({**reason, "signal": each.attributes.get(names.DELIVERY_SIGNAL, ""), "records": int(each.value)})
-    return found[names.DELIVERY_DELIVERED], found[names.DELIVERY_REJECTED], found[names.DELIVERY_DROPPED_RECORDS]
+    if not path.exists():
+        return
+    with Store.open(path) as store:
+        for each in store.metric_series():
+            if each.name in counts and each.value:
+                key = each.attributes.get(names.DELIVERY_SIGNAL, ""), each.attributes.get(names.DELIVERY_REASON, "")
+                counts[each.name][key] = max(counts[each.name].get(key, 0), int(each.value))
+
+
+def _writable(folder: Path) -> bool:
+    """Whether a program could keep something there."""
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    return folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)
 
 
 def _rows(rows: object) -> list[tuple[str, str, str]]:

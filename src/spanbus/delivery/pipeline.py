@@ -22,6 +22,7 @@ from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
 
 from spanbus.delivery import wire, wire_metrics
 from spanbus.delivery.destinations import LOCAL, REMOTE, Keep, LocalDestination, OtlpDestination, apart, without
+from spanbus.delivery.ledger import NOTHING, Counts, Fates, Ledger
 from spanbus.delivery.lifesign import LifeSigns
 from spanbus.delivery.outcomes import Outcome
 from spanbus.delivery.refusals import RefusedFolder
@@ -104,6 +105,12 @@ class Pipeline:
         """The thread that finishes what a dead process left: what it puts is measured by itself."""
         names = tuple(name for name, wanted in ((REMOTE, options.remote), (LOCAL, options.local is not None)) if wanted)
         self._spool, kept_in, remedy = self._opened(names)
+        self._ledger = Ledger(options.state_dir) if not options.state_dir.name.startswith(_APART) else None
+        self._noted = self._inherited = NOTHING
+        self._collected = self._exported = NOTHING
+        """What the collections of metrics that were taken, and those that outlive this process, say of the records."""
+        if self._ledger is not None and self._spool.directory is not None:
+            self._ledger.prepare()
         self._sender = Sender(
             self._spool, self._destinations(), SenderOptions(kept_in, remedy, life_signs=LifeSigns(options.state_dir / FOLDER), tell=options.tell),
             refused=RefusedFolder(options.state_dir / REFUSED), prepare=self._look_around,
@@ -200,6 +207,8 @@ class Pipeline:
             self._apart[Signal.METRICS]._put_metrics(encoded, points, None)
             encoded, points = b"", 0  # what was measured is exported now: that is noted where the spans are
         self._spool.put(Signal.METRICS, self._spool.group(b""), encoded, count=points, measured_upto=measured_upto)
+        if self._spool.on_disk:
+            self._exported = self._collected
         self._sender.wake()
 
     def put_log(self, record: ReadableLogRecord) -> None:
@@ -232,6 +241,12 @@ class Pipeline:
         from spanbus.delivery.log_processor import SpoolLogProcessor
 
         return SpoolLogProcessor(self.put_log, self.flush)
+
+    def collected(self) -> DeliveryStatistics:
+        """:meth:`statistics`, for the collection of metrics that is being taken."""
+        found = self.statistics()
+        self._collected = _fates(found)
+        return found
 
     def _mark(self) -> int:
         return self._spool.sequence
@@ -282,12 +297,27 @@ class Pipeline:
                     if self._on_leftover is not None:  # else it stays for a process that can finish it
                         self._on_leftover(leftover)
                         self._spool.adopted(leftover)
+                if self._ledger is not None and self._measures:
+                    self._inherited = _plus(self._inherited, self._ledger.take_untold())
             finally:
                 self._adopter = None
 
     def _look_around(self) -> None:
         self.adopt()
         self._spool.sync()
+        self._note()
+
+    def _note(self, untold: Fates = NOTHING) -> None:
+        """Write what became of records since the last time where others find it."""
+        if self._ledger is not None:
+            now = _fates(self._own())
+            before, self._noted = self._noted, now
+            self._ledger.add(
+                Fates(
+                    _minus(now.delivered, before.delivered), _minus(now.rejected, before.rejected), _minus(now.dropped, before.dropped),
+                    untold.untold_rejected, untold.untold_dropped,
+                )
+            )
 
     def flush(self, timeout_s: float = 5.0) -> bool:
         """Take over what dead processes left and wait until everything is acknowledged; False when that took longer."""
@@ -309,7 +339,11 @@ class Pipeline:
         Sender.stop_all([self._sender, *(other._sender for other in self._apart.values())], sending_s)
         for other in self._apart.values():
             other.close(0.0)
-        self._closed = self.statistics()
+        lost = self._spool.give_up_memory()
+        self._closed = found = self.statistics()
+        told = self._exported if lost.get(Signal.METRICS) else self._collected
+        untold = Fates({}, {}, {}, _minus(_fates(found).rejected, told.rejected), _minus(_fates(found).dropped, told.dropped))
+        self._note(untold if self._measures else NOTHING)
         self._spool.close()
 
     def forked(self) -> None:
@@ -327,6 +361,11 @@ class Pipeline:
         """What became of the records: as the collector's answers say where one is configured, else as the local store's do."""
         if self._closed is not None:
             return self._closed
+        own, inherited = self._own(), self._inherited
+        return own._replace(rejected=_add(own.rejected, inherited.untold_rejected), dropped=_add(own.dropped, inherited.untold_dropped))
+
+    def _own(self) -> DeliveryStatistics:
+        """The same without what other processes could not tell."""
         spooled, lanes = self._spool.statistics(), self._sender.statistics()
         lane = lanes.get(REMOTE) or lanes.get(LOCAL) or LaneStatistics({}, {}, {}, {}, None, None)
         rejected = {(str(signal), "partial_success"): count for signal, count in lane.rejected.items()}
@@ -376,6 +415,18 @@ def _sum(own: DeliveryStatistics, others: Sequence[DeliveryStatistics]) -> Deliv
 
 def _add(one: Mapping[K, int], other: Mapping[K, int]) -> Mapping[K, int]:
     return {key: one.get(key, 0) + other.get(key, 0) for key in (*one, *(key for key in other if key not in one))}
+
+
+def _fates(found: DeliveryStatistics) -> Fates:
+    return Fates({(signal, ""): count for signal, count in found.delivered.items()}, found.rejected, found.dropped, {}, {})
+
+
+def _plus(one: Fates, other: Fates) -> Fates:
+    return Fates(*(_add(counts, more) for counts, more in zip(one, other, strict=True)))
+
+
+def _minus(counts: Counts, before: Counts) -> Counts:
+    return {key: count - before.get(key, 0) for key, count in counts.items() if count > before.get(key, 0)}
 
 
 def _join(signal: Signal, records: Sequence[Stored]) -> bytes:

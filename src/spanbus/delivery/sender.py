@@ -50,6 +50,8 @@ class Source(Protocol):
 
     def pending(self, destination: str) -> int: ...
 
+    def pending_in_memory(self, destination: str) -> int: ...
+
 
 class Destination(Protocol):
     """Where records go. ``send`` is called by one thread, ``interrupt`` by others."""
@@ -644,11 +646,16 @@ class _Lane:
         if outage is None or outage.told:
             return
         outage.told = True
-        waiting = self._source.pending(self.destination.name)
+        waiting, in_memory = self._source.pending(self.destination.name), self._source.pending_in_memory(self.destination.name)
         when = "" if at_the_end else " so far"
-        self._options.tell(
-            f"spanbus: {self.destination.shown} does not take telemetry ({outage.reason}); {waiting} records wait in {self._options.kept_in}{when}; {self._options.remedy}"
-        )
+        said: list[str] = []
+        if waiting > in_memory or not waiting:
+            said.append(f"{waiting - in_memory} records wait in {self._options.kept_in}{when}; {self._options.remedy}")
+        if in_memory and at_the_end:
+            said.append(f"{in_memory} records that were only in memory are lost")
+        elif in_memory:
+            said.append(f"{in_memory} records wait in memory{when}; they are lost when the program ends")
+        self._options.tell(f"spanbus: {self.destination.shown} does not take telemetry ({outage.reason}); {'; '.join(said)}")
 
 
 def _first_run(records: Sequence[Stored]) -> int:

@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from itertools import islice
 from pathlib import Path
 from typing import Final, NamedTuple, Self
 
@@ -36,6 +37,8 @@ _RETRY_S: Final = 1.0
 _RECORD_BYTES: Final = 28
 _SLICE: Final = 32
 _TRACES_REMEMBERED: Final = 1_000
+_CLOSINGS_BYTES: Final = 1024
+"""Kept free at the end of each file, to close there what was closed in memory when the disk was full."""
 _FRAME_MOST: Final = FRAME_BYTES + _RECORD_BYTES + 8
 
 
@@ -84,6 +87,19 @@ class _Place(NamedTuple):
     records: int
 
 
+class _Undecided(NamedTuple):
+    """A record that went at the quota while it was being sent."""
+
+    segment: Segment
+    offset: int
+    missing: set[str]
+    """The destinations that it is being sent to."""
+    signal: Signal
+    records: int
+    reason: str
+    data: bytes
+
+
 class _Adopted:
     """The segments of one dead process."""
 
@@ -127,6 +143,9 @@ class Spool:
         self._sequence = 0
         self._measured_upto = 0
         self._pending: dict[str, int] = dict.fromkeys(self._destinations, 0)
+        self._in_hand: dict[str, list[_Place]] = {}
+        """What each destination read last and has not acknowledged: it may still have it, also when its segment goes."""
+        self._undecided: list[_Undecided] = []
         self._put: dict[Signal, int] = {}
         self._dropped: dict[tuple[Signal, str], int] = {}
         self._dropped_traces: dict[bytes, int] = {}
@@ -278,7 +297,7 @@ class Spool:
         carried = sum(FRAME_BYTES + 16 + len(piece) for pieces in self._open.values() for piece in pieces)
         carried += sum(FRAME_BYTES + 16 + len(data) for data in self._groups)
         wanted = self._segment_bytes if self._number else min(FIRST_SEGMENT_BYTES, self._segment_bytes)
-        size = max(wanted, HEADER_BYTES + carried + payload_bytes + 2 * FRAME_BYTES + 64)
+        size = max(wanted, HEADER_BYTES + carried + payload_bytes + 2 * FRAME_BYTES + 64 + _CLOSINGS_BYTES)
         size = (size + 4095) & ~4095
         if size > self._quota_bytes:
             return None
@@ -316,6 +335,7 @@ class Spool:
             segment = Segment.create(
                 buffer, path, descriptor, through=not self._mapped, token=self._token, number=self._number, destinations=self._destinations
             )
+            segment.bytes -= _CLOSINGS_BYTES
             os.rename(temporary, path)
         except OSError as error:
             with suppress(OSError):
@@ -372,10 +392,17 @@ class Spool:
         return False
 
     def _count_dropped(self, segment: Segment, reason: str, *, waited_here: bool = True) -> None:
-        cursor = min(segment.cursors.values(), default=HEADER_BYTES)
-        if segment.waiting and not segment.finished():
-            for frame in segment.frames(cursor):
-                if frame.kind is Kind.RECORD:
+        """Count what no destination has; what one is just sending is counted when it turns out that it was not taken."""
+        if not segment.finished():
+            begin = min(segment.cursors.values(), default=HEADER_BYTES)
+            being_sent = {name: place.offset for name, places in self._in_hand.items() for place in places if place.segment is segment}
+            for frame in segment.frames(begin):
+                if frame.kind is not Kind.RECORD:
+                    continue
+                missing = {name for name, cursor in segment.cursors.items() if frame.offset >= cursor}
+                if missing and all(frame.offset < being_sent.get(name, 0) for name in missing):
+                    self._undecided.append(_Undecided(segment, frame.offset, missing, frame.signal, frame.count, reason, frame.data))
+                else:
                     self._drop(frame.signal, frame.count, reason, frame.data)
         if waited_here:
             for name, waiting in segment.waiting.items():
@@ -421,7 +448,16 @@ class Spool:
             places.append(_Place(segment, offset, taken))
             if len(records) >= max_records or size >= max_bytes or offset < position:
                 break
-        return Batch(records, places) if records else None
+        with self._lock:
+            if not all(self._holds(place.segment) for place in places):  # it went while others were read
+                each = iter(records)
+                by_place = [(place, list(islice(each, place.records))) for place in places]
+                places = [place for place, _ in by_place if self._holds(place.segment)]
+                records = [record for place, found in by_place if place in places for record in found]
+            if not records:
+                return None
+            self._in_hand[destination] = places
+            return Batch(records, places)
 
     def _readable(self, destination: str) -> list[tuple[Segment, dict[int, bytes]]]:
         found = [
@@ -437,13 +473,29 @@ class Spool:
         if not isinstance(places, list):
             return
         with self._lock:
+            self._in_hand.pop(destination, None)
             for place in places:  # pyright: ignore[reportUnknownVariableType]
-                if not isinstance(place, _Place) or not self._holds(place.segment):
+                if not isinstance(place, _Place):
+                    continue
+                if not self._holds(place.segment):
+                    self._decide(destination, place)
                     continue
                 place.segment.acknowledge(destination, place.offset, place.records)
                 self._pending[destination] -= place.records
             self._collect()
             self._collect_adopted()
+
+    def _decide(self, destination: str, place: _Place) -> None:
+        """Of a segment that went at the quota while it was being sent: this much has arrived."""
+        undecided, self._undecided = self._undecided, []
+        for record in undecided:
+            if record.segment is place.segment and destination in record.missing:
+                if record.offset >= place.offset:
+                    self._drop(record.signal, record.records, record.reason, record.data)
+                    continue
+                record.missing.discard(destination)
+            if record.missing:
+                self._undecided.append(record)
 
     def _holds(self, segment: Segment) -> bool:
         return segment is self._segment or segment in self._sealed or any(segment in adopted.segments for adopted in self._adopted.values())
@@ -549,20 +601,65 @@ class Spool:
             with suppress(OSError, ValueError):
                 segment.sync()
 
+    def pending_in_memory(self, destination: str) -> int:
+        """How many of :meth:`pending` are lost when the process ends."""
+        with self._lock:
+            return sum(segment.waiting.get(destination, 0) for segment in self._own() if segment.path is None)
+
+    @property
+    def on_disk(self) -> bool:
+        """Whether what was put last outlives the process."""
+        segment = self._segment
+        return segment is not None and segment.path is not None
+
+    def give_up_memory(self) -> Mapping[Signal, int]:
+        """The process ends: count as dropped what only lies in memory, by signal. Nothing is read after this."""
+        with self._lock:
+            before = self._by_signal()
+            self._in_hand.clear()
+            for record in self._undecided:
+                self._drop(record.signal, record.records, record.reason, record.data)
+            self._undecided.clear()
+            in_memory = [segment for segment in self._own() if segment.path is None]
+            for segment in in_memory:
+                self._count_dropped(segment, self._reason)
+                segment.close()
+            if in_memory:
+                self._sealed = [segment for segment in self._sealed if segment.path is not None]
+                if self._segment is not None and self._segment.path is None:
+                    self._segment = None
+                self._close_on_disk()
+            after = self._by_signal()
+            return {signal: count - before.get(signal, 0) for signal, count in after.items() if count != before.get(signal, 0)}
+
+    def _by_signal(self) -> dict[Signal, int]:
+        found: dict[Signal, int] = {}
+        for (signal, _), count in self._dropped.items():
+            found[signal] = found.get(signal, 0) + count
+        return found
+
+    def _close_on_disk(self) -> None:
+        """What is open by the files, and was closed by records in memory, did not die with this process."""
+        files = sorted((segment for segment in self._own() if segment.path is not None), key=lambda segment: segment.number)
+        if files:
+            files[-1].bytes += _CLOSINGS_BYTES
+            for key, _ in _left_open(files, {}).open:
+                if key not in self._open and files[-1].room_for(8):
+                    files[-1].journal(Kind.CLOSE, key, b"")
+
     def close(self) -> None:
         """Let go: what waits stays for the next process, empty files go. May be called twice."""
         with self._lock:
             self._closed = True
-            for segment in list(self._own()):
+            adopted = [segment for each in self._adopted.values() for segment in each.segments]
+            for segment in [*self._own(), *adopted]:
                 if segment.path is None:
                     continue
-                if segment.finished() and segment.measured_last <= self._measured_upto and not self._open:
-                    segment.remove()
-                else:
-                    segment.close()
-            for adopted in self._adopted.values():
-                for segment in adopted.segments:
-                    segment.close()
+                with suppress(OSError):  # a program that closes every descriptor, as daemons do, has closed this one too
+                    if segment not in adopted and segment.finished() and segment.measured_last <= self._measured_upto and not self._open:
+                        segment.remove()
+                    else:
+                        segment.close()
             self._segment = None
             self._sealed.clear()
             self._adopted.clear()

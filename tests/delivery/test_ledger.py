@@ -1,0 +1,60 @@
+"""The ledger: what became of records is added up over programs, and told once."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from spanbus.delivery.ledger import LEDGER, NOTHING, SIZE_BYTES, Fates, Ledger
+
+LOST = Fates({("traces", ""): 5}, {}, {("traces", "disk_full"): 2}, {}, {("traces", "disk_full"): 2})
+
+
+def test_what_is_added_is_read_by_others(tmp_path: Path) -> None:
+    assert Ledger(tmp_path).add(LOST)
+    assert Ledger(tmp_path).add(LOST)
+    found = Ledger(tmp_path).read()
+    assert (found.delivered, found.dropped, found.untold_dropped) == ({("traces", ""): 10}, {("traces", "disk_full"): 4}, {("traces", "disk_full"): 4})
+
+
+def test_what_is_untold_is_taken_once(tmp_path: Path) -> None:
+    Ledger(tmp_path).add(LOST)
+    assert Ledger(tmp_path).take_untold() == Fates({}, {}, {}, {}, {("traces", "disk_full"): 2})
+    assert Ledger(tmp_path).take_untold() == NOTHING
+    assert Ledger(tmp_path).read().dropped == {("traces", "disk_full"): 2}
+
+
+def test_programs_that_add_at_once_lose_nothing(tmp_path: Path) -> None:
+    body = "import sys; from pathlib import Path; from spanbus.delivery.ledger import Fates, Ledger\nfor _ in range(200): Ledger(Path(sys.argv[1])).add(Fates({('logs', ''): 1}, {}, {}, {}, {}))"
+    programs = [subprocess.Popen([sys.executable, "-c", body, str(tmp_path)]) for _ in range(4)]
+    assert [program.wait(60) for program in programs] == [0] * 4
+    assert Ledger(tmp_path).read().delivered == {("logs", ""): 800}
+
+
+def test_the_file_has_its_size_before_there_is_something_to_write(tmp_path: Path) -> None:
+    Ledger(tmp_path).prepare()
+    assert (tmp_path / LEDGER).stat().st_size == SIZE_BYTES
+    assert (tmp_path / LEDGER).stat().st_mode & 0o777 == 0o600
+    assert Ledger(tmp_path).read() == NOTHING
+    Ledger(tmp_path).add(LOST)
+    Ledger(tmp_path).prepare()
+    assert (tmp_path / LEDGER).stat().st_size == SIZE_BYTES
+    assert Ledger(tmp_path).read() == LOST
+
+
+@pytest.mark.parametrize("content", [b"", b"\0" * 10, b"[]", b"{", b'{"dropped": [[1]]}', b'{"dropped": 7}', b"\xff" * SIZE_BYTES])
+def test_a_file_that_is_none_of_ours_counts_as_empty(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / LEDGER).write_bytes(content)
+    assert Ledger(tmp_path).read() == NOTHING
+    assert Ledger(tmp_path).add(LOST)
+    assert Ledger(tmp_path).read() == LOST
+
+
+def test_where_nothing_can_be_written_nothing_is_raised(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "missing")
+    ledger.prepare()
+    assert not ledger.add(LOST)
+    assert (ledger.read(), ledger.take_untold()) == (NOTHING, NOTHING)
