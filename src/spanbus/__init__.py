@@ -30,6 +30,10 @@ if TYPE_CHECKING:
     from spanbus.runtime import instrument_class as instrument_class
     from spanbus.runtime import open_runtime as open_runtime
     from spanbus.runtime import open_runtime_sync as open_runtime_sync
+    from spanbus.workflow.actions import run_code_cleaning as run_code_cleaning
+    from spanbus.workflow.actions import run_comprehensive_hooks as run_comprehensive_hooks
+    from spanbus.workflow.actions import run_fast_hooks as run_fast_hooks
+    from spanbus.workflow.actions import run_test_workflow as run_test_workflow
     from spanbus.workflow.bus import EventHandlerResult as EventHandlerResult
     from spanbus.workflow.bus import WorkflowEventBus as WorkflowEventBus
     from spanbus.workflow.current import current_bus as current_bus
@@ -46,6 +50,7 @@ _WHERE = {
     **dict.fromkeys(("WorkflowEventBus", "EventHandlerResult"), "spanbus.workflow.bus"),
     **dict.fromkeys(("Workflow", "Phase"), "spanbus.workflow.definition"),
     "BasicWorkflowEngine": "spanbus.workflow.engine",
+    **dict.fromkeys(("run_fast_hooks", "run_code_cleaning", "run_comprehensive_hooks", "run_test_workflow"), "spanbus.workflow.actions"),
     **dict.fromkeys(("use_bus", "current_bus"), "spanbus.workflow.current"),
     **dict.fromkeys(
         (

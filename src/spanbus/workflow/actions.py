@@ -1,19 +1,19 @@
 """The four actions of a quality workflow, which run real tools and announce it on the bus.
 
 Each is ``async (context, step_id, event_bus=None, **params)`` and returns ``{"phase": ..., "success": True}``. The bus is
-the explicit one, else :func:`~spanbus.workflow.current.current_bus`, else none, and then the action works and says
-nothing. A failure is published and raised; so is a cancellation, which its listeners can tell by its error text.
+the explicit one, ours or any with an async ``publish``, else :func:`~spanbus.workflow.current.current_bus`, else none,
+and then the action works and says nothing. A failure is published and raised; so is a cancellation, which its listeners can tell by its error text.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypedDict, cast
+from typing import Protocol, TypedDict, cast
 
 import anyio
 
@@ -26,6 +26,15 @@ from spanbus.workflow.process import Interruption, ProcessResult, Remains, run_p
 
 Output = Callable[[str, str], None]
 """Takes the name of the hook or program and one line that it wrote."""
+
+
+class Publisher(Protocol):
+    """A bus of another library: ``publish`` is awaited, and what it gives back is not looked at."""
+
+    def publish(self, event_type: WorkflowEvent, payload: dict[str, object], /, *, source: str) -> Awaitable[object]: ...
+
+
+ActionBus = WorkflowEventBus | Publisher
 
 
 class ActionResult(TypedDict):
@@ -81,27 +90,27 @@ class ActionContext:
     unfinished: list[str] = field(default_factory=list[str])
 
 
-async def run_fast_hooks(context: object, step_id: str, event_bus: WorkflowEventBus | None = None, **params: object) -> ActionResult:
+async def run_fast_hooks(context: object, step_id: str, event_bus: ActionBus | None = None, **params: object) -> ActionResult:
     """Run the hooks of strategy ``fast``. Raises :class:`HooksFailed` when one of them did not succeed."""
     return await _hook_strategy(context, step_id, event_bus, "fast", "fast_hooks", params)
 
 
-async def run_comprehensive_hooks(context: object, step_id: str, event_bus: WorkflowEventBus | None = None, **params: object) -> ActionResult:
+async def run_comprehensive_hooks(context: object, step_id: str, event_bus: ActionBus | None = None, **params: object) -> ActionResult:
     """Run the hooks of strategy ``comprehensive``. Raises :class:`HooksFailed` when one of them did not succeed."""
     return await _hook_strategy(context, step_id, event_bus, "comprehensive", "comprehensive_hooks", params)
 
 
-async def run_code_cleaning(context: object, step_id: str, event_bus: WorkflowEventBus | None = None, **params: object) -> ActionResult:
+async def run_code_cleaning(context: object, step_id: str, event_bus: ActionBus | None = None, **params: object) -> ActionResult:
     """Run the code cleaner. Raises :class:`CommandFailed` when it ended with another exit code than zero."""
     return await _quality_phase(context, step_id, event_bus, "cleaning", params)
 
 
-async def run_test_workflow(context: object, step_id: str, event_bus: WorkflowEventBus | None = None, **params: object) -> ActionResult:
+async def run_test_workflow(context: object, step_id: str, event_bus: ActionBus | None = None, **params: object) -> ActionResult:
     """Run the tests. Raises :class:`CommandFailed` when they ended with another exit code than zero."""
     return await _quality_phase(context, step_id, event_bus, "testing", params)
 
 
-async def run_command(context: object, step_id: str, event_bus: WorkflowEventBus | None = None, **params: object) -> ActionResult:
+async def run_command(context: object, step_id: str, event_bus: ActionBus | None = None, **params: object) -> ActionResult:
     """Run a plain phase's command with no events but those of the command. Raises :class:`CommandFailed`."""
     work = _work(context, params)
     bus = event_bus or current_bus()
@@ -119,7 +128,7 @@ ACTIONS: Mapping[str, Callable[..., object]] = {
 
 
 async def _hook_strategy(
-    context: object, step_id: str, event_bus: WorkflowEventBus | None, strategy: str, phase: str, params: Mapping[str, object]
+    context: object, step_id: str, event_bus: ActionBus | None, strategy: str, phase: str, params: Mapping[str, object]
 ) -> ActionResult:
     bus = event_bus or current_bus()
     work = _work(context, params)
@@ -131,7 +140,7 @@ async def _hook_strategy(
 
 
 async def _quality_phase(
-    context: object, step_id: str, event_bus: WorkflowEventBus | None, phase: str, params: Mapping[str, object]
+    context: object, step_id: str, event_bus: ActionBus | None, phase: str, params: Mapping[str, object]
 ) -> ActionResult:
     bus = event_bus or current_bus()
     work = _work(context, params)
@@ -144,14 +153,14 @@ async def _quality_phase(
 
 @asynccontextmanager
 async def _announced(
-    bus: WorkflowEventBus | None, about: Mapping[str, object], started: WorkflowEvent, completed: WorkflowEvent, failed: WorkflowEvent
+    bus: ActionBus | None, about: Mapping[str, object], started: WorkflowEvent, completed: WorkflowEvent, failed: WorkflowEvent
 ) -> AsyncGenerator[None]:
     """Start and end of an action on the bus: exactly one end, however it ends."""
     if bus is None:
         yield
         return
     began_ns = time.perf_counter_ns()
-    bus.publish_nowait(started, {**about, "timestamp": time.time_ns() / 1e9}, source=_SOURCE)
+    await _say(bus, started, about)
     ending: dict[str, object] = {}
     kind = failed
     try:
@@ -166,7 +175,17 @@ async def _announced(
         raise
     finally:
         duration_s = (time.perf_counter_ns() - began_ns) / 1e9
-        bus.publish_nowait(kind, {**about, **ending, "timestamp": time.time_ns() / 1e9, "duration": duration_s}, source=_SOURCE)
+        await _say(bus, kind, {**about, **ending, "duration": duration_s})
+
+
+async def _say(bus: ActionBus, kind: WorkflowEvent, payload: Mapping[str, object]) -> None:
+    """Publish; our own bus takes it without waiting, another one is awaited though this task is being cancelled."""
+    payload = {**payload, "timestamp": time.time_ns() / 1e9}
+    if isinstance(bus, WorkflowEventBus):
+        bus.publish_nowait(kind, payload, source=_SOURCE)
+        return
+    with anyio.CancelScope(shield=True):
+        await bus.publish(kind, payload, source=_SOURCE)
 
 
 _SOURCE = "spanbus.workflow"
@@ -221,7 +240,7 @@ def _commands(hooks: object) -> tuple[Command, ...]:
     return tuple(made)
 
 
-async def _run_all(work: ActionContext, bus: WorkflowEventBus | None, step_id: str, stage: str | None) -> None:
+async def _run_all(work: ActionContext, bus: ActionBus | None, step_id: str, stage: str | None) -> None:
     """Every hook, though one before it failed; then the command."""
     failed: list[str] = []
     tail = ""
@@ -240,7 +259,7 @@ async def _run_all(work: ActionContext, bus: WorkflowEventBus | None, step_id: s
 
 
 async def _run_one(
-    work: ActionContext, bus: WorkflowEventBus | None, what: Command, name: str, step_id: str, stage: str | None, *, is_hook: bool
+    work: ActionContext, bus: ActionBus | None, what: Command, name: str, step_id: str, stage: str | None, *, is_hook: bool
 ) -> ProcessResult:
     """One tool, announced as a hook, with exactly one end."""
     about: dict[str, object] = {"step_id": step_id, "executable": what.executable, "command": list(what.argv)}
@@ -250,7 +269,7 @@ async def _run_one(
         about["stage"] = stage
     began_ns = time.perf_counter_ns()
     if bus is not None:
-        bus.publish_nowait(WorkflowEvent.HOOK_EXECUTION_STARTED, {**about, "timestamp": time.time_ns() / 1e9}, source=_SOURCE)
+        await _say(bus, WorkflowEvent.HOOK_EXECUTION_STARTED, about)
     ending: dict[str, object] = {"status": "error"}
     kind = WorkflowEvent.HOOK_EXECUTION_FAILED
     output, remains = work.output, Remains()
@@ -282,4 +301,4 @@ async def _run_one(
     finally:
         if bus is not None:
             ending["duration"] = (time.perf_counter_ns() - began_ns) / 1e9
-            bus.publish_nowait(kind, {**about, **ending, "timestamp": time.time_ns() / 1e9}, source=_SOURCE)
+            await _say(bus, kind, {**about, **ending})
