@@ -7,11 +7,8 @@ Building protobuf messages from Python objects costs far more than the bytes the
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, TypeVar, cast
-
-K = TypeVar("K")
-V = TypeVar("V")
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, cast
 
 DOUBLE = struct.Struct("<d").pack
 
@@ -161,19 +158,3 @@ def attributes(tag: bytes, attributes: Mapping[str, object] | None) -> bytes:
 def attribute(tag: bytes, key: str, value: object) -> bytes:
     """One attribute as such a field, without remembering it."""
     return tag + _sized(_key_value(key, value))
-
-
-class Memo(dict[K, V]):
-    """What was made of a value, kept for when it comes again; begins anew when there are too many."""
-
-    def __init__(self, make: Callable[[K], V], most: int = 256) -> None:
-        super().__init__()
-        self._make = make
-        self._most = most
-
-    def __missing__(self, value: K) -> V:
-        made = self._make(value)
-        if len(self) >= self._most:
-            self.clear()
-        self[value] = made
-        return made

@@ -14,8 +14,10 @@ from spanbus.telemetry.raw import Raw, read, text_of
 from spanbus.workflow.events import Event
 
 _PHASES = (Rank.STEP, Rank.PHASE)
-_OF_A_START = frozenset({"type", "needs", "timestamp"})
-_OF_A_SUCCESS = frozenset({"success", "duration", "attempts", "timestamp"})
+PLAIN_START = frozenset({"type", "needs", "timestamp"})
+"""All that may stand in the payload of a start for it to be plain."""
+PLAIN_SUCCESS = frozenset({"success", "duration", "attempts", "timestamp"})
+"""The same of an end with success."""
 _STAMPED_NAME = re.compile(r"[_-]\d{9,}$")
 
 
@@ -41,17 +43,15 @@ class OfPhase(NamedTuple):
     event_type: str
     announced: Result | None
 
-    def begins(self, payload: Mapping[str, object]) -> bool:
-        """It starts a phase, and nothing in this payload says more than which type it is and what it needs."""
-        return self.rule.verb is Verb.START and self.rule.rank in _PHASES and payload.keys() <= _OF_A_START
+    @property
+    def begins(self) -> bool:
+        """It starts a phase."""
+        return self.rule.verb is Verb.START and self.rule.rank in _PHASES
 
-    def succeeds(self, payload: Mapping[str, object]) -> bool:
-        """It ends a phase with success, and nothing in this payload says otherwise."""
-        rule = self.rule
-        return (
-            self.announced is Result.SUCCESS and rule.verb is Verb.END and rule.rank in _PHASES and payload.keys() <= _OF_A_SUCCESS
-            and payload.get("success") is not False
-        )
+    @property
+    def succeeds(self) -> bool:
+        """It ends a phase, and with success where the payload says nothing else."""
+        return self.rule.verb is Verb.END and self.rule.rank in _PHASES and self.announced is Result.SUCCESS
 
 
 class Dialect:
@@ -71,7 +71,7 @@ class Dialect:
         self._by_type: dict[str, tuple[Rule, ...]] = {}
         self._plain: dict[str, bool] = {}
         self._of_phases: dict[str, OfPhase | None] = {}
-        self._keys_are_plain = (_OF_A_START | _OF_A_SUCCESS).isdisjoint((*workflow_keys, *alias_keys))
+        self._keys_are_plain = (PLAIN_START | PLAIN_SUCCESS).isdisjoint((*workflow_keys, *alias_keys))
 
     def _candidates(self, event_type: str) -> tuple[Rule, ...]:
         found = self._by_type.get(event_type)

@@ -24,8 +24,9 @@ from opentelemetry import context as otel_context
 from opentelemetry.context import Context
 
 from spanbus.errors import InputError
+from spanbus.memo import Memo
 from spanbus.telemetry.context import Incoming
-from spanbus.telemetry.dialect import Dialect, seconds_ns
+from spanbus.telemetry.dialect import PLAIN_START, PLAIN_SUCCESS, Dialect, Rule, seconds_ns
 from spanbus.telemetry.facts import Fact, Verb
 from spanbus.telemetry.names import Level
 from spanbus.telemetry.raw import read
@@ -45,6 +46,11 @@ _TYPE_NAMES = ("event_type", "type", "event", "topic", "pattern", "name", "event
 _EVENT_TYPE_KEYS = ("event_type", "type", "topic", "kind")
 _ENDS_OF_SUBSCRIPTIONS = ("unsubscribe", "dispose", "cancel", "close")
 _CONCURRENCY = 1_000
+
+
+def _no_way(event: Event) -> bool:
+    del event
+    return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +131,7 @@ class Handle:
         self._told: set[str] = set()
         self._lock = threading.Lock()
         self._detached = False
+        self._ways: Memo[str, Callable[[Event], bool]] = Memo(self._way, 1_000)
         self.observer = _observer_of(self)
         """The subscription: a plain function that returns True (on foreign buses None counts as failure), with itself as its ``handle``."""
 
@@ -152,7 +159,7 @@ class Handle:
             return
         try:
             if type(event) is Event:
-                if event.phase and self._short_way(event):
+                if event.phase and event.run_id is not None and not event.metadata and self._ways[event.event_type](event):
                     return
                 fact = self._dialect.of(event)
             else:
@@ -170,21 +177,33 @@ class Handle:
         except Exception as error:
             self.failed(error)
 
-    def _short_way(self, event: Event) -> bool:
-        """Most events of our own engine are plain: no fact is made of them, and what comes of them is the same."""
-        dialect, recorder, kind = self._dialect, self._recorder, event.event_type
-        if dialect.only_notes(kind):
-            return recorder.note(event)
-        plan = dialect.of_phase(kind)
-        if plan is None or event.run_id is None or event.metadata or _fed.get() is not None:
-            return False
+    # Most events of our own engine are plain: no fact is made of them, and what comes of them is the same.
+
+    def _way(self, event_type: str) -> Callable[[Event], bool]:
+        """The short way of events of a type; it returns False for one that is not plain."""
+        if self._dialect.only_notes(event_type):
+            return self._recorder.note
+        plan = self._dialect.of_phase(event_type)
+        if plan is not None and plan.begins:
+            return functools.partial(self._begin, plan.rule)
+        if plan is not None and plan.succeeds:
+            return functools.partial(self._end, plan.rule)
+        return _no_way
+
+    def _begin(self, rule: Rule, event: Event) -> bool:
         payload = event.payload
-        if plan.begins(payload):
-            task_type, needs = payload.get("type"), payload.get("needs") or ()
-            if (task_type is not None and type(task_type) is not str) or not isinstance(needs, list | tuple):
-                return False
-            return recorder.begin(event, plan.rule.rank, task_type, [str(need) for need in cast("Sequence[object]", needs)])
-        return plan.succeeds(payload) and recorder.end(event, plan.rule.rank, seconds_ns(payload.get("duration")) if plan.rule.final else None)
+        if not payload.keys() <= PLAIN_START or _fed.get() is not None:
+            return False
+        task_type, needs = payload.get("type"), payload.get("needs") or ()
+        if (task_type is not None and type(task_type) is not str) or not isinstance(needs, list | tuple):
+            return False
+        return self._recorder.begin(event, rule.rank, task_type, [str(need) for need in cast("Sequence[object]", needs)] if needs else ())
+
+    def _end(self, rule: Rule, event: Event) -> bool:
+        payload = event.payload
+        if not payload.keys() <= PLAIN_SUCCESS or payload.get("success") is False or _fed.get() is not None:
+            return False
+        return self._recorder.end(event, rule.rank, seconds_ns(payload.get("duration")) if rule.final else None)
 
     def take(self, fact: Fact) -> None:
         """One fact of a recorded stream; the order is the stream's. Never raises, like :meth:`feed`."""

@@ -14,6 +14,7 @@ from typing import NamedTuple
 from opentelemetry.metrics import CallbackOptions, Meter, Observation
 from opentelemetry.sdk.metrics.export import AggregationTemporality, Metric
 
+from spanbus.memo import Memo
 from spanbus.telemetry import names
 from spanbus.telemetry.durations import DurationHistogram, ExemplarFilter
 from spanbus.telemetry.names import Level
@@ -130,6 +131,7 @@ class MetricSink:
         self._workflow_guard = Guard()
         self._phase_guard = Guard()
         self._type_guard = Guard()
+        self._event_keys: Memo[str, Key] = Memo(lambda name: (self._type_guard(name), "recorded"), 1_000)
         self._task_type_guard = Guard()
         self._error_guard = Guard()
         self._timed: dict[Key, _Timed] = {}
@@ -149,12 +151,13 @@ class MetricSink:
                 self._phase_closed(record)
             elif record.level is Level.RUN:
                 self._run_closed(record)
-            add, guard, log = self._events.add, self._type_guard, record.events
+            counts, keys, log = self._events.values, self._event_keys, record.events
             for note in log.kept():
-                add((guard(note.name), "recorded"), 1)
+                key = keys[note.name]
+                counts[key] = counts.get(key, 0) + 1
             if log.dropped:
                 for event_type, count in log.dropped_by_type.items():
-                    add((guard(event_type), "dropped"), count)
+                    self._events.add((self._type_guard(event_type), "dropped"), count)
 
     def late(self, note: EventNote) -> None:
         """Events are counted when their record ends; here are those that came too late for any."""

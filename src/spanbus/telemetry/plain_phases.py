@@ -9,7 +9,8 @@ import struct
 from math import isfinite
 from typing import Final, NamedTuple
 
-from spanbus.otlp import DOUBLE, VARINTS, Memo, attribute, attributes, string, varint
+from spanbus.memo import Memo
+from spanbus.otlp import DOUBLE, VARINTS, attribute, attributes, string, varint
 from spanbus.telemetry import names
 from spanbus.telemetry.names import Level, Result
 from spanbus.telemetry.records import EventNote, Record
