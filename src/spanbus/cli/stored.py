@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -14,7 +15,9 @@ if TYPE_CHECKING:
     from spanbus.local.store import Store
     from spanbus.settings import Settings
 
-_TAKE_OVER_S = 5.0
+_TAKE_OVER_S = 30.0
+_SLICE_S = 1.0
+_PAUSE_S = 0.05
 
 
 @contextmanager
@@ -35,11 +38,20 @@ def store(file: Path | None = None) -> Generator[tuple[Store, Settings]]:
 
 def take_over(settings: Settings) -> None:
     """First comes in what programs left in the spool that were cut off, or had no time to store it."""
-    from spanbus.delivery.spool import left
+    from spanbus.cli import console
+    from spanbus.delivery.spool import FOLDER, left
 
     if not left(settings.state_dir, "local"):
         return
     from spanbus.runtime import open_runtime_sync
 
     with open_runtime_sync(replace(settings, endpoint_configured=False, local="on"), lifetime="run", command_line=True) as runtime:
-        runtime.flush(_TAKE_OVER_S)
+        deadline = time.monotonic() + _TAKE_OVER_S  # on a busy machine it takes a while; half of the answer is a wrong one
+        whole = False
+        while not whole and time.monotonic() < deadline:
+            whole = runtime.flush(_SLICE_S) and not left(settings.state_dir, "local")
+            if not whole and (found := runtime.statistics()) is not None and found.outage is not None:
+                break  # the store does not take it; who opens it says why
+            time.sleep(0 if whole else _PAUSE_S)
+    if not whole:
+        console.note(f"spanbus: some runs still wait in {settings.state_dir / FOLDER} and are missing here; ask again, or see `spanbus status`")
