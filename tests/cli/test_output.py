@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
 import subprocess
 from pathlib import Path
 
@@ -60,3 +62,34 @@ def test_what_the_terminal_cannot_show_is_spelled_out(gated: Cli, encoding: str)
         assert b"Traceback" not in done.stderr and done.stderr == b""
         if command != "runs":
             assert b"\\u2713" in done.stdout
+
+
+def in_a_terminal(cli: Cli, *arguments: str, term: str = "xterm") -> bytes:
+    master, terminal = pty.openpty()
+    process = subprocess.Popen(
+        cli.argv(*arguments), cwd=cli.folder, env=cli.environment({"TERM": term}), stdin=subprocess.DEVNULL, stdout=terminal, stderr=terminal
+    )
+    os.close(terminal)
+    shown = b""
+    try:
+        while data := os.read(master, 65_536):
+            shown += data
+    except OSError:  # the other side is closed
+        pass
+    os.close(master)
+    assert process.wait(60) == 0, shown[-2_000:]
+    return shown
+
+
+def test_a_tool_that_writes_much_is_not_held_up_by_drawing_the_tree_for_each_line(tmp_path: Path) -> None:
+    (tmp_path / "spanbus.toml").write_text('[workflows.main]\nphases = [ { name = "a", run = "sh -c \'yes abc | head -n 30000; printf end\'" } ]\n', encoding="utf-8")
+    shown = in_a_terminal(Cli(tmp_path), "run")
+    assert shown.count(b"abc\r\n") == 30_000
+    assert b"end\r\n" in shown
+    assert len(shown) < 30_000 * 40  # the tree alone is more than 100 bytes
+
+
+def test_a_terminal_that_cannot_move_its_cursor_gets_plain_lines(gated: Cli) -> None:
+    shown = in_a_terminal(gated, "run", term="dumb")
+    assert b"after: started\r\n" in shown
+    assert b"\x1b" not in shown

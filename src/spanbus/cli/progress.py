@@ -8,7 +8,9 @@ from typing import Protocol, cast
 
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.live import Live
+from rich.segment import Segment, Segments
 from rich.spinner import Spinner
+from rich.style import Style
 from rich.text import Text
 
 from spanbus.cli.draw import glyphs, seconds, style
@@ -20,6 +22,10 @@ _ENDS = {
     WorkflowEvent.PHASE_COMPLETED: "success", WorkflowEvent.PHASE_FAILED: "failure", WorkflowEvent.PHASE_CANCELLED: "cancellation",
     WorkflowEvent.PHASE_SKIPPED: "skip",
 }
+
+
+_LINES_AT_ONCE = 2_000
+_DIM = Style(dim=True)
 
 
 class Progress(Protocol):
@@ -36,7 +42,7 @@ class Progress(Protocol):
 
 def progress(workflow: Workflow, console: Console, *, quiet: bool) -> Progress:
     """The one that fits the terminal; ``quiet`` keeps the tools' output back until something fails."""
-    return Tree(workflow, console, quiet=quiet) if console.is_terminal else Lines(console, quiet=quiet)
+    return Tree(workflow, console, quiet=quiet) if console.is_terminal and not console.is_dumb_terminal else Lines(console, quiet=quiet)
 
 
 def _end_of(event: Event) -> tuple[str, float] | None:
@@ -98,6 +104,18 @@ class _State:
         self.reason = ""
 
 
+class _Pouring(Live):
+    """A live display that first pours out what has collected above it, at every refresh."""
+
+    def __init__(self, tree: Tree, console: Console) -> None:
+        self._tree = tree
+        super().__init__(tree, console=console, refresh_per_second=10, transient=True)
+
+    def refresh(self) -> None:
+        self._tree.pour()
+        super().refresh()
+
+
 class Tree:
     """Every phase with a spinner, its time, its attempt and what it is doing; the tools' output scrolls above."""
 
@@ -107,7 +125,9 @@ class Tree:
         self._quiet = quiet
         self._states = {phase.name: _State() for phase in workflow.phases}
         self._spinner = Spinner("dots" if "utf" in (console.encoding or "").lower() else "line")
-        self._live = Live(self, console=console, refresh_per_second=10, transient=True)
+        self._lines: list[tuple[str, str]] = []
+        self._lines_lock = threading.Lock()
+        self._live = _Pouring(self, console)
         self._began_s = time.monotonic()
 
     def __enter__(self) -> Tree:
@@ -115,6 +135,7 @@ class Tree:
         return self
 
     def __exit__(self, *args: object) -> None:
+        self.pour()
         self._live.__exit__(None, None, None)
 
     def seen(self, event: Event) -> bool:
@@ -137,10 +158,25 @@ class Tree:
 
     def line(self, phase: str, tool: str, line: str) -> None:
         if not self._quiet:
-            text = Text(no_wrap=True, overflow="ellipsis")
-            text.append(f"{one_line(tool, 20)} | ", "dim")
-            text.append(one_line(line, 1_000))
-            self._console.print(text)
+            with self._lines_lock:
+                self._lines.append((tool, line))
+                full = len(self._lines) >= _LINES_AT_ONCE
+            if full:  # faster than a terminal can show; the tool waits, as it would for the terminal itself
+                self.pour()
+
+    def pour(self) -> None:
+        """Print the lines that came since the last time: one drawing for many lines."""
+        with self._lines_lock:
+            lines, self._lines = self._lines, []
+        if not lines:
+            return
+        names = {tool: f"{one_line(tool, 20)} | " for tool, _ in lines}
+        width = self._console.width
+        segments: list[Segment] = []
+        for tool, line in lines:
+            name = names[tool]
+            segments += (Segment(name, _DIM), Segment(one_line(line, max(20, width - len(name) - 1))), Segment.line())
+        self._console.print(Segments(segments), end="")
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         marks = glyphs(console).marks
