@@ -125,6 +125,6 @@ class PlainPhases:
             return None
         redactor = self._redactor
         return _Field(
-            name, Memo(lambda value: attribute(_EVENT, name, redactor.value(key, value))), attribute(_EVENT, name, True), attribute(_EVENT, name, False),
+            name, Memo(lambda value: attribute(_EVENT, name, redactor.value(key, value)), 64), attribute(_EVENT, name, True), attribute(_EVENT, name, False),
             attribute(_EVENT, name, 0.0)[:-8] if limit else b"",
         )
