@@ -21,7 +21,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, Self
 
-from spanbus.errors import InputError
+from spanbus.errors import DialectError, InputError
 from spanbus.settings import Settings, load_settings
 from spanbus.workflow.identity import parse_traceparent
 
@@ -67,6 +67,7 @@ class Runtime:
         self._command_line = command_line
         self._env: Mapping[str, str] = os.environ if env is None else env
         self._handles: weakref.WeakSet[Handle] = weakref.WeakSet()
+        self._recorders: list[tuple[weakref.ref[Handle], Recorder]] = []
         self._ended: deque[Record] = deque(maxlen=RUNS_KEPT)
         self._lock = threading.RLock()
         self._state: Literal["new", "open", "closed"] = "new"
@@ -109,6 +110,7 @@ class Runtime:
             _open.remove(self)
         for handle in list(self._handles):
             handle.detach()
+        self._close_left()
         if self._keeper is not None:
             self._keeper.stop()
         if self._wiring is not None:
@@ -155,11 +157,20 @@ class Runtime:
 
     def dialect(self, name: str | Path | None = None) -> Dialect:
         """A dialect by name (built in, or of the settings) or file. Raises :class:`~spanbus.errors.DialectError`."""
-        from spanbus.telemetry.dialect_file import load
+        from spanbus.telemetry.dialect_file import BUILT_IN, load
 
+        named = self.settings.dialects
         if name is None:
             return load("spanbus")
-        return load(self.settings.dialects.get(str(name), name))
+        if named and str(name) not in (*BUILT_IN, *named) and not Path(name).exists():
+            from difflib import get_close_matches
+
+            near = get_close_matches(str(name), (*BUILT_IN, *named), 1)
+            raise DialectError(
+                f"no dialect {str(name)!r}: neither built in ({', '.join(BUILT_IN)}), nor of the settings ({', '.join(named)}), nor a file"
+                f"{f'; did you mean {near[0]!r}?' if near else ''}"
+            )
+        return load(named.get(str(name), name))
 
     async def run(
         self, workflow: Workflow, *, run_id: str | None = None, only: Collection[str] = (), skip: Collection[str] = (),
@@ -231,10 +242,19 @@ class Runtime:
         """Let time pass for every recorder; what is open now."""
         now_ns = time.time_ns()
         found: list[Record] = []
+        self._close_left()
         for handle in list(self._handles):
             handle.recorder.tick(now_ns)
             found.extend(handle.recorder.open_records())
         return found
+
+    def _close_left(self) -> None:
+        """A bus that is gone, with its handle, announces no end any more: what was open on it ends as abandoned."""
+        done = [(known, recorder) for known, recorder in list(self._recorders) if (handle := known()) is None or handle.detached]
+        for _, recorder in done:
+            recorder.close()
+        with self._lock:
+            self._recorders = [kept for kept in self._recorders if kept not in done]
 
     @contextmanager
     def _paused(self) -> Generator[None]:
@@ -250,13 +270,18 @@ class Runtime:
         from spanbus.telemetry.instrument import Handle
         from spanbus.telemetry.recorder import Recorder
 
-        failed: list[Callable[[Exception], None]] = []
-        recorder = Recorder(on_sink_error=lambda error: failed[0](error), on_run_ended=ended or (self._ended.append if self._command_line else None))
+        def sink_failed(error: Exception) -> None:
+            if (handle := known()) is not None:
+                handle.failed(error)
+
+        recorder = Recorder(on_sink_error=sink_failed, on_run_ended=ended or (self._ended.append if self._command_line else None))
         if not self.settings.sdk_disabled:
             recorder.tell((_Lazily(self, recorder),))
         handle = Handle(recorder, self.dialect(dialect), label=label, caller=self._caller if live else None, off=self.off, expects_events=expects_events)
-        failed.append(handle.failed)
+        known = weakref.ref(handle)
         self._handles.add(handle)
+        with self._lock:
+            self._recorders.append((known, recorder))
         return handle
 
     def _caller(self) -> Incoming:
@@ -286,6 +311,7 @@ class Runtime:
         self._lock = threading.RLock()
         wiring, self._wiring, self._keeper = self._wiring, None, None
         self._ended.clear()
+        self._recorders = [kept for kept in self._recorders if kept[0]() is not None]
         if wiring is not None:
             wiring.forked()
         for handle in list(self._handles):
