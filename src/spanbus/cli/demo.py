@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from spanbus.local.series import Series
     from spanbus.telemetry.summary import RunSummary
 
+_FAILED = ("failure", "timeout", "error")
+_ALERT_WINDOW_S = 900
 _SHOWN = ("cicd.pipeline.run.errors", "spanbus.phase.failures", "spanbus.phase.retries", "spanbus.phase.duration")
 
 
@@ -49,7 +51,7 @@ def command() -> None:
                 outcome = run_workflow(runtime, workflow, Choice(), observers=[shown.seen], output=shown.line, cwd=project)
             runs = runtime.summaries()
             runtime.flush(5.0)
-            store_path = runtime.store_path
+            store_path = runtime.store_path if not settings.sdk_disabled and settings.local != "off" else None
         if outcome.signal_name is not None or not runs:
             raise typer.Exit(outcome.exit_code or 1)
         run = runs[-1]
@@ -59,7 +61,7 @@ def command() -> None:
         screen.print("The metrics, as Prometheus names them (labels of one workflow left out)", style="bold")
         _metrics(screen, store_path)
         screen.print("\nWhat an alert would say", style="bold")
-        _alerts(screen, run)
+        _alerts(screen, run, store_path)
         screen.print("\nTry next", style="bold")
         for what, why in (
             ("spanbus show --events", "every event of this run on the time axis"),
@@ -69,14 +71,14 @@ def command() -> None:
             screen.print(f"  {what:<28}{why}", soft_wrap=True)
 
 
-def _metrics(screen: Console, store_path: Path) -> None:
+def _metrics(screen: Console, store_path: Path | None) -> None:
     """Series of this workflow: counters with their value, histograms with count and sum."""
     from spanbus.local.store import Store
     from spanbus.telemetry import names
 
     catalogue = {metric.name: metric.prometheus for metric in names.METRICS}
-    if not store_path.exists():
-        screen.print("  the local store is switched off")
+    if store_path is None or not store_path.exists():
+        screen.print("  nothing was stored: telemetry or the local store is switched off", soft_wrap=True)
         return
     with Store.open(store_path) as store:
         found = [each for each in store.metric_series() if each.name in _SHOWN and each.attributes.get(names.PIPELINE_NAME) == "shop"]
@@ -96,11 +98,25 @@ def _line(series: Series, name: str) -> str:
     return f"{name}{{{labels}}}  {series.value:g}"
 
 
-def _alerts(screen: Console, run: RunSummary) -> None:
+def _failures_lately(run: RunSummary, phase: str, store_path: Path | None) -> int:
+    """How often the phase failed in the 15 minutes of the rule, this run and those that were stored before it."""
+    from spanbus.local.store import Store
+
+    since_ns = run.ended_at_ns - _ALERT_WINDOW_S * 1_000_000_000
+    if store_path is None or not store_path.exists():
+        return 1
+    with Store.open(store_path) as store:
+        points = store.phase_points(since_ns=since_ns, workflow=run.workflow, limit=10_000)
+    return max(1, sum(point.phase == phase and point.result in _FAILED for point in points))
+
+
+def _alerts(screen: Console, run: RunSummary, store_path: Path | None) -> None:
     """The two alerts on phases, by their rules: any failure in 15 minutes; the last run failed."""
-    failed = [phase for phase in run.phases if phase.result in ("failure", "timeout", "error")]
+    failed = [phase for phase in run.phases if phase.result in _FAILED]
     for phase in failed:
-        screen.print(f"  WorkflowPhaseFailed   phase {phase.name} of workflow {run.workflow} failed once in the last 15 minutes", style="red", soft_wrap=True)
+        number = _failures_lately(run, phase.name, store_path)
+        often = "once" if number == 1 else f"{number} times"
+        screen.print(f"  WorkflowPhaseFailed   phase {phase.name} of workflow {run.workflow} failed {often} in the last 15 minutes", style="red", soft_wrap=True)
         screen.print(f"  WorkflowPhaseFailing  the last run of phase {phase.name} failed; it resolves with the next success", style="red", soft_wrap=True)
     retried = [phase for phase in run.phases if phase.retries and phase not in failed]
     for phase in retried:
