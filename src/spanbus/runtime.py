@@ -55,13 +55,15 @@ class Runtime:
 
     Use it as ``with`` or ``async with``, or call :meth:`open` and :meth:`close`; both may be called twice. ``lifetime``
     says how metrics are exported: ``run`` for a process that lives for one run (delta temporality, resource attribute
-    ``spanbus.lifetime=run``), ``service`` for one that lives on (the SDK's default); ``SPANBUS_LIFETIME`` overrides it.
+    ``spanbus.lifetime=run``), ``service`` for one that lives on (the SDK's default); ``SPANBUS_LIFETIME`` overrides it. ``tell``
+    takes the rare line about an outage, which else goes to stderr.
     """
 
     def __init__(
         self, settings: Settings | None = None, *, lifetime: Lifetime = "service", command_line: bool = False,
-        env: Mapping[str, str] | None = None,
+        env: Mapping[str, str] | None = None, tell: Callable[[str], None] | None = None,
     ) -> None:
+        self._tell = tell
         self._given_settings = settings
         self._wanted_lifetime: Lifetime = lifetime
         self._command_line = command_line
@@ -230,7 +232,7 @@ class Runtime:
 
                 self._wiring = Wiring(
                     self.settings, lifetime=self.lifetime, command_line=self._command_line, env=self.settings.usable(self._env), store_path=self.store_path,
-                    paused=self._paused,
+                    paused=self._paused, tell=self._tell,
                 )
                 self._keeper = _Keeper(self, self._wiring)
                 self._keeper.start()

@@ -20,6 +20,7 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 from opentelemetry.trace import TracerProvider as TracerProviderApi
 
 from spanbus.delivery.pipeline import DeliveryOptions, Leftover, Local, Pipeline
+from spanbus.delivery.sender import to_stderr
 from spanbus.delivery.statistics import DeliveryStatistics
 from spanbus.delivery.wire import resource_of
 from spanbus.settings import Settings
@@ -48,8 +49,9 @@ class Wiring:
 
     def __init__(
         self, settings: Settings, *, lifetime: Literal["run", "service"], command_line: bool, env: Mapping[str, str], store_path: Path,
-        paused: Callable[[], AbstractContextManager[None]],
+        paused: Callable[[], AbstractContextManager[None]], tell: Callable[[str], None] | None = None,
     ) -> None:
+        self._tell = tell or to_stderr
         self._settings, self._env = settings, env
         self._lifetime: Literal["run", "service"] = lifetime
         self._store_path = store_path
@@ -86,7 +88,7 @@ class Wiring:
                 DeliveryOptions(
                     state_dir=settings.state_dir, resource=self._resource(), env=self._env, lifetime=self._lifetime,
                     exit_timeout_s=settings.exit_timeout_s, quota_bytes=settings.spool_quota_bytes,
-                    remote=settings.endpoint_configured or not writes_store, local=self._keep_locally() if writes_store else None,
+                    remote=settings.endpoint_configured or not writes_store, local=self._keep_locally() if writes_store else None, tell=self._tell,
                 ),
                 on_leftover=self._finish_leftover,
             )

@@ -13,6 +13,11 @@ from spanbus.cli.options import File
 _CLOSING_S: Final = 5.0
 
 
+def _in_its_own_words(line: str) -> None:
+    """What delivery tells the person who started a program: to run this command."""
+    del line
+
+
 def command(
     wait: Annotated[float, typer.Option("--wait", "-w", metavar="S", min=0, help="How long to try, in seconds.")] = 10.0,
     file: File = None,
@@ -35,13 +40,12 @@ def command(
     if not before.files and not untold:
         console.note(f"spanbus: nothing waits in {settings.state_dir / FOLDER}")
         return
-    with Runtime(settings, lifetime="run", command_line=True) as runtime:
+    with Runtime(settings, lifetime="run", command_line=True, tell=_in_its_own_words) as runtime:
         while not runtime.flush(max(0.1, deadline - time.monotonic())) and time.monotonic() < deadline:
             time.sleep(0.05)
         outage = (found := runtime.statistics()) and found.outage
     after = status(settings.state_dir)
-    left = sum(after.waiting.values())
-    if not left and not after.left_open:
+    if not after.records and not after.left_open:
         rejected = sum(found.rejected.values()) if (found := runtime.statistics()) else 0
         console.note(f"spanbus: nothing waits any more; {rejected} records were rejected, see `spanbus status`" if rejected else "spanbus: everything is delivered")
         return
@@ -50,5 +54,5 @@ def command(
         reason = " (it waits for a collector, and OTEL_EXPORTER_OTLP_ENDPOINT is not set here)"
     elif not outage and after.alive:
         reason = f" ({after.alive} running programs still deliver theirs)"
-    console.note(f"spanbus: {left} records still wait in {settings.state_dir / FOLDER}{reason}")
+    console.note(f"spanbus: {after.records} records still wait in {settings.state_dir / FOLDER}{reason}")
     raise typer.Exit(1)

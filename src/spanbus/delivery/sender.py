@@ -639,7 +639,7 @@ class _Lane:
             self._due = 0.0
             outage, self._outage = self._outage, None
         if outage is not None and outage.told:
-            self._options.tell(f"spanbus: {self.destination.shown} takes telemetry again")
+            logger.info("%s takes telemetry again", self.destination.shown)
 
     def _tell_outage(self, *, at_the_end: bool = False) -> None:
         outage = self._outage
@@ -647,14 +647,12 @@ class _Lane:
             return
         outage.told = True
         waiting, in_memory = self._source.pending(self.destination.name), self._source.pending_in_memory(self.destination.name)
-        when = "" if at_the_end else " so far"
         said: list[str] = []
         if waiting > in_memory or not waiting:
-            said.append(f"{waiting - in_memory} records wait in {self._options.kept_in}{when}; {self._options.remedy}")
-        if in_memory and at_the_end:
-            said.append(f"{in_memory} records that were only in memory are lost")
-        elif in_memory:
-            said.append(f"{in_memory} records wait in memory{when}; they are lost when the program ends")
+            until = "" if at_the_end else " so far and are sent when it does; after this program"
+            said.append(f"{waiting - in_memory} records wait in {self._options.kept_in}{until or ';'} {self._options.remedy}")
+        if in_memory:
+            said.append(f"{in_memory} records that were only in memory are lost" if at_the_end else f"{in_memory} records wait in memory alone; they are lost when the program ends")
         self._options.tell(f"spanbus: {self.destination.shown} does not take telemetry ({outage.reason}); {'; '.join(said)}")
 
 

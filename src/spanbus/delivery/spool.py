@@ -838,12 +838,15 @@ class DirectoryStatus(NamedTuple):
     alive: int
     left_open: int
     set_aside: int
+    records: int
+    """How many wait for the destination that most wait for, a collection of metrics as one."""
 
 
 def status(state_dir: Path) -> DirectoryStatus:
     """Look without disturbing anybody; a directory that is not there is empty."""
     directory = state_dir / FOLDER
     waiting: dict[tuple[str, Signal], int] = {}
+    records: dict[str, int] = {}
     used = files = left_open = 0
     alive: set[bytes] = set()
     oldest: int | None = None
@@ -861,12 +864,13 @@ def status(state_dir: Path) -> DirectoryStatus:
             for frame in segment.frames(segment.cursors[name]):
                 if frame.kind is Kind.RECORD:
                     waiting[name, frame.signal] = waiting.get((name, frame.signal), 0) + frame.count
+                    records[name] = records.get(name, 0) + 1
                     oldest = frame.at_s if oldest is None else min(oldest, frame.at_s)
         used += segment.position - min(segment.cursors.values(), default=HEADER_BYTES)
         if not locked:
             left_open += len(_left_open([segment], {}).open)
     aside = len(list(directory.glob("*.bad"))) if directory.is_dir() else 0
-    return DirectoryStatus(waiting, used, None if oldest is None else oldest * 10**9, files, len(alive), left_open, aside)
+    return DirectoryStatus(waiting, used, None if oldest is None else oldest * 10**9, files, len(alive), left_open, aside, max(records.values(), default=0))
 
 
 def left(state_dir: Path, destination: str) -> bool:
