@@ -12,9 +12,15 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from enum import Enum
 from typing import NamedTuple, cast
+from uuid import UUID
 
-from spanbus.workflow.events import EMPTY, Event
+from spanbus.workflow.events import EMPTY, Event, WorkflowEvent
 
+_ENVELOPE = frozenset((
+    "metadata", "event_type", "type", "topic", "kind", "payload", "data", "event_id", "id", "source", "at_ns", "timestamp", "metadata_timestamp", "time",
+    "priority", "delivery_mode", "correlation_id", "headers", "tags", "attempt", "traceparent", "tracestate",
+))
+_BY_NAME = {name: str(member.value) for name, member in WorkflowEvent.__members__.items()}
 _EARLIEST_NS = 1_000_000_000 * 100_000_000  # 1973: smaller numbers are counters or durations
 
 
@@ -54,9 +60,9 @@ def read(event: object) -> Raw:
             break
     if not event_type:
         raise ValueError("the event has no type (looked for metadata.event_type, event_type, type, topic, kind)")
-    payload = _mapping(get("payload"))
-    if payload is None:
-        payload = _mapping(get("data")) or EMPTY
+    if event_type[-1].isupper():  # an enumeration's name, as str() gives it
+        event_type = _BY_NAME.get(event_type.rpartition(".")[2], event_type)
+    payload = _payload(event, get)
     at_ns = time_ns_of(get("at_ns"), scale=1)
     for value in (payload.get("timestamp"), about("timestamp"), get("metadata_timestamp"), get("timestamp"), get("time")):
         if at_ns is not None:
@@ -85,7 +91,7 @@ def read(event: object) -> Raw:
 def published_at_ns(event: Mapping[str, object]) -> int | None:
     """When a recorded event was published: the order of a stream, even where payload times differ a little."""
     metadata = _mapping(event.get("metadata")) or EMPTY
-    payload = _mapping(event.get("payload")) or EMPTY
+    payload = _mapping(event.get("payload")) or _mapping(event.get("data")) or EMPTY
     at_ns = time_ns_of(event.get("at_ns"), scale=1)
     for value in (metadata.get("timestamp"), event.get("metadata_timestamp"), event.get("timestamp"), event.get("time"), payload.get("timestamp")):
         if at_ns is not None:
@@ -100,14 +106,34 @@ def _getter(source: object) -> Callable[[str], object]:
     return lambda key: getattr(source, key, None)
 
 
+def _payload(event: object, get: Callable[[str], object]) -> Mapping[str, object]:
+    """What the event tells of; an event that keeps it in no place of its own tells it itself."""
+    payload, data = get("payload"), get("data")
+    found = _mapping(payload)
+    if found is None:
+        found = _mapping(data)
+    if found is None and payload is None and data is None:
+        found = _mapping(event)
+        if found is not None:
+            found = EMPTY if "payload" in found or "data" in found else {key: value for key, value in found.items() if key not in _ENVELOPE}
+    return EMPTY if found is None else found
+
+
 def _mapping(value: object) -> Mapping[str, object] | None:
     if isinstance(value, Mapping):
         return cast("Mapping[str, object]", value)
     if value is not None and dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: cast("object", getattr(value, field.name, None)) for field in dataclasses.fields(value)}
+    if value is None or isinstance(value, type | str | int | float | list | set):
+        return None
     fields = getattr(value, "__dict__", None)
-    if isinstance(fields, dict) and not isinstance(value, type):
+    if isinstance(fields, dict):
         return cast("dict[str, object]", fields)
+    kind = type(value)
+    names: object = getattr(kind, "_fields", None) if issubclass(kind, tuple) else getattr(kind, "__slots__", None)
+    if isinstance(names, tuple | list) and names:
+        known = cast("object", value)
+        return {name: cast("object", getattr(known, name, None)) for name in cast("tuple[object, ...]", names) if isinstance(name, str)}
     return None
 
 
@@ -146,7 +172,9 @@ def text_of(value: object) -> str | None:
     if isinstance(value, str):
         return str(value.value) if isinstance(value, Enum) else value
     if isinstance(value, Enum):
-        return str(value.value)
+        return str(value.value) if isinstance(value.value, str) else value.name
+    if isinstance(value, UUID):
+        return str(value)
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     return None

@@ -74,6 +74,8 @@ class _Ended(NamedTuple):
     ended_at_ns: int
     span_id: int
     orphan: bool
+    announced: bool
+    """False where it was closed with its run: its own end may still come."""
 
 
 class _EndedRun(NamedTuple):
@@ -356,7 +358,9 @@ class Recorder:
         key = fact.run_key
         if key is not None:
             waiting = self._by_key.get(key)
-            if waiting and not waiting[0].announced and (not fact.run_key_is_shared or fact.at_ns <= waiting[0].record.started_at_ns):
+            if waiting and not waiting[0].announced and (
+                not fact.run_key_is_shared or fact.at_ns <= waiting[0].record.started_at_ns or not waiting[0].occurrences
+            ):
                 return self._announced_late(waiting[0], fact, note)
         if self._implicit is not None and fact.at_ns < self._implicit.record.started_at_ns:
             return self._announced_late(self._implicit, fact, note)
@@ -407,7 +411,7 @@ class Recorder:
         rerun = identity.parse_traceparent(_string(fact.payload.get("rerun_of")))
         if rerun is not None:
             record.links.append(Link(rerun.trace_id, rerun.span_id, names.LINK_RERUN_OF))
-        run = _Run(record, key, implicit, announced=fact.rank is Rank.RUN, correlation=fact.correlation, last_at_ns=fact.at_ns)
+        run = _Run(record, key, implicit, announced=fact.rank is Rank.RUN and fact.verb is Verb.START, correlation=fact.correlation, last_at_ns=fact.at_ns)
         while len(self._runs) >= self._limits.open_runs:
             self._abandon_run(next(iter(self._runs.values())), self.latest_at_ns)
         self._runs[id(run)] = run
@@ -442,18 +446,21 @@ class Recorder:
         if fact.run_key is not None:
             runs = self._by_key.get(fact.run_key)
             if not runs:
-                return None, False
+                nameless = [run for run in self._runs.values() if not run.implicit and run.key is None]
+                return (nameless[0], False) if len(nameless) == 1 and len(self._runs) == 1 and not self._was_ended(fact) else (None, False)
             if within is not None:
                 for run in runs:
                     if run.record.run_id == within:
                         return run, False
-            return runs[0], len(runs) > 1
+            likely = [run for run in runs if _may_end(run, fact)] or runs if len(runs) > 1 else runs
+            return likely[0], len(likely) > 1
         if fact.correlation is not None and (run := self._by_correlation.get(fact.correlation)) is not None:
             return run, False
         if within is not None and (runs := self._by_key.get(within)):
             return runs[0], False
         active = [run for run in self._runs.values() if not run.implicit]
-        return (active[0], len(active) > 1) if active else (None, False)
+        likely = [run for run in active if _may_end(run, fact)] or active if len(active) > 1 else active
+        return (likely[0], len(likely) > 1) if likely else (None, False)
 
     def _was_ended(self, fact: Fact) -> bool:
         return any(fact.run_key in (run.key, run.run_id) for run in self._ended_runs)
@@ -466,7 +473,7 @@ class Recorder:
             if phase.pending is not None:
                 self._settle(run, phase)
             elif result is Result.CANCELLATION:
-                self._close_phase(run, phase, Result.CANCELLATION, None, at_ns, None)
+                self._close_phase(run, phase, Result.CANCELLATION, None, at_ns, None, announced=False)
             else:
                 self._abandon_phase(run, phase, at_ns, leftover)
         if result.failed:
@@ -545,16 +552,11 @@ class Recorder:
             return runs[-1]
         active = [run for run in self._runs.values() if not run.implicit]
         if len(active) == 1:
-            implicit = self._implicit
-            if implicit is not None and fact.verb is not Verb.START and self._find(implicit, fact)[0] and not self._find(active[0], fact)[0]:
-                return implicit
-            return active[0]
-        if len(active) > 1 and fact.verb is not Verb.START:
-            holders = [run for run in self._runs.values() if self._find(run, fact)[0] is not None]
-            if len(holders) == 1:
-                return holders[0]
-            if len(holders) > 1:
-                return next((run for run in holders if run.implicit), holders[0])
+            if self._implicit is not None and (run := self._meant([*active, self._implicit], fact)) is not None:
+                return run
+            return None if self._is_leftover(active[0], fact) else active[0]
+        if len(active) > 1 and (run := self._meant(list(self._runs.values()), fact)) is not None:
+            return run
         implicit = self._implicit
         if implicit is not None and (self._find(implicit, fact)[0] is not None or not self._is_late(fact)):
             return implicit
@@ -566,9 +568,37 @@ class Recorder:
             for run in runs:
                 if run.record.run_id == within:
                     return run
+        return self._meant(runs, fact) or next((run for run in runs if fact.name not in run.occurrences), runs[-1])
+
+    def _meant(self, runs: list[_Run], fact: Fact) -> _Run | None:
+        """The one of several open runs in which a fact that does not tell them apart makes sense; None where that is a guess.
+
+        Where several hold what it names the implicit run goes first, then the oldest, and an end says that there was a choice.
+        """
+        holders = [(run, phase) for run in runs if (phase := self._find(run, fact)[0]) is not None]
+        if len(runs) > 2:
+            holders.sort(key=lambda held: not held[0].implicit)
         if fact.verb is Verb.START:
-            return next((run for run in runs if fact.name not in run.occurrences), runs[-1])
-        return next((run for run in runs if self._find(run, fact)[0] is not None), runs[-1])
+            # one more speaker announces a step that is open; else one of them announces its next attempt
+            unheard = [run for run, phase in holders if fact.rank not in phase.seen and phase.pending is None]
+            again = [run for run, phase in holders if fact.rank > phase.outer and fact.rank not in phase.open_ranks]
+            new = [run for run in runs if not run.implicit and fact.name not in run.occurrences]
+            retried = [] if new else [run for run, phase in holders if phase.pending is not None]
+            found = unheard or again or retried or (new if len(new) == 1 else [])
+            return found[0] if found else None
+        speaking = [held for held in holders if fact.verb is Verb.END and fact.rank in held[1].open_ranks] or holders
+        if not speaking:
+            return None
+        run, phase = speaking[0]
+        if len(speaking) > 1 and fact.verb is Verb.END:
+            phase.record.flags.add(Flag.AMBIGUOUS)
+        return run
+
+    def _is_leftover(self, run: _Run, fact: Fact) -> bool:
+        """The end of a phase that was closed with a run before this one, and that this one has not begun."""
+        if fact.verb is not Verb.END or fact.name is None or fact.name in run.occurrences or self._find(run, fact)[0] is not None:
+            return False
+        return any((phase := ended.phases.get(fact.name)) is not None and not phase.announced for ended in self._ended_runs)
 
     def _is_late(self, fact: Fact) -> bool:
         """It belongs to a run that has ended: by its key; where it has none, by its time, or as the end of a phase that ended with its run."""
@@ -591,6 +621,11 @@ class Recorder:
                 for phase in group:
                     if phase.task == fact.task:
                         return phase, False
+            if len(group) > 1 and fact.verb is not Verb.EVENT:
+                starts = fact.verb is Verb.START
+                fitting = [phase for phase in group if (fact.rank not in phase.seen and phase.pending is None if starts else fact.rank in phase.open_ranks)]
+                if fitting:
+                    return fitting[0], len(fitting) > 1
             return group[0], len(group) > 1
         if fact.exact and fact.rank is Rank.STEP:
             return None, False
@@ -799,10 +834,10 @@ class Recorder:
         self._abandoned += 1
         phase.record.flags.add(Flag.ABANDONED)
         failure = Failure(error_type, _abandoned_text(phase.record, error_type))
-        self._close_phase(run, phase, Result.ERROR, failure, max(at_ns, run.last_at_ns), None)
+        self._close_phase(run, phase, Result.ERROR, failure, max(at_ns, run.last_at_ns), None, announced=False)
 
     def _close_phase(
-        self, run: _Run, phase: _Phase, result: Result, failure: Failure | None, at_ns: int, duration_ns: int | None
+        self, run: _Run, phase: _Phase, result: Result, failure: Failure | None, at_ns: int, duration_ns: int | None, *, announced: bool = True
     ) -> None:
         record = phase.record
         self._pending.pop(id(phase), None)
@@ -819,7 +854,7 @@ class Recorder:
         self._phases_open -= 1
         self._phases_ended += 1
         self._finish(record, result, failure, at_ns, duration_ns)
-        run.ended[record.name] = _Ended(record.ended_at_ns or at_ns, record.span_id, phase.orphan)
+        run.ended[record.name] = _Ended(record.ended_at_ns or at_ns, record.span_id, phase.orphan, announced)
         for alias in phase.aliases:
             run.ended.setdefault(alias, run.ended[record.name])
         while len(run.ended) > self._limits.ended_phases_remembered:
@@ -1037,6 +1072,18 @@ class Recorder:
         for run in list(self._runs.values()):
             if now_ns - run.last_at_ns >= self._ttl_ns:
                 self._abandon_run(run, run.last_at_ns)
+
+
+def _may_end(run: _Run, fact: Fact) -> bool:
+    """Whether what is known of a run agrees with this end of it."""
+    result = fact.result or Result.SUCCESS
+    if fact.stage is not None and result.failed:
+        return fact.stage in run.phases
+    if result.failed:
+        return run.first_failure is not None or any(phase.pending is not None for phase in run.open_phases())
+    if result is Result.CANCELLATION:
+        return bool(run.phases)
+    return all(phase.pending is not None for phase in run.open_phases())
 
 
 def _nested(parent: Record, *path: object) -> int:

@@ -1,0 +1,152 @@
+"""Several open runs, and facts that do not tell which one they mean."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from spanbus.telemetry import dialect_file
+from spanbus.telemetry.raw import Raw
+from spanbus.telemetry.recorder import Recorder, RecorderState
+from spanbus.telemetry.records import Record
+
+Told = tuple[float, str, dict[str, object]]
+
+
+def recorded(*told: Told) -> tuple[list[Record], RecorderState]:
+    runs: list[Record] = []
+    recorder = Recorder(on_run_ended=runs.append)
+    rules = dialect_file.load("crackerjack")
+    for number, (at_s, event_type, payload) in enumerate(sorted(told, key=lambda one: one[0])):
+        recorder.feed(rules.fact(Raw(event_type, f"event-{number}", round((1_000_000_000 + at_s) * 1e9), "", payload)))
+    recorder.close()
+    return sorted(runs, key=lambda run: run.started_at_ns), recorder.state()
+
+
+def outcomes(runs: list[Record]) -> list[tuple[str, str, list[tuple[str, str, int]]]]:
+    return [(run.name, str(run.result), [(phase.name, str(phase.result), phase.attempts) for phase in run.children]) for run in runs]
+
+
+def bridge(at_s: float, step: str, *, end: str | None = None) -> Told:
+    """What the engine bridge says: its payloads name no run."""
+    payload: dict[str, object] = {"step_id": step, "step_name": step.title()}
+    if end is None:
+        return at_s, "workflow.quality.started", payload
+    if end == "success":
+        return at_s, "workflow.quality.completed", {**payload, "success": True}
+    return at_s, "workflow.failed", {**payload, "error": "it failed", "success": False}
+
+
+def action(at_s: float, step: str, *, end: str | None = None) -> Told:
+    payload: dict[str, object] = {"step_id": step, "phase": step}
+    if end is None:
+        return at_s, "workflow.quality.started", payload
+    return at_s, "workflow.quality.completed" if end == "success" else "workflow.failed", payload
+
+
+def run(at_s: float, word: str, **payload: object) -> Told:
+    return at_s, f"workflow.{word}", payload
+
+
+@pytest.mark.parametrize("second", ["first", "other"])
+def test_a_step_that_several_speakers_announce_is_one_failure_beside_another_run_too(second: str) -> None:
+    runs, state = recorded(
+        run(0, "started", workflow_id="first"), bridge(1, "lint"),
+        run(2, "started", workflow_id=second),
+        action(3, "lint"), action(4, "lint", end="failure"), bridge(5, "lint", end="failure"), run(6, "failed", workflow_id="first", error="it failed"),
+        run(7, "completed", workflow_id=second),
+    )
+    assert outcomes(runs) == [("first", "failure", [("lint", "failure", 1)]), (second, "success", [])]
+    assert (state.phase_failures, state.retries, state.orphan_ends, state.abandoned) == (1, 0, 0, 0)
+
+
+def test_two_runs_of_one_definition_keep_their_phases_apart_while_one_is_ahead() -> None:
+    runs, state = recorded(
+        run(0, "started", workflow_id="w"), bridge(1, "lint"), action(2, "lint"),
+        run(3, "started", workflow_id="w"), bridge(4, "lint"), action(5, "lint"),
+        action(6, "lint", end="success"), bridge(7, "lint", end="success"), action(8, "lint", end="success"), bridge(9, "lint", end="success"),
+        run(10, "completed", workflow_id="w"), run(11, "completed", workflow_id="w"),
+    )
+    assert outcomes(runs) == [("w", "success", [("lint", "success", 1)])] * 2
+    assert (state.phase_failures, state.retries, state.orphan_ends, state.abandoned) == (0, 0, 0, 0)
+    assert ["ambiguous" in {flag.value for flag in phase.flags} for one in runs for phase in one.children] == [True, False]
+
+
+def test_what_two_open_runs_may_both_begin_belongs_to_neither() -> None:
+    runs, _ = recorded(
+        run(0, "started", workflow_id="a"), run(1, "started", workflow_id="b"), bridge(2, "lint"), bridge(3, "lint", end="success"),
+        run(4, "completed", workflow_id="a"), run(5, "completed", workflow_id="b"),
+    )
+    assert [(one.name, len(one.children)) for one in runs] == [("a", 0), ("b", 0), ("implicit", 1)]
+
+
+@pytest.mark.parametrize("speakers", [(bridge,), (bridge, action)])
+def test_failures_of_interleaved_runs_are_counted_once_as_long_as_they_can_be_told_apart(speakers: tuple[object, ...]) -> None:
+    for seed in range(50):
+        chance = random.Random(seed)
+        told: list[Told] = []
+        failed = 0
+        for number in range(2):  # one begins when the other has left its first step
+            at_s = number * 100.0
+            told.append(run(at_s, "started", workflow_id=f"w{number}"))
+            told.append(bridge(at_s + 0.1, "config"))
+            told.append(bridge(at_s + 0.2, "config", end="success"))
+            end = chance.choice(("success", "failure"))
+            failed += end == "failure"
+            told.append(bridge(at_s + 1, "lint"))
+            if action in speakers:
+                told.append(action(at_s + 2, "lint"))
+                told.append(action(120 + number * 10 + chance.random(), "lint", end=end))
+            told.append(bridge(130 + number * 10 + chance.random(), "lint", end=end))
+            told.append(run(200 + number, "completed" if end == "success" else "failed", workflow_id=f"w{number}"))
+        runs, state = recorded(*told)
+        assert len(runs) == 2, seed
+        assert (state.phase_failures, state.retries, state.phases_ended) == (failed, 0, 4), seed
+
+
+def test_late_ends_of_a_cancelled_run_do_not_begin_anything_in_the_next() -> None:
+    runs, state = recorded(
+        run(0, "started", workflow_id="w"), bridge(1, "lint"), bridge(2, "tests"), run(3, "interrupted", workflow_id="w"),
+        run(4, "started", workflow_id="w"), bridge(5, "config"), bridge(6, "lint", end="success"), bridge(7, "tests", end="failure"),
+        bridge(8, "config", end="success"), bridge(9, "lint"), bridge(10, "lint", end="success"), run(11, "completed", workflow_id="w"),
+    )
+    assert outcomes(runs) == [
+        ("w", "cancellation", [("lint", "cancellation", 1), ("tests", "cancellation", 1)]),
+        ("w", "success", [("config", "success", 1), ("lint", "success", 1)]),
+    ]
+    assert (state.events_late, state.unmatched_ends, state.orphan_ends, state.retries, state.phase_failures) == (2, 2, 0, 0, 0)
+
+
+def test_a_skipped_phase_without_a_start_is_one_of_each_run_of_the_same_id() -> None:
+    skipped = {"workflow_id": "w", "success": True, "skipped": True}
+    runs, _ = recorded(
+        run(0, "started", workflow_id="w"), run(1, "started", workflow_id="w"),
+        (2, "workflow.publish.completed", skipped), (3, "workflow.publish.completed", dict(skipped)),
+        run(4, "completed", workflow_id="w"), run(5, "completed", workflow_id="w"),
+    )
+    assert outcomes(runs) == [("w", "success", [("publish", "skip", 1)])] * 2
+
+
+def test_a_failure_that_names_its_stage_ends_the_run_in_which_that_stage_is_open() -> None:
+    runs, _ = recorded(
+        run(0, "started", workflow_id="w"), (1, "workflow.config.started", {"workflow_id": "w"}), (2, "workflow.config.completed", {"workflow_id": "w"}),
+        run(3, "started", workflow_id="w"), (4, "workflow.config.started", {"workflow_id": "w"}),
+        run(5, "failed", workflow_id="w", stage="config", error="no"), run(6, "completed", workflow_id="w"),
+    )
+    assert outcomes(runs) == [("w", "success", [("config", "success", 1)]), ("w", "failure", [("config", "failure", 1)])]
+
+
+def test_a_run_that_started_without_an_id_ends_by_the_id_that_its_end_tells() -> None:
+    runs, state = recorded(run(0, "started"), bridge(1, "lint"), bridge(2, "lint", end="success"), run(3, "completed", workflow_id="w"))
+    assert [str(one.result) for one in runs] == ["success"]
+    assert (state.unmatched_ends, state.abandoned) == (0, 0)
+
+
+def test_what_a_run_says_before_its_start_is_its_own() -> None:
+    runs, _ = recorded(
+        run(0, "session.initializing", workflow_id="w"), run(1, "started", workflow_id="w"), bridge(2, "lint"), bridge(3, "lint", end="success"),
+        run(4, "completed", workflow_id="w"),
+    )
+    assert outcomes(runs) == [("w", "success", [("lint", "success", 1)])]
+    assert runs[0].events_in_tree == 5
