@@ -129,11 +129,10 @@ def _mapping(value: object) -> Mapping[str, object] | None:
     fields = getattr(value, "__dict__", None)
     if isinstance(fields, dict):
         return cast("dict[str, object]", fields)
-    kind = type(value)
-    names: object = getattr(kind, "_fields", None) if issubclass(kind, tuple) else getattr(kind, "__slots__", None)
+    kind: type[object] = type(value)
+    names: object = getattr(kind, "_fields" if isinstance(value, tuple) else "__slots__", None)
     if isinstance(names, tuple | list) and names:
-        known = cast("object", value)
-        return {name: cast("object", getattr(known, name, None)) for name in cast("tuple[object, ...]", names) if isinstance(name, str)}
+        return {name: cast("object", getattr(value, name, None)) for name in cast("tuple[object, ...]", names) if isinstance(name, str)}  # pyright: ignore[reportUnknownArgumentType]
     return None
 
 
