@@ -316,8 +316,14 @@ class Runtime:
         self._recorders = [kept for kept in self._recorders if kept[0]() is not None]
         if wiring is not None:
             wiring.forked()
+        self.has_forked()
         for handle in list(self._handles):
             handle.recorder.forked(() if self.settings.sdk_disabled else (_Lazily(self, handle.recorder),))
+
+    def has_forked(self) -> None:
+        """There are two processes now, and it is no mistake when events come in one of them only."""
+        for handle in list(self._handles):
+            handle.expect_nothing()
 
 
 def _usual_dialect(kind: type) -> str:
@@ -469,6 +475,11 @@ def _forked() -> None:
         runtime.forked()
 
 
+def _has_forked() -> None:
+    for runtime in _open:
+        runtime.has_forked()
+
+
 atexit.register(_close_all)
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forked)
+    os.register_at_fork(after_in_child=_forked, after_in_parent=_has_forked)

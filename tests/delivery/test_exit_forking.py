@@ -67,3 +67,24 @@ with undivided():
 """
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], env={"PYTHONPATH": ":".join(sys.path)}, capture_output=True, text=True, timeout=30, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_who_forks_does_not_ask_where_its_events_are(tmp_path: Path) -> None:
+    code = """
+import os, spanbus
+bus = spanbus.WorkflowEventBus()
+handle = spanbus.instrument(bus)
+pid = os.fork()
+if pid == 0:
+    if not os.fork():
+        bus.publish_nowait("workflow.started", {"workflow_id": "in a grandchild"})
+    else:
+        os.wait()
+else:
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code], env={"PYTHONPATH": ":".join(sys.path), "SPANBUS_STATE_DIR": str(tmp_path)}, capture_output=True,
+        text=True, timeout=30, check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
