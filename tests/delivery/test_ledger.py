@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -28,7 +30,7 @@ def test_what_is_untold_is_taken_once(tmp_path: Path) -> None:
 
 
 def test_programs_that_add_at_once_lose_nothing(tmp_path: Path) -> None:
-    body = "import sys; from pathlib import Path; from spanbus.delivery.ledger import Fates, Ledger\nfor _ in range(200): Ledger(Path(sys.argv[1])).add(Fates({('logs', ''): 1}, {}, {}, {}, {}))"
+    body = "import sys; from pathlib import Path; from spanbus.delivery.ledger import Fates, Ledger\nfor _ in range(200):\n while not Ledger(Path(sys.argv[1])).add(Fates({('logs', ''): 1}, {}, {}, {}, {})): pass"
     programs = [subprocess.Popen([sys.executable, "-c", body, str(tmp_path)]) for _ in range(4)]
     assert [program.wait(60) for program in programs] == [0] * 4
     assert Ledger(tmp_path).read().delivered == {("logs", ""): 800}
@@ -58,3 +60,14 @@ def test_where_nothing_can_be_written_nothing_is_raised(tmp_path: Path) -> None:
     ledger.prepare()
     assert not ledger.add(LOST)
     assert (ledger.read(), ledger.take_untold()) == (NOTHING, NOTHING)
+
+
+def test_nobody_waits_long_for_one_who_was_stopped_while_writing(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    ledger.prepare()
+    with (tmp_path / LEDGER).open("r+b") as stopped:
+        fcntl.flock(stopped, fcntl.LOCK_EX)
+        began = time.monotonic()
+        assert not ledger.add(LOST)
+        assert time.monotonic() - began < 5
+    assert ledger.add(LOST)

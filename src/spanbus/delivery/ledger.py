@@ -11,6 +11,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import time
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import Final, NamedTuple, cast
 
 LEDGER: Final = "delivery.json"
 SIZE_BYTES: Final = 4096
+_PATIENCE_S: Final = 0.05
 
 Counts = Mapping[tuple[str, str], int]
 """Records by signal and reason; the reason is empty for what was delivered."""
@@ -98,12 +100,19 @@ class Ledger:
             return None
 
 
-
 @contextmanager
 def _locked(path: Path) -> Generator[int]:
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)  # held for one read and one write
+        deadline = time.monotonic() + _PATIENCE_S
+        while True:  # held for one read and one write; only somebody who was stopped in between holds it longer
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    raise
+                time.sleep(0.001)
         yield descriptor
     finally:
         os.close(descriptor)

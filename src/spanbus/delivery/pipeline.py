@@ -310,14 +310,15 @@ class Pipeline:
     def _note(self, untold: Fates = NOTHING) -> None:
         """Write what became of records since the last time where others find it."""
         if self._ledger is not None:
-            now = _fates(self._own())
-            before, self._noted = self._noted, now
-            self._ledger.add(
+            now, before = _fates(self._own()), self._noted
+            written = self._ledger.add(
                 Fates(
                     _minus(now.delivered, before.delivered), _minus(now.rejected, before.rejected), _minus(now.dropped, before.dropped),
                     untold.untold_rejected, untold.untold_dropped,
                 )
             )
+            if written:
+                self._noted = now
 
     def flush(self, timeout_s: float = 5.0) -> bool:
         """Take over what dead processes left and wait until everything is acknowledged; False when that took longer."""
