@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from spanbus.cli import complete
 from spanbus.cli.options import File, Json
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def command(
-    baseline: Annotated[list[str], typer.Argument(metavar="A... B", help="The run or runs to compare with, then the run in question; ids, beginnings of ids, or 'last'.")],
+    baseline: Annotated[list[str], typer.Argument(metavar="A... B", help="The run or runs to compare with, then the run in question; ids, beginnings of ids, or 'last'.", autocompletion=complete.runs)],
     fail_on: Annotated[str, typer.Option("--fail-on", help="What makes the exit code 1: slower, failing, new, gone, not_run, still_failing, none.")] = "slower,failing",
     threshold: Annotated[str, typer.Option("--threshold", help="From what share on a phase is slower.")] = "20%",
     at_least: Annotated[float, typer.Option("--at-least", metavar="SECONDS", min=0, help="And by how many seconds.")] = 0.1,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from spanbus.cli import complete
 from spanbus.cli.options import File, Json
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ _BROKEN_TOLD = 20
 
 def command(
     stream: Annotated[Path, typer.Argument(metavar="FILE", help="JSON lines, gzip too; - is standard input.")],
-    dialect: Annotated[str | None, typer.Option("--dialect", "-d", metavar="NAME", help="spanbus, crackerjack, generic, one of the settings, or a TOML file.")] = None,
+    dialect: Annotated[str | None, typer.Option("--dialect", "-d", metavar="NAME", help="spanbus, crackerjack, generic, one of the settings, or a TOML file.", autocompletion=complete.dialects)] = None,
     as_json: Json = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what it would record; store and send nothing.")] = False,
     file: File = None,

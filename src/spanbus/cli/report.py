@@ -7,11 +7,12 @@ from typing import Annotated
 
 import typer
 
+from spanbus.cli import complete
 from spanbus.cli.options import File
 
 
 def command(
-    run: Annotated[str, typer.Argument(help="A run's id, the beginning of one, or 'last'.")] = "last",
+    run: Annotated[str, typer.Argument(help="A run's id, the beginning of one, or 'last'.", autocompletion=complete.runs)] = "last",
     out: Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE", help="Where to write; - is standard output. Default: <run>.html, Markdown to standard output.")] = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="GitHub-flavoured Markdown, for a job summary.")] = False,
     file: File = None,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from spanbus.cli import complete
 from spanbus.cli.options import File, Json
 
 if TYPE_CHECKING:
@@ -18,9 +19,9 @@ if TYPE_CHECKING:
 
 
 def command(
-    workflow: Annotated[str | None, typer.Argument(help="Its name in [tool.spanbus.workflows]; default: the only one, or 'default'.", show_default=False)] = None,
-    only: Annotated[list[str] | None, typer.Option("--only", metavar="PHASE", help="Run this phase and no other; may be repeated.")] = None,
-    skip: Annotated[list[str] | None, typer.Option("--skip", metavar="PHASE", help="Leave this phase out; may be repeated.")] = None,
+    workflow: Annotated[str | None, typer.Argument(help="Its name in [tool.spanbus.workflows]; default: the only one, or 'default'.", show_default=False, autocompletion=complete.workflows)] = None,
+    only: Annotated[list[str] | None, typer.Option("--only", metavar="PHASE", help="Run this phase and no other; may be repeated.", autocompletion=complete.phases)] = None,
+    skip: Annotated[list[str] | None, typer.Option("--skip", metavar="PHASE", help="Leave this phase out; may be repeated.", autocompletion=complete.phases)] = None,
     file: File = None,
     record: Annotated[Path | None, typer.Option("--record", metavar="FILE", help="Write every bus event as a JSON line; .gz compresses.")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show the tools' output only where something failed.")] = False,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from spanbus.cli import complete
 from spanbus.cli.options import File, Json
 
 if TYPE_CHECKING:
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def command(
-    workflow: Annotated[str | None, typer.Option("--workflow", "-w", metavar="W", help="Only runs of this workflow.")] = None,
+    workflow: Annotated[str | None, typer.Option("--workflow", "-w", metavar="W", help="Only runs of this workflow.", autocompletion=complete.workflows)] = None,
     result: Annotated[str | None, typer.Option("--result", "-r", metavar="RESULT", help="Only runs that ended so: success, failure, timeout, ...")] = None,
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="At most so many.")] = 20,
     file: File = None,

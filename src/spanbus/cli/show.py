@@ -6,11 +6,12 @@ from typing import Annotated
 
 import typer
 
+from spanbus.cli import complete
 from spanbus.cli.options import File, Json
 
 
 def command(
-    run: Annotated[str, typer.Argument(help="A run's id, the beginning of one, or 'last'.")] = "last",
+    run: Annotated[str, typer.Argument(help="A run's id, the beginning of one, or 'last'.", autocompletion=complete.runs)] = "last",
     events: Annotated[bool, typer.Option("--events", "-e", help="The timeline of its events.")] = False,
     as_json: Json = False,
     otlp: Annotated[bool, typer.Option("--otlp", help="Its spans as OTLP JSON.")] = False,

@@ -1,0 +1,71 @@
+"""What a shell may complete beside options: the names that a project defines, the runs that were stored."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from spanbus.errors import SpanbusError
+
+if TYPE_CHECKING:
+    from spanbus.settings import Settings
+
+_RUNS = 30
+
+
+def workflows(ctx: typer.Context, incomplete: str) -> list[str]:
+    """The workflows of the settings."""
+    settings = _settings(ctx)
+    return _beginning(settings.workflow_names if settings is not None else (), incomplete)
+
+
+def phases(ctx: typer.Context, incomplete: str) -> list[str]:
+    """The phases of the workflow that the line names, or of the default one."""
+    settings, named = _settings(ctx), ctx.params.get("workflow")
+    if settings is None:
+        return []
+    with suppress(SpanbusError):
+        return _beginning((phase.name for phase in settings.workflow(named if isinstance(named, str) else None).phases), incomplete)
+    return []
+
+
+def runs(ctx: typer.Context, incomplete: str) -> list[tuple[str, str]]:
+    """``last`` with the newest stored runs, each with its workflow and result."""
+    from spanbus.cli.draw import seconds
+    from spanbus.local.harmless import one_line
+    from spanbus.local.store import Store
+    from spanbus.runtime import STORE_NAME
+
+    found = [("last", "the newest run")]
+    settings = _settings(ctx)
+    with suppress(SpanbusError):
+        if settings is not None and (settings.state_dir / STORE_NAME).exists():
+            with Store.open(settings.state_dir / STORE_NAME) as store:
+                found += [
+                    (head.run_id, f"{one_line(head.workflow, 40)}, {head.result}, {seconds(head.duration_s)}") for head in store.run_heads(limit=_RUNS)
+                ]
+    return [each for each in found if each[0].startswith(incomplete)]
+
+
+def dialects(ctx: typer.Context, incomplete: str) -> list[str]:
+    """The dialects that are built in or in the settings."""
+    settings = _settings(ctx)
+    return _beginning(("spanbus", "crackerjack", "generic", *(settings.dialects if settings is not None else ())), incomplete)
+
+
+def _beginning(names: Iterable[str], incomplete: str) -> list[str]:
+    return [name for name in names if name.startswith(incomplete)]
+
+
+def _settings(ctx: typer.Context) -> Settings | None:
+    """Those of the line; None where they cannot be used, because a shell that completes has no place for a message."""
+    from spanbus.settings import load_settings
+
+    file = ctx.params.get("file")
+    with suppress(SpanbusError, OSError):
+        return load_settings(Path(str(file)) if file else None)
+    return None
