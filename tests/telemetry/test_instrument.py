@@ -414,3 +414,43 @@ def test_events_of_several_threads_and_loops_lose_nothing() -> None:
         thread.join()
     state = watched.handle.state()
     assert (state.runs_ended, state.phases_ended, state.events_seen, state.events_recorded) == (16, 16, 64, 64)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("how", ["bus", "class"])
+async def test_what_a_phase_of_our_engine_does_nests_under_it_when_its_bus_is_wrapped(how: str) -> None:
+    class Bus(WorkflowEventBus):
+        pass
+
+    exported = InMemorySpanExporter()
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exported))
+    tracer = provider.get_tracer("app")
+    bus, watched = Bus(), Watched("spanbus", provider)
+
+    async def fetch(context: object) -> None:
+        await anyio.sleep(0)
+        with tracer.start_as_current_span("inside fetch"):
+            await anyio.sleep(0)
+
+    def convert(context: object) -> None:  # in a worker thread
+        with tracer.start_as_current_span("inside convert"):
+            pass
+
+    if how == "bus":
+        attach(bus, watched.handle, mode="wrap")
+    else:
+        attach_class(Bus, watched.handle)
+    workflow = Workflow("w", (Phase("fetch", fetch), Phase("convert", convert), Phase("again", fetch, needs=("convert",))))
+    result = await BasicWorkflowEngine(bus).run(workflow)
+    assert result.success
+    assert not trace.get_current_span().get_span_context().is_valid
+    phases = {span.context.span_id: span.name for span in watched.finished.spans}
+    inside = [(span.name, phases[span.parent.span_id] if span.parent is not None else None) for span in exported.get_finished_spans()]
+    assert sorted(inside) == [("inside convert", "convert"), ("inside fetch", "again"), ("inside fetch", "fetch")]
+    state = watched.handle.state()
+    assert (state.runs_ended, state.phases_ended, state.errors) == (1, 3, 0)
+    watched.handle.detach()
+    assert "dispatch" not in vars(Bus) and "dispatch" not in vars(bus)
+    await (await bus.publish("x"))
+    assert watched.handle.state().events_seen == state.events_seen

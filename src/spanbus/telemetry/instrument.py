@@ -33,6 +33,7 @@ from spanbus.telemetry.raw import read
 from spanbus.telemetry.recorder import Recorder
 from spanbus.telemetry.records import Record
 from spanbus.telemetry.rendering import context_of
+from spanbus.workflow.bus import Receipt, WorkflowEventBus
 from spanbus.workflow.events import Event
 
 logger = logging.getLogger("spanbus")
@@ -488,23 +489,29 @@ def _how_to_subscribe(subscribe: Callable[..., object], handle: Handle) -> tuple
 
 
 def _wrap_publish(bus: object, handle: Handle) -> None:
-    publish = getattr(bus, "publish", None)
+    name = _publishing(type(bus))
+    publish = getattr(bus, name, None)
     if not callable(publish):
         raise InputError(f"{type(bus).__name__} has no publish() to wrap; use mode='observe'")
-    had = "publish" in getattr(bus, "__dict__", {})
+    had = name in getattr(bus, "__dict__", {})
     wrapped = wrapping(publish)
     try:
-        object.__setattr__(bus, "publish", wrapped)
+        object.__setattr__(bus, name, wrapped)
     except AttributeError as error:
         raise InputError(f"publish of {type(bus).__name__} cannot be replaced on the instance; use spanbus.instrument_class") from error
 
     def undo() -> None:
         if had:
-            object.__setattr__(bus, "publish", publish)
-        elif getattr(bus, "__dict__", {}).get("publish") is wrapped:
-            object.__delattr__(bus, "publish")
+            object.__setattr__(bus, name, publish)
+        elif getattr(bus, "__dict__", {}).get(name) is wrapped:
+            object.__delattr__(bus, name)
 
     handle.add_undo(undo)
+
+
+def _publishing(kind: type) -> str:
+    """The method that every event passes: on our own bus, ``publish`` and what the engine calls both end in ``dispatch``."""
+    return "dispatch" if issubclass(kind, WorkflowEventBus) else "publish"
 
 
 def wrapping(
@@ -538,7 +545,7 @@ def wrapping(
                 feed(arguments, options)
         finally:
             _fed.reset(token)
-        if inspect.isawaitable(result):
+        if inspect.isawaitable(result) and not isinstance(result, Receipt):
             return _continued(result, fed)
         follow(fed)
         return result
@@ -589,13 +596,14 @@ def attach_class(kind: type, handle: Handle) -> Handle:
     """
     if handle.off:
         return handle
-    publish = inspect.getattr_static(kind, "publish", None)
-    if publish is None or not callable(getattr(kind, "publish", None)):
+    name = _publishing(kind)
+    publish = inspect.getattr_static(kind, name, None)
+    if publish is None or not callable(getattr(kind, name, None)):
         raise InputError(f"class {kind.__name__} has no publish() to wrap")
     if getattr(publish, "_spanbus", None) is not None:
         raise InputError(f"class {kind.__name__} is instrumented already; detach its handle first")
-    own = "publish" in vars(kind)
-    original = cast("Callable[..., object]", getattr(kind, "publish"))  # noqa: B009
+    own = name in vars(kind)
+    original = cast("Callable[..., object]", getattr(kind, name))
 
     def way_in(bus: object) -> Callable[[tuple[object, ...], Mapping[str, object]], None] | None:
         with _watching:
@@ -626,14 +634,14 @@ def attach_class(kind: type, handle: Handle) -> Handle:
 
         published = published_now
     setattr(published, "_spanbus", handle)  # noqa: B010 - a mark on a function
-    setattr(kind, "publish", published)  # noqa: B010
+    setattr(kind, name, published)
 
     def undo() -> None:
-        if vars(kind).get("publish") is published:
+        if vars(kind).get(name) is published:
             if own:
-                setattr(kind, "publish", publish)  # noqa: B010
+                setattr(kind, name, publish)
             else:
-                delattr(kind, "publish")
+                delattr(kind, name)
 
     handle.add_undo(undo)
     return handle
