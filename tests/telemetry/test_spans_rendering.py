@@ -181,6 +181,8 @@ def test_above_the_limit_the_first_and_the_last_60_are_kept_and_the_rest_is_coun
 def test_a_lower_limit_of_the_sdk_keeps_first_and_last_too(provider: Provider) -> None:
     span = flooded(Rendered(provider, limits=SpanLimits(max_events=10)), 30)
     assert [(event.attributes or {}).get("spanbus.payload.number") for event in span.events] == [None, 0, 1, 2, 3, 26, 27, 28, 29, None]
+    if provider == "ours":
+        assert span.dropped_events == 22
 
 
 def test_within_a_low_attribute_limit_identity_stays(provider: Provider) -> None:

@@ -168,14 +168,20 @@ class Rendering:
         exception = self.exception(record)
         if self._span_events:
             notes = record.events.kept()
-            room = self._max_events if self._max_events is None else max(0, self._max_events - (exception is not None))
-            if room is not None and len(notes) > room:
-                first = room // 2
-                notes = notes[:first] + notes[len(notes) - (room - first):]
+            if (cut := self.events_cut(record)):
+                first = (len(notes) - cut) // 2
+                notes = notes[:first] + notes[first + cut:]
             for note in notes:
                 yield note.name, note.at_ns, self.event(note)
         if exception is not None and self._exception_events:
             yield "exception", record.ended_at_ns or record.started_at_ns, exception
+
+    def events_cut(self, record: Record) -> int:
+        """How many of the kept events are beyond the SDK's limit for spans; those in the middle go."""
+        if self._max_events is None or not self._span_events:
+            return 0
+        exception = self._exception_events and self.exception(record) is not None
+        return max(0, len(record.events) - max(0, self._max_events - exception))
 
     def event(self, note: EventNote) -> Attributes:
         attributes: Attributes = {names.EVENT_ID: note.event_id}

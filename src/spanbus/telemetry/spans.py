@@ -43,19 +43,19 @@ class RenderedEvent(NamedTuple):
 class RenderedSpan:
     """A finished span, with the names that the SDK's ReadableSpan has; nothing in it is copied or checked again."""
 
-    __slots__ = ("attributes", "context", "dropped_attributes", "end_time", "events", "kind", "links", "name", "parent", "resource", "start_time", "status")
+    __slots__ = ("attributes", "context", "dropped_attributes", "dropped_events", "end_time", "events", "kind", "links", "name", "parent", "resource", "start_time", "status")
 
-    dropped_events = dropped_links = 0
+    dropped_links = 0
     instrumentation_scope = SCOPE
 
     def __init__(
         self, name: str, context: SpanContext, parent: SpanContext | None, kind: SpanKind, start_time: int, end_time: int, attributes: Attributes,
-        events: Sequence[RenderedEvent], links: Sequence[trace.Link], status: Status, resource: Resource, dropped_attributes: int = 0,
+        events: Sequence[RenderedEvent], links: Sequence[trace.Link], status: Status, resource: Resource, dropped_attributes: int = 0, dropped_events: int = 0,
     ) -> None:
         self.name, self.context, self.parent, self.kind = name, context, parent, kind
         self.start_time, self.end_time = start_time, end_time
         self.attributes, self.events, self.links, self.status, self.resource = attributes, events, links, status, resource
-        self.dropped_attributes = dropped_attributes
+        self.dropped_attributes, self.dropped_events = dropped_attributes, dropped_events
 
     def get_span_context(self) -> SpanContext:
         return self.context
@@ -132,7 +132,7 @@ class DirectSpans:
         self._spans.put_span(RenderedSpan(
             rendering.name(record), context, parent, rendering.kind(record), record.started_at_ns, span_end_ns(record),
             kept, [self._event(*event) for event in rendering.events(record)], _links(record) if record.links else (),
-            rendering.status(record), self._resource, len(attributes) - len(kept),
+            rendering.status(record), self._resource, len(attributes) - len(kept), rendering.events_cut(record),
         ))
 
     def _event(self, name: str, at_ns: int, attributes: Attributes) -> RenderedEvent:
