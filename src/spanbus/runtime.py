@@ -19,10 +19,10 @@ from collections.abc import Callable, Collection, Generator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Literal, Self, Unpack, cast
 
 from spanbus.errors import DialectError, InputError
-from spanbus.settings import Settings, load_settings
+from spanbus.settings import Arguments, Settings, load_settings, with_arguments
 from spanbus.workflow.identity import parse_traceparent
 
 if TYPE_CHECKING:
@@ -61,8 +61,9 @@ class Runtime:
 
     def __init__(
         self, settings: Settings | None = None, *, lifetime: Lifetime = "service", command_line: bool = False,
-        env: Mapping[str, str] | None = None, tell: Callable[[str], None] | None = None,
+        env: Mapping[str, str] | None = None, tell: Callable[[str], None] | None = None, **arguments: Unpack[Arguments],
     ) -> None:
+        self._arguments = arguments
         self._tell = tell
         self._given_settings = settings
         self._wanted_lifetime: Lifetime = lifetime
@@ -88,6 +89,8 @@ class Runtime:
             self.settings: Settings = (
                 self._given_settings if self._given_settings is not None else load_settings(env=self._env, strict=self._command_line)
             )
+            if self._arguments:
+                self.settings = with_arguments(self.settings, cast("Mapping[str, object]", self._arguments))
             self.lifetime: Lifetime = self.settings.lifetime or self._wanted_lifetime
             self.bus: WorkflowEventBus = WorkflowEventBus()
             self.off = self.settings.sdk_disabled and not self._command_line
@@ -398,21 +401,24 @@ _default_lock = threading.Lock()
 
 
 def open_runtime(
-    settings: Settings | None = None, *, lifetime: Lifetime = "service", command_line: bool = False, env: Mapping[str, str] | None = None
+    settings: Settings | None = None, *, lifetime: Lifetime = "service", command_line: bool = False, env: Mapping[str, str] | None = None,
+    **arguments: Unpack[Arguments],
 ) -> Runtime:
-    """A runtime for ``async with``: settings are the argument, else environment, ``[tool.spanbus]`` and defaults.
+    """A runtime for ``async with``: a setting is the argument of its name, else from ``settings``, else from environment,
+    ``[tool.spanbus]`` and defaults.
 
     Entering raises :class:`~spanbus.errors.SettingsError` for settings that cannot be used. Leaving delivers what can be
     delivered within the exit limit, also when cancelled; what is left waits in the spool.
     """
-    return Runtime(settings, lifetime=lifetime, command_line=command_line, env=env)
+    return Runtime(settings, lifetime=lifetime, command_line=command_line, env=env, **arguments)
 
 
 def open_runtime_sync(
-    settings: Settings | None = None, *, lifetime: Lifetime = "service", command_line: bool = False, env: Mapping[str, str] | None = None
+    settings: Settings | None = None, *, lifetime: Lifetime = "service", command_line: bool = False, env: Mapping[str, str] | None = None,
+    **arguments: Unpack[Arguments],
 ) -> AbstractContextManager[Runtime]:
     """The same for plain programs: ``with open_runtime_sync() as runtime``."""
-    return Runtime(settings, lifetime=lifetime, command_line=command_line, env=env)
+    return Runtime(settings, lifetime=lifetime, command_line=command_line, env=env, **arguments)
 
 
 def instrument(bus: object, *, mode: Mode = "observe", dialect: str | Path | None = None) -> Handle:

@@ -13,11 +13,11 @@ import math
 import os
 import re
 import tomllib
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Literal, cast
+from typing import Literal, TypedDict, cast
 
 from spanbus.delivery.endpoints import configured, endpoints
 from spanbus.delivery.signals import Signal
@@ -350,6 +350,50 @@ def load_settings(
         file=found, origin=MappingProxyType(origin), warnings=tuple(loading.warnings), refused=frozenset(loading.refused),
         tables=MappingProxyType(dict(cast("Mapping[str, object]", workflows))), lines=MappingProxyType(lines), prefix=prefix,
     )
+
+
+class Arguments(TypedDict, total=False):
+    """Settings that a caller gives in code; each wins over environment and file. Paths are relative to the working directory."""
+
+    state_dir: str | Path
+    events: Events
+    exit_timeout_s: float | str
+    spool_quota_bytes: int | str
+    local: LocalStore
+    redact: bool
+    redact_patterns: Sequence[str]
+    payload_allow: Sequence[str]
+    dialects: Mapping[str, str | Path]
+    default_workflow: str
+
+
+def with_arguments(settings: Settings, arguments: Mapping[str, object]) -> Settings:
+    """``settings`` with what the caller of a function gave. Raises :class:`~spanbus.errors.SettingsError`, also in a library."""
+    loading, values = _Loading(strict=True), dict[str, object]()
+    for name, value in arguments.items():
+        row = next((row for row in _TABLE if row[0].name == name and name != "lifetime"), None)
+        if row is None:
+            known = [key for key in _KEYS if key != "lifetime"]
+            raise SettingsError(f"argument {name}: unknown setting{_near(name, known)}; known are {', '.join(known)}")
+        loading.parsed(values, name, row[1], _plain(value), f"argument {name}")
+    if "state_dir" in values:
+        values["state_dir"] = Path(str(values["state_dir"])).expanduser().absolute()
+    if "dialects" in values:
+        given = cast("Mapping[str, str]", values["dialects"])
+        values["dialects"] = MappingProxyType({**settings.dialects, **{name: Path(path).expanduser().absolute() for name, path in given.items()}})
+    origin = MappingProxyType({**settings.origin, **dict.fromkeys(values, "argument")})
+    return replace(settings, **values, origin=origin)  # pyright: ignore[reportArgumentType] - each was parsed to its type
+
+
+def _plain(value: object) -> object:
+    """As TOML would have it."""
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, tuple):
+        return list(cast("tuple[object, ...]", value))
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in cast("Mapping[str, object]", value).items()}
+    return value
 
 
 class _Loading:
