@@ -18,10 +18,12 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from types import TracebackType
-from typing import Generic, Literal, Self, TypeVar, cast
+from typing import Generic, Literal, NamedTuple, Self, TypeVar, cast
 
 from opentelemetry import context as otel_context
+from opentelemetry import trace
 from opentelemetry.context import Context
+from opentelemetry.trace import Span
 
 from spanbus.errors import InputError
 from spanbus.memo import Memo
@@ -47,6 +49,7 @@ _TYPE_NAMES = ("event_type", "type", "event", "topic", "pattern", "name", "event
 _EVENT_TYPE_KEYS = ("event_type", "type", "topic", "kind")
 _ENDS_OF_SUBSCRIPTIONS = ("unsubscribe", "dispose", "cancel", "close")
 _CONCURRENCY = 1_000
+_ENDED_KEPT = 16
 
 
 def _no_way(event: Event) -> bool:
@@ -74,17 +77,15 @@ class HandleState:
     abandoned: int = 0
 
 
-class Attached:
-    """The phases whose context this task attached; the innermost that is still open is current."""
+class Attached(NamedTuple):
+    """A phase whose span this task made current: the id of that span, and the span that was current before."""
 
-    __slots__ = ("base", "records")
-
-    def __init__(self, base: Context, records: tuple[Record, ...]) -> None:
-        self.base = base
-        self.records = records
+    record: Record
+    span_id: int
+    before: Span
 
 
-_attached: contextvars.ContextVar[Attached | None] = contextvars.ContextVar("spanbus_attached", default=None)
+_attached: contextvars.ContextVar[tuple[Attached, ...]] = contextvars.ContextVar("spanbus_attached", default=())
 _fed: contextvars.ContextVar[list[tuple[Fact, Record]] | None] = contextvars.ContextVar("spanbus_fed", default=None)
 
 
@@ -169,9 +170,7 @@ class Handle:
                 came = self._caller()
                 if came.traceparent is not None:
                     fact = fact._replace(traceparent=came.traceparent, tracestate=came.tracestate)
-            attached = _attached.get()
-            within = attached.records[-1].run_id if attached is not None and attached.records else None
-            record = self._recorder.feed(fact, within=within)
+            record = self._recorder.feed(fact, within=_within())
             fed = _fed.get()
             if fed is not None and record is not None:
                 fed.append((fact, record))
@@ -564,19 +563,53 @@ async def _continued(result: Awaitable[object], fed: list[tuple[Fact, Record]]) 
 
 
 def follow(fed: Iterable[tuple[Fact, Record]]) -> None:
-    """Make the innermost phase that this task started, and nobody ended, the current span of this task."""
+    """Make the innermost phase that this task started, and nobody ended, the current span of this task.
+
+    When it ends, what was current before it is current again. A span that the application made current in between is its
+    own to take back, and what else it keeps in its context stays.
+    """
     attached = _attached.get()
-    records = attached.records if attached is not None else ()
-    started = tuple(
+    known = [one.record for one in attached]
+    started = [
         record for fact, record in fed
-        if fact.verb in (Verb.START, Verb.RETRY) and record.level in (Level.RUN, Level.PHASE, Level.ATTEMPT) and record not in records
-    )
-    open_now = tuple(record for record in records + started if record.result is None)
-    if open_now == records:
+        if fact.verb in (Verb.START, Verb.RETRY) and record.level in (Level.RUN, Level.PHASE, Level.ATTEMPT) and record.result is None
+        and record not in known
+    ]
+    if not started and all(record.result is None for record in known):
         return
-    base = attached.base if attached is not None else otel_context.get_current()
-    otel_context.attach(context_of(_deepest(open_now[-1]), base) if open_now else base)
-    _attached.set(Attached(base, open_now) if open_now else None)
+    context = otel_context.get_current()
+    attached, wanted = _left(attached, context)
+    for record in started:
+        before = trace.get_current_span(wanted)
+        wanted = context_of(_deepest(record), wanted)
+        attached = (*attached, Attached(record, _span_id(wanted), before))
+    if wanted is not context:
+        otel_context.attach(wanted)
+    _attached.set(attached)
+
+
+def _left(attached: tuple[Attached, ...], context: Context) -> tuple[tuple[Attached, ...], Context]:
+    """What is attached still, and the context that goes with it, once phases have ended."""
+    own = {one.span_id: one for one in attached}
+    here = own.pop(_span_id(context), None)
+    if here is None or here.record.result is None:
+        # the span of one that has ended may become current once more, when the application takes back one of its own
+        forgotten = [one for one in attached if one.record.result is not None][:-_ENDED_KEPT]
+        return tuple(one for one in attached if one not in forgotten), context
+    before = here.before
+    while (outer := own.pop(before.get_span_context().span_id, None)) is not None and outer.record.result is not None:
+        before = outer.before
+    left = tuple(one for one in attached if one.record.result is None)
+    return left, context_of(_deepest(outer.record), context) if outer is not None else trace.set_span_in_context(before, context)
+
+
+def _span_id(context: Context) -> int:
+    return trace.get_current_span(context).get_span_context().span_id
+
+
+def _within() -> str | None:
+    """The id of the run in whose context this task is."""
+    return next((one.record.run_id for one in reversed(_attached.get()) if one.record.result is None), None)
 
 
 def _deepest(record: Record) -> Record:
