@@ -8,6 +8,8 @@ import pty
 import signal
 import subprocess
 import sys
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -99,3 +101,37 @@ def test_a_narrow_terminal_still_shows_the_whole_id_of_a_run(child: Cli) -> None
     shown = os.read(master, 65_536).decode()
     os.close(master)
     assert run_id in shown.splitlines()[0]
+
+
+def test_who_insists_ends_the_tools_too(child: Cli) -> None:
+    (child.folder / "spanbus.toml").write_text(
+        "[workflows.w]\nphases = [ { name = \"stubborn\", run = [\"sh\", \"-c\", \"trap '' TERM; echo $$ > pid; while :; do sleep 1; done\"] } ]\n"
+    )
+    process = child.start("run")
+    assert process.stdout is not None and process.stderr is not None
+    pid_file = child.folder / "pid"
+    while not pid_file.exists() or not pid_file.read_text().strip():
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    assert "SIGINT" in process.stderr.readline()
+    began = time.monotonic()
+    while process.poll() is None:  # two signals so close together may count as one
+        process.send_signal(signal.SIGINT)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(0.1)
+    assert time.monotonic() - began < 2.5  # well within the grace of three seconds
+    process.communicate(timeout=60)
+    assert process.returncode == 130
+    stubborn = int(pid_file.read_text())
+    end = time.monotonic() + 10
+    while running(stubborn) and time.monotonic() < end:
+        time.sleep(0.01)
+    assert not running(stubborn)
+
+
+def running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"
+    except FileNotFoundError:
+        return False

@@ -21,7 +21,7 @@ from spanbus.runtime import Runtime
 from spanbus.workflow.definition import Workflow
 from spanbus.workflow.engine import RunResult
 from spanbus.workflow.events import Event
-from spanbus.workflow.process import Interruption
+from spanbus.workflow.process import Interruption, kill_all
 
 SIGNAL_CODES = {"SIGINT": 130, "SIGTERM": 143, "SIGHUP": 129}
 _INSISTED = 3
@@ -124,6 +124,7 @@ async def _watch_signals(
             async for which in signals:
                 heard += 1
                 if heard >= _INSISTED:
+                    kill_all()
                     os._exit(SIGNAL_CODES.get(which.name, 130))  # what was spooled stays
                 if outcome.signal_name is None:
                     outcome.signal_name = which.name

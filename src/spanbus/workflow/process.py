@@ -22,6 +22,8 @@ TAIL_BYTES = 8_192
 LONGEST_LINE_BYTES = 65_536
 GRACE_S = 3.0
 _WINDOWS = sys.platform == "win32"
+_groups: set[int] = set()
+"""Process groups of ours that run now."""
 
 class Interruption(NamedTuple):
     """The signal that ends the work; ``told`` when the terminal sent it to the tools in its foreground as well."""
@@ -107,6 +109,8 @@ async def run_process(
         )
     except (OSError, ValueError) as error:  # ValueError: a NUL, or characters that the locale cannot encode
         return ProcessResult(None, (time.perf_counter_ns() - began_ns) / 1e9, "", _cannot_start(command, directory, error))
+    if not inherit:
+        _groups.add(process.pid)
     try:
         if process.stdout is not None:
             await _stream(process, process.stdout, tail, on_line)
@@ -117,9 +121,20 @@ async def run_process(
         remains.exit_code = process.returncode
         raise
     finally:
+        _groups.discard(process.pid)
         with anyio.CancelScope(shield=True):
             await process.aclose()
     return ProcessResult(exit_code, (time.perf_counter_ns() - began_ns) / 1e9, tail.text())
+
+
+def kill_all() -> None:
+    """End every process group of ours at once, for a program that is about to leave without waiting."""
+    for group in list(_groups):
+        with suppress(ProcessLookupError, PermissionError):
+            if _WINDOWS:
+                os.kill(group, signal.SIGTERM)
+            else:
+                os.killpg(group, signal.SIGKILL)
 
 
 async def _stream(process: Process, stream: ByteReceiveStream, tail: Tail, on_line: OutputSink | None) -> None:
