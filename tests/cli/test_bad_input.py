@@ -27,6 +27,8 @@ def one_line(text: str) -> str:
     ('[workflows.w]\nphases = [\n  { name = "a", run = "true" },\n  { name = "a", run = "true" },\n]\n', 4, "two phases named 'a'"),
     ('[workflows.w]\nphases = [\n  { name = "a", run = "true", needs = ["bb"] },\n  { name = "b", run = "true" },\n]\n', 3, "did you mean 'b'"),
     ('[workflows.w]\nphases = [\n\n  { name = "a" },\n]\n', 4, "nothing to do"),
+    ('[workflows.w]\nphases = [\n  { name = "a", action = "test_workflow" },\n]\n', 3, "nothing to do: run is missing"),
+    ('[workflows.w]\nphases = [\n  { name = "a", action = "fast_hooks" },\n]\n', 3, "nothing to do: hooks are missing"),
     ('[workflows.w]\nphases = [\n  { name = "a", run = "echo \'open" },\n]\n', 3, "cannot be split"),
     ('[workflows.w]\nphases = [\n  { name = "a", run = "true", timeout = "soon" },\n]\n', 3, "timeout"),
     ('[[workflows.w.phases]]\nname = "a"\nrun = "true"\nretries = "two"\n', 4, "whole number"),

@@ -167,8 +167,9 @@ def _phase(entry: object, path: str) -> Phase:
         raise UnusableDefinition("hooks must be a list of tables", f"{path}.hooks")
     shell = _boolean(table.get("shell", False), f"{path}.shell")
     run = table.get("run")
-    if action == "command" and run is None and not hooks:
-        raise UnusableDefinition(f"phase {name!r} has nothing to do: run is missing", path)
+    if action in ACTIONS and run is None and not hooks and (action == "command" or "hooks" not in table):
+        missing = "hooks are missing" if action in ("fast_hooks", "comprehensive_hooks") else "run is missing"
+        raise UnusableDefinition(f"phase {name!r} has nothing to do: {missing}", path)
     retries = table.get("retries", 0)
     if not isinstance(retries, int) or isinstance(retries, bool):
         raise UnusableDefinition(f"retries must be a whole number, not {retries!r}", f"{path}.retries")
