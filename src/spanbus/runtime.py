@@ -105,8 +105,8 @@ class Runtime:
                 self.wiring()
         return self
 
-    def close(self) -> None:
-        """End what is open as abandoned and deliver what can be delivered within the exit limit."""
+    def close(self, timeout_s: float | None = None) -> None:
+        """End what is open as abandoned and deliver what can be delivered within ``timeout_s``, by default the exit limit."""
         with self._lock:
             if self._state != "open":
                 return
@@ -119,7 +119,7 @@ class Runtime:
         if self._keeper is not None:
             self._keeper.stop()
         if self._wiring is not None:
-            self._wiring.close()
+            self._wiring.close(timeout_s)
 
     def __enter__(self) -> Self:
         return self.open()

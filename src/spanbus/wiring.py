@@ -216,14 +216,14 @@ class Wiring:
     def statistics(self) -> DeliveryStatistics | None:
         return self._pipeline.statistics() if self._pipeline is not None else None
 
-    def close(self) -> None:
-        """Collect metrics a last time and deliver within the exit limit."""
+    def close(self, timeout_s: float | None = None) -> None:
+        """Collect metrics a last time and deliver within ``timeout_s``, by default the exit limit."""
         if self._announcer is not None:
             self._announcer.close(0.05)
         if self._meter_provider is not None:
             self._meter_provider.shutdown()
         if self._pipeline is not None:
-            self._pipeline.close()
+            self._pipeline.close(timeout_s)
         with self._store_lock:
             if self._store is not None and self._pipeline is not None and not self._pipeline.statistics().waiting:
                 self._store.close()

@@ -29,3 +29,16 @@ def test_a_collector_that_is_not_there_holds_it_no_longer_than_was_asked_for(tmp
         assert (done.code, time.monotonic() - began < 6) == (1, True)
         assert "records still wait" in done.err
         assert "refused" in done.err
+
+
+def test_a_collector_that_never_answers_holds_it_no_longer_than_was_asked_for_and_is_named(tmp_path: Path) -> None:
+    with Receiver() as receiver:
+        receiver.answer(Answer(delay_s=60))
+        cli = Cli(tmp_path, receiver.env)
+        assert cli("exec", "--", "true").code == 0
+        began = time.monotonic()
+        done = cli("flush", "--wait", "3")
+        assert (done.code, time.monotonic() - began < 5.5) == (1, True)
+        assert "records still wait" in done.err
+        assert "no answer in time" in done.err
+        assert len(done.err.splitlines()) == 1

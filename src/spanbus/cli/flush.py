@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 from typing import Annotated, Final
 
 import typer
@@ -33,20 +32,22 @@ def command(
     from spanbus.settings import load_settings
 
     settings = load_settings(file)
-    # What this command counts of itself goes out when it closes, and to deliver is what it is for: no hurry as after a run.
-    settings = replace(settings, exit_timeout_s=max(settings.exit_timeout_s, min(wait, _CLOSING_S)))
     deadline = time.monotonic() + wait
     before, untold = status(settings.state_dir), Ledger(settings.state_dir).read().untold
     if not before.files and not untold:
         console.note(f"spanbus: nothing waits in {settings.state_dir / FOLDER}")
         return
-    with Runtime(settings, lifetime="run", command_line=True, tell=_in_its_own_words) as runtime:
-        while not runtime.flush(max(0.1, deadline - time.monotonic())) and time.monotonic() < deadline:
+    runtime = Runtime(settings, lifetime="run", command_line=True, tell=_in_its_own_words).open()
+    delivered = False
+    try:
+        while not (delivered := runtime.flush(max(0.1, deadline - time.monotonic()))) and time.monotonic() < deadline:
             time.sleep(0.05)
-        outage = (found := runtime.statistics()) and found.outage
-    after = status(settings.state_dir)
+    finally:  # what this command counts of itself goes out when it closes, and to deliver is what it is for: no hurry as after a run
+        runtime.close(max(settings.exit_timeout_s, min(wait, _CLOSING_S)) if delivered else None)
+    found, after = runtime.statistics(), status(settings.state_dir)
+    outage = found.outage if found is not None else None
     if not after.records and not after.left_open:
-        rejected = sum(found.rejected.values()) if (found := runtime.statistics()) else 0
+        rejected = sum(found.rejected.values()) if found is not None else 0
         console.note(f"spanbus: nothing waits any more; {rejected} records were rejected, see `spanbus status`" if rejected else "spanbus: everything is delivered")
         return
     reason = f" ({outage})" if outage else ""
