@@ -243,3 +243,10 @@ def test_a_phase_works_in_a_folder_of_the_project_wherever_it_is_started_from(cl
     assert done.code == 0
     assert f"a/pwd | {deeper.parent}\n" in done.out
     assert f"b/h | {deeper}\n" in done.out
+
+
+def test_the_environment_of_a_phase_is_what_its_table_says(cli: Cli) -> None:
+    (cli.folder / "spanbus.toml").write_text(
+        "[workflows.w]\nphases = [ { name = \"a\", run = \"sh -c 'echo $WORD $NUMBER $FLAG'\", env = { WORD = \"x\", NUMBER = 3, FLAG = true } } ]\n"
+    )
+    assert "a/sh | x 3 true\n" in cli("run").out

@@ -20,7 +20,7 @@ PhaseFunction = Callable[..., object] | Callable[..., Awaitable[object]]
 
 EMPTY_ENV: Mapping[str, str] = MappingProxyType({})
 ACTIONS = ("fast_hooks", "code_cleaning", "comprehensive_hooks", "test_workflow", "command")
-_PHASE_KEYS = ("name", "action", "hooks", "run", "shell", "needs", "timeout", "retries", "retry_backoff", "when", "env", "cwd", "params")
+_PHASE_KEYS = ("name", "action", "hooks", "run", "shell", "needs", "timeout", "retries", "retry_backoff", "when", "env", "cwd")
 _HOOK_KEYS = ("name", "run", "shell", "timeout", "env", "cwd")
 _DURATION = re.compile(r"(?:(?P<h>\d+(?:\.\d+)?)h)?(?:(?P<m>\d+(?:\.\d+)?)m(?!s))?(?:(?P<s>\d+(?:\.\d+)?)s)?(?:(?P<ms>\d+(?:\.\d+)?)ms)?")
 
@@ -254,7 +254,9 @@ def _strings(value: object, where: str) -> tuple[str, ...]:
 
 def _environment(value: object, where: str) -> Mapping[str, str]:
     if isinstance(value, Mapping) and all(isinstance(item, str | int | float) for item in cast("Mapping[str, object]", value).values()):
-        return MappingProxyType({str(key): str(item) for key, item in cast("Mapping[str, object]", value).items()})
+        return MappingProxyType({
+            str(key): str(item).lower() if isinstance(item, bool) else str(item) for key, item in cast("Mapping[str, object]", value).items()
+        })
     raise UnusableDefinition(f"must be a table of texts, not {value!r}", where)
 
 
