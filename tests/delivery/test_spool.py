@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import stat
 import subprocess
@@ -238,6 +239,36 @@ def test_what_was_closed_in_memory_while_the_disk_was_full_was_not_killed(tmp_pa
         assert [key for key, _ in leftover.open] == [3]
     finally:
         subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+def test_a_folder_that_was_cleaned_up_is_made_again_and_what_went_with_it_is_counted(tmp_path: Path) -> None:
+    spool = opened(tmp_path / "state", segment_bytes=40_000)
+    group = spool.group(b"h")
+    for number in range(100):
+        assert spool.put(T, group, b"%03d" % number + b"z" * 500)
+    shutil.rmtree(tmp_path / "state")
+    spool.sync()
+    for number in range(100, 150):
+        assert spool.put(T, group, b"%03d" % number + b"z" * 500)
+    assert (spool.pending("remote"), spool.pending_in_memory("remote")) == (150, 100)
+    assert spool.give_up_memory() == {T: 100}
+    spool.close()
+    following = opened(tmp_path / "state")
+    following.adopt()
+    assert [data[:3] for data in drained(following)] == [b"%03d" % number for number in range(100, 150)]
+
+
+def test_a_file_that_cannot_be_removed_disturbs_nobody(tmp_path: Path) -> None:
+    spool = opened(tmp_path / "state", segment_bytes=40_000)
+    group = spool.group(b"h")
+    for number in range(200):
+        assert spool.put(T, group, b"%03d" % number + b"z" * 500)
+    shutil.rmtree(tmp_path / "state")
+    (tmp_path / "state").write_text("a file is in the way")
+    assert len(drained(spool)) == 200
+    assert spool.put(T, group, b"more" * 10_000)
+    assert drained(spool) == [b"more" * 10_000]
+    spool.close()
 
 
 def test_a_program_that_closes_every_descriptor_ends_well(tmp_path: Path) -> None:

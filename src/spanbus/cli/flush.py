@@ -55,5 +55,6 @@ def command(
         reason = " (it waits for a collector, and OTEL_EXPORTER_OTLP_ENDPOINT is not set here)"
     elif not outage and after.alive:
         reason = f" ({after.alive} running programs still deliver theirs)"
-    console.note(f"spanbus: {after.records} records still wait in {settings.state_dir / FOLDER}{reason}")
+    what = f"{after.records} records still wait" if after.records else f"{after.left_open} phases that dead programs left open are still not ended"
+    console.note(f"spanbus: {what} in {settings.state_dir / FOLDER}{reason}")
     raise typer.Exit(1)

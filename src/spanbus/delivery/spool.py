@@ -211,7 +211,13 @@ class Spool:
                 if segment is None:
                     self._drop(signal, count, None, data)
                     return False
-            segment.record(signal, group, data, count if count < 0xFFFF else 0xFFFF, closes or 0, sequence)
+            try:
+                segment.record(signal, group, data, count if count < 0xFFFF else 0xFFFF, closes or 0, sequence)
+            except OSError:  # where files are written plainly
+                self._seal()
+                self._not_before = time.monotonic() + _RETRY_S
+                self._drop(signal, count, None, data)
+                return False
             if measured:
                 segment.measured_last = sequence
             for name in self._pending:
@@ -325,6 +331,8 @@ class Spool:
         temporary = path.with_suffix(".new")
         descriptor: int | None = None
         try:
+            if not self._directory.exists():  # somebody has cleaned up
+                _usable(self._directory)
             while _folder_bytes(self._directory) + size > self._quota_bytes:
                 if not self._drop_oldest(in_memory=False):
                     raise OSError(errno.EDQUOT, f"the spool's quota of {self._quota_bytes} bytes is used up by running processes")
@@ -337,18 +345,19 @@ class Spool:
             )
             segment.bytes -= _CLOSINGS_BYTES
             os.rename(temporary, path)
-        except OSError as error:
+        except (OSError, SpoolUnavailable) as problem:
+            error = problem if isinstance(problem, OSError) else problem.__cause__
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
             if descriptor is not None:
                 os.close(descriptor)
             self._not_before = time.monotonic() + _RETRY_S
-            self._reason = "disk_full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "no_spool"
+            self._reason = "disk_full" if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT) else "no_spool"
             if not self._told:
                 self._told = True
                 logger.warning(
                     "%s: telemetry cannot be kept on disk (%s); it is kept in memory, at most %d MiB, and what is dropped is counted",
-                    self._directory, error.strerror or error, MEMORY_BYTES >> 20,
+                    self._directory, (error.strerror if isinstance(error, OSError) else None) or problem, MEMORY_BYTES >> 20,
                 )
             return None
         self._told = False
@@ -368,7 +377,7 @@ class Spool:
             if (segment.path is None) is in_memory:
                 self._sealed.remove(segment)
                 self._count_dropped(segment, "quota" if not in_memory or self._directory is None else self._reason)
-                segment.remove()
+                _remove(segment)
                 return True
         if in_memory:
             return False
@@ -376,7 +385,7 @@ class Spool:
             if adopted.segments:
                 segment = adopted.segments.pop(0)
                 self._count_dropped(segment, "quota")
-                segment.remove()
+                _remove(segment)
                 if not adopted.segments:
                     del self._adopted[token]
                 return True
@@ -387,7 +396,7 @@ class Spool:
                     segment = _recovered(path)
                     if segment is not None:
                         self._count_dropped(segment, "quota", waited_here=False)
-                        segment.remove()
+                        _remove(segment)
                         return True
         return False
 
@@ -414,7 +423,7 @@ class Spool:
         for segment in list(self._sealed):
             if segment.finished() and segment.measured_last <= self._measured_upto:
                 self._sealed.remove(segment)
-                segment.remove()
+                _remove(segment)
 
     # --- out ----------------------------------------------------------------------------------------------------------
 
@@ -506,7 +515,7 @@ class Spool:
                 continue
             for segment in adopted.segments:
                 if adopted.whole and segment.finished():
-                    segment.remove()
+                    _remove(segment)
                 else:
                     segment.close()
             del self._adopted[token]
@@ -569,7 +578,7 @@ class Spool:
         if not serves and not adopted.leftovers:
             for segment in segments:
                 if whole and segment.finished():
-                    segment.remove()
+                    _remove(segment)
                 else:
                     segment.close()
             return None
@@ -597,6 +606,8 @@ class Spool:
         """Onto the disk: what a power cut would take otherwise."""
         with self._lock:
             segment = self._segment
+            if segment is not None and segment.path is not None and not _outlives(segment):
+                self._seal()  # somebody has cleaned up; what comes next has a file again
         if segment is not None:
             with suppress(OSError, ValueError):
                 segment.sync()
@@ -604,7 +615,7 @@ class Spool:
     def pending_in_memory(self, destination: str) -> int:
         """How many of :meth:`pending` are lost when the process ends."""
         with self._lock:
-            return sum(segment.waiting.get(destination, 0) for segment in self._own() if segment.path is None)
+            return sum(segment.waiting.get(destination, 0) for segment in self._own() if not _outlives(segment))
 
     @property
     def on_disk(self) -> bool:
@@ -620,13 +631,14 @@ class Spool:
             for record in self._undecided:
                 self._drop(record.signal, record.records, record.reason, record.data)
             self._undecided.clear()
-            in_memory = [segment for segment in self._own() if segment.path is None]
+            in_memory = [segment for segment in self._own() if not _outlives(segment)]
             for segment in in_memory:
                 self._count_dropped(segment, self._reason)
-                segment.close()
+                with suppress(OSError):
+                    segment.close()
             if in_memory:
-                self._sealed = [segment for segment in self._sealed if segment.path is not None]
-                if self._segment is not None and self._segment.path is None:
+                self._sealed = [segment for segment in self._sealed if segment not in in_memory]
+                if self._segment in in_memory:
                     self._segment = None
                 self._close_on_disk()
             after = self._by_signal()
@@ -657,7 +669,7 @@ class Spool:
                     continue
                 with suppress(OSError):  # a program that closes every descriptor, as daemons do, has closed this one too
                     if segment not in adopted and segment.finished() and segment.measured_last <= self._measured_upto and not self._open:
-                        segment.remove()
+                        _remove(segment)
                     else:
                         segment.close()
             self._segment = None
@@ -768,6 +780,23 @@ def _recovered(path: Path) -> Segment | None:
     except (OSError, ValueError):
         os.close(descriptor)
         return None
+
+
+def _outlives(segment: Segment) -> bool:
+    """Whether what it holds is there when the process has ended: it has a file that nobody has removed."""
+    try:
+        return segment.path is not None and segment.path.exists()
+    except OSError:
+        return False
+
+
+def _remove(segment: Segment) -> None:
+    """Nobody needs it any more; where it cannot be removed now, the next process does it."""
+    try:
+        segment.remove()
+    except OSError:
+        with suppress(OSError):
+            segment.close()
 
 
 def _left_open(segments: list[Segment], groups: dict[int, bytes]) -> Leftover:
