@@ -107,13 +107,18 @@ class Receipt:
     """What ``publish`` returns at once; awaiting it gives the results of all handlers of that event."""
 
     # One is made for every event: what is rare is set only where it happens.
+    __slots__ = ("_errors", "_later", "_marks", "_observers", "event")
     event: Event
     _observers: Sequence[_Subscriber]
     _marks: list[int]
     """The monotonic clock in nanoseconds before the first observer and after each."""
-    _later: _Later | None = None
-    _errors: dict[int, BaseException | None] | None = None
+    _later: _Later | None
+    _errors: dict[int, BaseException | None] | None
     """By its place among the observers: why it failed, or None when what it began goes on elsewhere."""
+
+    def __getattr__(self, name: str) -> None:
+        if name not in ("_errors", "_later"):  # None as long as they are not set
+            raise AttributeError(f"a receipt has no {name}", name=name, obj=self)
 
     def done(self) -> bool:
         """Whether all handlers have finished."""
@@ -166,10 +171,11 @@ class Receipt:
 
 
 class _Plan(NamedTuple):
-    """Who gets the events of one type: ``plain`` are the handlers alone where all are observers without a predicate."""
+    """Who gets the events of one type: ``plain`` are the handlers alone where all are observers without a predicate, ``only`` where it is one."""
 
     subscribers: tuple[_Subscriber, ...]
     plain: tuple[Handler, ...] | None
+    only: Handler | None
 
 
 class _Delivery(NamedTuple):
@@ -221,6 +227,7 @@ class WorkflowEventBus:
         self._group_home: LoopHandle | None = None
         self._published = itertools.count()
         self._publishing = self._published.__next__
+        self._has_queues = False
         self._handled = self._failed = self._retried = self._dropped = 0
 
     # --- subscribing --------------------------------------------------------------------------------------------------
@@ -249,6 +256,7 @@ class WorkflowEventBus:
                 queue_size, when_full, queued=is_coroutine_handler(handler),
             )
             if subscriber.queued:
+                self._has_queues = True
                 subscriber.home = self._group_home or LoopHandle.current()
             self._subscribers[subscriber.id] = subscriber
             self._plans = {}
@@ -293,7 +301,7 @@ class WorkflowEventBus:
         and not when the publisher is a handler of this bus itself.
         """
         receipt = self.publish_nowait(event_type, payload, source=source, **metadata)
-        if receipt._later is not None:  # noqa: SLF001 - the receipt is ours
+        if self._has_queues:
             await self._wait_for_room(receipt.event.event_type)
         return receipt
 
@@ -326,11 +334,26 @@ class WorkflowEventBus:
         """Publish an event that exists already, as it is."""
         self._publishing()
         try:
-            subscribers, plain = self._plans[event.event_type]
+            subscribers, plain, only = self._plans[event.event_type]
         except KeyError:
-            subscribers, plain = self._plan(event.event_type)
+            subscribers, plain, only = self._plan(event.event_type)
         receipt = Receipt()
         receipt.event = event
+        if only is not None:
+            receipt._observers = subscribers  # noqa: SLF001 - the receipt is ours
+            failed: Exception | None = None
+            value: object = None
+            began_ns = perf_counter_ns()
+            try:
+                value = only(event)
+            except Exception as error:
+                failed = error
+            receipt._marks = [began_ns, perf_counter_ns()]  # noqa: SLF001
+            if failed is not None:
+                self._observer_failed(subscribers[0], event, receipt, failed)
+            elif value is not None and value is not True and inspect.isawaitable(value):
+                self._is_a_coroutine_after_all(subscribers[0], event, receipt, value)
+            return receipt
         receipt._marks = marks = [perf_counter_ns()]  # noqa: SLF001
         if plain is None:
             self._dispatch_mixed(event, subscribers, receipt, marks)
@@ -373,7 +396,7 @@ class WorkflowEventBus:
         with self._lock:
             wanted = tuple(each for each in self._subscribers.values() if each.event_type is None or each.event_type == event_type)
             mixed = any(each.queued or each.predicate is not None for each in wanted)
-            plan = _Plan(wanted, None if mixed else tuple(each.handler for each in wanted))
+            plan = _Plan(wanted, None if mixed else tuple(each.handler for each in wanted), wanted[0].handler if len(wanted) == 1 and not mixed else None)
             if len(self._plans) < 1_000:
                 self._plans[str(event_type)] = plan
             return plan
@@ -406,7 +429,7 @@ class WorkflowEventBus:
         """A plain callable that returned an awaitable: it is awaited by a worker, and queued from now on."""
         receipt._odd(len(receipt._marks) - 2, None)  # noqa: SLF001
         with self._lock:
-            subscriber.queued = True
+            subscriber.queued = self._has_queues = True
             self._plans = {}
         self._enqueue(subscriber, _Delivery(event, receipt, started=value))
 
