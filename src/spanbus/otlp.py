@@ -7,7 +7,7 @@ Building protobuf messages from Python objects costs far more than the bytes the
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
 DOUBLE = struct.Struct("<d").pack
@@ -109,6 +109,12 @@ def _sized(data: bytes) -> bytes:
     return varint(len(data)) + data
 
 
+def _copied(attributes: Mapping[str, object]) -> Mapping[str, object]:
+    """The SDK's mapping answers for each key anew, with a lock; its copy is a plain one."""
+    copy = cast("Callable[[], Mapping[str, object]] | None", getattr(attributes, "copy", None))
+    return copy() if copy is not None else attributes
+
+
 def attributes(tag: bytes, attributes: Mapping[str, object] | None) -> bytes:
     """Attributes as repeated fields; a value of a type that OTLP does not know is left out, as the SDK does."""
     if not attributes:
@@ -117,7 +123,7 @@ def attributes(tag: bytes, attributes: Mapping[str, object] | None) -> bytes:
     append = parts.append
     known = _keys.get(tag, _NO_KEYS)
     varints = VARINTS
-    for key, value in attributes.items():
+    for key, value in (attributes if type(attributes) is dict else _copied(attributes)).items():
         try:
             prefix, length, texts = known[key]
         except KeyError:
