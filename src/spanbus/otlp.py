@@ -109,8 +109,10 @@ def _sized(data: bytes) -> bytes:
     return varint(len(data)) + data
 
 
-def _copied(attributes: Mapping[str, object]) -> Mapping[str, object]:
+def _plain(attributes: Mapping[str, object]) -> Mapping[str, object]:
     """The SDK's mapping answers for each key anew, with a lock; its copy is a plain one."""
+    if isinstance(attributes, dict):
+        return attributes
     copy = cast("Callable[[], Mapping[str, object]] | None", getattr(attributes, "copy", None))
     return copy() if copy is not None else attributes
 
@@ -123,7 +125,7 @@ def attributes(tag: bytes, attributes: Mapping[str, object] | None) -> bytes:
     append = parts.append
     known = _keys.get(tag, _NO_KEYS)
     varints = VARINTS
-    for key, value in (attributes if type(attributes) is dict else _copied(attributes)).items():
+    for key, value in _plain(attributes).items():
         try:
             prefix, length, texts = known[key]
         except KeyError:
