@@ -25,6 +25,7 @@ _RANKS = {rank.name.lower(): rank for rank in Rank}
 _VERBS = {verb.name.lower(): verb for verb in Verb}
 _RESULTS = {result.value: result for result in Result}
 _TOP = {"name", "extends", "run_keys", "shared_run_keys", "workflow_keys", "phase_keys", "alias_keys", "rules", "after"}
+_IDENTITIES = ("@phase", "@run_id")
 _RULE = {"type", "words", "has", "lacks", "level", "verb", "name", "result", "result_by_word", "final"}
 
 
@@ -56,6 +57,9 @@ def _built_in(name: str) -> Dialect:
 def parse(table: Mapping[str, object], *, where: str) -> Dialect:
     """A dialect from decoded TOML; ``where`` names the source in errors."""
     _known(table, _TOP, where)
+    name = table.get("name", "")
+    if not isinstance(name, str):
+        raise DialectError(f"{where}: name must be a string, not {name!r}")
     base: Dialect | None = None
     extends = table.get("extends")
     if extends is not None:
@@ -72,7 +76,7 @@ def parse(table: Mapping[str, object], *, where: str) -> Dialect:
         return _strings(table[key], f"{where}: {key}") if key in table else inherited
 
     return Dialect(
-        str(table.get("name") or where),
+        name or where,
         rules,
         run_keys=keys("run_keys", base.run_keys if base else ("run_id", "job_id", "workflow_id")),
         shared_run_keys=frozenset(keys("shared_run_keys", tuple(base.shared_run_keys) if base else ("workflow_id",))),
@@ -101,8 +105,11 @@ def _rule(given: object, where: str) -> Rule:
     for name in names:
         if name.startswith("word:") and not re.fullmatch(r"word:-?\d+", name):
             raise DialectError(f"{where}: {name!r} must be word: and a number, such as word:1")
-        if name.startswith("@") and name not in ("@phase", "@run_id"):
-            raise DialectError(f"{where}: {name!r} is not one of @phase, @run_id")
+    has, lacks = _strings(rule.get("has", []), f"{where}: has"), _strings(rule.get("lacks", []), f"{where}: lacks")
+    for name in (*names, *has, *lacks):
+        if name.startswith("@") and name not in _IDENTITIES:
+            near = difflib.get_close_matches(name, _IDENTITIES, 1)
+            raise DialectError(f"{where}: {name!r} is not one of {', '.join(_IDENTITIES)}{f'; did you mean {near[0]!r}?' if near else ''}")
     by_word = rule.get("result_by_word", {})
     if not isinstance(by_word, Mapping):
         raise DialectError(f"{where}: result_by_word must be a table")
@@ -113,8 +120,8 @@ def _rule(given: object, where: str) -> Rule:
     return Rule(
         types=_strings(rule["type"], f"{where}: type"),
         words=frozenset(_strings(rule.get("words", []), f"{where}: words")),
-        has=_strings(rule.get("has", []), f"{where}: has"),
-        lacks=_strings(rule.get("lacks", []), f"{where}: lacks"),
+        has=has,
+        lacks=lacks,
         rank=_choice(rule["level"], _RANKS, f"{where}: level"),
         verb=_choice(rule["verb"], _VERBS, f"{where}: verb"),
         name=names,
