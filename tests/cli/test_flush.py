@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
+import json
+import os
 import time
 from pathlib import Path
 
@@ -42,3 +45,32 @@ def test_a_collector_that_never_answers_holds_it_no_longer_than_was_asked_for_an
         assert "records still wait" in done.err
         assert "no answer in time" in done.err
         assert len(done.err.splitlines()) == 1
+
+
+def test_it_waits_for_what_another_program_took_over_and_lets_go_of(tmp_path: Path) -> None:
+    with Receiver(listening=False) as receiver:
+        cli = Cli(tmp_path, receiver.env)
+        assert cli("exec", "--", "true").code == 0
+        receiver.up()
+        lock = os.open(tmp_path / "state" / "spool" / "adopt.lock", os.O_RDWR | os.O_CREAT, 0o600)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        flushing = cli.start("flush", "--wait", "30")
+        while len(list(Path(f"/proc/{flushing.pid}/task").iterdir())) < 2:  # it looks around by now
+            time.sleep(0.01)
+        os.close(lock)
+        assert flushing.communicate(timeout=60)[1] == "spanbus: everything is delivered\n"
+        assert flushing.returncode == 0
+        assert "RUN exec" in {span.name for span in receiver.spans()}
+
+
+def test_what_goes_to_another_server_is_counted_and_delivered_too(tmp_path: Path) -> None:
+    with Receiver() as traces, Receiver(listening=False) as metrics:
+        cli = Cli(tmp_path, {
+            "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": f"{traces.url}/v1/traces", "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": f"{metrics.url}/v1/metrics",
+        })
+        done = cli("exec", "--", "true")
+        assert f"{metrics.url} does not take telemetry" in done.err
+        assert {(row["destination"], row["signal"]) for row in json.loads(cli("status", "--json").out)["waiting"]} == {("remote", "metrics")}
+        metrics.up()
+        assert cli("flush").err == "spanbus: everything is delivered\n"
+        assert {metric.name for metric in metrics.metrics()} >= {"spanbus.phase.duration"}

@@ -271,6 +271,23 @@ def test_a_file_that_cannot_be_removed_disturbs_nobody(tmp_path: Path) -> None:
     spool.close()
 
 
+def test_what_is_no_file_of_ours_is_passed_over(tmp_path: Path) -> None:
+    spool = opened(tmp_path)
+    spool.put(T, spool.group(b"h"), b"kept")
+    spool.close()
+    [name] = files(tmp_path)
+    folder = tmp_path / "spool"
+    shutil.copy(folder / name, folder / "00112233aabbccdd-00000000.seg")
+    os.mkfifo(folder / "00112233aabbccee-00000000.seg")
+    (folder / "00112233aabbccff-00000000.seg").mkdir()
+    (folder / "00112233aabbcc00-00000000.seg").symlink_to(folder / name)
+    assert status(tmp_path).files == 2
+    following = opened(tmp_path)
+    following.adopt()
+    assert drained(following) == [b"kept"]
+    assert status(tmp_path).set_aside == 1
+
+
 def test_a_program_that_closes_every_descriptor_ends_well(tmp_path: Path) -> None:
     body = "import os, sys; from pathlib import Path; from spanbus.delivery.signals import Signal; from spanbus.delivery.spool import Spool\nspool = Spool(Path(sys.argv[1])).open()\nspool.put(Signal.TRACES, spool.group(b'h'), b'kept')\nos.closerange(3, 100)\nspool.close()"
     done = subprocess.run([sys.executable, "-c", body, str(tmp_path)], capture_output=True, text=True, check=False)

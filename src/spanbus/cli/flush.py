@@ -3,13 +3,27 @@
 from __future__ import annotations
 
 import time
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
 from spanbus.cli.options import File
 
+if TYPE_CHECKING:
+    from spanbus.delivery.spool import DirectoryStatus
+    from spanbus.settings import Settings
+
 _CLOSING_S: Final = 5.0
+_SHORTEST_PAUSE_S: Final = 0.05
+_LONGEST_PAUSE_S: Final = 1.0
+
+
+def _waits(found: DirectoryStatus, settings: Settings, since_ns: int) -> bool:
+    """Whether something that was there then can be delivered with these settings, by us or by whoever holds it."""
+    old = found.oldest_at_ns is not None and found.oldest_at_ns <= since_ns
+    return (old and any(count and (settings.endpoint_configured or destination != "remote") for (destination, _), count in found.waiting.items())) or (
+        found.left_open > 0 and settings.endpoint_configured
+    )
 
 
 def _in_its_own_words(line: str) -> None:
@@ -32,7 +46,7 @@ def command(
     from spanbus.settings import load_settings
 
     settings = load_settings(file)
-    deadline = time.monotonic() + wait
+    deadline, since_ns = time.monotonic() + wait, time.time_ns()
     before, untold = status(settings.state_dir), Ledger(settings.state_dir).read().untold
     if not before.files and not untold:
         console.note(f"spanbus: nothing waits in {settings.state_dir / FOLDER}")
@@ -40,8 +54,13 @@ def command(
     runtime = Runtime(settings, lifetime="run", command_line=True, tell=_in_its_own_words).open()
     delivered = False
     try:
-        while not (delivered := runtime.flush(max(0.1, deadline - time.monotonic()))) and time.monotonic() < deadline:
-            time.sleep(0.05)
+        pause_s = _SHORTEST_PAUSE_S
+        while True:  # others may hold what waits, and let go of it undelivered
+            delivered = runtime.flush(max(0.1, deadline - time.monotonic()))
+            if time.monotonic() >= deadline or (delivered and not _waits(status(settings.state_dir), settings, since_ns)):
+                break
+            time.sleep(min(pause_s, max(0.0, deadline - time.monotonic())))
+            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
     finally:  # what this command counts of itself goes out when it closes, and to deliver is what it is for: no hurry as after a run
         runtime.close(max(settings.exit_timeout_s, min(wait, _CLOSING_S)) if delivered else None)
     found, after = runtime.statistics(), status(settings.state_dir)

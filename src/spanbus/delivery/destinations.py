@@ -49,7 +49,7 @@ class OtlpDestination:
     @property
     def shown(self) -> str:
         for signal in Signal:
-            if configured(self._env, signal) or not configured(self._env):
+            if self._wants(signal) is None:
                 try:
                     url = endpoints(self._env, signal).url
                 except SettingsError:

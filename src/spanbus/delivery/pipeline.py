@@ -28,7 +28,7 @@ from spanbus.delivery.outcomes import Outcome
 from spanbus.delivery.refusals import RefusedFolder
 from spanbus.delivery.sender import Destination, LaneStatistics, Sender, SenderOptions, to_stderr
 from spanbus.delivery.signals import Signal
-from spanbus.delivery.spool import FOLDER, SEGMENT_BYTES, Leftover, MemorySpool, Spool, SpoolUnavailable, Stored
+from spanbus.delivery.spool import APART, FOLDER, SEGMENT_BYTES, Leftover, MemorySpool, Spool, SpoolUnavailable, Stored
 from spanbus.delivery.statistics import DeliveryStatistics
 
 if TYPE_CHECKING:
@@ -55,7 +55,6 @@ _GROUPS_MOST = 1000
 _SMALLEST_SEGMENT_BYTES = 64 * 1024
 _CLOSING_S = 0.03
 """What of the exit limit is left for everything but sending."""
-_APART: Final = "apart-"
 _NOWHERE = Resource.get_empty()
 
 # The keys that the instrumentations look for have no public name.
@@ -96,7 +95,7 @@ class Pipeline:
         self._closed: DeliveryStatistics | None = None
         self._measures = False
         self._broken: dict[Signal, int] = {}
-        self._separate = apart(options.env) if options.remote and not options.state_dir.name.startswith(_APART) else []
+        self._separate = apart(options.env) if options.remote and not options.state_dir.name.startswith(APART) else []
         self._apart = self._opened_apart()
         self._groups: dict[tuple[int, int], tuple[object, object, int]] = {}
         self._last_group: tuple[object, object, int] = (self, self, 0)
@@ -105,7 +104,7 @@ class Pipeline:
         """The thread that finishes what a dead process left: what it puts is measured by itself."""
         names = tuple(name for name, wanted in ((REMOTE, options.remote), (LOCAL, options.local is not None)) if wanted)
         self._spool, kept_in, remedy = self._opened(names)
-        self._ledger = Ledger(options.state_dir) if not options.state_dir.name.startswith(_APART) else None
+        self._ledger = Ledger(options.state_dir) if not options.state_dir.name.startswith(APART) else None
         self._noted = self._inherited = NOTHING
         self._collected = self._exported = NOTHING
         """What the collections of metrics that were taken, and those that outlive this process, say of the records."""
@@ -120,11 +119,11 @@ class Pipeline:
     def _opened_apart(self) -> dict[Signal, Pipeline]:
         """A pipeline with a spool of its own for each signal that goes to another server, and for what such ones left."""
         options = self._options
-        if not options.remote or options.state_dir.name.startswith(_APART):
+        if not options.remote or options.state_dir.name.startswith(APART):
             return {}
         found: dict[Signal, Pipeline] = {}
         for signal in Signal:
-            folder = options.state_dir / f"{_APART}{signal}"
+            folder = options.state_dir / f"{APART}{signal}"
             if signal in self._separate or next((folder / FOLDER).glob("*.seg"), None) is not None:
                 env = without(options.env, [other for other in Signal if other is not signal])
                 found[signal] = Pipeline(replace(options, state_dir=folder, env=env))

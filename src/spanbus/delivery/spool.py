@@ -28,6 +28,8 @@ from spanbus.errors import DeliveryError
 logger = logging.getLogger(__name__)
 
 FOLDER: Final = "spool"
+APART: Final = "apart-"
+"""How the folders begin whose spools hold what goes to another server than the spans do."""
 MEMORY_BYTES: Final = 16 * 2**20
 FIRST_SEGMENT_BYTES: Final = 2**20
 SEGMENT_BYTES: Final = 4 * 2**20
@@ -392,7 +394,7 @@ class Spool:
         assert self._directory is not None
         with _adopting(self._directory, wait=False) as alone:
             if alone:
-                for path in sorted(self._directory.glob(f"*{_SUFFIX}"), key=_made_at):
+                for path in sorted(_segment_files(self._directory), key=_made_at):
                     segment = _recovered(path)
                     if segment is not None:
                         self._count_dropped(segment, "quota", waited_here=False)
@@ -542,7 +544,7 @@ class Spool:
             if not alone:
                 return []
             found: dict[str, list[Path]] = {}
-            for path in self._directory.glob(f"*{_SUFFIX}"):
+            for path in _segment_files(self._directory):
                 found.setdefault(path.name.partition("-")[0], []).append(path)
             for token, paths in sorted(found.items(), key=lambda item: min(map(_made_at, item[1]))):
                 if token == self._token.hex() or bytes.fromhex(token) in self._adopted if _is_token(token) else True:
@@ -562,6 +564,12 @@ class Spool:
                     logger.warning("%s; it is set aside", error)
                     with suppress(OSError):
                         path.rename(path.with_suffix(".bad"))
+                continue
+            if segment is not None and segment.token.hex() != path.name.partition("-")[0]:
+                segment.close()
+                logger.warning("%s is a copy of another file; it is set aside", path)
+                with suppress(OSError):
+                    path.rename(path.with_suffix(".bad"))
                 continue
             if segment is None:  # somebody holds one of them, so it is not dead yet
                 for each in segments:
@@ -782,6 +790,15 @@ def _recovered(path: Path) -> Segment | None:
         return None
 
 
+def _segment_files(directory: Path) -> list[Path]:
+    """Regular files only: opening a pipe would wait for its other end."""
+    try:
+        with os.scandir(directory) as entries:
+            return [Path(entry.path) for entry in entries if entry.name.endswith(_SUFFIX) and entry.is_file(follow_symlinks=False)]
+    except OSError:
+        return []
+
+
 def _outlives(segment: Segment) -> bool:
     """Whether what it holds is there when the process has ended: it has a file that nobody has removed."""
     try:
@@ -872,39 +889,41 @@ class DirectoryStatus(NamedTuple):
 
 
 def status(state_dir: Path) -> DirectoryStatus:
-    """Look without disturbing anybody; a directory that is not there is empty."""
-    directory = state_dir / FOLDER
+    """Look without disturbing anybody; a directory that is not there is empty. What goes to other servers lies apart and is looked at too."""
     waiting: dict[tuple[str, Signal], int] = {}
     records: dict[str, int] = {}
-    used = files = left_open = 0
+    dead: dict[tuple[Path, bytes], list[Segment]] = {}
+    used = files = aside = 0
     alive: set[bytes] = set()
     oldest: int | None = None
-    for path in sorted(directory.glob(f"*{_SUFFIX}")) if directory.is_dir() else ():
-        try:
-            data = bytearray(path.read_bytes())
-            segment = Segment.recover(data, path, None)
-            locked = _is_locked(path)
-        except (OSError, BadSegment):
-            continue
-        files += 1
-        if locked:
-            alive.add(segment.token)
-        for name in segment.destinations:
-            for frame in segment.frames(segment.cursors[name]):
-                if frame.kind is Kind.RECORD:
-                    waiting[name, frame.signal] = waiting.get((name, frame.signal), 0) + frame.count
-                    records[name] = records.get(name, 0) + 1
-                    oldest = frame.at_s if oldest is None else min(oldest, frame.at_s)
-        used += segment.position - min(segment.cursors.values(), default=HEADER_BYTES)
-        if not locked:
-            left_open += len(_left_open([segment], {}).open)
-    aside = len(list(directory.glob("*.bad"))) if directory.is_dir() else 0
+    for directory in (state_dir / FOLDER, *(apart / FOLDER for apart in sorted(state_dir.glob(f"{APART}*")))):
+        aside += len(list(directory.glob("*.bad")))
+        for path in sorted(_segment_files(directory)):
+            try:
+                data = bytearray(path.read_bytes())
+                segment = Segment.recover(data, path, None)
+                locked = _is_locked(path)
+            except (OSError, BadSegment):
+                continue
+            files += 1
+            if locked:
+                alive.add(segment.token)
+            else:
+                dead.setdefault((directory, segment.token), []).append(segment)
+            for name in segment.destinations:
+                for frame in segment.frames(segment.cursors[name]):
+                    if frame.kind is Kind.RECORD and frame.count:
+                        waiting[name, frame.signal] = waiting.get((name, frame.signal), 0) + frame.count
+                        records[name] = records.get(name, 0) + 1
+                        oldest = frame.at_s if oldest is None else min(oldest, frame.at_s)
+            used += segment.position - min(segment.cursors.values(), default=HEADER_BYTES)
+    left_open = sum(len(_left_open(segments, {}).open) for segments in dead.values())
     return DirectoryStatus(waiting, used, None if oldest is None else oldest * 10**9, files, len(alive), left_open, aside, max(records.values(), default=0))
 
 
 def left(state_dir: Path, destination: str) -> bool:
     """Whether a dead process left something for this destination; cheap, for it opens no more than it must."""
-    for path in (state_dir / FOLDER).glob(f"*{_SUFFIX}"):
+    for path in _segment_files(state_dir / FOLDER):
         try:
             if _is_locked(path):
                 continue
