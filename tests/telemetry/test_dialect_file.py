@@ -85,3 +85,13 @@ def test_rules_before_and_after_those_of_the_dialect_that_is_extended() -> None:
     assert told("plant.press.left") == (Verb.EVENT, Rank.PHASE, "press")
     assert told("plant.note", station="press") == (Verb.EVENT, Rank.PHASE, "press")
     assert told("plant.note") == (Verb.EVENT, Rank.RUN, None)
+
+
+@pytest.mark.parametrize("key", ["run_id", "job_id", "workflow_id"])
+def test_a_failed_workflow_of_an_unknown_bus_is_its_run_by_whichever_id_it_is_named(key: str) -> None:
+    generic = load("generic")
+    failed = generic.fact(read({"type": "workflow.failed", "payload": {key: "r", "error": "no"}}))
+    assert (failed.verb, failed.rank, failed.run_key, str(failed.result)) == (Verb.END, Rank.RUN, "r", "failure")
+    phase = generic.fact(read({"type": "workflow.failed", "payload": {key: "r", "step_id": "lint"}}))
+    assert (phase.verb, phase.name) == (Verb.END, "lint")
+    assert phase.rank is Rank.PHASE
