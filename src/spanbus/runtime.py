@@ -16,7 +16,7 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Collection, Generator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, Self, Unpack, cast
@@ -374,11 +374,12 @@ class _Keeper:
         self._thread = threading.Thread(target=self._work, name="spanbus-keeper", daemon=True)
 
     def start(self) -> None:
-        self._thread.start()
+        with suppress(RuntimeError):  # no more threads: what is collected at the end has to do
+            self._thread.start()
 
     def stop(self) -> None:
         self._stop.set()
-        if self._thread is not threading.current_thread():
+        if self._thread is not threading.current_thread() and self._thread.ident is not None:
             self._thread.join(0.1)
 
     def _work(self) -> None:

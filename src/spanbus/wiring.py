@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal
 
 from opentelemetry import context as otel_context
 from opentelemetry import metrics, trace
-from opentelemetry.sdk.resources import SERVICE_NAME, Resource
+from opentelemetry.sdk.resources import SERVICE_NAME, OTELResourceDetector, Resource
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 from opentelemetry.trace import TracerProvider as TracerProviderApi
 
@@ -175,7 +175,10 @@ class Wiring:
         notes.append(log_sink)
 
     def _resource(self) -> Resource:
-        resource = Resource.create()
+        try:
+            resource = Resource.create()
+        except RuntimeError:  # it starts threads for its detectors, and there are none to be had
+            resource = OTELResourceDetector().detect()
         more: dict[str, str] = {}
         if str(resource.attributes.get(SERVICE_NAME, "")).startswith("unknown_service") and self._command_line:
             more[SERVICE_NAME] = names.DEFAULT_SERVICE

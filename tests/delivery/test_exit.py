@@ -16,6 +16,8 @@ from pathlib import Path
 import pytest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
+from spanbus.delivery.signals import Signal
+from spanbus.delivery.spool import status as spool_status
 from spanbus.testing import Answer, GrpcReceiver, Receiver, black_hole
 
 BEYOND_S = 0.25
@@ -389,3 +391,24 @@ def test_the_next_program_does_not_send_what_a_living_one_holds(programs: Progra
         living.communicate("", timeout=30)
         programs.next_one(receiver.url)
         assert phases(receiver) == expected(50)
+
+
+def test_a_process_that_can_have_no_threads_keeps_its_telemetry_for_the_next_one(tmp_path: Path) -> None:
+    code = """
+import threading, spanbus
+threading.stack_size(1 << 47)  # more than there is
+bus = spanbus.WorkflowEventBus()
+spanbus.instrument(bus)
+bus.publish_nowait("workflow.started", {"workflow_id": "w"})
+bus.publish_nowait("workflow.completed", {"workflow_id": "w"})
+try:
+    threading.Thread(target=print).start()
+except RuntimeError:
+    print("no threads")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={"PYTHONPATH": ":".join(sys.path), "SPANBUS_STATE_DIR": str(tmp_path), "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9"},
+        capture_output=True, text=True, timeout=30, check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "no threads\n", "")
+    assert spool_status(tmp_path).waiting["remote", Signal.TRACES] == 1
