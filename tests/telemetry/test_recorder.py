@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from spanbus.telemetry import dialect_file, raw
 from spanbus.telemetry.recorder import Limits, Recorder, RecorderState
-from spanbus.telemetry.records import Record
+from spanbus.telemetry.records import EventLog, EventNote, Record
 from spanbus.workflow.events import Event
 from spanbus.workflow.identity import parse_traceparent
 
@@ -328,3 +328,12 @@ def test_a_million_events_in_flat_memory() -> None:
     grown, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert grown < 6_000_000, f"{grown} bytes"
+
+
+def test_what_is_dropped_is_counted_by_type_for_so_many_types_and_the_rest_together() -> None:
+    log = EventLog()
+    for number in range(1_000):
+        log.append(EventNote(f"order.{number}.changed", number, str(number), "", {}))
+    assert log.dropped == sum(log.dropped_by_type.values()) == 880
+    assert len(log.dropped_by_type) == 33
+    assert log.dropped_by_type["_OTHER"] == 880 - 32

@@ -150,3 +150,75 @@ def test_what_a_run_says_before_its_start_is_its_own() -> None:
     )
     assert outcomes(runs) == [("w", "success", [("lint", "success", 1)])]
     assert runs[0].events_in_tree == 5
+
+
+def orchestrator(at_s: float, word: str, *, strategy: str = "fast") -> Told:
+    return at_s, f"hooks.strategy.{word}", {"strategy": strategy, "execution_mode": "acb"}
+
+
+def hook(at_s: float, name: str, *, end: str | None = None, stage: str = "fast") -> Told:
+    if end is None:
+        return at_s, "hooks.execution.started", {"hook": name, "stage": stage}
+    return at_s, "hooks.execution.completed", {"hook": name, "stage": stage, "status": end}
+
+
+def test_a_retry_in_one_run_leaves_the_first_try_of_the_same_step_to_the_other() -> None:
+    runs, state = recorded(
+        run(0, "started", workflow_id="a"), bridge(1, "lint"), action(2, "lint"), run(3, "started", workflow_id="b"),
+        action(4, "lint", end="failure"), action(5, "lint"), bridge(6, "lint"), action(7, "lint"),
+        action(8, "lint", end="success"), bridge(9, "lint", end="success"), action(10, "lint", end="success"), bridge(11, "lint", end="success"),
+        run(12, "completed", workflow_id="a"), run(13, "completed", workflow_id="b"),
+    )
+    assert outcomes(runs) == [("a", "success", [("lint", "success", 2)]), ("b", "success", [("lint", "success", 1)])]
+    assert (state.retries, state.phase_failures, state.orphan_ends, state.abandoned) == (1, 0, 0, 0)
+
+
+def test_a_second_step_of_the_same_name_is_beside_the_first_in_its_second_attempt_too() -> None:
+    runs, state = recorded(
+        run(0, "started", workflow_id="a"), bridge(1, "lint"), action(2, "lint"), action(3, "lint", end="failure"), action(4, "lint"),
+        bridge(5, "lint"), action(6, "lint", end="success"), bridge(7, "lint", end="success"), bridge(8, "lint", end="success"),
+        run(9, "completed", workflow_id="a"),
+    )
+    assert outcomes(runs) == [("a", "success", [("lint", "success", 2), ("lint", "success", 1)])]
+    assert (state.retries, state.abandoned) == (1, 0)
+
+
+def test_hooks_are_in_the_run_in_which_their_strategy_is() -> None:
+    runs, state = recorded(
+        run(0, "started", workflow_id="a"), bridge(1, "fast_hooks"), orchestrator(2, "started"), run(3, "started", workflow_id="b"),
+        hook(5, "ruff"), hook(6, "ruff", end="failed"), orchestrator(7, "completed"), bridge(8, "fast_hooks", end="success"),
+        run(10, "completed", workflow_id="a"), run(11, "completed", workflow_id="b"),
+    )
+    assert outcomes(runs) == [("a", "success", [("fast_hooks", "success", 1)]), ("b", "success", [])]
+    assert [(child.name, str(child.result)) for child in runs[0].children[0].children] == [("ruff", "failure")]
+    assert (state.orphan_ends, state.retries) == (0, 0)
+
+
+def test_the_orchestrators_of_two_runs_side_by_side_are_no_attempts_of_one() -> None:
+    runs, state = recorded(
+        run(0, "started", workflow_id="a"), run(1, "started", workflow_id="b"),
+        bridge(2, "fast_hooks"), orchestrator(3, "started"), bridge(4, "fast_hooks"), orchestrator(5, "started"),
+        orchestrator(6, "completed"), orchestrator(7, "completed"), bridge(8, "fast_hooks", end="success"), bridge(9, "fast_hooks", end="success"),
+        run(10, "completed", workflow_id="a"), run(11, "completed", workflow_id="b"),
+    )
+    assert sum(len(one.children) for one in runs) == 2
+    assert (state.retries, state.phase_failures) == (0, 0)
+
+
+def test_a_hook_outside_any_phase_is_one_hook_from_its_start_to_its_end() -> None:
+    runs, state = recorded(
+        run(0, "started", workflow_id="a"), hook(1, "ruff"), hook(3, "ruff", end="error"), hook(4, "left open"), run(5, "completed", workflow_id="a"),
+    )
+    told = [(child.name, str(child.result), child.started_at_ns // 10**9 - 10**9, round(child.duration_s)) for child in runs[0].children]
+    assert told == [("ruff", "failure", 1, 2), ("left open", "error", 4, 1)]
+    assert (state.orphan_ends, state.phase_failures) == (0, 0)
+
+
+def test_hooks_that_never_end_outside_any_phase_are_bounded() -> None:
+    recorder = Recorder()
+    rules = dialect_file.load("crackerjack")
+    for number in range(5_000):
+        recorder.feed(rules.fact(Raw("hooks.execution.started", f"event-{number}", 10**18 + number, "", {"hook": f"hook {number}"})))
+    assert len(recorder.open_records()) < 1_000
+    recorder.close()
+    assert recorder.open_records() == []

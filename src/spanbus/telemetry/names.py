@@ -124,6 +124,7 @@ OVERFLOW = "_OTHER"
 
 EVENTS_KEPT_FIRST = 60
 EVENTS_KEPT_LAST = 60
+EVENTS_SUMMARY_TYPES = 32
 STRING_LIMIT = 1_024
 ERROR_TEXT_LIMIT = 4_096
 EVENT_ATTRIBUTES_LIMIT = 32
@@ -202,7 +203,7 @@ ATTRIBUTES = (
     Attribute(CLOCK, "string", "spans", "`clamped`: the end was announced as earlier than the start."),
     Attribute(EVENTS_TOTAL, "int", "all spans", "How many bus events belong to the span, kept or not."),
     Attribute(EVENTS_DROPPED, "int", "spans above the event limit", "How many events between the first and the last 60 are not on the span."),
-    Attribute(EVENTS_SUMMARY_PREFIX + "{type}", "int", "spans above the event limit", "How many of the dropped were of this type."),
+    Attribute(EVENTS_SUMMARY_PREFIX + "{type}", "int", "spans above the event limit", "How many of the dropped were of this type; at most 32 types, then `_OTHER`."),
     Attribute(DELIVERY_DROPPED, "int", "run", "Records of this run that could not be kept."),
     Attribute(EVENT_ID, "string", "span events", "The event's id on its bus."),
     Attribute(EVENT_SOURCE, "string", "span events", "Who published it."),

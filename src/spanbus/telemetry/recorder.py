@@ -31,6 +31,7 @@ from spanbus.telemetry.records import EventNote, Failure, Link, NoteSink, Record
 from spanbus.workflow import identity
 from spanbus.workflow.events import Event
 
+_HOOKS_OF_A_RUN = 256
 IMPLICIT = "implicit"
 """Name of the run of events that belong to no run."""
 
@@ -133,6 +134,8 @@ class _Run:
     phases: dict[str, list[_Phase]] = field(default_factory=dict[str, list[_Phase]])
     ended: dict[str, _Ended] = field(default_factory=dict[str, _Ended])
     occurrences: dict[str, int] = field(default_factory=dict[str, int])
+    hooks: dict[str, list[Record]] = field(default_factory=dict[str, list[Record]])
+    """Those that started outside any phase."""
     first_failure: tuple[Result, Failure | None] | None = None
     known_end: Fact | None = None
     last_at_ns: int = 0
@@ -340,6 +343,7 @@ class Recorder:
                         found.append(phase.attempt)
                     found.extend(phase.strategies)
                     found.extend(hook for hooks in phase.hooks.values() for hook in hooks)
+                found.extend(hook for hooks in run.hooks.values() for hook in hooks)
             return found
 
     def innermost(self, run_id: str, phase: str | None) -> Record | None:
@@ -476,6 +480,9 @@ class Recorder:
                 self._close_phase(run, phase, Result.CANCELLATION, None, at_ns, None, announced=False)
             else:
                 self._abandon_phase(run, phase, at_ns, leftover)
+        left = [hook for hooks in run.hooks.values() for hook in hooks]
+        run.hooks.clear()
+        self._close_left(left, result, at_ns)
         if result.failed:
             first = run.first_failure
             if failure is None or (failure.error_type in (ErrorType.OTHER, ErrorType.UNSUCCESSFUL) and first is not None):
@@ -575,6 +582,8 @@ class Recorder:
 
         Where several hold what it names the implicit run goes first, then the oldest, and an end says that there was a choice.
         """
+        if fact.rank is Rank.HOOK:
+            return self._meant_by_hook(runs, fact)
         holders = [(run, phase) for run in runs if (phase := self._find(run, fact)[0]) is not None]
         if len(runs) > 2:
             holders.sort(key=lambda held: not held[0].implicit)
@@ -593,6 +602,14 @@ class Recorder:
         if len(speaking) > 1 and fact.verb is Verb.END:
             phase.record.flags.add(Flag.AMBIGUOUS)
         return run
+
+    def _meant_by_hook(self, runs: list[_Run], fact: Fact) -> _Run | None:
+        """The run in which the hook is open; for a start the one in which its strategy is, and in which it is not."""
+        holding = [run for run in runs if fact.name in run.hooks or any(fact.name in phase.hooks for phase in run.open_phases())]
+        if fact.verb is not Verb.START:
+            return holding[0] if holding else None
+        staged = [run for run in runs if fact.stage is not None and any(self._is_staged(phase, fact.stage) for phase in run.open_phases())]
+        return next((run for run in staged if run not in holding), staged[0] if staged else None)
 
     def _is_leftover(self, run: _Run, fact: Fact) -> bool:
         """The end of a phase that was closed with a run before this one, and that this one has not begun."""
@@ -621,12 +638,7 @@ class Recorder:
                 for phase in group:
                     if phase.task == fact.task:
                         return phase, False
-            if len(group) > 1 and fact.verb is not Verb.EVENT:
-                starts = fact.verb is Verb.START
-                fitting = [phase for phase in group if (fact.rank not in phase.seen and phase.pending is None if starts else fact.rank in phase.open_ranks)]
-                if fitting:
-                    return fitting[0], len(fitting) > 1
-            return group[0], len(group) > 1
+            return _fitting(group, fact)
         if fact.exact and fact.rank is Rank.STEP:
             return None, False
         opened = list(run.open_phases())
@@ -635,9 +647,10 @@ class Recorder:
         if fact.exact:
             return None, False
         related = [phase for phase in opened if phase.outer < fact.rank and (name in phase.aliases or phase.record.name in fact.aliases)]
-        if not related and fact.rank is Rank.STRATEGY:
-            related = [phase for phase in opened if phase.outer < fact.rank and _same_work(phase.record.name, name)]
-        return (related[0], len(related) > 1) if related else (None, False)
+        if fact.rank is Rank.STRATEGY and not any(_is_unsaid(phase, fact) for phase in related):
+            near = [phase for phase in opened if phase.outer < fact.rank and _same_work(phase.record.name, name) and phase not in related]
+            related = [phase for phase in near if _is_unsaid(phase, fact)] or related or near
+        return _fitting(related, fact)
 
     # --- phases -------------------------------------------------------------------------------------------------------
 
@@ -662,7 +675,7 @@ class Recorder:
                 return self._keep(run, self._open_phase_of(run, fact).record, note)  # a second one of the same name beside it
             if fact.at_ns >= (phase.pending_at_ns if phase.pending is not None else phase.attempts_started_at_ns):
                 self._next_attempt(run, phase, fact.at_ns, phase.evidence, None, note=None)
-                phase.seen = set[Rank]()
+                phase.seen = set(phase.open_ranks)  # an outer speaker whose start still holds has been heard
         elif fact.rank < phase.outer:
             phase.outer = fact.rank  # an outer speaker is heard after an inner one
             phase.record.started_at_ns = min(phase.record.started_at_ns, fact.at_ns)
@@ -909,15 +922,14 @@ class Recorder:
         if fact.verb is Verb.START:
             parent = strategy or (phase.innermost if phase is not None else run.record)
             record = self._child(parent, Level.HOOK if "hook" in fact.payload else Level.COMMAND, name, fact)
-            if phase is not None:
-                phase.hooks.setdefault(name, []).append(record)
+            if phase is None:
+                self._make_room_for_hook(run)
+            (phase.hooks if phase is not None else run.hooks).setdefault(name, []).append(record)
             self._opened(record)
             self._keep(run, record, note)
-            if phase is None:  # a hook outside any phase: nothing will close it, so it is a moment
-                self._finish(record, Result.SUCCESS, None, fact.at_ns, None)
-                self._closed(record)
             return record
-        open_hooks = phase.hooks.get(name) if phase is not None else None
+        hooks = phase.hooks if phase is not None and name in phase.hooks else run.hooks
+        open_hooks = hooks.get(name)
         if not open_hooks:
             parent = strategy or (phase.innermost if phase is not None else run.record)
             if fact.verb is Verb.EVENT:
@@ -931,13 +943,19 @@ class Recorder:
             record = open_hooks.pop(0)
             if open_hooks:
                 record.flags.add(Flag.AMBIGUOUS)
-            elif phase is not None:
-                del phase.hooks[name]
+            else:
+                del hooks[name]
         self._keep(run, record, note)
         _describe_process(record, fact)
         self._finish(record, fact.result or Result.SUCCESS, fact.failure, fact.at_ns, fact.duration_ns)
         self._closed(record)
         return record
+
+    def _make_room_for_hook(self, run: _Run) -> None:
+        """Of hooks outside any phase only so many are open at once; the oldest name goes first."""
+        if len(run.hooks) >= _HOOKS_OF_A_RUN:
+            name = next(iter(run.hooks))
+            self._close_left(run.hooks.pop(name), Result.ERROR, run.last_at_ns)
 
     def _host_of_hook(self, run: _Run, fact: Fact) -> tuple[_Phase | None, Record | None]:
         opened = list(run.open_phases())
@@ -950,16 +968,19 @@ class Recorder:
             for phase in opened:
                 if (strategy := self._strategy_of(phase, fact.stage)) is not None:
                     return phase, strategy
-            related = [
-                phase for phase in opened
-                if phase.record.name == fact.stage or fact.stage in phase.aliases or _same_work(phase.record.name, fact.stage)
-            ]
+            related = [phase for phase in opened if self._is_staged(phase, fact.stage)]
             if related:
                 return related[0], None
         holding = [phase for phase in opened if fact.name in phase.hooks]
         if holding:
             return holding[0], None
         return (opened[-1] if opened else None), None
+
+    def _is_staged(self, phase: _Phase, stage: str) -> bool:
+        """Hooks of this stage run in this phase."""
+        return (
+            phase.record.name == stage or stage in phase.aliases or _same_work(phase.record.name, stage) or self._strategy_of(phase, stage) is not None
+        )
 
     def _strategy_of(self, phase: _Phase, stage: str | None) -> Record | None:
         return next((record for record in phase.strategies if record.name == stage), None)
@@ -1072,6 +1093,20 @@ class Recorder:
         for run in list(self._runs.values()):
             if now_ns - run.last_at_ns >= self._ttl_ns:
                 self._abandon_run(run, run.last_at_ns)
+
+
+def _fitting(phases: list[_Phase], fact: Fact) -> tuple[_Phase | None, bool]:
+    """Of phases that a fact may mean, the oldest of which its speaker has not said it yet, with whether there was a choice."""
+    if len(phases) > 1:
+        phases = [phase for phase in phases if _is_unsaid(phase, fact)] or phases
+    return (phases[0], len(phases) > 1) if phases else (None, False)
+
+
+def _is_unsaid(phase: _Phase, fact: Fact) -> bool:
+    """The speaker of this start or end has not told it of the current attempt yet."""
+    if fact.verb is Verb.START:
+        return fact.rank not in phase.seen and phase.pending is None
+    return fact.verb is Verb.EVENT or fact.rank in phase.open_ranks
 
 
 def _may_end(run: _Run, fact: Fact) -> bool:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
-from spanbus.telemetry.names import EVENTS_KEPT_FIRST, EVENTS_KEPT_LAST, Flag, Level, Result
+from spanbus.telemetry.names import EVENTS_KEPT_FIRST, EVENTS_KEPT_LAST, EVENTS_SUMMARY_TYPES, OVERFLOW, Flag, Level, Result
 from spanbus.workflow.identity import TraceContext
 
 _NONE: Mapping[str, int] = MappingProxyType({})
@@ -58,7 +58,8 @@ class EventLog:
         by_type = self.dropped_by_type
         if not isinstance(by_type, dict):
             by_type = self.dropped_by_type = {}
-        by_type[gone.name] = by_type.get(gone.name, 0) + 1
+        name = gone.name if gone.name in by_type or len(by_type) < EVENTS_SUMMARY_TYPES else OVERFLOW  # types may hold ids
+        by_type[name] = by_type.get(name, 0) + 1
         last.append(note)
         return False
 
