@@ -412,3 +412,19 @@ except RuntimeError:
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "no threads\n", "")
     assert spool_status(tmp_path).waiting["remote", Signal.TRACES] == 1
+
+
+def test_a_program_that_opens_one_runtime_after_another_tells_an_outage_once(tmp_path: Path) -> None:
+    code = """
+import spanbus
+for _ in range(3):
+    with spanbus.open_runtime_sync() as runtime:
+        runtime.bus.publish_nowait("workflow.started", {"workflow_id": "w"})
+        runtime.bus.publish_nowait("workflow.completed", {"workflow_id": "w"})
+        assert not spanbus.flush(0.2)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={"PYTHONPATH": ":".join(sys.path), "SPANBUS_STATE_DIR": str(tmp_path), "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9"},
+        capture_output=True, text=True, timeout=30, check=False,
+    )
+    assert (done.returncode, len(done.stderr.splitlines())) == (0, 1), done.stderr

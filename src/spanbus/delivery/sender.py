@@ -83,6 +83,10 @@ class Destination(Protocol):
     def close(self) -> None: ...
 
 
+_told_on_stderr: set[tuple[str, str]] = set()
+"""Outages that this process has told, by destination and place of the records: the next runtime meets the same one."""
+
+
 def to_stderr(line: str) -> None:
     """One line for the person who started the program, if there is somewhere to write it."""
     try:
@@ -638,6 +642,7 @@ class _Lane:
             self._failures = 0
             self._due = 0.0
             outage, self._outage = self._outage, None
+        _told_on_stderr.discard((self.destination.shown, self._options.kept_in))
         if outage is not None and outage.told:
             logger.info("%s takes telemetry again", self.destination.shown)
 
@@ -646,6 +651,11 @@ class _Lane:
         if outage is None or outage.told:
             return
         outage.told = True
+        if self._options.tell is to_stderr:
+            key = self.destination.shown, self._options.kept_in
+            if key in _told_on_stderr:
+                return
+            _told_on_stderr.add(key)
         waiting, in_memory = self._source.pending(self.destination.name), self._source.pending_in_memory(self.destination.name)
         said: list[str] = []
         if waiting > in_memory or not waiting:
