@@ -18,15 +18,15 @@ The rules, in short (``docs/dialects.md`` has the long form):
 from __future__ import annotations
 
 import threading
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from spanbus.telemetry import names
 from spanbus.telemetry.facts import Fact, Rank, Verb
 from spanbus.telemetry.names import ErrorType, Flag, Level, Result
+from spanbus.telemetry.open_work import EndedPhase, EndedRun, OpenPhase, OpenRun, OpenWork, find, host_of_hook, host_of_strategy, open_strategy
 from spanbus.telemetry.records import EventNote, Failure, Link, NoteSink, Record, RecordSink
 from spanbus.workflow import identity
 from spanbus.workflow.events import Event
@@ -69,83 +69,6 @@ class RecorderState(NamedTuple):
     abandoned: int
 
 
-class _Ended(NamedTuple):
-    """What is remembered of a phase that ended: enough to know a late announcement of it."""
-
-    ended_at_ns: int
-    span_id: int
-    orphan: bool
-    announced: bool
-    """False where it was closed with its run: its own end may still come."""
-
-
-class _EndedRun(NamedTuple):
-    """What is remembered of a run that ended."""
-
-    key: str | None
-    run_id: str
-    phases: dict[str, _Ended]
-    started_at_ns: int
-    ended_at_ns: int
-
-
-class _Phase:
-    """An open phase: its record, who announced it, and its attempts."""
-
-    __slots__ = ("aliases", "attempt", "attempts_started_at_ns", "evidence", "hooks", "inner_ended_at_ns", "open_ranks", "orphan", "outer", "pending",
-                 "pending_at_ns", "record", "seen", "strategies", "task")
-
-    def __init__(self, record: Record, rank: Rank) -> None:
-        self.record = record
-        self.outer = rank
-        self.aliases: set[str] = set()
-        self.task: str | None = None
-        self.seen = {rank}
-        """Ranks that announced a start in the current attempt."""
-        self.open_ranks = {rank}
-        self.attempt: Record | None = None
-        """The record of the current attempt, from the second on."""
-        self.attempts_started_at_ns = record.started_at_ns
-        self.evidence: Failure | None = None
-        """What the inner speakers said of the failure of the current attempt."""
-        self.inner_ended_at_ns: int | None = None
-        """When an inner speaker last announced the end of the current attempt."""
-        self.pending: tuple[Result, Failure | None] | None = None
-        """A failure that was announced and may still be retried."""
-        self.pending_at_ns = 0
-        self.hooks: dict[str, list[Record]] = {}
-        self.strategies: list[Record] = []
-        self.orphan = False
-
-    @property
-    def innermost(self) -> Record:
-        return self.attempt or self.record
-
-
-@dataclass(slots=True, eq=False)
-class _Run:
-    """An open run with its open phases; the oldest of a name first."""
-
-    record: Record
-    key: str | None
-    implicit: bool = False
-    announced: bool = True
-    correlation: str | None = None
-    phases: dict[str, list[_Phase]] = field(default_factory=dict[str, list[_Phase]])
-    ended: dict[str, _Ended] = field(default_factory=dict[str, _Ended])
-    occurrences: dict[str, int] = field(default_factory=dict[str, int])
-    hooks: dict[str, list[Record]] = field(default_factory=dict[str, list[Record]])
-    """Those that started outside any phase."""
-    first_failure: tuple[Result, Failure | None] | None = None
-    known_end: Fact | None = None
-    last_at_ns: int = 0
-    dropped_children: int = 0
-
-    def open_phases(self) -> Iterator[_Phase]:
-        for group in self.phases.values():
-            yield from group
-
-
 class Recorder:
     """Feed it facts; it tells its sinks what opened, what closed and what was noted.
 
@@ -163,16 +86,12 @@ class Recorder:
         self._on_sink_error = on_sink_error
         self._on_run_ended = on_run_ended
         self._lock = threading.RLock()
-        self._runs: dict[int, _Run] = {}
-        self._by_key: dict[str, list[_Run]] = {}
-        self._by_correlation: dict[str, _Run] = {}
-        self._implicit: _Run | None = None
+        self._work = OpenWork(self._limits.ended_runs_remembered)
         self._used_ids: dict[str, int] = {}
-        self._ended_runs: deque[_EndedRun] = deque(maxlen=self._limits.ended_runs_remembered)
         self._early_ends: dict[str, Fact] = {}
         self._ids_new: set[str] = set()
         self._ids_old: set[str] = set()
-        self._pending: dict[int, tuple[_Run, _Phase]] = {}
+        self._pending: dict[int, tuple[OpenRun, OpenPhase]] = {}
         self._disowned: set[int] = set()
         self._disowned_records: list[Record] = []
         self._phases_open = 0
@@ -215,7 +134,7 @@ class Recorder:
 
     def would_open_run(self, fact: Fact) -> bool:
         """Whether this start may be the first that is heard of a run, whose caller then matters."""
-        return fact.rank is Rank.RUN or fact.run_key is None or fact.run_key not in self._by_key
+        return fact.rank is Rank.RUN or fact.run_key is None or fact.run_key not in self._work.by_key
 
     # The short ways: no fact is made of a plain event. False says that nothing was done and it has to take the long way.
 
@@ -258,9 +177,9 @@ class Recorder:
                 self._kept(kept, note)
             return True
 
-    def _plain_run_of(self, event: Event) -> _Run | None:
+    def _plain_run_of(self, event: Event) -> OpenRun | None:
         """The only run of this id, when nothing else is to be done first."""
-        runs = self._by_key.get(event.run_id or "")
+        runs = self._work.by_key.get(event.run_id or "")
         if runs is None or len(runs) > 1 or self._pending or event.at_ns >= self._next_sweep_ns or not event.event_id:
             return None
         return runs[0]
@@ -290,7 +209,7 @@ class Recorder:
     def close(self, *, error_type: ErrorType = ErrorType.ABANDONED, at_ns: int | None = None) -> None:
         """End everything that is open, as ``error`` with ``error_type``; may be called twice."""
         with self._lock:
-            for run in list(self._runs.values()):
+            for run in list(self._work.runs.values()):
                 end_ns = max(at_ns if at_ns is not None else 0, run.last_at_ns)
                 known = run.known_end
                 if known is not None:
@@ -326,7 +245,7 @@ class Recorder:
         """The counts, taken together."""
         with self._lock:
             return RecorderState(
-                self._seen, self._recorded, self._duplicates, self._late, len(self._runs), self._phases_open, self._runs_ended,
+                self._seen, self._recorded, self._duplicates, self._late, len(self._work.runs), self._phases_open, self._runs_ended,
                 self._phases_ended, self._run_failures, self._phase_failures, self._retries, self._orphan_ends, self._unmatched_ends,
                 self._abandoned,
             )
@@ -335,7 +254,7 @@ class Recorder:
         """The records that are open now, parents before children."""
         with self._lock:
             found: list[Record] = []
-            for run in self._runs.values():
+            for run in self._work.runs.values():
                 found.append(run.record)
                 for phase in run.open_phases():
                     found.append(phase.record)
@@ -349,7 +268,7 @@ class Recorder:
     def innermost(self, run_id: str, phase: str | None) -> Record | None:
         """The open record whose work a publisher in this run and phase is doing: attempt, phase or run."""
         with self._lock:
-            runs = self._by_key.get(run_id)
+            runs = self._work.by_key.get(run_id)
             if not runs:
                 return None
             run = runs[-1]
@@ -361,40 +280,40 @@ class Recorder:
     def _run_started(self, fact: Fact, note: EventNote) -> Record:
         key = fact.run_key
         if key is not None:
-            waiting = self._by_key.get(key)
+            waiting = self._work.by_key.get(key)
             if waiting and not waiting[0].announced and (
                 not fact.run_key_is_shared or fact.at_ns <= waiting[0].record.started_at_ns or not waiting[0].occurrences
             ):
                 return self._announced_late(waiting[0], fact, note)
-        if self._implicit is not None and fact.at_ns < self._implicit.record.started_at_ns:
-            return self._announced_late(self._implicit, fact, note)
+        if self._work.implicit is not None and fact.at_ns < self._work.implicit.record.started_at_ns:
+            return self._announced_late(self._work.implicit, fact, note)
         run = self._open_run(fact, implicit=False)
         kept = self._keep(run, run.record, note)
         self._end_if_known(run, fact)
         return kept
 
-    def _announced_late(self, run: _Run, fact: Fact, note: EventNote) -> Record:
+    def _announced_late(self, run: OpenRun, fact: Fact, note: EventNote) -> Record:
         """The start of a run whose phases were heard before it."""
         key = fact.run_key
-        if self._implicit is run:
-            self._implicit, run.implicit = None, False
+        if self._work.implicit is run:
+            self._work.implicit, run.implicit = None, False
             run.key = key
             if key is not None:
-                self._by_key.setdefault(key, []).append(run)
+                self._work.by_key.setdefault(key, []).append(run)
         run.announced = True
         run.record.started_at_ns = min(run.record.started_at_ns, fact.at_ns)
         run.record.workflow = run.record.name = fact.workflow or "workflow"
         self._end_if_known(run, fact)
         return self._keep(run, run.record, note)
 
-    def _end_if_known(self, run: _Run, fact: Fact) -> None:
+    def _end_if_known(self, run: OpenRun, fact: Fact) -> None:
         """An end of this run that came before its start decides how it ends, once nothing more can come."""
         key = fact.run_key
         early = self._early_ends.pop(key, None) if key is not None else None
         if early is not None and early.at_ns >= fact.at_ns:
             run.known_end = early
 
-    def _open_run(self, fact: Fact, *, implicit: bool) -> _Run:
+    def _open_run(self, fact: Fact, *, implicit: bool) -> OpenRun:
         key = None if implicit else fact.run_key
         workflow = IMPLICIT if implicit else fact.workflow or "workflow"
         if key is None or fact.run_key_is_shared:
@@ -415,24 +334,18 @@ class Recorder:
         rerun = identity.parse_traceparent(_string(fact.payload.get("rerun_of")))
         if rerun is not None:
             record.links.append(Link(rerun.trace_id, rerun.span_id, names.LINK_RERUN_OF))
-        run = _Run(record, key, implicit, announced=fact.rank is Rank.RUN and fact.verb is Verb.START, correlation=fact.correlation, last_at_ns=fact.at_ns)
-        while len(self._runs) >= self._limits.open_runs:
-            self._abandon_run(next(iter(self._runs.values())), self.latest_at_ns)
-        self._runs[id(run)] = run
-        if implicit:
-            self._implicit = run
-        for name in {key, run_id} - {None}:
-            self._by_key.setdefault(str(name), []).append(run)
-        if fact.correlation is not None:
-            self._by_correlation[fact.correlation] = run
+        run = OpenRun(record, key, implicit, announced=fact.rank is Rank.RUN and fact.verb is Verb.START, correlation=fact.correlation, last_at_ns=fact.at_ns)
+        while len(self._work.runs) >= self._limits.open_runs:
+            self._abandon_run(next(iter(self._work.runs.values())), self.latest_at_ns)
+        self._work.add(run)
         self._opened(record)
         return run
 
     def _run_ended(self, fact: Fact, note: EventNote, within: str | None) -> Record | None:
-        run, ambiguous = self._run_to_end(fact, within)
+        run, ambiguous = self._work.run_to_end(fact, within)
         if run is None:
             self._unmatched_ends += 1
-            if fact.run_key is not None and len(self._early_ends) < self._limits.ended_runs_remembered and not self._was_ended(fact):
+            if fact.run_key is not None and len(self._early_ends) < self._limits.ended_runs_remembered and not self._work.was_ended(fact):
                 self._early_ends.setdefault(fact.run_key, fact)
             return None
         if ambiguous:
@@ -446,31 +359,8 @@ class Recorder:
         self._close_run(run, result, fact.failure, fact.at_ns, fact.duration_ns if fact.final else None)
         return kept
 
-    def _run_to_end(self, fact: Fact, within: str | None) -> tuple[_Run | None, bool]:
-        if fact.run_key is not None:
-            runs = self._by_key.get(fact.run_key)
-            if not runs:
-                nameless = [run for run in self._runs.values() if not run.implicit and run.key is None]
-                return (nameless[0], False) if len(nameless) == 1 and len(self._runs) == 1 and not self._was_ended(fact) else (None, False)
-            if within is not None:
-                for run in runs:
-                    if run.record.run_id == within:
-                        return run, False
-            likely = [run for run in runs if _may_end(run, fact)] or runs if len(runs) > 1 else runs
-            return likely[0], len(likely) > 1
-        if fact.correlation is not None and (run := self._by_correlation.get(fact.correlation)) is not None:
-            return run, False
-        if within is not None and (runs := self._by_key.get(within)):
-            return runs[0], False
-        active = [run for run in self._runs.values() if not run.implicit]
-        likely = [run for run in active if _may_end(run, fact)] or active if len(active) > 1 else active
-        return (likely[0], len(likely) > 1) if likely else (None, False)
-
-    def _was_ended(self, fact: Fact) -> bool:
-        return any(fact.run_key in (run.key, run.run_id) for run in self._ended_runs)
-
     def _close_run(
-        self, run: _Run, result: Result, failure: Failure | None, at_ns: int, duration_ns: int | None, leftover: ErrorType = ErrorType.ABANDONED
+        self, run: OpenRun, result: Result, failure: Failure | None, at_ns: int, duration_ns: int | None, leftover: ErrorType = ErrorType.ABANDONED
     ) -> None:
         record = run.record
         for phase in list(run.open_phases()):
@@ -491,9 +381,9 @@ class Recorder:
                     inherited.error_type if inherited is not None else failure.error_type if failure is not None else ErrorType.UNSUCCESSFUL,
                     failure.message if failure is not None and failure.message else inherited.message if inherited is not None else None,
                 )
-        self._forget_run(run)
+        self._work.forget(run)
         self._finish(record, result, failure, at_ns, duration_ns)
-        self._ended_runs.append(_EndedRun(run.key, record.run_id, run.ended, record.started_at_ns, record.ended_at_ns or at_ns))
+        self._work.ended.append(EndedRun(run.key, record.run_id, run.ended, record.started_at_ns, record.ended_at_ns or at_ns))
         self._runs_ended += 1
         if result.failed:
             self._run_failures += 1
@@ -501,20 +391,7 @@ class Recorder:
         if self._on_run_ended is not None:
             self._tell(self._on_run_ended, record)
 
-    def _forget_run(self, run: _Run) -> None:
-        self._runs.pop(id(run), None)
-        if self._implicit is run:
-            self._implicit = None
-        for name in {run.key, run.record.run_id} - {None}:
-            group = self._by_key.get(str(name))
-            if group is not None and run in group:
-                group.remove(run)
-                if not group:
-                    del self._by_key[str(name)]
-        if run.correlation is not None and self._by_correlation.get(run.correlation) is run:
-            del self._by_correlation[run.correlation]
-
-    def _abandon_run(self, run: _Run, at_ns: int) -> None:
+    def _abandon_run(self, run: OpenRun, at_ns: int) -> None:
         self._abandoned += 1
         run.record.flags.add(Flag.ABANDONED)
         failure = Failure(ErrorType.ABANDONED, _abandoned_text(run.record, ErrorType.ABANDONED))
@@ -523,22 +400,22 @@ class Recorder:
     # --- everything inside a run --------------------------------------------------------------------------------------
 
     def _inside(self, fact: Fact, note: EventNote, within: str | None) -> Record | None:
-        run = self._run_of(fact, within)
+        run = self._work.run_of(fact, within)
         if run is None:
-            if self._is_late(fact):
+            if self._work.is_late(fact):
                 if fact.verb is Verb.END:
                     self._unmatched_ends += 1
                 return None
             if fact.run_key is not None:
                 run = self._open_run(fact, implicit=False)
             else:
-                run = self._implicit or self._open_run(fact, implicit=True)
+                run = self._work.implicit or self._open_run(fact, implicit=True)
         if fact.rank is Rank.RUN:
             return self._keep(run, run.record, note)
         if fact.rank is Rank.HOOK:
             return self._hook(run, fact, note)
         if fact.verb is Verb.EVENT:
-            phase = self._find(run, fact)[0]
+            phase = find(run, fact)[0]
             return self._keep(run, phase.innermost if phase is not None else run.record, note)
         if fact.verb is Verb.START:
             return self._phase_started(run, fact, note)
@@ -546,121 +423,15 @@ class Recorder:
             return self._phase_retried(run, fact, note)
         return self._phase_ended(run, fact, note)
 
-    def _run_of(self, fact: Fact, within: str | None) -> _Run | None:
-        key = fact.run_key
-        if key is not None:
-            runs = self._by_key.get(key)
-            if runs:
-                return runs[0] if len(runs) == 1 else self._which(runs, fact, within)
-            return None
-        if fact.correlation is not None and (run := self._by_correlation.get(fact.correlation)) is not None:
-            return run
-        if within is not None and (runs := self._by_key.get(within)):
-            return runs[-1]
-        active = [run for run in self._runs.values() if not run.implicit]
-        if len(active) == 1:
-            if self._implicit is not None and (run := self._meant([*active, self._implicit], fact)) is not None:
-                return run
-            return None if self._is_leftover(active[0], fact) else active[0]
-        if len(active) > 1 and (run := self._meant(list(self._runs.values()), fact)) is not None:
-            return run
-        implicit = self._implicit
-        if implicit is not None and (self._find(implicit, fact)[0] is not None or not self._is_late(fact)):
-            return implicit
-        return None
-
-    def _which(self, runs: list[_Run], fact: Fact, within: str | None) -> _Run:
-        """One of several open runs that bear the same key: by the caller's context, by what is open, else the latest for starts."""
-        if within is not None:
-            for run in runs:
-                if run.record.run_id == within:
-                    return run
-        return self._meant(runs, fact) or next((run for run in runs if fact.name not in run.occurrences), runs[-1])
-
-    def _meant(self, runs: list[_Run], fact: Fact) -> _Run | None:
-        """The one of several open runs in which a fact that does not tell them apart makes sense; None where that is a guess.
-
-        Where several hold what it names the implicit run goes first, then the oldest, and an end says that there was a choice.
-        """
-        if fact.rank is Rank.HOOK:
-            return self._meant_by_hook(runs, fact)
-        holders = [(run, phase) for run in runs if (phase := self._find(run, fact)[0]) is not None]
-        if len(runs) > 2:
-            holders.sort(key=lambda held: not held[0].implicit)
-        if fact.verb is Verb.START:
-            # one more speaker announces a step that is open; else one of them announces its next attempt
-            unheard = [run for run, phase in holders if fact.rank not in phase.seen and phase.pending is None]
-            again = [run for run, phase in holders if fact.rank > phase.outer and fact.rank not in phase.open_ranks]
-            new = [run for run in runs if not run.implicit and fact.name not in run.occurrences]
-            retried = [] if new else [run for run, phase in holders if phase.pending is not None]
-            found = unheard or again or retried or (new if len(new) == 1 else [])
-            return found[0] if found else None
-        speaking = [held for held in holders if fact.verb is Verb.END and fact.rank in held[1].open_ranks] or holders
-        if not speaking:
-            return None
-        run, phase = speaking[0]
-        if len(speaking) > 1 and fact.verb is Verb.END:
-            phase.record.flags.add(Flag.AMBIGUOUS)
-        return run
-
-    def _meant_by_hook(self, runs: list[_Run], fact: Fact) -> _Run | None:
-        """The run in which the hook is open; for a start the one in which its strategy is, and in which it is not."""
-        holding = [run for run in runs if fact.name in run.hooks or any(fact.name in phase.hooks for phase in run.open_phases())]
-        if fact.verb is not Verb.START:
-            return holding[0] if holding else None
-        staged = [run for run in runs if fact.stage is not None and any(self._is_staged(phase, fact.stage) for phase in run.open_phases())]
-        return next((run for run in staged if run not in holding), staged[0] if staged else None)
-
-    def _is_leftover(self, run: _Run, fact: Fact) -> bool:
-        """The end of a phase that was closed with a run before this one, and that this one has not begun."""
-        if fact.verb is not Verb.END or fact.name is None or fact.name in run.occurrences or self._find(run, fact)[0] is not None:
-            return False
-        return any((phase := ended.phases.get(fact.name)) is not None and not phase.announced for ended in self._ended_runs)
-
-    def _is_late(self, fact: Fact) -> bool:
-        """It belongs to a run that has ended: by its key; where it has none, by its time, or as the end of a phase that ended with its run."""
-        ended = self._ended_runs
-        if fact.run_key is not None:
-            if fact.run_key in self._by_key:
-                return False
-            anew = fact.run_key_is_shared and fact.verb is Verb.START
-            return any(fact.run_key in (run.key, run.run_id) and not (anew and fact.at_ns >= run.ended_at_ns) for run in ended)
-        if any(run.started_at_ns <= fact.at_ns < run.ended_at_ns for run in ended):
-            return True
-        return fact.verb is not Verb.START and fact.name is not None and any(fact.name in run.phases for run in ended)
-
-    def _find(self, run: _Run, fact: Fact) -> tuple[_Phase | None, bool]:
-        """The open phase that a fact means, with whether there was a choice: by name, by alias, by the only one that can be meant."""
-        name = fact.name
-        group = run.phases.get(name) if name is not None else None
-        if group:
-            if len(group) > 1 and fact.task is not None:
-                for phase in group:
-                    if phase.task == fact.task:
-                        return phase, False
-            return _fitting(group, fact)
-        if fact.exact and fact.rank is Rank.STEP:
-            return None, False
-        opened = list(run.open_phases())
-        if name is None:
-            return (opened[0], False) if len(opened) == 1 else (None, False)
-        if fact.exact:
-            return None, False
-        related = [phase for phase in opened if phase.outer < fact.rank and (name in phase.aliases or phase.record.name in fact.aliases)]
-        if fact.rank is Rank.STRATEGY and not any(_is_unsaid(phase, fact) for phase in related):
-            near = [phase for phase in opened if phase.outer < fact.rank and _same_work(phase.record.name, name) and phase not in related]
-            related = [phase for phase in near if _is_unsaid(phase, fact)] or related or near
-        return _fitting(related, fact)
-
     # --- phases -------------------------------------------------------------------------------------------------------
 
-    def _phase_started(self, run: _Run, fact: Fact, note: EventNote) -> Record:
-        phase, _ = self._find(run, fact)
+    def _phase_started(self, run: OpenRun, fact: Fact, note: EventNote) -> Record:
+        phase, _ = find(run, fact)
         if phase is None:
             ended = run.ended.get(fact.name) if fact.name is not None else None
             if ended is not None and (fact.at_ns <= ended.ended_at_ns if ended.orphan else fact.at_ns < ended.ended_at_ns):
                 return self._keep(run, run.record, note)  # a late announcement of what has ended
-            host = self._host_of_strategy(run, fact)
+            host = host_of_strategy(run, fact)
             if host is not None:
                 return self._strategy_started(run, host, fact, note)
             return self._keep(run, self._open_phase_of(run, fact).record, note)
@@ -683,7 +454,7 @@ class Recorder:
         phase.open_ranks.add(fact.rank)
         return self._keep(run, phase.innermost, note)
 
-    def _open_phase_of(self, run: _Run, fact: Fact) -> _Phase:
+    def _open_phase_of(self, run: OpenRun, fact: Fact) -> OpenPhase:
         name = fact.name or "phase"
         task_type = fact.task_type or (name if fact.exact else None)
         phase = self._open_phase(run, name, fact.at_ns, fact.rank, task_type, fact.attempt or 1, fact.needs)
@@ -692,8 +463,8 @@ class Recorder:
         return phase
 
     def _open_phase(
-        self, run: _Run, name: str, at_ns: int, rank: Rank, task_type: str | None, attempt: int, needs: Iterable[str]
-    ) -> _Phase:
+        self, run: OpenRun, name: str, at_ns: int, rank: Rank, task_type: str | None, attempt: int, needs: Iterable[str]
+    ) -> OpenPhase:
         occurrence = run.occurrences[name] = run.occurrences.get(name, 0) + 1
         if len(run.occurrences) > self._limits.ended_phases_remembered:
             del run.occurrences[next(iter(run.occurrences))]
@@ -705,7 +476,7 @@ class Recorder:
         for need in needs:
             if (done := run.ended.get(need)) is not None:
                 record.links.append(Link(parent.trace_id, done.span_id, names.LINK_DEPENDS_ON))
-        phase = _Phase(record, rank)
+        phase = OpenPhase(record, rank)
         while self._phases_open >= self._limits.open_phases:
             self._abandon_oldest_phase()
         run.phases.setdefault(name, []).append(phase)
@@ -714,14 +485,14 @@ class Recorder:
         return phase
 
     def _abandon_oldest_phase(self) -> None:
-        for run in self._runs.values():
+        for run in self._work.runs.values():
             for phase in run.open_phases():
                 self._abandon_phase(run, phase, self.latest_at_ns, ErrorType.ABANDONED)
                 return
         raise AssertionError("phases are counted as open that are in no run")
 
-    def _phase_retried(self, run: _Run, fact: Fact, note: EventNote) -> Record:
-        phase, _ = self._find(run, fact)
+    def _phase_retried(self, run: OpenRun, fact: Fact, note: EventNote) -> Record:
+        phase, _ = find(run, fact)
         if phase is None:
             return self._keep(run, run.record, note)
         kept = self._keep(run, phase.innermost, note)
@@ -729,7 +500,7 @@ class Recorder:
         return kept
 
     def _next_attempt(
-        self, run: _Run, phase: _Phase, at_ns: int, failure: Failure | None, result: Result | None, *, note: Fact | None
+        self, run: OpenRun, phase: OpenPhase, at_ns: int, failure: Failure | None, result: Result | None, *, note: Fact | None
     ) -> None:
         """End the current attempt and open the next; the first attempt gets its span only now, for it was not alone."""
         record = phase.record
@@ -764,7 +535,7 @@ class Recorder:
         phase.open_ranks = {phase.outer} if phase.outer in phase.open_ranks else set()
         self._opened(phase.attempt)
 
-    def _attempt_record(self, phase: _Phase, number: int, started_at_ns: int, previous: Record | None) -> Record:
+    def _attempt_record(self, phase: OpenPhase, number: int, started_at_ns: int, previous: Record | None) -> Record:
         parent = phase.record
         span_id = _nested(parent, "attempt", number)
         attempt = Record(
@@ -775,11 +546,11 @@ class Recorder:
             attempt.links.append(Link(previous.trace_id, previous.span_id, names.LINK_RETRY_OF))
         return attempt
 
-    def _phase_ended(self, run: _Run, fact: Fact, note: EventNote) -> Record:
-        phase, ambiguous = self._find(run, fact)
+    def _phase_ended(self, run: OpenRun, fact: Fact, note: EventNote) -> Record:
+        phase, ambiguous = find(run, fact)
         result, failure = fact.result or Result.SUCCESS, fact.failure
         if phase is None:
-            strategy = self._open_strategy(run, fact.name)
+            strategy = open_strategy(run, fact.name)
             if strategy is not None:
                 return self._strategy_ended(run, *strategy, fact, note)
             if fact.verb is Verb.END and fact.name in run.ended:
@@ -815,7 +586,7 @@ class Recorder:
         self._close_phase(run, phase, result, failure, fact.at_ns, fact.duration_ns if fact.final else None)
         return kept
 
-    def _orphan(self, run: _Run, fact: Fact, note: EventNote) -> Record:
+    def _orphan(self, run: OpenRun, fact: Fact, note: EventNote) -> Record:
         """An end without its start: a span of its own, back-dated where the event tells how long it took."""
         started_at_ns = fact.at_ns - (fact.duration_ns or 0)
         phase = self._open_phase_of(run, fact._replace(at_ns=max(1, started_at_ns)))
@@ -837,20 +608,20 @@ class Recorder:
         self._close_phase(run, phase, result, failure, fact.at_ns, fact.duration_ns)
         return kept
 
-    def _settle(self, run: _Run, phase: _Phase) -> None:
+    def _settle(self, run: OpenRun, phase: OpenPhase) -> None:
         """A failure that was held is final: nobody tried again."""
         pending = phase.pending
         assert pending is not None
         self._close_phase(run, phase, *pending, phase.pending_at_ns, None)
 
-    def _abandon_phase(self, run: _Run, phase: _Phase, at_ns: int, error_type: ErrorType) -> None:
+    def _abandon_phase(self, run: OpenRun, phase: OpenPhase, at_ns: int, error_type: ErrorType) -> None:
         self._abandoned += 1
         phase.record.flags.add(Flag.ABANDONED)
         failure = Failure(error_type, _abandoned_text(phase.record, error_type))
         self._close_phase(run, phase, Result.ERROR, failure, max(at_ns, run.last_at_ns), None, announced=False)
 
     def _close_phase(
-        self, run: _Run, phase: _Phase, result: Result, failure: Failure | None, at_ns: int, duration_ns: int | None, *, announced: bool = True
+        self, run: OpenRun, phase: OpenPhase, result: Result, failure: Failure | None, at_ns: int, duration_ns: int | None, *, announced: bool = True
     ) -> None:
         record = phase.record
         self._pending.pop(id(phase), None)
@@ -867,7 +638,7 @@ class Recorder:
         self._phases_open -= 1
         self._phases_ended += 1
         self._finish(record, result, failure, at_ns, duration_ns)
-        run.ended[record.name] = _Ended(record.ended_at_ns or at_ns, record.span_id, phase.orphan, announced)
+        run.ended[record.name] = EndedPhase(record.ended_at_ns or at_ns, record.span_id, phase.orphan, announced)
         for alias in phase.aliases:
             run.ended.setdefault(alias, run.ended[record.name])
         while len(run.ended) > self._limits.ended_phases_remembered:
@@ -880,28 +651,14 @@ class Recorder:
 
     # --- hooks and strategies -----------------------------------------------------------------------------------------
 
-    def _host_of_strategy(self, run: _Run, fact: Fact) -> _Phase | None:
-        """The phase in which a strategy of another name runs: the only open one."""
-        if fact.rank is not Rank.STRATEGY:
-            return None
-        opened = list(run.open_phases())
-        return opened[0] if len(opened) == 1 and opened[0].outer < Rank.STRATEGY else None
-
-    def _strategy_started(self, run: _Run, host: _Phase, fact: Fact, note: EventNote) -> Record:
+    def _strategy_started(self, run: OpenRun, host: OpenPhase, fact: Fact, note: EventNote) -> Record:
         record = self._child(host.innermost, Level.STRATEGY, fact.name or "strategy", fact)
         record.attributes[names.STRATEGY_NAME] = record.name
         host.strategies.append(record)
         self._opened(record)
         return self._keep(run, record, note)
 
-    def _open_strategy(self, run: _Run, name: str | None) -> tuple[_Phase, Record] | None:
-        for phase in run.open_phases():
-            for record in phase.strategies:
-                if record.name == name:
-                    return phase, record
-        return None
-
-    def _strategy_ended(self, run: _Run, phase: _Phase, record: Record, fact: Fact, note: EventNote) -> Record:
+    def _strategy_ended(self, run: OpenRun, phase: OpenPhase, record: Record, fact: Fact, note: EventNote) -> Record:
         kept = self._keep(run, record, note)
         phase.strategies.remove(record)
         for name, hooks in list(phase.hooks.items()):
@@ -916,9 +673,9 @@ class Recorder:
             phase.evidence = _more_precise(phase.evidence, fact.failure)
         return kept
 
-    def _hook(self, run: _Run, fact: Fact, note: EventNote) -> Record:
+    def _hook(self, run: OpenRun, fact: Fact, note: EventNote) -> Record:
         name = fact.name or "hook"
-        phase, strategy = self._host_of_hook(run, fact)
+        phase, strategy = host_of_hook(run, fact)
         if fact.verb is Verb.START:
             parent = strategy or (phase.innermost if phase is not None else run.record)
             record = self._child(parent, Level.HOOK if "hook" in fact.payload else Level.COMMAND, name, fact)
@@ -951,39 +708,11 @@ class Recorder:
         self._closed(record)
         return record
 
-    def _make_room_for_hook(self, run: _Run) -> None:
+    def _make_room_for_hook(self, run: OpenRun) -> None:
         """Of hooks outside any phase only so many are open at once; the oldest name goes first."""
         if len(run.hooks) >= _HOOKS_OF_A_RUN:
             name = next(iter(run.hooks))
             self._close_left(run.hooks.pop(name), Result.ERROR, run.last_at_ns)
-
-    def _host_of_hook(self, run: _Run, fact: Fact) -> tuple[_Phase | None, Record | None]:
-        opened = list(run.open_phases())
-        named = fact.payload.get("phase") if not isinstance(fact.payload.get("step_id"), str) else fact.payload.get("step_id")
-        wanted = [text for text in (fact.aliases + ((named,) if isinstance(named, str) else ())) if text]
-        for text in wanted:
-            if group := run.phases.get(text):
-                return group[0], self._strategy_of(group[0], fact.stage)
-        if fact.stage is not None:
-            for phase in opened:
-                if (strategy := self._strategy_of(phase, fact.stage)) is not None:
-                    return phase, strategy
-            related = [phase for phase in opened if self._is_staged(phase, fact.stage)]
-            if related:
-                return related[0], None
-        holding = [phase for phase in opened if fact.name in phase.hooks]
-        if holding:
-            return holding[0], None
-        return (opened[-1] if opened else None), None
-
-    def _is_staged(self, phase: _Phase, stage: str) -> bool:
-        """Hooks of this stage run in this phase."""
-        return (
-            phase.record.name == stage or stage in phase.aliases or _same_work(phase.record.name, stage) or self._strategy_of(phase, stage) is not None
-        )
-
-    def _strategy_of(self, phase: _Phase, stage: str | None) -> Record | None:
-        return next((record for record in phase.strategies if record.name == stage), None)
 
     def _child(self, parent: Record, level: Level, name: str, fact: Fact) -> Record:
         key = f"{level}:{name}"
@@ -998,7 +727,7 @@ class Recorder:
             _describe_process(record, fact)
         return record
 
-    def _close_inside(self, run: _Run, phase: _Phase, result: Result, at_ns: int) -> None:
+    def _close_inside(self, run: OpenRun, phase: OpenPhase, result: Result, at_ns: int) -> None:
         """Close what is still open beneath a phase or attempt that ends: with its fate, or as abandoned."""
         left = [hook for hooks in phase.hooks.values() for hook in hooks] + phase.strategies
         phase.hooks.clear()
@@ -1017,7 +746,7 @@ class Recorder:
 
     # --- out ----------------------------------------------------------------------------------------------------------
 
-    def _keep(self, run: _Run, record: Record, note: EventNote) -> Record:
+    def _keep(self, run: OpenRun, record: Record, note: EventNote) -> Record:
         record.events.append(note)
         if note.at_ns > run.last_at_ns:
             run.last_at_ns = note.at_ns
@@ -1090,35 +819,18 @@ class Recorder:
         if now_ns < self._next_sweep_ns:
             return
         self._next_sweep_ns = now_ns + max(1, self._ttl_ns // 100)
-        for run in list(self._runs.values()):
+        for run in list(self._work.runs.values()):
             if now_ns - run.last_at_ns >= self._ttl_ns:
                 self._abandon_run(run, run.last_at_ns)
 
 
-def _fitting(phases: list[_Phase], fact: Fact) -> tuple[_Phase | None, bool]:
-    """Of phases that a fact may mean, the oldest of which its speaker has not said it yet, with whether there was a choice."""
-    if len(phases) > 1:
-        phases = [phase for phase in phases if _is_unsaid(phase, fact)] or phases
-    return (phases[0], len(phases) > 1) if phases else (None, False)
 
 
-def _is_unsaid(phase: _Phase, fact: Fact) -> bool:
-    """The speaker of this start or end has not told it of the current attempt yet."""
-    if fact.verb is Verb.START:
-        return fact.rank not in phase.seen and phase.pending is None
-    return fact.verb is Verb.EVENT or fact.rank in phase.open_ranks
 
 
-def _may_end(run: _Run, fact: Fact) -> bool:
-    """Whether what is known of a run agrees with this end of it."""
-    result = fact.result or Result.SUCCESS
-    if fact.stage is not None and result.failed:
-        return fact.stage in run.phases
-    if result.failed:
-        return run.first_failure is not None or any(phase.pending is not None for phase in run.open_phases())
-    if result is Result.CANCELLATION:
-        return bool(run.phases)
-    return all(phase.pending is not None for phase in run.open_phases())
+
+
+
 
 
 def _nested(parent: Record, *path: object) -> int:
@@ -1131,9 +843,7 @@ def _count(parent: Record, key: str) -> int:
     return number
 
 
-def _same_work(step: str, strategy: str) -> bool:
-    """``fast_hooks`` is the step in which strategy ``fast`` runs."""
-    return step == strategy or step.startswith((f"{strategy}_", f"{strategy}-", f"{strategy} "))
+
 
 
 def _more_precise(first: Failure | None, second: Failure | None) -> Failure | None:
