@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import stat
 import subprocess
@@ -607,3 +608,20 @@ def test_forked_children_and_their_parent_write_to_the_same_store(tmp_path: Path
     connection = sqlite3.connect(path)
     assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
     connection.close()
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc")
+@pytest.mark.parametrize("content", ["newer", "garbage"])
+def test_a_store_that_is_refused_is_not_held_open(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "store.sqlite3"
+    if content == "newer":
+        with sqlite3.connect(path) as connection:
+            connection.execute("PRAGMA user_version = 999")
+        connection.close()
+    else:
+        path.write_bytes(b"no database at all\n" * 500)
+    with pytest.raises(StoreError) as refused:  # which keeps everything alive that it passed
+        Store.open(path)
+    held = [os.readlink(entry) for entry in Path("/proc/self/fd").iterdir() if entry.is_symlink() and entry.exists()]
+    assert str(path) not in held
+    del refused

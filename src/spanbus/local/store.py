@@ -72,7 +72,11 @@ class Store:
     def open(cls, path: Path, retention: Retention | None = None) -> Store:
         """Open or create; raises :class:`~spanbus.errors.StoreError` for a file that is broken or newer than this program."""
         store = cls(path, retention)
-        store._prepare()
+        try:
+            store._prepare()
+        except BaseException:
+            store.close()
+            raise
         return store
 
     def close(self) -> None:
@@ -124,10 +128,10 @@ class Store:
                 if self._closed:
                     raise StoreError(f"{self.path}: the store was closed")
                 connection = sqlite3.connect(self.path, timeout=10.0, isolation_level=None, check_same_thread=False)
-                connection.execute("PRAGMA synchronous = NORMAL")
-                self._local.connection = connection
                 with self._lock:
                     self._connections.append(connection)
+                connection.execute("PRAGMA synchronous = NORMAL")
+                self._local.connection = connection
             yield connection
         except sqlite3.OperationalError as error:
             raise StoreError(f"{self.path}: {error}") from error
