@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from spanbus.delivery.statistics import DeliveryStatistics
     from spanbus.telemetry.context import Incoming
     from spanbus.telemetry.dialect import Dialect
-    from spanbus.telemetry.instrument import Handle, Mode
+    from spanbus.telemetry.handle import Handle
+    from spanbus.telemetry.instrument import Mode
     from spanbus.telemetry.recorder import Recorder
     from spanbus.telemetry.records import EventNote, Record, RecordSink
     from spanbus.telemetry.summary import RunSummary
@@ -272,7 +273,7 @@ class Runtime:
         self, label: str, dialect: str | Path | None, *, ended: Callable[[Record], None] | None = None, live: bool = True,
         expects_events: bool = True,
     ) -> Handle:
-        from spanbus.telemetry.instrument import Handle
+        from spanbus.telemetry.handle import Handle
         from spanbus.telemetry.recorder import Recorder
 
         def sink_failed(error: Exception) -> None:

@@ -24,7 +24,8 @@ from rendered import decoded
 
 from spanbus.errors import InputError
 from spanbus.telemetry.dialect_file import load
-from spanbus.telemetry.instrument import Handle, attach, attach_class
+from spanbus.telemetry.handle import Handle
+from spanbus.telemetry.instrument import attach, attach_class
 from spanbus.telemetry.recorder import Recorder
 from spanbus.telemetry.redaction import Redactor
 from spanbus.telemetry.rendering import Rendering

@@ -14,7 +14,8 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from spanbus.telemetry.dialect_file import load
-from spanbus.telemetry.instrument import Handle, attach
+from spanbus.telemetry.handle import Handle
+from spanbus.telemetry.instrument import attach
 from spanbus.telemetry.recorder import Recorder
 from spanbus.telemetry.redaction import Redactor
 from spanbus.telemetry.rendering import Rendering

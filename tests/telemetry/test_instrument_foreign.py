@@ -17,7 +17,8 @@ import pytest
 
 from spanbus.errors import InputError
 from spanbus.telemetry.dialect_file import load
-from spanbus.telemetry.instrument import Handle, attach, attach_class, watching
+from spanbus.telemetry.handle import Handle
+from spanbus.telemetry.instrument import attach, attach_class, watching
 from spanbus.telemetry.recorder import Recorder
 
 Handler = Callable[..., object]

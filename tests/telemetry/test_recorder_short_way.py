@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spanbus.telemetry import dialect_file, raw
-from spanbus.telemetry.instrument import Handle
+from spanbus.telemetry.handle import Handle
 from spanbus.telemetry.recorder import Recorder
 from spanbus.telemetry.records import EventNote, Record
 from spanbus.workflow.events import Event, WorkflowEvent
