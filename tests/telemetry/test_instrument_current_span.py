@@ -184,3 +184,23 @@ def test_a_task_that_starts_what_others_end_keeps_no_list_of_them() -> None:
     parents = in_a_task(work)
     assert all(parents[f"inside {number}"] == f"phase {number}" for number in range(300))
     assert parents["after"] is None
+
+
+def test_a_phase_whose_failure_may_be_retried_is_left_until_its_next_attempt() -> None:
+    def work(app: Application) -> None:
+        app.bus.run("started")
+        app.bus.phase("lint", "started")
+        app.mark("in the first attempt")
+        app.bus.phase("lint", "failed")
+        app.mark("between")
+        app.bus.phase("lint", "started")
+        app.mark("in the second attempt")
+        app.bus.phase("lint", "completed")
+        app.mark("after it")
+        app.bus.run("completed")
+
+    parents = in_a_task(work)
+    assert parents["in the first attempt"] == "lint"
+    assert parents["between"] == "RUN w"
+    assert parents["in the second attempt"] == "lint attempt 2"
+    assert parents["after it"] == "RUN w"

@@ -104,7 +104,7 @@ class Record:
 
     __slots__ = (
         "attempt", "attempts", "attributes", "child_counts", "children", "children_total", "duration_ns", "ended_at_ns", "events", "events_in_tree", "failure",
-        "flags", "handle", "inner_ended_at_ns", "level", "links", "name", "parent", "remote_parent", "result", "run_id", "skip_reason", "span_id",
+        "flags", "handle", "held", "inner_ended_at_ns", "level", "links", "name", "parent", "remote_parent", "result", "run_id", "skip_reason", "span_id",
         "started_at_ns", "task_type", "trace_id", "tracestate", "workflow",
     )
 
@@ -123,6 +123,8 @@ class Record:
         self.duration_ns: int | None = None
         self.result: Result | None = None
         self.failure: Failure | None = None
+        self.held = False
+        """Its failure was announced, and another attempt may follow: it is open, and nothing happens in it just now."""
         self.skip_reason: str | None = None
         self.task_type = task_type
         self.attempt = attempt
@@ -143,6 +145,11 @@ class Record:
         """Further attributes, by catalogue name: executable, arguments, exit code, output tail."""
         self.handle: object | None = None
         """For the sink that renders spans: the live span, where there is one."""
+
+    @property
+    def resting(self) -> bool:
+        """It has ended, or its failure waits for another attempt."""
+        return self.result is not None or self.held
 
     @property
     def parent_span_id(self) -> int | None:

@@ -85,10 +85,10 @@ def follow(fed: Iterable[tuple[Fact, Record]]) -> None:
     known = [one.record for one in attached]
     started = [
         record for fact, record in fed
-        if fact.verb in (Verb.START, Verb.RETRY) and record.level in (Level.RUN, Level.PHASE, Level.ATTEMPT) and record.result is None
+        if fact.verb in (Verb.START, Verb.RETRY) and record.level in (Level.RUN, Level.PHASE, Level.ATTEMPT) and not record.resting
         and record not in known
     ]
-    if not started and all(record.result is None for record in known):
+    if not started and not any(record.resting for record in known):
         return
     context = otel_context.get_current()
     attached, wanted = _left(attached, context)
@@ -105,14 +105,14 @@ def _left(attached: tuple[Attached, ...], context: Context) -> tuple[tuple[Attac
     """What is attached still, and the context that goes with it, once phases have ended."""
     own = {one.span_id: one for one in attached}
     here = own.pop(_span_id(context), None)
-    if here is None or here.record.result is None:
+    if here is None or not here.record.resting:
         # the span of one that has ended may become current once more, when the application takes back one of its own
         forgotten = [one for one in attached if one.record.result is not None][:-_ENDED_KEPT]
         return tuple(one for one in attached if one not in forgotten), context
     before = here.before
-    while (outer := own.pop(before.get_span_context().span_id, None)) is not None and outer.record.result is not None:
+    while (outer := own.pop(before.get_span_context().span_id, None)) is not None and outer.record.resting:
         before = outer.before
-    left = tuple(one for one in attached if one.record.result is None)
+    left = tuple(one for one in attached if not one.record.resting)
     return left, context_of(_deepest(outer.record), context) if outer is not None else trace.set_span_in_context(before, context)
 
 
