@@ -7,6 +7,7 @@ It is a net with a fine mesh, not a proof: what must never leave should not be p
 
 from __future__ import annotations
 
+import ast
 import json
 import math
 import re
@@ -168,7 +169,7 @@ _CONTEXT: tuple[tuple[tuple[str, ...], str], ...] = (
     ),
     (("bearer",), r"(?P<keep>\bbearer\s{1,9})(?=[^\s\d+/=_.~-]{0,200}[\d+/=_.~-])[0-9A-Za-z+/=_.~-]{8,}"),
     (("basic",), r"(?P<keep>\bbasic\s{1,9})(?=[^\s\d=+/]{0,200}[\d=+/]|\S{0,200}?(?-i:[a-z][A-Z]))[0-9A-Za-z+/=_-]{8,}"),
-    (("cookie",), r"(?P<keep>\b(?:set-)?cookie2?\\?['\"]?\s{0,9}(?:[:=,]|=>)\s{0,9}(?:b?\\?['\"])?)[^\s'\"\\][^\r\n'\"\\]*"),
+    (("cookie",), r"(?P<keep>\b(?:set-)?cookie2?\\?['\"]?\s{0,9}(?:[:=,]|=>)\s{0,9}(?:b?\\?['\"])?)[^\s'\"\\,][^\r\n'\"\\]*"),
     # URL parameters and fragments
     (
         ("=",), r"(?P<keep>[?&;#](?:sig|signature|x-amz-signature|x-amz-credential|x-goog-signature|x-goog-credential|code|key|auth|state|jwt|sas|hash|assertion)=)"
@@ -182,17 +183,27 @@ _CONTEXT: tuple[tuple[tuple[str, ...], str], ...] = (
         (" is", " was"), r"(?P<keep>\b(?:password|passphrase|passwd|passcode|secret|token|api key)\s{1,9}(?:is|was)\s{0,9}:?\s{1,9})" + _HARMLESS_STATES
         + r"(?:\"[^\"]*\"?|'[^']*'?|[^\s'\",;]+)",
     ),
+    (("password '", 'password "'), r"(?P<keep>\bpassword\s{1,9})(?:'[^']*'?|\"[^\"]*\"?)"),  # ALTER USER … PASSWORD
+    (("jdbc:oracle",), r"(?P<keep>\bjdbc:oracle:\w{1,20}:[^/\s@]{0,256}/)[^@\s]+(?=@)"),
     (("identified",), r"(?P<keep>\bidentified\s{1,9}by\s{1,9})(?:'[^']*'?|\"[^\"]*\"?)"),
     ((" password ",), r"(?P<keep>\b(?:login|account)\s{1,9}\S{1,256}\s{1,9}password\s{1,9})\S+"),  # .netrc
 )
 
 _NAME = re.compile(r"(?<![\w.-])[\w.-]++")
 _NAMED_VALUES: tuple[re.Pattern[str], ...] = (
+    # a YAML block; a JSON list or object of values; what is percent-encoded
+    re.compile(r"(?P<keep>['\"]?\s{0,99}:[ \t]{0,99}[|>][+-]?\d?[ \t]{0,99}\r?\n(?P<indent>[ \t]{1,99}))[^\r\n]+(?:\r?\n(?P=indent)[^\r\n]*)*"),
+    re.compile(r"(?P<keep>\\*['\"]\s{0,99}:\s{0,99})(?:\[[^\[\]]*\]?|\{[^{}]*\}?)"),
+    re.compile(r"(?P<keep>(?:%22|%27)?(?:%3A|%3D)(?:%20|\+)*+(?:%22|%27)?)(?:[^%&\s\"'<>]|%(?!22|27|26|2C|7D)[0-9A-F]{2})+", re.IGNORECASE),
     # what comes behind a sensitive name: env, YAML, JSON, Python, TOML, with escaped quotes too
     re.compile(r"(?P<keep>\\*['\"]?\s{0,99}(?:=>|:=|[:=](?![:=]))\s{0,99}(?:b(?=['\"]))?)(?:" + REDACTED + "|" + _QUOTED + _GLUED + "|" + _BARE + ")"),
     # the two in a tuple or list, as in the text of a failed command: ['login', '--token', 'abc'], ("password", "abc")
-    re.compile(r"(?P<keep>\\*['\"]\s{0,99},\s{0,99}b?)" + _QUOTED),
+    re.compile(r"(?P<keep>\\*['\"]\s{0,99},\s{0,99}b?)(?!\\*['\"]-)" + _QUOTED),
 )
+_ITEM = r"b?(?:'(?:[^'\\\r\n]|\\.)*+'|\"(?:[^\"\\\r\n]|\\.)*+\")|" + REDACTED
+_ITEMS = re.compile(_ITEM)
+_LIST = re.compile(rf"[\[(]\s{{0,9}}(?:{_ITEM})(?:\s{{0,9}},\s{{0,9}}(?:{_ITEM}))++,?\s{{0,9}}[\])]")
+"""A command in the text of an error, or in JSON: ``['docker', 'login', '-p', 'abc']``."""
 _ELEMENT = re.compile(r"(?P<keep>(?:\s[^<>]{0,256})?>)[^<]+")
 _OPTION = re.compile(r"(?P<keep>\s{1,99})(?!-)(?:" + REDACTED + "|" + _QUOTED + _GLUED + r"|[^\s'\"]+)")
 _SENSITIVE_PART = re.compile(
@@ -209,6 +220,7 @@ _LONGEST_NAME = 100
 _NO_SECRETS = frozenset({"None", "True", "False", "null", "true", "false", "str", "bytes", "int", "bool", "object", '""', "''"})
 """What stands behind ``token:`` in a line of source that a traceback shows."""
 _TAKES_P = re.compile(rf"(?:.*/)?(?:{_COMMANDS_WITH_P})(?:\.exe)?")
+_GLUES_P = re.compile(r"(?:.*/)?(?:sshpass|mysql\w*|mariadb[\w-]*|7z[az]?)(?:\.exe)?")
 _LONGEST_TOKEN = 512
 
 
@@ -256,7 +268,8 @@ class Redactor:
                 lowered = text.lower()
                 if _SUSPICIOUS.search(text) is None and not any(word in lowered for word in _WORDS):
                     break
-                scrubbed = _scrub(text, lowered)
+                scrubbed = _LIST.sub(self._list, text) if "['" in text or '["' in text or "('" in text or '("' in text else text
+                scrubbed = _scrub(scrubbed, lowered)
                 if scrubbed == text:
                     break
                 text = scrubbed
@@ -266,15 +279,44 @@ class Redactor:
 
     def arguments(self, arguments: Sequence[str]) -> tuple[str, ...]:
         """A command's arguments without secrets, also where the option and its value are two arguments."""
+        return tuple(self._arguments(arguments[:EVENT_ATTRIBUTES_LIMIT]))
+
+    def _list(self, found: re.Match[str]) -> str:
+        """A list of texts, as Python or JSON writes it: what is no secret stays as it was written."""
+        items = list(_ITEMS.finditer(found[0]))
+        values: list[str] = []
+        for item in items:
+            try:
+                value = item[0] if item[0] == REDACTED else ast.literal_eval(item[0])
+            except (ValueError, SyntaxError):
+                return found[0]
+            values.append(value if isinstance(value, str) else bytes(value).decode("utf-8", "replace"))
+        kept: list[str] = []
+        at = 0
+        for item, value, cleaned in zip(items, values, self._arguments(values), strict=True):
+            kept.append(found[0][at : item.start()])
+            kept.append(item[0] if cleaned == value else REDACTED if cleaned == REDACTED else repr(cleaned))
+            at = item.end()
+        return "".join((*kept, found[0][at:]))
+
+    def _arguments(self, arguments: Sequence[str]) -> list[str]:
         if not self.enabled:
-            return tuple(self.text(argument) for argument in arguments[:EVENT_ATTRIBUTES_LIMIT])
+            return [self.text(argument) for argument in arguments]
         cleaned: list[str] = []
-        hidden = user = False
-        takes_p = bool(arguments) and _TAKES_P.fullmatch(" ".join(arguments[:2]) if len(arguments) > 1 and arguments[1] == "login" else arguments[0]) is not None
-        for argument in arguments[:EVENT_ATTRIBUTES_LIMIT]:
+        hidden = user = takes_p = glued_p = in_key = assigned = False
+        before = ""
+        for argument in arguments:
             name, equals, _ = argument.partition("=")
             bare = argument.lstrip("-").rstrip(": ").lower()
-            if hidden and not (argument.startswith("-") and is_sensitive(bare)):
+            if _TAKES_P.fullmatch(argument) or _TAKES_P.fullmatch(f"{before} {argument}"):
+                takes_p, glued_p = True, _GLUES_P.fullmatch(argument) is not None
+            if in_key or ("-----BEGIN" in argument and ("PRIVATE" in argument or argument == "-----BEGIN")):
+                in_key = "-----END" not in argument or ("PRIVATE" not in argument and argument != "-----END")
+                cleaned.append(REDACTED)
+            elif assigned and argument in ("=", ":", "=>", ":="):
+                hidden = True
+                cleaned.append(argument)
+            elif hidden and not (argument.startswith("-") and is_sensitive(bare)):
                 hidden = bare in _SCHEMES  # the token itself is one further
                 cleaned.append(argument if hidden else REDACTED)
             elif user and ":" in argument:
@@ -283,7 +325,7 @@ class Redactor:
             elif equals and is_sensitive(name.lstrip("-")):
                 hidden = False
                 cleaned.append(f"{self.text(name)}={REDACTED}")
-            elif takes_p and len(argument) > 2 and argument[:2] in ("-p", "-a", "-w") and not argument[2:].isalpha():
+            elif takes_p and len(argument) > 2 and argument[:2] in ("-p", "-a", "-w") and not (argument[2:].isalpha() and not (glued_p and argument[:2] == "-p")):
                 cleaned.append(argument[:2] + REDACTED)
             else:
                 user = argument in ("-u", "--user", "--proxy-user")
@@ -292,7 +334,12 @@ class Redactor:
                     or (argument.rstrip().endswith(":") and is_sensitive(bare)) or (takes_p and argument in ("-p", "-P", "-a", "-w"))
                 )
                 cleaned.append(self.text(argument))
-        return tuple(cleaned)
+            assigned = is_sensitive(bare)
+            before = argument
+        if len(arguments) > 1:  # what is a secret by what stands in the arguments before it
+            whole = self._clean("\n".join(arguments))
+            cleaned = [REDACTED if text == raw and len(raw) > 3 and raw not in whole else text for raw, text in zip(arguments, cleaned, strict=True)]
+        return cleaned
 
     def attributes(self, payload: Mapping[str, object]) -> dict[str, AttributeValue]:
         """The allowed leaves of a payload, nested ones with dots in their names, at most 32."""
@@ -475,7 +522,7 @@ def _value_of(text: str, begin: int, end: int) -> re.Match[str] | None:
     if name.lower().endswith(("authorization", "cookie")):  # the headers' own rules were there
         return None
     around = text[begin - 1] if begin else ""
-    for pattern in _NAMED_VALUES[: 2 if around in ("'", '"') else 1]:
+    for pattern in _NAMED_VALUES if around in ("'", '"') else _NAMED_VALUES[:-1]:
         value = pattern.match(text, end)
         if value is not None:
             return value if text[value.end("keep") : value.end()] not in _NO_SECRETS else None
