@@ -261,6 +261,32 @@ def test_what_was_open_when_it_was_killed_ends_as_killed(programs: Programs, rec
     assert failures(receiver) == 1
 
 
+@pytest.mark.parametrize("attempts", [1, 2])
+def test_a_failure_that_waited_for_another_attempt_when_it_was_killed_ends_as_that_failure(programs: Programs, receiver: Receiver, attempts: int) -> None:
+    secret = "gh" + "p_" + "a1B2" * 9
+    body = f"""
+        from pathlib import Path
+        begin()
+        for attempt in range({attempts}):
+            handle.feed({{"event_type": "workflow.config.started", "payload": {{"step_id": "tried", "run_id": "r"}}}})
+            handle.feed({{"event_type": "workflow.failed", "payload": {{"step_id": "tried", "run_id": "r", "error": "ValueError: no {secret}"}}}})
+        spool = Path(os.environ["SPANBUS_STATE_DIR"]) / "spool"
+        while sum(file.read_bytes().count(b'"held"') for file in spool.glob("*.seg")) < 1:
+            time.sleep(0.02)
+        os.kill(os.getpid(), signal.SIGKILL)
+    """
+    programs.run(receiver.url, body)
+    assert secret.encode() not in b"".join(file.read_bytes() for file in (programs.state / "spool").glob("*.seg"))
+    programs.next_one(receiver.url)
+    found = {span.name: {attribute.key: attribute.value for attribute in span.attributes} for span in receiver.spans()}
+    assert (found["tried"]["cicd.pipeline.task.run.result"].string_value, found["tried"]["error.type"].string_value) == ("failure", "ValueError")
+    assert found["tried"]["spanbus.phase.attempts"].int_value == attempts
+    assert found["RUN w"]["error.type"].string_value == "killed"
+    if attempts == 2:
+        assert [found[f"tried attempt {number}"]["error.type"].string_value for number in (1, 2)] == ["ValueError"] * 2
+    assert failures(receiver) == 1
+
+
 @pytest.mark.parametrize("collector", ["up", "down"])
 def test_what_a_killed_service_left_stays_its_own_whoever_finishes_it(programs: Programs, receiver: Receiver, collector: str) -> None:
     body = """

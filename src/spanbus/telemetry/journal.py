@@ -13,7 +13,7 @@ from typing import NamedTuple, Protocol, cast
 
 from spanbus.telemetry import names
 from spanbus.telemetry.names import ErrorType, Level, Result
-from spanbus.telemetry.records import EventNote, Failure, Record
+from spanbus.telemetry.records import EventNote, Failure, Held, Record
 from spanbus.telemetry.rendering import Rendering, span_context_of
 from spanbus.workflow.identity import TraceContext
 
@@ -76,7 +76,12 @@ class JournalSink:
             self._written[key] = record.events.total
             self._beats[key] = (min(next_beat_s * 2, HEARTBEAT_LONGEST_S), now_ns + int(next_beat_s * 1e9))
             rendered = [[note.name, note.at_ns, self._rendering.event(note)] for note in fresh]
-            self._journal.journal_update(key, _COMPACT({"alive": now_ns, "total": record.events.total, "events": rendered}).encode("utf-8", "replace"))
+            update: dict[str, object] = {"alive": now_ns, "total": record.events.total, "events": rendered}
+            if record.held is not None:
+                result, failure, at_ns = record.held
+                message = self._rendering.redactor.text(failure.message, names.ERROR_TEXT_LIMIT) if failure is not None and failure.message else None
+                update["held"] = [str(result), str(failure.error_type) if failure is not None else None, message, at_ns]
+            self._journal.journal_update(key, _COMPACT(update).encode("utf-8", "replace"))
 
 
 def encode_open(record: Record) -> bytes:
@@ -128,7 +133,10 @@ def measured(span: bytes) -> Record | None:
 
 
 def finished(leftover: Leftover, *, error_type: ErrorType = ErrorType.KILLED) -> list[Record]:
-    """The records that a dead process left open, ended as ``error``, children before parents."""
+    """The records that a dead process left open, ended as ``error``, children before parents.
+
+    A phase whose failure was announced already, and waited for another attempt, ends with that failure.
+    """
     found: dict[int, tuple[Record, Mapping[str, object]]] = {}
     for _, pieces in leftover.open:
         entry = _entry(pieces[0]) if pieces else None
@@ -136,19 +144,24 @@ def finished(leftover: Leftover, *, error_type: ErrorType = ErrorType.KILLED) ->
         if record is None or entry is None:
             continue
         alive_ns = record.started_at_ns
+        held: Held | None = None
         for piece in pieces[1:]:
             update = _entry(piece)
             if update is None:
                 continue
+            held = _held(update)
             alive = update.get("alive")
             if isinstance(alive, int):
                 alive_ns = max(alive_ns, alive)
             for event in _events(update):
                 record.events.append(event)
                 alive_ns = max(alive_ns, event.at_ns)
-        record.ended_at_ns = alive_ns
-        record.result = Result.ERROR
-        record.failure = Failure(error_type, f"{record.level} {record.name!r} was open when its process was {error_type}")
+        if held is not None:
+            record.result, record.failure, record.ended_at_ns = held.result, held.failure, max(record.started_at_ns, held.at_ns)
+        else:
+            record.result, record.ended_at_ns = Result.ERROR, alive_ns
+            record.failure = Failure(error_type, f"{record.level} {record.name!r} was open when its process was {error_type}")
+        record.held = held
         found[record.span_id] = (record, entry)
     for record, entry in found.values():
         parent = entry.get("parent")
@@ -156,7 +169,9 @@ def finished(leftover: Leftover, *, error_type: ErrorType = ErrorType.KILLED) ->
             continue
         parent_id = int(parent, 16)
         if parent_id in found:
-            record.parent = found[parent_id][0]
+            above = record.parent = found[parent_id][0]
+            if record.level is Level.ATTEMPT and above.held is not None:  # the attempt that failed
+                record.result, record.failure, record.ended_at_ns = above.result, above.failure, max(record.started_at_ns, above.held.at_ns)
         else:
             record.remote_parent = TraceContext(record.trace_id, parent_id)
     for record, _ in found.values():
@@ -200,6 +215,14 @@ def _record(entry: Mapping[str, object] | None) -> Record | None:
     if record.level is Level.HOOK:
         record.attributes[names.HOOK_NAME] = record.name
     return record
+
+
+def _held(update: Mapping[str, object]) -> Held | None:
+    match update.get("held"):
+        case [str(result), str() | None as error_type, str() | None as message, int(at_ns)] if result in set(Result):
+            return Held(Result(result), Failure(error_type, message) if error_type is not None else None, at_ns)
+        case _:
+            return None
 
 
 def _events(update: Mapping[str, object]) -> Iterable[EventNote]:

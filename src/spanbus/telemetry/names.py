@@ -196,7 +196,7 @@ ATTRIBUTES = (
     Attribute(PROCESS_EXECUTABLE, "string", "hook, command", "The program that ran, without its path."),
     Attribute(PROCESS_COMMAND_ARGS, "string[]", "hook, command", "Its arguments, redacted."),
     Attribute(PROCESS_EXIT_CODE, "int", "hook, command", "Its exit code; negative is a signal."),
-    Attribute(OUTPUT_TAIL, "string", "failed hook, command, phase", "The end of the output, redacted, at most 4,096 characters."),
+    Attribute(OUTPUT_TAIL, "string", "failed or cancelled hook, command, phase", "The end of the output, redacted, at most 4,096 characters."),
     Attribute(SKIP_REASON, "string", "skipped phase", "Why it did not run."),
     Attribute(MATCH, "string", "spans", "`ambiguous`: the end could have belonged to several open spans; the oldest was taken."),
     Attribute(ORPHAN, "string", "spans", "`end`: an end arrived without its start."),

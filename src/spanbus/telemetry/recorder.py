@@ -27,7 +27,7 @@ from spanbus.telemetry import names
 from spanbus.telemetry.facts import Fact, Rank, Verb
 from spanbus.telemetry.names import ErrorType, Flag, Level, Result
 from spanbus.telemetry.open_work import EndedPhase, EndedRun, OpenPhase, OpenRun, OpenWork, find, host_of_hook, host_of_strategy, open_strategy
-from spanbus.telemetry.records import EventNote, Failure, Link, NoteSink, Record, RecordSink
+from spanbus.telemetry.records import EventNote, Failure, Held, Link, NoteSink, Record, RecordSink
 from spanbus.workflow import identity
 from spanbus.workflow.events import Event
 
@@ -508,7 +508,7 @@ class Recorder:
             result, pending_failure = phase.pending
             failure = pending_failure or failure
             ended_at_ns = phase.pending_at_ns
-            phase.pending, record.held = None, False
+            phase.pending, record.held = None, None
             self._pending.pop(id(phase), None)
         else:
             ended_at_ns = phase.inner_ended_at_ns if note is None and phase.inner_ended_at_ns is not None else at_ns
@@ -577,12 +577,12 @@ class Recorder:
         if result is Result.FAILURE and failure is not None and failure.error_type == ErrorType.TIMEOUT:
             result = Result.TIMEOUT
         if result.failed and not (fact.final or run.implicit) and fact.at_ns >= phase.record.started_at_ns:
-            phase.pending, phase.record.held = (result, failure), True
+            phase.pending, phase.record.held = (result, failure), Held(result, failure, fact.at_ns)
             phase.pending_at_ns = fact.at_ns
             phase.evidence = failure
             self._pending[id(phase)] = (run, phase)
             return kept
-        phase.pending, phase.record.held = None, False
+        phase.pending, phase.record.held = None, None
         self._close_phase(run, phase, result, failure, fact.at_ns, fact.duration_ns if fact.final else None)
         return kept
 
@@ -597,7 +597,7 @@ class Recorder:
         kept = self._keep(run, phase.record, note)
         result, failure = fact.result or Result.SUCCESS, fact.failure
         if result.failed and not (fact.final or run.implicit):
-            phase.pending, phase.record.held = (result, failure), True
+            phase.pending, phase.record.held = (result, failure), Held(result, failure, fact.at_ns)
             phase.pending_at_ns = fact.at_ns
             phase.evidence = failure
             phase.open_ranks.clear()

@@ -95,6 +95,14 @@ class Failure(NamedTuple):
     stacktrace: str | None = None
 
 
+class Held(NamedTuple):
+    """A failure that becomes the result of a phase if nobody tries again."""
+
+    result: Result
+    failure: Failure | None
+    at_ns: int
+
+
 class Record:
     """One span to be: a run, phase, attempt, strategy, hook or command.
 
@@ -123,7 +131,7 @@ class Record:
         self.duration_ns: int | None = None
         self.result: Result | None = None
         self.failure: Failure | None = None
-        self.held = False
+        self.held: Held | None = None
         """Its failure was announced, and another attempt may follow: it is open, and nothing happens in it just now."""
         self.skip_reason: str | None = None
         self.task_type = task_type
@@ -149,7 +157,7 @@ class Record:
     @property
     def resting(self) -> bool:
         """It has ended, or its failure waits for another attempt."""
-        return self.result is not None or self.held
+        return self.result is not None or self.held is not None
 
     @property
     def parent_span_id(self) -> int | None:

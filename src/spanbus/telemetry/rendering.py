@@ -145,7 +145,7 @@ class Rendering:
     def _process(self, record: Record, attributes: Attributes) -> None:
         for key, value in record.attributes.items():
             if key == names.OUTPUT_TAIL:
-                if record.result is None or record.result.failed:
+                if record.result is None or record.result.failed or record.result is Result.CANCELLATION:
                     attributes[key] = self._redactor.text(str(value), names.ERROR_TEXT_LIMIT)
             elif isinstance(value, tuple):
                 attributes[key] = self._redactor.arguments(value)
