@@ -17,7 +17,7 @@ import pytest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
 from spanbus.delivery.signals import Signal
-from spanbus.delivery.spool import status as spool_status
+from spanbus.delivery.spool_status import status as spool_status
 from spanbus.testing import Answer, GrpcReceiver, Receiver, black_hole
 
 BEYOND_S = 0.25

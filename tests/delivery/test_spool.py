@@ -18,7 +18,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, rule
 
 from spanbus.delivery.signals import Signal
-from spanbus.delivery.spool import Leftover, MemorySpool, Spool, SpoolUnavailable, status
+from spanbus.delivery.spool import MemorySpool, Spool
+from spanbus.delivery.spool_files import Leftover, SpoolUnavailable
+from spanbus.delivery.spool_status import status
 
 T = Signal.TRACES
 

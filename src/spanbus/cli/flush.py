@@ -10,7 +10,7 @@ import typer
 from spanbus.cli.options import File
 
 if TYPE_CHECKING:
-    from spanbus.delivery.spool import DirectoryStatus
+    from spanbus.delivery.spool_status import DirectoryStatus
     from spanbus.settings import Settings
 
 _CLOSING_S: Final = 5.0
@@ -41,7 +41,8 @@ def command(
     """
     from spanbus.cli import console
     from spanbus.delivery.ledger import Ledger
-    from spanbus.delivery.spool import FOLDER, status
+    from spanbus.delivery.spool_files import FOLDER
+    from spanbus.delivery.spool_status import status
     from spanbus.runtime import Runtime
     from spanbus.settings import load_settings
 

@@ -69,7 +69,7 @@ def document(settings: Settings) -> dict[str, object]:
     """What ``--json`` prints. Counts of delivery are those that programs wrote down or exported; the newest seconds may be missing."""
     from spanbus.delivery.ledger import Ledger
     from spanbus.delivery.pipeline import REFUSED
-    from spanbus.delivery.spool import status
+    from spanbus.delivery.spool_status import status
     from spanbus.telemetry import names
 
     found = status(settings.state_dir)

@@ -39,7 +39,8 @@ def store(file: Path | None = None) -> Generator[tuple[Store, Settings]]:
 def take_over(settings: Settings) -> None:
     """First comes in what programs left in the spool that were cut off, or had no time to store it."""
     from spanbus.cli import console
-    from spanbus.delivery.spool import FOLDER, left
+    from spanbus.delivery.spool_files import FOLDER
+    from spanbus.delivery.spool_status import left
 
     if not left(settings.state_dir, "local"):
         return

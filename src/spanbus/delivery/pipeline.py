@@ -28,7 +28,8 @@ from spanbus.delivery.outcomes import Outcome
 from spanbus.delivery.refusals import RefusedFolder
 from spanbus.delivery.sender import Destination, LaneStatistics, Sender, SenderOptions, to_stderr
 from spanbus.delivery.signals import Signal
-from spanbus.delivery.spool import APART, FOLDER, SEGMENT_BYTES, Leftover, MemorySpool, Spool, SpoolUnavailable, Stored
+from spanbus.delivery.spool import SEGMENT_BYTES, MemorySpool, Spool, Stored
+from spanbus.delivery.spool_files import APART, FOLDER, Leftover, SpoolUnavailable
 from spanbus.delivery.statistics import DeliveryStatistics
 
 if TYPE_CHECKING:

@@ -14,27 +14,38 @@ import mmap
 import os
 import threading
 import time
-from collections.abc import Generator, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import Final, NamedTuple, Self
 
 from spanbus.delivery.segment import FRAME_BYTES, HEADER_BYTES, BadSegment, Kind, Segment
 from spanbus.delivery.signals import Signal
+from spanbus.delivery.spool_files import (
+    FOLDER,
+    SUFFIX,
+    Leftover,
+    SpoolUnavailable,
+    adopting,
+    folder_bytes,
+    is_token,
+    left_open,
+    made_at,
+    may_map,
+    outlives,
+    recovered,
+    remove,
+    segment_files,
+    usable,
+)
 from spanbus.delivery.wire import trace_of
-from spanbus.errors import DeliveryError
 
 logger = logging.getLogger(__name__)
 
-FOLDER: Final = "spool"
-APART: Final = "apart-"
-"""How the folders begin whose spools hold what goes to another server than the spans do."""
 MEMORY_BYTES: Final = 16 * 2**20
 FIRST_SEGMENT_BYTES: Final = 2**20
 SEGMENT_BYTES: Final = 4 * 2**20
-_SUFFIX: Final = ".seg"
-_NETWORK: Final = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs", "ncpfs", "lustre", "gpfs", "beegfs", "sshfs"})
 _RETRY_S: Final = 1.0
 _RECORD_BYTES: Final = 28
 _SLICE: Final = 32
@@ -42,10 +53,6 @@ _TRACES_REMEMBERED: Final = 1_000
 _CLOSINGS_BYTES: Final = 1024
 """Kept free at the end of each file, to close there what was closed in memory when the disk was full."""
 _FRAME_MOST: Final = FRAME_BYTES + _RECORD_BYTES + 8
-
-
-class SpoolUnavailable(DeliveryError):
-    """No spool can be kept in a directory; the text says why."""
 
 
 class Stored(NamedTuple):
@@ -62,16 +69,6 @@ class Batch(NamedTuple):
 
     records: list[Stored]
     end: object
-
-
-class Leftover(NamedTuple):
-    """What a dead process left: open journal entries with their updates, and measured records that were not exported."""
-
-    open: list[tuple[int, list[bytes]]]
-    measurements: list[bytes]
-    token: bytes = b""
-    group: bytes = b""
-    """The header that this process introduced first: its resource."""
 
 
 class SpoolStatistics(NamedTuple):
@@ -158,9 +155,9 @@ class Spool:
     def open(self) -> Self:
         """Make sure that the directory can be used. Raises :class:`SpoolUnavailable`; files are made when something is put."""
         if self._directory is not None:
-            _usable(self._directory)
+            usable(self._directory)
             if self._mapped is None:
-                self._mapped = _may_map(self._directory)
+                self._mapped = may_map(self._directory)
         return self
 
     @property
@@ -329,13 +326,13 @@ class Spool:
         assert self._directory is not None
         if time.monotonic() < self._not_before:
             return None
-        path = self._directory / f"{self._token.hex()}-{self._number:08d}{_SUFFIX}"
+        path = self._directory / f"{self._token.hex()}-{self._number:08d}{SUFFIX}"
         temporary = path.with_suffix(".new")
         descriptor: int | None = None
         try:
             if not self._directory.exists():  # somebody has cleaned up
-                _usable(self._directory)
-            while _folder_bytes(self._directory) + size > self._quota_bytes:
+                usable(self._directory)
+            while folder_bytes(self._directory) + size > self._quota_bytes:
                 if not self._drop_oldest(in_memory=False):
                     raise OSError(errno.EDQUOT, f"the spool's quota of {self._quota_bytes} bytes is used up by running processes")
             descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
@@ -379,7 +376,7 @@ class Spool:
             if (segment.path is None) is in_memory:
                 self._sealed.remove(segment)
                 self._count_dropped(segment, "quota" if not in_memory or self._directory is None else self._reason)
-                _remove(segment)
+                remove(segment)
                 return True
         if in_memory:
             return False
@@ -387,18 +384,18 @@ class Spool:
             if adopted.segments:
                 segment = adopted.segments.pop(0)
                 self._count_dropped(segment, "quota")
-                _remove(segment)
+                remove(segment)
                 if not adopted.segments:
                     del self._adopted[token]
                 return True
         assert self._directory is not None
-        with _adopting(self._directory, wait=False) as alone:
+        with adopting(self._directory, wait=False) as alone:
             if alone:
-                for path in sorted(_segment_files(self._directory), key=_made_at):
-                    segment = _recovered(path)
+                for path in sorted(segment_files(self._directory), key=made_at):
+                    segment = recovered(path)
                     if segment is not None:
                         self._count_dropped(segment, "quota", waited_here=False)
-                        _remove(segment)
+                        remove(segment)
                         return True
         return False
 
@@ -425,7 +422,7 @@ class Spool:
         for segment in list(self._sealed):
             if segment.finished() and segment.measured_last <= self._measured_upto:
                 self._sealed.remove(segment)
-                _remove(segment)
+                remove(segment)
 
     # --- out ----------------------------------------------------------------------------------------------------------
 
@@ -517,7 +514,7 @@ class Spool:
                 continue
             for segment in adopted.segments:
                 if adopted.whole and segment.finished():
-                    _remove(segment)
+                    remove(segment)
                 else:
                     segment.close()
             del self._adopted[token]
@@ -540,14 +537,14 @@ class Spool:
         if self._directory is None or self._closed:
             return []
         leftovers: list[Leftover] = []
-        with _adopting(self._directory, wait=False) as alone:
+        with adopting(self._directory, wait=False) as alone:
             if not alone:
                 return []
             found: dict[str, list[Path]] = {}
-            for path in _segment_files(self._directory):
+            for path in segment_files(self._directory):
                 found.setdefault(path.name.partition("-")[0], []).append(path)
-            for token, paths in sorted(found.items(), key=lambda item: min(map(_made_at, item[1]))):
-                if token == self._token.hex() or bytes.fromhex(token) in self._adopted if _is_token(token) else True:
+            for token, paths in sorted(found.items(), key=lambda item: min(map(made_at, item[1]))):
+                if token == self._token.hex() or bytes.fromhex(token) in self._adopted if is_token(token) else True:
                     continue
                 leftover = self._adopt_process(sorted(paths))
                 if leftover is not None:
@@ -558,7 +555,7 @@ class Spool:
         segments: list[Segment] = []
         for path in paths:
             try:
-                segment = _recovered(path)
+                segment = recovered(path)
             except BadSegment as error:
                 if not error.newer:
                     logger.warning("%s; it is set aside", error)
@@ -581,12 +578,12 @@ class Spool:
         whole = set(segments[0].destinations) <= set(self._destinations)
         serves = any(segment.waiting.get(name) for segment in segments for name in self._destinations)
         adopted = _Adopted(segments, whole=whole)
-        leftover = _left_open(segments, adopted.groups)
+        leftover = left_open(segments, adopted.groups)
         adopted.leftovers = whole and bool(leftover.open or leftover.measurements)
         if not serves and not adopted.leftovers:
             for segment in segments:
                 if whole and segment.finished():
-                    _remove(segment)
+                    remove(segment)
                 else:
                     segment.close()
             return None
@@ -614,7 +611,7 @@ class Spool:
         """Onto the disk: what a power cut would take otherwise."""
         with self._lock:
             segment = self._segment
-            if segment is not None and segment.path is not None and not _outlives(segment):
+            if segment is not None and segment.path is not None and not outlives(segment):
                 self._seal()  # somebody has cleaned up; what comes next has a file again
         if segment is not None:
             with suppress(OSError, ValueError):
@@ -623,7 +620,7 @@ class Spool:
     def pending_in_memory(self, destination: str) -> int:
         """How many of :meth:`pending` are lost when the process ends."""
         with self._lock:
-            return sum(segment.waiting.get(destination, 0) for segment in self._own() if not _outlives(segment))
+            return sum(segment.waiting.get(destination, 0) for segment in self._own() if not outlives(segment))
 
     @property
     def on_disk(self) -> bool:
@@ -639,7 +636,7 @@ class Spool:
             for record in self._undecided:
                 self._drop(record.signal, record.records, record.reason, record.data)
             self._undecided.clear()
-            in_memory = [segment for segment in self._own() if not _outlives(segment)]
+            in_memory = [segment for segment in self._own() if not outlives(segment)]
             for segment in in_memory:
                 self._count_dropped(segment, self._reason)
                 with suppress(OSError):
@@ -663,7 +660,7 @@ class Spool:
         files = sorted((segment for segment in self._own() if segment.path is not None), key=lambda segment: segment.number)
         if files:
             files[-1].bytes += _CLOSINGS_BYTES
-            for key, _ in _left_open(files, {}).open:
+            for key, _ in left_open(files, {}).open:
                 if key not in self._open and files[-1].room_for(8):
                     files[-1].journal(Kind.CLOSE, key, b"")
 
@@ -677,7 +674,7 @@ class Spool:
                     continue
                 with suppress(OSError):  # a program that closes every descriptor, as daemons do, has closed this one too
                     if segment not in adopted and segment.finished() and segment.measured_last <= self._measured_upto and not self._open:
-                        _remove(segment)
+                        remove(segment)
                     else:
                         segment.close()
             self._segment = None
@@ -704,243 +701,3 @@ class MemorySpool(Spool):
 
     def __init__(self, *, destinations: tuple[str, ...] = ("remote",), quota_bytes: int = MEMORY_BYTES, reason: str = "no_spool") -> None:
         super().__init__(None, quota_bytes=quota_bytes, destinations=destinations, reason=reason, segment_bytes=2**20)
-
-
-# --- files ------------------------------------------------------------------------------------------------------------
-
-
-def _usable(directory: Path) -> None:
-    try:
-        directory.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with suppress(FileExistsError):
-            directory.mkdir(mode=0o700)
-        found = directory.lstat()
-        if found.st_uid != os.geteuid():
-            raise SpoolUnavailable(f"{directory} belongs to another user (uid {found.st_uid}); set SPANBUS_STATE_DIR to a folder of yours")
-        if not directory.is_dir() or directory.is_symlink():
-            raise SpoolUnavailable(f"{directory} is no folder; set SPANBUS_STATE_DIR to another one")
-        if found.st_mode & 0o077:
-            directory.chmod(0o700)
-        probe = directory / f".probe-{os.getpid()}-{threading.get_ident()}"
-        os.close(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
-        probe.unlink(missing_ok=True)
-    except OSError as error:
-        raise SpoolUnavailable(f"{directory}: {error.strerror or error}; set SPANBUS_STATE_DIR to a folder that can be written") from error
-
-
-def _may_map(directory: Path) -> bool:
-    """Mapping a file of a network file system may lose what another machine writes; there frames are written plainly."""
-    try:
-        mounts = Path("/proc/self/mountinfo").read_text().splitlines()
-    except OSError:
-        return True
-    where = str(directory.resolve())
-    best, kind = "", ""
-    for mount in mounts:
-        fields = mount.split()
-        if len(fields) < 10 or "-" not in fields:
-            continue
-        point = fields[4].replace("\\040", " ")
-        if (where == point or where.startswith(point.rstrip("/") + "/")) and len(point) >= len(best):
-            best, kind = point, fields[fields.index("-") + 1]
-    return kind not in _NETWORK and not kind.startswith("fuse.")
-
-
-@contextmanager
-def _adopting(directory: Path, *, wait: bool) -> Generator[bool]:
-    """Hold the lock under which segments of dead processes are taken; False when another process has it."""
-    descriptor: int | None = None
-    held = False
-    try:
-        with suppress(OSError):
-            descriptor = os.open(directory / "adopt.lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-            held = True
-        yield held
-    finally:
-        if descriptor is not None:
-            os.close(descriptor)
-
-
-def _recovered(path: Path) -> Segment | None:
-    """The segment of a dead process, locked by us; None when it lives or is gone. Raises :class:`BadSegment`."""
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except OSError:
-        return None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        found = os.fstat(descriptor)
-        if found.st_nlink == 0:  # removed while we waited
-            os.close(descriptor)
-            return None
-        if found.st_uid != os.geteuid():
-            raise BadSegment(path, "belongs to another user", newer=True)
-        if found.st_size < HEADER_BYTES:
-            raise BadSegment(path, "is shorter than a header")
-        return Segment.recover(mmap.mmap(descriptor, found.st_size), path, descriptor)
-    except BlockingIOError:
-        os.close(descriptor)
-        return None
-    except BadSegment:
-        os.close(descriptor)
-        raise
-    except (OSError, ValueError):
-        os.close(descriptor)
-        return None
-
-
-def _segment_files(directory: Path) -> list[Path]:
-    """Regular files only: opening a pipe would wait for its other end."""
-    try:
-        with os.scandir(directory) as entries:
-            return [Path(entry.path) for entry in entries if entry.name.endswith(_SUFFIX) and entry.is_file(follow_symlinks=False)]
-    except OSError:
-        return []
-
-
-def _outlives(segment: Segment) -> bool:
-    """Whether what it holds is there when the process has ended: it has a file that nobody has removed."""
-    try:
-        return segment.path is not None and segment.path.exists()
-    except OSError:
-        return False
-
-
-def _remove(segment: Segment) -> None:
-    """Nobody needs it any more; where it cannot be removed now, the next process does it."""
-    try:
-        segment.remove()
-    except OSError:
-        with suppress(OSError):
-            segment.close()
-
-
-def _left_open(segments: list[Segment], groups: dict[int, bytes]) -> Leftover:
-    """What the frames say is open and was measured without being exported, with the groups on the way."""
-    opened: dict[int, list[bytes]] = {}
-    measured: dict[int, bytes] = {}
-    for segment in segments:
-        restarted: set[int] = set()
-        for frame in segment.frames(HEADER_BYTES):
-            match frame.kind:
-                case Kind.GROUP:
-                    groups[frame.key] = frame.data
-                case Kind.OPEN:
-                    opened[frame.key] = [frame.data]
-                    restarted.add(frame.key)
-                case Kind.UPDATE:
-                    if frame.key in opened:
-                        opened[frame.key].append(frame.data)
-                case Kind.CLOSE:
-                    opened.pop(frame.key, None)
-                case Kind.RECORD:
-                    if frame.key:
-                        opened.pop(frame.key, None)
-                    if frame.sequence and frame.signal is Signal.TRACES:
-                        measured[frame.sequence] = frame.data
-                    elif frame.sequence:
-                        for sequence in [sequence for sequence in measured if sequence <= frame.sequence]:
-                            del measured[sequence]
-    if any(segment.leftovers_done for segment in segments):
-        return Leftover([], [], segments[0].token)
-    return Leftover(list(opened.items()), list(measured.values()), segments[0].token, groups.get(0, b""))
-
-
-def _is_token(text: str) -> bool:
-    try:
-        return len(bytes.fromhex(text)) == 8
-    except ValueError:
-        return False
-
-
-def _made_at(path: Path) -> float:
-    try:
-        return path.stat().st_mtime
-    except OSError:
-        return 0.0
-
-
-def _folder_bytes(directory: Path) -> int:
-    total = 0
-    with os.scandir(directory) as entries:
-        for entry in entries:
-            if entry.name.endswith((_SUFFIX, ".new")):
-                with suppress(OSError):
-                    total += entry.stat(follow_symlinks=False).st_size
-    return total
-
-
-# --- looking from outside ---------------------------------------------------------------------------------------------
-
-
-class DirectoryStatus(NamedTuple):
-    """What lies in a spool: records that wait by destination and signal, files, processes that write now."""
-
-    waiting: Mapping[tuple[str, Signal], int]
-    bytes: int
-    oldest_at_ns: int | None
-    files: int
-    alive: int
-    left_open: int
-    set_aside: int
-    records: int
-    """How many wait for the destination that most wait for, a collection of metrics as one."""
-
-
-def status(state_dir: Path) -> DirectoryStatus:
-    """Look without disturbing anybody; a directory that is not there is empty. What goes to other servers lies apart and is looked at too."""
-    waiting: dict[tuple[str, Signal], int] = {}
-    records: dict[str, int] = {}
-    dead: dict[tuple[Path, bytes], list[Segment]] = {}
-    used = files = aside = 0
-    alive: set[bytes] = set()
-    oldest: int | None = None
-    for directory in (state_dir / FOLDER, *(apart / FOLDER for apart in sorted(state_dir.glob(f"{APART}*")))):
-        aside += len(list(directory.glob("*.bad")))
-        for path in sorted(_segment_files(directory)):
-            try:
-                data = bytearray(path.read_bytes())
-                segment = Segment.recover(data, path, None)
-                locked = _is_locked(path)
-            except (OSError, BadSegment):
-                continue
-            files += 1
-            if locked:
-                alive.add(segment.token)
-            else:
-                dead.setdefault((directory, segment.token), []).append(segment)
-            for name in segment.destinations:
-                for frame in segment.frames(segment.cursors[name]):
-                    if frame.kind is Kind.RECORD and frame.count:
-                        waiting[name, frame.signal] = waiting.get((name, frame.signal), 0) + frame.count
-                        records[name] = records.get(name, 0) + 1
-                        oldest = frame.at_s if oldest is None else min(oldest, frame.at_s)
-            used += segment.position - min(segment.cursors.values(), default=HEADER_BYTES)
-    left_open = sum(len(_left_open(segments, {}).open) for segments in dead.values())
-    return DirectoryStatus(waiting, used, None if oldest is None else oldest * 10**9, files, len(alive), left_open, aside, max(records.values(), default=0))
-
-
-def left(state_dir: Path, destination: str) -> bool:
-    """Whether a dead process left something for this destination; cheap, for it opens no more than it must."""
-    for path in _segment_files(state_dir / FOLDER):
-        try:
-            if _is_locked(path):
-                continue
-            segment = Segment.recover(bytearray(path.read_bytes()), path, None)
-        except (OSError, BadSegment):
-            continue
-        if segment.waiting.get(destination) or (segment.destinations == (destination,) and not segment.leftovers_done and _left_open([segment], {})[:2] != ([], [])):
-            return True
-    return False
-
-
-def _is_locked(path: Path) -> bool:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False

@@ -9,7 +9,9 @@ from collections.abc import Mapping
 from urllib.parse import quote
 
 from spanbus.delivery.pipeline import REFUSED
-from spanbus.delivery.spool import FOLDER, Spool, SpoolUnavailable, status
+from spanbus.delivery.spool import Spool
+from spanbus.delivery.spool_files import FOLDER, SpoolUnavailable
+from spanbus.delivery.spool_status import status
 from spanbus.errors import DeliveryError
 from spanbus.examine.asking import Answer, Server, Silence, ask, at, text
 from spanbus.examine.findings import Finding, not_configured, ok, warning, wrong

@@ -19,7 +19,8 @@ from spanbus.delivery.lifesign import LifeSigns
 from spanbus.delivery.refusals import RefusedFolder
 from spanbus.delivery.sender import Sender, SenderOptions, to_stderr
 from spanbus.delivery.signals import Signal
-from spanbus.delivery.spool import FOLDER, Spool, SpoolUnavailable, Stored
+from spanbus.delivery.spool import Spool, Stored
+from spanbus.delivery.spool_files import FOLDER, SpoolUnavailable
 from spanbus.errors import BackendError, InputError
 from spanbus.local.receiver import Sink
 
