@@ -44,7 +44,7 @@ async def test_the_last_words_without_a_line_end_are_told_though_a_grandchild_ho
 async def test_an_argument_that_no_program_can_be_given_is_a_result() -> None:
     result = await run_process(Command(("echo", "a\0b")), env=os.environ)
     assert not result.success
-    assert result.error is not None and result.error.startswith("cannot run echo: ")
+    assert result.error is not None and result.error.startswith("cannot run echo, ")
 
 
 @pytest.mark.parametrize("whose", ["phase", "hook"])

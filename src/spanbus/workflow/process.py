@@ -208,7 +208,7 @@ def _signal(process: Process, number: signal.Signals, *, group: bool) -> None:
 
 def _cannot_start(command: Command, directory: Path | None, error: OSError | ValueError) -> str:
     if directory is not None and not directory.is_dir():
-        return f"cannot run {command.executable}: the folder {directory} does not exist"
+        return f"cannot run {command.executable}, the folder {directory} does not exist"
     if isinstance(error, FileNotFoundError):
-        return f"cannot run {command.executable}: no such program; is it installed and on the PATH?"
-    return f"cannot run {command.executable}: {getattr(error, 'strerror', None) or error}"
+        return f"cannot run {command.executable}, no such program; is it installed and on the PATH?"
+    return f"cannot run {command.executable}, {getattr(error, 'strerror', None) or error}"
