@@ -219,10 +219,9 @@ export class Waterfall {
     if (more.events?.length) {
       const body = el("tbody");
       for (const event of more.events) {
-        const said = Object.entries(event.attributes || {}).map(([key, value]) => `${key.replace(/^spanbus\.payload\./, "")}=${typeof value === "string" ? value : JSON.stringify(value)}`).join("  ");
-        body.append(el("tr", {}, el("td", { class: "number", text: `+${duration(event.at_us - this.startUs)}` }), el("td", {}, bdi(event.name, 200)), el("td", { class: "soft" }, bdi(said, 2000))));
+        body.append(el("tr", {}, el("td", { class: "number", text: `+${duration(event.at_us - this.startUs)}` }), el("td", { class: "event" }, bdi(event.name, 200)), payload(event.attributes)));
       }
-      this.pane.append(el("h2", { text: "Events" }), el("table", {}, el("thead", {}, el("tr", {}, el("th", { class: "number", text: "At" }), el("th", { text: "Event" }), el("th", { text: "Payload" }))), body));
+      this.pane.append(el("h2", { text: "Events" }), el("table", { class: "events" }, el("thead", {}, el("tr", {}, el("th", { class: "number", text: "At" }), el("th", { text: "Event" }), el("th", { text: "Payload" }))), body));
     }
     const attributes = Object.entries(more.attributes || {}).filter(([key]) => key !== "spanbus.output.tail");
     if (attributes.length) {
@@ -232,6 +231,17 @@ export class Waterfall {
     }
   }
 }
+
+const payload = (attributes) => {
+  const cell = el("td", { class: "payload" });
+  for (const [key, value] of Object.entries(attributes || {})) {
+    const name = el("span", { class: "key" }, bdi(key.replace(/^spanbus\.(payload\.)?/, ""), 200));
+    const text = typeof value === "string" ? value : JSON.stringify(value);
+    const long = text.includes("\n");
+    cell.append(el(long ? "div" : "span", { class: "pair" }, name, " ", long ? el("pre", { class: "output", tabindex: "0", text: block(text) }) : bdi(text, 2000)), " ");
+  }
+  return cell;
+};
 
 const niceStep = (us) => {
   const scale = 10 ** Math.floor(Math.log10(Math.max(us, 1)));
