@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import shutil
 import signal
 import socket
@@ -38,9 +39,19 @@ def binary(name: str) -> str:
     return found
 
 
+_GIVEN: set[int] = set()
+
+
 def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
+    """One that nobody listens on, and that the system does not choose for an outgoing connection in the meantime."""
+    while True:
+        port = random.randrange(15_000, 32_000)
+        if port in _GIVEN:
+            continue
+        with suppress(OSError), socket.socket() as probe:
+            probe.bind(("127.0.0.1", port))
+            _GIVEN.add(port)
+            return port
 
 
 def get(url: str, timeout_s: float = 5.0) -> object:
