@@ -54,7 +54,7 @@ REFUSED: Final = "refused"
 
 _GROUPS_MOST = 1000
 _SMALLEST_SEGMENT_BYTES = 64 * 1024
-_CLOSING_S = 0.03
+_CLOSING_S = 0.05
 """What of the exit limit is left for everything but sending."""
 _NOWHERE = Resource.get_empty()
 

@@ -73,6 +73,7 @@ class Announcer:
         self._source = new_event_id()
         self._lock = threading.Lock()
         self._wake = threading.Event()
+        self._ended = threading.Event()
         self._thread: threading.Thread | None = None
         self._closing = False
         self._connected = False
@@ -119,6 +120,7 @@ class Announcer:
         """Send what is queued, say good-bye, at most ``timeout_s``. May be called twice."""
         with self._lock:
             self._closing = True
+        self._ended.set()
         self._wake.set()
         thread = self._thread
         if thread is not None and os.getpid() == self._pid and thread is not threading.current_thread():
@@ -130,7 +132,6 @@ class Announcer:
     # --- the thread's side ---------------------------------------------------------------------------------------------------
 
     def _work(self) -> None:
-        pause = threading.Event()
         while not self._closing:
             address = read_address(self._state_dir)
             if address is not None:
@@ -149,8 +150,7 @@ class Announcer:
             if self._closing:
                 return
             self._wake.clear()
-            # A short wait each: waiting on the wake event would end at once, for it is set by every record.
-            pause.wait(self._look_s) if not self._closing else None
+            self._ended.wait(self._look_s)  # not for the wake event, which every record sets
 
     def _talk(self, address: Address) -> None:
         parts = urlsplit(address.url)
