@@ -208,6 +208,13 @@ class Runtime:
 
         return [summarise(record, self.wiring().rendering) for record in list(self._ended)]
 
+    def sampled(self, run_id: str) -> bool:
+        """Whether the spans of a run that ended here are kept, as the sampler decided; true for one that is not known."""
+        from spanbus.telemetry.rendering import span_context_of
+
+        contexts = [span_context_of(record) for record in list(self._ended) if record.run_id == run_id]
+        return all(context is None or context.trace_flags.sampled for context in contexts)
+
     def flush(self, timeout_s: float = 5.0) -> bool:
         """Wait until what was spooled is acknowledged; False when it took longer than ``timeout_s`` seconds."""
         return self._wiring.flush(timeout_s) if self._wiring is not None else True

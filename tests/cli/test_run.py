@@ -250,3 +250,27 @@ def test_the_environment_of_a_phase_is_what_its_table_says(cli: Cli) -> None:
         "[workflows.w]\nphases = [ { name = \"a\", run = \"sh -c 'echo $WORD $NUMBER $FLAG'\", env = { WORD = \"x\", NUMBER = 3, FLAG = true } } ]\n"
     )
     assert "a/sh | x 3 true\n" in cli("run").out
+
+
+def test_a_run_that_was_sampled_away_is_not_said_to_be_found_again(project: Cli) -> None:
+    for env in ({"OTEL_TRACES_SAMPLER": "always_off"}, {"TRACEPARENT": f"00-{'1' * 32}-{'2' * 16}-00"}):
+        done = project("run", "-q", env=env)
+        assert "not sampled" in done.out
+        assert "spanbus show" not in done.out
+    assert project("show").code == 1
+    assert "spanbus show 2" in project("run", "-q").out
+
+
+def test_a_run_that_is_not_stored_here_is_not_said_to_be_found_here(project: Cli) -> None:
+    with Receiver() as receiver:
+        done = project("run", "-q", env={"SPANBUS_LOCAL": "off", "OTEL_EXPORTER_OTLP_ENDPOINT": receiver.url})
+    assert "trace " in done.out
+    assert "spanbus show" not in done.out
+
+
+def test_the_timeline_writes_lists_and_truth_as_json_does(project: Cli) -> None:
+    project("run", "-q")
+    out = project("show", "--events").out
+    assert 'needs=["cleaning"]' in out
+    assert "success=false" in out
+    assert "('" not in out

@@ -104,7 +104,7 @@ def test_a_run_is_shown_with_its_phases_events_and_failure(served: Served, tmp_p
         until(lambda: announcer.statistics().connected)
         phase = record(Level.PHASE, "tests", 2, run, run_id="shown")
         announcer.opened(phase)
-        announcer.noted(phase, EventNote("quality.started", 5_000_000, "e1", "me", {"n": 1, "x": float("inf"), "s": "\ud800"}))
+        announcer.noted(phase, EventNote("quality.started", 5_000_000, "e1", "me", {"n": 1, "x": float("inf"), "s": "\ud800", "l": ("a", 2)}))
         phase.ended_at_ns, phase.result, phase.failure = phase.started_at_ns + 1_000_000, Result.FAILURE, Failure("unsuccessful", "it said no")
         announcer.closed(phase)
         run.ended_at_ns, run.result = phase.ended_at_ns, Result.FAILURE
@@ -116,7 +116,7 @@ def test_a_run_is_shown_with_its_phases_events_and_failure(served: Served, tmp_p
     kinds = {(message["type"], message.get("level")) for message in got}
     assert kinds == {("opened", "run"), ("opened", "phase"), ("event", None), ("closed", "phase"), ("closed", "run")}
     (event,) = (message for message in got if message["type"] == "event")
-    assert event["attributes"] == {"n": 1, "x": "inf", "s": "?"}
+    assert event["attributes"] == {"n": 1, "x": "inf", "s": "?", "l": ["a", 2]}
     (closed,) = (message for message in got if message["type"] == "closed" and message["level"] == "phase")
     assert (closed["result"], closed["error_type"], closed["error"]) == ("failure", "unsuccessful", "it said no")
     assert live_run(served, "shown")["state"] == "ended"

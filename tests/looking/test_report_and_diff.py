@@ -112,6 +112,26 @@ def test_the_table_names_phases_durations_and_what_changed(cli: Cli, empty_runs:
     assert re.search(r"tests.*newly failing\s+success → failure", out), out
 
 
+def test_runs_of_two_workflows_are_compared_under_the_names_of_both(cli: Cli, empty_runs: Made) -> None:
+    keep(cli, run_of(empty_runs, 1, USUAL))
+    other = empty_runs(number=2, run_id="run-2", workflow="nightly", start_ns=START_NS + 10**11)
+    other.span("phase", "lint", 0, 1_000, parent=other.span("run", "nightly", 0, 1_000))
+    keep(cli, other)
+    done = cli("diff", "run-1", "run-2")
+    assert done.out.splitlines()[0].startswith("standard → nightly: ")
+    assert re.search(r"^  whole run +6\.00 s → +1\.00 s", done.out, re.MULTILINE), done.out
+    assert "different workflows" in done.err
+    document = cli("diff", "run-1", "run-2", "--json").json()
+    assert (document["workflow"], document["baseline_workflows"]) == ("nightly", ["standard"])
+
+
+def test_a_result_that_nobody_knows_is_compared_as_no_run(cli: Cli, empty_runs: Made) -> None:
+    keep(cli, run_of(empty_runs, 1, USUAL), run_of(empty_runs, 2, {"lint": (1_000, OK), "tests": (1_000, "\x1b[31mbanana")}))
+    done = cli("diff", "run-1", "run-2")
+    assert done.code == 0
+    assert re.search(r"tests.*not run  success → \\u001b\[31mbanana", done.out), done.out
+
+
 @pytest.mark.parametrize(("arguments", "code", "said"), [
     (["run-1"], 2, "at least two"), (["run-1", "nobody"], 1, "nobody"), (["run-1", "run-1", "--fail-on", "everything"], 2, "everything"),
     (["run-1", "run-1", "--threshold", "much"], 2, "much"), (["run-1", "run-1", "--at-least", "-1"], 2, "-1"),

@@ -44,7 +44,7 @@ def runs(ctx: typer.Context, incomplete: str) -> list[tuple[str, str]]:
     settings = _settings(ctx)
     with suppress(SpanbusError):
         if settings is not None and (settings.state_dir / STORE_NAME).exists():
-            with Store.open(settings.state_dir / STORE_NAME) as store:
+            with Store.open_to_read(settings.state_dir / STORE_NAME) as store:
                 found += [
                     (head.run_id, f"{one_line(head.workflow, 40)}, {head.result}, {seconds(head.duration_s)}") for head in store.run_heads(limit=_RUNS)
                 ]

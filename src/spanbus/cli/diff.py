@@ -50,22 +50,34 @@ _STYLES = {"slower": "yellow", "newly_failing": "bold red", "still_failing": "re
 
 
 def _tell(screen: Console, found: Comparison) -> None:
+    from rich.cells import cell_len, set_cell_size
     from rich.text import Text
 
     from spanbus.cli import console
     from spanbus.cli.draw import seconds
     from spanbus.local.harmless import one_line
 
-    screen.print(f"{one_line(found.workflow, 80)}: {', '.join(one_line(run, 60) for run in found.baseline)} → {one_line(found.candidate, 60)}", soft_wrap=True)
-    wide = min(40, max((len(one_line(each.name, 40)) for each in (*found.phases, found.run)), default=10))
+    after = one_line(found.workflow, 80)
+    before = ", ".join(one_line(name, 80) for name in found.baseline_workflows)
+    what = after if found.of_one_workflow else f"{before} → {after}"
+    screen.print(f"{what}: {', '.join(one_line(run, 60) for run in found.baseline)} → {one_line(found.candidate, 60)}", soft_wrap=True)
+    if not found.of_one_workflow:
+        console.note("spanbus: these are runs of different workflows; phases are matched by their names")
+    labels = {id(each): one_line(each.name, 40) for each in found.phases} | {id(found.run): one_line(what, 40) if found.of_one_workflow else "whole run"}
+    wide = max(cell_len(label) for label in labels.values())
     for each in (*found.phases, found.run):
         line = Text("  ")
-        line.append(f"{one_line(each.name, 40):<{wide}}  ", "bold" if each is not found.run else "")
-        before = seconds(each.before_s) if each.before_s is not None else "–"
-        after = seconds(each.after_s) if each.after_s is not None else "–"
-        line.append(f"{before:>10} → {after:>10}  ")
+        line.append(f"{set_cell_size(labels[id(each)], wide)}  ", "bold" if each is not found.run else "")
+        took = [seconds(each_s) if each_s is not None else "–" for each_s in (each.before_s, each.after_s)]
+        line.append(f"{took[0]:>10} → {took[1]:>10}  ")
         line.append(f"{f'x{each.ratio:.2f}' if each.ratio is not None else '':>7}  ")
         line.append(each.change.value.replace("_", " "), _STYLES.get(each.change.value, ""))
         if each.before != each.after:
-            line.append(f"  {each.before or 'absent'} → {each.after or 'absent'}", "dim")
+            line.append(f"  {_said(each.before)} → {_said(each.after)}", "dim")
         console.draw(screen, line)
+
+
+def _said(result: str | None) -> str:
+    from spanbus.local.harmless import one_line
+
+    return "absent" if result is None else one_line(result, 30) or "unknown"

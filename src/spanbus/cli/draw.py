@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -191,9 +192,14 @@ def timeline(run: RunSummary, console: Console) -> Text:
         text.append(set_cell_size(path, wide))
         failing = name.endswith((".failed", "exception"))
         text.append(f"  {one_line(name, 60)}", "red" if failing else "cyan")
-        said = "  ".join(f"{_key(key)}={one_line(str(value), 60)}" for key, value in attributes.items() if _worth_saying(key))
+        said = "  ".join(f"{_key(key)}={one_line(_plainly(value), 60)}" for key, value in attributes.items() if _worth_saying(key))
         text.append(f"  {said}\n" if said else "\n", "dim")
     return text
+
+
+def _plainly(value: object) -> str:
+    """A text as it is, everything else as JSON has it."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
 
 
 def _key(key: str) -> str:

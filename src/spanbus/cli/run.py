@@ -82,4 +82,10 @@ def tell(run: RunSummary, screen: Console, runtime: Runtime) -> None:
     console.draw(screen, failures(run, screen))
     if runtime.settings.sdk_disabled:
         return
-    screen.print(f"trace {run.trace_id}  spanbus show {run.run_id}", style="dim", soft_wrap=True)
+    if not runtime.sampled(run.run_id):
+        where = "(not sampled: its spans are kept nowhere, its metrics are)"
+    elif runtime.settings.local == "off":
+        where = ""
+    else:
+        where = f"spanbus show {run.run_id}"
+    screen.print(f"trace {run.trace_id}  {where}".rstrip(), style="dim", soft_wrap=True)

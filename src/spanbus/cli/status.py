@@ -114,7 +114,7 @@ def _add_exported(counts: dict[str, dict[tuple[str, str], int]], settings: Setti
     path: Path = settings.state_dir / STORE_NAME
     if not path.exists():
         return
-    with Store.open(path) as store:
+    with Store.open_to_read(path) as store:
         for each in store.metric_series():
             if each.name in counts and each.value:
                 key = each.attributes.get(names.DELIVERY_SIGNAL, ""), each.attributes.get(names.DELIVERY_REASON, "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -32,7 +33,7 @@ def store(file: Path | None = None) -> Generator[tuple[Store, Settings]]:
     path = settings.state_dir / STORE_NAME
     if not path.exists():
         raise RunNotFound(f"no run is stored in {settings.state_dir}; `spanbus run` or `spanbus exec -- COMMAND` makes the first")
-    with Store.open(path) as opened:
+    with Store.open_to_read(path) as opened:
         yield opened, settings
 
 
@@ -43,6 +44,10 @@ def take_over(settings: Settings) -> None:
     from spanbus.delivery.spool_status import left
 
     if not left(settings.state_dir, "local"):
+        return
+    waiting = f"spanbus: some runs still wait in {settings.state_dir / FOLDER} and are missing here"
+    if not os.access(settings.state_dir, os.W_OK | os.X_OK):
+        console.note(f"{waiting}; {settings.state_dir} cannot be written")
         return
     from spanbus.runtime import open_runtime_sync
 
@@ -55,4 +60,4 @@ def take_over(settings: Settings) -> None:
                 break  # the store does not take it; who opens it says why
             time.sleep(0 if whole else _PAUSE_S)
     if not whole:
-        console.note(f"spanbus: some runs still wait in {settings.state_dir / FOLDER} and are missing here; ask again, or see `spanbus status`")
+        console.note(f"{waiting}; ask again, or see `spanbus status`")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import threading
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -55,13 +56,18 @@ def command(
         console.say(f"store    {settings.state_dir / STORE_NAME}")
         if forward:
             console.say(f"forward  {forward}")
+        sys.stdout.flush()  # who reads a file or a pipe waits for these lines
+        if read_only:
+            console.note("spanbus: the store cannot be written: what is in it is shown, what is sent here is refused")
         console.note("spanbus: serving; Ctrl-C stops it")
 
+    read_only = False
     options = ServeOptions(
         state_dir=settings.state_dir, host=listen or "127.0.0.1", port=DEFAULT_PORT if port is None else port, listen_anywhere=listen is not None,
         allow_hosts=tuple(allow_host or ()), token=token, token_everywhere=listen is not None, jaeger_url=jaeger,
     )
-    with Store.open(settings.state_dir / STORE_NAME) as store, _taking_over(settings), _forwarding(forward, store, settings, options.port) as sink:
+    with Store.open_to_read(settings.state_dir / STORE_NAME) as store, _taking_over(settings, needed=not store.read_only), _forwarding(forward, store, settings, options.port) as sink:
+        read_only = store.read_only
         anyio.run(lambda: serve(store, options, started=started, sink=sink))
 
 
@@ -85,8 +91,11 @@ def _forwarding(url: str | None, store: Sink, settings: Settings, port: int) -> 
 
 
 @contextmanager
-def _taking_over(settings: Settings) -> Generator[None]:
+def _taking_over(settings: Settings, *, needed: bool) -> Generator[None]:
     """While it serves, runs of programs that were killed are finished and stored within seconds."""
+    if not needed:
+        yield
+        return
     stop = threading.Event()
 
     def work() -> None:

@@ -6,7 +6,7 @@ import shutil
 import sqlite3
 import time
 from collections.abc import Mapping
-from urllib.parse import quote
+from contextlib import closing
 
 from spanbus.delivery.pipeline import REFUSED
 from spanbus.delivery.spool import Spool
@@ -16,6 +16,7 @@ from spanbus.errors import DeliveryError
 from spanbus.examine.asking import Answer, Server, Silence, ask, at, text
 from spanbus.examine.findings import Finding, not_configured, ok, warning, wrong
 from spanbus.local.address import read_address
+from spanbus.local.read_only import reading
 from spanbus.local.store_schema import VERSION
 from spanbus.runtime import STORE_NAME
 from spanbus.settings import Settings
@@ -98,13 +99,14 @@ def _store(settings: Settings) -> Finding:
     if not path.exists():
         return not_configured("store", "no run is stored yet")
     try:
-        connection = sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, timeout=5.0)
+        source = reading(path)
         try:
-            version = int(connection.execute("PRAGMA user_version").fetchone()[0])
-            runs = int(connection.execute("SELECT count(*) FROM spans WHERE level = 'run'").fetchone()[0]) if version else 0
+            with closing(sqlite3.connect(source.uri, uri=True, timeout=5.0)) as connection:
+                version = int(connection.execute("PRAGMA user_version").fetchone()[0])
+                runs = int(connection.execute("SELECT count(*) FROM spans WHERE level = 'run'").fetchone()[0]) if version else 0
         finally:
-            connection.close()
-    except sqlite3.Error as error:
+            source.done()
+    except (sqlite3.Error, OSError) as error:
         return wrong("store", f"{path} cannot be read: {error}", "move it away; the next run makes a new one")
     if version > VERSION:
         return wrong("store", f"{path} has schema {version}, this spanbus ({__version__}) knows {VERSION}", "update spanbus, or set SPANBUS_STATE_DIR to another folder")

@@ -28,7 +28,7 @@ class StoredRuns:
     def _open(self) -> Store:
         if not self._path.exists():
             raise RunNotFound(f"no run is stored in {self._path.parent} yet")
-        return Store.open(self._path)
+        return Store.open_to_read(self._path)
 
     def runs(self, *, workflow: str | None, result: str | None, limit: int, offset: int) -> Sequence[RunHead]:
         if not self._path.exists():

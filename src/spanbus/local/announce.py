@@ -15,9 +15,9 @@ import logging
 import os
 import threading
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, cast
 from urllib.parse import urlsplit
 
 from spanbus.local.address import Address, ProcessId, read_address
@@ -222,4 +222,6 @@ def _value(value: object) -> object:
         return value if value - value == 0 else str(value)
     if isinstance(value, (bool, int)):
         return value
+    if isinstance(value, (list, tuple)):
+        return [_value(each) for each in cast("Sequence[object]", value)]
     return _clean(str(value))

@@ -16,7 +16,8 @@ from spanbus.errors import InputError
 from spanbus.telemetry.names import Result
 from spanbus.telemetry.summary import RunSummary, SpanSummary
 
-_RAN = frozenset({Result.SUCCESS, Result.FAILURE, Result.TIMEOUT, Result.ERROR})
+_FAILED = frozenset[str]({Result.FAILURE, Result.TIMEOUT, Result.ERROR})
+_RAN = frozenset[str]({Result.SUCCESS, *_FAILED})
 
 
 class Change(StrEnum):
@@ -83,8 +84,15 @@ class Comparison:
     baseline: tuple[str, ...]
     candidate: str
     workflow: str
+    baseline_workflows: tuple[str, ...]
+    """Of the baseline, each once, in its order."""
     run: PhaseChange
     phases: tuple[PhaseChange, ...]
+
+    @property
+    def of_one_workflow(self) -> bool:
+        """Whether like is compared with like."""
+        return self.baseline_workflows == (self.workflow,)
 
     def found(self, fail_on: Iterable[Change]) -> list[PhaseChange]:
         """The changes that ``fail_on`` asks for; the whole run only when it fails without a phase that does."""
@@ -97,7 +105,8 @@ class Comparison:
     def document(self, fail_on: Iterable[Change] = FAIL_ON_DEFAULT) -> dict[str, object]:
         """What ``--json`` prints."""
         return {
-            "baseline": list(self.baseline), "candidate": self.candidate, "workflow": self.workflow, "run": self.run.document(),
+            "baseline": list(self.baseline), "candidate": self.candidate, "workflow": self.workflow,
+            "baseline_workflows": list(self.baseline_workflows), "run": self.run.document(),
             "phases": [each.document() for each in self.phases],
             "regressions": [each.name for each in self.found(fail_on)],
         }
@@ -136,7 +145,8 @@ def compare(baseline: Sequence[RunSummary], candidate: RunSummary, thresholds: T
     order += [name for run in reversed(before) for name in run if name not in after]
     phases = [_change(name, [run[name] for run in before if name in run], after.get(name), limits) for name in dict.fromkeys(order)]
     whole = _whole(baseline, candidate, limits)
-    return Comparison(tuple(run.run_id for run in baseline), candidate.run_id, candidate.workflow, whole, tuple(phases))
+    workflows = tuple(dict.fromkeys(run.workflow for run in baseline))
+    return Comparison(tuple(run.run_id for run in baseline), candidate.run_id, candidate.workflow, workflows, whole, tuple(phases))
 
 
 def _phases(run: RunSummary) -> dict[str, SpanSummary]:
@@ -151,26 +161,23 @@ def _phases(run: RunSummary) -> dict[str, SpanSummary]:
 
 
 def _whole(baseline: Sequence[RunSummary], candidate: RunSummary, limits: Thresholds) -> PhaseChange:
-    return _judge(
-        candidate.workflow, [(Result(run.result), run.duration_s) for run in baseline], (Result(candidate.result), candidate.duration_s), limits
-    )
+    return _judge(candidate.workflow, [(run.result, run.duration_s) for run in baseline], (candidate.result, candidate.duration_s), limits)
 
 
 def _change(name: str, before: list[SpanSummary], after: SpanSummary | None, limits: Thresholds) -> PhaseChange:
-    return _judge(
-        name, [(Result(each.result), each.duration_s) for each in before], (Result(after.result), after.duration_s) if after is not None else None, limits
-    )
+    return _judge(name, [(each.result, each.duration_s) for each in before], (after.result, after.duration_s) if after is not None else None, limits)
 
 
-def _judge(name: str, before: list[tuple[Result, float]], after: tuple[Result, float] | None, limits: Thresholds) -> PhaseChange:
+def _judge(name: str, before: list[tuple[str, float]], after: tuple[str, float] | None, limits: Thresholds) -> PhaseChange:
+    """Results are texts: a span that somebody else sent may say any word, and one that is not known is no run of the phase."""
     ran = [each for each in before if each[0] in _RAN]
     # Durations of successes tell what is usual; a failure may have ended early.
-    usual = [seconds for result, seconds in ran if result is Result.SUCCESS] or [seconds for _, seconds in ran]
+    usual = [seconds for result, seconds in ran if result == Result.SUCCESS] or [seconds for _, seconds in ran]
     before_s = statistics.median(usual) if usual else None
     noise_s = 1.4826 * statistics.median([abs(seconds - before_s) for seconds in usual]) if before_s is not None and len(usual) > 1 else 0.0
-    failed_before = bool(ran) and ran[-1][0].failed
-    before_result = before[-1][0].value if before else None
-    failing = after is not None and after[0].failed
+    failed_before = bool(ran) and ran[-1][0] in _FAILED
+    before_result = before[-1][0] if before else None
+    failing = after is not None and after[0] in _FAILED
     after_s = after[1] if after is not None and after[0] in _RAN else None
 
     if after is None:
@@ -188,4 +195,4 @@ def _judge(name: str, before: list[tuple[Result, float]], after: tuple[Result, f
     else:
         margin = max(before_s * limits.slower_by, limits.at_least_s, noise_s * limits.noise_factor)
         change = Change.SLOWER if after_s - before_s > margin else Change.FASTER if before_s - after_s > margin else Change.SAME
-    return PhaseChange(name, change, failing, before_s, after_s, noise_s, before_result, after[0].value if after is not None else None)
+    return PhaseChange(name, change, failing, before_s, after_s, noise_s, before_result, after[0] if after is not None else None)

@@ -132,13 +132,20 @@ async def serve(store: Archive, options: ServeOptions, *, started: Callable[[Add
         date_header=False, proxy_headers=False, ws_per_message_deflate=False, ws_max_size=65_536, limit_concurrency=options.connections,
         timeout_keep_alive=15, timeout_graceful_shutdown=int(options.stop_within_s), h11_max_incomplete_event_size=32_768, backlog=512,
     )
-    server = _Server(config, lambda: (write_address(options.state_dir, address), started(replace_host(address, shown))))
+    server = _Server(config, lambda: (_make_known(options.state_dir, address), started(replace_host(address, shown))))
     try:
         with suppress(KeyboardInterrupt), _sigterm_outlived():  # uvicorn raises the signal again when it has stopped
             await server.serve(sockets=[listener])
     finally:
         remove_address(options.state_dir, token)
         listener.close()
+
+
+def _make_known(state_dir: Path, address: Address) -> None:
+    try:
+        write_address(state_dir, address)
+    except OSError as error:
+        logger.warning("spanbus: other programs will not find this backend: %s: %s", state_dir, error.strerror or error)
 
 
 def _told_at_the_stop(app: ASGIApp) -> ASGIApp:

@@ -19,6 +19,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple, Self, cast
 
 from spanbus.errors import RunNotFound, StoreError
+from spanbus.local.read_only import Source, can_be_written, reading
 from spanbus.local.store_schema import VERSION, migrate
 from spanbus.telemetry import names
 from spanbus.telemetry.names import Level
@@ -67,6 +68,32 @@ class Store:
         self._next_source_sweep_s = 0.0
         self._closed = False
         self._process = os.getpid()
+        self._still: Source | None = None
+
+    @property
+    def read_only(self) -> bool:
+        """Whether it lies where it cannot be written; nothing is taken in then."""
+        return self._still is not None
+
+    @classmethod
+    def open_to_read(cls, path: Path) -> Store:
+        """Open one that is there, also where nothing may be written. Raises :class:`~spanbus.errors.StoreError` for one that cannot be read."""
+        if not path.exists() or can_be_written(path):
+            return cls.open(path)
+        store = cls(path)
+        try:
+            store._still = reading(path)
+            store._check_version()
+        except OSError as error:
+            raise StoreError(f"{path}: the local store cannot be read: {error.strerror or error}") from error
+        except sqlite3.OperationalError as error:
+            raise StoreError(f"{path}: the local store cannot be read: {error}") from error
+        except sqlite3.DatabaseError as error:
+            raise _no_store(path, error) from error
+        except BaseException:
+            store.close()
+            raise
+        return store
 
     @classmethod
     def open(cls, path: Path, retention: Retention | None = None) -> Store:
@@ -90,6 +117,8 @@ class Store:
                     connection.close()
             self._connections.clear()
             self._local = threading.local()
+            if self._still is not None:
+                self._still.done()
 
     def __enter__(self) -> Self:
         return self
@@ -108,14 +137,18 @@ class Store:
                 _make(self.path)
         except OSError as error:
             raise StoreError(f"{self.path}: the local store cannot be opened: {error.strerror or error}; set SPANBUS_STATE_DIR to a folder of yours") from error
+        if self._check_version() < VERSION:
+            with self._reading() as connection:
+                migrate(connection)
+
+    def _check_version(self) -> int:
         with self._reading() as connection:
             version = int(connection.execute("PRAGMA user_version").fetchone()[0])
-            if version > VERSION:
-                raise StoreError(
-                    f"{self.path}: the store has schema {version}, this spanbus knows {VERSION}; update spanbus, or set SPANBUS_STATE_DIR to another folder"
-                )
-            if version < VERSION:
-                migrate(connection)
+        if version > VERSION:
+            raise StoreError(f"{self.path}: the store has schema {version}, this spanbus knows {VERSION}; update spanbus, or set SPANBUS_STATE_DIR to another folder")
+        if version == 0 and self.read_only:
+            raise StoreError(f"{self.path}: there is no store in it yet, and none can be made: it cannot be written")
+        return version
 
     @contextmanager
     def _reading(self) -> Generator[sqlite3.Connection]:
@@ -127,7 +160,8 @@ class Store:
             if connection is None:
                 if self._closed:
                     raise StoreError(f"{self.path}: the store was closed")
-                connection = sqlite3.connect(self.path, timeout=10.0, isolation_level=None, check_same_thread=False)
+                where, is_uri = (self.path, False) if self._still is None else (self._still.uri, True)
+                connection = sqlite3.connect(where, timeout=10.0, isolation_level=None, check_same_thread=False, uri=is_uri)
                 with self._lock:
                     self._connections.append(connection)
                 connection.execute("PRAGMA synchronous = NORMAL")
@@ -136,7 +170,7 @@ class Store:
         except sqlite3.OperationalError as error:
             raise StoreError(f"{self.path}: {error}") from error
         except sqlite3.DatabaseError as error:
-            raise StoreError(f"{self.path}: this is no store that can be read ({error}); move it away, nothing was changed") from error
+            raise _no_store(self.path, error) from error
 
     def _leave_the_parents(self) -> None:
         """In a forked child: a connection must not be used, nor closed, on this side of a fork."""
@@ -146,6 +180,8 @@ class Store:
     @contextmanager
     def _writing(self) -> Generator[sqlite3.Connection]:
         """One transaction."""
+        if self.read_only:
+            raise StoreError(f"{self.path}: the local store cannot be written")
         with self._reading() as connection:
             connection.execute("BEGIN IMMEDIATE")
             try:
@@ -457,6 +493,10 @@ class Store:
 
         with self._reading() as connection:
             return read(connection)
+
+
+def _no_store(path: Path, error: sqlite3.DatabaseError) -> StoreError:
+    return StoreError(f"{path}: this is no store that can be read ({error}); move it away, nothing was changed")
 
 
 def _make(path: Path) -> None:
