@@ -193,3 +193,38 @@ def test_hostile_names_are_whole_in_json_and_harmless_in_the_terminal_that_shows
     assert all(character >= " " or character == "\n" for character in done.out)
     assert "\x9b" not in done.out
     assert "\u202e" not in done.out
+
+
+@pytest.mark.parametrize("arguments", [("show", "banana"), ("runs",), ("diff", "banana", "banana"), ("report", "banana", "--markdown")])
+def test_a_result_that_nobody_knows_does_no_harm_in_a_terminal_or_summary(cli: Cli, empty_runs: Made, arguments: tuple[str, ...]) -> None:
+    evil = "\x1b]0;<b>ba|na\x07"
+    run = empty_runs(run_id="banana")
+    run.span("phase", "lint", 0, 10, parent=run.span("run", "standard", 0, 10, result=evil), result=evil)
+    keep(cli, run)
+    done = cli(*arguments)
+    assert done.code == 0
+    assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", done.out)
+    if arguments[0] == "report":
+        assert "<b>" not in done.out
+        assert "unknown" in done.out
+
+
+def test_a_run_of_thousands_of_levels_is_shown(cli: Cli, empty_runs: Made) -> None:
+    run = empty_runs(run_id="deep")
+    above = run.span("run", "standard", 0, 10)
+    for number in range(3_000):
+        above = run.span("hook", f"h{number}", 0, 10, parent=above)
+    keep(cli, run)
+    shown = cli("show", "deep")
+    assert shown.code == 0
+    assert len([line for line in shown.out.splitlines() if " hook h" in line]) == 3_000
+    assert cli("show", "deep", "--json").code == cli("show", "deep", "--events").code == cli("diff", "deep", "deep").code == 0
+
+
+def test_a_run_of_ten_thousand_spans_is_drawn_in_a_time_that_grows_with_their_number(cli: Cli, empty_runs: Made) -> None:
+    run = empty_runs(run_id="wide")
+    top = run.span("run", "standard", 0, 10)
+    for number in range(10_000):
+        run.span("phase", f"p{number}", 0, 10, parent=top)
+    keep(cli, run)
+    assert len(cli("show", "wide", timeout_s=30).out.splitlines()) > 10_000  # it took minutes when each line was taken from the whole

@@ -35,7 +35,7 @@ def phases(ctx: typer.Context, incomplete: str) -> list[str]:
 
 def runs(ctx: typer.Context, incomplete: str) -> list[tuple[str, str]]:
     """``last`` with the newest stored runs, each with its workflow and result."""
-    from spanbus.cli.draw import seconds
+    from spanbus.cli.draw import seconds, word
     from spanbus.local.harmless import one_line
     from spanbus.local.store import Store
     from spanbus.runtime import STORE_NAME
@@ -46,7 +46,7 @@ def runs(ctx: typer.Context, incomplete: str) -> list[tuple[str, str]]:
         if settings is not None and (settings.state_dir / STORE_NAME).exists():
             with Store.open_to_read(settings.state_dir / STORE_NAME) as store:
                 found += [
-                    (head.run_id, f"{one_line(head.workflow, 40)}, {head.result}, {seconds(head.duration_s)}") for head in store.run_heads(limit=_RUNS)
+                    (head.run_id, f"{one_line(head.workflow, 40)}, {word(head.result)}, {seconds(head.duration_s)}") for head in store.run_heads(limit=_RUNS)
                 ]
     return [each for each in found if each[0].startswith(incomplete)]
 

@@ -58,6 +58,11 @@ def style(result: str) -> str:
     return STYLES.get(result, "")
 
 
+def word(result: str) -> str:
+    """A result as it is shown; a span that somebody else sent may say anything."""
+    return one_line(result, 12)
+
+
 class _Row(NamedTuple):
     indent: str
     span: SpanSummary
@@ -107,28 +112,31 @@ def waterfall(run: RunSummary, console: Console, *, width: int | None = None) ->
     text = Text(no_wrap=True, overflow="crop", end="")
     text.append(one_line(run.workflow, 60), "bold")
     text.append("  ")
-    text.append(f"{shapes.marks.get(run.result, ' ')} {run.result}", style(run.result))
+    text.append(f"{shapes.marks.get(run.result, ' ')} {word(run.result)}", style(run.result))
     if run.error_type and run.error_type not in ("unsuccessful", run.result):
         text.append(f" ({one_line(run.error_type, 60)})", style(run.result))
     text.append(f"  {seconds(run.duration_s)}\n")
     for row in rows:
         span = row.span
-        text.append(row.indent, "dim")
-        room = name_width - cell_len(row.indent)
+        most = name_width * 2 // 3
+        indent = row.indent if len(row.indent) <= most else "…" + row.indent[1 - most:]  # the name of what lies deep is still there
+        line = Text.assemble((indent, "dim"))  # each line by itself: what is done to a text takes longer the longer it is
+        room = name_width - cell_len(indent)
         name = label(span)
         if cell_len(name) > room:
             name = set_cell_size(name, max(1, room - 1)) + "…"
-        text.append(set_cell_size(name, max(1, room)), "bold" if span.kind == "phase" else "")
-        text.append(f" {shapes.marks.get(span.result, ' ')} {span.result:<12}", style(span.result))
-        text.append(f"{seconds(span.duration_s) if span.result != 'skip' else '':>10}")
+        line.append(set_cell_size(name, max(1, room)), "bold" if span.kind == "phase" else "")
+        line.append(f" {shapes.marks.get(span.result, ' ')} {word(span.result):<12}", style(span.result))
+        line.append(f"{seconds(span.duration_s) if span.result != 'skip' else '':>10}")
         if bar_width:
-            text.append("  ")
-            _bar(text, span, start, total, bar_width, shapes)
+            line.append("  ")
+            _bar(line, span, start, total, bar_width, shapes)
         more = remarks(span)
         if more and (bar_width or width - name_width - fixed - 3 >= cell_len(more)):
-            text.append(" ")
-            text.append(more, "dim" if span.result in ("success", "skip") else "")
-        text.rstrip()
+            line.append(" ")
+            line.append(more, "dim" if span.result in ("success", "skip") else "")
+        line.rstrip()
+        text.append_text(line)
         text.append("\n")
     return text
 

@@ -40,7 +40,7 @@ def command(
         raise RunNotFound("no stored run is like that; `spanbus runs` lists all")
     from rich.text import Text
 
-    from spanbus.cli.draw import glyphs, seconds, style
+    from spanbus.cli.draw import glyphs, seconds, style, word
     from spanbus.local.archive import local_time
     from spanbus.local.harmless import one_line
 
@@ -54,13 +54,13 @@ def command(
             line.append(f"{one_line(head.run_id, 80)}  ", "dim")
             line.append(f"{marks.get(head.result, ' ')} ", style(head.result))
             line.append(f"{one_line(head.workflow, 30):<{wide}}  ", "bold")
-            line.append(f"{head.result:<12}", style(head.result))
+            line.append(f"{word(head.result):<12}", style(head.result))
             line.append(f"{seconds(head.duration_s):>10}")
             console.draw(screen, line)
             continue
         line.append(f"{local_time(head.started_at_ns)}  ", "dim")
         line.append(f"{one_line(head.workflow, 30):<{wide}}  ", "bold")
-        line.append(f"{marks.get(head.result, ' ')} {head.result:<12}", style(head.result))
+        line.append(f"{marks.get(head.result, ' ')} {word(head.result):<12}", style(head.result))
         line.append(f"{seconds(head.duration_s):>10}  ")
         line.append(one_line(head.run_id, 80), "dim")
         console.draw(screen, line)

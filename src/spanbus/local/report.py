@@ -55,12 +55,12 @@ def markdown_report(spans: Sequence[Stored], *, root: str | None = None, title: 
     rows = fall["rows"]
     name = one_line(title or _title(fall), 200)
     head = rows[0] if rows else None
-    lines = [f"### {_mark(head['result'] if head else '')} {_code(name)}: {head['result'] if head else 'no spans'}, {_seconds(fall['length_us'])}", ""]
+    lines = [f"### {_mark(head['result'] if head else '')} {_code(name)}: {_word(head['result']) if head else 'no spans'}, {_seconds(fall['length_us'])}", ""]
     phases = _phases(rows)
     if phases:
         lines += ["| Result | Phase | Duration | Attempts | Error |", "| --- | --- | ---: | ---: | --- |"]
         lines += [
-            f"| {_mark(row['result'])} {row['result']} | {_cell(row['name'])} | {_seconds(row['length'])} | {row['attempts']} | {_cell(row['error_type'])} |" for row in phases
+            f"| {_mark(row['result'])} {_word(row['result'])} | {_cell(row['name'])} | {_seconds(row['length'])} | {row['attempts']} | {_cell(row['error_type'])} |" for row in phases
         ]
         lines.append("")
     text = "\n".join(lines)
@@ -69,7 +69,7 @@ def markdown_report(spans: Sequence[Stored], *, root: str | None = None, title: 
         if not said:
             continue
         fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", said)), default=0))
-        part = f"\n<details><summary>{html.escape(row['level'])} <code>{html.escape(one_line(row['name'], 100))}</code>: {html.escape(row['result'])}</summary>\n\n{fence}text\n{said}\n{fence}\n\n</details>\n"
+        part = f"\n<details><summary>{html.escape(row['level'])} <code>{html.escape(one_line(row['name'], 100))}</code>: {_word(row['result'])}</summary>\n\n{fence}text\n{said}\n{fence}\n\n</details>\n"
         if len(text) + len(part) > MARKDOWN_LIMIT_CHARS:
             text += "\nMore failed; `spanbus show` has the rest.\n"
             break
@@ -136,6 +136,11 @@ def _static_phases(fall: Waterfall) -> str:
 def _badge(result: str) -> str:
     known = result if result in set(Result) else "unknown"
     return f'<span class="badge r-{known}">{html.escape(one_line(result, 30)) or "unknown"}</span>'
+
+
+def _word(result: str) -> str:
+    """A result outside of code: one of ours, or that it is none; markup of somebody else would be read as such."""
+    return result if result in set(Result) else "unknown"
 
 
 def _mark(result: str) -> str:
