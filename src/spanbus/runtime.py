@@ -288,10 +288,10 @@ class Runtime:
                 handle.failed(error)
 
         recorder = Recorder(on_sink_error=sink_failed, on_run_ended=ended or (self._ended.append if self._command_line else None))
-        if not self.settings.sdk_disabled:
-            recorder.tell((_Lazily(self, recorder),))
         handle = Handle(recorder, self.dialect(dialect), label=label, caller=self._caller if live else None, off=self.off, expects_events=expects_events)
         known = weakref.ref(handle)
+        if not self.settings.sdk_disabled:
+            recorder.tell((_Lazily(self, known),))
         self._handles.add(handle)
         with self._lock:
             self._recorders.append((known, recorder))
@@ -329,7 +329,7 @@ class Runtime:
             wiring.forked()
         self.has_forked()
         for handle in list(self._handles):
-            handle.recorder.forked(() if self.settings.sdk_disabled else (_Lazily(self, handle.recorder),))
+            handle.recorder.forked(() if self.settings.sdk_disabled else (_Lazily(self, weakref.ref(handle)),))
 
     def has_forked(self) -> None:
         """There are two processes now, and it is no mistake when events come in one of them only."""
@@ -347,9 +347,9 @@ def _usual_dialect(kind: type) -> str:
 class _Lazily:
     """Stands where the sinks of a runtime will be: wires them when the first record opens, and gives its place to them."""
 
-    def __init__(self, runtime: Runtime, recorder: Recorder) -> None:
+    def __init__(self, runtime: Runtime, handle: Callable[[], Handle | None]) -> None:
         self._runtime = weakref.ref(runtime)
-        self._recorder = weakref.ref(recorder)
+        self._handle = handle
 
     def opened(self, record: Record) -> None:
         for sink in self._wired():
@@ -364,11 +364,11 @@ class _Lazily:
             sink.late(note)
 
     def _wired(self) -> tuple[RecordSink, ...]:
-        runtime, recorder = self._runtime(), self._recorder()
-        if runtime is None or recorder is None:
+        runtime, handle = self._runtime(), self._handle()
+        if runtime is None or handle is None:
             return ()
         wiring = runtime.wiring()
-        recorder.tell(wiring.sinks, wiring.note_sinks)
+        handle.recorder.tell(wiring.sinks, wiring.note_sinks)
         return wiring.sinks
 
 

@@ -64,13 +64,6 @@ class Stored(NamedTuple):
     count: int  # pyright: ignore[reportIncompatibleMethodOverride] - nobody counts the fields of a tuple
 
 
-class Batch(NamedTuple):
-    """What was read; ``end`` is what to acknowledge."""
-
-    records: list[Stored]
-    end: object
-
-
 class SpoolStatistics(NamedTuple):
     """Records put by signal, dropped by signal and reason; bytes and age of what waits here."""
 
@@ -80,10 +73,19 @@ class SpoolStatistics(NamedTuple):
     oldest_at_ns: int | None
 
 
-class _Place(NamedTuple):
+class Place(NamedTuple):
+    """How far a segment was read, and how many records that were."""
+
     segment: Segment
     offset: int
     records: int
+
+
+class Batch(NamedTuple):
+    """What was read; ``end`` is what to acknowledge."""
+
+    records: list[Stored]
+    end: list[Place]
 
 
 class _Undecided(NamedTuple):
@@ -142,7 +144,7 @@ class Spool:
         self._sequence = 0
         self._measured_upto = 0
         self._pending: dict[str, int] = dict.fromkeys(self._destinations, 0)
-        self._in_hand: dict[str, list[_Place]] = {}
+        self._in_hand: dict[str, list[Place]] = {}
         """What each destination read last and has not acknowledged: it may still have it, also when its segment goes."""
         self._undecided: list[_Undecided] = []
         self._put: dict[Signal, int] = {}
@@ -392,10 +394,10 @@ class Spool:
         with adopting(self._directory, wait=False) as alone:
             if alone:
                 for path in sorted(segment_files(self._directory), key=made_at):
-                    segment = recovered(path)
-                    if segment is not None:
-                        self._count_dropped(segment, "quota", waited_here=False)
-                        remove(segment)
+                    other = recovered(path)
+                    if other is not None:
+                        self._count_dropped(other, "quota", waited_here=False)
+                        remove(other)
                         return True
         return False
 
@@ -431,7 +433,7 @@ class Spool:
         with self._lock:  # who puts a record does not wait for who reads: frames before a position do not change any more
             found = [(segment, groups, segment.cursors[destination], segment.position) for segment, groups in self._readable(destination)]
         records: list[Stored] = []
-        places: list[_Place] = []
+        places: list[Place] = []
         size = 0
         for segment, groups, cursor, position in found:
             taken, offset = 0, cursor
@@ -453,7 +455,7 @@ class Spool:
             except ValueError:  # it went meanwhile, at the quota: what was read of it is counted as dropped
                 del records[len(records) - taken:]
                 continue
-            places.append(_Place(segment, offset, taken))
+            places.append(Place(segment, offset, taken))
             if len(records) >= max_records or size >= max_bytes or offset < position:
                 break
         with self._lock:
@@ -477,14 +479,9 @@ class Spool:
 
     def acknowledge(self, destination: str, batch: Batch) -> None:
         """``destination`` has all of ``batch``."""
-        places = batch.end
-        if not isinstance(places, list):
-            return
         with self._lock:
             self._in_hand.pop(destination, None)
-            for place in places:  # pyright: ignore[reportUnknownVariableType]
-                if not isinstance(place, _Place):
-                    continue
+            for place in batch.end:
                 if not self._holds(place.segment):
                     self._decide(destination, place)
                     continue
@@ -493,7 +490,7 @@ class Spool:
             self._collect()
             self._collect_adopted()
 
-    def _decide(self, destination: str, place: _Place) -> None:
+    def _decide(self, destination: str, place: Place) -> None:
         """Of a segment that went at the quota while it was being sent: this much has arrived."""
         undecided, self._undecided = self._undecided, []
         for record in undecided:

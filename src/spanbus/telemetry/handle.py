@@ -5,18 +5,18 @@ from __future__ import annotations
 import functools
 import logging
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from types import TracebackType
 from typing import Self, cast
 
-from spanbus.memo import Memo
 from spanbus.telemetry.by_identity import ByIdentity
 from spanbus.telemetry.context import Incoming
 from spanbus.telemetry.current import fed_here, within
-from spanbus.telemetry.dialect import PLAIN_START, PLAIN_SUCCESS, Dialect, Rule, seconds_ns
+from spanbus.telemetry.dialect import Dialect
 from spanbus.telemetry.facts import Fact, Verb
+from spanbus.telemetry.plain_events import PlainEvents
 from spanbus.telemetry.raw import read
 from spanbus.telemetry.recorder import Recorder
 from spanbus.workflow.events import Event
@@ -67,7 +67,7 @@ class Handle:
         self._told: set[str] = set()
         self._lock = threading.Lock()
         self._detached = False
-        self._ways: Memo[str, Callable[[Event], bool]] = Memo(self._way, 1_000)
+        self._plain = PlainEvents(recorder, dialect)
         self.observer = observer_of(self)
         """The subscription: a plain function that returns True (on foreign buses None counts as failure), with itself as its ``handle``."""
 
@@ -95,7 +95,7 @@ class Handle:
             return
         try:
             if type(event) is Event:
-                if event.phase and event.run_id is not None and not event.metadata and self._ways[event.event_type](event):
+                if self._plain.take(event):
                     return
                 fact = self._dialect.of(event)
             else:
@@ -110,34 +110,6 @@ class Handle:
                 fed.append((fact, record))
         except Exception as error:
             self.failed(error)
-
-    # Most events of our own engine are plain: no fact is made of them, and what comes of them is the same.
-
-    def _way(self, event_type: str) -> Callable[[Event], bool]:
-        """The short way of events of a type; it returns False for one that is not plain."""
-        if self._dialect.only_notes(event_type):
-            return self._recorder.note
-        plan = self._dialect.of_phase(event_type)
-        if plan is not None and plan.begins:
-            return functools.partial(self._begin, plan.rule)
-        if plan is not None and plan.succeeds:
-            return functools.partial(self._end, plan.rule)
-        return _no_way
-
-    def _begin(self, rule: Rule, event: Event) -> bool:
-        payload = event.payload
-        if not payload.keys() <= PLAIN_START or fed_here.get() is not None:
-            return False
-        task_type, needs = payload.get("type"), payload.get("needs") or ()
-        if (task_type is not None and type(task_type) is not str) or not isinstance(needs, list | tuple):
-            return False
-        return self._recorder.begin(event, rule.rank, task_type, [str(need) for need in cast("Sequence[object]", needs)] if needs else ())
-
-    def _end(self, rule: Rule, event: Event) -> bool:
-        payload = event.payload
-        if not payload.keys() <= PLAIN_SUCCESS or payload.get("success") is False or fed_here.get() is not None:
-            return False
-        return self._recorder.end(event, rule.rank, seconds_ns(payload.get("duration")) if rule.final else None)
 
     def take(self, fact: Fact) -> None:
         """One fact of a recorded stream; the order is the stream's. Never raises, like :meth:`feed`."""
@@ -219,11 +191,6 @@ class Handle:
     def add_undo(self, undo: Callable[[], None]) -> None:
         """What ``detach`` has to take back, last first."""
         self._undo.append(undo)
-
-
-def _no_way(event: Event) -> bool:
-    del event
-    return False
 
 
 def observer_of(handle: Handle) -> Callable[..., bool]:

@@ -175,12 +175,12 @@ def finished(leftover: Leftover, *, error_type: ErrorType = ErrorType.KILLED) ->
         else:
             record.remote_parent = TraceContext(record.trace_id, parent_id)
     for record, _ in found.values():
-        above = record.parent
-        while above is not None:
-            above.ended_at_ns = max(above.ended_at_ns or 0, record.ended_at_ns or 0)
-            if record.level is Level.ATTEMPT and above.level is Level.PHASE:
-                above.attempts = max(above.attempts, record.attempt)
-            above = above.parent
+        holder = record.parent
+        while holder is not None:
+            holder.ended_at_ns = max(holder.ended_at_ns or 0, record.ended_at_ns or 0)
+            if record.level is Level.ATTEMPT and holder.level is Level.PHASE:
+                holder.attempts = max(holder.attempts, record.attempt)
+            holder = holder.parent
     order = {Level.RUN: 0, Level.PHASE: 1, Level.ATTEMPT: 2, Level.STRATEGY: 3, Level.HOOK: 4, Level.COMMAND: 4}
     return sorted((record for record, _ in found.values()), key=lambda record: -order[record.level])
 

@@ -120,9 +120,9 @@ class OpenWork:
                 nameless = [run for run in self.runs.values() if not run.implicit and run.key is None]
                 return (nameless[0], False) if len(nameless) == 1 and len(self.runs) == 1 and not self.was_ended(fact) else (None, False)
             if within is not None:
-                for run in runs:
-                    if run.record.run_id == within:
-                        return run, False
+                for found in runs:
+                    if found.record.run_id == within:
+                        return found, False
             likely = [run for run in runs if _may_end(run, fact)] or runs if len(runs) > 1 else runs
             return likely[0], len(likely) > 1
         if fact.correlation is not None and (run := self.by_correlation.get(fact.correlation)) is not None:

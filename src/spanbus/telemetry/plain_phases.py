@@ -101,14 +101,13 @@ class PlainPhases:
             field = fields[key]
             if field is None:
                 continue
-            kind = type(value)
-            if kind is str and len(value) <= _SHORT:  # pyright: ignore[reportArgumentType]
-                parts.append(field.texts[value])  # pyright: ignore[reportArgumentType]
-            elif kind is float and field.double and isfinite(value):  # pyright: ignore[reportArgumentType]
+            if type(value) is str and len(value) <= _SHORT:
+                parts.append(field.texts[value])
+            elif type(value) is float and field.double and isfinite(value):
                 parts.append(field.double + DOUBLE(value))
-            elif kind is bool:
+            elif type(value) is bool:
                 parts.append(field.true if value else field.false)
-            elif kind is int and field.double and -(1 << 63) <= value < 1 << 63:  # pyright: ignore[reportOperatorIssue]
+            elif type(value) is int and field.double and -(1 << 63) <= value < 1 << 63:
                 parts.append(attribute(_EVENT, field.name, value))
             elif value is not None:
                 return self._long_way(note)

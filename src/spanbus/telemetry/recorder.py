@@ -852,8 +852,8 @@ def _more_precise(first: Failure | None, second: Failure | None) -> Failure | No
         return second or first
     if second.error_type == ErrorType.TIMEOUT:
         return second
-    vague = (ErrorType.OTHER,)
-    error_type = second.error_type if first.error_type in vague and second.error_type not in (*vague, ErrorType.UNSUCCESSFUL) else first.error_type
+    knows_more = first.error_type == ErrorType.OTHER and second.error_type not in (ErrorType.OTHER, ErrorType.UNSUCCESSFUL)
+    error_type = second.error_type if knows_more else first.error_type
     return Failure(error_type, first.message or second.message, first.stacktrace or second.stacktrace)
 
 
