@@ -150,6 +150,28 @@ def test_a_subtree_is_copied_as_json(sight: Sight) -> None:
     assert [child["children"][0]["name"] for child in document["children"]] == ["ruff", "ruff"]
 
 
+def test_a_run_is_copied_with_its_phases(sight: Sight) -> None:
+    sight.go("#/run/run-1")
+    sight.page.get_by_role("button", name="Copy run as JSON").click()
+    expect(sight.page.get_by_text("Copied")).to_be_visible()
+    document: dict[str, Any] = json.loads(sight.page.evaluate("navigator.clipboard.readText()"))
+    assert (document["run_id"], document["workflow"]) == ("run-1", "standard")
+    assert "tests" in [phase["name"] for phase in document["phases"]]
+
+
+@pytest.mark.parametrize(("place", "choice", "steps"), [("#/runs", "Result", 2), ("#/phases", "Period", 1)])
+def test_who_steps_through_a_filter_with_the_keyboard_stays_in_it(sight: Sight, place: str, choice: str, steps: int) -> None:
+    sight.go(place)
+    box = sight.page.get_by_role("combobox", name=choice)
+    box.focus()
+    before = box.evaluate("box => box.selectedIndex")
+    for step in range(1, steps + 1):
+        sight.page.keyboard.press("ArrowDown")
+        sight.page.wait_for_function("at => document.activeElement.selectedIndex === at", arg=before + step)
+    expect(sight.page.get_by_role("combobox", name=choice)).to_be_focused()
+    expect(sight.page.locator("#said")).to_contain_text("row")
+
+
 def test_a_trace_of_ten_thousand_spans_is_shown_within_a_second_and_scrolls(sight: Sight) -> None:
     page = sight.page
     expect(page.locator("tbody tr")).to_have_count(14)

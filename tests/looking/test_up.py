@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import socket
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -32,6 +33,17 @@ def up(cli: Cli) -> Iterator[Up]:
     one = Up(cli)
     yield one
     one.stop()
+
+
+def test_the_addresses_are_there_at_once_for_who_reads_a_pipe_or_file(cli: Cli) -> None:
+    with Path(cli.folder / "said").open("w") as said:
+        cli.env["PYTHONUNBUFFERED"] = ""
+        process = subprocess.Popen(cli.argv("up", "--port", "0"), cwd=cli.folder, env=cli.environment(), stdout=said, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    assert "serving" in process.stderr.readline()
+    assert "/?token=" in (cli.folder / "said").read_text()
+    process.terminate()
+    process.communicate(timeout=20)
 
 
 def post(url: str, body: bytes, headers: dict[str, str] | None = None, path: str = "/v1/traces") -> int:

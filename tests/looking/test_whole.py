@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from command_line import WORKFLOW, Cli
@@ -51,6 +53,7 @@ def test_the_page_moves_and_a_killed_run_is_shown_as_stalled_then_killed_then_st
     row = page.locator("tbody tr").filter(has_text="long")
     expect(row).to_be_visible(timeout=20_000)
     expect(row).to_contain_text("killed")
+    expect(page.locator(".card")).to_have_count(0)  # it is not running any more
     row.get_by_role("link").first.click()
     expect(page.get_by_text("wait").first).to_be_visible()
     assert problems == []
@@ -109,4 +112,42 @@ def test_a_trace_of_another_program_is_on_the_page(up: Up, chromium: Browser) ->
     expect(rows.nth(1)).to_contain_text("SELECT")
     rows.nth(1).click()
     expect(page.get_by_text("no such table")).to_be_visible()
+    page.close()
+
+
+def test_a_run_with_an_id_that_looks_like_a_path_is_on_the_page(up: Up, chromium: Browser, empty_runs: Callable[..., Any]) -> None:
+    run = empty_runs(run_id="org/repo/spans/7?x=1#y %2F", start_ns=time.time_ns())
+    phase = run.span("phase", "lint", 0, 10, parent=run.span("run", "standard", 0, 10), result="failure", error__type="unsuccessful")
+    run.event(phase, 5, "workflow.step", note="from the stored span")
+    urllib.request.urlopen(urllib.request.Request(f"{up.url}/v1/traces", run.body(), {"Content-Type": "application/x-protobuf"})).close()
+    page = chromium.new_page()
+    page.goto(up.page)
+    page.locator("tbody tr").get_by_role("link").click()
+    expect(page.get_by_text("from the stored span")).to_be_visible()
+    page.close()
+
+
+def test_a_phase_that_never_ran_and_a_workflow_without_a_name_are_told_as_such(up: Up, chromium: Browser, empty_runs: Callable[..., Any]) -> None:
+    run = empty_runs(run_id="r", workflow="", start_ns=time.time_ns())
+    run.span("phase", "publish", 0, 0, parent=run.span("run", "", 0, 10), result="skip")
+    urllib.request.urlopen(urllib.request.Request(f"{up.url}/v1/traces", run.body(), {"Content-Type": "application/x-protobuf"})).close()
+    page = chromium.new_page()
+    page.goto(up.page)
+    expect(page.get_by_role("combobox", name="Workflow").locator("option")).to_have_count(1)
+    page.get_by_role("link", name="(no name)").click()
+    expect(page.get_by_role("treegrid")).to_contain_text("publish")
+    page.get_by_role("link", name="Phases", exact=True).click()
+    expect(page.get_by_role("row", name="publish")).to_have_text(re.compile("publish0–––none"))
+    page.close()
+
+
+def test_a_page_whose_token_is_of_an_earlier_start_goes_to_the_login(up: Up, chromium: Browser) -> None:
+    page = chromium.new_page()
+    page.goto(up.page)
+    expect(page.get_by_text("live", exact=True)).to_be_visible()
+    up.stop()
+    later = Up(up.cli, "--port", up.url.rpartition(":")[2])
+    expect(page.get_by_label("Token")).to_be_visible(timeout=30_000)
+    later.stop()
+    assert not any("ASGI" in line for line in later.said)
     page.close()

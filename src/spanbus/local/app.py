@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
@@ -37,6 +38,8 @@ from spanbus.version import __version__
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+_SPAN_ID = re.compile("[0-9a-f]{16}")
 
 _MEDIA_TYPES = {".html": "text/html; charset=utf-8", ".js": "text/javascript; charset=utf-8", ".css": "text/css; charset=utf-8"}
 
@@ -84,8 +87,8 @@ class Backend:
             Route("/health", self._health),
             Route("/metrics", self._metrics),
             Route("/view/runs", self._wall(self._runs)),
-            Route("/view/runs/{run_id}", self._wall(self._run)),
-            Route("/view/runs/{run_id}/spans/{span_id}", self._wall(self._span)),
+            Route("/view/runs/{run_id:path}/spans/{span_id}", self._wall(self._span)),  # a run id of another engine may hold any character
+            Route("/view/runs/{run_id:path}", self._wall(self._run)),
             Route("/view/traces", self._wall(self._traces)),
             Route("/view/traces/{trace_id}", self._wall(self._trace)),
             Route("/view/traces/{trace_id}/spans/{span_id}", self._wall(self._trace_span)),
@@ -174,7 +177,10 @@ class Backend:
         return await self._in_thread(lambda: self._views.run(request.path_params["run_id"]))
 
     async def _span(self, request: Request) -> object:
-        return await self._in_thread(lambda: self._views.span(request.path_params["run_id"], request.path_params["span_id"]))
+        run_id, span_id = request.path_params["run_id"], request.path_params["span_id"]
+        if _SPAN_ID.fullmatch(span_id) is None:  # it is the end of the run's id
+            return await self._in_thread(lambda: self._views.run(f"{run_id}/spans/{span_id}"))
+        return await self._in_thread(lambda: self._views.span(run_id, span_id))
 
     async def _traces(self, request: Request) -> object:
         query = request.query_params

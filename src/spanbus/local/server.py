@@ -132,6 +132,7 @@ async def serve(store: Archive, options: ServeOptions, *, started: Callable[[Add
         date_header=False, proxy_headers=False, ws_per_message_deflate=False, ws_max_size=65_536, limit_concurrency=options.connections,
         timeout_keep_alive=15, timeout_graceful_shutdown=int(options.stop_within_s), h11_max_incomplete_event_size=32_768, backlog=512,
     )
+    logging.getLogger("uvicorn.error").addFilter(_of_no_client)
     server = _Server(config, lambda: (_make_known(options.state_dir, address), started(replace_host(address, shown))))
     try:
         with suppress(KeyboardInterrupt), _sigterm_outlived():  # uvicorn raises the signal again when it has stopped
@@ -139,6 +140,14 @@ async def serve(store: Archive, options: ServeOptions, *, started: Callable[[Add
     finally:
         remove_address(options.state_dir, token)
         listener.close()
+
+
+_OF_CLIENTS = ("Invalid HTTP request received", "ASGI callable returned without completing handshake")
+
+
+def _of_no_client(record: logging.LogRecord) -> bool:
+    """Whether uvicorn speaks of itself: what any client can make it say, as often as it likes, is nobody's news."""
+    return not record.getMessage().startswith(_OF_CLIENTS)
 
 
 def _make_known(state_dir: Path, address: Address) -> None:

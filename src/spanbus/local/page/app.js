@@ -15,10 +15,13 @@ const get = async (path) => {
 };
 
 const live = new Live({
+  closed: () => get("/view/runs?limit=1").catch(() => null), // another token since the backend started again: to the login
   changed: (runId) => view?.changed?.(runId),
   ended: (runId) => view?.ended?.(runId),
   link: (text) => { const place = document.getElementById("link"); if (place.textContent !== text) place.textContent = text; },
 });
+
+const named = (names) => names.filter(Boolean).map((name) => [name, name]);
 
 // --- runs ---------------------------------------------------------------------------------------------------------------
 
@@ -50,13 +53,13 @@ const showRuns = async (query) => {
   main.replaceChildren(el("h1", { text: "Runs" }), liveBox, form, list);
 
   const drawLive = () => {
-    const runs = [...live.runs.values()].filter((run) => run.state !== "ended");
+    const runs = [...live.runs.values()].filter((run) => run.state !== "ended" && !(run.state === "killed" && run.listed));
     liveBox.hidden = runs.length === 0;
     cards.replaceChildren(...runs.map((run) => {
       const phases = [...run.spans.values()].filter((span) => span.level === "phase");
       const shown = el("ul");
       for (const span of phases.slice(-8)) {
-        const us = span.result ? span.ended_at_us - span.started_at_us : live.nowUs() - span.started_at_us;
+        const us = span.result ? span.ended_at_us - span.started_at_us : live.untilUs(run) - span.started_at_us;
         const state = span.result || (run.state === "running" ? "running" : run.state);
         shown.append(el("li", {}, el("span", {}, badge(state), " ", bdi(span.name, 60)), el("span", { class: "soft", text: duration(Math.max(0, us)) })));
       }
@@ -69,9 +72,13 @@ const showRuns = async (query) => {
     const mine = generation;
     const found = await get(`/view/runs?${asked}`);
     if (mine !== generation) return;
-    workflowSlot.replaceChildren(choice("workflow", "Workflow", [["", "all"], ...found.workflows.map((name) => [name, name])]));
+    for (const run of found.runs) { const known = live.runs.get(run.run_id); if (known) known.listed = true; }
+    drawLive();
+    const waiting = [...live.runs.values()].some((run) => run.state === "killed" && !run.listed);
+    if (waiting && tries < 15) { tries += 1; clearTimeout(again); again = setTimeout(() => load().catch(failed), 2000); } // its spans are stored by whoever comes by
+    workflowSlot.replaceChildren(choice("workflow", "Workflow", [["", "all"], ...named(found.workflows)]));
     body.replaceChildren(...found.runs.map((run) => el("tr", {},
-      el("td", {}, badge(run.result)), el("td", {}, el("a", { href: `#/run/${encodeURIComponent(run.run_id)}` }, bdi(run.workflow, 100))),
+      el("td", {}, badge(run.result)), el("td", {}, el("a", { href: `#/run/${encodeURIComponent(run.run_id)}` }, bdi(run.workflow || "(no name)", 100))),
       el("td", { class: "when", text: when(iso(run.started_at)) }), el("td", { class: "number", text: duration(run.duration_s * 1e6) }),
       el("td", { class: "wide" }, bdi(run.error_type || "", 80)), el("td", { class: "wide mono" }, bdi(run.run_id, 40)))));
     const parts = [found.runs.length ? table : el("p", { class: "empty", text: Object.values(filters).some(Boolean) ? "No run matches." : "No run yet. In another terminal: spanbus run" })];
@@ -81,7 +88,8 @@ const showRuns = async (query) => {
   drawLive();
   const timer = setInterval(drawLive, 500);
   let again = 0;
-  view = { changed: drawLive, ended: () => { drawLive(); clearTimeout(again); again = setTimeout(() => load().catch(failed), 400); }, close: () => { clearInterval(timer); clearTimeout(again); } };
+  let tries = 0;
+  view = { changed: drawLive, ended: () => { drawLive(); tries = 0; clearTimeout(again); again = setTimeout(() => load().catch(failed), 400); }, close: () => { clearInterval(timer); clearTimeout(again); } };
   await load();
 };
 
@@ -129,7 +137,7 @@ const showRun = async (runId) => {
     const tools = el("div", { class: "tools" },
       el("button", { type: "button", text: "Fold all", on: { click: () => fall?.foldAll(true) } }), el("button", { type: "button", text: "Unfold all", on: { click: () => fall?.foldAll(false) } }),
       el("button", { type: "button", text: "Next failure (n)", on: { click: () => fall?.nextFailure(1) } }),
-      document ? el("button", { type: "button", text: "Copy run as JSON", on: { click: () => copy(document) } }) : null);
+      document ? el("button", { type: "button", text: "Copy run as JSON", on: { click: () => copy(document()) } }) : null);
     return [el("h1", {}, bdi(title, 200), " ", badge(result)), list, tools];
   };
 
@@ -137,12 +145,12 @@ const showRun = async (runId) => {
     const run = live.runs.get(runId);
     if (stored || !run || !run.spans.size) return;
     const { rows, start } = rowsOfLive(run);
-    const edge = Math.max(live.nowUs() - start, ...rows.map((row) => row.start + (row.length || 0)));
+    const edge = Math.max(live.untilUs(run) - start, ...rows.map((row) => row.start + (row.length || 0)));
     const top = head(run.workflow || runId, run.state, [["run", runId], ["started", when(start)], ["so far", duration(edge)]]);
     if (!fall) {
       fall = new Waterfall({ rows, startUs: start, lengthUs: edge * 1.05, label: "Spans of the run",
         detail: async (row) => ({ events: (live.runs.get(runId)?.events.get(row.id) || []), attributes: {} }) });
-    } else { const at = fall.selected; fall.startUs = start; fall.set(rows, edge * 1.05); fall.selected = at; }
+    } else { fall.startUs = start; fall.renew(rows, edge * 1.05); }
     place.replaceChildren(...top, fall.node);
   };
 
@@ -162,7 +170,8 @@ const showRun = async (runId) => {
     const run = found.run;
     place.replaceChildren(...head(run.workflow, run.result, [
       ["run", run.run_id], ["trace", run.trace_id], ["started", when(iso(run.started_at))], ["took", duration(run.duration_s * 1e6)],
-      ["error type", run.error_type], ["spans", String(found.rows.length)], ["", jaeger]], run), fall.node);
+      ["error type", run.error_type], ["spans", String(found.rows.length)], ["", jaeger]],
+      () => ({ ...run, phases: fall.subtree(found.rows[0]).children })), fall.node);
     fall.draw();
     fall.view.focus({ preventScroll: true });
     return true;
@@ -224,21 +233,22 @@ const showPhases = async (query) => {
   const found = await get(`/view/phases?${new URLSearchParams({ since, workflow })}`);
   if (mine !== generation) return;
   const select = (label, value, options, name) => {
-    const box = el("select", { on: { change: (event) => { const next = new URLSearchParams({ since, workflow }); next.set(name, event.target.value); location.hash = `#/phases?${next}`; } } });
+    const box = el("select", { name, on: { change: (event) => { const next = new URLSearchParams({ since, workflow }); next.set(name, event.target.value); location.hash = `#/phases?${next}`; } } });
     for (const [key, text] of options) box.append(el("option", { value: key, text: line(text, 80), selected: key === value }));
     return el("label", {}, label, box);
   };
   const body = el("tbody");
   for (const phase of found.phases) {
     const ratio = phase.runs ? phase.failures / phase.runs : 0;
-    body.append(el("tr", {}, el("td", { class: "short" }, bdi(phase.workflow, 80)), el("th", { scope: "row" }, bdi(phase.phase, 80)),
-      el("td", { class: "number wide", text: String(phase.runs) }), el("td", { class: "number wide", text: duration(phase.p50_s * 1e6) }), el("td", { class: "number", text: duration(phase.p95_s * 1e6) }),
-      el("td", { class: "number", text: `${(ratio * 100).toFixed(ratio && ratio < 0.1 ? 1 : 0)} % (${phase.failures})` }),
+    body.append(el("tr", {}, el("td", { class: "short" }, bdi(phase.workflow || "(no name)", 80)), el("th", { scope: "row" }, bdi(phase.phase || "(no name)", 80)),
+      el("td", { class: "number wide", text: String(phase.runs) }), el("td", { class: "number wide", text: phase.runs ? duration(phase.p50_s * 1e6) : "–" }),
+      el("td", { class: "number", text: phase.runs ? duration(phase.p95_s * 1e6) : "–" }),
+      el("td", { class: "number", text: phase.runs ? `${(ratio * 100).toFixed(ratio && ratio < 0.1 ? 1 : 0)} % (${phase.failures})` : "–" }),
       el("td", {}, phase.last_failure ? el("a", { href: `#/run/${encodeURIComponent(phase.last_failure.run_id)}`, text: when(iso(phase.last_failure.at)) }) : "none"),
       el("td", { class: "wide" }, dots(phase.points, line(`${phase.points.length} durations of ${phase.phase}, oldest first; failures have a mark at the top`, 200)))));
   }
   main.replaceChildren(el("h1", { text: "Phases over time" }),
-    el("form", { class: "filters" }, select("Workflow", workflow, [["", "all"], ...found.workflows.map((name) => [name, name])], "workflow"),
+    el("form", { class: "filters" }, select("Workflow", workflow, [["", "all"], ...named(found.workflows)], "workflow"),
       select("Period", since, [["3600", "last hour"], ["86400", "last day"], ["604800", "last week"], ["2592000", "last 30 days"]], "since")),
     found.phases.length ? el("table", {}, el("thead", {}, el("tr", {}, ...[["Workflow"], ["Phase"], ["Runs", "number wide"], ["p50", "number wide"], ["p95", "number"], ["Failed", "number"], ["Last failure"], ["Durations", "wide"]]
       .map(([text, kind]) => el("th", { scope: "col", class: kind, text })))), body) : el("p", { class: "empty", text: "No phase in this period." }));
@@ -264,7 +274,7 @@ const showTraces = async (query) => {
   const search = el("input", { type: "search", name: "q", value: filters.q, maxlength: 200, on: { change: (event) => { filters.q = event.target.value; go(); } } });
   const body = el("tbody");
   for (const trace of found.traces) {
-    body.append(el("tr", {}, el("td", {}, badge(trace.result)), el("td", {}, bdi(trace.service, 80)), el("td", {}, el("a", { href: `#/trace/${trace.trace_id}` }, bdi(trace.name, 100))),
+    body.append(el("tr", {}, el("td", {}, badge(trace.result)), el("td", {}, bdi(trace.service, 80)), el("td", {}, el("a", { href: `#/trace/${trace.trace_id}` }, bdi(trace.name || "(no name)", 100))),
       el("td", { class: "when", text: when(iso(trace.started_at)) }), el("td", { class: "number", text: duration(trace.duration_s * 1e6) }), el("td", { class: "wide mono", text: trace.trace_id })));
   }
   const table = el("table", {}, el("thead", {}, el("tr", {}, ...[["Result"], ["Service"], ["Name"], ["Started"], ["Duration", "number"], ["Trace", "wide"]]
@@ -273,7 +283,7 @@ const showTraces = async (query) => {
   if (found.more && limit < 1000) parts.push(el("p", {}, el("a", { href: `#/traces?${new URLSearchParams({ ...Object.fromEntries(asked), limit: Math.min(1000, limit * 3) })}`, text: "Show more" })));
   main.replaceChildren(el("h1", { text: "Traces of other programs" }),
     el("form", { class: "filters", role: "search", on: { submit: (event) => { event.preventDefault(); filters.q = search.value; go(); } } },
-      choice("service", "Service", [["", "all"], ...found.services.map((name) => [name, name])]),
+      choice("service", "Service", [["", "all"], ...named(found.services)]),
       choice("since", "Started", [["", "any time"], ["3600", "last hour"], ["86400", "last day"], ["604800", "last week"]]),
       el("label", {}, "Name or trace id", search)),
     el("section", { "aria-label": "Traces" }, ...parts));
@@ -322,9 +332,9 @@ const route = () => {
   let runId = null;
   if (path.startsWith("/run/")) { try { runId = decodeURIComponent(path.slice(5)); } catch { runId = path.slice(5); } }
   const traceId = path.startsWith("/trace/") ? path.slice(7) : null;
-  const named = { phases: ["Phases", showPhases], traces: ["Traces", showTraces], runs: ["Runs", showRuns] }[name];
-  document.title = `${runId || traceId ? line(runId || traceId, 12) : named[0]} · spanbus`;
-  (runId ? showRun(runId) : traceId ? showTrace(traceId) : named[1](query)).catch(failed);
+  const shows = { phases: ["Phases", showPhases], traces: ["Traces", showTraces], runs: ["Runs", showRuns] }[name];
+  document.title = `${runId || traceId ? line(runId || traceId, 12) : shows[0]} · spanbus`;
+  return (runId ? showRun(runId) : traceId ? showTrace(traceId) : shows[1](query)).catch(failed);
 };
 
 const themes = ["auto", "dark", "light"];
@@ -339,6 +349,14 @@ let theme = "auto";
 try { theme = themes.includes(localStorage.getItem("theme")) ? localStorage.getItem("theme") : "auto"; } catch { theme = "auto"; }
 setTheme(theme);
 button.addEventListener("click", () => { theme = themes[(themes.indexOf(theme) + 1) % 3]; setTheme(theme); say(`Theme: ${theme}`); });
-addEventListener("hashchange", () => { route(); main.focus({ preventScroll: true }); });
+addEventListener("hashchange", async () => {
+  const at = document.activeElement;
+  const name = at?.closest?.("form.filters") ? at.name : "";
+  if (!name) { route(); main.focus({ preventScroll: true }); return; }
+  await route(); // who steps through a filter with the keyboard stays in it
+  main.querySelector(`form.filters [name="${name}"]`)?.focus({ preventScroll: true });
+  const count = main.querySelectorAll("section tbody tr, main > table tbody tr").length;
+  say(count === 1 ? "1 row" : `${count} rows`);
+});
 live.connect();
 route();

@@ -4,9 +4,9 @@ const SPANS = 20000;
 const EVENTS = 200;
 
 export class Live {
-  constructor({ changed, ended, link }) {
+  constructor({ changed, ended, link, closed }) {
     this.runs = new Map();
-    this.tell = { changed, ended, link };
+    this.tell = { changed, ended, link, closed };
     this.epoch = "";
     this.lastId = 0;
     this.wait = 250;
@@ -14,6 +14,9 @@ export class Live {
     this.dirty = new Set();
     this.missed = 0;
   }
+
+  // Until when the open spans of a run are known to have been open.
+  untilUs(run) { return run.state === "killed" ? run.killedAtUs : this.nowUs(); }
 
   nowUs() { return Date.now() * 1000 + this.skew; }
 
@@ -23,6 +26,7 @@ export class Live {
     socket.onmessage = (frame) => { this.wait = 250; this.frame(JSON.parse(frame.data)); };
     socket.onclose = () => {
       this.tell.link("not connected, trying again");
+      this.tell.closed();
       setTimeout(() => this.connect(), this.wait + Math.random() * this.wait);
       this.wait = Math.min(this.wait * 2, 8000);
     };
@@ -52,6 +56,7 @@ export class Live {
     for (const each of runs) {
       const run = this.run(each.run_id);
       run.state = each.state;
+      if (each.state === "killed") run.killedAtUs ??= this.nowUs();
       for (const span of [each.span, ...each.closed, ...each.open]) if (span) this.span(run, span);
       this.dirty.add(run.run_id);
     }
@@ -88,6 +93,7 @@ export class Live {
     } else if (message.type === "run_state") {
       const run = this.run(message.run_id);
       run.state = message.state;
+      if (message.state === "killed") run.killedAtUs = message.at_us;
       if (["ended", "killed"].includes(message.state)) this.tell.ended(message.run_id);
     } else return;
     this.dirty.add(message.run_id);

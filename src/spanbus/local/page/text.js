@@ -41,7 +41,7 @@ export const duration = (us) => {
 
 const KNOWN = new Set(["success", "failure", "timeout", "cancellation", "skip", "error", "running", "stalled", "killed", "ended"]);
 export const resultClass = (result) => KNOWN.has(result) ? result : "unknown";
-export const badge = (result) => el("span", { class: `badge r-${resultClass(result)}`, text: line(result || "unknown", 30) });
+export const badge = (result) => el("span", { class: `badge r-${resultClass(result)}`, text: line(result || "unknown", 14) });
 
 const SHORT = { month: "short", day: "numeric", hour: "numeric", minute: "2-digit" };
 const FULL = { dateStyle: "medium", timeStyle: "medium" };

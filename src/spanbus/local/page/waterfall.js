@@ -37,6 +37,16 @@ export class Waterfall {
     this.layout();
   }
 
+  // Later rows of the same run: what is selected stays selected, and its details follow when something became of it.
+  renew(rows, lengthUs) {
+    const before = this.shown[this.selected];
+    this.set(rows, lengthUs);
+    const at = this.shown.findIndex((row) => row.id === before?.id);
+    if (at >= 0 && at !== this.selected) { this.selected = at; this.layout(); }
+    const now = this.shown[this.selected];
+    if (now && (now.id !== before?.id || now.result !== before.result || now.events !== before.events)) this.detail(now);
+  }
+
   close() { this.observer.disconnect(); }
 
   axis() {
