@@ -108,11 +108,11 @@ def test_other_records_take_the_long_way(what: str) -> None:
         case "failed":
             phase.result, phase.failure = Result.FAILURE, Failure("ValueError", "broken")
         case "flagged":
-            phase.flags.add(Flag.AMBIGUOUS)
+            phase.flag(Flag.AMBIGUOUS)
         case "linked":
-            phase.links.append(Link(7 << 100, 12, names.LINK_DEPENDS_ON))
+            phase.link(Link(7 << 100, 12, names.LINK_DEPENDS_ON))
         case "described":
-            phase.attributes[names.PROCESS_EXIT_CODE] = 0
+            phase.describe(names.PROCESS_EXIT_CODE, 0)
         case "skipped":
             phase.skip_reason = "not wanted"
         case "overflowing":

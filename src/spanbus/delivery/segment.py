@@ -74,7 +74,7 @@ class Frame(NamedTuple):
 
     kind: Kind
     signal: Signal
-    count: int  # pyright: ignore[reportIncompatibleMethodOverride] - nobody counts the fields of a tuple
+    count: int  # type: ignore[assignment]  # nobody counts the fields of a tuple
     at_s: int
     offset: int
     end: int

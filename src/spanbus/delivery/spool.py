@@ -61,7 +61,7 @@ class Stored(NamedTuple):
     signal: Signal
     group: bytes
     data: bytes
-    count: int  # pyright: ignore[reportIncompatibleMethodOverride] - nobody counts the fields of a tuple
+    count: int  # type: ignore[assignment]  # nobody counts the fields of a tuple
 
 
 class SpoolStatistics(NamedTuple):

@@ -16,9 +16,9 @@ from typing import Final, Literal
 
 from opentelemetry.sdk.metrics import Exemplar
 from opentelemetry.sdk.metrics.export import AggregationTemporality, Histogram, HistogramDataPoint, Metric
-from opentelemetry.trace import SpanContext
 
 from spanbus.telemetry import names
+from spanbus.telemetry.rendering import SpanHandle
 
 ExemplarFilter = Literal["trace_based", "always_on", "always_off"]
 
@@ -42,10 +42,10 @@ class Durations:
         self.counts = [0] * _BUCKETS
         self.total_s = 0.0
         self._least, self._most = float("inf"), float("-inf")
-        self._exemplars: dict[int, tuple[float, int, SpanContext | None]] = {}
+        self._exemplars: dict[int, tuple[float, int, SpanHandle | None]] = {}
 
-    def record(self, seconds: float, context: SpanContext | None) -> None:
-        """One duration; ``context`` is the span that it is of. The caller has the lock of its :class:`DurationHistogram`."""
+    def record(self, seconds: float, span: SpanHandle | None) -> None:
+        """One duration; ``span`` is the span that it is of. The caller has the lock of its :class:`DurationHistogram`."""
         bucket = bisect_left(_BOUNDS, seconds)
         self.counts[bucket] += 1
         self.count += 1
@@ -55,14 +55,14 @@ class Durations:
         if seconds > self._most:
             self._most = seconds
         wanted = self._exemplar_filter
-        if wanted == "always_on" or (wanted == "trace_based" and context is not None and context.trace_flags.sampled):
-            self._exemplars[bucket] = seconds, time.time_ns(), context
+        if wanted == "always_on" or (wanted == "trace_based" and span is not None and span.sampled):
+            self._exemplars[bucket] = seconds, time.time_ns(), span
 
     def point(self, at_ns: int, *, again: bool) -> HistogramDataPoint:
         """The data point until now; with ``again`` the series begins again at zero, as delta temporality has it."""
         exemplars = [
-            Exemplar({}, seconds, taken_at_ns, context.span_id if context is not None else None, context.trace_id if context is not None else None)
-            for _, (seconds, taken_at_ns, context) in sorted(self._exemplars.items())
+            Exemplar({}, seconds, taken_at_ns, span.span_id if span is not None else None, span.trace_id if span is not None else None)
+            for _, (seconds, taken_at_ns, span) in sorted(self._exemplars.items())
         ]
         point = HistogramDataPoint(
             self.attributes, self.started_at_ns, at_ns, self.count, self.total_s, tuple(self.counts), _BOUNDS, self._least, self._most, exemplars

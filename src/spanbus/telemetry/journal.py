@@ -11,10 +11,11 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple, Protocol, cast
 
+from spanbus.memo import Memo
 from spanbus.telemetry import names
 from spanbus.telemetry.names import ErrorType, Level, Result
 from spanbus.telemetry.records import EventNote, Failure, Held, Record
-from spanbus.telemetry.rendering import Rendering, span_context_of
+from spanbus.telemetry.rendering import Rendering, handle_of
 from spanbus.workflow.identity import TraceContext
 
 HEARTBEAT_LONGEST_S = 10.0
@@ -47,14 +48,37 @@ class JournalSink:
         self._rendering = rendering
         self._written: dict[int, int] = {}
         self._beats: dict[int, tuple[float, int]] = {}
+        self._beneath: tuple[Record, str, bytes] | None = None
+        """What stands in every entry beneath a record, while its workflow has this name: of the last that had one beneath it."""
+        self._quoted: Memo[str, bytes] = Memo(lambda text: _quoted(text).encode("ascii"), 1_000)
 
     def opened(self, record: Record) -> None:
-        context = span_context_of(record)
-        if context is None or not context.trace_flags.sampled:
+        handle = handle_of(record)
+        if handle is None or not handle.sampled:
             return
-        self._journal.journal_open(record.span_id, encode_open(record))
+        self._journal.journal_open(record.span_id, self._entry(record))
+
+    def _entry(self, record: Record) -> bytes:
+        parent, quoted, task_type = record.parent, self._quoted, record.task_type
+        if parent is None:
+            same = _of_run(record, record.parent_span_id)
+        elif self._beneath is not None and self._beneath[0] is parent and self._beneath[1] == record.workflow:
+            same = self._beneath[2]
+        else:
+            same = _of_run(record, parent.span_id)
+            self._beneath = parent, record.workflow, same
+        entry = b'{"level":%b,"name":%b,%b,"span":"%016x","start":%d,"attempt":%d' % (
+            quoted[record.level], quoted[record.name], same, record.span_id, record.started_at_ns, record.attempt
+        )
+        if task_type is not None:
+            entry += b',"type":' + quoted[task_type]
+        if parent is not None and record.level is Level.ATTEMPT:
+            entry += b',"phase":' + quoted[parent.name]
+        return entry + b"}"
 
     def closed(self, record: Record) -> None:
+        if self._beneath is not None and self._beneath[0] is record:
+            self._beneath = None
         self._written.pop(record.span_id, None)
         self._beats.pop(record.span_id, None)
 
@@ -84,18 +108,9 @@ class JournalSink:
             self._journal.journal_update(key, _COMPACT(update).encode("utf-8", "replace"))
 
 
-def encode_open(record: Record) -> bytes:
-    """A record that has just started."""
-    parent = record.parent_span_id
-    more = f',"parent":"{parent:016x}"' if parent is not None else ""
-    if record.task_type is not None:
-        more += f',"type":{_quoted(record.task_type)}'
-    if record.parent is not None and record.level is Level.ATTEMPT:
-        more += f',"phase":{_quoted(record.parent.name)}'
-    return (
-        f'{{"level":"{record.level}","name":{_quoted(record.name)},"run":{_quoted(record.run_id)},"workflow":{_quoted(record.workflow)},'
-        f'"trace":"{record.trace_id:032x}","span":"{record.span_id:016x}","start":{record.started_at_ns},"attempt":{record.attempt}{more}}}'
-    ).encode()
+def _of_run(record: Record, parent_span_id: int | None) -> bytes:
+    parent = f',"parent":"{parent_span_id:016x}"' if parent_span_id is not None else ""
+    return f'"run":{_quoted(record.run_id)},"workflow":{_quoted(record.workflow)},"trace":"{record.trace_id:032x}"{parent}'.encode("ascii")
 
 
 def measured(span: bytes) -> Record | None:
@@ -213,7 +228,7 @@ def _record(entry: Mapping[str, object] | None) -> Record | None:
     except (KeyError, ValueError):
         return None
     if record.level is Level.HOOK:
-        record.attributes[names.HOOK_NAME] = record.name
+        record.describe(names.HOOK_NAME, record.name)
     return record
 
 

@@ -19,7 +19,7 @@ from spanbus.telemetry import names
 from spanbus.telemetry.durations import DurationHistogram, ExemplarFilter
 from spanbus.telemetry.names import Level
 from spanbus.telemetry.records import EventNote, Record
-from spanbus.telemetry.rendering import context_of, span_context_of
+from spanbus.telemetry.rendering import context_of, handle_of
 
 Key = tuple[str | None, ...]
 
@@ -100,7 +100,7 @@ class MetricSink:
 
                 def counted(attributes: Mapping[str, str]) -> Callable[[float, Record], None]:
                     record = own.series(attributes).record
-                    return lambda seconds, of: record(seconds, span_context_of(of))
+                    return lambda seconds, of: record(seconds, handle_of(of))
 
                 return counted
             histogram = meter.create_histogram(

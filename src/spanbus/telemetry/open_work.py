@@ -7,13 +7,16 @@ one in which it makes sense is taken.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from spanbus.telemetry.facts import Fact, Rank, Verb
 from spanbus.telemetry.names import Flag, Result
 from spanbus.telemetry.records import Failure, Record
+
+_NONE: frozenset[str] = frozenset()
+_ALONE = {rank: frozenset({rank}) for rank in Rank}
 
 
 class EndedPhase(NamedTuple):
@@ -45,11 +48,11 @@ class OpenPhase:
     def __init__(self, record: Record, rank: Rank) -> None:
         self.record = record
         self.outer = rank
-        self.aliases: set[str] = set()
+        self.aliases: frozenset[str] = _NONE
         self.task: str | None = None
-        self.seen = {rank}
+        self.seen: frozenset[Rank] = _ALONE[rank]
         """Ranks that announced a start in the current attempt."""
-        self.open_ranks = {rank}
+        self.open_ranks: frozenset[Rank] = _ALONE[rank]
         self.attempt: Record | None = None
         """The record of the current attempt, from the second on."""
         self.attempts_started_at_ns = record.started_at_ns
@@ -67,6 +70,10 @@ class OpenPhase:
     @property
     def innermost(self) -> Record:
         return self.attempt or self.record
+
+    def known_as(self, names: Iterable[str]) -> None:
+        """It goes by these names too."""
+        self.aliases = self.aliases.union(names)
 
 
 @dataclass(slots=True, eq=False)
@@ -206,7 +213,7 @@ class OpenWork:
             return None
         run, phase = speaking[0]
         if len(speaking) > 1 and fact.verb is Verb.END:
-            phase.record.flags.add(Flag.AMBIGUOUS)
+            phase.record.flag(Flag.AMBIGUOUS)
         return run
 
     def _meant_by_hook(self, runs: list[OpenRun], fact: Fact) -> OpenRun | None:

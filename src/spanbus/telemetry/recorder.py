@@ -21,7 +21,7 @@ import threading
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from spanbus.telemetry import names
 from spanbus.telemetry.facts import Fact, Rank, Verb
@@ -216,7 +216,7 @@ class Recorder:
                     self._close_run(run, known.result or Result.SUCCESS, known.failure, max(known.at_ns, end_ns), None)
                 else:
                     self._abandoned += 1
-                    run.record.flags.add(Flag.ABANDONED)
+                    run.record.flag(Flag.ABANDONED)
                     self._close_run(run, Result.ERROR, Failure(error_type, _abandoned_text(run.record, error_type)), end_ns, None, error_type)
             self._early_ends.clear()
 
@@ -333,7 +333,7 @@ class Recorder:
         )
         rerun = identity.parse_traceparent(_string(fact.payload.get("rerun_of")))
         if rerun is not None:
-            record.links.append(Link(rerun.trace_id, rerun.span_id, names.LINK_RERUN_OF))
+            record.link(Link(rerun.trace_id, rerun.span_id, names.LINK_RERUN_OF))
         run = OpenRun(record, key, implicit, announced=fact.rank is Rank.RUN and fact.verb is Verb.START, correlation=fact.correlation, last_at_ns=fact.at_ns)
         while len(self._work.runs) >= self._limits.open_runs:
             self._abandon_run(next(iter(self._work.runs.values())), self.latest_at_ns)
@@ -349,7 +349,7 @@ class Recorder:
                 self._early_ends.setdefault(fact.run_key, fact)
             return None
         if ambiguous:
-            run.record.flags.add(Flag.AMBIGUOUS)
+            run.record.flag(Flag.AMBIGUOUS)
         kept = self._keep(run, run.record, note)
         result = fact.result or Result.SUCCESS
         if fact.stage is not None and result.failed:
@@ -393,7 +393,7 @@ class Recorder:
 
     def _abandon_run(self, run: OpenRun, at_ns: int) -> None:
         self._abandoned += 1
-        run.record.flags.add(Flag.ABANDONED)
+        run.record.flag(Flag.ABANDONED)
         failure = Failure(ErrorType.ABANDONED, _abandoned_text(run.record, ErrorType.ABANDONED))
         self._close_run(run, Result.ERROR, failure, max(at_ns, run.last_at_ns), None)
 
@@ -435,9 +435,9 @@ class Recorder:
             if host is not None:
                 return self._strategy_started(run, host, fact, note)
             return self._keep(run, self._open_phase_of(run, fact).record, note)
-        phase.aliases.update(fact.aliases)
+        phase.known_as(fact.aliases)
         if fact.name is not None and fact.name != phase.record.name:
-            phase.aliases.add(fact.name)
+            phase.known_as((fact.name,))
         if phase.pending is not None or fact.rank in phase.seen:
             if phase.pending is None and fact.rank in phase.open_ranks and fact.rank == phase.outer:
                 if fact.at_ns <= phase.attempts_started_at_ns:  # the same start, heard late or again
@@ -446,19 +446,19 @@ class Recorder:
                 return self._keep(run, self._open_phase_of(run, fact).record, note)  # a second one of the same name beside it
             if fact.at_ns >= (phase.pending_at_ns if phase.pending is not None else phase.attempts_started_at_ns):
                 self._next_attempt(run, phase, fact.at_ns, phase.evidence, None, note=None)
-                phase.seen = set(phase.open_ranks)  # an outer speaker whose start still holds has been heard
+                phase.seen = phase.open_ranks  # an outer speaker whose start still holds has been heard
         elif fact.rank < phase.outer:
             phase.outer = fact.rank  # an outer speaker is heard after an inner one
             phase.record.started_at_ns = min(phase.record.started_at_ns, fact.at_ns)
-        phase.seen.add(fact.rank)
-        phase.open_ranks.add(fact.rank)
+        phase.seen |= {fact.rank}
+        phase.open_ranks |= {fact.rank}
         return self._keep(run, phase.innermost, note)
 
     def _open_phase_of(self, run: OpenRun, fact: Fact) -> OpenPhase:
         name = fact.name or "phase"
         task_type = fact.task_type or (name if fact.exact else None)
         phase = self._open_phase(run, name, fact.at_ns, fact.rank, task_type, fact.attempt or 1, fact.needs)
-        phase.aliases.update(fact.aliases)
+        phase.known_as(fact.aliases)
         phase.task = fact.task
         return phase
 
@@ -471,11 +471,11 @@ class Recorder:
         parent = run.record
         record = Record(
             Level.PHASE, name, run_id=parent.run_id, workflow=parent.workflow, trace_id=parent.trace_id,
-            span_id=_nested(parent, "phase", name, occurrence), started_at_ns=at_ns, parent=parent, task_type=task_type, attempt=attempt,
+            span_id=identity.phase_span_id(parent.span_id, name, occurrence), started_at_ns=at_ns, parent=parent, task_type=task_type, attempt=attempt,
         )
         for need in needs:
             if (done := run.ended.get(need)) is not None:
-                record.links.append(Link(parent.trace_id, done.span_id, names.LINK_DEPENDS_ON))
+                record.link(Link(parent.trace_id, done.span_id, names.LINK_DEPENDS_ON))
         phase = OpenPhase(record, rank)
         while self._phases_open >= self._limits.open_phases:
             self._abandon_oldest_phase()
@@ -532,7 +532,7 @@ class Recorder:
         phase.attempts_started_at_ns = started_at_ns
         phase.evidence = None
         phase.inner_ended_at_ns = None
-        phase.open_ranks = {phase.outer} if phase.outer in phase.open_ranks else set()
+        phase.open_ranks &= {phase.outer}
         self._opened(phase.attempt)
 
     def _attempt_record(self, phase: OpenPhase, number: int, started_at_ns: int, previous: Record | None) -> Record:
@@ -543,7 +543,7 @@ class Recorder:
             span_id=span_id, started_at_ns=started_at_ns, parent=parent, task_type=parent.task_type, attempt=number,
         )
         if previous is not None:
-            attempt.links.append(Link(previous.trace_id, previous.span_id, names.LINK_RETRY_OF))
+            attempt.link(Link(previous.trace_id, previous.span_id, names.LINK_RETRY_OF))
         return attempt
 
     def _phase_ended(self, run: OpenRun, fact: Fact, note: EventNote) -> Record:
@@ -560,10 +560,10 @@ class Recorder:
                 return self._keep(run, run.record, note)
             return self._orphan(run, fact, note)
         if ambiguous:
-            phase.record.flags.add(Flag.AMBIGUOUS)
-        phase.aliases.update(fact.aliases)
+            phase.record.flag(Flag.AMBIGUOUS)
+        phase.known_as(fact.aliases)
         kept = self._keep(run, phase.innermost, note)
-        phase.open_ranks.discard(fact.rank)
+        phase.open_ranks -= {fact.rank}
         if fact.rank > phase.outer:
             # an inner speaker: the phase goes on, and may try again
             phase.inner_ended_at_ns = fact.at_ns
@@ -592,7 +592,7 @@ class Recorder:
         phase = self._open_phase_of(run, fact._replace(at_ns=max(1, started_at_ns)))
         phase.orphan = True
         if fact.verb is Verb.END:
-            phase.record.flags.add(Flag.ORPHAN_END)
+            phase.record.flag(Flag.ORPHAN_END)
             self._orphan_ends += 1
         kept = self._keep(run, phase.record, note)
         result, failure = fact.result or Result.SUCCESS, fact.failure
@@ -600,7 +600,7 @@ class Recorder:
             phase.pending, phase.record.held = (result, failure), Held(result, failure, fact.at_ns)
             phase.pending_at_ns = fact.at_ns
             phase.evidence = failure
-            phase.open_ranks.clear()
+            phase.open_ranks = frozenset()
             self._pending[id(phase)] = (run, phase)
             return kept
         if fact.reason is not None:
@@ -616,7 +616,7 @@ class Recorder:
 
     def _abandon_phase(self, run: OpenRun, phase: OpenPhase, at_ns: int, error_type: ErrorType) -> None:
         self._abandoned += 1
-        phase.record.flags.add(Flag.ABANDONED)
+        phase.record.flag(Flag.ABANDONED)
         failure = Failure(error_type, _abandoned_text(phase.record, error_type))
         self._close_phase(run, phase, Result.ERROR, failure, max(at_ns, run.last_at_ns), None, announced=False)
 
@@ -653,7 +653,7 @@ class Recorder:
 
     def _strategy_started(self, run: OpenRun, host: OpenPhase, fact: Fact, note: EventNote) -> Record:
         record = self._child(host.innermost, Level.STRATEGY, fact.name or "strategy", fact)
-        record.attributes[names.STRATEGY_NAME] = record.name
+        record.describe(names.STRATEGY_NAME, record.name)
         host.strategies.append(record)
         self._opened(record)
         return self._keep(run, record, note)
@@ -694,12 +694,12 @@ class Recorder:
             self._orphan_ends += 1
             record = self._child(parent, Level.HOOK if "hook" in fact.payload else Level.COMMAND, name, fact)
             record.started_at_ns = fact.at_ns - (fact.duration_ns or 0)
-            record.flags.add(Flag.ORPHAN_END)
+            record.flag(Flag.ORPHAN_END)
             self._opened(record)
         else:
             record = open_hooks.pop(0)
             if open_hooks:
-                record.flags.add(Flag.AMBIGUOUS)
+                record.flag(Flag.AMBIGUOUS)
             else:
                 del hooks[name]
         self._keep(run, record, note)
@@ -716,14 +716,14 @@ class Recorder:
 
     def _child(self, parent: Record, level: Level, name: str, fact: Fact) -> Record:
         key = f"{level}:{name}"
-        number = _count(parent, key)
+        number = parent.number_of(key)
         record = Record(
             level, name, run_id=parent.run_id, workflow=parent.workflow, trace_id=parent.trace_id,
             span_id=_nested(parent, level, name, number), started_at_ns=fact.at_ns, parent=parent, attempt=parent.attempt,
         )
         if level in (Level.HOOK, Level.COMMAND):
             if level is Level.HOOK:
-                record.attributes[names.HOOK_NAME] = name
+                record.describe(names.HOOK_NAME, name)
             _describe_process(record, fact)
         return record
 
@@ -740,7 +740,7 @@ class Recorder:
                 failure = Failure(ErrorType.TIMEOUT) if result is Result.TIMEOUT else None
                 self._finish(record, result, failure, at_ns, None)
             else:
-                record.flags.add(Flag.ABANDONED)
+                record.flag(Flag.ABANDONED)
                 self._finish(record, Result.ERROR, Failure(ErrorType.ABANDONED), at_ns, None)
             self._closed(record)
 
@@ -764,16 +764,14 @@ class Recorder:
             # The clock of durations and that of events differ a little: what lies beneath a record does not stand out of it.
             at_ns = max(record.started_at_ns + duration_ns, min(at_ns, record.inner_ended_at_ns))
         if at_ns < record.started_at_ns:
-            record.flags.add(Flag.CLOCK)
+            record.flag(Flag.CLOCK)
             at_ns = record.started_at_ns
         record.ended_at_ns = at_ns
 
     def _opened(self, record: Record) -> None:
         parent = record.parent
         if parent is not None:
-            if len(parent.children) < self._limits.children_kept:
-                parent.children.append(record)
-            parent.children_total += 1
+            parent.adopt(record, self._limits.children_kept)
         for sink in self._sinks:
             try:
                 sink.opened(record)
@@ -824,26 +822,8 @@ class Recorder:
                 self._abandon_run(run, run.last_at_ns)
 
 
-
-
-
-
-
-
-
-
-
 def _nested(parent: Record, *path: object) -> int:
     return identity.child_span_id(parent.span_id, *path)
-
-
-def _count(parent: Record, key: str) -> int:
-    counts = parent.child_counts
-    number = counts[key] = counts.get(key, 0) + 1
-    return number
-
-
-
 
 
 def _more_precise(first: Failure | None, second: Failure | None) -> Failure | None:
@@ -858,19 +838,19 @@ def _more_precise(first: Failure | None, second: Failure | None) -> Failure | No
 
 
 def _describe_process(record: Record, fact: Fact) -> None:
-    payload, attributes = fact.payload, record.attributes
+    payload, describe = fact.payload, record.describe
     executable, command, exit_code = payload.get("executable"), payload.get("command"), payload.get("exit_code")
     if isinstance(executable, str):
-        attributes[names.PROCESS_EXECUTABLE] = executable
+        describe(names.PROCESS_EXECUTABLE, executable)
     if isinstance(command, list | tuple):
-        attributes[names.PROCESS_COMMAND_ARGS] = tuple(str(part) for part in command)  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+        describe(names.PROCESS_COMMAND_ARGS, tuple(str(part) for part in cast("Sequence[object]", command)))
     if isinstance(exit_code, int) and not isinstance(exit_code, bool):
-        attributes[names.PROCESS_EXIT_CODE] = exit_code
+        describe(names.PROCESS_EXIT_CODE, exit_code)
     if payload.get("cached") is True:
-        attributes[names.HOOK_CACHED] = True
+        describe(names.HOOK_CACHED, True)
     tail = payload.get("output_tail")
     if isinstance(tail, str) and tail:
-        attributes[names.OUTPUT_TAIL] = tail
+        describe(names.OUTPUT_TAIL, tail)
 
 
 def _abandoned_text(record: Record, error_type: ErrorType) -> str:

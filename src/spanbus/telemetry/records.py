@@ -7,7 +7,7 @@ sinks read it. :class:`EventNote` is frozen.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
@@ -15,6 +15,10 @@ from spanbus.telemetry.names import EVENTS_KEPT_FIRST, EVENTS_KEPT_LAST, EVENTS_
 from spanbus.workflow.identity import TraceContext
 
 _NONE: Mapping[str, int] = MappingProxyType({})
+_NO_FLAGS: frozenset[Flag] = frozenset()
+
+AttributeOfRecord = str | int | float | bool | tuple[str, ...]
+_NO_ATTRIBUTES: Mapping[str, AttributeOfRecord] = MappingProxyType({})
 
 
 class EventNote(NamedTuple):
@@ -108,10 +112,11 @@ class Record:
 
     Times are Unix nanoseconds. ``duration_ns`` is that of the monotonic clock, where the publisher gave one;
     ``ended_at_ns`` is then ``started_at_ns + duration_ns``, or a little later where something beneath it ended then. ``result`` is None while the record is open.
+    What most records do not have, links or attributes of their own, costs them nothing.
     """
 
     __slots__ = (
-        "attempt", "attempts", "attributes", "child_counts", "children", "children_total", "duration_ns", "ended_at_ns", "events", "events_in_tree", "failure",
+        "_numbers", "attempt", "attempts", "attributes", "children", "children_total", "duration_ns", "ended_at_ns", "events", "events_in_tree", "failure",
         "flags", "handle", "held", "inner_ended_at_ns", "level", "links", "name", "parent", "remote_parent", "result", "run_id", "skip_reason", "span_id",
         "started_at_ns", "task_type", "trace_id", "tracestate", "workflow",
     )
@@ -139,20 +144,49 @@ class Record:
         """Which attempt of its phase this is or belongs to, from 1."""
         self.attempts = 1
         """How often a phase was tried."""
-        self.flags: set[Flag] = set()
-        self.links: list[Link] = []
+        self.flags = _NO_FLAGS
+        self.links: tuple[Link, ...] = ()
         self.events = EventLog()
         self.events_in_tree = 0
         """Events on this record and on all beneath it."""
-        self.children: list[Record] = []
+        self.children: Sequence[Record] = ()
         """Records beneath this one that still matter to a reader of it; bounded by the recorder."""
         self.children_total = 0
-        self.child_counts: dict[str, int] = {}
-        """How often each kind and name stands beneath this record: part of a child's identity."""
-        self.attributes: dict[str, str | int | float | bool | tuple[str, ...]] = {}
+        self._numbers: dict[str, int] | None = None
+        self.attributes = _NO_ATTRIBUTES
         """Further attributes, by catalogue name: executable, arguments, exit code, output tail."""
         self.handle: object | None = None
         """For the sink that renders spans: the live span, where there is one."""
+
+    def flag(self, flag: Flag) -> None:
+        """Say how certain it is."""
+        self.flags = self.flags | {flag}
+
+    def link(self, link: Link) -> None:
+        """Link it to another span."""
+        self.links = (*self.links, link)
+
+    def describe(self, name: str, value: AttributeOfRecord) -> None:
+        """Set one of the further attributes."""
+        if isinstance(self.attributes, dict):
+            self.attributes[name] = value
+        else:
+            self.attributes = {name: value}
+
+    def adopt(self, child: Record, most: int) -> None:
+        """Put ``child`` beneath it; of children, the first ``most`` are kept."""
+        self.children_total += 1
+        if not isinstance(self.children, list):
+            self.children = [child]
+        elif len(self.children) < most:
+            self.children.append(child)
+
+    def number_of(self, kind: str) -> int:
+        """The number, from 1, of the next thing of a kind and name beneath this record: part of its identity."""
+        if self._numbers is None:
+            self._numbers = {}
+        number = self._numbers[kind] = self._numbers.get(kind, 0) + 1
+        return number
 
     @property
     def resting(self) -> bool:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.sdk.trace import SpanLimits
-from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, Status, StatusCode
+from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, Status, StatusCode, TraceFlags, TraceState
 from opentelemetry.util.types import AttributeValue
 
 from spanbus.telemetry import names
@@ -34,14 +34,33 @@ _RESULT_ATTRIBUTE = {
 
 
 class SpanHandle:
-    """What a sink keeps on a record: the context of its span, and the live span where there is one."""
+    """What a sink keeps on a record: the identity of its span, and the live span where there is one."""
 
-    __slots__ = ("context", "sampler_attributes", "span")
+    __slots__ = ("_context", "sampled", "sampler_attributes", "span", "span_id", "trace_flags", "trace_id", "trace_state")
 
-    def __init__(self, context: SpanContext, span: trace.Span | None = None, sampler_attributes: Attributes | None = None) -> None:
-        self.context = context
+    def __init__(
+        self, trace_id: int, span_id: int, trace_flags: TraceFlags, trace_state: TraceState | None, span: trace.Span | None = None,
+        sampler_attributes: Attributes | None = None,
+    ) -> None:
+        self.trace_id, self.span_id = trace_id, span_id
+        self.trace_flags, self.trace_state = trace_flags, trace_state
+        self.sampled = trace_flags.sampled
         self.span = span
         self.sampler_attributes = sampler_attributes
+        self._context: SpanContext | None = None
+
+    @property
+    def context(self) -> SpanContext:
+        """The context of the span, made when it is asked for."""
+        if self._context is None:
+            self._context = SpanContext(self.trace_id, self.span_id, False, self.trace_flags, self.trace_state)
+        return self._context
+
+
+def handle_of(record: Record) -> SpanHandle | None:
+    """What a sink keeps on ``record``, None when no sink made a span of it."""
+    handle = record.handle
+    return handle if isinstance(handle, SpanHandle) else None
 
 
 def span_context_of(record: Record) -> SpanContext | None:

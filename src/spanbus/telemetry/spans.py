@@ -97,8 +97,7 @@ class DirectSpans:
         parent = record.parent
         above = parent.handle if parent is not None else None
         if isinstance(above, SpanHandle) and self._inherit:
-            context = above.context
-            record.handle = SpanHandle(SpanContext(record.trace_id, record.span_id, False, context.trace_flags, context.trace_state))
+            record.handle = SpanHandle(record.trace_id, record.span_id, above.trace_flags, above.trace_state)
             return
         parent_context = self._parent_context(record)
         result = self._sampler.should_sample(
@@ -107,16 +106,14 @@ class DirectSpans:
         )
         flags = _SAMPLED if result.decision is Decision.RECORD_AND_SAMPLE else _NOT_SAMPLED
         state = result.trace_state or (parent_context.trace_state if parent_context is not None else None)
-        context = SpanContext(record.trace_id, record.span_id, False, flags, state)
         attributes = cast("Mapping[str, AttributeValue] | None", result.attributes)  # pyright: ignore[reportUnknownMemberType]
-        record.handle = SpanHandle(context, None, dict(attributes) if attributes else None)
+        record.handle = SpanHandle(record.trace_id, record.span_id, flags, state, None, dict(attributes) if attributes else None)
 
     def closed(self, record: Record) -> None:
         handle = record.handle
-        if not isinstance(handle, SpanHandle) or not handle.context.trace_flags.sampled:
+        if not isinstance(handle, SpanHandle) or not handle.sampled:
             return
-        context, parent = handle.context, self._parent_context(record)
-        if self._plain is not None and parent is not None and not context.trace_state and not handle.sampler_attributes:
+        if self._plain is not None and not handle.trace_state and not handle.sampler_attributes and record.parent is not None and record.parent.handle is not None:
             encoded = self._plain.encode(record)
             if encoded is not None:
                 self._spans.put_encoded(record.span_id, encoded, self._resource, SCOPE)
@@ -130,7 +127,7 @@ class DirectSpans:
             attributes[names.DELIVERY_DROPPED] = dropped
         kept = rendering.limited(attributes)
         self._spans.put_span(RenderedSpan(
-            rendering.name(record), context, parent, rendering.kind(record), record.started_at_ns, span_end_ns(record),
+            rendering.name(record), handle.context, self._parent_context(record), rendering.kind(record), record.started_at_ns, span_end_ns(record),
             kept, [self._event(*event) for event in rendering.events(record)], _links(record) if record.links else (),
             rendering.status(record), self._resource, len(attributes) - len(kept), rendering.events_cut(record),
         ))
@@ -191,7 +188,8 @@ class TracerSpans:
             links=[link for link in self._live_links(record)], start_time=record.started_at_ns,
             record_exception=False, set_status_on_exception=False,
         )
-        record.handle = SpanHandle(span.get_span_context(), span)
+        made = span.get_span_context()
+        record.handle = SpanHandle(made.trace_id, made.span_id, made.trace_flags, made.trace_state, span)
 
     def closed(self, record: Record) -> None:
         handle = record.handle

@@ -39,7 +39,10 @@ def parse_traceparent(value: str | None) -> TraceContext | None:
 
 
 def _digest(size_bytes: int, *parts: object) -> int:
-    text = "\x1f".join(str(part) for part in parts)
+    return _hashed(size_bytes, "\x1f".join([str(part) for part in parts]))
+
+
+def _hashed(size_bytes: int, text: str) -> int:
     value = int.from_bytes(blake2b(text.encode("utf-8", "surrogatepass"), digest_size=size_bytes).digest(), "big")
     return value or 1  # zero is not a valid id
 
@@ -57,6 +60,11 @@ def run_span_id(run_id: str) -> int:
 def child_span_id(parent_span_id: int, *path: object) -> int:
     """The span id of a place beneath a span: ``("phase", name, occurrence)`` under a run, ``("attempt", n)`` under a phase."""
     return _digest(8, f"{parent_span_id:016x}", *path)
+
+
+def phase_span_id(run_span_id: int, name: str, occurrence: int) -> int:
+    """``child_span_id(run_span_id, "phase", name, occurrence)``."""
+    return _hashed(8, f"{run_span_id:016x}\x1fphase\x1f{name}\x1f{occurrence}")
 
 
 def short_hash(*parts: object) -> str:
