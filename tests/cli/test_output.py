@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import subprocess
+import termios
 from pathlib import Path
 
 import pytest
@@ -64,8 +66,11 @@ def test_what_the_terminal_cannot_show_is_spelled_out(gated: Cli, encoding: str)
             assert b"\\u2713" in done.stdout
 
 
-def in_a_terminal(cli: Cli, *arguments: str, term: str = "xterm") -> bytes:
+def in_a_terminal(cli: Cli, *arguments: str, term: str = "xterm", code: int = 0, columns: int | None = None) -> bytes:
     master, terminal = pty.openpty()
+    if columns is not None:
+        termios.tcsetwinsize(terminal, (40, columns))
+        cli.env["COLUMNS"] = ""
     process = subprocess.Popen(
         cli.argv(*arguments), cwd=cli.folder, env=cli.environment({"TERM": term}), stdin=subprocess.DEVNULL, stdout=terminal, stderr=terminal
     )
@@ -77,7 +82,7 @@ def in_a_terminal(cli: Cli, *arguments: str, term: str = "xterm") -> bytes:
     except OSError:  # the other side is closed
         pass
     os.close(master)
-    assert process.wait(60) == 0, shown[-2_000:]
+    assert process.wait(60) == code, shown[-2_000:]
     return shown
 
 
@@ -93,3 +98,23 @@ def test_a_terminal_that_cannot_move_its_cursor_gets_plain_lines(gated: Cli) -> 
     shown = in_a_terminal(gated, "run", term="dumb")
     assert b"after: started\r\n" in shown
     assert b"\x1b" not in shown
+
+
+def test_what_became_of_a_phase_is_told_on_a_narrow_terminal_too(tmp_path: Path) -> None:
+    (tmp_path / "spanbus.toml").write_text(f'[workflows.main]\nphases = [ {{ name = "{"long_" * 12}", run = "test -e ok" }} ]\n')
+    cli = Cli(tmp_path)
+    (tmp_path / "ok").touch()
+    first = cli("run", "--json").json()["runs"][0]["run_id"]  # type: ignore[index]
+    (tmp_path / "ok").unlink()
+    assert cli("run", "-q").code == 1
+    for columns in (40, 80):
+        shown = in_a_terminal(cli, "diff", str(first), "last", code=1, columns=columns).decode()
+        lines = re.sub(r"\x1b\[[0-9;]*m", "", shown).splitlines()[1:]
+        assert all("newly failing" in line and len(line) <= columns for line in lines), lines
+
+
+def test_a_store_without_a_run_is_no_failed_search(tmp_path: Path) -> None:
+    cli = Cli(tmp_path)
+    assert cli("exec", "--", "true", env={"OTEL_TRACES_SAMPLER": "always_off"}).code == 0
+    assert "no run is stored yet" in cli("runs").err
+    assert "like that" in cli("runs", "-w", "nobody").err

@@ -228,3 +228,15 @@ def test_a_run_of_ten_thousand_spans_is_drawn_in_a_time_that_grows_with_their_nu
         run.span("phase", f"p{number}", 0, 10, parent=top)
     keep(cli, run)
     assert len(cli("show", "wide", timeout_s=30).out.splitlines()) > 10_000  # it took minutes when each line was taken from the whole
+
+
+@pytest.mark.parametrize(("run_id", "name"), [
+    ("../../../outside", "_.._.._outside.html"), ("/tmp/x", "_tmp_x.html"), ("-rf", "rf.html"), ("a\nb\x00c", "a_b_c.html"), ("x" * 5_000, "x" * 100 + ".html"), ("..", "run.html"),
+])  # fmt: skip
+def test_a_report_stays_in_the_folder_whatever_the_run_is_called(cli: Cli, empty_runs: Made, run_id: str, name: str) -> None:
+    run = empty_runs(run_id=run_id)
+    run.span("run", "standard", 0, 10)
+    keep(cli, run)
+    assert cli("report").code == 0
+    assert [path.name for path in cli.folder.iterdir() if path.is_file()] == [name]
+    assert not list(cli.folder.parent.glob("*.html"))

@@ -48,6 +48,9 @@ def command(
 
 _STYLES = {"slower": "yellow", "newly_failing": "bold red", "still_failing": "red", "fixed": "green", "faster": "green", "new": "cyan", "gone": "cyan", "not_run": "dim"}
 
+_BESIDE_THE_NAME = 53  # two durations, their ratio, the longest word for a change
+_SHORTEST_NAME = 12
+
 
 def _tell(screen: Console, found: Comparison) -> None:
     from rich.cells import cell_len, set_cell_size
@@ -65,13 +68,22 @@ def _tell(screen: Console, found: Comparison) -> None:
         console.note("spanbus: these are runs of different workflows; phases are matched by their names")
     labels = {id(each): one_line(each.name, 40) for each in found.phases} | {id(found.run): one_line(what, 40) if found.of_one_workflow else "whole run"}
     wide = max(cell_len(label) for label in labels.values())
+    room = screen.width - _BESIDE_THE_NAME if screen.is_terminal else 40
     for each in (*found.phases, found.run):
         line = Text("  ")
-        line.append(f"{set_cell_size(labels[id(each)], wide)}  ", "bold" if each is not found.run else "")
         took = [seconds(each_s) if each_s is not None else "–" for each_s in (each.before_s, each.after_s)]
+        change = each.change.value.replace("_", " "), _STYLES.get(each.change.value, "")
+        name_style = "bold" if each is not found.run else ""
+        if room < _SHORTEST_NAME:  # what became of it comes first where not all has room
+            line.append(f"{change[0]:<14}", change[1])
+            line.append(labels[id(each)], name_style)
+            line.append(f"  {took[0]} → {took[1]}")
+            console.draw(screen, line)
+            continue
+        line.append(f"{set_cell_size(labels[id(each)], min(wide, room))}  ", name_style)
         line.append(f"{took[0]:>10} → {took[1]:>10}  ")
         line.append(f"{f'x{each.ratio:.2f}' if each.ratio is not None else '':>7}  ")
-        line.append(each.change.value.replace("_", " "), _STYLES.get(each.change.value, ""))
+        line.append(*change)
         if each.before != each.after:
             line.append(f"  {_said(each.before)} → {_said(each.after)}", "dim")
         console.draw(screen, line)

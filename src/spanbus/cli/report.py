@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +10,8 @@ import typer
 
 from spanbus.cli import complete
 from spanbus.cli.options import File
+
+_NOT_OF_A_NAME = re.compile(r"[^\w.+-]+")
 
 
 def command(
@@ -31,9 +34,14 @@ def command(
     if str(out) == "-" or (markdown and out is None):
         typer.echo(text, nl=False)
         return
-    path = out or Path(f"{head.run_id}.html")
+    path = out or Path(f"{_file_name(head.run_id)}.html")
     try:
         path.write_text(text, encoding="utf-8")
     except OSError as error:
         raise InputError(f"{path}: cannot be written: {error.strerror or error}") from None
     console.note(f"spanbus: wrote {path}")
+
+
+def _file_name(run_id: str) -> str:
+    """A file of the working directory: who sent the run chose its id, and it may look like a path."""
+    return _NOT_OF_A_NAME.sub("_", run_id).lstrip(".-")[:100] or "run"

@@ -37,6 +37,8 @@ def command(
         console.document([head.document() for head in heads])
         return
     if not heads:
+        if workflow is None and result is None:
+            raise RunNotFound("no run is stored yet; `spanbus run` or `spanbus exec -- COMMAND` makes the first")
         raise RunNotFound("no stored run is like that; `spanbus runs` lists all")
     from rich.text import Text
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import secrets
 import signal
@@ -101,7 +102,9 @@ def bind(host: str, port: int) -> socket.socket:
     except (OSError, OverflowError) as error:
         listener.close()
         reason = error.strerror or error if isinstance(error, OSError) else error
-        raise BackendError(f"cannot listen on {host} port {port}: {reason}; is another backend or collector running? --port N takes another, --port 0 a free one") from None
+        taken = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
+        hint = "; is another backend or collector running? --port N takes another, --port 0 a free one" if taken else ""
+        raise BackendError(f"cannot listen on {host} port {port}: {reason}{hint}") from None
     return listener
 
 
