@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator
+import urllib.request
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import anyio
@@ -42,6 +44,18 @@ async def call(session: ClientSession, tool: str, **arguments: object) -> dict[s
     assert not result.is_error, result.content
     assert result.structured_content is not None
     return dict(result.structured_content)
+
+
+def live(health: str) -> dict[str, int]:
+    """What the backend counts of the live stream."""
+    with urllib.request.urlopen(health, timeout=10) as answer:
+        return dict(json.load(answer)["live"])
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    with anyio.fail_after(30):
+        while not await anyio.to_thread.run_sync(holds):
+            await anyio.sleep(0.05)
 
 
 @pytest.mark.anyio
@@ -100,3 +114,53 @@ async def test_waiting_without_a_backend_says_what_to_start(project: Cli) -> Non
         result = await session.call_tool("wait_for_failure", {"timeout_s": 5})
         assert result.is_error
         assert "spanbus up" in str(result.content)
+
+
+@pytest.mark.anyio
+async def test_waiting_is_for_what_comes_and_not_for_what_was(project: Cli) -> None:
+    up = project.start("up", "--port", "0")
+    try:
+        assert up.stdout is not None
+        health = (await anyio.to_thread.run_sync(up.stdout.readline)).split()[1].partition("?")[0] + "health"
+        (project.folder / "gate.toml").write_text('[workflows.other]\nphases = [ { name = "wait", run = "sleep 60" } ]\n')
+        done = await anyio.to_thread.run_sync(lambda: project("run", "--file", "long.toml", "-q"))
+        assert done.code == 1
+        async with client(project) as session:
+            for tool in ("wait_for_failure", "wait_for_run"):
+                assert (await call(session, tool, timeout_s=1))["what"] == "time is over"
+            found: dict[str, dict[str, object]] = {}
+            async with anyio.create_task_group() as group:
+
+                async def wait(name: str, tool: str, **arguments: object) -> None:
+                    found[name] = await call(session, tool, **arguments)
+
+                group.start_soon(partial(wait, "run", "wait_for_run", timeout_s=30))
+                group.start_soon(partial(wait, "failure", "wait_for_failure", workflow="other", timeout_s=30))
+                group.start_soon(partial(wait, "elsewhere", "wait_for_failure", workflow="long", timeout_s=8))
+                await until(lambda: live(health)["clients"] == 3)
+                before = live(health)["sources"]
+                running = project.start("run", "--file", "gate.toml", "-q")
+                await until(lambda: live(health)["sources"] > before)
+                running.kill()
+                await anyio.to_thread.run_sync(lambda: running.communicate(timeout=20))
+            for name in ("run", "failure"):
+                head = found[name]["run"]
+                assert isinstance(head, dict)
+                assert (found[name]["what"], head["workflow"], head["result"], head["error_type"]) == ("killed", "other", "error", "killed")
+                assert head["started_at"]
+            assert found["elsewhere"]["what"] == "time is over"
+    finally:
+        up.terminate()
+        up.communicate(timeout=20)
+
+
+@pytest.mark.anyio
+async def test_a_run_that_was_killed_is_there_without_a_backend(project: Cli) -> None:
+    async with client(project) as session:
+        running = project.start("run", "--file", "long.toml")
+        assert running.stdout is not None
+        assert "wait: started" in await anyio.to_thread.run_sync(running.stdout.readline)
+        running.kill()
+        await anyio.to_thread.run_sync(lambda: running.communicate(timeout=20))
+        listed = await call(session, "list_runs")
+        assert [(run["result"], run["error_type"]) for run in listed["runs"]] == [("error", "killed")]  # type: ignore[index, union-attr]

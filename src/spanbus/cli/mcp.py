@@ -9,6 +9,7 @@ def command(file: File = None) -> None:
     """Serve the Model Context Protocol on standard input and output: list, read, compare and wait for runs."""
     import anyio
 
+    from spanbus.cli.stored import take_over
     from spanbus.errors import BackendError
     from spanbus.settings import load_settings
 
@@ -19,5 +20,5 @@ def command(file: File = None) -> None:
         raise BackendError(f"the MCP server needs the extra 'mcp' ({error.name} is missing): pip install 'spanbus[mcp]'") from None
 
     settings = load_settings(file)
-    server = build(StoredRuns(settings.state_dir), lambda: live_feed(settings.state_dir))
+    server = build(StoredRuns(settings.state_dir, lambda: take_over(settings)), lambda: live_feed(settings.state_dir))
     anyio.run(server.run_stdio_async)

@@ -22,6 +22,7 @@ from pydantic import Field
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
 from spanbus.errors import SpanbusError
+from spanbus.local.archive import iso
 from spanbus.version import __version__
 
 T = TypeVar("T")
@@ -118,7 +119,7 @@ class Archive(Protocol):
 
 
 Feed = Callable[[], AbstractAsyncContextManager[AsyncIterator[Mapping[str, object]]]]
-"""Opens the live stream: the messages of docs/live.md, those of runs that are live already first."""
+"""Opens the live stream: the messages of docs/live.md. What was so before it was opened comes first, with ``"past": True``."""
 
 Run = Annotated[str, Field(description="run id, a unique prefix of one, or 'last'", min_length=1, max_length=256)]
 Workflow = Annotated[str | None, Field(description="only this workflow", max_length=512)]
@@ -195,12 +196,18 @@ def build(archive: Archive, feed: Feed) -> MCPServer[object]:
     ) -> Waited:
         """Wait until a run ends, then give its result and what failed. Returns at once when the named run has ended already."""
 
+        workflows: dict[object, object] = {}
+
         def ended(message: Mapping[str, object]) -> bool:
-            if run is not None and message.get("run_id") != run:
+            if "workflow" in message:
+                workflows[message.get("run_id")] = message["workflow"]
+            if message.get("past") if run is None else message.get("run_id") != run:
+                return False
+            if workflow is not None and workflows.get(message.get("run_id")) != workflow:
                 return False
             if message.get("type") == "run_state":
                 return message.get("state") in ("killed", "ended")
-            return message.get("type") == "closed" and message.get("level") == "run" and (workflow is None or message.get("workflow") == workflow)
+            return message.get("type") == "closed" and message.get("level") == "run"
 
         async with _opened(feed) as messages:
             if run is not None:
@@ -218,17 +225,22 @@ def build(archive: Archive, feed: Feed) -> MCPServer[object]:
     @server.tool(annotations=_READ_ONLY)
     async def wait_for_failure(workflow: Workflow = None, timeout_s: Seconds = 600) -> Waited:
         """Wait until a phase, hook or run fails, in any run from now on; the answer comes while the run may still go on."""
+        runs: dict[object, Mapping[str, object]] = {}
         async with _opened(feed) as messages:
             with anyio.move_on_after(timeout_s):
                 async for message in messages:
+                    run_id = message.get("run_id")
+                    if message.get("level") == "run" or ("workflow" in message and run_id not in runs):
+                        runs[run_id] = message
+                    about = runs.get(run_id, message)
+                    if message.get("past") or workflow not in (None, about.get("workflow")):
+                        continue
                     if message.get("type") == "run_state" and message.get("state") == "killed":
-                        return await _settled(archive, str(message.get("run_id")), "killed", message)
-                    if message.get("type") == "closed" and message.get("result") in _FAILED and workflow in (None, message.get("workflow")):
-                        head: RunHead = {
-                            "run_id": str(message.get("run_id")), "workflow": str(message.get("workflow")), "result": "running", "error_type": None,
-                            "started_at": "", "duration_s": 0.0,
-                        }
-                        return {"happened": True, "what": f"a {message.get('level')} failed", "run": head, "failures": [_live_node(message)]}
+                        return await _settled(archive, str(run_id), "killed", about)
+                    if message.get("type") == "closed" and message.get("result") in _FAILED:
+                        level = str(message.get("level"))
+                        head = _live_head(about, str(message["result"]) if level == "run" else "running")
+                        return {"happened": True, "what": f"{'an' if level == 'attempt' else 'a'} {level} failed", "run": head, "failures": [_live_node(message)]}
         return {"happened": False, "what": "time is over", "run": None, "failures": []}
 
     @server.resource("spanbus://runs", mime_type="application/json", title="The newest runs")
@@ -299,12 +311,19 @@ async def _settled(archive: Archive, run_id: str, what: str, message: Mapping[st
                 return _waited(what, await anyio.to_thread.run_sync(lambda: archive.run(run_id)))
             except SpanbusError:
                 await anyio.sleep(0.1)
-    duration = message.get("duration_s")
-    head: RunHead = {
-        "run_id": run_id, "workflow": str(message.get("workflow", "")), "result": "error" if what == "killed" else str(message.get("result", "")),
-        "error_type": "killed" if what == "killed" else None, "started_at": "", "duration_s": float(duration) if isinstance(duration, (int, float)) else 0.0,
-    }
+    head = _live_head(message, "error" if what == "killed" else str(message.get("result", "")), "killed" if what == "killed" else None)
     return {"happened": True, "what": what, "run": head, "failures": []}
+
+
+def _live_head(message: Mapping[str, object], result: str, error_type: str | None = None) -> RunHead:
+    """What the live stream says of a run that is not stored yet."""
+    duration, started, of_the_run = message.get("duration_s"), message.get("started_at_us"), message.get("level") == "run"
+    return {
+        "run_id": str(message.get("run_id", "")), "workflow": str(message.get("workflow", "")), "result": result,
+        "error_type": error_type or (str(message["error_type"]) if of_the_run and message.get("error_type") else None),
+        "started_at": iso(started * 1_000) if of_the_run and isinstance(started, int) else "",
+        "duration_s": float(duration) if of_the_run and isinstance(duration, (int, float)) else 0.0,
+    }
 
 
 def _waited(what: str, tree: RunTree) -> Waited:

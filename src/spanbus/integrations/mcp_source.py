@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+import threading
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import cast
@@ -20,17 +21,28 @@ from spanbus.telemetry.summary import SpanSummary
 
 
 class StoredRuns:
-    """The runs of a state directory; the store is opened for each question, so that one made later is found."""
+    """The runs of a state directory; the store is opened for each question, so that one made later is found.
 
-    def __init__(self, state_dir: Path) -> None:
+    ``first`` is done before each: it brings in what killed programs left behind.
+    """
+
+    def __init__(self, state_dir: Path, first: Callable[[], object]) -> None:
         self._path = state_dir / STORE_NAME
+        self._first = first
+        self._one_at_a_time = threading.Lock()
+
+    def _prepare(self) -> None:
+        with self._one_at_a_time:
+            self._first()
 
     def _open(self) -> Store:
+        self._prepare()
         if not self._path.exists():
             raise RunNotFound(f"no run is stored in {self._path.parent} yet")
         return Store.open_to_read(self._path)
 
     def runs(self, *, workflow: str | None, result: str | None, limit: int, offset: int) -> Sequence[RunHead]:
+        self._prepare()
         if not self._path.exists():
             return []
         with self._open() as store:
@@ -79,16 +91,18 @@ async def live_feed(state_dir: Path) -> AsyncGenerator[AsyncGenerator[Mapping[st
 
             async def messages() -> AsyncGenerator[Mapping[str, object], None]:
                 async for frame in socket:
-                    for message in _unfolded(json.loads(frame)):
-                        yield message
+                    told: object = json.loads(frame)
+                    members = cast("dict[str, object]", told) if isinstance(told, dict) else {}
+                    past = members.get("type") == "hello"
+                    for message in _unfolded(members):
+                        yield {**message, "past": True} if past else message
 
             yield messages()
     except (OSError, WebSocketException) as error:
         raise BackendError(f"the live stream of {address.url} broke off: {error}") from error
 
 
-def _unfolded(frame: object) -> Iterator[Mapping[str, object]]:
-    members: Mapping[str, object] = cast("Mapping[str, object]", frame) if isinstance(frame, dict) else {}
+def _unfolded(members: Mapping[str, object]) -> Iterator[Mapping[str, object]]:
     if members.get("type") == "messages":
         yield from cast("list[Mapping[str, object]]", members.get("messages", []))
         return
