@@ -275,6 +275,46 @@ def test_a_path_given_twice_is_told(cli: Cli) -> None:
     assert f"it answers at {collector.url}/v1/traces:" in str(found["todo"])
 
 
+@pytest.mark.parametrize("given", ["/v1/traces", "/v1/metrics"])
+def test_a_path_given_twice_is_told_where_other_paths_want_a_token(cli: Cli, up: str, given: str) -> None:
+    found = checks(examined(cli, OTEL_EXPORTER_OTLP_ENDPOINT=f"{up}{given}"))
+    for each in ("traces", "metrics"):
+        assert f"it answers at {up}/v1/{each}:" in str(found[f"collector.{each}"]["todo"])
+
+
+def test_the_embedded_backend_asked_over_grpc_is_told_to_speak_http(cli: Cli, up: str) -> None:
+    found = line(cli, "collector.traces", code=1, OTEL_EXPORTER_OTLP_ENDPOINT=up, OTEL_EXPORTER_OTLP_PROTOCOL="grpc")
+    assert "this port speaks HTTP" in str(found["todo"])
+
+
+def test_a_certificate_of_another_name_is_told(cli: Cli) -> None:
+    authority = Authority(cli.folder / "authority")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(authority.certificate, authority.key)
+    with Receiver(tls=context) as receiver:
+        found = line(
+            cli, "collector.traces", "--timeout", "2", code=1, OTEL_EXPORTER_OTLP_ENDPOINT=f"https://localhost:{receiver.port}",
+            OTEL_EXPORTER_OTLP_CERTIFICATE=str(authority.ca),
+        )
+    assert "a name that its certificate has" in str(found["todo"])
+
+
+def test_tls_to_a_program_that_speaks_none_is_told(cli: Cli) -> None:
+    with Says(html()) as program:
+        found = line(cli, "collector.traces", "--timeout", "2", code=1, OTEL_EXPORTER_OTLP_ENDPOINT=program.url.replace("http:", "https:"))
+    assert "speaks no TLS" in str(found["todo"])
+
+
+def test_a_server_that_wants_a_login_is_told_how(cli: Cli) -> None:
+    with Says(html("401 Unauthorized")) as program:
+        url = program.url.replace("//", "//me:hunter22@")
+        for given, said in ((program.url, "wants a login"), (url, "does not take this login")):
+            found = line(cli, "prometheus", "--prometheus", given, code=1)
+            assert said in str(found["message"])
+            assert "USER:PASSWORD@" in str(found["todo"])
+            assert "hunter22" not in str(found)
+
+
 @pytest.mark.parametrize(("serves", "speaks", "todo"), [
     ("http+tls", "http", "this port wants TLS: begin OTEL_EXPORTER_OTLP_ENDPOINT with https://"),
     ("http+tls", "http+tls", "OTEL_EXPORTER_OTLP_CERTIFICATE"),
@@ -315,7 +355,9 @@ def test_a_host_that_nobody_knows_is_told(cli: Cli, protocol: str) -> None:
 def test_a_proxy_that_stands_between_is_named_without_its_password(cli: Cli, closed: str) -> None:
     proxy = closed.replace("//", "//me:hunter22@")
     done = cli("doctor", "--json", env={"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector.invalid:4318", "HTTP_PROXY": proxy, "http_proxy": proxy, "no_proxy": "", "NO_PROXY": ""})
-    assert f"through the proxy {closed}" in str(checks(done.json())["collector.traces"]["message"])
+    found = checks(done.json())["collector.traces"]
+    assert f"through the proxy {closed}" in str(found["message"])
+    assert "no_proxy=collector.invalid" in str(found["todo"])
     assert "hunter22" not in done.out
 
 

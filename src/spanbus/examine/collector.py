@@ -34,6 +34,8 @@ _RESPONSES: Mapping[Signal, type[Message]] = {
 }
 _UNRESOLVED = ("name or service", "name resolution", "nodename", "no address", "resolving", "lookup failed")
 _UNTRUSTED = ("certificate is not trusted", "certificate_verify_failed")
+_MISNAMED = ("hostname mismatch", "ip address mismatch", "no match found for server name", "hostname verification")
+_DENIED = ("grpc unauthenticated", "grpc permission_denied")
 _WHAT = {Signal.TRACES: "a test trace", Signal.METRICS: "test points", Signal.LOGS: "a test log record"}
 
 T = TypeVar("T")
@@ -120,26 +122,34 @@ def _todo(signal: Signal, endpoint: Endpoint, outcome: Outcome, answer: Answer |
     assert not isinstance(outcome, Delivered)
     reason = outcome.reason.lower()
     status = answer.status if answer is not None else 0
+    if status == 0 and _by_proxy(endpoint, env):
+        return _waits(f"see that the proxy is well, or set no_proxy={urlsplit(endpoint.url).hostname} to go without it")
     if any(word in reason for word in _UNRESOLVED):
         return _waits("see whether the host name in OTEL_EXPORTER_OTLP_ENDPOINT is right")
     if "refused" in reason and status == 0:
         start = "start the collector (`spanbus stack up`, or `spanbus up`)" if on_loopback(endpoint.url) else "start the collector"
         return _waits(f"{start}, or set OTEL_EXPORTER_OTLP_ENDPOINT to where it listens")
-    if status in (401, 403) or "unauthenticated" in reason or "permission_denied" in reason:
+    twice = _once(endpoint, signal) if endpoint.protocol != "grpc" and status >= 400 else None
+    if twice is not None and _takes(twice, signal, env):
+        return _answers_at(twice, signal)
+    if status in (401, 403) or reason.startswith(_DENIED):
         return "set OTEL_EXPORTER_OTLP_HEADERS to what it wants, such as authorization=Bearer%20TOKEN"
+    if any(word in reason for word in _MISNAMED):
+        return "set OTEL_EXPORTER_OTLP_ENDPOINT to a name that its certificate has"
     if any(word in reason for word in _UNTRUSTED):
         return "set OTEL_EXPORTER_OTLP_CERTIFICATE to a PEM file with the CA that signed it"
     other = _other_way(signal, endpoint, env) if status == 0 or status >= 400 else None
     if other is not None:
         return other
     if endpoint.protocol != "grpc" and status in (404, 405):
-        path = f"/v1/{signal}"
-        longer = _longer(endpoint, path)
+        longer = _longer(endpoint, signal)
         if longer is not None and _takes(longer, signal, env):
-            return f"it answers at {longer.shown}: OTEL_EXPORTER_OTLP_ENDPOINT is the part before {path}, OTEL_EXPORTER_OTLP_{signal.upper()}_ENDPOINT the whole"
+            return _answers_at(longer, signal)
         return "another program may have this port, or the path is wrong: OTEL_EXPORTER_OTLP_ENDPOINT is the part before /v1/traces"
     if 300 <= status < 400:
         return "set OTEL_EXPORTER_OTLP_ENDPOINT to where it leads"
+    if "wrong_version_number" in reason:
+        return _waits("what answers there speaks no TLS: begin OTEL_EXPORTER_OTLP_ENDPOINT with http://, or see what program it is")
     if isinstance(outcome, Retry):
         return _waits("see the collector's log")
     return "see the collector's log; what it refuses is kept in the state directory, folder refused"
@@ -180,13 +190,25 @@ def _over(endpoint: Endpoint, protocol: Protocol, signal: Signal) -> Endpoint:
     return replace(endpoint, protocol=protocol, url=urlunsplit((parts.scheme, parts.netloc, "" if protocol == "grpc" else f"/v1/{signal}", "", "")), compression="none")
 
 
-def _longer(endpoint: Endpoint, path: str) -> Endpoint | None:
+def _answers_at(endpoint: Endpoint, signal: Signal) -> str:
+    return f"it answers at {endpoint.shown}: OTEL_EXPORTER_OTLP_ENDPOINT is the part before /v1/{signal}, OTEL_EXPORTER_OTLP_{signal.upper()}_ENDPOINT the whole"
+
+
+def _longer(endpoint: Endpoint, signal: Signal) -> Endpoint | None:
+    """With the path of the signal, where it has none."""
     parts = urlsplit(endpoint.url)
-    if not parts.path.endswith(path):
-        return replace(endpoint, url=urlunsplit((parts.scheme, parts.netloc, parts.path.rstrip("/") + path, parts.query, "")))
-    short = parts.path.removesuffix(path)
-    if short.endswith(path):  # somebody gave the whole where the part before was wanted
-        return replace(endpoint, url=urlunsplit((parts.scheme, parts.netloc, short, parts.query, "")))
+    if parts.path.endswith(f"/v1/{signal}"):
+        return None
+    return replace(endpoint, url=urlunsplit((parts.scheme, parts.netloc, parts.path.rstrip("/") + f"/v1/{signal}", parts.query, "")))
+
+
+def _once(endpoint: Endpoint, signal: Signal) -> Endpoint | None:
+    """Without the path of a signal before the path of this one: somebody gave the whole where the part before was wanted."""
+    parts = urlsplit(endpoint.url)
+    before = parts.path.removesuffix(f"/v1/{signal}")
+    for each in Signal:
+        if before != parts.path and before.endswith(f"/v1/{each}"):
+            return replace(endpoint, url=urlunsplit((parts.scheme, parts.netloc, before.removesuffix(f"/v1/{each}") + f"/v1/{signal}", parts.query, "")))
     return None
 
 

@@ -42,6 +42,10 @@ def _missing(check: str, name: str, where: Server, option: str, silence: Silence
 
 
 def _another(check: str, name: str, where: Server, option: str, answer: Answer) -> Seen:
+    if answer.status in (401, 403):
+        login = option.replace("URL", f"{where.url.replace('://', '://USER:PASSWORD@', 1)}")
+        said = f"{where.url} wants a login" if not where.headers else f"{where.url} does not take this login"
+        return Seen(bad(check, f"{said}: {answer.described}", f"give it user and password: {login}", ours=where.configured), False, answer.skew_s)
     return Seen(
         bad(check, f"{where.url} is not {name}: {answer.described}" + (", more than is read" if answer.cut else ""), f"{option} names the right place; another program may have its port", ours=where.configured),
         False, answer.skew_s,
