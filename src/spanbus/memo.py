@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 K = TypeVar("K")
 V = TypeVar("V")
 
 
-class Memo(dict[K, V]):
+class Memo(Generic[K, V]):
     """What was made of a value, kept for when it comes again; begins anew when there are too many."""
 
+    __slots__ = ("_known", "_make", "_most")
+
     def __init__(self, make: Callable[[K], V], most: int = 256) -> None:
-        super().__init__()
+        self._known: dict[K, V] = {}
         self._make = make
         self._most = most
 
-    def __missing__(self, value: K) -> V:
-        made = self._make(value)
-        if len(self) >= self._most:
-            self.clear()
-        self[value] = made
-        return made
+    def __getitem__(self, value: K) -> V:
+        try:
+            return self._known[value]
+        except KeyError:
+            made = self._make(value)
+            if len(self._known) >= self._most:
+                self._known.clear()
+            self._known[value] = made
+            return made

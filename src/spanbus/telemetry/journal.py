@@ -19,6 +19,7 @@ from spanbus.telemetry.rendering import Rendering, handle_of
 from spanbus.workflow.identity import TraceContext
 
 HEARTBEAT_LONGEST_S = 10.0
+_RESULTS = frozenset(Result)
 _quoted = json.encoder.encode_basestring_ascii
 _COMPACT = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, default=str).encode
 
@@ -233,23 +234,26 @@ def _record(entry: Mapping[str, object] | None) -> Record | None:
 
 
 def _held(update: Mapping[str, object]) -> Held | None:
-    match update.get("held"):
-        case [str(result), str() | None as error_type, str() | None as message, int(at_ns)] if result in set(Result):
-            return Held(Result(result), Failure(error_type, message) if error_type is not None else None, at_ns)
-        case _:
-            return None
+    held = update.get("held")
+    if not isinstance(held, list) or len(found := cast("list[object]", held)) != 4:
+        return None
+    result, error_type, message, at_ns = found
+    if not isinstance(result, str) or result not in _RESULTS or not isinstance(at_ns, int):
+        return None
+    failure = Failure(error_type, message if isinstance(message, str) else None) if isinstance(error_type, str) else None
+    return Held(Result(result), failure, at_ns)
 
 
 def _events(update: Mapping[str, object]) -> Iterable[EventNote]:
     events = update.get("events")
     if not isinstance(events, list):
         return
+    prefix = names.EVENT_PAYLOAD_PREFIX
     for event in cast("list[object]", events):
-        match event:
-            case [str(name), int(at_ns), {**attributes}]:  # pyright: ignore[reportUnknownVariableType]
-                rendered = cast("dict[str, object]", attributes)
-                prefix = names.EVENT_PAYLOAD_PREFIX
-                payload = {key.removeprefix(prefix): value for key, value in rendered.items() if key.startswith(prefix)}
-                yield EventNote(name, at_ns, str(rendered.get(names.EVENT_ID, "")), str(rendered.get(names.EVENT_SOURCE, "")), payload)
-            case _:
-                continue
+        if not isinstance(event, list) or len(found := cast("list[object]", event)) != 3:
+            continue
+        name, at_ns, attributes = found
+        if isinstance(name, str) and isinstance(at_ns, int) and isinstance(attributes, dict):
+            rendered = cast("dict[str, object]", attributes)
+            payload = {key.removeprefix(prefix): value for key, value in rendered.items() if key.startswith(prefix)}
+            yield EventNote(name, at_ns, str(rendered.get(names.EVENT_ID, "")), str(rendered.get(names.EVENT_SOURCE, "")), payload)

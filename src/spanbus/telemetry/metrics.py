@@ -22,6 +22,7 @@ from spanbus.telemetry.records import EventNote, Record
 from spanbus.telemetry.rendering import context_of, handle_of
 
 Key = tuple[str | None, ...]
+Number = int | float
 
 _TIMED_MOST = 4_000
 
@@ -52,12 +53,12 @@ class _Series:
     def __init__(self, attributes: tuple[str, ...], lock: threading.Lock) -> None:
         self._attributes = attributes
         self._lock = lock
-        self.values: dict[Key, float] = {}
+        self.values: dict[Key, Number] = {}
 
-    def add(self, key: Key, amount: float) -> None:
+    def add(self, key: Key, amount: int) -> None:
         self.values[key] = self.values.get(key, 0) + amount
 
-    def put(self, key: Key, value: float) -> None:
+    def put(self, key: Key, value: Number) -> None:
         values = self.values
         if key not in values or value > values[key]:
             values[key] = value
@@ -206,7 +207,7 @@ class MetricSink:
             attributes[names.ERROR_TYPE] = self._error_guard(str(record.failure.error_type))
 
 
-def observe_delivery(meter: Meter, read: Callable[[], Mapping[str, list[tuple[Mapping[str, str], float]]]]) -> None:
+def observe_delivery(meter: Meter, read: Callable[[], Mapping[str, list[tuple[Mapping[str, str], Number]]]]) -> None:
     """The ``spanbus.delivery.*`` instruments, fed by ``read``: by metric name, attributes with their value."""
     for metric in names.METRICS:
         if not metric.name.startswith("spanbus.delivery."):

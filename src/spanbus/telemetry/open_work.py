@@ -19,14 +19,15 @@ _NONE: frozenset[str] = frozenset()
 _ALONE = {rank: frozenset({rank}) for rank in Rank}
 
 
-class EndedPhase(NamedTuple):
+class EndedPhase:
     """What is remembered of a phase that ended: enough to know a late announcement of it."""
 
-    ended_at_ns: int
-    span_id: int
-    orphan: bool
-    announced: bool
-    """False where it was closed with its run: its own end may still come."""
+    __slots__ = ("announced", "ended_at_ns", "orphan", "span_id")
+
+    def __init__(self, ended_at_ns: int, span_id: int, orphan: bool, announced: bool) -> None:
+        self.ended_at_ns, self.span_id, self.orphan = ended_at_ns, span_id, orphan
+        self.announced = announced
+        """False where it was closed with its run: its own end may still come."""
 
 
 class EndedRun(NamedTuple):

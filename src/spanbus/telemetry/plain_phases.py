@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import struct
 from math import isfinite
-from typing import Final, NamedTuple
+from typing import Final
 
 from spanbus.memo import Memo
 from spanbus.otlp import DOUBLE, VARINTS, attribute, attributes, string, varint
@@ -28,14 +28,13 @@ _SHORT: Final = 128
 _MOST: Final = 32
 
 
-class _Field(NamedTuple):
+class _Field:
     """One payload key as an attribute of an event: texts by their raw value, both booleans, what stands before a number."""
 
-    name: str
-    texts: Memo[str, bytes]
-    true: bytes
-    false: bytes
-    double: bytes
+    __slots__ = ("double", "false", "name", "texts", "true")
+
+    def __init__(self, name: str, texts: Memo[str, bytes], true: bytes, false: bytes, double: bytes) -> None:
+        self.name, self.texts, self.true, self.false, self.double = name, texts, true, false, double
 
 
 class PlainPhases:
@@ -94,7 +93,7 @@ class PlainPhases:
         if note.source:
             parts.append(self._sources[note.source])
         fields = self._fields
-        payload = note.payload
+        payload = dict(note.payload)  # a plain one is walked faster
         if len(payload) > _MOST:
             return self._long_way(note)
         for key, value in payload.items():

@@ -1,7 +1,7 @@
 """What the recorder says: one record for each span to be, with the events that belong to it.
 
 A :class:`Record` is open from its start to its end and is changed only by the recorder, under the recorder's lock; the
-sinks read it. :class:`EventNote` is frozen.
+sinks read it. An :class:`EventNote` is not changed by anybody.
 """
 
 from __future__ import annotations
@@ -21,15 +21,17 @@ AttributeOfRecord = str | int | float | bool | tuple[str, ...]
 _NO_ATTRIBUTES: Mapping[str, AttributeOfRecord] = MappingProxyType({})
 
 
-class EventNote(NamedTuple):
+class EventNote:
     """One bus event as it will stand on a span. ``payload`` is the raw mapping; it is cleaned when it is rendered."""
 
-    name: str
-    at_ns: int
-    event_id: str
-    source: str
-    payload: Mapping[str, object]
-    attempt: int = 1
+    __slots__ = ("at_ns", "attempt", "event_id", "name", "payload", "source")
+
+    def __init__(self, name: str, at_ns: int, event_id: str, source: str, payload: Mapping[str, object], attempt: int = 1) -> None:
+        self.name, self.at_ns, self.event_id, self.source = name, at_ns, event_id, source
+        self.payload, self.attempt = payload, attempt
+
+    def __repr__(self) -> str:
+        return f"EventNote({self.name!r}, {self.at_ns}, {self.event_id!r}, {self.source!r}, {self.payload!r}, {self.attempt})"
 
 
 class EventLog:

@@ -84,6 +84,9 @@ class Event(NamedTuple):
         return line
 
 
+_LAST_DIGITS = tuple([f"{number:02x}" for number in range(256)])
+
+
 class EventIds:
     """Ids that are unique across processes and sort in the order of their making within one.
 
@@ -99,9 +102,16 @@ class EventIds:
     def _renew(self) -> None:
         self._prefix = f"{time.time_ns() // 1_000_000:012x}-{os.urandom(4).hex()}-"
         self._next = itertools.count().__next__
+        self._lead = (0, f"{self._prefix}{0:08x}")
 
     def __call__(self) -> str:
-        return f"{self._prefix}{self._next():010x}"
+        number = self._next()
+        lead, text = self._lead  # one reading: another thread may be at a later one
+        if number >> 8 != lead:
+            lead = number >> 8
+            text = f"{self._prefix}{lead:08x}"
+            self._lead = (lead, text)
+        return text + _LAST_DIGITS[number & 0xFF]
 
 
 new_event_id = EventIds()
