@@ -118,3 +118,18 @@ def test_a_store_without_a_run_is_no_failed_search(tmp_path: Path) -> None:
     assert cli("exec", "--", "true", env={"OTEL_TRACES_SAMPLER": "always_off"}).code == 0
     assert "no run is stored yet" in cli("runs").err
     assert "like that" in cli("runs", "-w", "nobody").err
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_reader_who_leaves_ends_a_listing_as_a_signal_would(tmp_path: Path, unbuffered: str) -> None:
+    phases = ", ".join(f'{{ name = "p{number}", run = "true" }}' for number in range(30))
+    (tmp_path / "spanbus.toml").write_text(f"[workflows.main]\nphases = [ {phases} ]\n")
+    cli = Cli(tmp_path)
+    assert cli("run", "-q").code == 0
+    for arguments in (("show",), ("show", "--events"), ("show", "--otlp"), ("diff", "last", "last"), ("report", "-o", "-"), ("status", "--json")):
+        process = subprocess.Popen(cli.argv(*arguments), cwd=tmp_path, env=cli.environment({"PYTHONUNBUFFERED": unbuffered}), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.close()
+        said = process.stderr.read()
+        process.stderr.close()
+        assert (process.wait(60), said) == (141, ""), arguments

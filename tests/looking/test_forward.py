@@ -79,6 +79,7 @@ def test_what_waits_for_a_collector_that_is_away_outlives_the_backend(tmp_path: 
     laptop = Up(cli(tmp_path / "laptop"), "--forward", f"http://127.0.0.1:{port}")
     for number in range(1, 11):
         send(laptop, number)
+    assert cli(tmp_path / "laptop")("status", "--json").json()["waiting"] == [{"destination": "forward", "signal": "traces", "records": 10}]
     laptop.process.kill()
     laptop.process.wait()
     laptop.stop()

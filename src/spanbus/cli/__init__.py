@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import sys
 from importlib import import_module
+from typing import IO, cast
 
 import typer
 from typer.core import TyperGroup
@@ -66,11 +67,21 @@ def _root(version: bool = typer.Option(False, "--version", "-V", callback=_versi
     del version
 
 
+def _flush() -> None:
+    """While an error can still be told: at the end of the interpreter it would be a traceback."""
+    stream = cast("IO[str] | None", sys.stdout)
+    if stream is not None and not stream.closed:
+        stream.flush()
+
+
 def main() -> None:
     """Entry point. Errors that were raised on purpose are one line on stderr: exit code 2, or 1 for a run that is not there."""
     console.spell_what_cannot_be_shown()
     try:
-        app()
+        try:
+            app()
+        finally:
+            _flush()
     except RunNotFound as error:
         console.complain(error)
         code = 1

@@ -6,6 +6,8 @@ import errno
 import json
 import os
 import sys
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
@@ -67,9 +69,25 @@ def silence(stream: IO[str]) -> None:
     os.close(nowhere)
 
 
+@contextmanager
+def _read() -> Generator[None]:
+    """A reader who leaves is a ``BrokenPipeError`` that typer does not take for a failure of its own."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise BrokenPipeError from None
+
+
 def say(text: str) -> None:
     """One line of result."""
-    print(text)
+    with _read():
+        print(text)
+
+
+def raw(text: str) -> None:
+    """Text of several lines as it is."""
+    with _read():
+        sys.stdout.write(text)
 
 
 def note(text: str) -> None:
@@ -86,8 +104,9 @@ def complain(error: object) -> None:
 
 def document(value: object) -> None:
     """One JSON document on stdout."""
-    json.dump(value, sys.stdout, indent=2)
-    sys.stdout.write("\n")
+    with _read():
+        json.dump(value, sys.stdout, indent=2)
+        sys.stdout.write("\n")
 
 
 def draw(console: Console, text: Text) -> None:
@@ -99,7 +118,11 @@ def draw(console: Console, text: Text) -> None:
 
 
 def output(*, to_stderr: bool = False) -> Console:
-    """A console without markup, highlighting or emoji: what is shown is data."""
+    """A console without markup, highlighting or emoji: what is shown is data. A reader who leaves is ``BrokenPipeError``."""
     from rich.console import Console
 
-    return Console(stderr=to_stderr, markup=False, highlight=False, emoji=False, soft_wrap=False)
+    class Screen(Console):
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError
+
+    return Screen(stderr=to_stderr, markup=False, highlight=False, emoji=False, soft_wrap=False)

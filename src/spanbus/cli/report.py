@@ -32,7 +32,7 @@ def command(
         spans = list(stored(opened.trace(head.trace_id)))
     text = markdown_report(spans, root=head.span_id) if markdown else html_report(spans, root=head.span_id)
     if str(out) == "-" or (markdown and out is None):
-        typer.echo(text, nl=False)
+        console.raw(text)
         return
     path = out or Path(f"{_file_name(head.run_id)}.html")
     try:

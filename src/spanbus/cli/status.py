@@ -70,6 +70,7 @@ def document(settings: Settings) -> dict[str, object]:
     from spanbus.delivery.ledger import Ledger
     from spanbus.delivery.pipeline import REFUSED
     from spanbus.delivery.spool_status import status
+    from spanbus.local.forward import FORWARD
     from spanbus.telemetry import names
 
     found = status(settings.state_dir)
@@ -91,7 +92,10 @@ def document(settings: Settings) -> dict[str, object]:
             "bytes": found.bytes, "files": found.files, "oldest_age_s": round(max(0.0, time.time() - found.oldest_at_ns / 1e9), 3) if found.oldest_at_ns else None,
             "programs": found.alive, "left_open": found.left_open, "set_aside": found.set_aside, "quota_bytes": settings.spool_quota_bytes,
         },
-        "waiting": [{"destination": destination, "signal": str(signal), "records": count} for (destination, signal), count in sorted(found.waiting.items())],
+        "waiting": [
+            *({"destination": destination, "signal": str(signal), "records": count} for (destination, signal), count in sorted(found.waiting.items())),
+            *({"destination": FORWARD, "signal": str(signal), "records": count} for (_, signal), count in sorted(status(settings.state_dir / FORWARD).waiting.items())),
+        ],
         "delivered": delivered, "rejected": rejected, "dropped": dropped,
         "refused": {"folder": str(refused), "files": len(list(refused.glob("*.otlp"))) if refused.is_dir() else 0},
         "store_error": str(trouble) if trouble is not None else None,
