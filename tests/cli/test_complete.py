@@ -8,6 +8,9 @@ import sys
 
 import pytest
 from command_line import Cli
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+from spanbus.local.store import Store
 
 
 def completed(cli: Cli, line: str) -> list[str]:
@@ -32,6 +35,17 @@ def test_stored_runs_are_completed(project: Cli) -> None:
     run_id = json.loads(project("runs", "--json").out)[0]["run_id"]
     for line in ("spanbus show ", "spanbus report ", "spanbus diff last "):
         assert completed(project, line) == ["last", run_id]
+
+
+@pytest.mark.parametrize("run_id", ["", "$(touch owned)", "a b", "a;b", "`id`", "\x1b[31m", "a\nb", "é", "x" * 1_000])
+def test_an_id_that_a_shell_would_take_for_more_than_a_word_is_not_completed(cli: Cli, run_id: str) -> None:
+    request = ExportTraceServiceRequest()
+    span = request.resource_spans.add().scope_spans.add().spans.add(trace_id=b"t" * 16, span_id=b"s" * 8, start_time_unix_nano=1, end_time_unix_nano=2)
+    for key, value in (("spanbus.level", "run"), ("cicd.pipeline.run.id", run_id), ("cicd.pipeline.result", "success")):
+        span.attributes.add(key=key).value.string_value = value
+    with Store.open(cli.folder / "state" / "store.sqlite3") as store:
+        store.ingest("traces", request.SerializeToString())
+    assert completed(cli, "spanbus show ") == ["last"]
 
 
 @pytest.mark.parametrize("toml", ["[workflows.w\n", 'bogus = 1\n', '[workflows.w]\nphases = 3\n'])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from spanbus.settings import Settings
 
 _RUNS = 30
+_PLAIN = re.compile(r"[\w.:/@+=-]{1,256}", re.ASCII)
 
 
 def workflows(ctx: typer.Context, incomplete: str) -> list[str]:
@@ -47,6 +49,7 @@ def runs(ctx: typer.Context, incomplete: str) -> list[tuple[str, str]]:
             with Store.open_to_read(settings.state_dir / STORE_NAME) as store:
                 found += [
                     (head.run_id, f"{one_line(head.workflow, 40)}, {word(head.result)}, {seconds(head.duration_s)}") for head in store.run_heads(limit=_RUNS)
+                    if _PLAIN.fullmatch(head.run_id)  # a shell puts it on its line as it is, and runs what looks like a command
                 ]
     return [each for each in found if each[0].startswith(incomplete)]
 
