@@ -64,6 +64,35 @@ def test_the_page_moves_and_a_killed_run_is_shown_as_stalled_then_killed_then_st
     assert (run["result"], run["error_type"]) == ("error", "killed")
 
 
+def test_a_live_view_takes_neither_focus_nor_place_from_its_reader(up: Up, chromium: Browser, tmp_path: Path) -> None:
+    page = chromium.new_page(viewport={"width": 1000, "height": 400})
+    page.goto(up.page)
+    many = ", ".join(f'{{ name = "p{number}", run = "true" }}' for number in range(60))
+    (tmp_path / "many.toml").write_text(f'[workflows.many]\nphases = [ {many}, {{ name = "wait", run = "sleep 60" }} ]\n')
+    running = up.cli.start("run", "--file", "many.toml", "-q")
+    link = page.locator(".card").get_by_role("link")
+    moves = "([place, before]) => { const now = document.querySelector(place); return now && now.textContent !== before; }"
+    try:
+        expect(page.locator(".card")).to_contain_text("wait", timeout=20_000)
+        link.focus()
+        for _ in range(3):
+            page.wait_for_function(moves, arg=[".card", page.locator(".card").text_content()])
+        expect(link).to_be_focused()
+        link.press("Enter")
+        tree = page.get_by_role("treegrid")
+        expect(tree).to_have_attribute("aria-rowcount", re.compile(r"^[6-9]\d|1\d\d$"))
+        tree.focus()
+        tree.evaluate("tree => { tree.scrollTop = 300; }")
+        for _ in range(3):
+            page.wait_for_function(moves, arg=[".facts", page.locator(".facts").first.text_content()])
+        expect(tree).to_be_focused()
+        assert tree.evaluate("tree => tree.scrollTop") == 300
+    finally:
+        running.terminate()
+        running.communicate(timeout=20)
+        page.close()
+
+
 def test_a_finished_run_is_on_the_page_as_the_terminal_shows_it(up: Up, chromium: Browser) -> None:
     [run] = up.cli("run", "--json").json()["runs"]  # type: ignore[misc, index]
     page = chromium.new_page()

@@ -52,20 +52,30 @@ const showRuns = async (query) => {
     el("label", {}, "Name or run id", search));
   main.replaceChildren(el("h1", { text: "Runs" }), liveBox, form, list);
 
+  // A card stays the same element while its run goes on: a link that is being clicked, or has the focus, is not taken away.
+  const made = new Map();
+  const card = (runId) => {
+    if (!made.has(runId)) {
+      const one = { state: el("span"), link: el("a", { href: `#/run/${encodeURIComponent(runId)}` }), phases: el("ul"), shown: "" };
+      made.set(runId, { ...one, node: el("li", { class: "card", "data-run": line(runId, 100) }, el("h3", {}, one.state, " ", one.link), one.phases) });
+    }
+    return made.get(runId);
+  };
   const drawLive = () => {
     const runs = [...live.runs.values()].filter((run) => run.state !== "ended" && !(run.state === "killed" && run.listed));
     liveBox.hidden = runs.length === 0;
-    cards.replaceChildren(...runs.map((run) => {
-      const phases = [...run.spans.values()].filter((span) => span.level === "phase");
-      const shown = el("ul");
-      for (const span of phases.slice(-8)) {
+    const nodes = runs.map((run) => {
+      const one = card(run.run_id);
+      if (one.shown !== run.state) { one.shown = run.state; one.state.replaceChildren(badge(run.state)); }
+      one.link.replaceChildren(bdi(run.workflow || run.run_id, 80));
+      one.phases.replaceChildren(...[...run.spans.values()].filter((span) => span.level === "phase").slice(-8).map((span) => {
         const us = span.result ? span.ended_at_us - span.started_at_us : live.untilUs(run) - span.started_at_us;
         const state = span.result || (run.state === "running" ? "running" : run.state);
-        shown.append(el("li", {}, el("span", {}, badge(state), " ", bdi(span.name, 60)), el("span", { class: "soft", text: duration(Math.max(0, us)) })));
-      }
-      return el("li", { class: "card", "data-run": line(run.run_id, 100) },
-        el("h3", {}, badge(run.state), " ", el("a", { href: `#/run/${encodeURIComponent(run.run_id)}` }, bdi(run.workflow || run.run_id, 80))), shown);
-    }));
+        return el("li", {}, el("span", {}, badge(state), " ", bdi(span.name, 60)), el("span", { class: "soft", text: duration(Math.max(0, us)) }));
+      }));
+      return one.node;
+    });
+    if (nodes.length !== cards.children.length || nodes.some((node, at) => cards.children[at] !== node)) cards.replaceChildren(...nodes);
   };
   const load = async () => {
     const asked = new URLSearchParams({ ...Object.fromEntries(Object.entries(filters).filter(([, value]) => value)), limit });
@@ -138,20 +148,25 @@ const showRun = async (runId) => {
       el("button", { type: "button", text: "Fold all", on: { click: () => fall?.foldAll(true) } }), el("button", { type: "button", text: "Unfold all", on: { click: () => fall?.foldAll(false) } }),
       el("button", { type: "button", text: "Next failure (n)", on: { click: () => fall?.nextFailure(1) } }),
       document ? el("button", { type: "button", text: "Copy run as JSON", on: { click: () => copy(document()) } }) : null);
-    return [el("h1", {}, bdi(title, 200), " ", badge(result)), list, tools];
+    return [el("h1", {}, title instanceof Node ? title : bdi(title, 200), " ", result instanceof Node ? result : badge(result)), list, tools];
   };
 
+  const now = { title: el("bdi"), state: el("span"), started: el("bdi"), far: el("bdi"), shown: "" };
   const drawLive = () => {
     const run = live.runs.get(runId);
     if (stored || !run || !run.spans.size) return;
     const { rows, start } = rowsOfLive(run);
     const edge = Math.max(live.untilUs(run) - start, ...rows.map((row) => row.start + (row.length || 0)));
-    const top = head(run.workflow || runId, run.state, [["run", runId], ["started", when(start)], ["so far", duration(edge)]]);
-    if (!fall) {
+    if (fall) { fall.startUs = start; fall.renew(rows, edge * 1.05); } else {
       fall = new Waterfall({ rows, startUs: start, lengthUs: edge * 1.05, label: "Spans of the run",
         detail: async (row) => ({ events: (live.runs.get(runId)?.events.get(row.id) || []), attributes: {} }) });
-    } else { fall.startUs = start; fall.renew(rows, edge * 1.05); }
-    place.replaceChildren(...top, fall.node);
+      place.replaceChildren(...head(now.title, now.state, [["run", runId], ["started", now.started], ["so far", now.far]]), fall.node);
+    }
+    // Only texts change from here on: what has the focus keeps it, what was scrolled stays there.
+    now.title.textContent = line(run.workflow || runId, 200);
+    now.started.textContent = when(start);
+    now.far.textContent = duration(edge);
+    if (now.shown !== run.state) { now.shown = run.state; now.state.replaceChildren(badge(run.state)); }
   };
 
   const drawStored = async () => {

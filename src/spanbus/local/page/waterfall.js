@@ -229,7 +229,7 @@ export class Waterfall {
     if (more.events?.length) {
       const body = el("tbody");
       for (const event of more.events) {
-        body.append(el("tr", {}, el("td", { class: "number", text: `+${duration(event.at_us - this.startUs)}` }), el("td", { class: "event" }, bdi(event.name, 200)), payload(event.attributes)));
+        body.append(el("tr", {}, el("td", { class: "number", text: after(event.at_us - this.startUs) }), el("td", { class: "event" }, bdi(event.name, 200)), payload(event.attributes)));
       }
       this.pane.append(el("h2", { text: "Events" }), el("table", { class: "events" }, el("thead", {}, el("tr", {}, el("th", { class: "number", text: "At" }), el("th", { text: "Event" }), el("th", { text: "Payload" }))), body));
     }
@@ -241,6 +241,8 @@ export class Waterfall {
     }
   }
 }
+
+const after = (us) => us < 0 ? `−${duration(-us)}` : `+${duration(us)}`;
 
 const payload = (attributes) => {
   const cell = el("td", { class: "payload" });
