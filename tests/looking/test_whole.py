@@ -153,6 +153,8 @@ def test_a_run_with_an_id_that_looks_like_a_path_is_on_the_page(up: Up, chromium
     page.goto(up.page)
     page.locator("tbody tr").get_by_role("link").click()
     expect(page.get_by_text("from the stored span")).to_be_visible()
+    page.goto(up.cli("view", "org/", "--no-browser").out.strip())
+    expect(page.get_by_text("from the stored span")).to_be_visible()
     page.close()
 
 

@@ -10,6 +10,7 @@ import time
 import webbrowser
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import quote
 
 import typer
 
@@ -34,7 +35,7 @@ def command(
     fragment = ""
     if run is not None:
         with store(file) as (opened, _):
-            fragment = f"#/run/{opened.run_head(run).run_id}"
+            fragment = f"#/run/{quote(opened.run_head(run).run_id, safe='')}"  # who sent the run chose its id
     address = read_address(settings.state_dir)
     if address is None:
         url = _started(file)
