@@ -20,11 +20,11 @@ class Memo(Generic[K, V]):
         self._most = most
 
     def __getitem__(self, value: K) -> V:
-        try:
-            return self._known[value]
-        except KeyError:
-            made = self._make(value)
-            if len(self._known) >= self._most:
-                self._known.clear()
-            self._known[value] = made
-            return made
+        known = self._known
+        if value in known:
+            return known[value]
+        made = self._make(value)
+        if len(known) >= self._most:
+            known.clear()
+        known[value] = made
+        return made

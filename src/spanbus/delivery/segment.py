@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from enum import IntEnum
 from pathlib import Path
 from time import time as now
-from typing import Final, NamedTuple, Protocol
+from typing import Final, Protocol
 from zlib import crc32
 
 from spanbus.delivery.signals import Signal
@@ -39,7 +39,9 @@ _RECORD = struct.Struct("<IQQ")
 _KEY = struct.Struct("<Q")
 _LEADS_OF = _LEADS.pack
 _RECORD_HEAD = struct.Struct("<BBHIIQQ").pack
+_HEAD_BYTES: Final = _HEAD.size
 _RECORD_HEAD_BYTES: Final = _HEAD.size + _RECORD.size
+_KEY_HEAD_BYTES: Final = _HEAD.size + _KEY.size
 FRAME_BYTES: Final = _LEADS.size + _HEAD.size
 
 _SIGNALS: Final[tuple[Signal, ...]] = tuple(Signal)
@@ -59,6 +61,8 @@ class Kind(IntEnum):
 
 
 _RECORD_KIND: Final = int(Kind.RECORD)
+_RECORD_FRAME: Final = Kind.RECORD
+_KINDS: Final[dict[int, Kind]] = {int(kind): kind for kind in Kind}
 
 
 class BadSegment(DeliveryError):
@@ -69,19 +73,17 @@ class BadSegment(DeliveryError):
         self.newer = newer
 
 
-class Frame(NamedTuple):
+class Frame:
     """One frame as it was read. ``offset`` and ``end`` are its place; the numbers mean what its kind makes of them."""
 
-    kind: Kind
-    signal: Signal
-    count: int  # type: ignore[assignment]  # nobody counts the fields of a tuple
-    at_s: int
-    offset: int
-    end: int
-    group: int
-    key: int
-    sequence: int
-    data: bytes
+    __slots__ = ("at_s", "count", "data", "end", "group", "key", "kind", "offset", "sequence", "signal")
+
+    def __init__(
+        self, kind: Kind, signal: Signal, count: int, at_s: int, offset: int, end: int, group: int, key: int, sequence: int, data: bytes
+    ) -> None:
+        self.kind, self.signal, self.count, self.at_s = kind, signal, count, at_s
+        self.offset, self.end = offset, end
+        self.group, self.key, self.sequence, self.data = group, key, sequence, data
 
 
 class Writer(Protocol):
@@ -241,21 +243,22 @@ class Segment:
         while offset + FRAME_BYTES <= size:
             length, checksum = _LEADS.unpack_from(buffer, offset)
             begin = offset + 8
-            if length < _HEAD.size or begin + length > size:
+            if length < _HEAD_BYTES or begin + length > size:
                 return
             body = bytes(buffer[begin: begin + length])
             if crc32(body) != checksum:
                 return
-            kind, signal, count, at_s = _HEAD.unpack_from(body, 0)
+            head: tuple[int, int, int, int] = _HEAD.unpack_from(body, 0)
+            kind, signal, count, at_s = head
             end = offset + ((8 + length + 7) & ~7)
             try:
-                which = Kind(kind)
-                if which is Kind.RECORD:
-                    group, closes, sequence = _RECORD.unpack_from(body, _HEAD.size)
-                    yield Frame(which, _SIGNALS[signal], count, at_s, offset, end, group, closes, sequence, body[_HEAD.size + _RECORD.size:])
+                which = _KINDS[kind]
+                if which is _RECORD_FRAME:
+                    group, closes, sequence = _RECORD.unpack_from(body, _HEAD_BYTES)
+                    yield Frame(which, _SIGNALS[signal], count, at_s, offset, end, group, closes, sequence, body[_RECORD_HEAD_BYTES:])
                 else:
-                    yield Frame(which, _SIGNALS[0], 0, at_s, offset, end, 0, _KEY.unpack_from(body, _HEAD.size)[0], 0, body[_HEAD.size + _KEY.size:])
-            except (ValueError, IndexError, struct.error):
+                    yield Frame(which, _SIGNALS[0], 0, at_s, offset, end, 0, _KEY.unpack_from(body, _HEAD_BYTES)[0], 0, body[_KEY_HEAD_BYTES:])
+            except (KeyError, IndexError, struct.error):
                 return
             offset = end
 

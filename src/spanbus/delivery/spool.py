@@ -55,13 +55,13 @@ _CLOSINGS_BYTES: Final = 1024
 _FRAME_MOST: Final = FRAME_BYTES + _RECORD_BYTES + 8
 
 
-class Stored(NamedTuple):
+class Stored:
     """One record as it was put; ``group`` is the header that it was put with."""
 
-    signal: Signal
-    group: bytes
-    data: bytes
-    count: int  # type: ignore[assignment]  # nobody counts the fields of a tuple
+    __slots__ = ("count", "data", "group", "signal")
+
+    def __init__(self, signal: Signal, group: bytes, data: bytes, count: int) -> None:
+        self.signal, self.group, self.data, self.count = signal, group, data, count
 
 
 class SpoolStatistics(NamedTuple):

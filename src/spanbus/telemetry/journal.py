@@ -51,7 +51,7 @@ class JournalSink:
         self._beats: dict[int, tuple[float, int]] = {}
         self._beneath: tuple[Record, str, bytes] | None = None
         """What stands in every entry beneath a record, while its workflow has this name: of the last that had one beneath it."""
-        self._quoted: Memo[str, bytes] = Memo(lambda text: _quoted(text).encode("ascii"), 1_000)
+        self._quoted: Memo[str, bytes] = Memo(lambda text: _quoted(text).encode("ascii"), 4_000)
 
     def opened(self, record: Record) -> None:
         handle = handle_of(record)

@@ -26,6 +26,7 @@ _TAIL: Final = b"\x7a\x00\x85\x01" + struct.pack("<I", 0x100)
 """No status; the parent is known not to be remote."""
 _SHORT: Final = 128
 _MOST: Final = 32
+_NAMES: Final = 2_000
 
 
 class _Field:
@@ -45,12 +46,12 @@ class PlainPhases:
         self._redactor = rendering.redactor
 
         def of_span(key: str) -> Memo[str, bytes]:
-            return Memo(lambda value: attribute(_SPAN, key, value))
+            return Memo(lambda value: attribute(_SPAN, key, value), _NAMES)
 
         def number(key: str) -> Memo[int, bytes]:
-            return Memo(lambda value: attribute(_SPAN, key, value))
+            return Memo(lambda value: attribute(_SPAN, key, value), _NAMES)
 
-        self._names: Memo[str, bytes] = Memo(lambda name: string(b"\x2a", name) or b"\x2a\x00")
+        self._names: Memo[str, bytes] = Memo(lambda name: string(b"\x2a", name) or b"\x2a\x00", _NAMES)
         self._workflows, self._runs = of_span(names.PIPELINE_NAME), of_span(names.PIPELINE_RUN_ID)
         self._phases, self._types = of_span(names.TASK_NAME), of_span(names.TASK_TYPE)
         self._attempts, self._totals = number(names.PHASE_ATTEMPTS), number(names.EVENTS_TOTAL)
