@@ -113,6 +113,21 @@ def test_what_became_of_a_phase_is_told_on_a_narrow_terminal_too(tmp_path: Path)
         assert all("newly failing" in line and len(line) <= columns for line in lines), lines
 
 
+def test_the_names_of_events_are_told_on_a_narrow_terminal_too(tmp_path: Path) -> None:
+    (tmp_path / "spanbus.toml").write_text('[workflows.main]\nphases = [ { name = "a phase with quite a long name", run = "true" } ]\n')
+    cli = Cli(tmp_path)
+    assert cli("run", "-q").code == 0
+    shown = in_a_terminal(cli, "show", "--events", columns=50).decode()
+    assert "workflow.phase.completed" in shown
+    assert all(len(line) <= 50 for line in re.sub(r"\x1b\[[0-9;]*m", "", shown).splitlines())
+
+
+def test_how_long_a_phase_has_been_running_is_told_on_a_narrow_terminal_too(tmp_path: Path) -> None:
+    (tmp_path / "spanbus.toml").write_text(f'[workflows.main]\nphases = [ {{ name = "{"日本" * 15}", run = "sleep 0.5" }} ]\n')
+    shown = in_a_terminal(Cli(tmp_path), "run", columns=40).decode()
+    assert re.search(r"日本.*running +0\.\d+ s", shown), shown
+
+
 def test_a_store_without_a_run_is_no_failed_search(tmp_path: Path) -> None:
     cli = Cli(tmp_path)
     assert cli("exec", "--", "true", env={"OTEL_TRACES_SAMPLER": "always_off"}).code == 0

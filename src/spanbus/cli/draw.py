@@ -194,7 +194,7 @@ def timeline(run: RunSummary, console: Console) -> Text:
     found.sort(key=lambda item: item[0])
     text = Text(no_wrap=True, overflow="ellipsis", end="")
     wide = max([cell_len(path) for _, path, _, _ in found] + [5])
-    wide = min(wide, 36)
+    wide = min(wide, 36, max(6, console.width - 44) if console.is_terminal else 36)  # the time, and an event's name, have room
     for at_ns, path, name, attributes in found:
         text.append(f"{(at_ns - run.started_at_ns) / 1e9:>10.3f} s  ", "dim")
         text.append(set_cell_size(path, wide))

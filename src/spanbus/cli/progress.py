@@ -6,6 +6,7 @@ import threading
 import time
 from typing import Protocol, cast
 
+from rich.cells import cell_len, set_cell_size
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.live import Live
 from rich.segment import Segment, Segments
@@ -26,6 +27,7 @@ _ENDS = {
 
 _LINES_AT_ONCE = 2_000
 _DIM = Style(dim=True)
+_BESIDE_THE_NAME = 27  # a mark before it; behind it a result and a time
 
 
 class Progress(Protocol):
@@ -90,6 +92,10 @@ class Lines:
         with self._lock:
             self._console.file.write(line + "\n")
             self._console.file.flush()
+
+
+def _fitted(name: str, width: int) -> str:
+    return set_cell_size(name, width) if cell_len(name) <= width else set_cell_size(name, width - 1) + "…"
 
 
 class _State:
@@ -181,7 +187,8 @@ class Tree:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         marks = glyphs(console).marks
         now_s = time.monotonic()
-        width = min(40, max(len(one_line(name, 40)) for name in self._states))
+        names = {name: one_line(name, 40) for name in self._states}
+        width = min(40, max(map(cell_len, names.values())), max(8, console.width - _BESIDE_THE_NAME))
         yield Text.assemble((one_line(self._name, 60), "bold"), f"  {seconds(now_s - self._began_s)}")
         shown = list(self._states.items())
         room = max(3, console.height - 4)
@@ -190,18 +197,18 @@ class Tree:
         for name, state in shown:
             line = Text("  ", no_wrap=True, overflow="ellipsis")
             if state.result is not None:
-                line.append(f"{marks.get(state.result, ' ')} {one_line(name, 40):<{width}} ", style(state.result))
+                line.append(f"{marks.get(state.result, ' ')} {_fitted(names[name], width)} ", style(state.result))
                 line.append(f"{state.result:<12}", style(state.result))
                 line.append(f" {seconds(state.duration_s)}" if state.result != "skip" else f" {state.reason}", "dim")
             elif state.began_s is not None:
                 spin = self._spinner.render(now_s)
                 line.append_text(spin if isinstance(spin, Text) else Text(str(spin)))
-                line.append(f" {one_line(name, 40):<{width}} ", "bold")
+                line.append(f" {_fitted(names[name], width)} ", "bold")
                 line.append(f"{'running':<12} {seconds(now_s - state.began_s)}", "cyan")
                 if state.attempt > 1:
                     line.append(f"  attempt {state.attempt}", "yellow")
                 if state.doing:
                     line.append(f"  {state.doing}", "dim")
             else:
-                line.append(f"  {one_line(name, 40):<{width}} waiting", "dim")
+                line.append(f"  {_fitted(names[name], width)} waiting", "dim")
             yield line
