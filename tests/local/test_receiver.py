@@ -255,6 +255,20 @@ def test_a_store_that_fails_is_a_503_with_retry(served: Served, error: Exception
     assert b"surprise" not in answer
 
 
+def test_a_store_that_fails_for_a_while_is_told_once_and_so_is_its_return(served: Served, caplog: pytest.LogCaptureFixture) -> None:
+    body = request_of(GOOD).SerializeToString()
+    assert served.post("/v1/traces", body, PROTOBUF)[0] == 200
+    caplog.clear()
+    with caplog.at_level("WARNING"):
+        served.sink.refuse = StoreError("the disk is full")
+        assert [served.post("/v1/traces", body, PROTOBUF)[0] for _ in range(5)] == [503] * 5
+        served.sink.refuse = None
+        assert [served.post("/v1/traces", body, PROTOBUF)[0] for _ in range(2)] == [200, 200]
+    assert [record.message for record in caplog.records] == [
+        "spanbus: what is sent here is not stored: the disk is full", "spanbus: what is sent here is stored again",
+    ]  # fmt: skip
+
+
 def test_other_methods_are_not_allowed(served: Served) -> None:
     connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=20)
     connection.request("GET", "/v1/traces")

@@ -240,6 +240,8 @@ class Receiver:
         self._writer = anyio.CapacityLimiter(1)
         self._in_flight_bytes = 0
         self._requests = self._records = self._rejected = self._refused = self._busy = self._failed = 0
+        self._trouble = ""
+        """Why the store took nothing the last time."""
 
     def statistics(self) -> ReceiverStatistics:
         return ReceiverStatistics(
@@ -287,11 +289,16 @@ class Receiver:
         try:
             left_out = signal.ingest(self._sink)(checked.body)
         except StoreError as error:
-            logger.warning("%s: not stored: %s", signal.path, error)
+            if self._trouble != str(error):  # once, not for every request of every client that tries again
+                self._trouble = str(error)
+                logger.warning("spanbus: what is sent here is not stored: %s", error)
             raise _Refused(503, "the store cannot take it now", self._limits.retry_after_s) from None
         except Exception:  # the wall around a web client
             logger.exception("%s: not stored", signal.path)
             raise _Refused(503, "the store cannot take it now", self._limits.retry_after_s) from None
+        if self._trouble:
+            self._trouble = ""
+            logger.warning("spanbus: what is sent here is stored again")
         if isinstance(left_out, int) and left_out:
             return checked._replace(records=checked.records - left_out, rejected=checked.rejected + left_out, why="there are too many series in this store")
         return checked
