@@ -3,9 +3,10 @@ SHELL := /bin/sh
 VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
+COMPILED := .compiled
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench clean
+.PHONY: help setup demo test check bench compile test-compiled clean
 
 help: ## list the targets
 	@grep -hE "^[a-z-]+:.*## " $(MAKEFILE_LIST) | sed -e "s/:.*## /\t/" | expand -t 14
@@ -34,10 +35,25 @@ demo: setup ## what it is about, in under a minute: a workflow, its trace, metri
 check: setup ## lint, contracts, types, documents: a workflow in pyproject.toml, run by spanbus itself
 	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(VENV)/bin/spanbus run check --quiet
 
-bench: setup ## ratios against yardsticks, in one table
-	@$(PY) -m bench
+compile: $(COMPILED)/.built ## the way of an event as machine code, in .compiled; needs a C compiler
+
+$(COMPILED)/.built: $(STAMP) $(shell find src -name "*.py")
+	@rm -rf $(COMPILED); echo "compiling, which takes a minute or two"
+	@$(PY) -m hatchling build -t sdist -d $(COMPILED)/source >/dev/null 2>&1  # not in place: what is compiled would shadow the sources
+	@HATCH_BUILD_HOOK_ENABLE_MYPYC=true $(PY) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation \
+		--target $(COMPILED) $(COMPILED)/source/spanbus-*.tar.gz
+	@PYTHONPATH=$(CURDIR)/$(COMPILED) $(PY) -c "import spanbus.telemetry.recorder as it; assert not it.__file__.endswith('.py'), it.__file__"
+	@touch $@
+
+test-compiled: compile ## the same tests against the compiled build
+	PYTHONPATH=$(CURDIR)/$(COMPILED) $(PY) -m pytest
+
+bench: setup ## ratios against yardsticks, in one table; compiled where there is a C compiler, or BUILD=interpreted
+	@if [ "$(BUILD)" != interpreted ] && command -v cc >/dev/null 2>&1; then \
+		$(MAKE) --no-print-directory compile && PYTHONPATH=$(CURDIR)/$(COMPILED) $(PY) -m bench; \
+	else $(PY) -m bench; fi
 
 clean: ## remove what was built
-	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis build dist
+	rm -rf $(VENV) $(COMPILED) .pytest_cache .ruff_cache .hypothesis build dist
 
 -include make/stack.mk

@@ -26,7 +26,11 @@ def machine() -> str:
     """What it ran on."""
     import os
 
+    from spanbus.telemetry import recorder
+
+    build = "interpreted" if (recorder.__file__ or "").endswith(".py") else "compiled"
     return (
+        f"spanbus {build}, "
         f"{platform.system()} {platform.machine()}, {os.cpu_count()} processors, Python {platform.python_version()}, "
         f"opentelemetry-sdk {metadata.version('opentelemetry-sdk')}, protobuf {metadata.version('protobuf')}"
     )

@@ -5,10 +5,10 @@ from __future__ import annotations
 import itertools
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from enum import StrEnum
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 class WorkflowEvent(StrEnum):
@@ -71,6 +71,10 @@ class Event(NamedTuple):
     tracestate: str | None = None
     metadata: Mapping[str, object] = EMPTY
 
+    def __reduce__(self) -> tuple[Callable[..., Event], tuple[object, ...]]:
+        """Frozen mappings cannot be pickled or copied, so plain ones are, and frozen again."""
+        return _frozen, tuple(dict(field) if isinstance(field, Mapping) else field for field in self)
+
     def as_dict(self) -> dict[str, object]:
         """A plain mapping with the fields that are set, in the shape of one line of a recorded stream."""
         line: dict[str, object] = {"event_type": str(self.event_type), "event_id": self.event_id, "at_ns": self.at_ns}
@@ -82,6 +86,11 @@ class Event(NamedTuple):
             line["metadata"] = dict(self.metadata)
         line["payload"] = dict(self.payload)
         return line
+
+
+def _frozen(*fields: Any) -> Event:
+    event = Event(*fields)
+    return event._replace(payload=MappingProxyType(event.payload), metadata=MappingProxyType(event.metadata))
 
 
 _LAST_DIGITS = tuple([f"{number:02x}" for number in range(256)])

@@ -1,0 +1,40 @@
+"""The envelope of an event, and its ids."""
+
+from __future__ import annotations
+
+import copy
+import os
+import pickle
+from types import MappingProxyType
+
+from spanbus.workflow.events import Event, EventIds
+
+
+def test_an_event_survives_pickling_and_copying_and_is_frozen_again() -> None:
+    event = Event("orders.packed", "1", 5, {"parcels": 3}, "shop", "run-1", metadata={"shard": "a"})
+    for again in (pickle.loads(pickle.dumps(event)), copy.deepcopy(event), copy.copy(event)):
+        assert again == event
+        assert type(again) is Event
+        assert isinstance(again.payload, MappingProxyType)
+
+
+def test_ids_sort_in_the_order_of_their_making_and_have_one_length() -> None:
+    ids = EventIds()
+    made = [ids() for _ in range(10_000)]
+    assert made == sorted(set(made))
+    assert {len(one) for one in made} == {len("0123456789ab-01234567-0123456789")}
+
+
+def test_a_forked_child_makes_ids_of_its_own() -> None:
+    ids = EventIds()
+    before = ids()
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.write(write, ids().encode())
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    theirs = os.read(read, 100).decode()
+    assert theirs.split("-")[1] != before.split("-")[1]
+    os.close(read)
+    os.close(write)
