@@ -23,6 +23,7 @@ from typing_extensions import TypedDict  # pydantic wants this one before Python
 
 from spanbus.errors import SpanbusError
 from spanbus.local.archive import iso
+from spanbus.local.harmless import block, one_line
 from spanbus.version import __version__
 
 T = TypeVar("T")
@@ -319,7 +320,7 @@ def _live_head(message: Mapping[str, object], result: str, error_type: str | Non
     """What the live stream says of a run that is not stored yet."""
     duration, started, of_the_run = message.get("duration_s"), message.get("started_at_us"), message.get("level") == "run"
     return {
-        "run_id": str(message.get("run_id", "")), "workflow": str(message.get("workflow", "")), "result": result,
+        "run_id": str(message.get("run_id", "")), "workflow": one_line(str(message.get("workflow", "")), 200), "result": result,
         "error_type": error_type or (str(message["error_type"]) if of_the_run and message.get("error_type") else None),
         "started_at": iso(started * 1_000) if of_the_run and isinstance(started, int) else "",
         "duration_s": float(duration) if of_the_run and isinstance(duration, (int, float)) else 0.0,
@@ -334,9 +335,9 @@ def _live_node(message: Mapping[str, object]) -> Node:
     duration, attempts = message.get("duration_s"), message.get("attempts")
     error_type, error = message.get("error_type"), message.get("error")
     return {
-        "path": str(message.get("name", "")), "kind": str(message.get("level", "")), "result": str(message.get("result", "")),
+        "path": one_line(str(message.get("name", "")), 200), "kind": str(message.get("level", "")), "result": str(message.get("result", "")),
         "duration_s": float(duration) if isinstance(duration, (int, float)) else 0.0, "attempts": attempts if isinstance(attempts, int) else 1,
-        "error_type": str(error_type) if error_type else None, "error": str(error)[:TAIL_CHARS] if error else None, "output": None,
+        "error_type": str(error_type) if error_type else None, "error": block(str(error)[:TAIL_CHARS]) if error else None, "output": None,
     }
 
 
@@ -344,4 +345,7 @@ def _short(node: Node) -> Node:
     output = node["output"]
     if output is not None and len(output) > TAIL_CHARS:
         output = "…" + output[-TAIL_CHARS:]
-    return {**node, "output": output}
+    error = node["error"]
+    if error is not None and len(error) > TAIL_CHARS:
+        error = error[:TAIL_CHARS] + "…"
+    return {**node, "error": error, "output": output}

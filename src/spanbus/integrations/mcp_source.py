@@ -6,6 +6,7 @@ import json
 import threading
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -14,10 +15,14 @@ from spanbus.integrations.mcp import Node, RunHead, RunTree
 from spanbus.local.address import read_address
 from spanbus.local.archive import RunHead as StoredHead
 from spanbus.local.archive import iso
-from spanbus.local.compare import compare
+from spanbus.local.compare import PhaseChange, compare
+from spanbus.local.harmless import block, one_line
 from spanbus.local.store import Store
 from spanbus.runtime import STORE_NAME
 from spanbus.telemetry.summary import SpanSummary
+
+_NAME_CHARS = 200
+_PATH_CHARS = 1_000
 
 
 class StoredRuns:
@@ -56,22 +61,36 @@ class StoredRuns:
 
     def compare(self, baseline: str, candidate: str) -> Mapping[str, object]:
         with self._open() as store:
-            return compare([store.run(baseline)], store.run(candidate)).document()
+            found = compare([store.run(baseline)], store.run(candidate))
+
+        def shown(phase: PhaseChange) -> PhaseChange:
+            return replace(phase, name=one_line(phase.name, _NAME_CHARS))
+
+        readable = replace(
+            found, workflow=one_line(found.workflow, _NAME_CHARS), run=shown(found.run), phases=tuple(map(shown, found.phases)),
+            baseline_workflows=tuple(one_line(name, _NAME_CHARS) for name in found.baseline_workflows),
+        )
+        return readable.document()
 
 
 def _head(head: StoredHead) -> RunHead:
     return {
-        "run_id": head.run_id, "workflow": head.workflow, "result": head.result, "error_type": head.error_type, "started_at": iso(head.started_at_ns),
+        "run_id": head.run_id, "workflow": one_line(head.workflow, _NAME_CHARS), "result": one_line(head.result, 20),
+        "error_type": one_line(head.error_type, _NAME_CHARS) if head.error_type else None, "started_at": iso(head.started_at_ns),
         "duration_s": head.duration_s,
     }
 
 
 def _nodes(spans: Sequence[SpanSummary], above: str) -> Iterator[Node]:
     for span in spans:
-        path = f"{above} > {span.name}" if above else span.name
+        name = one_line(span.name, _NAME_CHARS)
+        path = f"{above} > {name}" if above else name
+        if len(path) > _PATH_CHARS:
+            path = "…" + path[-_PATH_CHARS:]
         yield {
-            "path": path, "kind": span.kind, "result": span.result, "duration_s": span.duration_s, "attempts": span.attempts,
-            "error_type": span.error_type, "error": span.message, "output": span.output_tail,
+            "path": path, "kind": span.kind, "result": one_line(span.result, 20), "duration_s": span.duration_s, "attempts": span.attempts,
+            "error_type": one_line(span.error_type, _NAME_CHARS) if span.error_type else None, "error": block(span.message) if span.message else None,
+            "output": block(span.output_tail) if span.output_tail else None,
         }
         yield from _nodes(span.children, path)
 

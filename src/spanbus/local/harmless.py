@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import re
 
-# Control characters, bidirectional overrides, zero-width and other invisible characters: the same set as page/text.js.
-_HIDDEN = re.compile("[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb\ud800-\udfff\t\n]")
+# Control characters, bidirectional overrides, zero-width and other invisible characters, those of the tag block among them, in
+# which whole sentences can be written that nobody sees: the same set as page/text.js.
+_HIDDEN = re.compile(
+    "[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2028-\u202e\u2060-\u206f\u3164\ufeff\uffa0\ufff0-\ufffb"
+    "\ud800-\udfff\U0001d173-\U0001d17a\U000e0000-\U000e0fff\t\n]"
+)
 
 
 def _spelled(match: re.Match[str]) -> str:
     character = match[0]
-    return {"\n": "\\n", "\t": "\\t"}.get(character, f"\\u{ord(character):04x}")
+    code = ord(character)
+    return {"\n": "\\n", "\t": "\\t"}.get(character, f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}")
 
 
 def one_line(text: str, limit: int = 300) -> str:

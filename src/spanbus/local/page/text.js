@@ -1,9 +1,13 @@
 // Everything that came from somebody else's program is put on the page as text, through these functions.
 
 // Control characters, bidirectional overrides and other invisible characters are written out, so that no name can look like another one.
-const HIDDEN = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb]|[\t\n]/gu;
+// Those of the tag block are among them, in which whole sentences can be written that nobody sees. The same set as harmless.py.
+const HIDDEN = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2028-\u202e\u2060-\u206f\u3164\ufeff\uffa0\ufff0-\ufffb\u{1d173}-\u{1d17a}\u{e0000}-\u{e0fff}]|[\t\n]/gu;
 
-const spelled = (c) => c === "\n" ? "\\n" : c === "\t" ? "\\t" : `\\u${c.codePointAt(0).toString(16).padStart(4, "0")}`;
+const spelled = (c) => {
+  const code = c.codePointAt(0);
+  return c === "\n" ? "\\n" : c === "\t" ? "\\t" : code < 0x10000 ? `\\u${code.toString(16).padStart(4, "0")}` : `\\U${code.toString(16).padStart(8, "0")}`;
+};
 
 export const line = (value, limit = 300) => {
   const text = String(value ?? "").slice(0, limit * 2).replace(HIDDEN, spelled);
