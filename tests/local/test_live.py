@@ -328,7 +328,7 @@ def test_open_spans_are_bounded_and_counted_down(clock: Clock) -> None:
 
 @pytest.mark.parametrize("message", [
     None, 5, "text", [], {}, {"type": "event"}, {"type": "opened", "run_id": "r"}, {**RUN, "run_id": 5}, {**RUN, "started_at_us": "now"},
-    {**RUN, "started_at_us": True}, {**RUN, "name": "x" * 5_000}, {**RUN, "type": "closed"}, {**RUN, "type": "other"},
+    {**RUN, "started_at_us": True}, {**RUN, "started_at_us": 10**400}, {**RUN, "name": "x" * 5_000}, {**RUN, "type": "closed"}, {**RUN, "type": "other"},
     {"type": "event", "run_id": "r", "name": "n", "attributes": {"x": float("nan")}},
 ])
 def test_what_is_not_in_the_format_is_refused(bridge: EventBusWebSocketBridge, message: object) -> None:

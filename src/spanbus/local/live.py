@@ -178,8 +178,8 @@ class EventBusWebSocketBridge:
         span_id, level = _text(members, "span_id", 64), _text(members, "level", 32)
         _text(members, "name", 4_096)
         number = members.get("started_at_us")
-        if not isinstance(number, int) or isinstance(number, bool):
-            raise BadMessage("started_at_us is an integer")
+        if not isinstance(number, int) or isinstance(number, bool) or abs(number) >= 2**53:
+            raise BadMessage("started_at_us is an integer below 2**53")  # what a browser can count
         if kind == "closed":
             _text(members, "result", 64)
         run = self._run(run_id, source)
