@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
 
@@ -116,6 +117,13 @@ def test_markdown_lists_phases_and_what_failed(failing: Run) -> None:
     assert "| ✓ success | `fast_hooks` | 1.30 s | 2 |  |" in text
     assert "1 failed, 12 passed" in text
     assert text.count("<details>") == text.count("</details>") == 2
+
+
+def test_what_was_skipped_has_no_duration(empty_runs: Callable[..., Any]) -> None:
+    run = empty_runs(run_id="r")
+    top = run.span("run", "standard", 0, 10)
+    run.span("phase", "publish", 5, 0, parent=top, result="skip")
+    assert "| ↷ skip | `publish` |  | 1 |" in markdown_report(run.stored())
 
 
 def test_hostile_names_stay_inside_their_cell(hostile: Run) -> None:

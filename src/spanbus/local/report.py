@@ -60,7 +60,7 @@ def markdown_report(spans: Sequence[Stored], *, root: str | None = None, title: 
     if phases:
         lines += ["| Result | Phase | Duration | Attempts | Error |", "| --- | --- | ---: | ---: | --- |"]
         lines += [
-            f"| {_mark(row['result'])} {_word(row['result'])} | {_cell(row['name'])} | {_seconds(row['length'])} | {row['attempts']} | {_cell(row['error_type'])} |" for row in phases
+            f"| {_mark(row['result'])} {_word(row['result'])} | {_cell(row['name'])} | {_took(row)} | {row['attempts']} | {_cell(row['error_type'])} |" for row in phases
         ]
         lines.append("")
     text = "\n".join(lines)
@@ -119,7 +119,7 @@ def _static_head(fall: Waterfall, name: str) -> str:
 
 def _static_phases(fall: Waterfall) -> str:
     rows = "".join(
-        f"<tr><td>{_badge(row['result'])}</td><td><bdi>{html.escape(one_line(row['name']))}</bdi></td><td class=\"number\">{_seconds(row['length'])}</td>"
+        f"<tr><td>{_badge(row['result'])}</td><td><bdi>{html.escape(one_line(row['name']))}</bdi></td><td class=\"number\">{_took(row)}</td>"
         f"<td class=\"number\">{row['attempts']}</td><td><bdi>{html.escape(one_line(row['error_type']))}</bdi></td></tr>"
         for row in _phases(fall["rows"])
     )
@@ -145,6 +145,11 @@ def _word(result: str) -> str:
 
 def _mark(result: str) -> str:
     return next((mark for known, mark in _MARKS.items() if known == result), "·")
+
+
+def _took(row: Row) -> str:
+    """What was skipped took no time, not zero of it."""
+    return "" if row["result"] == Result.SKIP else _seconds(row["length"])
 
 
 def _seconds(us: int) -> str:

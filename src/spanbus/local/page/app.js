@@ -21,6 +21,7 @@ const live = new Live({
   link: (text) => { const place = document.getElementById("link"); if (place.textContent !== text) place.textContent = text; },
 });
 
+const CARDS = 24;
 const named = (names) => names.filter(Boolean).map((name) => [name, name]);
 
 // --- runs ---------------------------------------------------------------------------------------------------------------
@@ -38,7 +39,8 @@ const showRuns = async (query) => {
     return el("label", {}, label, select);
   };
   const cards = el("ul", { class: "cards" });
-  const liveBox = el("section", { "aria-label": "Running now" }, el("h2", { text: "Running now" }), cards);
+  const liveHeading = el("h2", { text: "Running now" });
+  const liveBox = el("section", { "aria-label": "Running now" }, liveHeading, cards);
   const body = el("tbody");
   const table = el("table", {}, el("thead", {}, el("tr", {}, ...[["Result"], ["Workflow"], ["Started"], ["Duration", "number"], ["Error", "wide"], ["Run", "wide"]]
     .map(([text, kind]) => el("th", { scope: "col", class: kind, text })))), body);
@@ -64,7 +66,9 @@ const showRuns = async (query) => {
   const drawLive = () => {
     const runs = [...live.runs.values()].filter((run) => run.state !== "ended" && !(run.state === "killed" && run.listed));
     liveBox.hidden = runs.length === 0;
-    const nodes = runs.map((run) => {
+    const heading = runs.length > CARDS ? `Running now: the newest ${CARDS} of ${runs.length}` : "Running now";
+    if (liveHeading.textContent !== heading) liveHeading.textContent = heading;
+    const nodes = runs.slice(-CARDS).map((run) => {
       const one = card(run.run_id);
       if (one.shown !== run.state) { one.shown = run.state; one.state.replaceChildren(badge(run.state)); }
       one.link.replaceChildren(bdi(run.workflow || run.run_id, 80));
