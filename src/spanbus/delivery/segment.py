@@ -62,6 +62,7 @@ class Kind(IntEnum):
 
 _RECORD_KIND: Final = int(Kind.RECORD)
 _RECORD_FRAME: Final = Kind.RECORD
+_JOURNAL_FROM: Final = int(Kind.OPEN)
 _KINDS: Final[dict[int, Kind]] = {int(kind): kind for kind in Kind}
 
 
@@ -237,20 +238,24 @@ class Segment:
 
     # --- reading ------------------------------------------------------------------------------------------------------
 
-    def frames(self, offset: int) -> Iterator[Frame]:
-        """Whole frames from ``offset`` on; ends at the first that is not."""
+    def frames(self, offset: int, *, journal: bool = True) -> Iterator[Frame]:
+        """Whole frames from ``offset`` on, those of the journal only where they are wanted; ends at the first that is not whole."""
         buffer, size = self._buffer, self.bytes
         while offset + FRAME_BYTES <= size:
-            length, checksum = _LEADS.unpack_from(buffer, offset)
+            lead: tuple[int, int] = _LEADS.unpack_from(buffer, offset)
+            length, checksum = lead
             begin = offset + 8
             if length < _HEAD_BYTES or begin + length > size:
                 return
+            end = offset + ((8 + length + 7) & ~7)
+            if not journal and buffer[begin] >= _JOURNAL_FROM:
+                offset = end
+                continue
             body = bytes(buffer[begin: begin + length])
             if crc32(body) != checksum:
                 return
             head: tuple[int, int, int, int] = _HEAD.unpack_from(body, 0)
             kind, signal, count, at_s = head
-            end = offset + ((8 + length + 7) & ~7)
             try:
                 which = _KINDS[kind]
                 if which is _RECORD_FRAME:

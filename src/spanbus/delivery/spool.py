@@ -436,15 +436,16 @@ class Spool:
         places: list[Place] = []
         size = 0
         for segment, groups, cursor, position in found:
-            taken, offset = 0, cursor
+            taken, offset, full = 0, cursor, False
             try:
-                for frame in segment.frames(offset):
+                for frame in segment.frames(offset, journal=False):
                     if frame.offset >= position:
                         break
                     if frame.kind is Kind.GROUP:
                         groups[frame.key] = frame.data
                     elif frame.kind is Kind.RECORD:
                         if records and (size + len(frame.data) > max_bytes or len(records) >= max_records):
+                            full = True
                             break
                         records.append(Stored(frame.signal, groups.get(frame.group, b""), frame.data, frame.count))
                         size += len(frame.data)
@@ -456,7 +457,7 @@ class Spool:
                 del records[len(records) - taken:]
                 continue
             places.append(Place(segment, offset, taken))
-            if len(records) >= max_records or size >= max_bytes or offset < position:
+            if full or len(records) >= max_records or size >= max_bytes:
                 break
         with self._lock:
             if not all(self._holds(place.segment) for place in places):  # it went while others were read
