@@ -3,7 +3,7 @@
 Layout, little-endian. A header of 128 bytes: magic, version, number of destinations, process id, token of the writer, number of the
 segment, Unix seconds of its making, a flag for what was left open and is finished, two destinations of 16 bytes and their
 read positions. Frames follow, aligned to 8 bytes: length and CRC-32 of the rest, then kind, signal, count, Unix seconds and
-the payload. Length and CRC are written last, so a frame is there as a whole or not at all; a length of 0 ends the file.
+the payload. A frame is there as a whole, or its CRC says that it is not; a length of 0 ends the file.
 
 The bytes lie in a memory-mapped file (they survive the process from the moment they are written), in a plain file that every
 frame is also written to (where mapping is not safe), or in memory alone (where there is no file to be had).
@@ -41,6 +41,7 @@ _LEADS_OF = _LEADS.pack
 _RECORD_HEAD = struct.Struct("<BBHIIQQ").pack
 _HEAD_BYTES: Final = _HEAD.size
 _RECORD_HEAD_BYTES: Final = _HEAD.size + _RECORD.size
+_KEY_HEAD = struct.Struct("<BBHIQ").pack
 _KEY_HEAD_BYTES: Final = _HEAD.size + _KEY.size
 FRAME_BYTES: Final = _LEADS.size + _HEAD.size
 
@@ -183,38 +184,27 @@ class Segment:
 
     def record(self, signal: Signal, group: int, data: bytes, count: int, closes: int, sequence: int) -> None:
         """One record; ``closes`` is a journal key or 0, ``sequence`` the number of a measurement or 0."""
-        head = _RECORD_HEAD(_RECORD_KIND, _NUMBER[signal], count, int(now()), group, closes, sequence)
-        position = self.position
-        begin = position + _LEADS.size + _RECORD_HEAD_BYTES
-        end = begin + len(data)
-        lead = _LEADS_OF(end - position - _LEADS.size, crc32(data, crc32(head)))
-        buffer = self._buffer
-        buffer[begin:end] = data
-        buffer[position:begin] = lead + head  # last: the frame is there from here on
-        if self._through:
-            self._write(lead + head + data, position)
-        self.position = (end + 7) & ~7
+        self._append(_RECORD_HEAD(_RECORD_KIND, _NUMBER[signal], count, int(now()), group, closes, sequence) + data)
         self.records += 1
         waiting = self.waiting
         for name in waiting:
             waiting[name] += 1
 
     def group(self, number: int, data: bytes) -> None:
-        self._append(_HEAD.pack(Kind.GROUP, 0, 0, int(now())) + _KEY.pack(number) + data)
+        self._append(_KEY_HEAD(Kind.GROUP, 0, 0, int(now()), number) + data)
 
     def journal(self, kind: Kind, key: int, data: bytes) -> None:
-        self._append(_HEAD.pack(kind, 0, 0, int(now())) + _KEY.pack(key) + data)
+        self._append(_KEY_HEAD(kind, 0, 0, int(now()), key) + data)
 
     def _append(self, body: bytes) -> None:
         position = self.position
-        lead = _LEADS_OF(len(body), crc32(body))
-        buffer = self._buffer
-        begin = position + 8
-        buffer[begin: begin + len(body)] = body
-        buffer[position: begin] = lead  # last: the frame is there from here on
+        size = len(body)
+        frame = _LEADS_OF(size, crc32(body)) + body
+        end = position + 8 + size
+        self._buffer[position:end] = frame
         if self._through:
-            self._write(lead + body, position)
-        self.position = position + ((8 + len(body) + 7) & ~7)
+            self._write(frame, position)
+        self.position = (end + 7) & ~7
 
     def _put(self, offset: int, data: bytes) -> None:
         self._buffer[offset: offset + len(data)] = data

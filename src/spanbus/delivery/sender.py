@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+from spanbus.delivery.counted import counted
 from spanbus.delivery.forking import undivided
 from spanbus.delivery.lifesign import FRESH_S
 from spanbus.delivery.outcomes import Delivered, Outcome, Refused, Retry, TooLarge, Unwanted
@@ -659,10 +660,12 @@ class _Lane:
         waiting, in_memory = self._source.pending(self.destination.name), self._source.pending_in_memory(self.destination.name)
         said: list[str] = []
         if waiting > in_memory or not waiting:
-            until = "" if at_the_end else " so far and are sent when it does; after this program"
-            said.append(f"{waiting - in_memory} records wait in {self._options.kept_in}{until or ';'} {self._options.remedy}")
+            are = "is" if waiting - in_memory == 1 else "are"
+            until = ";" if at_the_end else f" so far and {are} sent when it does; after this program"
+            said.append(f"{counted(waiting - in_memory, 'record waits', 'records wait')} in {self._options.kept_in}{until} {self._options.remedy}")
         if in_memory:
-            said.append(f"{in_memory} records that were only in memory are lost" if at_the_end else f"{in_memory} records wait in memory alone; they are lost when the program ends")
+            lost = counted(in_memory, "record that was only in memory is lost", "records that were only in memory are lost")
+            said.append(lost if at_the_end else counted(in_memory, "record waits in memory alone; it is", "records wait in memory alone; they are") + " lost when the program ends")
         self._options.tell(f"spanbus: {self.destination.shown} does not take telemetry ({outage.reason}); {'; '.join(said)}")
 
 
