@@ -69,3 +69,12 @@ def test_what_was_lost_with_the_memory_of_a_program_is_told_by_flush(tmp_path: P
         assert of_traces(cli, "dropped") == [lost]
         assert receiver.sum_of("spanbus.delivery.dropped") >= lost[1]
         assert "nothing waits" in cli("flush").err
+
+
+def test_one_of_a_thing_is_not_called_many(cli: Cli) -> None:
+    stored = cli.folder / "state" / "refused"
+    stored.mkdir(parents=True)
+    (stored / "1.otlp").write_bytes(b"")
+    said = cli("status").out
+    assert "1 request\n" in said
+    assert "0 programs running" in said

@@ -402,7 +402,7 @@ def test_one_line_per_outage_and_no_more_when_it_is_over() -> None:
         destination.become(Delivered())
         assert sender.flush(5.0)
     assert told.lines == [
-        "spanbus: the remote destination does not take telemetry (Connection refused); 1 records wait in /state/spool so far and are sent when it does; "
+        "spanbus: the remote destination does not take telemetry (Connection refused); 1 record waits in /state/spool so far and is sent when it does; "
         "after this program run `spanbus flush`"
     ]
 

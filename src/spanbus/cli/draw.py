@@ -10,6 +10,7 @@ from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.text import Text
 
+from spanbus.delivery.counted import counted
 from spanbus.local.harmless import block, one_line
 from spanbus.telemetry.summary import RunSummary, SpanSummary
 
@@ -164,7 +165,7 @@ def failures(run: RunSummary, console: Console) -> Text:
         text.append("\n")
         lines = block(span.output_tail or "").rstrip().splitlines()
         if len(lines) > _TAIL_LINES:
-            text.append(f"    … {len(lines) - _TAIL_LINES} lines before\n", "dim")
+            text.append(f"    … {counted(len(lines) - _TAIL_LINES, 'line', 'lines')} before\n", "dim")
         for line in lines[-_TAIL_LINES:]:
             text.append(f"    {line[:400]}\n")
     return text

@@ -40,6 +40,7 @@ def command(
     Exit code: 0 when the spool is empty, 1 when something still waits.
     """
     from spanbus.cli import console
+    from spanbus.delivery.counted import counted
     from spanbus.delivery.ledger import Ledger
     from spanbus.delivery.spool_files import FOLDER
     from spanbus.delivery.spool_status import status
@@ -68,13 +69,15 @@ def command(
     outage = found.outage if found is not None else None
     if not after.records and not after.left_open:
         rejected = sum(found.rejected.values()) if found is not None else 0
-        console.note(f"spanbus: nothing waits any more; {rejected} records were rejected, see `spanbus status`" if rejected else "spanbus: everything is delivered")
+        console.note(f"spanbus: nothing waits any more; {counted(rejected, 'record was', 'records were')} rejected, see `spanbus status`" if rejected else "spanbus: everything is delivered")
         return
     reason = f" ({outage})" if outage else ""
     if not outage and any(destination == "remote" for destination, _ in after.waiting) and not settings.endpoint_configured:
         reason = " (it waits for a collector, and OTEL_EXPORTER_OTLP_ENDPOINT is not set here)"
     elif not outage and after.alive:
-        reason = f" ({after.alive} running programs still deliver theirs)"
-    what = f"{after.records} records still wait" if after.records else f"{after.left_open} phases that dead programs left open are still not ended"
+        reason = f" ({counted(after.alive, 'running program still delivers its own', 'running programs still deliver theirs')})"
+    what = counted(after.records, "record still waits", "records still wait") if after.records else counted(
+        after.left_open, "phase that a dead program left open is still not ended", "phases that dead programs left open are still not ended"
+    )
     console.note(f"spanbus: {what} in {settings.state_dir / FOLDER}{reason}")
     raise typer.Exit(1)

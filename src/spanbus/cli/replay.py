@@ -117,6 +117,7 @@ def command(
 def _tell(kept: list[RunSummary], heads: list[RunSummary], runs: int, totals: Totals, broken: int, *, dry_run: bool) -> None:
     from spanbus.cli import console
     from spanbus.cli.draw import failures, seconds, style, waterfall
+    from spanbus.delivery.counted import counted
     from spanbus.local.harmless import one_line
     from spanbus.telemetry.summary import totals_document
 
@@ -127,9 +128,9 @@ def _tell(kept: list[RunSummary], heads: list[RunSummary], runs: int, totals: To
     for head in heads:
         screen.print(f"{one_line(head.workflow, 40)}  {head.result}  {seconds(head.duration_s)}  {one_line(head.run_id, 80)}", style=style(head.result))
     if runs > len(kept) + len(heads):
-        screen.print(f"and {runs - len(kept) - len(heads)} more runs")
+        screen.print(f"and {counted(runs - len(kept) - len(heads), 'more run', 'more runs')}")
     numbers = ", ".join(f"{value} {name.replace('_', ' ')}" for name, value in totals_document(totals).items() if value or name == "events_recorded")
-    screen.print(f"{runs} {'run' if runs == 1 else 'runs'}, {numbers}{f', {broken} broken lines' if broken else ''}{'; nothing was stored' if dry_run else ''}")
+    screen.print(f"{counted(runs, 'run', 'runs')}, {numbers}{', ' + counted(broken, 'broken line', 'broken lines') if broken else ''}{'; nothing was stored' if dry_run else ''}")
 
 
 class _Bar:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import typer
 
@@ -39,24 +39,23 @@ def _tell(found: dict[str, object]) -> None:
     from rich.table import Table
 
     from spanbus.cli import console
+    from spanbus.delivery.counted import counted
 
     screen = console.output()
-    spool = found["spool"]
-    assert isinstance(spool, dict)
+    spool = cast("dict[str, int]", found["spool"])
     console.say(f"state directory  {found['state_dir']}")
     console.say(f"endpoint         {found['endpoint'] or 'none: the local store is the destination'}")
     console.say(
-        f"spool            {spool['bytes']} bytes in {spool['files']} files, oldest {_age(spool['oldest_age_s'])}, "  # pyright: ignore[reportUnknownArgumentType]
-        f"{spool['programs']} programs running, {spool['left_open']} phases left open by dead ones, {spool['set_aside']} files set aside"
+        f"spool            {counted(spool['bytes'], 'byte', 'bytes')} in {counted(spool['files'], 'file', 'files')}, oldest {_age(spool['oldest_age_s'])}, "
+        f"{counted(spool['programs'], 'program', 'programs')} running, {counted(spool['left_open'], 'phase', 'phases')} left open by dead ones, {counted(spool['set_aside'], 'file', 'files')} set aside"
     )
     table = Table("what", "where or why", "signal", "records", box=None, pad_edge=False, header_style="bold")
     rows = [(what, *row) for what in ("waiting", "delivered", "rejected", "dropped") for row in _rows(found[what])]
     for row in rows:
         table.add_row(*row)
-    refused = found["refused"]
-    assert isinstance(refused, dict)
+    refused = cast("dict[str, int]", found["refused"])
     if refused["files"]:
-        table.add_row("refused", str(refused["folder"]), "", f"{refused['files']} requests")  # pyright: ignore[reportUnknownArgumentType]
+        table.add_row("refused", str(refused["folder"]), "", counted(refused["files"], "request", "requests"))
     if table.row_count:
         screen.print(table)
     elif found["writable"] and found["store_error"] is None:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Mapping
 from contextlib import closing
 
+from spanbus.delivery.counted import counted
 from spanbus.delivery.pipeline import REFUSED
 from spanbus.delivery.spool import Spool
 from spanbus.delivery.spool_files import FOLDER, SpoolUnavailable
@@ -60,22 +61,22 @@ def _spool(settings: Settings, *, sends: bool) -> list[Finding]:
     age_s = max(0.0, time.time() - seen.oldest_at_ns / 1e9) if seen.oldest_at_ns else 0.0
     remote = sum(count for (destination, _), count in seen.waiting.items() if destination == "remote")
     if remote and not sends:
-        found.append(warning("spool", f"{remote} records wait for a collector, and OTEL_EXPORTER_OTLP_ENDPOINT is not set here", "set it and run `spanbus flush`"))
+        found.append(warning("spool", f"{counted(remote, 'record waits', 'records wait')} for a collector, and OTEL_EXPORTER_OTLP_ENDPOINT is not set here", "set it and run `spanbus flush`"))
     elif waiting and age_s > _OLD_S:
-        found.append(warning("spool", f"{waiting} records wait, the oldest for {_time(age_s)}", "`spanbus flush` delivers them, or says why not"))
+        found.append(warning("spool", f"{counted(waiting, 'record waits', 'records wait')}, the oldest for {_time(age_s)}", "`spanbus flush` delivers them, or says why not"))
     if seen.bytes > _FULL * settings.spool_quota_bytes:
         found.append(warning(
             "spool", f"{_bytes(seen.bytes)} of {_bytes(settings.spool_quota_bytes)} are used; above it the oldest records are dropped",
             "bring the collector back, or set SPANBUS_SPOOL_QUOTA_BYTES higher",
         ))
     if seen.set_aside:
-        found.append(warning("spool", f"{seen.set_aside} files cannot be read and were set aside", f"delete {folder}/*.bad when nobody wants to look into them"))
+        found.append(warning("spool", counted(seen.set_aside, "file cannot be read and was set aside", "files cannot be read and were set aside"), f"delete {folder}/*.bad when nobody wants to look into them"))
     if refused:
-        found.append(warning("spool", f"{refused} requests were refused by the collector for good", f"they are kept in {settings.state_dir / REFUSED}; `spanbus status` has the reasons"))
+        found.append(warning("spool", counted(refused, "request was refused by the collector for good", "requests were refused by the collector for good"), f"kept in {settings.state_dir / REFUSED}; `spanbus status` has the reasons"))
     newer = _newer(settings)
     if newer:
-        found.append(wrong("spool", f"{newer} files were written by a newer spanbus", "update this one, or run `spanbus flush` with that one"))
-    return found or [ok("spool", f"{waiting} records wait, {seen.alive} programs are running" if waiting or seen.alive else "nothing waits")]
+        found.append(wrong("spool", counted(newer, "file was written by a newer spanbus", "files were written by a newer spanbus"), "update this one, or run `spanbus flush` with that one"))
+    return found or [ok("spool", f"{counted(waiting, 'record waits', 'records wait')}, {counted(seen.alive, 'program is', 'programs are')} running" if waiting or seen.alive else "nothing waits")]
 
 
 def _newer(settings: Settings) -> int:
@@ -110,7 +111,7 @@ def _store(settings: Settings) -> Finding:
         return wrong("store", f"{path} cannot be read: {error}", "move it away; the next run makes a new one")
     if version > VERSION:
         return wrong("store", f"{path} has schema {version}, this spanbus ({__version__}) knows {VERSION}", "update spanbus, or set SPANBUS_STATE_DIR to another folder")
-    return ok("store", f"{path} holds {runs} run{'' if runs == 1 else 's'}, {_bytes(path.stat().st_size)}")
+    return ok("store", f"{path} holds {counted(runs, 'run', 'runs')}, {_bytes(path.stat().st_size)}")
 
 
 def backend(settings: Settings, env: Mapping[str, str], timeout_s: float) -> Finding:

@@ -67,7 +67,7 @@ def facts(
             source.in_order = source.in_order and (last is None or last <= key)
             last = key
         if not events:
-            detail = f"; {source.broken} lines could not be used, the first: {source.first_broken}" if source.broken else ", it is empty"
+            detail = f"; {source.broken} {'line' if source.broken == 1 else 'lines'} could not be used, the first: {source.first_broken}" if source.broken else ", it is empty"
             raise StreamError(f"{path}: no event in this file{detail}")
         source.untimed_at(time.time_ns())
         lines = source.lines(report=False) if source.in_order else _sorted(source.lines(report=False), stack, scratch)
