@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 DAY_S = 86_400
 _SOURCES_EVERY_S = 3_600.0
 _MOST = 2**63 - 1
-_DEEPEST = 100
 _HEAD = "run_id, workflow, lower(hex(trace_id)), lower(hex(span_id)), result, error_type, start_ns, end_ns"
 _RUNS = f"FROM spans WHERE level = '{Level.RUN}'"
 _RESULT_KEYS = (names.PIPELINE_RESULT, names.TASK_RESULT, names.HOOK_RESULT)
@@ -341,9 +340,7 @@ class Store:
 
         head = self.run_head(run)
         root = bytes.fromhex(head.span_id)
-        spans = self._spans(bytes.fromhex(head.trace_id))
-        _flatten(spans, root)
-        summary = from_spans(spans, root)
+        summary = from_spans(self._spans(bytes.fromhex(head.trace_id)), root)
         if summary is None:
             raise RunNotFound(f"the spans of run {run!r} are gone")
         return summary
@@ -589,31 +586,6 @@ def _tree(spans: Sequence[Span], root: bytes) -> set[bytes]:
             found.add(span_id)
             waiting.extend(beneath.get(span_id, ()))
     return found
-
-
-def _flatten(spans: Sequence[Span], root: bytes) -> None:
-    """Let what lies deeper than any workflow does hang on the last level: who sent it may have sent thousands of levels."""
-    beneath: dict[bytes, list[Span]] = {}
-    for span in spans:
-        beneath.setdefault(span.parent_span_id, []).append(span)
-    seen = {root}
-    waiting = [(root, 0)]
-    while waiting:
-        above, depth = waiting.pop()
-        for span in beneath.get(above, ()):
-            if span.span_id in seen:
-                continue
-            seen.add(span.span_id)
-            if depth < _DEEPEST:
-                waiting.append((span.span_id, depth + 1))
-            else:
-                hang = [span]
-                while hang:
-                    for lower in beneath.get(hang.pop().span_id, ()):
-                        if lower.span_id not in seen:
-                            seen.add(lower.span_id)
-                            lower.parent_span_id = above
-                            hang.append(lower)
 
 
 def _forget_sources(connection: sqlite3.Connection) -> None:

@@ -26,6 +26,7 @@ Note = tuple[str, int, Mapping[str, object]]
 
 Document = dict[str, object]
 
+_DEEPEST = 100
 _RESULTS = {Level.RUN.value: names.PIPELINE_RESULT, Level.PHASE.value: names.TASK_RESULT, Level.ATTEMPT.value: names.TASK_RESULT}
 
 
@@ -141,7 +142,10 @@ def _part_of_record(record: Record, rendering: Rendering) -> _Part:
 
 
 def from_spans(spans: Iterable[Span], run_span_id: bytes | None = None) -> RunSummary | None:
-    """The run among the spans of one trace: the one with this span id, else the outermost. None when there is none."""
+    """The run among the spans of one trace: the one with this span id, else the outermost. None when there is none.
+
+    What lies deeper than any workflow does hangs on the last level: who sent it may have sent thousands of levels.
+    """
     found = {span.span_id: span for span in spans}
     attributes = {span_id: attributes_of(span) for span_id, span in found.items()}
     runs = [span_id for span_id in found if attributes[span_id].get(names.LEVEL) == Level.RUN.value]
@@ -154,16 +158,33 @@ def from_spans(spans: Iterable[Span], run_span_id: bytes | None = None) -> RunSu
     for span_id, span in found.items():
         if attributes[span_id].get(names.LEVEL) not in (None, Level.RUN.value):
             children.setdefault(span.parent_span_id, []).append(span_id)
+    beneath = _beneath(run_span_id, children)
 
     def part(span_id: bytes) -> _Part:
         span = found[span_id]
         notes = tuple((event.name, event.time_unix_nano, _mapping(event.attributes)) for event in span.events)
         return _Part(
             span_id.hex(), span.parent_span_id.hex() or None, span.trace_id.hex(), span.start_time_unix_nano, span.end_time_unix_nano,
-            span.status.message or None, attributes[span_id], notes, [part(child) for child in children.get(span_id, ())],
+            span.status.message or None, attributes[span_id], notes, [part(child) for child in beneath.get(span_id, ())],
         )
 
     return _run(part(run_span_id))
+
+
+def _beneath(root: bytes, children: Mapping[bytes, Sequence[bytes]]) -> dict[bytes, list[bytes]]:
+    """What is shown beneath each span: a tree of bounded depth, whatever was sent."""
+    beneath: dict[bytes, list[bytes]] = {}
+    seen = {root}
+    waiting = [(root, root, 0)]
+    while waiting:
+        span_id, shown_under, depth = waiting.pop()
+        for child in children.get(span_id, ()):
+            if child in seen:
+                continue
+            seen.add(child)
+            beneath.setdefault(shown_under, []).append(child)
+            waiting.append((child, child, depth + 1) if depth < _DEEPEST else (child, shown_under, depth))
+    return beneath
 
 
 def attributes_of(span: Span) -> dict[str, object]:
