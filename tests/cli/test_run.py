@@ -26,6 +26,14 @@ def test_a_run_prints_what_happened_and_exits_with_1_when_a_phase_failed(project
     assert "\x1b" not in done.out
 
 
+def test_show_is_advised_only_where_the_run_can_be_stored(project: Cli) -> None:
+    (project.folder / "file").touch()
+    nowhere = project("run", env={"SPANBUS_STATE_DIR": str(project.folder / "file" / "state")})
+    assert "spanbus show" not in nowhere.out
+    assert "are lost" in nowhere.err
+    assert "spanbus show" in project("run").out
+
+
 def test_json_is_one_document_of_the_documented_shape(project: Cli) -> None:
     done = project("run", "--json")
     document = done.json()

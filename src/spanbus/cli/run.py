@@ -76,6 +76,7 @@ def tell(run: RunSummary, screen: Console, runtime: Runtime) -> None:
     """The waterfall, what failed, and where to look further."""
     from spanbus.cli import console
     from spanbus.cli.draw import failures, waterfall
+    from spanbus.local.read_only import takes_files
 
     screen.print()
     console.draw(screen, waterfall(run, screen))
@@ -84,7 +85,7 @@ def tell(run: RunSummary, screen: Console, runtime: Runtime) -> None:
         return
     if not runtime.sampled(run.run_id):
         where = "(not sampled: its spans are kept nowhere, its metrics are)"
-    elif runtime.settings.local == "off":
+    elif runtime.settings.local == "off" or not takes_files(runtime.settings.state_dir):  # the end says what is lost then
         where = ""
     else:
         where = f"spanbus show {run.run_id}"

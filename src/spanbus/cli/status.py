@@ -70,6 +70,7 @@ def document(settings: Settings) -> dict[str, object]:
     from spanbus.delivery.pipeline import REFUSED
     from spanbus.delivery.spool_status import status
     from spanbus.local.forward import FORWARD
+    from spanbus.local.read_only import takes_files
     from spanbus.telemetry import names
 
     found = status(settings.state_dir)
@@ -85,7 +86,7 @@ def document(settings: Settings) -> dict[str, object]:
     )
     refused = settings.state_dir / REFUSED
     return {
-        "state_dir": str(settings.state_dir), "writable": _writable(settings.state_dir),
+        "state_dir": str(settings.state_dir), "writable": takes_files(settings.state_dir),
         "endpoint": _endpoint(settings),
         "spool": {
             "bytes": found.bytes, "files": found.files, "oldest_age_s": round(max(0.0, time.time() - found.oldest_at_ns / 1e9), 3) if found.oldest_at_ns else None,
@@ -122,13 +123,6 @@ def _add_exported(counts: dict[str, dict[tuple[str, str], int]], settings: Setti
             if each.name in counts and each.value:
                 key = each.attributes.get(names.DELIVERY_SIGNAL, ""), each.attributes.get(names.DELIVERY_REASON, "")
                 counts[each.name][key] = max(counts[each.name].get(key, 0), int(each.value))
-
-
-def _writable(folder: Path) -> bool:
-    """Whether a program could keep something there."""
-    while not folder.exists() and folder != folder.parent:
-        folder = folder.parent
-    return folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)
 
 
 def _rows(rows: object) -> list[tuple[str, str, str]]:

@@ -29,6 +29,13 @@ def can_be_written(path: Path) -> bool:
     return os.access(path, os.W_OK) and os.access(path.parent, os.W_OK | os.X_OK)
 
 
+def takes_files(folder: Path) -> bool:
+    """Whether this process may write files into a folder, or make it when it is not there."""
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    return folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)
+
+
 def reading(path: Path) -> Source:
     """How to read the store at ``path`` without a change to its folder. Raises ``OSError`` or ``sqlite3.Error``."""
     plain = f"file:{quote(str(path))}?mode=ro"
