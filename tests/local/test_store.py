@@ -162,6 +162,21 @@ def test_a_run_id_is_text_and_no_pattern(store: Store, text: str) -> None:
     assert store.run_head("last").run_id == "run-1"
 
 
+def test_a_run_of_a_clock_in_the_future_has_its_place_where_it_came_in(tmp_path: Path) -> None:
+    path = tmp_path / "store.sqlite3"
+    now_s = time.time() - START_NS / SECOND_NS
+    with Store.open(path) as store:
+        for number, at_s in ((1, now_s - 7_200), (2, now_s + 365 * 86_400), (3, now_s - 60)):
+            store.ingest_traces(run_body(number, at_s=at_s))
+        assert [head.run_id for head in store.run_heads(limit=1)] == ["run-2"]
+        with sqlite3.connect(path) as connection:
+            connection.execute("UPDATE spans SET stored_at_s = stored_at_s - 3600 WHERE run_id = 'run-2'")
+        connection.close()
+        assert [head.run_id for head in store.run_heads()] == ["run-3", "run-2", "run-1"]
+        assert [head.run_id for head in store.run_heads(limit=1, offset=1)] == ["run-2"]
+        assert store.run_head("last").run_id == "run-3"
+
+
 def test_an_empty_store_says_what_makes_the_first_run(store: Store) -> None:
     with pytest.raises(RunNotFound, match="spanbus run"):
         store.run("last")

@@ -38,6 +38,11 @@ _SOURCES_EVERY_S = 3_600.0
 _MOST = 2**63 - 1
 _HEAD = "run_id, workflow, lower(hex(trace_id)), lower(hex(span_id)), result, error_type, start_ns, end_ns"
 _RUNS = f"FROM spans WHERE level = '{Level.RUN}'"
+_LISTED = (  # both by the index of starts (a plus keeps SQLite off the other); what a wrong clock puts into the future has its place where it came in
+    f"SELECT * FROM (SELECT {_HEAD}, id, start_ns AS place {_RUNS}{{where}} AND start_ns <= ? ORDER BY start_ns DESC, id DESC LIMIT ?) UNION ALL "
+    f"SELECT * FROM (SELECT {_HEAD}, id, stored_at_s * 1000000000 AS place {_RUNS}{{where}} AND start_ns > ? ORDER BY +stored_at_s DESC, id DESC LIMIT ?) "
+    "ORDER BY place DESC, id DESC LIMIT ? OFFSET ?"
+)
 _RESULT_KEYS = (names.PIPELINE_RESULT, names.TASK_RESULT, names.HOOK_RESULT)
 _PARENTS: list[sqlite3.Connection] = []
 """Connections that a parent process made; kept so that nothing closes them."""
@@ -312,14 +317,14 @@ class Store:
             where += " AND start_ns >= ?"
             values.append(since_ns)
         with self._reading() as connection:
-            rows = connection.execute(f"SELECT {_HEAD} {_RUNS}{where} ORDER BY start_ns DESC, id DESC LIMIT ? OFFSET ?", (*values, limit, offset)).fetchall()
-        return [_head(row) for row in rows]
+            rows = connection.execute(_LISTED.format(where=where), (*values, time.time_ns(), limit + offset, *values, time.time_ns(), limit + offset, limit, offset)).fetchall()
+        return [_head(row[:-2]) for row in rows]
 
     def run_head(self, run: str) -> RunHead:
         """By id, by unique prefix, or ``last``; raises RunNotFound."""
         with self._reading() as connection:
             if run == "last":
-                rows = connection.execute(f"SELECT {_HEAD} {_RUNS} ORDER BY end_ns DESC, id DESC LIMIT 1").fetchall()
+                rows = connection.execute(f"SELECT {_HEAD} {_RUNS} ORDER BY min(end_ns, (stored_at_s + 1) * 1000000000) DESC, id DESC LIMIT 1").fetchall()
                 if not rows:
                     raise RunNotFound(f"no run is stored in {self.path.parent}; `spanbus run` or `spanbus exec -- COMMAND` makes the first")
             else:
