@@ -204,6 +204,28 @@ def test_what_can_never_be_stored_is_refused(served: Served, headers: dict[str, 
     assert served.sink.bodies == []
 
 
+@pytest.mark.parametrize(("headers", "body", "said"), [
+    (JSON, b"", "the body is empty; send OTLP as JSON, or as protobuf with Content-Type: application/x-protobuf"),
+    (JSON, b'{"a":\n }', "the body is not JSON from line 2, column 2 on; send OTLP as JSON, or as protobuf with Content-Type: application/x-protobuf"),
+    (JSON, b"\xff\xfe\x00", "the body is not UTF-8; send OTLP as JSON, or as protobuf with Content-Type: application/x-protobuf"),
+    (JSON, b'{"a":' + b"1" * 5_000 + b"}", "a number in the JSON document has too many digits; send a string for a 64-bit integer"),
+    (JSON, b"[]", "the JSON document is not an object; send an ExportTraceServiceRequest"),
+    (
+        JSON, b'{"resourceSpans":[{"scopeSpans":[{"spans":[{"startTimeUnixNano":"Failed to parse x field: soon"}]}]}]}',
+        "resourceSpans.scopeSpans.spans.startTimeUnixNano has a value that OTLP does not have there; "
+        "compare it with the encoding at https://opentelemetry.io/docs/specs/otlp/#json-protobuf-encoding",
+    ),
+    (
+        PROTOBUF, b'{"resourceSpans":[]}',
+        "the body is not an ExportTraceServiceRequest in protobuf; JSON needs Content-Type: application/json, and each signal has its own path",
+    ),
+])
+def test_what_is_refused_is_told_in_words_for_its_sender(served: Served, headers: dict[str, str], body: bytes, said: str) -> None:
+    status, _, answer = served.post("/v1/traces", body, headers)
+    assert status == 400
+    assert (json.loads(answer)["message"] if headers is JSON else Status.FromString(answer).message) == said
+
+
 def test_a_large_body_is_refused_before_it_is_read(served: Served) -> None:
     with socket.create_connection(("127.0.0.1", served.port), timeout=20) as client:
         client.sendall(b"POST /v1/traces HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-protobuf\r\nContent-Length: 104857600\r\n\r\n")

@@ -175,8 +175,8 @@ def _decode(body: bytes, is_json: bool, message: M) -> M:
         return otlp_json.read(body, message)
     try:
         message.ParseFromString(body)
-    except DecodeError as error:
-        raise ValueError(f"not an OTLP protobuf message: {error}") from None
+    except DecodeError:
+        raise ValueError(f"the body is not an {message.DESCRIPTOR.name} in protobuf; JSON needs Content-Type: {JSON}, and each signal has its own path") from None
     return message
 
 
