@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator, Generator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
@@ -316,6 +316,25 @@ def test_live_runs_are_bounded(clock: Clock) -> None:
     for number in range(20):
         bridge.announce("p", None, [{**RUN, "run_id": f"r{number}"}])
     assert len(bridge.live_runs()) == 5
+
+
+def test_live_runs_that_had_no_room_are_counted_and_told_once_a_look(clock: Clock) -> None:
+    bridge = EventBusWebSocketBridge(LiveLimits(runs=5), clock=clock)
+    told: list[Mapping[str, object]] = []
+    bridge.on_message(told.append)
+    bridge.announce("p", None, [{**RUN, "run_id": f"r{number}"} for number in range(12)])
+    bridge.look()
+    bridge.look()
+    assert [message for message in told if message["type"] == "forgotten"] == [{"type": "forgotten", "count": 7}]
+
+
+def test_a_run_that_ended_makes_room_without_a_word(clock: Clock) -> None:
+    bridge = EventBusWebSocketBridge(LiveLimits(runs=1), clock=clock)
+    told: list[Mapping[str, object]] = []
+    bridge.on_message(told.append)
+    bridge.announce("p", None, [RUN, span("closed", "run", "standard", "01", result="success"), {**RUN, "run_id": "r2"}])
+    bridge.look()
+    assert [message["type"] for message in told] == ["opened", "closed", "opened"]
 
 
 def test_open_spans_are_bounded_and_counted_down(clock: Clock) -> None:

@@ -124,6 +124,8 @@ class EventBusWebSocketBridge:
         self._clients = 0
         self._refused = 0
         self._missed = 0
+        self._forgotten = 0
+        """Live runs that were let go of since the clients were told."""
         self._inbox: deque[Event] = deque(maxlen=self._limits.inbox)
         self._inbox_taken = 0
         self._inbox_put = 0
@@ -206,6 +208,7 @@ class EventBusWebSocketBridge:
         if run is None or run.ended_at is not None:
             if len(self._runs) >= self._limits.runs:
                 ended = sorted(self._runs.values(), key=lambda each: (each.ended_at is None, each.ended_at or each.changed_at))
+                self._forgotten += ended[0].ended_at is None
                 self._forget(ended[0])
             run = self._runs[run_id] = _Run(run_id, source, changed_at=self._clock())
         return run
@@ -257,8 +260,11 @@ class EventBusWebSocketBridge:
             await anyio.sleep(self._limits.pace_s)
 
     def look(self) -> None:
-        """One look at every publisher and every run that ended."""
+        """One look at every publisher and every run that ended; what had no room is told here, not for every message of it."""
         now = self._clock()
+        if self._forgotten:
+            forgotten, self._forgotten = self._forgotten, 0
+            self.put({"type": "forgotten", "count": forgotten})
         for name, source in list(self._sources.items()):
             silent_s = now - source.seen_at
             if source.process is None or silent_s < self._limits.stalled_after_s:

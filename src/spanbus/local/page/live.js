@@ -78,7 +78,8 @@ export class Live {
   }
 
   message(message) {
-    if (message.type === "dropped" || !message.run_id) return;
+    if (message.type === "forgotten") this.tell.link("live, more runs at once than are followed");
+    if (!message.run_id) return;
     if (message.type === "event") {
       const run = this.runs.get(message.run_id);
       if (!run) return;
