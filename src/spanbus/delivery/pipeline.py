@@ -55,6 +55,7 @@ REFUSED: Final = "refused"
 _GROUPS_MOST = 1000
 _SMALLEST_SEGMENT_BYTES = 64 * 1024
 _CLOSING_S = 0.05
+_TRACES = Signal.TRACES
 """What of the exit limit is left for everything but sending."""
 _NOWHERE = Resource.get_empty()
 
@@ -186,7 +187,7 @@ class Pipeline:
                 self._unreadable(Signal.TRACES)
                 return
         measured = self._measures and (self._adopter is None or self._adopter != threading.get_ident())
-        self._spool.put(Signal.TRACES, group, span, closes=span_id, measured=measured)
+        self._spool.put(_TRACES, group, span, closes=span_id, measured=measured)
         self._sender.wake()
 
     def dropped_of(self, trace_id: int) -> int:

@@ -49,6 +49,7 @@ SEGMENT_BYTES: Final = 4 * 2**20
 _RETRY_S: Final = 1.0
 _RECORD_BYTES: Final = 28
 _SLICE: Final = 32
+_OPEN, _GROUP, _RECORD = Kind.OPEN, Kind.GROUP, Kind.RECORD  # asked for at every frame: a member is looked up by a descriptor
 _TRACES_REMEMBERED: Final = 1_000
 _CLOSINGS_BYTES: Final = 1024
 """Kept free at the end of each file, to close there what was closed in memory when the disk was full."""
@@ -233,7 +234,7 @@ class Spool:
         """Remember what was opened until its record closes it."""
         with self._lock:
             self._open[key] = [data]
-            self._journal(Kind.OPEN, key, data)
+            self._journal(_OPEN, key, data)
 
     def journal_update(self, key: int, data: bytes) -> None:
         """Add to what was opened; nothing when it is closed by now."""
@@ -441,9 +442,9 @@ class Spool:
                 for frame in segment.frames(offset, journal=False):
                     if frame.offset >= position:
                         break
-                    if frame.kind is Kind.GROUP:
+                    if frame.kind is _GROUP:
                         groups[frame.key] = frame.data
-                    elif frame.kind is Kind.RECORD:
+                    elif frame.kind is _RECORD:
                         if records and (size + len(frame.data) > max_bytes or len(records) >= max_records):
                             full = True
                             break

@@ -20,6 +20,7 @@ from spanbus.workflow.identity import TraceContext
 
 HEARTBEAT_LONGEST_S = 10.0
 _RESULTS = frozenset(Result)
+_ATTEMPT = Level.ATTEMPT
 _quoted = json.encoder.encode_basestring_ascii
 _COMPACT = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, default=str).encode
 
@@ -73,7 +74,7 @@ class JournalSink:
         )
         if task_type is not None:
             entry += b',"type":' + quoted[task_type]
-        if parent is not None and record.level is Level.ATTEMPT:
+        if parent is not None and record.level is _ATTEMPT:
             entry += b',"phase":' + quoted[parent.name]
         return entry + b"}"
 

@@ -25,6 +25,7 @@ Key = tuple[str | None, ...]
 Number = int | float
 
 _TIMED_MOST = 4_000
+_RUN, _PHASE = Level.RUN, Level.PHASE
 
 
 class Guard:
@@ -142,15 +143,15 @@ class MetricSink:
         return [metric for own in self._own for metric in own.collect(temporality)]
 
     def opened(self, record: Record) -> None:
-        if record.level is Level.RUN and self._run_active is not None:
+        if record.level is _RUN and self._run_active is not None:
             with self._lock:
                 self._run_active.add((self._workflow_guard(record.workflow), names.STATE_EXECUTING), 1)
 
     def closed(self, record: Record) -> None:
         with self._lock:
-            if record.level is Level.PHASE:
+            if record.level is _PHASE:
                 self._phase_closed(record)
-            elif record.level is Level.RUN:
+            elif record.level is _RUN:
                 self._run_closed(record)
             counts, keys, log = self._events.values, self._event_keys, record.events
             for note in log.kept():

@@ -25,6 +25,7 @@ _INTERNAL: Final = 1
 _TAIL: Final = b"\x7a\x00\x85\x01" + struct.pack("<I", 0x100)
 """No status; the parent is known not to be remote."""
 _SHORT: Final = 128
+_SUCCESS, _PHASE = Result.SUCCESS, Level.PHASE
 _MOST: Final = 32
 _NAMES: Final = 2_000
 
@@ -67,7 +68,7 @@ class PlainPhases:
         """The ``Span`` message; None for every other kind of record, which has to take the long way."""
         parent, log, ended = record.parent, record.events, record.result
         if (
-            parent is None or ended is not Result.SUCCESS or record.level is not Level.PHASE or record.flags or record.links or record.attributes
+            parent is None or ended is not _SUCCESS or record.level is not _PHASE or record.flags or record.links or record.attributes
             or log.dropped or record.skip_reason is not None
         ):
             return None

@@ -32,6 +32,7 @@ from spanbus.workflow import identity
 from spanbus.workflow.events import Event
 
 _HOOKS_OF_A_RUN = 256
+_SUCCESS, _PHASE, _ATTEMPT = Result.SUCCESS, Level.PHASE, Level.ATTEMPT  # asked for at every event: a member is looked up by a descriptor
 IMPLICIT = "implicit"
 """Name of the run of events that belong to no run."""
 
@@ -173,7 +174,7 @@ class Recorder:
             if note is not None:
                 phase = group[0]
                 kept = self._keep(run, phase.innermost, note)
-                self._close_phase(run, phase, Result.SUCCESS, None, event.at_ns, duration_ns)
+                self._close_phase(run, phase, _SUCCESS, None, event.at_ns, duration_ns)
                 self._kept(kept, note)
             return True
 
@@ -470,7 +471,7 @@ class Recorder:
             del run.occurrences[next(iter(run.occurrences))]
         parent = run.record
         record = Record(
-            Level.PHASE, name, run_id=parent.run_id, workflow=parent.workflow, trace_id=parent.trace_id,
+            _PHASE, name, run_id=parent.run_id, workflow=parent.workflow, trace_id=parent.trace_id,
             span_id=identity.phase_span_id(parent.span_id, name, occurrence), started_at_ns=at_ns, parent=parent, task_type=task_type, attempt=attempt,
         )
         for need in needs:
@@ -759,7 +760,7 @@ class Recorder:
     def _finish(self, record: Record, result: Result, failure: Failure | None, at_ns: int, duration_ns: int | None) -> None:
         record.result = result
         record.failure = failure if result.failed else None
-        if duration_ns is not None and record.level is not Level.ATTEMPT:
+        if duration_ns is not None and record.level is not _ATTEMPT:
             record.duration_ns = duration_ns
             # The clock of durations and that of events differ a little: what lies beneath a record does not stand out of it.
             at_ns = max(record.started_at_ns + duration_ns, min(at_ns, record.inner_ended_at_ns))
