@@ -267,6 +267,28 @@ def test_a_silent_publisher_is_stalled_and_lives_again_with_its_next_word(bridge
     assert bridge.live_runs()[0]["state"] == "running"
 
 
+def test_a_publisher_of_which_no_process_is_known_is_stalled_later_and_leaves_in_the_end(bridge: EventBusWebSocketBridge, clock: Clock) -> None:
+    def state() -> object:
+        bridge.look()
+        return bridge.live_runs()[0]["state"]
+
+    bridge.announce("p", None, [RUN, PHASE])
+    clock.now += 25
+    assert state() == "running"
+    clock.now += 6
+    assert state() == "stalled"
+    bridge.announce("p", None, [])
+    assert state() == "running"
+    clock.now += 31
+    assert state() == "stalled"
+    clock.now += 3_600
+    assert state() == "ended"
+    assert bridge.statistics().sources == 0
+    clock.now += 61
+    bridge.look()
+    assert bridge.live_runs() == []
+
+
 def test_a_publisher_whose_process_is_gone_was_killed(bridge: EventBusWebSocketBridge, clock: Clock) -> None:
     child = subprocess.Popen([sys.executable, "-c", "pass"])
     child.wait()

@@ -49,6 +49,10 @@ class LiveLimits:
     stalled_after_s: float = 2.0
     gone_after_s: float = 3.5
     """How long a silent publisher is called stalled before its process is looked at."""
+    unknown_stalled_after_s: float = 30.0
+    """The same of a publisher that did not say which process it is, and perhaps knows nothing of heartbeats."""
+    unknown_gone_after_s: float = 3_600.0
+    """When it is taken for gone: nobody can look."""
     ended_kept_s: float = 60.0
     """How long a run that ended stays in the state that a new client is told."""
     send_timeout_s: float = 30.0
@@ -267,15 +271,15 @@ class EventBusWebSocketBridge:
             self.put({"type": "forgotten", "count": forgotten})
         for name, source in list(self._sources.items()):
             silent_s = now - source.seen_at
-            if source.process is None or silent_s < self._limits.stalled_after_s:
+            if silent_s < (self._limits.stalled_after_s if source.process is not None else self._limits.unknown_stalled_after_s):
                 continue
             if source.state == "running":
                 source.state = "stalled"
                 self._source_changed(source, "stalled")
-            elif silent_s >= self._limits.gone_after_s and source.process.gone():
+            elif source.process is not None and silent_s >= self._limits.gone_after_s and source.process.gone():
                 del self._sources[name]
                 self._source_changed(source, "killed")
-            elif silent_s > 24 * 3600.0:  # of another machine, and never heard of again
+            elif silent_s > (24 * 3600.0 if source.process is not None else self._limits.unknown_gone_after_s):  # nobody can look, here
                 del self._sources[name]
                 self._source_changed(source, "ended")
         for run in list(self._runs.values()):
