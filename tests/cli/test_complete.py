@@ -27,6 +27,7 @@ def test_names_of_the_project_are_completed(project: Cli) -> None:
     assert completed(project, "spanbus run standard --skip c") == ["cleaning", "comprehensive"]
     assert completed(project, "spanbus run --only fast") == ["fast_hooks"]
     assert completed(project, "spanbus replay x --dialect c") == ["crackerjack"]
+    assert completed(project, "spanbus runs --result f") == ["failed", "failure"]
 
 
 def test_stored_runs_are_completed(project: Cli) -> None:

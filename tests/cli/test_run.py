@@ -26,6 +26,28 @@ def test_a_run_prints_what_happened_and_exits_with_1_when_a_phase_failed(project
     assert "\x1b" not in done.out
 
 
+def test_runs_are_listed_by_one_result_by_several_and_by_those_that_count_as_failures(cli: Cli) -> None:
+    (cli.folder / "spanbus.toml").write_text(
+        '[workflows]\ngood = { phases = [ { name = "a", run = "true" } ] }\nbad = { phases = [ { name = "a", run = "false" } ] }\n'
+        'slow = { phases = [ { name = "a", run = "sleep 60", timeout = "100ms" } ] }\n'
+    )
+    for workflow in ("good", "bad", "slow"):
+        cli("run", workflow, "-q")
+
+    def found(*arguments: str) -> dict[str, str]:
+        return {str(run["workflow"]): str(run["result"]) for run in cast("list[Json]", json.loads(cli("runs", "--json", *arguments).out))}
+
+    everything = found()
+    assert set(everything) == {"good", "bad", "slow"}
+    assert everything["slow"] in ("failure", "timeout")
+    assert set(found("-r", "failed")) == {"bad", "slow"}
+    assert set(found("-r", "success", "-r", everything["bad"])) >= {"good", "bad"}
+    assert found("--result", "success,skip") == {"good": "success"}
+    wrong = cli("runs", "-r", "fialed")
+    assert (wrong.code, wrong.out) == (1, "")
+    assert "no stored run ended as 'fialed'; results are success, failure" in wrong.err
+
+
 def test_show_is_advised_only_where_the_run_can_be_stored(project: Cli) -> None:
     (project.folder / "file").touch()
     nowhere = project("run", env={"SPANBUS_STATE_DIR": str(project.folder / "file" / "state")})

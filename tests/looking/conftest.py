@@ -20,7 +20,7 @@ from playwright.sync_api import Browser, sync_playwright
 from spanbus.errors import RunNotFound
 from spanbus.local.api import TraceQuery
 from spanbus.local.app import Backend, BackendOptions
-from spanbus.local.archive import PhasePoint, RunHead, TraceHead
+from spanbus.local.archive import PhasePoint, RunHead, TraceHead, results
 from spanbus.local.series import Series
 from spanbus.local.waterfall import Stored, attributes, service_of, stored
 
@@ -216,7 +216,7 @@ class MemoryArchive:
             for _, span, said in self._named() if said.get("spanbus.level") == "run"
         ]
         heads = [
-            head for head in heads if workflow in (None, head.workflow) and result in (None, head.result) and head.started_at_ns >= (since_ns or 0)
+            head for head in heads if workflow in (None, head.workflow) and (not result or head.result in results(result)) and head.started_at_ns >= (since_ns or 0)
             and (text is None or text in head.workflow or head.run_id.startswith(text))
         ]
         return sorted(heads, key=lambda head: -head.started_at_ns)[offset: offset + limit]

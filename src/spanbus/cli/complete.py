@@ -54,6 +54,14 @@ def runs(ctx: typer.Context, incomplete: str) -> list[tuple[str, str]]:
     return [each for each in found if each[0].startswith(incomplete)]
 
 
+def results(incomplete: str) -> list[str]:
+    """How runs end, and the group of those that count as a failure."""
+    from spanbus.local.archive import FAILED
+    from spanbus.telemetry.names import Result
+
+    return _beginning((FAILED, *Result), incomplete)
+
+
 def dialects(ctx: typer.Context, incomplete: str) -> list[str]:
     """The dialects that are built in or in the settings."""
     settings = _settings(ctx)

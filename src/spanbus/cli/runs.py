@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def command(
     workflow: Annotated[str | None, typer.Option("--workflow", "-w", metavar="W", help="Only runs of this workflow.", autocompletion=complete.workflows)] = None,
-    result: Annotated[str | None, typer.Option("--result", "-r", metavar="RESULT", help="Only runs that ended so: success, failure, timeout, ...")] = None,
+    result: Annotated[list[str] | None, typer.Option("--result", "-r", metavar="RESULT", help="Only runs that ended so: success, failure, timeout, error, cancellation, skip; 'failed' is failure, timeout and error. May be repeated.", autocompletion=complete.results)] = None,
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="At most so many.")] = 20,
     file: File = None,
     as_json: Json = False,
@@ -25,11 +25,13 @@ def command(
     from spanbus.cli import console
     from spanbus.cli.stored import store
     from spanbus.errors import RunNotFound
+    from spanbus.local.archive import FAILED, results
+    from spanbus.telemetry.names import Result
 
     heads: Sequence[RunHead] = ()
     try:
         with store(file) as (opened, _):
-            heads = opened.run_heads(workflow=workflow, result=result, limit=limit)
+            heads = opened.run_heads(workflow=workflow, result=",".join(result) if result else None, limit=limit)
     except RunNotFound:
         if not as_json:
             raise
@@ -37,7 +39,10 @@ def command(
         console.document([head.document() for head in heads])
         return
     if not heads:
-        if workflow is None and result is None:
+        unknown = [word for word in results(",".join(result or ())) if word not in tuple(Result)]
+        if unknown:
+            raise RunNotFound(f"no stored run ended as {unknown[0]!r}; results are {', '.join(Result)}, and {FAILED} for all that count as a failure")
+        if workflow is None and not result:
             raise RunNotFound("no run is stored yet; `spanbus run` or `spanbus exec -- COMMAND` makes the first")
         raise RunNotFound("no stored run is like that; `spanbus runs` lists all")
     from rich.text import Text

@@ -142,7 +142,7 @@ def build(archive: Archive, feed: Feed) -> MCPServer[object]:
     @server.tool(annotations=_READ_ONLY)
     async def list_runs(
         workflow: Workflow = None,
-        result: Annotated[str | None, Field(description="success, failure, timeout, cancellation, skip or error")] = None,
+        result: Annotated[str | None, Field(description="success, failure, timeout, cancellation, skip or error; several with commas; failed for failure, timeout and error")] = None,
         limit: Annotated[int, Field(ge=1, le=200)] = 20,
         offset: Annotated[int, Field(ge=0, le=1_000_000)] = 0,
     ) -> RunList:

@@ -9,6 +9,7 @@ from typing import NamedTuple, Protocol
 from spanbus.local.api import TraceSource
 from spanbus.local.receiver import Sink
 from spanbus.local.series import SeriesSource
+from spanbus.telemetry.names import Result
 
 
 class RunHead(NamedTuple):
@@ -65,7 +66,7 @@ class Archive(Sink, TraceSource, SeriesSource, Protocol):
     def run_heads(
         self, *, workflow: str | None = None, result: str | None = None, text: str | None = None, since_ns: int | None = None, limit: int = 100, offset: int = 0,
     ) -> Sequence[RunHead]:
-        """The newest first; ``text`` is a part of the workflow's name or the beginning of a run id."""
+        """The newest first; ``result`` is read by :func:`results`, ``text`` is a part of the workflow's name or the beginning of a run id."""
         ...
 
     def run_head(self, run: str) -> RunHead:
@@ -81,6 +82,17 @@ class Archive(Sink, TraceSource, SeriesSource, Protocol):
     def phase_points(self, *, since_ns: int, workflow: str | None, limit: int) -> Sequence[PhasePoint]:
         """The newest ``limit`` phases, oldest first."""
         ...
+
+
+FAILED = "failed"
+"""All results that count as a failure, for whoever asks."""
+
+
+def results(asked: str) -> tuple[str, ...]:
+    """What ``failure`` or ``skip,timeout`` or ``failed`` asks for; ``failed`` are those that count as a failure."""
+    failed = tuple(result.value for result in Result if result.failed)
+    words = (word.strip() for word in asked.split(","))
+    return tuple(dict.fromkeys(result for word in words if word for result in (failed if word == FAILED else (word,))))
 
 
 def iso(at_ns: int) -> str:

@@ -302,14 +302,17 @@ class Store:
         self, *, workflow: str | None = None, result: str | None = None, text: str | None = None, since_ns: int | None = None, limit: int = 100,
         offset: int = 0,
     ) -> Sequence[RunHead]:
-        """The newest first; ``text`` is a part of the workflow's name or the beginning of a run id."""
+        """The newest first; ``result`` is one or several, with commas, or ``failed``; ``text`` a part of the workflow's name or the beginning of a run id."""
+        from spanbus.local.archive import results
+
         where, values = "", cast("list[object]", [])
         if workflow is not None:
             where += " AND workflow = ?"
             values.append(workflow)
         if result is not None:
-            where += " AND result = ?"
-            values.append(result)
+            wanted = results(result)
+            where += f" AND result IN ({','.join('?' * len(wanted))})"
+            values.extend(wanted)
         if text:
             where += " AND (instr(lower(workflow), ?) > 0 OR substr(run_id, 1, ?) = ?)"
             values.extend((text.lower(), len(text), text))

@@ -49,7 +49,7 @@ const showRuns = async (query) => {
   const search = el("input", { type: "search", name: "q", value: filters.q, maxlength: 200, on: { change: (event) => { filters.q = event.target.value; go(); } } });
   const form = el("form", { class: "filters", role: "search", on: { submit: (event) => { event.preventDefault(); filters.q = search.value; go(); } } },
     workflowSlot,
-    choice("result", "Result", [["", "all"], ...["success", "failure", "timeout", "cancellation", "skip", "error"].map((value) => [value, value])]),
+    choice("result", "Result", [["", "all"], ["failed", "all that failed"], ...["success", "failure", "timeout", "cancellation", "skip", "error"].map((value) => [value, value])]),
     choice("since", "Started", [["", "any time"], ["3600", "last hour"], ["86400", "last day"], ["604800", "last week"]]),
     el("label", {}, "Name or run id", search));
   main.replaceChildren(el("h1", { text: "Runs" }), liveBox, form, list);
