@@ -48,6 +48,16 @@ def test_runs_are_listed_by_one_result_by_several_and_by_those_that_count_as_fai
     assert "no stored run ended as 'fialed'; results are success, failure" in wrong.err
 
 
+def test_show_names_the_runs_within_a_run(cli: Cli) -> None:
+    argv = [*cli.argv("exec", "--", "true")]
+    quoted = ", ".join(json.dumps(word) for word in argv)
+    (cli.folder / "spanbus.toml").write_text(f'[workflows.outer]\nphases = [ {{ name = "a", run = [{quoted}] }} ]\n')
+    assert cli("run", "-q").code == 0
+    runs = {str(run["workflow"]): str(run["run_id"]) for run in cast("list[Json]", json.loads(cli("runs", "--json").out))}
+    assert f"holds run {runs['exec']}  exec  success  " in cli("show", runs["outer"]).out
+    assert "holds" not in cli("show", runs["exec"]).out
+
+
 def test_show_is_advised_only_where_the_run_can_be_stored(project: Cli) -> None:
     (project.folder / "file").touch()
     nowhere = project("run", env={"SPANBUS_STATE_DIR": str(project.folder / "file" / "state")})

@@ -9,6 +9,9 @@ import typer
 from spanbus.cli import complete
 from spanbus.cli.options import File, Json
 
+_WITHIN = 10
+"""So many runs within one are named."""
+
 
 def command(
     run: Annotated[str, typer.Argument(help="A run's id, the beginning of one, or 'last'.", autocompletion=complete.runs)] = "last",
@@ -31,12 +34,14 @@ def command(
             console.document(opened.otlp_json(run))
             return
         summary = opened.run(run)
+        within = opened.runs_within(summary) if not (as_json or events) else ()
     if as_json:
         from spanbus.telemetry.summary import run_document
 
         console.document(run_document(summary))
         return
-    from spanbus.cli.draw import failures, timeline, waterfall
+    from spanbus.cli.draw import failures, seconds, timeline, waterfall, word
+    from spanbus.delivery.counted import counted
     from spanbus.local.archive import local_time
     from spanbus.local.harmless import one_line
 
@@ -46,4 +51,10 @@ def command(
         return
     console.draw(screen, waterfall(summary, screen))
     console.draw(screen, failures(summary, screen))
+    for head in within[:_WITHIN]:
+        screen.print(
+            f"holds run {one_line(head.run_id, 100)}  {one_line(head.workflow, 40)}  {word(head.result)}  {seconds(head.duration_s)}", style="dim", soft_wrap=True
+        )
+    if len(within) > _WITHIN:
+        screen.print(f"holds {counted(len(within) - _WITHIN, 'more run', 'more runs')}", style="dim")
     screen.print(f"run {one_line(summary.run_id, 100)}  {local_time(summary.started_at_ns)}  trace {summary.trace_id}", style="dim", soft_wrap=True)

@@ -11,7 +11,7 @@ import sqlite3
 import tempfile
 import threading
 import time
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from hashlib import blake2b
 from pathlib import Path
@@ -353,6 +353,19 @@ class Store:
             raise RunNotFound(f"the spans of run {run!r} are gone")
         return summary
 
+    def runs_within(self, run: RunSummary) -> Sequence[RunHead]:
+        """The runs that began beneath a stored one, such as those of ``spanbus exec`` in its commands, the oldest first."""
+        trace_id, root = bytes.fromhex(run.trace_id), bytes.fromhex(run.span_id)
+        with self._reading() as connection:
+            rows = connection.execute(f"SELECT {_HEAD} {_RUNS} AND trace_id = ? AND span_id != ? ORDER BY start_ns, id", (trace_id, root)).fetchall()
+            if not rows:
+                return []
+            beneath: dict[bytes, list[bytes]] = {}
+            for span_id, parent_id in connection.execute("SELECT span_id, parent_id FROM spans WHERE trace_id = ?", (trace_id,)):
+                beneath.setdefault(parent_id or b"", []).append(span_id)
+        inside = _tree(beneath, root)
+        return [head for head in map(_head, rows) if bytes.fromhex(head.span_id) in inside]
+
     def workflows(self) -> Sequence[str]:
         """The names of the workflows that ran, in the order of the alphabet."""
         with self._reading() as connection:
@@ -477,7 +490,10 @@ class Store:
 
         head = self.run_head(run)
         groups = self.trace(head.trace_id)
-        wanted = _tree([span for group in groups for scope in group.scope_spans for span in scope.spans], bytes.fromhex(head.span_id))
+        beneath: dict[bytes, list[bytes]] = {}
+        for span in (span for group in groups for scope in group.scope_spans for span in scope.spans):
+            beneath.setdefault(span.parent_span_id, []).append(span.span_id)
+        wanted = _tree(beneath, bytes.fromhex(head.span_id))
         for group in groups:
             for scope in group.scope_spans:
                 kept = [span for span in scope.spans if span.span_id in wanted]
@@ -582,10 +598,7 @@ def _answers(body: bytes, resource: bytes, tags: object) -> bool:
     return has_tags(Span.FromString(body), Resource.FromString(resource), cast("dict[str, str]", tags))
 
 
-def _tree(spans: Sequence[Span], root: bytes) -> set[bytes]:
-    beneath: dict[bytes, list[bytes]] = {}
-    for span in spans:
-        beneath.setdefault(span.parent_span_id, []).append(span.span_id)
+def _tree(beneath: Mapping[bytes, Sequence[bytes]], root: bytes) -> set[bytes]:
     found: set[bytes] = set()
     waiting = [root]
     while waiting:
