@@ -78,6 +78,8 @@ def test_runs_are_listed_newest_first_and_filtered(sight: Sight) -> None:
     rows = sight.page.locator("tbody tr")
     expect(rows).to_have_count(14)
     expect(rows.nth(0)).to_contain_text("large")
+    sight.page.get_by_label("Result").select_option("failed")
+    expect(rows).to_have_count(13)
     sight.page.get_by_label("Result").select_option("success")
     expect(rows).to_have_count(1)
     sight.page.get_by_label("Result").select_option("")
@@ -97,6 +99,17 @@ def test_a_run_shows_its_attempts_hooks_events_and_failed_output_with_a_link_to_
     expect(sight.page.get_by_text("workflow.quality.started")).to_be_visible()
     assert sight.page.get_by_role("link", name="in Jaeger").get_attribute("href") == f"http://127.0.0.1:16686/trace/{1:032x}"
     assert grid.locator(".mark").count() >= 5
+
+
+def test_what_was_skipped_has_no_duration(sight: Sight) -> None:
+    sight.go("#/run/run-1")
+    row = sight.page.get_by_role("treegrid").locator(".row").filter(has_text="publish")
+    expect(row.locator(".time")).to_have_text("")
+    assert row.get_attribute("aria-label") == "phase publish, skip, 0 events"
+    row.click()
+    facts = sight.page.get_by_label("Details").locator("dl")
+    expect(facts).to_contain_text("starts after")
+    expect(facts).not_to_contain_text("takes")
 
 
 def test_phases_over_time_have_quantiles_failures_and_the_last_one(sight: Sight) -> None:

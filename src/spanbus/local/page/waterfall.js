@@ -113,8 +113,8 @@ export class Waterfall {
     const node = el("div", {
       class: "row", role: "row", id: `row-${at}`, "data-at": at, "aria-level": row.depth + 1, "aria-rowindex": at + 1,
       "aria-selected": at === this.selected ? "true" : "false", "aria-expanded": row.size ? String(!folded) : undefined,
-      "aria-label": line(`${row.level} ${row.name}, ${row.result || "open"}, ${duration(row.length)}${tries ? `, ${tries}` : ""}, ${row.events} events`, 400),
-    }, name, lane, el("div", { class: "time", role: "gridcell", text: row.length === null ? "…" : duration(row.length) }));
+      "aria-label": line([`${row.level} ${row.name}`, row.result || "open", took(row), tries, row.events === 1 ? "1 event" : `${row.events} events`].filter(Boolean).join(", "), 400),
+    }, name, lane, el("div", { class: "time", role: "gridcell", text: row.length === null ? "…" : took(row) }));
     node.style.top = `${at * ROW}px`;
     return node;
   }
@@ -212,7 +212,7 @@ export class Waterfall {
     fact("kind", row.level);
     fact("starts after", duration(row.start));
     fact("started", when(this.startUs + row.start));
-    fact("takes", duration(row.length));
+    fact("takes", took(row));
     fact("attempts", row.attempts > 1 ? row.attempts : null);
     fact("attempt", row.attempt > 1 ? row.attempt : null);
     fact("events", row.events);
@@ -241,6 +241,9 @@ export class Waterfall {
     }
   }
 }
+
+// What was skipped took no time, not zero of it.
+const took = (row) => row.result === "skip" ? "" : duration(row.length);
 
 const after = (us) => us < 0 ? `−${duration(-us)}` : `+${duration(us)}`;
 
