@@ -59,6 +59,7 @@ class Settings:
     exit_timeout_s: float = 0.25
     spool_quota_bytes: int = 256 * 2**20
     local: LocalStore = "auto"
+    store_days: int = 30
     redact: bool = True
     redact_patterns: tuple[str, ...] = ()
     payload_allow: tuple[str, ...] = ()
@@ -162,6 +163,14 @@ def _size(value: object) -> int:
     return number
 
 
+def _days(value: object) -> int:
+    if isinstance(value, str) and value.strip().isascii() and value.strip().isdigit() and len(value.strip()) < 9:
+        value = int(value)
+    if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 3650:
+        return value
+    raise _Wrong("must be a whole number of days from 1 to 3650")
+
+
 def _texts(value: object) -> tuple[str, ...]:
     if isinstance(value, list) and all(isinstance(item, str) for item in cast("list[object]", value)):
         return tuple(cast("list[str]", value))
@@ -197,6 +206,7 @@ _TABLE: tuple[tuple[Setting, _Parse], ...] = (
     (Setting("exit_timeout_s", "SPANBUS_EXIT_TIMEOUT_S", "0.25", "The longest that telemetry may hold the exit, in seconds; what is left stays in the spool."), _seconds),
     (Setting("spool_quota_bytes", "SPANBUS_SPOOL_QUOTA_BYTES", "256MiB", "Above it the oldest sealed segment is dropped and counted."), _size),
     (Setting("local", "SPANBUS_LOCAL", "auto", "The local store: `auto` (the command line always writes it, a library only without an endpoint), `on`, `off`."), _choice("auto", "on", "off")),
+    (Setting("store_days", "SPANBUS_STORE_DAYS", "30", "How many days the local store keeps what came in; above 512 MiB the oldest goes sooner."), _days),
     (Setting("redact", "SPANBUS_REDACT", "on", "Take secrets out of everything that leaves the process."), _boolean),
     (Setting("lifetime", "SPANBUS_LIFETIME", "as the caller says", "`run` for a process that exports once and dies (delta temporality), `service` for one that lives on."), _choice("run", "service")),
     (Setting("redact_patterns", None, "[]", "Further regular expressions of what is secret."), _patterns),
@@ -360,6 +370,7 @@ class Arguments(TypedDict, total=False):
     exit_timeout_s: float | str
     spool_quota_bytes: int | str
     local: LocalStore
+    store_days: int | str
     redact: bool
     redact_patterns: Sequence[str]
     payload_allow: Sequence[str]

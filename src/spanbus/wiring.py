@@ -192,9 +192,9 @@ class Wiring:
         def keep(signal: str, body: bytes) -> None:
             with self._store_lock:
                 if self._store is None:
-                    from spanbus.local.store import Store
+                    from spanbus.local.store import Retention, Store
 
-                    self._store = Store.open(self._store_path)
+                    self._store = Store.open(self._store_path, Retention.of_days(self._settings.store_days))
                 self._store.ingest(signal, body)
 
         return keep

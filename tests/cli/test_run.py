@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import sqlite3
 import subprocess
 import time
 from pathlib import Path
@@ -56,6 +57,23 @@ def test_show_names_the_runs_within_a_run(cli: Cli) -> None:
     runs = {str(run["workflow"]): str(run["run_id"]) for run in cast("list[Json]", json.loads(cli("runs", "--json").out))}
     assert f"holds run {runs['exec']}  exec  success  " in cli("show", runs["outer"]).out
     assert "holds" not in cli("show", runs["exec"]).out
+
+
+def test_runs_are_kept_for_as_many_days_as_was_set(cli: Cli) -> None:
+    def listed() -> int:
+        return len(cast("list[Json]", json.loads(cli("runs", "--json").out)))
+
+    cli("exec", "--", "true")
+    assert listed() == 1
+    with sqlite3.connect(cli.folder / "state" / "store.sqlite3") as connection:
+        connection.execute("UPDATE spans SET stored_at_s = stored_at_s - 2 * 86400")
+    connection.close()
+    cli("exec", "--", "true", env={"SPANBUS_STORE_DAYS": "3"})
+    assert listed() == 2
+    cli("exec", "--", "true", env={"SPANBUS_STORE_DAYS": "1"})
+    assert listed() == 2
+    refused = cli("exec", "--", "true", env={"SPANBUS_STORE_DAYS": "0"})
+    assert (refused.code, "SPANBUS_STORE_DAYS" in refused.err, "from 1 to 3650" in refused.err) == (2, True, True)
 
 
 def test_show_is_advised_only_where_the_run_can_be_stored(project: Cli) -> None:

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import threading
 import time
@@ -101,6 +102,23 @@ def test_what_was_acknowledged_before_the_stop_is_stored(cli: Cli) -> None:
         for number in acknowledged:
             [group] = store.trace(f"{number:032x}")
             assert len(group.scope_spans[0].spans) == 20
+
+
+def test_it_keeps_what_it_receives_for_as_many_days_as_was_set(cli: Cli) -> None:
+    cli("exec", "--", "true")
+    assert len(json.loads(cli("runs", "--json").out)) == 1
+    path = cli.folder / "state" / "store.sqlite3"
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE spans SET stored_at_s = stored_at_s - 2 * 86400")
+    connection.close()
+    cli.env["SPANBUS_STORE_DAYS"] = "1"
+    up = Up(cli)
+    try:
+        assert post(up.url, spans(1)) == 200
+    finally:
+        up.stop()
+    with Store.open(path) as store:
+        assert store.run_heads() == []
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])

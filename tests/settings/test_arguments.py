@@ -45,7 +45,7 @@ def test_an_argument_that_cannot_be_used_is_an_error_even_in_a_service(folder: P
 def test_every_setting_but_the_lifetime_may_be_an_argument(folder: Path) -> None:
     base = load_settings(env={})
     every = {
-        "state_dir": folder, "events": "both", "exit_timeout_s": 1, "spool_quota_bytes": "2MiB", "local": "off", "redact": False,
+        "state_dir": folder, "events": "both", "exit_timeout_s": 1, "spool_quota_bytes": "2MiB", "local": "off", "store_days": 7, "redact": False,
         "redact_patterns": ("A",), "payload_allow": ["b"], "dialects": {}, "default_workflow": "w",
     }
     assert set(every) == set(Arguments.__annotations__)

@@ -23,6 +23,7 @@ events = "both"
 exit_timeout_s = "250ms"
 spool_quota_bytes = "64MiB"
 local = "off"
+store_days = 90
 redact = false
 redact_patterns = ["ACME-[0-9]{6}"]
 payload_allow = ["parcel"]
@@ -75,6 +76,7 @@ def test_every_key_of_the_file_is_read(tmp_path: Path) -> None:
     assert settings.file == file
     assert settings.state_dir == tmp_path / "state"
     assert (settings.events, settings.exit_timeout_s, settings.spool_quota_bytes, settings.local) == ("both", 0.25, 64 * 2**20, "off")
+    assert settings.store_days == 90
     assert (settings.redact, settings.redact_patterns, settings.payload_allow) == (False, ("ACME-[0-9]{6}",), ("parcel",))
     assert (settings.lifetime, settings.default_workflow) == ("service", "night")
     assert dict(settings.dialects) == {"conveyor": tmp_path / "telemetry" / "conveyor.toml"}
@@ -101,6 +103,8 @@ def test_origin_names_file_and_line(tmp_path: Path) -> None:
         ("SPANBUS_SPOOL_QUOTA_BYTES", "1.5 GiB", "spool_quota_bytes", 3 * 2**29),
         ("SPANBUS_SPOOL_QUOTA_BYTES", "2MB", "spool_quota_bytes", 2_000_000),
         ("SPANBUS_LOCAL", "on", "local", "on"),
+        ("SPANBUS_STORE_DAYS", "1", "store_days", 1),
+        ("SPANBUS_STORE_DAYS", " 3650 ", "store_days", 3650),
         ("SPANBUS_REDACT", "off", "redact", False),
         ("SPANBUS_REDACT", "1", "redact", True),
         ("SPANBUS_LIFETIME", "run", "lifetime", "run"),
@@ -200,6 +204,10 @@ def test_an_explicit_pyproject_without_our_table_is_an_error(tmp_path: Path) -> 
         ("exit_timeout_s = true\n", "spanbus.toml:1: exit_timeout_s: must be seconds"),
         ("spool_quota_bytes = 12\n", "spanbus.toml:1: spool_quota_bytes: must be at least 1 MiB"),
         ('spool_quota_bytes = "much"\n', "spanbus.toml:1: spool_quota_bytes: must be a number of bytes"),
+        ("store_days = 0\n", "spanbus.toml:1: store_days: must be a whole number of days from 1 to 3650"),
+        ("store_days = 3651\n", "spanbus.toml:1: store_days: must be a whole number of days"),
+        ("store_days = true\n", "spanbus.toml:1: store_days: must be a whole number of days"),
+        ('store_days = "forever"\n', "spanbus.toml:1: store_days: must be a whole number of days"),
         ('redact = "perhaps"\n', "spanbus.toml:1: redact: must be true or false"),
         ('redact_patterns = [\n  "a",\n  "(",\n]\n', "spanbus.toml:1: redact_patterns: holds '(', which is no regular expression"),
         ('payload_allow = "parcel"\n', "spanbus.toml:1: payload_allow: must be a list of texts"),

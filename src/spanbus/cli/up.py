@@ -42,7 +42,7 @@ def command(
     except ImportError as error:
         raise BackendError(f"the backend needs the extra 'backend' ({error.name} is missing): pip install 'spanbus[backend]'") from None
     from spanbus.local.address import Address
-    from spanbus.local.store import Store
+    from spanbus.local.store import Retention, Store
     from spanbus.runtime import STORE_NAME
     from spanbus.settings import load_settings
 
@@ -66,7 +66,8 @@ def command(
         state_dir=settings.state_dir, host=listen or "127.0.0.1", port=DEFAULT_PORT if port is None else port, listen_anywhere=listen is not None,
         allow_hosts=tuple(allow_host or ()), token=token, token_everywhere=listen is not None, jaeger_url=jaeger,
     )
-    with Store.open_to_read(settings.state_dir / STORE_NAME) as store, _taking_over(settings, needed=not store.read_only), _forwarding(forward, store, settings, options.port) as sink:
+    retention = Retention.of_days(settings.store_days)
+    with Store.open_to_read(settings.state_dir / STORE_NAME, retention) as store, _taking_over(settings, needed=not store.read_only), _forwarding(forward, store, settings, options.port) as sink:
         read_only = store.read_only
         anyio.run(lambda: serve(store, options, started=started, sink=sink))
 

@@ -59,6 +59,10 @@ class Retention(NamedTuple):
     size_bytes: int = 512 * 2**20
     every_s: float = 60.0
 
+    @classmethod
+    def of_days(cls, days: int) -> Self:
+        return cls(age_s=days * DAY_S)
+
 
 class Store:
     """An open store; thread-safe. Use it as a context manager, or call :meth:`close`."""
@@ -81,10 +85,10 @@ class Store:
         return self._still is not None
 
     @classmethod
-    def open_to_read(cls, path: Path) -> Store:
-        """Open one that is there, also where nothing may be written. Raises :class:`~spanbus.errors.StoreError` for one that cannot be read."""
+    def open_to_read(cls, path: Path, retention: Retention | None = None) -> Store:
+        """Open one that is there, also where nothing may be written; where it may, it takes in too. Raises :class:`~spanbus.errors.StoreError` for one that cannot be read."""
         if not path.exists() or can_be_written(path):
-            return cls.open(path)
+            return cls.open(path, retention)
         store = cls(path)
         try:
             store._still = reading(path)
