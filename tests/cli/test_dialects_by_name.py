@@ -27,3 +27,12 @@ def test_a_dialect_of_the_settings_is_found_and_a_slip_names_it(cli: Cli) -> Non
     assert slip.code == 2
     assert "did you mean 'conveyor'?" in slip.err
     assert slip.err.count("\n") == 1
+
+
+def test_one_of_each_is_told_as_one(cli: Cli) -> None:
+    events = ("workflow.started", "workflow.failed")
+    (cli.folder / "s.jsonl").write_text("".join(f'{{"event_type": "{name}", "payload": {{"workflow_id": "w"}}}}\n' for name in events) + "broken\n")
+    said = cli("replay", "s.jsonl", "--dry-run").out.replace("\n", " ")
+    assert "1 run, 2 events seen, " in said
+    assert "1 run failure, " in f"{said}, "
+    assert "1 broken line;" in said

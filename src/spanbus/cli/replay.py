@@ -114,6 +114,14 @@ def command(
     _tell(kept, heads, listed, totals, broken, dry_run=dry_run)
 
 
+_WORDS = {
+    "events_seen": ("event seen", "events seen"), "events_recorded": ("event recorded", "events recorded"),
+    "run_failures": ("run failure", "run failures"), "phase_failures": ("phase failure", "phase failures"), "retries": ("retry", "retries"),
+    "orphan_ends": ("orphan end", "orphan ends"), "unmatched_ends": ("unmatched end", "unmatched ends"), "abandoned": ("abandoned", "abandoned"),
+}
+"""The totals, one of each and many."""
+
+
 def _tell(kept: list[RunSummary], heads: list[RunSummary], runs: int, totals: Totals, broken: int, *, dry_run: bool) -> None:
     from spanbus.cli import console
     from spanbus.cli.draw import failures, seconds, style, waterfall
@@ -129,7 +137,7 @@ def _tell(kept: list[RunSummary], heads: list[RunSummary], runs: int, totals: To
         screen.print(f"{one_line(head.workflow, 40)}  {head.result}  {seconds(head.duration_s)}  {one_line(head.run_id, 80)}", style=style(head.result))
     if runs > len(kept) + len(heads):
         screen.print(f"and {counted(runs - len(kept) - len(heads), 'more run', 'more runs')}")
-    numbers = ", ".join(f"{value} {name.replace('_', ' ')}" for name, value in totals_document(totals).items() if value or name == "events_recorded")
+    numbers = ", ".join(counted(value, *_WORDS[name]) for name, value in totals_document(totals).items() if value or name == "events_recorded")
     screen.print(f"{counted(runs, 'run', 'runs')}, {numbers}{', ' + counted(broken, 'broken line', 'broken lines') if broken else ''}{'; nothing was stored' if dry_run else ''}")
 
 

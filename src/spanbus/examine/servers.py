@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from spanbus.delivery.counted import counted as in_words
 from spanbus.examine.asking import Answer, Server, Silence, ask, at, each, text
 from spanbus.examine.findings import Finding, bad, not_configured, ok, warning
 from spanbus.examine.probe import POINTS
@@ -63,7 +64,7 @@ def jaeger(where: Server, env: Mapping[str, str], timeout_s: float) -> Seen:
     document = answer.json()
     if answer.status != 200 or at(document, "total") is None:
         return _another("jaeger", "Jaeger", where, "--jaeger URL", answer)
-    return Seen(ok("jaeger", f"{where.url} answers, it knows {len(each(document, 'data'))} services"), True, answer.skew_s)
+    return Seen(ok("jaeger", f"{where.url} answers, it knows {in_words(len(each(document, 'data')), 'service', 'services')}"), True, answer.skew_s)
 
 
 def has_trace(where: Server, trace_id: str, env: Mapping[str, str], timeout_s: float) -> bool:
@@ -186,11 +187,11 @@ def rules(where: Server, env: Mapping[str, str], timeout_s: float, *, ours: bool
     wanted = (*RECORDING_RULES, *ALERTS)
     missing = [name for name in wanted if name not in loaded]
     if missing:
-        said = "no rule of spanbus is loaded" if len(missing) == len(wanted) else f"{len(missing)} rules are not loaded: {', '.join(missing)}"
+        said = "no rule of spanbus is loaded" if len(missing) == len(wanted) else f"{in_words(len(missing), 'rule is', 'rules are')} not loaded: {', '.join(missing)}"
         return bad("prometheus.rules", said, "add deploy/prometheus/rules.yml and alerts.yml to rule_files and reload Prometheus", ours=ours)
     broken = [f"{name}: {text(loaded[name], 'lastError') or 'no reason given'}" for name in wanted if text(loaded[name], "health") == "err"]
     if broken:
-        return bad("prometheus.rules", f"{len(broken)} rules cannot be evaluated: {'; '.join(broken[:3])}", "take rules.yml and alerts.yml of this version", ours=ours)
+        return bad("prometheus.rules", f"{in_words(len(broken), 'rule', 'rules')} cannot be evaluated: {'; '.join(broken[:3])}", "take rules.yml and alerts.yml of this version", ours=ours)
     firing = [name for name in ALERTS if text(loaded[name], "state") == "firing"]
     return ok("prometheus.rules", f"all {len(wanted)} rules are loaded" + (f"; firing now: {', '.join(firing)}" if firing else ", no alert is firing"))
 

@@ -43,7 +43,7 @@ export class Live {
       this.missed += frame.count;
       this.lastId = frame.next_id - 1;
       this.replace(frame.runs);
-      this.tell.link(`live, ${this.missed} messages missed`);
+      this.tell.link(`live, ${this.missed === 1 ? "1 message" : `${this.missed} messages`} missed`);
     } else if (frame.type === "messages") {
       for (const message of frame.messages) { this.lastId = message.id; this.message(message); }
     }

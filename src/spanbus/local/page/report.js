@@ -11,4 +11,4 @@ document.getElementById("waterfall").replaceChildren(
     el("button", { type: "button", text: "Next failure (n)", on: { click: () => fall.nextFailure(1) } })),
   fall.node);
 fall.draw();
-if (found.left_out) say(`Details of ${found.left_out} spans are not in this file`);
+if (found.left_out) say(`Details of ${found.left_out === 1 ? "1 span" : `${found.left_out} spans`} are not in this file`);
