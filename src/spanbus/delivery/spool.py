@@ -48,7 +48,8 @@ FIRST_SEGMENT_BYTES: Final = 2**20
 SEGMENT_BYTES: Final = 4 * 2**20
 _RETRY_S: Final = 1.0
 _RECORD_BYTES: Final = 28
-_SLICE: Final = 32
+_SLICE: Final = 8
+_SLICE_S: Final = 0.000_3
 _OPEN, _GROUP, _RECORD = Kind.OPEN, Kind.GROUP, Kind.RECORD  # asked for at every frame: a member is looked up by a descriptor
 _TRACES_REMEMBERED: Final = 1_000
 _CLOSINGS_BYTES: Final = 1024
@@ -436,6 +437,7 @@ class Spool:
         records: list[Stored] = []
         places: list[Place] = []
         size = 0
+        let_go_at_s = time.perf_counter() + _SLICE_S
         for segment, groups, cursor, position in found:
             taken, offset, full = 0, cursor, False
             try:
@@ -451,8 +453,9 @@ class Spool:
                         records.append(Stored(frame.signal, groups.get(frame.group, b""), frame.data, frame.count))
                         size += len(frame.data)
                         taken += 1
-                        if not taken % _SLICE:
-                            time.sleep(0)  # others may have the interpreter
+                        if not taken % _SLICE and time.perf_counter() > let_go_at_s:
+                            time.sleep(0)  # others may have the interpreter; who asks for it again may wait some milliseconds
+                            let_go_at_s = time.perf_counter() + _SLICE_S
                     offset = frame.end
             except ValueError:  # it went meanwhile, at the quota: what was read of it is counted as dropped
                 del records[len(records) - taken:]
