@@ -20,7 +20,7 @@ from playwright.sync_api import Browser, sync_playwright
 from spanbus.errors import RunNotFound
 from spanbus.local.api import TraceQuery
 from spanbus.local.app import Backend, BackendOptions
-from spanbus.local.archive import PhasePoint, RunHead, TraceHead, results
+from spanbus.local.heads import PhasePoint, RunHead, TraceHead, results
 from spanbus.local.series import Series
 from spanbus.local.waterfall import Stored, attributes, service_of, stored
 

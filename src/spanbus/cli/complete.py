@@ -56,7 +56,7 @@ def runs(ctx: typer.Context, incomplete: str) -> list[tuple[str, str]]:
 
 def results(incomplete: str) -> list[str]:
     """How runs end, and the group of those that count as a failure."""
-    from spanbus.local.archive import FAILED
+    from spanbus.local.heads import FAILED
     from spanbus.telemetry.names import Result
 
     return _beginning((FAILED, *Result), incomplete)

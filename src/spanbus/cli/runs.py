@@ -11,7 +11,7 @@ from spanbus.cli import complete
 from spanbus.cli.options import File, Json
 
 if TYPE_CHECKING:
-    from spanbus.local.archive import RunHead
+    from spanbus.local.heads import RunHead
 
 
 def command(
@@ -25,7 +25,7 @@ def command(
     from spanbus.cli import console
     from spanbus.cli.stored import store
     from spanbus.errors import RunNotFound
-    from spanbus.local.archive import FAILED, results
+    from spanbus.local.heads import FAILED, results
     from spanbus.telemetry.names import Result
 
     heads: Sequence[RunHead] = ()
@@ -48,8 +48,8 @@ def command(
     from rich.text import Text
 
     from spanbus.cli.draw import glyphs, seconds, style, word
-    from spanbus.local.archive import local_time
     from spanbus.local.harmless import one_line
+    from spanbus.local.heads import local_time
 
     screen = console.output()
     marks = glyphs(screen).marks

@@ -42,8 +42,8 @@ def command(
         return
     from spanbus.cli.draw import failures, seconds, timeline, waterfall, word
     from spanbus.delivery.counted import counted
-    from spanbus.local.archive import local_time
     from spanbus.local.harmless import one_line
+    from spanbus.local.heads import local_time
 
     screen = console.output()
     if events:

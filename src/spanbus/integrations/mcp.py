@@ -22,8 +22,8 @@ from pydantic import Field
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
 from spanbus.errors import SpanbusError
-from spanbus.local.archive import iso
 from spanbus.local.harmless import block, one_line
+from spanbus.local.heads import iso
 from spanbus.version import __version__
 
 T = TypeVar("T")

@@ -13,10 +13,10 @@ from typing import cast
 from spanbus.errors import BackendError, RunNotFound
 from spanbus.integrations.mcp import Node, RunHead, RunTree
 from spanbus.local.address import read_address
-from spanbus.local.archive import RunHead as StoredHead
-from spanbus.local.archive import iso
 from spanbus.local.compare import PhaseChange, compare
 from spanbus.local.harmless import block, one_line
+from spanbus.local.heads import RunHead as StoredHead
+from spanbus.local.heads import iso
 from spanbus.local.store import Store
 from spanbus.runtime import STORE_NAME
 from spanbus.telemetry.summary import SpanSummary

@@ -3,61 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from spanbus.local.api import TraceSource
+from spanbus.local.heads import PhasePoint, RunHead, TraceHead
 from spanbus.local.receiver import Sink
 from spanbus.local.series import SeriesSource
-from spanbus.telemetry.names import Result
-
-
-class RunHead(NamedTuple):
-    """A stored run without its phases; ids in hexadecimal."""
-
-    run_id: str
-    workflow: str
-    trace_id: str
-    span_id: str
-    result: str
-    error_type: str | None
-    started_at_ns: int
-    duration_s: float
-
-    def document(self) -> dict[str, object]:
-        """As ``runs --json`` has it."""
-        return {
-            "run_id": self.run_id, "workflow": self.workflow, "trace_id": self.trace_id, "result": self.result, "error_type": self.error_type,
-            "started_at": iso(self.started_at_ns), "duration_s": self.duration_s,
-        }
-
-
-class TraceHead(NamedTuple):
-    """Where a trace of another client begins, as far as it is stored: a span without parent, or one that serves a request."""
-
-    trace_id: str
-    service: str
-    name: str
-    failed: bool
-    started_at_ns: int
-    duration_s: float
-
-    def document(self) -> dict[str, object]:
-        return {
-            "trace_id": self.trace_id, "service": self.service, "name": self.name, "result": "failure" if self.failed else "success",
-            "started_at": iso(self.started_at_ns), "duration_s": self.duration_s,
-        }
-
-
-class PhasePoint(NamedTuple):
-    """One phase of one run, for the view over time."""
-
-    workflow: str
-    phase: str
-    run_id: str
-    started_at_ns: int
-    duration_s: float
-    result: str
 
 
 class Archive(Sink, TraceSource, SeriesSource, Protocol):
@@ -82,32 +33,3 @@ class Archive(Sink, TraceSource, SeriesSource, Protocol):
     def phase_points(self, *, since_ns: int, workflow: str | None, limit: int) -> Sequence[PhasePoint]:
         """The newest ``limit`` phases, oldest first."""
         ...
-
-
-FAILED = "failed"
-"""All results that count as a failure, for whoever asks."""
-
-
-def results(asked: str) -> tuple[str, ...]:
-    """What ``failure`` or ``skip,timeout`` or ``failed`` asks for; ``failed`` are those that count as a failure."""
-    failed = tuple(result.value for result in Result if result.failed)
-    words = (word.strip() for word in asked.split(","))
-    return tuple(dict.fromkeys(result for word in words if word for result in (failed if word == FAILED else (word,))))
-
-
-def iso(at_ns: int) -> str:
-    """Unix nanoseconds as ISO 8601 in UTC with microseconds."""
-    seconds, rest = divmod(at_ns, 10**9)
-    try:
-        moment = datetime.fromtimestamp(seconds, UTC)
-    except (ValueError, OverflowError, OSError):  # a foreign client's year 60000
-        moment = datetime.max
-    return f"{moment:%Y-%m-%dT%H:%M:%S}.{rest // 1_000:06d}Z"
-
-
-def local_time(at_ns: int) -> str:
-    """Unix nanoseconds as date and time of this machine, to the second."""
-    try:
-        return f"{datetime.fromtimestamp(at_ns // 10**9).astimezone():%Y-%m-%d %H:%M:%S}"
-    except (ValueError, OverflowError, OSError):
-        return "a time out of range"

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import TYPE_CHECKING, Final, Self
 from urllib.parse import urlsplit
 
 from spanbus.delivery.destinations import REMOTE, OtlpDestination
@@ -22,7 +22,9 @@ from spanbus.delivery.signals import Signal
 from spanbus.delivery.spool import Spool, Stored
 from spanbus.delivery.spool_files import FOLDER, SpoolUnavailable
 from spanbus.errors import BackendError, InputError
-from spanbus.local.receiver import Sink
+
+if TYPE_CHECKING:  # the web is an extra
+    from spanbus.local.receiver import Sink
 
 FORWARD: Final = "forward"
 _EXIT_S = 2.0

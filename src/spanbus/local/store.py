@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, Span
 
     from spanbus.local.api import TraceQuery
-    from spanbus.local.archive import PhasePoint, RunHead, TraceHead
+    from spanbus.local.heads import PhasePoint, RunHead, TraceHead
     from spanbus.local.series import Series
     from spanbus.telemetry.summary import RunSummary
 
@@ -307,7 +307,7 @@ class Store:
         offset: int = 0,
     ) -> Sequence[RunHead]:
         """The newest first; ``result`` is one or several, with commas, or ``failed``; ``text`` a part of the workflow's name or the beginning of a run id."""
-        from spanbus.local.archive import results
+        from spanbus.local.heads import results
 
         where, values = "", cast("list[object]", [])
         if workflow is not None:
@@ -377,7 +377,7 @@ class Store:
 
     def phase_points(self, *, since_ns: int, workflow: str | None, limit: int) -> Sequence[PhasePoint]:
         """The newest ``limit`` phases, oldest first."""
-        from spanbus.local.archive import PhasePoint
+        from spanbus.local.heads import PhasePoint
 
         where, values = ("", []) if workflow is None else (" AND workflow = ?", [workflow])
         with self._reading() as connection:
@@ -428,7 +428,7 @@ class Store:
         """Traces of other clients, the newest first; ``text`` is a part of the name or the beginning of a trace id."""
         from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
-        from spanbus.local.archive import TraceHead
+        from spanbus.local.heads import TraceHead
 
         where, values = "level IS NULL AND (parent_id IS NULL OR kind IN (2, 5))", cast("list[object]", [])  # as the index has it
         if service is not None:
@@ -582,7 +582,7 @@ def _service(resource: Resource) -> str:
 
 
 def _head(row: tuple[object, ...]) -> RunHead:
-    from spanbus.local.archive import RunHead
+    from spanbus.local.heads import RunHead
 
     run_id, workflow, trace_id, span_id, result, error_type, start_ns, end_ns = row
     started, ended = cast("int", start_ns), cast("int", end_ns)

@@ -7,7 +7,8 @@ import time
 from collections.abc import Sequence
 
 from spanbus.errors import RunNotFound
-from spanbus.local.archive import Archive, PhasePoint, RunHead, iso
+from spanbus.local.archive import Archive
+from spanbus.local.heads import PhasePoint, RunHead, iso
 from spanbus.local.waterfall import Stored, detail, stored, waterfall
 
 Document = dict[str, object]

@@ -1,0 +1,52 @@
+"""What is installed without extras works without what they bring."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from command_line import WORKFLOW, Cli
+
+EXTRAS = ("starlette", "uvicorn", "h11", "websockets", "prometheus_client", "mcp", "nats", "celery")
+MISSING = f"""
+import sys
+
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {EXTRAS!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+
+sys.meta_path.insert(0, Missing())
+"""
+
+
+@pytest.fixture
+def bare(tmp_path: Path) -> Cli:
+    """A folder with a workflow that ran twice, and a Python in which the extras are not to be found."""
+    (tmp_path / "path").mkdir()
+    (tmp_path / "path" / "sitecustomize.py").write_text(MISSING)
+    (tmp_path / "spanbus.toml").write_text(WORKFLOW)
+    before = os.environ.get("PYTHONPATH")
+    cli = Cli(tmp_path, {"PYTHONPATH": os.pathsep.join([str(tmp_path / "path"), *([before] if before else [])])})
+    assert cli("run", "--quiet").code == 1
+    assert cli("run", "--quiet").code == 1
+    return cli
+
+
+def test_what_looks_at_runs_needs_no_extra(bare: Cli) -> None:
+    for command in (
+        "runs", "runs --json", "show", "show last --json", "show --events", "show --otlp", "report --markdown", "report -o run.html", "status", "status --json",
+        "flush", "metrics", "doctor --timeout 1", "--help",
+    ):
+        done = bare(*command.split())
+        assert (done.code, "ModuleNotFoundError" in done.out + done.err) == (0, False), (command, done)
+    assert "ModuleNotFoundError" not in bare("diff", "last", "last").err
+    assert "fast_hooks" in bare("show").out
+
+
+@pytest.mark.parametrize(("command", "extra"), [("up --port 0", "backend"), ("view", "backend"), ("mcp", "mcp")])
+def test_what_needs_an_extra_says_which(bare: Cli, command: str, extra: str) -> None:
+    done = bare(*command.split())
+    assert done.code == 2
+    assert f"pip install 'spanbus[{extra}]'" in done.err
