@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from spanbus.telemetry.names import FAILED_RESULTS
+
 if TYPE_CHECKING:
     from rich.console import Console
 
     from spanbus.local.series import Series
     from spanbus.telemetry.summary import RunSummary
 
-_FAILED = ("failure", "timeout", "error")
 _ALERT_WINDOW_S = 900
 _SHOWN = ("cicd.pipeline.run.errors", "spanbus.phase.failures", "spanbus.phase.retries", "spanbus.phase.duration")
 
@@ -107,12 +108,12 @@ def _failures_lately(run: RunSummary, phase: str, store_path: Path | None) -> in
         return 1
     with Store.open(store_path) as store:
         points = store.phase_points(since_ns=since_ns, workflow=run.workflow, limit=10_000)
-    return max(1, sum(point.phase == phase and point.result in _FAILED for point in points))
+    return max(1, sum(point.phase == phase and point.result in FAILED_RESULTS for point in points))
 
 
 def _alerts(screen: Console, run: RunSummary, store_path: Path | None) -> None:
     """The two alerts on phases, by their rules: any failure in 15 minutes; the last run failed."""
-    failed = [phase for phase in run.phases if phase.result in _FAILED]
+    failed = [phase for phase in run.phases if phase.result in FAILED_RESULTS]
     for phase in failed:
         number = _failures_lately(run, phase.name, store_path)
         often = "once" if number == 1 else f"{number} times"

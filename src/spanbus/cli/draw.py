@@ -10,8 +10,9 @@ from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.text import Text
 
-from spanbus.delivery.counted import counted
+from spanbus.counted import counted
 from spanbus.local.harmless import block, one_line
+from spanbus.telemetry.names import FAILED_RESULTS
 from spanbus.telemetry.summary import RunSummary, SpanSummary
 
 STYLES = {
@@ -175,7 +176,7 @@ def _failed(spans: Sequence[SpanSummary], above: tuple[str, ...], timed_out: str
     """Path, span and message. A tool that was ended because the time of what is above it was up counts with that message."""
     for span in spans:
         ended = timed_out is not None and span.result == "cancellation"
-        if span.result not in ("failure", "timeout", "error") and not ended:
+        if span.result not in FAILED_RESULTS and not ended:
             continue
         path = (*above, label(span))
         message = span.message or (timed_out if ended and timed_out is not None else "")

@@ -40,7 +40,7 @@ def command(
     Exit code: 0 when the spool is empty, 1 when something still waits.
     """
     from spanbus.cli import console
-    from spanbus.delivery.counted import counted
+    from spanbus.counted import counted
     from spanbus.delivery.ledger import Ledger
     from spanbus.delivery.spool_files import FOLDER
     from spanbus.delivery.spool_status import status

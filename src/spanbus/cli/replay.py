@@ -125,7 +125,7 @@ _WORDS = {
 def _tell(kept: list[RunSummary], heads: list[RunSummary], runs: int, totals: Totals, broken: int, *, dry_run: bool) -> None:
     from spanbus.cli import console
     from spanbus.cli.draw import failures, seconds, style, waterfall
-    from spanbus.delivery.counted import counted
+    from spanbus.counted import counted
     from spanbus.local.harmless import one_line
     from spanbus.telemetry.summary import totals_document
 

@@ -49,7 +49,7 @@ def command(
 
     from spanbus.cli.draw import glyphs, seconds, style, word
     from spanbus.local.harmless import one_line
-    from spanbus.local.heads import local_time
+    from spanbus.timestamps import local_time
 
     screen = console.output()
     marks = glyphs(screen).marks

@@ -41,9 +41,9 @@ def command(
         console.document(run_document(summary))
         return
     from spanbus.cli.draw import failures, seconds, timeline, waterfall, word
-    from spanbus.delivery.counted import counted
+    from spanbus.counted import counted
     from spanbus.local.harmless import one_line
-    from spanbus.local.heads import local_time
+    from spanbus.timestamps import local_time
 
     screen = console.output()
     if events:

@@ -39,7 +39,7 @@ def _tell(found: dict[str, object]) -> None:
     from rich.table import Table
 
     from spanbus.cli import console
-    from spanbus.delivery.counted import counted
+    from spanbus.counted import counted
 
     screen = console.output()
     spool = cast("dict[str, int]", found["spool"])

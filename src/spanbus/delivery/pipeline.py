@@ -55,8 +55,8 @@ REFUSED: Final = "refused"
 _GROUPS_MOST = 1000
 _SMALLEST_SEGMENT_BYTES = 64 * 1024
 _CLOSING_S = 0.05
-_TRACES = Signal.TRACES
 """What of the exit limit is left for everything but sending."""
+_TRACES = Signal.TRACES
 _NOWHERE = Resource.get_empty()
 
 # The keys that the instrumentations look for have no public name.

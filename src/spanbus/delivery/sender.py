@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from spanbus.delivery.counted import counted
+from spanbus.counted import counted
 from spanbus.delivery.forking import undivided
 from spanbus.delivery.lifesign import FRESH_S
 from spanbus.delivery.outcomes import Delivered, Outcome, Refused, Retry, TooLarge, Unwanted

@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from spanbus.delivery.counted import counted as in_words
+from spanbus.counted import counted as in_words
 from spanbus.examine.asking import Answer, Server, Silence, ask, at, each, text
 from spanbus.examine.findings import Finding, bad, not_configured, ok, warning
 from spanbus.examine.probe import POINTS

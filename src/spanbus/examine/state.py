@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping
 from contextlib import closing
 
-from spanbus.delivery.counted import counted
+from spanbus.counted import counted
 from spanbus.delivery.pipeline import REFUSED
 from spanbus.delivery.spool import Spool
 from spanbus.delivery.spool_files import FOLDER, SpoolUnavailable

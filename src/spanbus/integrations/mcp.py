@@ -23,13 +23,13 @@ from typing_extensions import TypedDict  # pydantic wants this one before Python
 
 from spanbus.errors import SpanbusError
 from spanbus.local.harmless import block, one_line
-from spanbus.local.heads import iso
+from spanbus.telemetry.names import FAILED_RESULTS
+from spanbus.timestamps import iso
 from spanbus.version import __version__
 
 T = TypeVar("T")
 
 TAIL_CHARS = 2_000
-_FAILED = ("failure", "timeout", "error")
 _STORED_WITHIN_S = 5.0
 
 _INSTRUCTIONS = """Workflow runs recorded by spanbus. A run has phases; phases have attempts, hooks and commands.
@@ -157,7 +157,7 @@ def build(archive: Archive, feed: Feed) -> MCPServer[object]:
     ) -> RunPage:
         """One run: its phases, attempts, hooks and commands with results, durations and the output of what failed."""
         tree = await read(lambda: archive.run(run))
-        nodes = [node for node in tree["nodes"] if node["result"] in _FAILED] if failed_only else tree["nodes"]
+        nodes = [node for node in tree["nodes"] if node["result"] in FAILED_RESULTS] if failed_only else tree["nodes"]
         pages = max(1, -(-len(nodes) // page_size))
         if page > pages:
             raise ToolError(f"there are {pages} pages")
@@ -175,7 +175,7 @@ def build(archive: Archive, feed: Feed) -> MCPServer[object]:
             found: list[Failure] = []
             total = 0
             for head in heads:
-                if head["result"] not in _FAILED:
+                if head["result"] not in FAILED_RESULTS:
                     continue
                 for node in innermost(archive.run(head["run_id"])["nodes"]):
                     total += 1
@@ -238,7 +238,7 @@ def build(archive: Archive, feed: Feed) -> MCPServer[object]:
                         continue
                     if message.get("type") == "run_state" and message.get("state") == "killed":
                         return await _settled(archive, str(run_id), "killed", about)
-                    if message.get("type") == "closed" and message.get("result") in _FAILED:
+                    if message.get("type") == "closed" and message.get("result") in FAILED_RESULTS:
                         level = str(message.get("level"))
                         head = _live_head(about, str(message["result"]) if level == "run" else "running")
                         return {"happened": True, "what": f"{'an' if level == 'attempt' else 'a'} {level} failed", "run": head, "failures": [_live_node(message)]}
@@ -255,7 +255,7 @@ def build(archive: Archive, feed: Feed) -> MCPServer[object]:
 
         def work() -> object:
             tree = archive.run(run)
-            nodes = sorted(tree["nodes"], key=lambda node: node["result"] not in _FAILED)[:200] if len(tree["nodes"]) > 200 else tree["nodes"]
+            nodes = sorted(tree["nodes"], key=lambda node: node["result"] not in FAILED_RESULTS)[:200] if len(tree["nodes"]) > 200 else tree["nodes"]
             return {"run": tree["head"], "nodes": [_short(node) for node in nodes], "left_out": len(tree["nodes"]) - len(nodes)}
 
         return await _resource(work)
@@ -273,8 +273,8 @@ def innermost(nodes: Sequence[Node]) -> Iterator[Node]:
 
     What failed inside a phase that succeeded in the end, by another attempt, is no failure.
     """
-    succeeded = tuple(f"{node['path']} > " for node in nodes if node["kind"] == "phase" and node["result"] not in _FAILED)
-    failed = [node for node in nodes if node["result"] in _FAILED and not node["path"].startswith(succeeded)]
+    succeeded = tuple(f"{node['path']} > " for node in nodes if node["kind"] == "phase" and node["result"] not in FAILED_RESULTS)
+    failed = [node for node in nodes if node["result"] in FAILED_RESULTS and not node["path"].startswith(succeeded)]
     for at, node in enumerate(failed):
         following = failed[at + 1]["path"] if at + 1 < len(failed) else ""
         if not following.startswith(node["path"] + " > "):

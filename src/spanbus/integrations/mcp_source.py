@@ -16,10 +16,10 @@ from spanbus.local.address import read_address
 from spanbus.local.compare import PhaseChange, compare
 from spanbus.local.harmless import block, one_line
 from spanbus.local.heads import RunHead as StoredHead
-from spanbus.local.heads import iso
 from spanbus.local.store import Store
 from spanbus.runtime import STORE_NAME
 from spanbus.telemetry.summary import SpanSummary
+from spanbus.timestamps import iso
 
 _NAME_CHARS = 200
 _PATH_CHARS = 1_000
@@ -36,21 +36,20 @@ class StoredRuns:
         self._first = first
         self._one_at_a_time = threading.Lock()
 
-    def _prepare(self) -> None:
+    def _is_there(self) -> bool:
         with self._one_at_a_time:
             self._first()
+        return self._path.exists()
 
     def _open(self) -> Store:
-        self._prepare()
-        if not self._path.exists():
+        if not self._is_there():
             raise RunNotFound(f"no run is stored in {self._path.parent} yet")
         return Store.open_to_read(self._path)
 
     def runs(self, *, workflow: str | None, result: str | None, limit: int, offset: int) -> Sequence[RunHead]:
-        self._prepare()
-        if not self._path.exists():
+        if not self._is_there():
             return []
-        with self._open() as store:
+        with Store.open_to_read(self._path) as store:
             return [_head(head) for head in store.run_heads(workflow=workflow, result=result, limit=limit, offset=offset)]
 
     def run(self, run: str) -> RunTree:

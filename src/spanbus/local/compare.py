@@ -13,11 +13,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from spanbus.errors import InputError
-from spanbus.telemetry.names import Result
+from spanbus.telemetry.names import FAILED_RESULTS, Result
 from spanbus.telemetry.summary import RunSummary, SpanSummary
 
-_FAILED = frozenset[str]({Result.FAILURE, Result.TIMEOUT, Result.ERROR})
-_RAN = frozenset[str]({Result.SUCCESS, *_FAILED})
+_RAN = FAILED_RESULTS | {Result.SUCCESS}
 
 
 class Change(StrEnum):
@@ -175,9 +174,9 @@ def _judge(name: str, before: list[tuple[str, float]], after: tuple[str, float] 
     usual = [seconds for result, seconds in ran if result == Result.SUCCESS] or [seconds for _, seconds in ran]
     before_s = statistics.median(usual) if usual else None
     noise_s = 1.4826 * statistics.median([abs(seconds - before_s) for seconds in usual]) if before_s is not None and len(usual) > 1 else 0.0
-    failed_before = bool(ran) and ran[-1][0] in _FAILED
+    failed_before = bool(ran) and ran[-1][0] in FAILED_RESULTS
     before_result = before[-1][0] if before else None
-    failing = after is not None and after[0] in _FAILED
+    failing = after is not None and after[0] in FAILED_RESULTS
     after_s = after[1] if after is not None and after[0] in _RAN else None
 
     if after is None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import NamedTuple
 
-from spanbus.telemetry.names import Result
+from spanbus.telemetry.names import FAILED_RESULTS
+from spanbus.timestamps import iso
 
 
 class RunHead(NamedTuple):
@@ -62,24 +62,5 @@ FAILED = "failed"
 
 def results(asked: str) -> tuple[str, ...]:
     """What ``failure`` or ``skip,timeout`` or ``failed`` asks for; ``failed`` are those that count as a failure."""
-    failed = tuple(result.value for result in Result if result.failed)
     words = (word.strip() for word in asked.split(","))
-    return tuple(dict.fromkeys(result for word in words if word for result in (failed if word == FAILED else (word,))))
-
-
-def iso(at_ns: int) -> str:
-    """Unix nanoseconds as ISO 8601 in UTC with microseconds."""
-    seconds, rest = divmod(at_ns, 10**9)
-    try:
-        moment = datetime.fromtimestamp(seconds, UTC)
-    except (ValueError, OverflowError, OSError):  # a foreign client's year 60000
-        moment = datetime.max
-    return f"{moment:%Y-%m-%dT%H:%M:%S}.{rest // 1_000:06d}Z"
-
-
-def local_time(at_ns: int) -> str:
-    """Unix nanoseconds as date and time of this machine, to the second."""
-    try:
-        return f"{datetime.fromtimestamp(at_ns // 10**9).astimezone():%Y-%m-%d %H:%M:%S}"
-    except (ValueError, OverflowError, OSError):
-        return "a time out of range"
+    return tuple(dict.fromkeys(result for word in words if word for result in (FAILED_RESULTS if word == FAILED else (word,))))

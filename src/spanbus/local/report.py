@@ -17,13 +17,12 @@ from importlib.resources import files
 
 from spanbus.local.harmless import block, one_line
 from spanbus.local.waterfall import Row, SpanDetail, Stored, Waterfall, detail, waterfall
-from spanbus.telemetry.names import Result
+from spanbus.telemetry.names import FAILED_RESULTS, Result
 from spanbus.version import __version__
 
 DETAILS_LIMIT_BYTES = 8 << 20
 MARKDOWN_LIMIT_CHARS = 900_000  # GitHub cuts off a job summary of more than 1 MiB
 _OUTPUT_LIMIT_CHARS = 4_096
-_FAILED = frozenset({Result.FAILURE, Result.TIMEOUT, Result.ERROR})
 _MARKS = {Result.SUCCESS: "✓", Result.FAILURE: "✗", Result.TIMEOUT: "⧖", Result.CANCELLATION: "⊘", Result.SKIP: "↷", Result.ERROR: "☠"}
 
 
@@ -88,7 +87,7 @@ def _phases(rows: list[Row]) -> list[Row]:
 
 def _said(row: Row) -> str:
     """What a row that failed said: its output, or an error text that is more than its type."""
-    if row["result"] not in _FAILED:
+    if row["result"] not in FAILED_RESULTS:
         return ""
     return row["output"] or (row["error"] if row["error"] != row["error_type"] else "")
 
@@ -98,7 +97,7 @@ def _details(spans: Sequence[Stored], fall: Waterfall) -> tuple[dict[str, SpanDe
     by_id = {each.span.span_id.hex(): each.span for each in spans}
     found: dict[str, SpanDetail] = {}
     size = 0
-    for row in sorted(fall["rows"], key=lambda each: (each["result"] not in _FAILED, each["depth"])):
+    for row in sorted(fall["rows"], key=lambda each: (each["result"] not in FAILED_RESULTS, each["depth"])):
         one = detail(by_id[row["id"]])
         size += len(json.dumps(one))
         if size > DETAILS_LIMIT_BYTES:

@@ -323,8 +323,9 @@ class Store:
         if since_ns is not None:
             where += " AND start_ns >= ?"
             values.append(since_ns)
+        half = (*values, time.time_ns(), limit + offset)
         with self._reading() as connection:
-            rows = connection.execute(_LISTED.format(where=where), (*values, time.time_ns(), limit + offset, *values, time.time_ns(), limit + offset, limit, offset)).fetchall()
+            rows = connection.execute(_LISTED.format(where=where), (*half, *half, limit, offset)).fetchall()
         return [_head(row[:-2]) for row in rows]
 
     def run_head(self, run: str) -> RunHead:

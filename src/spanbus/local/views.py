@@ -8,15 +8,16 @@ from collections.abc import Sequence
 
 from spanbus.errors import RunNotFound
 from spanbus.local.archive import Archive
-from spanbus.local.heads import PhasePoint, RunHead, iso
+from spanbus.local.heads import PhasePoint, RunHead
 from spanbus.local.waterfall import Stored, detail, stored, waterfall
+from spanbus.telemetry.names import FAILED_RESULTS, Result
+from spanbus.timestamps import iso
 
 Document = dict[str, object]
 
 _POINTS_LIMIT = 20_000
 _POINTS_SHOWN = 60
-_RAN = frozenset({"success", "failure", "timeout", "error"})
-_FAILED = frozenset({"failure", "timeout", "error"})
+_RAN = FAILED_RESULTS | {Result.SUCCESS}
 
 
 class Views:
@@ -94,7 +95,7 @@ def _trace_id(text: str) -> str:
 
 def _phase(key: tuple[str, str], points: Sequence[PhasePoint]) -> Document:
     ran = [point for point in points if point.result in _RAN]
-    failed = [point for point in ran if point.result in _FAILED]
+    failed = [point for point in ran if point.result in FAILED_RESULTS]
     durations = sorted(point.duration_s for point in ran)
     last = failed[-1] if failed else None
     return {

@@ -27,10 +27,10 @@ class Result(StrEnum):
     @property
     def failed(self) -> bool:
         """Counted as a failure, with span status ERROR."""
-        return self in _FAILED
+        return self in FAILED_RESULTS
 
 
-_FAILED = frozenset({Result.FAILURE, Result.TIMEOUT, Result.ERROR})
+FAILED_RESULTS: frozenset[str] = frozenset({Result.FAILURE, Result.TIMEOUT, Result.ERROR})
 
 
 class ErrorType(StrEnum):

@@ -95,10 +95,9 @@ class PlainPhases:
         if note.source:
             parts.append(self._sources[note.source])
         fields = self._fields
-        payload = dict(note.payload)  # a plain one is walked faster
-        if len(payload) > _MOST:
+        if len(note.payload) > _MOST:
             return self._long_way(note)
-        for key, value in payload.items():
+        for key, value in dict(note.payload).items():  # a plain one is walked faster
             field = fields[key]
             if field is None:
                 continue

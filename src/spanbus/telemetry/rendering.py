@@ -65,14 +65,14 @@ def handle_of(record: Record) -> SpanHandle | None:
 
 def span_context_of(record: Record) -> SpanContext | None:
     """The context of the span that renders ``record``, None when no sink made one."""
-    handle = record.handle
-    return handle.context if isinstance(handle, SpanHandle) else None
+    handle = handle_of(record)
+    return handle.context if handle is not None else None
 
 
 def context_of(record: Record, base: Context | None = None) -> Context:
     """A context in which the record's span is current."""
-    handle = record.handle
-    if not isinstance(handle, SpanHandle):
+    handle = handle_of(record)
+    if handle is None:
         return base if base is not None else Context()
     return trace.set_span_in_context(handle.span or NonRecordingSpan(handle.context), base)
 

@@ -21,6 +21,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import IO, BinaryIO, NamedTuple, cast
 
+from spanbus.counted import counted
 from spanbus.errors import StreamError
 from spanbus.telemetry.dialect import Dialect
 from spanbus.telemetry.facts import Fact
@@ -67,7 +68,7 @@ def facts(
             source.in_order = source.in_order and (last is None or last <= key)
             last = key
         if not events:
-            detail = f"; {source.broken} {'line' if source.broken == 1 else 'lines'} could not be used, the first: {source.first_broken}" if source.broken else ", it is empty"
+            detail = f"; {counted(source.broken, 'line', 'lines')} could not be used, the first: {source.first_broken}" if source.broken else ", it is empty"
             raise StreamError(f"{path}: no event in this file{detail}")
         source.untimed_at(time.time_ns())
         lines = source.lines(report=False) if source.in_order else _sorted(source.lines(report=False), stack, scratch)

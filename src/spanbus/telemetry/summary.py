@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 from spanbus.telemetry import names
 from spanbus.telemetry.names import ErrorType, Flag, Level
+from spanbus.timestamps import iso
 
 if TYPE_CHECKING:
     from opentelemetry.proto.common.v1.common_pb2 import AnyValue
@@ -326,15 +326,3 @@ def _span_document(span: SpanSummary) -> Document:
     if span.kind != Level.PHASE.value:
         document["kind"] = span.kind
     return document
-
-
-def iso(at_ns: int) -> str:
-    """Unix nanoseconds as ISO 8601 in UTC with microseconds."""
-    seconds, rest = divmod(at_ns, 10**9)
-    try:
-        moment = datetime.fromtimestamp(seconds, UTC)
-    except (ValueError, OverflowError, OSError):  # a foreign client's year 60000
-        moment = datetime.max
-    return f"{moment:%Y-%m-%dT%H:%M:%S}.{rest // 1_000:06d}Z"
-
-

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from spanbus.delivery.counted import counted
+from spanbus.counted import counted
 
 
 @pytest.mark.parametrize(("count", "said"), [(0, "0 records wait"), (1, "1 record waits"), (2, "2 records wait"), (21, "21 records wait")])
