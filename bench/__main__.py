@@ -12,9 +12,14 @@ from bench.rounds import Row
 
 def table(rows: list[Row]) -> str:
     """Markdown, as docs/performance.md holds it."""
-    lines = ["| What (yardstick) | Ours | Yardstick | Ratio | Goal | |", "| --- | ---: | ---: | ---: | --- | --- |"]
-    for row in rows:
-        lines.append(f"| {row.name} | {_number(row.ours)} {row.unit} | {_number(row.yardstick)} {row.unit} | {row.ratio:.2f} | {row.goal} | {'met' if row.met else 'missed'} |")
+    lines = [
+        "| What (yardstick) | Ours | Yardstick | Ratio | Goal | |",
+        "| --- | ---: | ---: | ---: | --- | --- |",
+    ]
+    lines.extend(
+        f"| {row.name} | {_number(row.ours)} {row.unit} | {_number(row.yardstick)} {row.unit} | {row.ratio:.2f} | {row.goal} | {'met' if row.met else 'missed'} |"
+        for row in rows
+    )
     return "\n".join(lines)
 
 
@@ -26,9 +31,9 @@ def machine() -> str:
     """What it ran on."""
     import os
 
-    from spanbus.telemetry import recorder
+    from spanbus._correlation import correlator as correlator
 
-    build = "interpreted" if (recorder.__file__ or "").endswith(".py") else "compiled"
+    build = "interpreted" if (correlator.__file__ or "").endswith(".py") else "compiled"
     return (
         f"spanbus {build}, "
         f"{platform.system()} {platform.machine()}, {os.cpu_count()} processors, Python {platform.python_version()}, "

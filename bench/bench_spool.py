@@ -7,8 +7,8 @@ import tempfile
 from pathlib import Path
 
 from bench.rounds import Row, in_turns, seconds_of
-from spanbus.delivery.signals import Signal
-from spanbus.delivery.spool import Spool
+from spanbus._delivery.spool import Spool
+from spanbus._otlp.signals import Signal
 
 _RECORDS = 5_000
 
@@ -27,7 +27,9 @@ def measure() -> list[Row]:
                     put(Signal.TRACES, group, data)
 
             taken = seconds_of(work) / _RECORDS * 1e6
-            while (batch := spool.read("remote", max_bytes=1 << 24, max_records=100_000)) is not None:
+            while (
+                batch := spool.read("remote", max_bytes=1 << 24, max_records=100_000)
+            ) is not None:
                 spool.acknowledge("remote", batch)
             return taken
 
@@ -43,4 +45,14 @@ def measure() -> list[Row]:
         mine, yard = in_turns(ours, plain)
         os.close(descriptor)
         spool.close()
-    return [Row("a durable write of 600 bytes (os.write)", mine, yard, "µs", mine / yard, "<= 0.5 µs", mine <= 0.5)]
+    return [
+        Row(
+            "a durable write of 600 bytes (os.write)",
+            mine,
+            yard,
+            "µs",
+            mine / yard,
+            "<= 0.5 µs",
+            mine <= 0.5,
+        )
+    ]

@@ -34,7 +34,9 @@ def main() -> None:
         bus.emit("station.failed", job_id="batch-7", name="press", error="timed out after 3 s")
         bus.emit("job.failed", job_id="batch-7")
     state = handle.state()
-    print(f"{state.runs_ended} run, {state.phases_ended} phase, {state.phase_failures} failure, {state.events_recorded} events")
+    print(
+        f"{state.runs_ended} run, {state.phases_ended} phase, {state.phase_failures} failure, {state.events_recorded} events"
+    )
 
 
 if __name__ == "__main__":

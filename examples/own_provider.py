@@ -20,16 +20,24 @@ async def main() -> None:
     async with spanbus.WorkflowEventBus() as bus:
         with spanbus.instrument(bus, mode="wrap"):
             await bus.publish("workflow.started", {"workflow_id": "nightly"})
-            await bus.publish("workflow.quality.started", {"workflow_id": "nightly", "step_id": "lint", "phase": "lint"})
+            await bus.publish(
+                "workflow.quality.started",
+                {"workflow_id": "nightly", "step_id": "lint", "phase": "lint"},
+            )
             with trace.get_tracer("application").start_as_current_span("query"):
                 await anyio.sleep(0.01)
-            await bus.publish("workflow.quality.completed", {"workflow_id": "nightly", "step_id": "lint", "phase": "lint"})
+            await bus.publish(
+                "workflow.quality.completed",
+                {"workflow_id": "nightly", "step_id": "lint", "phase": "lint"},
+            )
             await bus.publish("workflow.completed", {"workflow_id": "nightly"})
 
     spans = {span.name: span for span in exporter.get_finished_spans()}
     lint, query = spans["lint"], spans["query"]
     assert query.parent is not None and lint.context is not None
-    print(f"query is inside lint: {query.parent.span_id == lint.context.span_id}; the run: {'RUN nightly' in spans}")
+    print(
+        f"query is inside lint: {query.parent.span_id == lint.context.span_id}; the run: {'RUN nightly' in spans}"
+    )
 
 
 if __name__ == "__main__":

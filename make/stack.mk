@@ -1,5 +1,5 @@
 # The real servers, for maintainers and CI only.
-.PHONY: stack test-stack test-compose
+.PHONY: stack test-stack test-compose brokers test-brokers demo-distributed
 
 stack: ## build the real servers of the stack tests (needs Go)
 	tools/build-servers
@@ -9,3 +9,15 @@ test-stack: setup ## the tests that need the real servers
 
 test-compose: setup ## docker-compose.yml itself, in containers (Docker, or podman as root on Debian)
 	tools/compose-test
+
+brokers: ## the brokers of their tests: builds nats-server and a producer (needs Go), looks for Redis and RabbitMQ
+	tools/build-servers nats producer
+	@for each in redis-server rabbitmq-server; do \
+		command -v $$each >/dev/null 2>&1 || { echo "$$each is not there: apt-get install redis-server rabbitmq-server" >&2; exit 1; }; \
+	done
+
+test-brokers: setup ## Celery and NATS with real brokers, on loopback
+	$(PY) -m pytest -m brokers tests/brokers -n 2 --dist loadfile
+
+demo-distributed: setup ## one run over two hosts, in under a minute: phases on Celery workers, events over NATS, an observer killed; needs `make brokers`
+	@$(PY) examples/distributed/demo.py

@@ -2,14 +2,78 @@
 
 from __future__ import annotations
 
+import os
+import signal
+from pathlib import Path
+
 import pytest
+from command_line import WORKFLOW, Cli
 from hypothesis import HealthCheck, settings
+from thorough import examples
+
+from spanbus._delivery.ephemeral import VARIABLES
+
+collect_ignore = ["adapters"]
+"""Each runs in the environment of its library: ``make test-adapters``."""
+
+# The programs of the tests are not jobs of the CI system that runs the tests. A browser or server that is missing is
+# a failure there.
+if os.environ.get("CI", "").lower() == "true":
+    os.environ["TESTS_IN_CI"] = "true"
+for _variable in VARIABLES:
+    os.environ.pop(_variable, None)
+
+# What started the tests may ignore signals (nohup, a background job), and their programs would inherit that.
+for _signal, _handler in (
+    ("SIGINT", signal.default_int_handler),
+    ("SIGTERM", signal.SIG_DFL),
+    ("SIGHUP", signal.SIG_DFL),
+    ("SIGQUIT", signal.SIG_DFL),
+    ("SIGCHLD", signal.SIG_DFL),
+):
+    if hasattr(signal, _signal) and signal.getsignal(getattr(signal, _signal)) is signal.SIG_IGN:
+        signal.signal(getattr(signal, _signal), _handler)
 
 # A first run makes hypothesis' tables of characters, and a machine may be busy: neither is a failure of what is tested.
-settings.register_profile("any-machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile(
+    "any-machine",
+    max_examples=examples(100),
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
 settings.load_profile("any-machine")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Half as many again as there are processors: tests wait for processes and sockets a good part of their time."""
+    return (os.cpu_count() or 2) * 3 // 2
 
 
 @pytest.fixture(params=["asyncio", "trio"])
 def anyio_backend(request: pytest.FixtureRequest) -> str:
     return str(request.param)
+
+
+@pytest.fixture(params=["spool", "sdk"])
+def delivery(request: pytest.FixtureRequest) -> str:
+    """Both values of SPANBUS_DELIVERY: what does not speak of durability is the same in both."""
+    return str(request.param)
+
+
+@pytest.fixture
+def cli(tmp_path: Path) -> Cli:
+    return Cli(tmp_path)
+
+
+@pytest.fixture
+def by_each_delivery(cli: Cli, delivery: str) -> None:
+    """The command delivers by the spool, then by the SDK."""
+    cli.env["SPANBUS_DELIVERY"] = delivery
+
+
+@pytest.fixture
+def project(cli: Cli) -> Cli:
+    """A folder with the workflow ``standard``: one phase fails, one is skipped, one is tried twice."""
+    (cli.folder / "spanbus.toml").write_text(WORKFLOW)
+    return cli

@@ -3,11 +3,11 @@
     python tools/dashboards.py [--check] [--folder FOLDER]
 
 ``--check`` writes nothing: exit code 1 when a file is not what would be written. Names of metrics and labels come from
-``spanbus.telemetry.names``, so that a dashboard cannot ask for what nobody emits.
+``spanbus._semantics.names``, so that a dashboard cannot ask for what nobody emits.
 
 Counters: a run is born, counts and dies. ``increase()`` never sees a series that is born at 1, so everything here that
 counts takes the difference of the rules in deploy/prometheus/rules.yml: now less what was there before, all of it where
-nothing was there before or where the collector began again.
+nothing was there before. After a restart of the collector, or two hours without a run, a counter is another series.
 """
 
 from __future__ import annotations
@@ -20,8 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal
 
-from spanbus.telemetry import names
-from spanbus.telemetry.names import Result
+from spanbus._semantics import ErrorType, Result, names
 
 Json = dict[str, object]
 FOLDER: Final = Path(__file__).resolve().parents[1] / "deploy" / "grafana" / "dashboards"
@@ -38,20 +37,39 @@ def label(attribute: str) -> str:
     return attribute.replace(".", "_")
 
 
+JOB, ENVIRONMENT, BRANCH = "job", "deployment_environment_name", "vcs_ref_head_name"
 WORKFLOW, PHASE = label(names.PIPELINE_NAME), label(names.TASK_NAME)
-RUN_RESULT, PHASE_RESULT, ERROR_TYPE = label(names.PIPELINE_RESULT), label(names.TASK_RESULT), label(names.ERROR_TYPE)
-SIGNAL, REASON, OUTCOME = label(names.DELIVERY_SIGNAL), label(names.DELIVERY_REASON), label(names.EVENT_OUTCOME)
+QUEUE = label(names.QUEUE_NAME)
+RUN_RESULT, PHASE_RESULT, ERROR_TYPE = (
+    label(names.PIPELINE_RESULT),
+    label(names.TASK_RESULT),
+    label(names.ERROR_TYPE),
+)
+SIGNAL, REASON, OUTCOME = (
+    label(names.DELIVERY_SIGNAL),
+    label(names.DELIVERY_REASON),
+    label(names.EVENT_OUTCOME),
+)
+GROUP, INSTANCE, PARTITIONS = label(names.OBSERVE_GROUP), "instance", 64
 FAILED = "|".join(result for result in Result if result.failed)
 UNDECIDED = f"{Result.SKIP}|{Result.CANCELLATION}"  # neither a success nor a failure
 
 # Recording rules of deploy/prometheus/rules.yml.
 FAILURES_15M = "spanbus:phase_failures:15m"
-LAST_FAILURE, LAST_SUCCESS = "spanbus:phase_last_failure:timestamp", "spanbus:phase_last_success:timestamp"
+LAST_FAILURE, LAST_SUCCESS = (
+    "spanbus:phase_last_failure:timestamp",
+    "spanbus:phase_last_success:timestamp",
+)
 WORKFLOW_LAST_RUN = "spanbus:workflow_last_run:timestamp"
 PHASE_P95_1H = "spanbus:phase_duration:p95_1h"
+QUEUE_P95_15M = "spanbus:queue_wait:p95_15m"
 
 # The limits of deploy/prometheus/alerts.yml, so that a panel turns red when its alert fires.
 PHASE_SLOW_S = 600
+OBSERVER_LAG_S, CHECKPOINT_AGE_S, CLOCK_OFFSET_S = 300, 120, 1
+QUEUE_WAIT_S = 60
+BEFORE = "135m"
+"""How far back the value before is looked for: a little longer than the collector keeps a series that nobody writes."""
 FAILURE_BUDGET = 0.1
 
 
@@ -67,12 +85,13 @@ def rule(name: str, *matchers: str) -> str:
 def in_range(selector: str) -> str:
     """By how much each counter grew in the time that the dashboard shows."""
     last = f"last_over_time({selector}[$__range])"
-    return f"(({last} - last_over_time({selector}[1d] offset $__range)) >= 0 or {last})"
+    return f"(({last} - last_over_time({selector}[{BEFORE}] offset $__range)) >= 0 or {last})"
 
 
 def in_step(selector: str) -> str:
     """By how much each counter grew from point to point."""
-    return f"(({selector} - last_over_time({selector}[1d] offset $__interval)) >= 0 or {selector})"
+    last = f"last_over_time({selector}[$__interval])"
+    return f"(({last} - last_over_time({selector}[{BEFORE}] offset $__interval)) >= 0 or {last})"
 
 
 def quantile(share: float, buckets: str, *by: str) -> str:
@@ -130,6 +149,8 @@ class Variable:
     title: str
     query: str
     several: bool
+    all_of_them: str = ".+"
+    """What the choice of all stands for; ``.*`` where some have no such label."""
 
 
 @dataclass(frozen=True)
@@ -162,7 +183,15 @@ _BARS: Json = {
     "stacking": {"mode": "normal", "group": "A"},
     "axisSoftMin": 0,
 }
-_LINES: Json = {"drawStyle": "line", "lineWidth": 1, "fillOpacity": 8, "showPoints": "auto", "pointSize": 6, "spanNulls": True, "axisSoftMin": 0}
+_LINES: Json = {
+    "drawStyle": "line",
+    "lineWidth": 1,
+    "fillOpacity": 8,
+    "showPoints": "auto",
+    "pointSize": 6,
+    "spanNulls": True,
+    "axisSoftMin": 0,
+}
 _RATIO = (("red", None), ("orange", 1 - FAILURE_BUDGET), ("green", 0.99))
 _NONE_IS_GOOD = (("green", None), ("red", 1.0))
 
@@ -226,20 +255,48 @@ def _graph(
         custom=custom,
         overrides=overrides,
         options={
-            "legend": {"displayMode": "list", "placement": "bottom", "showLegend": True, "calcs": []},
+            "legend": {
+                "displayMode": "list",
+                "placement": "bottom",
+                "showLegend": True,
+                "calcs": [],
+            },
             "tooltip": {"mode": "multi", "sort": "desc", "hideZeros": True},
         },
     )
 
 
-def bars(title: str, description: str, queries: Sequence[Query], width: int, *, unit: str = "short", overrides: tuple[Json, ...] = ()) -> Panel:
+def bars(
+    title: str,
+    description: str,
+    queries: Sequence[Query],
+    width: int,
+    *,
+    unit: str = "short",
+    overrides: tuple[Json, ...] = (),
+) -> Panel:
     return _graph(title, description, queries, width, _BARS, unit, overrides)
 
 
-def lines(title: str, description: str, queries: Sequence[Query], width: int, *, unit: str = "short", limit: float | None = None) -> Panel:
+def lines(
+    title: str,
+    description: str,
+    queries: Sequence[Query],
+    width: int,
+    *,
+    unit: str = "short",
+    limit: float | None = None,
+) -> Panel:
     custom = {**_LINES, "thresholdsStyle": {"mode": "line" if limit is not None else "off"}}
     return _graph(
-        title, description, queries, width, custom, unit, (), (("green", None), ("red", limit)) if limit is not None else (("green", None),)
+        title,
+        description,
+        queries,
+        width,
+        custom,
+        unit,
+        (),
+        (("green", None), ("red", limit)) if limit is not None else (("green", None),),
     )
 
 
@@ -255,7 +312,9 @@ def table(
     sort_by: str | None = None,
     nothing: str | None = None,
 ) -> Panel:
-    """Instant queries side by side: rows are what their labels have in common. ``names_of``: columns as a reader knows them, in order."""
+    """Instant queries side by side: rows are what their labels have in common. ``names_of``: columns as a reader
+    knows them, in order.
+    """
     return Panel(
         "table",
         title,
@@ -264,14 +323,18 @@ def table(
         width,
         nothing=nothing,
         custom={"align": "auto", "filterable": False, "cellOptions": {"type": "auto"}},
-        options={"cellHeight": "sm", "showHeader": True, "sortBy": [{"displayName": sort_by, "desc": True}] if sort_by else []},
+        options={
+            "cellHeight": "sm",
+            "showHeader": True,
+            "sortBy": [{"displayName": sort_by, "desc": True}] if sort_by else [],
+        },
         overrides=overrides,
         transformations=(
             {"id": "merge", "options": {}},
             {
                 "id": "organize",
                 "options": {
-                    "excludeByName": {name: True for name in ("Time", *hidden)},
+                    "excludeByName": dict.fromkeys(("Time", *hidden), True),
                     "indexByName": {name: place for place, name in enumerate(names_of)},
                     "renameByName": dict(names_of),
                     "includeByName": {},
@@ -324,7 +387,9 @@ def by_name(name: str, **properties: object) -> Json:
     """What is said of one column or series; two underscores stand for a dot."""
     return {
         "matcher": {"id": "byName", "options": name},
-        "properties": [{"id": key.replace("__", "."), "value": value} for key, value in properties.items()],
+        "properties": [
+            {"id": key.replace("__", "."), "value": value} for key, value in properties.items()
+        ],
     }
 
 
@@ -332,9 +397,17 @@ def fixed(colour: str) -> Json:
     return {"mode": "fixed", "fixedColor": colour}
 
 
-RESULT_COLOURS = tuple(by_name(result.value, color=fixed(colour)) for result, colour in _RESULT_COLOURS.items())
+RESULT_COLOURS = tuple(
+    by_name(result.value, color=fixed(colour)) for result, colour in _RESULT_COLOURS.items()
+)
 RESULT_MAPPINGS: list[Json] = [
-    {"type": "value", "options": {result.value: {"index": place, "color": colour} for place, (result, colour) in enumerate(_RESULT_COLOURS.items())}}
+    {
+        "type": "value",
+        "options": {
+            result.value: {"index": place, "color": colour}
+            for place, (result, colour) in enumerate(_RESULT_COLOURS.items())
+        },
+    }
 ]
 
 
@@ -343,25 +416,48 @@ def link(title: str, url: str) -> list[Json]:
 
 
 def thresholds(*steps: tuple[str, float | None]) -> Json:
-    return {"mode": "absolute", "steps": [{"color": colour, "value": value} for colour, value in steps]}
+    return {
+        "mode": "absolute",
+        "steps": [{"color": colour, "value": value} for colour, value in steps],
+    }
 
 
 # --- workflows at a glance ----------------------------------------------------------------------------------------------
 
-_ANY = f'{WORKFLOW}=~"$workflow"'
+_PLACE = (f'{ENVIRONMENT}=~"$environment"', f'{BRANCH}=~"$branch"')
+_ANY = ", ".join((f'{JOB}=~"$project"', *_PLACE, f'{WORKFLOW}=~"$workflow"'))
+_OF_WORKFLOW = (JOB, ENVIRONMENT, BRANCH, WORKFLOW)
+_OF_PHASE = (*_OF_WORKFLOW, PHASE)
+_BY_WORKFLOW, _BY_PHASE = ", ".join(_OF_WORKFLOW), ", ".join(_OF_PHASE)
+_NAMED_WORKFLOW = " ".join(f"{{{{{each}}}}}" for each in _OF_WORKFLOW)
+_NAMED_PHASE = f"{_NAMED_WORKFLOW} / {{{{{PHASE}}}}}"
+_WHERE = {JOB: "Project", ENVIRONMENT: "Environment", BRANCH: "Branch"}
 _RUNS = of(names.RUN_DURATION, _ANY, part="_count")
 _RUNS_DECIDED = of(names.RUN_DURATION, _ANY, f'{RUN_RESULT}!~"{UNDECIDED}"', part="_count")
 _RUNS_GOOD = of(names.RUN_DURATION, _ANY, f'{RUN_RESULT}="{Result.SUCCESS}"', part="_count")
 _RUN_BUCKETS = of(names.RUN_DURATION, _ANY, f'{RUN_RESULT}!~"{UNDECIDED}"', part="_bucket")
 _PHASES_TRIED = of(names.PHASE_DURATION, _ANY, f'{PHASE_RESULT}!="{Result.SKIP}"', part="_count")
-_TO_WORKFLOW = "/d/spanbus-phase?${__url_time_range}&var-workflow=${__data.fields.Workflow:percentencode}"
+_TO_WORKFLOW = (
+    "/d/spanbus-phase?${__url_time_range}&var-project=${__data.fields.Project:percentencode}"
+    "&var-workflow=${__data.fields.Workflow:percentencode}"
+)
 _TO_PHASE = f"{_TO_WORKFLOW}&var-phase=${{__data.fields.Phase:percentencode}}"
-_RESTARTS = " After a restart of the collector inside the range, what was counted before it is missing."
+
+
+_ENVIRONMENT = Variable(
+    "environment", "Environment", f"label_values({WORKFLOW_LAST_RUN}, {ENVIRONMENT})", True, ".*"
+)
+# Empty where the collector does not count branches (COUNT_BRANCHES).
+_BRANCH = Variable("branch", "Branch", f"label_values({WORKFLOW_LAST_RUN}, {BRANCH})", True, ".*")
 
 
 def share(good: str, all_of_them: str, *by: str) -> str:
     """Of those that were decided; 0 where all failed, nothing where there were none."""
-    total = f"sum by ({', '.join(by)}) ({in_range(all_of_them)})" if by else f"sum({in_range(all_of_them)})"
+    total = (
+        f"sum by ({', '.join(by)}) ({in_range(all_of_them)})"
+        if by
+        else f"sum({in_range(all_of_them)})"
+    )
     part = f"sum by ({', '.join(by)}) ({in_range(good)})" if by else f"sum({in_range(good)})"
     return f"({part} or 0 * {total}) / ({total} > 0)"
 
@@ -371,12 +467,29 @@ def overview() -> Dashboard:
         "spanbus-overview",
         "spanbus: workflows",
         "Every workflow at a glance: how often, how well, how long, when last.",
-        (Variable("workflow", "Workflow", f"label_values({WORKFLOW_LAST_RUN}, {WORKFLOW})", True),),
+        (
+            Variable("project", "Project", f"label_values({WORKFLOW_LAST_RUN}, {JOB})", True),
+            _ENVIRONMENT,
+            _BRANCH,
+            Variable(
+                "workflow",
+                "Workflow",
+                f'label_values({WORKFLOW_LAST_RUN}{{{JOB}=~"$project"}}, {WORKFLOW})',
+                True,
+            ),
+        ),
         (
             (
                 4,
                 (
-                    stat("Runs", "Runs that ended in the time shown." + _RESTARTS, f"sum({in_range(_RUNS)})", 3, nothing="0", decimals=0),
+                    stat(
+                        "Runs",
+                        "Runs that ended in the time shown.",
+                        f"sum({in_range(_RUNS)})",
+                        3,
+                        nothing="0",
+                        decimals=0,
+                    ),
                     stat(
                         "Success ratio",
                         "Successes among the runs that were neither cancelled nor skipped.",
@@ -396,8 +509,22 @@ def overview() -> Dashboard:
                         nothing="0",
                         decimals=0,
                     ),
-                    stat("p50 of a run", "Half of the runs took at most this long.", quantile(0.5, in_range(_RUN_BUCKETS)), 3, unit="s", nothing="–"),
-                    stat("p95 of a run", "95 of 100 runs took at most this long.", quantile(0.95, in_range(_RUN_BUCKETS)), 3, unit="s", nothing="–"),
+                    stat(
+                        "p50 of a run",
+                        "Half of the runs took at most this long.",
+                        quantile(0.5, in_range(_RUN_BUCKETS)),
+                        3,
+                        unit="s",
+                        nothing="–",
+                    ),
+                    stat(
+                        "p95 of a run",
+                        "95 of 100 runs took at most this long.",
+                        quantile(0.95, in_range(_RUN_BUCKETS)),
+                        3,
+                        unit="s",
+                        nothing="–",
+                    ),
                     stat(
                         "In progress",
                         "Runs in progress, in services only: a process that lives for one run would leave it at 1 if it were killed.",
@@ -431,11 +558,22 @@ def overview() -> Dashboard:
                             ),
                         ),
                         12,
-                        {WORKFLOW: "Workflow", PHASE: "Phase", "Value": "Last failure", "Value #A": "Last failure", "Value #B": "Last success"},
+                        {
+                            **_WHERE,
+                            WORKFLOW: "Workflow",
+                            PHASE: "Phase",
+                            "Value": "Last failure",
+                            "Value #A": "Last failure",
+                            "Value #B": "Last success",
+                        },
                         (
                             by_name("Phase", links=link("This phase in depth", _TO_PHASE)),
                             by_name("Last failure", unit="dateTimeFromNow"),
-                            by_name("Last success", unit="dateTimeFromNow", noValue="never in the last 7 days"),
+                            by_name(
+                                "Last success",
+                                unit="dateTimeFromNow",
+                                noValue="never in the last 7 days",
+                            ),
                         ),
                         sort_by="Last failure",
                         nothing="Nothing is failing.",
@@ -443,9 +581,22 @@ def overview() -> Dashboard:
                     table(
                         "Alerts",
                         "What Prometheus has told Alertmanager; runbooks are in docs/runbooks.",
-                        (Query(f'ALERTS{{alertstate="firing", {WORKFLOW}=~"$workflow|"}}', instant=True, form="table"),),
+                        (
+                            Query(
+                                f'ALERTS{{alertstate="firing", severity!="none", {JOB}=~"$project|collector", {ENVIRONMENT}=~"$environment|", {BRANCH}=~"$branch|", {WORKFLOW}=~"$workflow|"}}',
+                                instant=True,
+                                form="table",
+                            ),
+                        ),
                         12,
-                        {"alertname": "Alert", "severity": "Severity", WORKFLOW: "Workflow", PHASE: "Phase", "reason": "Reason"},
+                        {
+                            "alertname": "Alert",
+                            "severity": "Severity",
+                            **_WHERE,
+                            WORKFLOW: "Workflow",
+                            PHASE: "Phase",
+                            "reason": "Reason",
+                        },
                         (
                             by_name("Phase", links=link("This phase in depth", _TO_PHASE)),
                             by_name(
@@ -454,12 +605,22 @@ def overview() -> Dashboard:
                                 mappings=[
                                     {
                                         "type": "value",
-                                        "options": {"critical": {"index": 0, "color": "red"}, "warning": {"index": 1, "color": "orange"}},
+                                        "options": {
+                                            "critical": {"index": 0, "color": "red"},
+                                            "warning": {"index": 1, "color": "orange"},
+                                        },
                                     },
                                 ],
                             ),
                         ),
-                        hidden=("Value", "__name__", "alertstate", "instance", "job"),
+                        hidden=(
+                            "Value",
+                            "__name__",
+                            "alertstate",
+                            "instance",
+                            "exporter",
+                            "data_type",
+                        ),
                         sort_by="Severity",
                         nothing="No alert is firing.",
                     ),
@@ -470,20 +631,37 @@ def overview() -> Dashboard:
                 (
                     table(
                         "Workflows",
-                        "What was done in the time shown, and how the last run of each workflow in the last 7 days ended." + _RESTARTS,
+                        "What was done in the time shown, and how the last run of each workflow in the last 7 days ended.",
                         (
-                            Query(f"sum by ({WORKFLOW}) ({in_range(_RUNS)})", instant=True, form="table"),
-                            Query(share(_RUNS_GOOD, _RUNS_DECIDED, WORKFLOW), instant=True, form="table"),
-                            Query(quantile(0.5, in_range(_RUN_BUCKETS), WORKFLOW), instant=True, form="table"),
-                            Query(quantile(0.95, in_range(_RUN_BUCKETS), WORKFLOW), instant=True, form="table"),
                             Query(
-                                f"1000 * topk by ({WORKFLOW}) (1, max by ({WORKFLOW}, {RUN_RESULT}) (last_over_time({of(names.WORKFLOW_LAST_RUN, _ANY)}[7d])))",
+                                f"sum by ({_BY_WORKFLOW}) ({in_range(_RUNS)})",
+                                instant=True,
+                                form="table",
+                            ),
+                            Query(
+                                share(_RUNS_GOOD, _RUNS_DECIDED, *_OF_WORKFLOW),
+                                instant=True,
+                                form="table",
+                            ),
+                            Query(
+                                quantile(0.5, in_range(_RUN_BUCKETS), *_OF_WORKFLOW),
+                                instant=True,
+                                form="table",
+                            ),
+                            Query(
+                                quantile(0.95, in_range(_RUN_BUCKETS), *_OF_WORKFLOW),
+                                instant=True,
+                                form="table",
+                            ),
+                            Query(
+                                f"1000 * topk by ({_BY_WORKFLOW}) (1, max by ({_BY_WORKFLOW}, {RUN_RESULT}) (max_over_time({of(names.WORKFLOW_LAST_RUN, _ANY)}[7d])))",
                                 instant=True,
                                 form="table",
                             ),
                         ),
                         24,
                         {
+                            **_WHERE,
                             WORKFLOW: "Workflow",
                             "Value #A": "Runs",
                             "Value #B": "Success ratio",
@@ -505,7 +683,11 @@ def overview() -> Dashboard:
                             by_name("p50", unit="s"),
                             by_name("p95", unit="s"),
                             by_name("Last run", unit="dateTimeFromNow"),
-                            by_name("Last result", mappings=RESULT_MAPPINGS, custom__cellOptions={"type": "color-text"}),
+                            by_name(
+                                "Last result",
+                                mappings=RESULT_MAPPINGS,
+                                custom__cellOptions={"type": "color-text"},
+                            ),
                         ),
                         sort_by="Last run",
                     ),
@@ -517,7 +699,11 @@ def overview() -> Dashboard:
                     bars(
                         "Runs by result",
                         "Runs that ended, each counted once.",
-                        (Query(f"sum by ({RUN_RESULT}) ({in_step(_RUNS)})", f"{{{{{RUN_RESULT}}}}}"),),
+                        (
+                            Query(
+                                f"sum by ({RUN_RESULT}) ({in_step(_RUNS)})", f"{{{{{RUN_RESULT}}}}}"
+                            ),
+                        ),
                         12,
                         overrides=RESULT_COLOURS,
                     ),
@@ -526,8 +712,8 @@ def overview() -> Dashboard:
                         "Phases that failed after all their attempts, each counted once.",
                         (
                             Query(
-                                f"sum by ({WORKFLOW}, {PHASE}) ({in_step(of(names.PHASE_FAILURES, _ANY))}) > 0",
-                                f"{{{{{WORKFLOW}}}}} / {{{{{PHASE}}}}}",
+                                f"sum by ({_BY_PHASE}) ({in_step(of(names.PHASE_FAILURES, _ANY))}) > 0",
+                                _NAMED_PHASE,
                             ),
                         ),
                         12,
@@ -541,8 +727,15 @@ def overview() -> Dashboard:
                         "Duration of a run",
                         "p50 and p95 of the runs that ended between two points. A diamond is one run: it opens its trace.",
                         (
-                            Query(quantile(0.5, in_step(_RUN_BUCKETS), WORKFLOW), f"{{{{{WORKFLOW}}}}} p50"),
-                            Query(quantile(0.95, in_step(_RUN_BUCKETS), WORKFLOW), f"{{{{{WORKFLOW}}}}} p95", exemplar=True),
+                            Query(
+                                quantile(0.5, in_step(_RUN_BUCKETS), *_OF_WORKFLOW),
+                                f"{_NAMED_WORKFLOW} p50",
+                            ),
+                            Query(
+                                quantile(0.95, in_step(_RUN_BUCKETS), *_OF_WORKFLOW),
+                                f"{_NAMED_WORKFLOW} p95",
+                                exemplar=True,
+                            ),
                         ),
                         12,
                         unit="s",
@@ -550,10 +743,18 @@ def overview() -> Dashboard:
                     bar_gauge(
                         "Slowest phases",
                         f"p95 of the last hour of the ten slowest phases; PhaseSlow fires above {PHASE_SLOW_S} s.",
-                        Query(f"topk(10, {rule(PHASE_P95_1H, _ANY)})", f"{{{{{WORKFLOW}}}}} / {{{{{PHASE}}}}}", instant=True),
+                        Query(
+                            f"topk(10, {rule(PHASE_P95_1H, _ANY)})",
+                            _NAMED_PHASE,
+                            instant=True,
+                        ),
                         12,
                         unit="s",
-                        thresholds=(("green", None), ("orange", PHASE_SLOW_S / 2), ("red", float(PHASE_SLOW_S))),
+                        thresholds=(
+                            ("green", None),
+                            ("orange", PHASE_SLOW_S / 2),
+                            ("red", float(PHASE_SLOW_S)),
+                        ),
                     ),
                 ),
             ),
@@ -562,28 +763,53 @@ def overview() -> Dashboard:
                 (
                     bars(
                         "Failed runs by error",
-                        f"A class name, or one of {', '.join(names.ErrorType)}.",
-                        (Query(f"sum by ({ERROR_TYPE}) ({in_step(of(names.RUN_ERRORS, _ANY))}) > 0", f"{{{{{ERROR_TYPE}}}}}"),),
+                        f"A class name, or one of {', '.join(ErrorType)}.",
+                        (
+                            Query(
+                                f"sum by ({ERROR_TYPE}) ({in_step(of(names.RUN_ERRORS, _ANY))}) > 0",
+                                f"{{{{{ERROR_TYPE}}}}}",
+                            ),
+                        ),
                         12,
                     ),
                     table(
                         "Phases",
-                        "What the phases did in the time shown." + _RESTARTS,
+                        "What the phases did in the time shown.",
                         (
                             Query(
-                                f"sum by ({WORKFLOW}, {PHASE}) ({in_range(_PHASES_TRIED)})",
+                                f"sum by ({_BY_PHASE}) ({in_range(_PHASES_TRIED)})",
                                 instant=True,
                                 form="table",
                             ),
-                            Query(f"sum by ({WORKFLOW}, {PHASE}) ({in_range(of(names.PHASE_FAILURES, _ANY))})", instant=True, form="table"),
-                            Query(f"sum by ({WORKFLOW}, {PHASE}) ({in_range(of(names.PHASE_RETRIES, _ANY))})", instant=True, form="table"),
+                            Query(
+                                f"sum by ({_BY_PHASE}) ({in_range(of(names.PHASE_FAILURES, _ANY))})",
+                                instant=True,
+                                form="table",
+                            ),
+                            Query(
+                                f"sum by ({_BY_PHASE}) ({in_range(of(names.PHASE_RETRIES, _ANY))})",
+                                instant=True,
+                                form="table",
+                            ),
                         ),
                         12,
-                        {WORKFLOW: "Workflow", PHASE: "Phase", "Value #A": "Runs", "Value #B": "Failures", "Value #C": "Retries"},
+                        {
+                            **_WHERE,
+                            WORKFLOW: "Workflow",
+                            PHASE: "Phase",
+                            "Value #A": "Runs",
+                            "Value #B": "Failures",
+                            "Value #C": "Retries",
+                        },
                         (
                             by_name("Phase", links=link("This phase in depth", _TO_PHASE)),
                             by_name("Runs", decimals=0),
-                            by_name("Failures", decimals=0, thresholds=thresholds(*_NONE_IS_GOOD), custom__cellOptions={"type": "color-text"}),
+                            by_name(
+                                "Failures",
+                                decimals=0,
+                                thresholds=thresholds(*_NONE_IS_GOOD),
+                                custom__cellOptions={"type": "color-text"},
+                            ),
                             by_name("Retries", decimals=0),
                         ),
                         sort_by="Failures",
@@ -596,12 +822,19 @@ def overview() -> Dashboard:
 
 # --- one phase in depth -------------------------------------------------------------------------------------------------
 
-_THIS = (f'{WORKFLOW}="$workflow"', f'{PHASE}="$phase"')
+_IN = f'{JOB}="$project", {WORKFLOW}="$workflow"'
+_THIS = (
+    f'{JOB}="$project"',
+    *_PLACE,
+    f'{WORKFLOW}="$workflow"',
+    f'{PHASE}="$phase"',
+)
 _ENDED = of(names.PHASE_DURATION, *_THIS, part="_count")
 _TRIED = of(names.PHASE_DURATION, *_THIS, f'{PHASE_RESULT}!="{Result.SKIP}"', part="_count")
 _DECIDED = of(names.PHASE_DURATION, *_THIS, f'{PHASE_RESULT}!~"{UNDECIDED}"', part="_count")
 _GOOD = of(names.PHASE_DURATION, *_THIS, f'{PHASE_RESULT}="{Result.SUCCESS}"', part="_count")
 _BAD = of(names.PHASE_DURATION, *_THIS, f'{PHASE_RESULT}=~"{FAILED}"', part="_count")
+_QUEUED = of(names.QUEUE_WAITS, *_THIS, part="_bucket")
 _BUCKETS = of(names.PHASE_DURATION, *_THIS, f'{PHASE_RESULT}!~"{UNDECIDED}"', part="_bucket")
 _RETRIES, _FAILURES = of(names.PHASE_RETRIES, *_THIS), of(names.PHASE_FAILURES, *_THIS)
 
@@ -613,12 +846,20 @@ def phase() -> Dashboard:
         "spanbus: one phase",
         "One phase of one workflow: how long, how often it fails, how often it is tried again; its slow runs lead to their traces.",
         (
-            Variable("workflow", "Workflow", f"label_values({WORKFLOW_LAST_RUN}, {WORKFLOW})", False),
+            Variable("project", "Project", f"label_values({WORKFLOW_LAST_RUN}, {JOB})", False),
+            _ENVIRONMENT,
+            _BRANCH,
+            Variable(
+                "workflow",
+                "Workflow",
+                f'label_values({WORKFLOW_LAST_RUN}{{{JOB}="$project"}}, {WORKFLOW})',
+                False,
+            ),
             # The counter has every phase, the rule still has those of an alert when the collector has begun again.
             Variable(
                 "phase",
                 "Phase",
-                f'label_values({{__name__=~"{_SERIES[names.PHASE_FAILURES]}|{LAST_FAILURE}", {_THIS[0]}}}, {PHASE})',
+                f'label_values({{__name__=~"{_SERIES[names.PHASE_FAILURES]}|{LAST_FAILURE}", {_IN}}}, {PHASE})',
                 False,
             ),
         ),
@@ -628,8 +869,8 @@ def phase() -> Dashboard:
                 (
                     stat(
                         "State",
-                        "Failing: the last failure is newer than the last success; WorkflowPhaseFailing.",
-                        f"({failure} > bool {success}) or 0 * {success} or 0 * {failure} + 1",
+                        "Failing: the last failure is newer than the last success, in one of the environments and branches that are chosen; WorkflowPhaseFailing.",
+                        f"max(({failure} > bool {success}) or 0 * {success} or 0 * {failure} + 1)",
                         3,
                         thresholds=_NONE_IS_GOOD,
                         nothing="–",
@@ -637,7 +878,7 @@ def phase() -> Dashboard:
                     ),
                     stat(
                         "Runs",
-                        "How often the phase ran in the time shown, skipped ones left out." + _RESTARTS,
+                        "How often the phase ran in the time shown, skipped ones left out.",
                         f"sum({in_range(_TRIED)})",
                         2,
                         nothing="0",
@@ -645,7 +886,7 @@ def phase() -> Dashboard:
                     ),
                     stat(
                         "Failures",
-                        "How often it failed after all its attempts." + _RESTARTS,
+                        "How often it failed after all its attempts.",
                         f"sum({in_range(_FAILURES)})",
                         2,
                         thresholds=_NONE_IS_GOOD,
@@ -662,7 +903,14 @@ def phase() -> Dashboard:
                         nothing="–",
                         decimals=1,
                     ),
-                    stat("Retries", "Attempts after the first." + _RESTARTS, f"sum({in_range(_RETRIES)})", 2, nothing="0", decimals=0),
+                    stat(
+                        "Retries",
+                        "Attempts after the first.",
+                        f"sum({in_range(_RETRIES)})",
+                        2,
+                        nothing="0",
+                        decimals=0,
+                    ),
                     stat(
                         "Attempts per run",
                         "1 when nothing is ever tried again.",
@@ -689,8 +937,22 @@ def phase() -> Dashboard:
                         nothing="–",
                         thresholds=(("text", None), ("red", float(PHASE_SLOW_S))),
                     ),
-                    stat("Last success", "In the last 7 days.", f"1000 * {success}", 3, unit="dateTimeFromNow", nothing="–"),
-                    stat("Last failure", "In the last 7 days.", f"1000 * {failure}", 3, unit="dateTimeFromNow", nothing="–"),
+                    stat(
+                        "Last success",
+                        "In the last 7 days.",
+                        f"1000 * max({success})",
+                        3,
+                        unit="dateTimeFromNow",
+                        nothing="–",
+                    ),
+                    stat(
+                        "Last failure",
+                        "In the last 7 days.",
+                        f"1000 * max({failure})",
+                        3,
+                        unit="dateTimeFromNow",
+                        nothing="–",
+                    ),
                 ),
             ),
             (
@@ -700,10 +962,20 @@ def phase() -> Dashboard:
                         "heatmap",
                         "Durations",
                         "How many runs took how long. A point is one run: it opens its trace in Jaeger.",
-                        (Query(f"sum by (le) ({in_step(_BUCKETS)})", "{{le}}", form="heatmap", exemplar=True),),
+                        (
+                            Query(
+                                f"sum by (le) ({in_step(_BUCKETS)})",
+                                "{{le}}",
+                                form="heatmap",
+                                exemplar=True,
+                            ),
+                        ),
                         16,
                         "s",
-                        custom={"hideFrom": {"legend": False, "tooltip": False, "viz": False}, "scaleDistribution": {"type": "linear"}},
+                        custom={
+                            "hideFrom": {"legend": False, "tooltip": False, "viz": False},
+                            "scaleDistribution": {"type": "linear"},
+                        },
                         options={
                             "calculate": False,
                             "cellGap": 1,
@@ -722,14 +994,22 @@ def phase() -> Dashboard:
                             "legend": {"show": True},
                             "rowsFrame": {"layout": "auto"},
                             "showValue": "never",
-                            "tooltip": {"mode": "single", "showColorScale": False, "yHistogram": True},
+                            "tooltip": {
+                                "mode": "single",
+                                "showColorScale": False,
+                                "yHistogram": True,
+                            },
                             "yAxis": {"axisPlacement": "left", "reverse": False, "unit": "s"},
                         },
                     ),
                     bar_gauge(
                         "How it ended",
-                        "Runs in the time shown by result." + _RESTARTS,
-                        Query(f"sum by ({PHASE_RESULT}) ({in_range(_ENDED)})", f"{{{{{PHASE_RESULT}}}}}", instant=True),
+                        "Runs in the time shown by result.",
+                        Query(
+                            f"sum by ({PHASE_RESULT}) ({in_range(_ENDED)})",
+                            f"{{{{{PHASE_RESULT}}}}}",
+                            instant=True,
+                        ),
                         8,
                         unit="short",
                         overrides=RESULT_COLOURS,
@@ -753,7 +1033,12 @@ def phase() -> Dashboard:
                     bars(
                         "Runs by result",
                         "Each run of the phase counted once.",
-                        (Query(f"sum by ({PHASE_RESULT}) ({in_step(_ENDED)})", f"{{{{{PHASE_RESULT}}}}}"),),
+                        (
+                            Query(
+                                f"sum by ({PHASE_RESULT}) ({in_step(_ENDED)})",
+                                f"{{{{{PHASE_RESULT}}}}}",
+                            ),
+                        ),
                         12,
                         overrides=RESULT_COLOURS,
                     ),
@@ -764,16 +1049,27 @@ def phase() -> Dashboard:
                 (
                     bars(
                         "Failures by error",
-                        f"A class name, or one of {', '.join(names.ErrorType)}.",
-                        (Query(f"sum by ({ERROR_TYPE}) ({in_step(_BAD)}) > 0", f"{{{{{ERROR_TYPE}}}}}"),),
+                        f"A class name, or one of {', '.join(ErrorType)}.",
+                        (
+                            Query(
+                                f"sum by ({ERROR_TYPE}) ({in_step(_BAD)}) > 0",
+                                f"{{{{{ERROR_TYPE}}}}}",
+                            ),
+                        ),
                         8,
                     ),
                     bars(
                         "Attempts",
                         "First attempts and those after them; a retry that succeeds is no failure.",
-                        (Query(f"sum({in_step(_TRIED)})", "first"), Query(f"sum({in_step(_RETRIES)})", "retry")),
+                        (
+                            Query(f"sum({in_step(_TRIED)})", "first"),
+                            Query(f"sum({in_step(_RETRIES)})", "retry"),
+                        ),
                         8,
-                        overrides=(by_name("first", color=fixed("blue")), by_name("retry", color=fixed("orange"))),
+                        overrides=(
+                            by_name("first", color=fixed("blue")),
+                            by_name("retry", color=fixed("orange")),
+                        ),
                     ),
                     lines(
                         "Failures in 15 minutes",
@@ -784,13 +1080,30 @@ def phase() -> Dashboard:
                     ),
                 ),
             ),
+            (
+                7,
+                (
+                    lines(
+                        "Wait in the queue",
+                        "Seconds that its tasks waited until a worker began them; for phases whose work a task queue does.",
+                        (
+                            Query(
+                                quantile(0.95, in_step(_QUEUED), QUEUE),
+                                f"{{{{{QUEUE}}}}} p95",
+                            ),
+                        ),
+                        24,
+                        unit="s",
+                    ),
+                ),
+            ),
         ),
     )
 
 
 # --- delivery -----------------------------------------------------------------------------------------------------------
 
-_JOB = 'job=~"$service"'
+_JOB = f'{JOB}=~"$service", {ENVIRONMENT}=~"$environment"'
 _NOT_KEPT = f'{OUTCOME}="dropped"'
 _COLLECTOR = 'job="collector"'
 _BY = f"{{{{{SIGNAL}}}}}"
@@ -799,7 +1112,9 @@ _BY = f"{{{{{SIGNAL}}}}}"
 def _rates(expressions: Iterable[tuple[str, str, str]]) -> tuple[Query, ...]:
     return tuple(
         Query(
-            f"sum by ({by}) (rate({metric}{{{_COLLECTOR}}}[$__rate_interval]))" if by else f"sum(rate({metric}{{{_COLLECTOR}}}[$__rate_interval]))",
+            f"sum by ({by}) (rate({metric}{{{_COLLECTOR}}}[$__rate_interval]))"
+            if by
+            else f"sum(rate({metric}{{{_COLLECTOR}}}[$__rate_interval]))",
             legend,
         )
         for metric, by, legend in expressions
@@ -816,7 +1131,12 @@ def delivery() -> Dashboard:
         "spanbus-delivery",
         "spanbus: delivery",
         "Does telemetry arrive: what spanbus says of itself, and what the collector says.",
-        (Variable("service", "Service", f"label_values({of(names.DELIVERY_SPOOLED)}, job)", True),),
+        (
+            Variable(
+                "service", "Service", f"label_values({of(names.DELIVERY_SPOOLED)}, job)", True
+            ),
+            _ENVIRONMENT,
+        ),
         (
             (
                 4,
@@ -840,7 +1160,7 @@ def delivery() -> Dashboard:
                     ),
                     stat(
                         "Dropped",
-                        "Records that could not be kept; TelemetryLost." + _RESTARTS,
+                        "Records that could not be kept; TelemetryLost.",
                         f"sum({in_range(dropped)})",
                         3,
                         thresholds=_NONE_IS_GOOD,
@@ -849,7 +1169,7 @@ def delivery() -> Dashboard:
                     ),
                     stat(
                         "Refused",
-                        "Records that a destination refused for good." + _RESTARTS,
+                        "Records that a destination refused for good.",
                         f"sum({in_range(rejected)})",
                         3,
                         thresholds=_NONE_IS_GOOD,
@@ -858,7 +1178,7 @@ def delivery() -> Dashboard:
                     ),
                     stat(
                         "Events not on a span",
-                        "Bus events that were counted and not kept: those between the first and the last 60 of a span, and late ones." + _RESTARTS,
+                        "Bus events that were counted and not kept: those between the first and the last 60 of a span, and late ones.",
                         f"sum({in_range(of(names.EVENTS, _JOB, _NOT_KEPT))})",
                         4,
                         nothing="0",
@@ -890,21 +1210,37 @@ def delivery() -> Dashboard:
                     bars(
                         "Spooled",
                         "Records written to the spool.",
-                        (Query(f"sum by ({SIGNAL}) ({in_step(of(names.DELIVERY_SPOOLED, _JOB))})", _BY),),
+                        (
+                            Query(
+                                f"sum by ({SIGNAL}) ({in_step(of(names.DELIVERY_SPOOLED, _JOB))})",
+                                _BY,
+                            ),
+                        ),
                         8,
                     ),
                     bars(
                         "Delivered by services",
                         "Records that the destination acknowledged. A run counts before it delivers and dies after it: only services say this.",
-                        (Query(f"sum by ({SIGNAL}) ({in_step(of(names.DELIVERY_DELIVERED, _JOB))})", _BY),),
+                        (
+                            Query(
+                                f"sum by ({SIGNAL}) ({in_step(of(names.DELIVERY_DELIVERED, _JOB))})",
+                                _BY,
+                            ),
+                        ),
                         8,
                     ),
                     bars(
                         "Lost",
                         "Dropped: could not be kept. Refused: the destination would not have it.",
                         (
-                            Query(f"sum by ({SIGNAL}, {REASON}) ({in_step(dropped)}) > 0", f"dropped {_BY}: {{{{{REASON}}}}}"),
-                            Query(f"sum by ({SIGNAL}, {REASON}) ({in_step(rejected)}) > 0", f"refused {_BY}: {{{{{REASON}}}}}"),
+                            Query(
+                                f"sum by ({SIGNAL}, {REASON}) ({in_step(dropped)}) > 0",
+                                f"dropped {_BY}: {{{{{REASON}}}}}",
+                            ),
+                            Query(
+                                f"sum by ({SIGNAL}, {REASON}) ({in_step(rejected)}) > 0",
+                                f"refused {_BY}: {{{{{REASON}}}}}",
+                            ),
                         ),
                         8,
                     ),
@@ -916,23 +1252,41 @@ def delivery() -> Dashboard:
                     lines(
                         "Spool",
                         "Bytes that wait.",
-                        (Query(f"max by (job) ({of(names.DELIVERY_SPOOL_SIZE, _JOB)})", "{{job}}"),),
+                        (
+                            Query(
+                                f"max by ({JOB}, {ENVIRONMENT}) ({of(names.DELIVERY_SPOOL_SIZE, _JOB)})",
+                                "{{job}} {{deployment_environment_name}}",
+                            ),
+                        ),
                         8,
                         unit="bytes",
                     ),
                     lines(
                         "Oldest record",
                         "How long the oldest record has waited.",
-                        (Query(f"max by (job) ({of(names.DELIVERY_OLDEST_AGE, _JOB)})", "{{job}}"),),
+                        (
+                            Query(
+                                f"max by ({JOB}, {ENVIRONMENT}) ({of(names.DELIVERY_OLDEST_AGE, _JOB)})",
+                                "{{job}} {{deployment_environment_name}}",
+                            ),
+                        ),
                         8,
                         unit="s",
                     ),
                     bars(
                         "Bus events",
                         "What came over the bus, on a span or only counted.",
-                        (Query(f"sum by ({OUTCOME}) ({in_step(of(names.EVENTS, _JOB))})", f"{{{{{OUTCOME}}}}}"),),
+                        (
+                            Query(
+                                f"sum by ({OUTCOME}) ({in_step(of(names.EVENTS, _JOB))})",
+                                f"{{{{{OUTCOME}}}}}",
+                            ),
+                        ),
                         8,
-                        overrides=(by_name("recorded", color=fixed("green")), by_name("dropped", color=fixed("orange"))),
+                        overrides=(
+                            by_name("recorded", color=fixed("green")),
+                            by_name("dropped", color=fixed("orange")),
+                        ),
                     ),
                 ),
             ),
@@ -959,7 +1313,11 @@ def delivery() -> Dashboard:
                         _rates(
                             (
                                 ("otelcol_exporter_sent_spans", "exporter", "spans: {{exporter}}"),
-                                ("otelcol_exporter_sent_metric_points", "exporter", "metric points: {{exporter}}"),
+                                (
+                                    "otelcol_exporter_sent_metric_points",
+                                    "exporter",
+                                    "metric points: {{exporter}}",
+                                ),
                             )
                         ),
                         8,
@@ -970,11 +1328,18 @@ def delivery() -> Dashboard:
                         "Refused: the client keeps it and comes again. Failed or not queued: lost in the collector; TelemetryLost.",
                         (
                             _collector_step("otelcol_receiver_refused_spans", "refused spans"),
-                            _collector_step("otelcol_receiver_refused_metric_points", "refused metric points"),
+                            _collector_step(
+                                "otelcol_receiver_refused_metric_points", "refused metric points"
+                            ),
                             _collector_step("otelcol_receiver_failed_spans", "spans failed inside"),
-                            _collector_step("otelcol_receiver_failed_metric_points", "metric points failed inside"),
+                            _collector_step(
+                                "otelcol_receiver_failed_metric_points",
+                                "metric points failed inside",
+                            ),
                             _collector_step("otelcol_exporter_send_failed_spans", "spans not sent"),
-                            _collector_step("otelcol_exporter_enqueue_failed_spans", "spans not queued"),
+                            _collector_step(
+                                "otelcol_exporter_enqueue_failed_spans", "spans not queued"
+                            ),
                         ),
                         8,
                     ),
@@ -987,8 +1352,14 @@ def delivery() -> Dashboard:
                         "Queue to Jaeger",
                         "Batches that wait on the disk while Jaeger is away, with the limit.",
                         (
-                            Query(f"sum by (exporter) (otelcol_exporter_queue_size{{{_COLLECTOR}}})", "{{exporter}}"),
-                            Query(f"sum by (exporter) (otelcol_exporter_queue_capacity{{{_COLLECTOR}}})", "limit of {{exporter}}"),
+                            Query(
+                                f"sum by (exporter) (otelcol_exporter_queue_size{{{_COLLECTOR}}})",
+                                "{{exporter}}",
+                            ),
+                            Query(
+                                f"sum by (exporter) (otelcol_exporter_queue_capacity{{{_COLLECTOR}}})",
+                                "limit of {{exporter}}",
+                            ),
                         ),
                         8,
                     ),
@@ -1001,13 +1372,245 @@ def delivery() -> Dashboard:
                     ),
                     lines(
                         "Series",
-                        "Series of runs that the collector keeps, with the limit, and samples that Prometheus took at the last scrape.",
+                        "Series of one-shot runs that the collector counts, with the limit; StreamLimit fires at four fifths of it.",
                         (
-                            Query(f"max(otelcol_deltatocumulative_streams_tracked{{{_COLLECTOR}}})", "kept"),
-                            Query(f"max(otelcol_deltatocumulative_streams_limit{{{_COLLECTOR}}})", "limit"),
-                            Query('max(scrape_samples_scraped{job="spanbus"})', "scraped"),
+                            Query(
+                                f"max(otelcol_deltatocumulative_streams_tracked{{{_COLLECTOR}}})",
+                                "kept",
+                            ),
+                            Query(
+                                f"max(otelcol_deltatocumulative_streams_limit{{{_COLLECTOR}}})",
+                                "limit",
+                            ),
                         ),
                         8,
+                    ),
+                ),
+            ),
+        ),
+        since="now-6h",
+    )
+
+
+# --- observers ----------------------------------------------------------------------------------------------------------
+
+_IN_GROUP = (f'{GROUP}=~"$group"', f'{ENVIRONMENT}=~"$environment"')
+_ANYWHERE = f'{ENVIRONMENT}=~"$environment"'
+_TASKS_BEGUN = of(names.QUEUE_WAITS, _ANYWHERE, part="_count")
+_OF_OBSERVER = f"{JOB}, {INSTANCE}"
+_NAMED_OBSERVER = "{{job}} {{instance}}"
+
+
+def _of_group(metric: str) -> str:
+    return of(metric, *_IN_GROUP)
+
+
+def _newest(metric: str) -> str:
+    """What each observer said last, as the alerts have it: a process that is gone says nothing after three minutes."""
+    return f"last_over_time({_of_group(metric)}[3m])"
+
+
+def _each_observer(metric: str, legend: str = _NAMED_OBSERVER) -> Query:
+    return Query(f"sum by ({_OF_OBSERVER}) ({in_step(_of_group(metric))})", legend)
+
+
+def observers() -> Dashboard:
+    return Dashboard(
+        "spanbus-observers",
+        "spanbus: observers",
+        "Observers of the stream of events: who holds what, how far they are, what was lost; and how long tasks wait in their queues.",
+        (
+            Variable(
+                "group",
+                "Group",
+                f"label_values({of(names.OBSERVE_PARTITIONS)}, {GROUP})",
+                True,
+            ),
+            _ENVIRONMENT,
+        ),
+        (
+            (
+                4,
+                (
+                    stat(
+                        "Partitions held",
+                        "Of 64 in each group, the fewest of a group; ObserversGone.",
+                        f"min(sum by ({GROUP}, {ENVIRONMENT}) ({_newest(names.OBSERVE_PARTITIONS)}))",
+                        4,
+                        thresholds=(("red", None), ("green", PARTITIONS)),
+                        nothing="–",
+                        decimals=0,
+                    ),
+                    stat(
+                        "Behind",
+                        "Age of what was read last, of the observer that is furthest behind; ObserversLag.",
+                        f"max({_newest(names.OBSERVE_LAG)})",
+                        4,
+                        unit="s",
+                        nothing="–",
+                        thresholds=(("text", None), ("orange", 30), ("red", OBSERVER_LAG_S)),
+                    ),
+                    stat(
+                        "Lost",
+                        "Messages that the stream deleted before they were read; EventsLost.",
+                        f"sum({in_range(_of_group(names.OBSERVE_LOST))})",
+                        4,
+                        thresholds=_NONE_IS_GOOD,
+                        nothing="0",
+                        decimals=0,
+                    ),
+                    stat(
+                        "Oldest checkpoint",
+                        "What came since would be told twice if its host were lost now; CheckpointStands.",
+                        f"max({_newest(names.OBSERVE_CHECKPOINT_AGE)})",
+                        4,
+                        unit="s",
+                        nothing="–",
+                        thresholds=(("text", None), ("red", CHECKPOINT_AGE_S)),
+                    ),
+                    stat(
+                        "Largest clock offset",
+                        "Of a publisher, ahead or behind; ClockWrong.",
+                        f"max({_newest(names.OBSERVE_CLOCK_OFFSET)})",
+                        4,
+                        unit="s",
+                        nothing="–",
+                        thresholds=(("text", None), ("red", CLOCK_OFFSET_S)),
+                    ),
+                    stat(
+                        "Runs ended as killed",
+                        "Runs whose publisher was gone for good.",
+                        f"sum({in_range(_of_group(names.OBSERVE_KILLED))})",
+                        4,
+                        nothing="0",
+                        decimals=0,
+                        thresholds=(("text", None), ("orange", 1.0)),
+                    ),
+                ),
+            ),
+            (
+                8,
+                (
+                    bars(
+                        "Events",
+                        "Events that spans and metrics were made of, by observer.",
+                        (_each_observer(names.OBSERVE_EVENTS),),
+                        12,
+                    ),
+                    lines(
+                        "Behind",
+                        "Age of what each observer read last; ObserversLag fires above the line.",
+                        (
+                            Query(
+                                f"max by ({_OF_OBSERVER}) ({_newest(names.OBSERVE_LAG)})",
+                                _NAMED_OBSERVER,
+                            ),
+                        ),
+                        12,
+                        unit="s",
+                        limit=OBSERVER_LAG_S,
+                    ),
+                ),
+            ),
+            (
+                8,
+                (
+                    lines(
+                        "Partitions",
+                        "Who holds how many of the 64.",
+                        (
+                            Query(
+                                f"sum by ({_OF_OBSERVER}) ({_newest(names.OBSERVE_PARTITIONS)})",
+                                _NAMED_OBSERVER,
+                            ),
+                        ),
+                        8,
+                    ),
+                    lines(
+                        "Checkpoints",
+                        "Age of each observer's oldest checkpoint; CheckpointStands fires above the line.",
+                        (
+                            Query(
+                                f"max by ({_OF_OBSERVER}) ({_newest(names.OBSERVE_CHECKPOINT_AGE)})",
+                                _NAMED_OBSERVER,
+                            ),
+                        ),
+                        8,
+                        unit="s",
+                        limit=CHECKPOINT_AGE_S,
+                    ),
+                    bars(
+                        "Changes of hands",
+                        "Partitions taken from another observer, and events of open runs that were read again for it.",
+                        (
+                            _each_observer(names.OBSERVE_TAKEOVERS, f"taken by {_NAMED_OBSERVER}"),
+                            _each_observer(
+                                names.OBSERVE_READ_AGAIN, f"read again by {_NAMED_OBSERVER}"
+                            ),
+                        ),
+                        8,
+                    ),
+                ),
+            ),
+            (
+                8,
+                (
+                    bars(
+                        "Left out",
+                        "Late: after the end of their run had settled. Doubled: there already. No event: a line that cannot be read. Lost: deleted unread.",
+                        tuple(
+                            Query(f"sum({in_step(_of_group(metric))})", legend)
+                            for metric, legend in (
+                                (names.OBSERVE_LATE, "late"),
+                                (names.OBSERVE_DOUBLED, "doubled"),
+                                (names.OBSERVE_BROKEN, "no event"),
+                                (names.OBSERVE_LOST, "lost"),
+                            )
+                        ),
+                        12,
+                    ),
+                    lines(
+                        "Clocks",
+                        "The largest offset of a publisher's clock that each observer sees; ClockWrong fires above the line.",
+                        (
+                            Query(
+                                f"max by ({_OF_OBSERVER}) ({_newest(names.OBSERVE_CLOCK_OFFSET)})",
+                                _NAMED_OBSERVER,
+                            ),
+                        ),
+                        12,
+                        unit="s",
+                        limit=CLOCK_OFFSET_S,
+                    ),
+                ),
+            ),
+            (1, (heading("Queues"),)),
+            (
+                8,
+                (
+                    lines(
+                        "Wait in queues",
+                        "95 of 100 tasks of a quarter of an hour waited at most this long; QueueWaits fires above the line.",
+                        (
+                            Query(
+                                rule(QUEUE_P95_15M, _ANYWHERE),
+                                f"{_NAMED_WORKFLOW}: {{{{{QUEUE}}}}}",
+                            ),
+                        ),
+                        12,
+                        unit="s",
+                        limit=QUEUE_WAIT_S,
+                    ),
+                    bars(
+                        "Tasks begun",
+                        "By queue.",
+                        (
+                            Query(
+                                f"sum by ({QUEUE}) ({in_step(_TASKS_BEGUN)})",
+                                f"{{{{{QUEUE}}}}}",
+                            ),
+                        ),
+                        12,
                     ),
                 ),
             ),
@@ -1035,16 +1638,26 @@ def _target(query: Query, place: int) -> Json:
 
 def _panel(panel: Panel, number: int, at: Json) -> Json:
     if panel.kind == "row":
-        return {"type": "row", "id": number, "title": panel.title, "collapsed": False, "gridPos": at, "panels": []}
+        return {
+            "type": "row",
+            "id": number,
+            "title": panel.title,
+            "collapsed": False,
+            "gridPos": at,
+            "panels": [],
+        }
     defaults: Json = {
         "unit": panel.unit,
-        "color": {"mode": "thresholds" if panel.colored or panel.kind == "table" else "palette-classic"},
+        "color": {
+            "mode": "thresholds" if panel.colored or panel.kind == "table" else "palette-classic"
+        },
         "custom": dict(panel.custom),
         "mappings": [
             {
                 "type": "value",
                 "options": {
-                    value: {"index": place, "text": text, "color": colour} for place, (value, (text, colour)) in enumerate(panel.mappings.items())
+                    value: {"index": place, "text": text, "color": colour}
+                    for place, (value, (text, colour)) in enumerate(panel.mappings.items())
                 },
             }
         ]
@@ -1082,7 +1695,11 @@ def _variable(variable: Variable) -> Json:
         "label": variable.title,
         "datasource": PROMETHEUS,
         "definition": variable.query,
-        "query": {"qryType": 1, "query": variable.query, "refId": "PrometheusVariableQueryEditor-VariableQuery"},
+        "query": {
+            "qryType": 1,
+            "query": variable.query,
+            "refId": "PrometheusVariableQueryEditor-VariableQuery",
+        },
         "refresh": 2,
         "sort": 1,
         "regex": "",
@@ -1091,8 +1708,10 @@ def _variable(variable: Variable) -> Json:
         "includeAll": variable.several,
         "options": [],
         "skipUrlSync": False,
-        "current": {"selected": True, "text": ["All"], "value": ["$__all"]} if variable.several else {},
-        **({"allValue": ".+"} if variable.several else {}),
+        "current": {"selected": True, "text": ["All"], "value": ["$__all"]}
+        if variable.several
+        else {},
+        **({"allValue": variable.all_of_them} if variable.several else {}),
     }
 
 
@@ -1102,10 +1721,14 @@ def document(dashboard: Dashboard) -> Json:
     for height, row in dashboard.rows:
         x = 0
         for panel in row:
-            panels.append(_panel(panel, len(panels) + 1, {"h": height, "w": panel.width, "x": x, "y": y}))
+            panels.append(
+                _panel(panel, len(panels) + 1, {"h": height, "w": panel.width, "x": x, "y": y})
+            )
             x += panel.width
         if x != WIDTH:
-            raise ValueError(f"{dashboard.uid}: the row of {row[0].title!r} is {x} wide and not {WIDTH}")
+            raise ValueError(
+                f"{dashboard.uid}: the row of {row[0].title!r} is {x} wide and not {WIDTH}"
+            )
         y += height
     return {
         "uid": dashboard.uid,
@@ -1157,24 +1780,35 @@ def document(dashboard: Dashboard) -> Json:
 def files() -> dict[str, str]:
     """File names with what belongs into them."""
     return {
-        f"{dashboard.uid}.json": json.dumps(document(dashboard), indent=2, ensure_ascii=False) + "\n"
-        for dashboard in (overview(), phase(), delivery())
+        f"{dashboard.uid}.json": json.dumps(document(dashboard), indent=2, ensure_ascii=False)
+        + "\n"
+        for dashboard in (overview(), phase(), delivery(), observers())
     }
 
 
 def main(arguments: Sequence[str]) -> int:
     """Write what differs; with ``--check`` only say so."""
-    parser = argparse.ArgumentParser(prog="dashboards.py", description="Write the Grafana dashboards from the catalogue.")
-    parser.add_argument("--check", action="store_true", help="write nothing; exit code 1 when a file is not what would be written")
+    parser = argparse.ArgumentParser(
+        prog="dashboards.py", description="Write the Grafana dashboards from the catalogue."
+    )
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="write nothing; exit code 1 when a file is not what would be written",
+    )
     parser.add_argument("--folder", type=Path, default=FOLDER)
     options = parser.parse_args(arguments)
     folder: Path = options.folder
     wanted = files()
     there = {path.name: path.read_text(encoding="utf-8") for path in folder.glob("*.json")}
-    differing = sorted(name for name in wanted.keys() | there.keys() if wanted.get(name) != there.get(name))
+    differing = sorted(
+        name for name in wanted.keys() | there.keys() if wanted.get(name) != there.get(name)
+    )
     if options.check:
         for name in differing:
-            sys.stderr.write(f"{folder / name} is not what the catalogue says; run python tools/dashboards.py\n")
+            sys.stderr.write(
+                f"{folder / name} is not what the catalogue says; run python tools/dashboards.py\n"
+            )
         return 1 if differing else 0
     folder.mkdir(parents=True, exist_ok=True)
     for name in differing:

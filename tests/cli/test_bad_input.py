@@ -20,23 +20,66 @@ def one_line(text: str) -> str:
     return lines[0]
 
 
-@pytest.mark.parametrize(("toml", "line", "said"), [
-    ('[workflows.w]\nphases = [\n  { name = "a", run = "true" needs = [] },\n]\n', 3, "is not TOML"),
-    ('[workflows.w]\nphases = [\n  { name = "a", run = "true", neds = [] },\n]\n', 3, "did you mean 'needs'"),
-    ('[workflows.w]\nphases = [\n  { name = "a", run = "true", needs = ["b"] },\n  { name = "b", run = "true", needs = ["a"] },\n]\n', 3, "circle"),
-    ('[workflows.w]\nphases = [\n  { name = "a", run = "true" },\n  { name = "a", run = "true" },\n]\n', 4, "two phases named 'a'"),
-    ('[workflows.w]\nphases = [\n  { name = "a", run = "true", needs = ["bb"] },\n  { name = "b", run = "true" },\n]\n', 3, "did you mean 'b'"),
-    ('[workflows.w]\nphases = [\n\n  { name = "a" },\n]\n', 4, "nothing to do"),
-    ('[workflows.w]\nphases = [\n  { name = "a", action = "test_workflow" },\n]\n', 3, "nothing to do: run is missing"),
-    ('[workflows.w]\nphases = [\n  { name = "a", action = "fast_hooks" },\n]\n', 3, "nothing to do: hooks are missing"),
-    ('[workflows.w]\nphases = [\n  { name = "a", run = "echo \'open" },\n]\n', 3, "cannot be split"),
-    ('[workflows.w]\nphases = [\n  { name = "a", run = "true", timeout = "soon" },\n]\n', 3, "timeout"),
-    ('[[workflows.w.phases]]\nname = "a"\nrun = "true"\nretries = "two"\n', 4, "whole number"),
-    ('[[workflows.w.phases]]\nname = "a"\naction = "fast_hoks"\nrun = "true"\n', 3, "did you mean 'fast_hooks'"),
-    ('evnts = "span"\n' + OK, 1, "did you mean events"),
-    ('exit_timeout_s = "never"\n' + OK, 1, "seconds"),
-])
-def test_settings_that_cannot_be_used_name_file_key_and_line(cli: Cli, toml: str, line: int, said: str) -> None:
+@pytest.mark.parametrize(
+    ("toml", "line", "said"),
+    [
+        (
+            '[workflows.w]\nphases = [\n  { name = "a", run = "true" needs = [] },\n]\n',
+            3,
+            "is not TOML",
+        ),
+        (
+            '[workflows.w]\nphases = [\n  { name = "a", run = "true", neds = [] },\n]\n',
+            3,
+            "did you mean 'needs'",
+        ),
+        (
+            '[workflows.w]\nphases = [\n  { name = "a", run = "true", needs = ["b"] },\n  { name = "b", run = "true", needs = ["a"] },\n]\n',
+            3,
+            "circle",
+        ),
+        (
+            '[workflows.w]\nphases = [\n  { name = "a", run = "true" },\n  { name = "a", run = "true" },\n]\n',
+            4,
+            "two phases named 'a'",
+        ),
+        (
+            '[workflows.w]\nphases = [\n  { name = "a", run = "true", needs = ["bb"] },\n  { name = "b", run = "true" },\n]\n',
+            3,
+            "did you mean 'b'",
+        ),
+        ('[workflows.w]\nphases = [\n\n  { name = "a" },\n]\n', 4, "nothing to do"),
+        (
+            '[workflows.w]\nphases = [\n  { name = "a", action = "test_workflow" },\n]\n',
+            3,
+            "nothing to do: run is missing",
+        ),
+        (
+            '[workflows.w]\nphases = [\n  { name = "a", action = "fast_hooks" },\n]\n',
+            3,
+            "nothing to do: hooks are missing",
+        ),
+        (
+            '[workflows.w]\nphases = [\n  { name = "a", run = "echo \'open" },\n]\n',
+            3,
+            "cannot be split",
+        ),
+        (
+            '[workflows.w]\nphases = [\n  { name = "a", run = "true", timeout = "soon" },\n]\n',
+            3,
+            "timeout",
+        ),
+        ('[[workflows.w.phases]]\nname = "a"\nrun = "true"\nretries = "two"\n', 4, "whole number"),
+        (
+            '[[workflows.w.phases]]\nname = "a"\naction = "fast_hoks"\nrun = "true"\n',
+            3,
+            "did you mean 'fast_hooks'",
+        ),
+    ],
+)
+def test_settings_that_cannot_be_used_name_file_key_and_line(
+    cli: Cli, toml: str, line: int, said: str
+) -> None:
     (cli.folder / "spanbus.toml").write_text(toml)
     done = cli("run")
     assert done.code == 2
@@ -45,25 +88,59 @@ def test_settings_that_cannot_be_used_name_file_key_and_line(cli: Cli, toml: str
     assert done.out == ""
 
 
-@pytest.mark.parametrize(("env", "said"), [
-    ({"SPANBUS_EVENT": "span"}, "did you mean SPANBUS_EVENTS"),
-    ({"SPANBUS_EVENTS": "spans"}, "span, log or both"),
-    ({"OTEL_EXPORTER_OTLP_PROTOCOL": "http"}, "http/protobuf"),
-    ({"OTEL_EXPORTER_OTLP_ENDPOINT": "collector"}, "OTEL_EXPORTER_OTLP_ENDPOINT"),
-    ({"OTEL_EXPORTER_OTLP_TIMEOUT": "long"}, "OTEL_EXPORTER_OTLP_TIMEOUT"),
-    ({"OTEL_TRACES_SAMPLER": "sometimes"}, "OTEL_TRACES_SAMPLER"),
-    ({"OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE": "gamma"}, "cumulative"),
-])
-def test_variables_that_cannot_be_used_name_variable_and_what_is_right(cli: Cli, env: dict[str, str], said: str) -> None:
+@pytest.mark.parametrize(
+    ("env", "said"),
+    [
+        ({"SPANBUS_EVENT": "span"}, "did you mean SPANBUS_EVENTS"),
+        ({"SPANBUS_EVENTS": "spans"}, "span, log or both"),
+        ({"OTEL_EXPORTER_OTLP_PROTOCOL": "http"}, "http/protobuf"),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "collector"}, "OTEL_EXPORTER_OTLP_ENDPOINT"),
+        ({"OTEL_EXPORTER_OTLP_TIMEOUT": "long"}, "OTEL_EXPORTER_OTLP_TIMEOUT"),
+        ({"OTEL_TRACES_SAMPLER": "sometimes"}, "OTEL_TRACES_SAMPLER"),
+        ({"OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE": "gamma"}, "cumulative"),
+    ],
+)
+def test_variables_that_cannot_be_used_name_variable_and_what_is_right(
+    cli: Cli, env: dict[str, str], said: str
+) -> None:
     (cli.folder / "spanbus.toml").write_text(OK)
+    refused = cli("status", env=env)
+    assert refused.code == 2
+    assert said in one_line(refused.err)
     done = cli("run", env=env)
-    assert done.code == 2
+    assert done.code == 0
+    assert said in done.err.splitlines()[0]
+
+
+@pytest.mark.parametrize(
+    ("toml", "said"),
+    [
+        ('evnts = "span"\n' + OK, "did you mean events"),
+        ('events = "never"\n' + OK, "span, log or both"),
+    ],
+)
+def test_a_run_needs_the_table_of_its_workflow_and_nothing_else(
+    cli: Cli, toml: str, said: str
+) -> None:
+    (cli.folder / "spanbus.toml").write_text(toml)
+    refused = cli("status")
+    assert refused.code == 2
+    assert "spanbus.toml:1:" in one_line(refused.err)
+    assert said in refused.err
+    done = cli("run")
+    assert done.code == 0
     assert said in one_line(done.err)
 
 
 def test_names_that_are_not_there(project: Cli) -> None:
-    for arguments in (["run", "nightly"], ["run", "--only", "tsts"], ["run", "--file", "nowhere.toml"], ["replay", "nowhere.jsonl"],
-                      ["replay", "spanbus.toml", "--dialect", "klingon"], ["run", "--record", "no/such/folder/x"]):
+    for arguments in (
+        ["run", "nightly"],
+        ["run", "--only", "tsts"],
+        ["run", "--file", "nowhere.toml"],
+        ["replay", "nowhere.jsonl"],
+        ["replay", "spanbus.toml", "--dialect", "klingon"],
+        ["run", "--record", "no/such/folder/x"],
+    ):
         done = project(*arguments)
         assert done.code == 2, arguments
         one_line(done.err)
@@ -99,7 +176,10 @@ def test_garbage_to_replay(cli: Cli) -> None:
 
 
 def test_a_broken_line_is_reported_with_file_and_number_and_the_rest_is_used(cli: Cli) -> None:
-    good = [json.dumps({"type": "task.started", "event_id": "1", "payload": {"task": "lint"}}), json.dumps({"type": "task.failed", "event_id": "2", "payload": {"task": "lint"}})]
+    good = [
+        json.dumps({"type": "task.started", "event_id": "1", "payload": {"task": "lint"}}),
+        json.dumps({"type": "task.failed", "event_id": "2", "payload": {"task": "lint"}}),
+    ]
     (cli.folder / "s.jsonl").write_text(f"{good[0]}\n{{broken\n\n[1, 2]\n{good[1]}\n")
     done = cli("replay", "s.jsonl", "--dialect", "generic", "--json", "--dry-run")
     assert done.code == 0
@@ -135,7 +215,9 @@ def test_a_store_that_cannot_be_used_loses_nothing(project: Cli, content: str) -
 
 
 def test_settings_that_are_broken_for_one_workflow_leave_the_others_alone(cli: Cli) -> None:
-    (cli.folder / "spanbus.toml").write_text(WORKFLOW + '\n[workflows.broken]\nphases = [ { name = "x" } ]\n')
+    (cli.folder / "spanbus.toml").write_text(
+        WORKFLOW + '\n[workflows.broken]\nphases = [ { name = "x" } ]\n'
+    )
     assert cli("run", "standard", "-q").code == 1
     assert cli("show").code == 0
     assert cli("run", "broken").code == 2
@@ -143,7 +225,9 @@ def test_settings_that_are_broken_for_one_workflow_leave_the_others_alone(cli: C
 
 def test_names_with_markup_escapes_and_controls_are_shown_harmlessly(cli: Cli) -> None:
     name = "[red]x[/red]\x1b[31m\u202eevil\x07"
-    (cli.folder / "spanbus.toml").write_text(f"[workflows.w]\nphases = [ {{ name = {json.dumps(name)}, run = ['sh', '-c', 'printf \"\\\\033[2J\"; exit 1'] }} ]\n")
+    (cli.folder / "spanbus.toml").write_text(
+        f"[workflows.w]\nphases = [ {{ name = {json.dumps(name)}, run = ['sh', '-c', 'printf \"\\\\033[2J\"; exit 1'] }} ]\n"
+    )
     done = cli("run")
     assert done.code == 1
     for text in (done.out, done.err, cli("show").out, cli("show", "--events").out, cli("runs").out):

@@ -10,13 +10,25 @@ import pytest
 from command_line import Cli
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from spanbus.local.store import Store
+from spanbus._store.store import Store
 
 
 def completed(cli: Cli, line: str) -> list[str]:
-    env = {**cli.environment(), "_SPANBUS_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(line.count(" "))}
-    program = "import sys; sys.argv = ['spanbus']; from spanbus.cli import main; main()"
-    done = subprocess.run([sys.executable, "-c", program], cwd=cli.folder, env=env, capture_output=True, text=True, check=False)
+    env = {
+        **cli.environment(),
+        "_SPANBUS_COMPLETE": "complete_bash",
+        "COMP_WORDS": line,
+        "COMP_CWORD": str(line.count(" ")),
+    }
+    program = "import sys; sys.argv = ['spanbus']; from spanbus._cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=cli.folder,
+        env=env,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.stderr == ""
     return done.stdout.split()
 
@@ -38,18 +50,32 @@ def test_stored_runs_are_completed(project: Cli) -> None:
         assert completed(project, line) == ["last", run_id]
 
 
-@pytest.mark.parametrize("run_id", ["", "$(touch owned)", "a b", "a;b", "`id`", "\x1b[31m", "a\nb", "é", "x" * 1_000])
-def test_an_id_that_a_shell_would_take_for_more_than_a_word_is_not_completed(cli: Cli, run_id: str) -> None:
+@pytest.mark.parametrize(
+    "run_id", ["", "$(touch owned)", "a b", "a;b", "`id`", "\x1b[31m", "a\nb", "é", "x" * 1_000]
+)
+def test_an_id_that_a_shell_would_take_for_more_than_a_word_is_not_completed(
+    cli: Cli, run_id: str
+) -> None:
     request = ExportTraceServiceRequest()
-    span = request.resource_spans.add().scope_spans.add().spans.add(trace_id=b"t" * 16, span_id=b"s" * 8, start_time_unix_nano=1, end_time_unix_nano=2)
-    for key, value in (("spanbus.level", "run"), ("cicd.pipeline.run.id", run_id), ("cicd.pipeline.result", "success")):
+    span = (
+        request.resource_spans.add()
+        .scope_spans.add()
+        .spans.add(
+            trace_id=b"t" * 16, span_id=b"s" * 8, start_time_unix_nano=1, end_time_unix_nano=2
+        )
+    )
+    for key, value in (
+        ("spanbus.level", "run"),
+        ("cicd.pipeline.run.id", run_id),
+        ("cicd.pipeline.result", "success"),
+    ):
         span.attributes.add(key=key).value.string_value = value
     with Store.open(cli.folder / "state" / "store.sqlite3") as store:
         store.ingest("traces", request.SerializeToString())
     assert completed(cli, "spanbus show ") == ["last"]
 
 
-@pytest.mark.parametrize("toml", ["[workflows.w\n", 'bogus = 1\n', '[workflows.w]\nphases = 3\n'])
+@pytest.mark.parametrize("toml", ["[workflows.w\n", "bogus = 1\n", "[workflows.w]\nphases = 3\n"])
 def test_settings_that_cannot_be_used_complete_to_nothing(cli: Cli, toml: str) -> None:
     (cli.folder / "spanbus.toml").write_text(toml)
     assert completed(cli, "spanbus run --only ") == []

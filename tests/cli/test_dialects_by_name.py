@@ -22,7 +22,9 @@ def test_a_dialect_of_the_settings_is_found_and_a_slip_names_it(cli: Cli) -> Non
     (cli.folder / "rules").mkdir()
     (cli.folder / "rules" / "conveyor.toml").write_text(RULES)
     (cli.folder / "s.jsonl").write_text('{"type": "batch.opened"}\n{"type": "batch.closed"}\n')
-    assert "1 run, 2 events seen, 2 events recorded" in cli("replay", "s.jsonl", "--dialect", "conveyor", "--dry-run").out.replace("\n", " ")
+    assert "1 run, 2 events seen, 2 events recorded" in cli(
+        "replay", "s.jsonl", "--dialect", "conveyor", "--dry-run"
+    ).out.replace("\n", " ")
     slip = cli("replay", "s.jsonl", "--dialect", "conveyer", "--dry-run")
     assert slip.code == 2
     assert "did you mean 'conveyor'?" in slip.err
@@ -31,7 +33,12 @@ def test_a_dialect_of_the_settings_is_found_and_a_slip_names_it(cli: Cli) -> Non
 
 def test_one_of_each_is_told_as_one(cli: Cli) -> None:
     events = ("workflow.started", "workflow.failed")
-    (cli.folder / "s.jsonl").write_text("".join(f'{{"event_type": "{name}", "payload": {{"workflow_id": "w"}}}}\n' for name in events) + "broken\n")
+    (cli.folder / "s.jsonl").write_text(
+        "".join(
+            f'{{"event_type": "{name}", "payload": {{"workflow_id": "w"}}}}\n' for name in events
+        )
+        + "broken\n"
+    )
     said = cli("replay", "s.jsonl", "--dry-run").out.replace("\n", " ")
     assert "1 run, 2 events seen, " in said
     assert "1 run failure, " in f"{said}, "

@@ -32,7 +32,12 @@ def gated(tmp_path: Path) -> Cli:
 
 def test_a_run_goes_on_when_nobody_reads_its_output_any_more(gated: Cli) -> None:
     process = subprocess.Popen(
-        gated.argv("run"), cwd=gated.folder, env=gated.environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        gated.argv("run"),
+        cwd=gated.folder,
+        env=gated.environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     assert process.stdout is not None and process.stderr is not None
     process.stdout.close()
@@ -47,18 +52,38 @@ def test_a_run_goes_on_when_nobody_reads_its_output_any_more(gated: Cli) -> None
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_a_full_disk_under_the_output_is_one_line_and_does_not_hurt_the_run(gated: Cli) -> None:
     with Path("/dev/full").open("w", encoding="utf-8") as full:
-        done = subprocess.run(gated.argv("run"), cwd=gated.folder, env=gated.environment(), stdout=full, stderr=subprocess.PIPE, text=True, check=False)
-        listed = subprocess.run(gated.argv("runs"), cwd=gated.folder, env=gated.environment(), stdout=full, stderr=subprocess.PIPE, text=True, check=False)
-    assert (done.returncode, done.stderr) == (0, "spanbus: stdout cannot be written and is left: No space left on device\n")
+        done, listed = (
+            subprocess.run(
+                gated.argv(command),
+                cwd=gated.folder,
+                env=gated.environment(),
+                stdout=full,
+                stderr=subprocess.PIPE,
+                text=True,
+                check=False,
+            )
+            for command in ("run", "runs")
+        )
+    assert (done.returncode, done.stderr) == (
+        0,
+        "spanbus: stdout cannot be written and is left: No space left on device\n",
+    )
     assert (gated.folder / "done").exists()
-    assert (listed.returncode, listed.stderr) == (1, "spanbus: the output cannot be written: No space left on device\n")
+    assert (listed.returncode, listed.stderr) == (
+        1,
+        "spanbus: the output cannot be written: No space left on device\n",
+    )
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
 def test_what_the_terminal_cannot_show_is_spelled_out(gated: Cli, encoding: str) -> None:
     for command in ("run", "show", "runs"):
         done = subprocess.run(
-            gated.argv(command), cwd=gated.folder, env=gated.environment({"PYTHONIOENCODING": encoding}), capture_output=True, check=False
+            gated.argv(command),
+            cwd=gated.folder,
+            env=gated.environment({"PYTHONIOENCODING": encoding}),
+            capture_output=True,
+            check=False,
         )
         assert done.returncode == 0
         assert b"Traceback" not in done.stderr and done.stderr == b""
@@ -66,13 +91,20 @@ def test_what_the_terminal_cannot_show_is_spelled_out(gated: Cli, encoding: str)
             assert b"\\u2713" in done.stdout
 
 
-def in_a_terminal(cli: Cli, *arguments: str, term: str = "xterm", code: int = 0, columns: int | None = None) -> bytes:
+def in_a_terminal(
+    cli: Cli, *arguments: str, term: str = "xterm", code: int = 0, columns: int | None = None
+) -> bytes:
     master, terminal = pty.openpty()
     if columns is not None:
         termios.tcsetwinsize(terminal, (40, columns))
         cli.env["COLUMNS"] = ""
     process = subprocess.Popen(
-        cli.argv(*arguments), cwd=cli.folder, env=cli.environment({"TERM": term}), stdin=subprocess.DEVNULL, stdout=terminal, stderr=terminal
+        cli.argv(*arguments),
+        cwd=cli.folder,
+        env=cli.environment({"TERM": term}),
+        stdin=subprocess.DEVNULL,
+        stdout=terminal,
+        stderr=terminal,
     )
     os.close(terminal)
     shown = b""
@@ -86,12 +118,36 @@ def in_a_terminal(cli: Cli, *arguments: str, term: str = "xterm", code: int = 0,
     return shown
 
 
-def test_a_tool_that_writes_much_is_not_held_up_by_drawing_the_tree_for_each_line(tmp_path: Path) -> None:
-    (tmp_path / "spanbus.toml").write_text('[workflows.main]\nphases = [ { name = "a", run = "sh -c \'yes abc | head -n 30000; printf end\'" } ]\n', encoding="utf-8")
+def test_a_tool_that_writes_much_is_not_held_up_by_drawing_the_tree_for_each_line(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "spanbus.toml").write_text(
+        '[workflows.main]\nphases = [ { name = "a", run = "sh -c \'yes abc | head -n 30000; printf end\'" } ]\n',
+        encoding="utf-8",
+    )
     shown = in_a_terminal(Cli(tmp_path), "run")
     assert shown.count(b"abc\r\n") == 30_000
     assert b"end\r\n" in shown
     assert len(shown) < 30_000 * 40  # the tree alone is more than 100 bytes
+
+
+def test_tools_know_the_terminal_unless_tty_is_off(tmp_path: Path) -> None:
+    asks = """["sh", "-c", 'echo "<$0 ${FORCE_COLOR-none} ${MYPY_FORCE_COLOR-none} ${COLUMNS-none}>"', "%s"]"""
+    (tmp_path / "spanbus.toml").write_text(
+        "[workflows.main]\nphases = [\n"
+        f'  {{ name = "on", run = {asks % "on"} }},\n'
+        f'  {{ name = "off", needs = ["on"], tty = false, run = {asks % "off"} }},\n'
+        f'  {{ name = "mixed", needs = ["off"], action = "fast_hooks", tty = false, hooks = [{{ run = {asks % "hook"} }}] }},\n'
+        "]\n",
+        encoding="utf-8",
+    )
+    cli = Cli(tmp_path)
+    shown = in_a_terminal(cli, "run", columns=100).decode()
+    told = re.findall(r"<(\w+) (\S+) (\S+) (\S*)>", shown)
+    [(_, colours, mypy, columns)] = [each for each in told if each[0] == "on"]
+    assert (colours, mypy) == ("1", "1") and 40 <= int(columns) < 100
+    assert ("off", "none", "none", "") in told
+    assert ("hook", "none", "none", "") in told
 
 
 def test_a_terminal_that_cannot_move_its_cursor_gets_plain_lines(gated: Cli) -> None:
@@ -101,7 +157,9 @@ def test_a_terminal_that_cannot_move_its_cursor_gets_plain_lines(gated: Cli) -> 
 
 
 def test_what_became_of_a_phase_is_told_on_a_narrow_terminal_too(tmp_path: Path) -> None:
-    (tmp_path / "spanbus.toml").write_text(f'[workflows.main]\nphases = [ {{ name = "{"long_" * 12}", run = "test -e ok" }} ]\n')
+    (tmp_path / "spanbus.toml").write_text(
+        f'[workflows.main]\nphases = [ {{ name = "{"long_" * 12}", run = "test -e ok" }} ]\n'
+    )
     cli = Cli(tmp_path)
     (tmp_path / "ok").touch()
     first = cli("run", "--json").json()["runs"][0]["run_id"]  # type: ignore[index]
@@ -110,11 +168,14 @@ def test_what_became_of_a_phase_is_told_on_a_narrow_terminal_too(tmp_path: Path)
     for columns in (40, 80):
         shown = in_a_terminal(cli, "diff", str(first), "last", code=1, columns=columns).decode()
         lines = re.sub(r"\x1b\[[0-9;]*m", "", shown).splitlines()[1:]
+        assert len(lines) == 2  # the phase and its run
         assert all("newly failing" in line and len(line) <= columns for line in lines), lines
 
 
 def test_the_names_of_events_are_told_on_a_narrow_terminal_too(tmp_path: Path) -> None:
-    (tmp_path / "spanbus.toml").write_text('[workflows.main]\nphases = [ { name = "a phase with quite a long name", run = "true" } ]\n')
+    (tmp_path / "spanbus.toml").write_text(
+        '[workflows.main]\nphases = [ { name = "a phase with quite a long name", run = "true" } ]\n'
+    )
     cli = Cli(tmp_path)
     assert cli("run", "-q").code == 0
     shown = in_a_terminal(cli, "show", "--events", columns=50).decode()
@@ -123,7 +184,9 @@ def test_the_names_of_events_are_told_on_a_narrow_terminal_too(tmp_path: Path) -
 
 
 def test_how_long_a_phase_has_been_running_is_told_on_a_narrow_terminal_too(tmp_path: Path) -> None:
-    (tmp_path / "spanbus.toml").write_text(f'[workflows.main]\nphases = [ {{ name = "{"日本" * 15}", run = "sleep 0.5" }} ]\n')
+    (tmp_path / "spanbus.toml").write_text(
+        f'[workflows.main]\nphases = [ {{ name = "{"日本" * 15}", run = "sleep 0.5" }} ]\n'
+    )
     shown = in_a_terminal(Cli(tmp_path), "run", columns=40).decode()
     assert re.search(r"日本.*running +0\.\d+ s", shown), shown
 
@@ -131,18 +194,35 @@ def test_how_long_a_phase_has_been_running_is_told_on_a_narrow_terminal_too(tmp_
 def test_a_store_without_a_run_is_no_failed_search(tmp_path: Path) -> None:
     cli = Cli(tmp_path)
     assert cli("exec", "--", "true", env={"OTEL_TRACES_SAMPLER": "always_off"}).code == 0
-    assert "no run is stored yet" in cli("runs").err
+    assert "no run of project 'spanbus' is stored yet" in cli("runs").err
+    assert "no run is stored yet" in cli("runs", "--all").err
     assert "like that" in cli("runs", "-w", "nobody").err
 
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])
-def test_a_reader_who_leaves_ends_a_listing_as_a_signal_would(tmp_path: Path, unbuffered: str) -> None:
+def test_a_reader_who_leaves_ends_a_listing_as_a_signal_would(
+    tmp_path: Path, unbuffered: str
+) -> None:
     phases = ", ".join(f'{{ name = "p{number}", run = "true" }}' for number in range(30))
     (tmp_path / "spanbus.toml").write_text(f"[workflows.main]\nphases = [ {phases} ]\n")
     cli = Cli(tmp_path)
     assert cli("run", "-q").code == 0
-    for arguments in (("show",), ("show", "--events"), ("show", "--otlp"), ("diff", "last", "last"), ("report", "-o", "-"), ("status", "--json")):
-        process = subprocess.Popen(cli.argv(*arguments), cwd=tmp_path, env=cli.environment({"PYTHONUNBUFFERED": unbuffered}), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    for arguments in (
+        ("show",),
+        ("show", "--events"),
+        ("show", "--otlp"),
+        ("diff", "last", "last"),
+        ("report", "-o", "-"),
+        ("status", "--json"),
+    ):
+        process = subprocess.Popen(
+            cli.argv(*arguments),
+            cwd=tmp_path,
+            env=cli.environment({"PYTHONUNBUFFERED": unbuffered}),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
         assert process.stdout is not None and process.stderr is not None
         process.stdout.close()
         said = process.stderr.read()

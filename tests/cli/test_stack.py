@@ -15,7 +15,7 @@ import yaml
 from command_line import Cli
 from hostile import Says, html, http
 
-from spanbus.cli.compose import FILE, PORTS, shipped
+from spanbus._cli.compose import FILE, PORTS, shipped
 from spanbus.testing import GrpcReceiver, Receiver
 
 ROOT = Path(__file__).parents[2]
@@ -46,7 +46,11 @@ esac
     def calls(self) -> list[str]:
         """What it was asked to do, without the questions of the command itself."""
         lines = self._log.read_text().splitlines() if self._log.exists() else []
-        return [line for line in lines if "version --short" not in line and "config --format json" not in line]
+        return [
+            line
+            for line in lines
+            if "version --short" not in line and "config --format json" not in line
+        ]
 
     def fails(self, code: int) -> None:
         self._code.write_text(f"{code}\n")
@@ -66,7 +70,7 @@ def path(cli: Cli) -> Path:
 
 @pytest.fixture
 def checkout(cli: Cli) -> Path:
-    """The folder of the command is below a checkout with the stack's files."""
+    """The folder of the command is below a checkout of somebody's, with files of the stack's names: none of them is started."""
     top = cli.folder / "checkout"
     for name in (FILE, "collector-config.yaml", "deploy/prometheus/alerts.yml"):
         (top / name).parent.mkdir(parents=True, exist_ok=True)
@@ -79,12 +83,24 @@ def checkout(cli: Cli) -> Path:
 def servers() -> Generator[str]:
     """All servers, and what Compose would say of their ports."""
     jaeger, health = http(b'{"data": [], "total": 0}'), http(b'{"database": "ok"}')
-    prometheus, alertmanager = http(b'{"status": "success", "data": {"version": "3"}}'), http(b'{"versionInfo": {"version": "1"}, "cluster": {"status": "ready"}}')
-    with Receiver() as otlp, GrpcReceiver() as grpc, Says(jaeger) as one, Says(prometheus) as two, Says(alertmanager) as three, Says(health) as four:
+    prometheus, alertmanager = (
+        http(b'{"status": "success", "data": {"version": "3"}}'),
+        http(b'{"versionInfo": {"version": "1"}, "cluster": {"status": "ready"}}'),
+    )
+    with (
+        Receiver() as otlp,
+        GrpcReceiver() as grpc,
+        Says(jaeger) as one,
+        Says(prometheus) as two,
+        Says(alertmanager) as three,
+        Says(health) as four,
+    ):
         urls = [otlp.url, grpc.url, one.url, two.url, three.url, four.url]
         services: dict[str, dict[str, list[Json]]] = {}
         for port, url in zip(PORTS, urls, strict=True):
-            services.setdefault(port.service, {"ports": []})["ports"].append({"target": port.inside, "published": url.rpartition(":")[2], "host_ip": "127.0.0.1"})
+            services.setdefault(port.service, {"ports": []})["ports"].append(
+                {"target": port.inside, "published": url.rpartition(":")[2], "host_ip": "127.0.0.1"}
+            )
         yield json.dumps({"name": "spanbus", "services": services})
 
 
@@ -95,29 +111,41 @@ def below(cli: Cli, folder: Path) -> Cli:
 # --- up ---------------------------------------------------------------------------------------------------------------
 
 
-def test_up_starts_the_stack_of_the_checkout_around_and_prints_where_everything_is(cli: Cli, path: Path, checkout: Path, servers: str) -> None:
+def test_up_starts_the_shipped_stack_and_prints_where_everything_is(
+    cli: Cli, path: Path, checkout: Path, servers: str
+) -> None:
     docker = Program(path, "docker")
     docker.says_config(servers)
     done = below(cli, checkout / "sub" / "below")("stack", "up")
     assert done.code == 0, done.err
-    assert docker.calls() == [f"compose -f {checkout / FILE} up -d"]
+    assert docker.calls() == [f"compose -f {shipped(ROOT)} up -d"]
     lines = done.out.splitlines()
-    assert [line.split()[0] for line in lines[:5]] == ["OTLP/HTTP", "OTLP/gRPC", "Jaeger", "Prometheus", "Alertmanager"]
+    assert [line.split()[0] for line in lines[:5]] == [
+        "OTLP/HTTP",
+        "OTLP/gRPC",
+        "Jaeger",
+        "Prometheus",
+        "Alertmanager",
+    ]
     assert all(line.endswith("answers") for line in lines[:5])
     port = json.loads(servers)["services"]["collector"]["ports"][0]["published"]
     assert lines[-1] == f"export OTEL_EXPORTER_OTLP_ENDPOINT=http://127.0.0.1:{port}"
 
 
-def test_up_with_grafana_starts_its_profile_and_waits_for_it(cli: Cli, path: Path, checkout: Path, servers: str) -> None:
+def test_up_with_grafana_starts_its_profile_and_waits_for_it(
+    cli: Cli, path: Path, checkout: Path, servers: str
+) -> None:
     docker = Program(path, "docker")
     docker.says_config(servers)
     done = below(cli, checkout)("stack", "up", "--grafana")
     assert done.code == 0
-    assert docker.calls() == [f"compose -f {checkout / FILE} --profile grafana up -d"]
+    assert docker.calls() == [f"compose -f {shipped(ROOT)} --profile grafana up -d"]
     assert "Grafana" in done.out
 
 
-def test_up_says_who_does_not_answer_in_time(cli: Cli, path: Path, checkout: Path, servers: str) -> None:
+def test_up_says_who_does_not_answer_in_time(
+    cli: Cli, path: Path, checkout: Path, servers: str
+) -> None:
     document = json.loads(servers)
     with Says(html()) as other:
         document["services"]["jaeger"]["ports"][0]["published"] = other.url.rpartition(":")[2]
@@ -129,7 +157,9 @@ def test_up_says_who_does_not_answer_in_time(cli: Cli, path: Path, checkout: Pat
     assert "not everything answers" in done.err
 
 
-def test_up_that_compose_refuses_is_exit_code_one_with_its_own_words(cli: Cli, path: Path, checkout: Path) -> None:
+def test_up_that_compose_refuses_is_exit_code_one_with_its_own_words(
+    cli: Cli, path: Path, checkout: Path
+) -> None:
     Program(path, "docker").fails(17)
     done = below(cli, checkout)("stack", "up")
     assert done.code == 1
@@ -166,18 +196,22 @@ def test_without_compose_it_says_how_to_get_it(cli: Cli, path: Path, checkout: P
     assert "spanbus up" in done.err
 
 
-def test_docker_without_its_plugin_gives_way_to_docker_compose(cli: Cli, path: Path, checkout: Path) -> None:
+def test_docker_without_its_plugin_gives_way_to_docker_compose(
+    cli: Cli, path: Path, checkout: Path
+) -> None:
     docker, standalone = Program(path, "docker", version=""), Program(path, "docker-compose")
     assert below(cli, checkout)("stack", "down").code == 0
     assert docker.calls() == []
-    assert standalone.calls() == [f"-f {checkout / FILE} --profile grafana down"]
+    assert standalone.calls() == [f"-f {shipped(ROOT)} --profile grafana down"]
 
 
-def test_a_docker_compose_that_is_too_old_gives_way_to_podman(cli: Cli, path: Path, checkout: Path) -> None:
+def test_a_docker_compose_that_is_too_old_gives_way_to_podman(
+    cli: Cli, path: Path, checkout: Path
+) -> None:
     old, podman = Program(path, "docker-compose", version="1.29.2"), Program(path, "podman")
     assert below(cli, checkout)("stack", "down").code == 0
     assert old.calls() == []
-    assert podman.calls() == [f"compose -f {checkout / FILE} --profile grafana down"]
+    assert podman.calls() == [f"compose -f {shipped(ROOT)} --profile grafana down"]
 
 
 def test_what_was_tried_is_told(cli: Cli, path: Path, checkout: Path) -> None:
@@ -189,7 +223,9 @@ def test_what_was_tried_is_told(cli: Cli, path: Path, checkout: Path) -> None:
     assert "`docker-compose` is version 1, which is too old" in done.err
 
 
-def test_a_program_that_is_found_and_cannot_be_executed_gives_way(cli: Cli, path: Path, checkout: Path) -> None:
+def test_a_program_that_is_found_and_cannot_be_executed_gives_way(
+    cli: Cli, path: Path, checkout: Path
+) -> None:
     (path / "docker").write_bytes(b"\x7fELF nonsense")
     (path / "docker").chmod(0o755)
     standalone = Program(path, "docker-compose")
@@ -208,7 +244,9 @@ def test_a_compose_file_of_somebody_else_is_never_started(cli: Cli, path: Path) 
     assert shipped(cli.folder) != cli.folder / FILE
 
 
-def test_away_from_a_checkout_the_file_beside_the_sources_or_in_the_package_is_found(tmp_path: Path) -> None:
+def test_away_from_a_checkout_the_file_beside_the_sources_or_in_the_package_is_found(
+    tmp_path: Path,
+) -> None:
     found = shipped(tmp_path)
     assert found is not None
     assert yaml.safe_load(found.read_text())["name"] == "spanbus"
@@ -217,20 +255,33 @@ def test_away_from_a_checkout_the_file_beside_the_sources_or_in_the_package_is_f
 def test_the_wheel_holds_the_stack_with_every_file_that_compose_mounts(tmp_path: Path) -> None:
     if not (ROOT / FILE).exists():
         pytest.skip("an installed package has no sources to build")
-    subprocess.run([sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)], cwd=ROOT, check=True, capture_output=True, timeout=120)
+    subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        timeout=120,
+    )
     [wheel] = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path / "site")
     found = tmp_path / "site" / "spanbus" / "stack_files" / FILE
     services = cast("dict[str, Json]", yaml.safe_load(found.read_text())["services"])
-    mounted = {str(mount["source"]) for service in services.values() for mount in cast("list[Json]", service.get("volumes", [])) if mount["type"] == "bind"}
+    mounted = {
+        str(mount["source"])
+        for service in services.values()
+        for mount in cast("list[Json]", service.get("volumes", []))
+        if mount["type"] == "bind"
+    }
     assert len(mounted) >= 4
     for source in mounted:
         inside, outside = found.parent / source, ROOT / source
         assert inside.is_dir() == outside.is_dir()
         assert inside.exists(), source
-    code = f"import sys; sys.path.insert(0, {str(tmp_path / 'site')!r}); from pathlib import Path; from spanbus.cli.compose import shipped; print(shipped(Path({str(tmp_path)!r})))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    code = f"import sys; sys.path.insert(0, {str(tmp_path / 'site')!r}); from pathlib import Path; from spanbus._cli.compose import shipped; print(shipped(Path({str(tmp_path)!r})))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
     assert done.stdout.strip() == str(found)
 
 
@@ -238,18 +289,22 @@ def test_the_addresses_without_compose_are_those_of_the_shipped_file() -> None:
     found = shipped(ROOT)
     assert found is not None
     services = yaml.safe_load(found.read_text())["services"]
-    published = {(name, str(port)) for name, service in services.items() for port in service.get("ports", [])}
+    published = {
+        (name, str(port)) for name, service in services.items() for port in service.get("ports", [])
+    }
     assert published == {(port.service, f"{port.default}:{port.inside}") for port in PORTS}
 
 
 # --- down and status --------------------------------------------------------------------------------------------------
 
 
-def test_down_keeps_what_is_stored_unless_told_otherwise(cli: Cli, path: Path, checkout: Path) -> None:
+def test_down_keeps_what_is_stored_unless_told_otherwise(
+    cli: Cli, path: Path, checkout: Path
+) -> None:
     docker = Program(path, "docker")
     here = below(cli, checkout)
     assert (here("stack", "down").code, here("stack", "down", "--volumes").code) == (0, 0)
-    prefix = f"compose -f {checkout / FILE} --profile grafana"
+    prefix = f"compose -f {shipped(ROOT)} --profile grafana"
     assert docker.calls() == [f"{prefix} down", f"{prefix} down --volumes"]
 
 
@@ -270,7 +325,9 @@ def test_status_tells_who_answers(cli: Cli, path: Path, checkout: Path, servers:
     assert docker.calls() == []
 
 
-def test_status_counts_a_server_that_does_not_answer_as_a_failure_but_not_grafana(cli: Cli, path: Path, checkout: Path, servers: str) -> None:
+def test_status_counts_a_server_that_does_not_answer_as_a_failure_but_not_grafana(
+    cli: Cli, path: Path, checkout: Path, servers: str
+) -> None:
     docker = Program(path, "docker")
     document = json.loads(servers)
     document["services"]["grafana"]["ports"][0]["published"] = "1"
@@ -281,12 +338,62 @@ def test_status_counts_a_server_that_does_not_answer_as_a_failure_but_not_grafan
     docker.says_config(json.dumps(document))
     done = here("stack", "status")
     assert done.code == 1
-    assert [line.split()[0] for line in done.out.splitlines() if line.endswith("does not answer")] == ["Prometheus", "Grafana"]
+    assert [
+        line.split()[0] for line in done.out.splitlines() if line.endswith("does not answer")
+    ] == ["Prometheus", "Grafana"]
 
 
-@pytest.mark.parametrize("config", ["{", "[]", '{"services": {"collector": {"ports": [null, {"target": "4318"}, {"target": 4318, "published": "x"}]}}}', "[" * 50_000])
-def test_a_config_that_makes_no_sense_is_no_traceback(cli: Cli, path: Path, checkout: Path, config: str) -> None:
+@pytest.mark.parametrize(
+    "config",
+    [
+        "{",
+        "[]",
+        '{"services": {"collector": {"ports": [null, {"target": "4318"}, {"target": 4318, "published": "x"}]}}}',
+        "[" * 50_000,
+    ],
+)
+def test_a_config_that_makes_no_sense_is_no_traceback(
+    cli: Cli, path: Path, checkout: Path, config: str
+) -> None:
     Program(path, "docker").says_config(config)
     done = below(cli, checkout)("stack", "status", "--json")
     assert done.code in (0, 1)
     assert isinstance(json.loads(done.out), list)
+
+
+# --- without containers -----------------------------------------------------------------------------------------------
+
+
+def test_local_names_the_binaries_that_are_missing_and_where_they_are_had(
+    cli: Cli, path: Path
+) -> None:
+    for name in ("jaeger", "prometheus"):
+        Program(path, name)
+    done = cli("stack", "up", "--local")
+    assert (done.code, done.out) == (2, "")
+    assert "not found on the PATH: otelcol-contrib (https://" in done.err
+    assert "alertmanager (https://" in done.err
+    assert "jaeger" not in done.err
+    done = cli("stack", "up", "--local", "--bin", str(cli.folder))
+    assert f"not found in {cli.folder}: otelcol-contrib" in done.err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["--local", "--grafana"], ["--local", "--file", "x.yml"], ["--bin", "."], ["--data", "."]],
+    ids=" ".join,
+)
+def test_what_is_for_compose_and_what_is_for_binaries_do_not_mix(
+    cli: Cli, words: list[str]
+) -> None:
+    assert cli("stack", "up", *words).code == 2
+
+
+def test_a_stack_of_a_cloned_repository_is_named_and_not_started(
+    cli: Cli, path: Path, checkout: Path, servers: str
+) -> None:
+    docker = Program(path, "docker")
+    docker.says_config(servers)
+    done = below(cli, checkout / "sub")("stack", "up")
+    assert str(checkout) not in " ".join(docker.calls())
+    assert f"--file {checkout / FILE} takes it" in done.err

@@ -24,7 +24,11 @@ handle.feed({"event_type": "workflow.completed", "payload": {"workflow_id": "w"}
 
 
 def of_traces(cli: Cli, what: str) -> list[tuple[str, int]]:
-    return [(row.get("reason", ""), row["records"]) for row in json.loads(cli("status", "--json").out)[what] if row["signal"] == "traces"]
+    return [
+        (row.get("reason", ""), row["records"])
+        for row in json.loads(cli("status", "--json").out)[what]
+        if row["signal"] == "traces"
+    ]
 
 
 @pytest.fixture
@@ -33,7 +37,13 @@ def cli(tmp_path: Path) -> Cli:
 
 
 def run(cli: Cli) -> str:
-    done = subprocess.run([sys.executable, "-c", PROGRAM], env=cli.environment(), capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM],
+        env=cli.environment(),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     return done.stderr
 
 

@@ -28,7 +28,10 @@ def bare(tmp_path: Path) -> Cli:
     (tmp_path / "path" / "sitecustomize.py").write_text(MISSING)
     (tmp_path / "spanbus.toml").write_text(WORKFLOW)
     before = os.environ.get("PYTHONPATH")
-    cli = Cli(tmp_path, {"PYTHONPATH": os.pathsep.join([str(tmp_path / "path"), *([before] if before else [])])})
+    cli = Cli(
+        tmp_path,
+        {"PYTHONPATH": os.pathsep.join([str(tmp_path / "path"), *([before] if before else [])])},
+    )
     assert cli("run", "--quiet").code == 1
     assert cli("run", "--quiet").code == 1
     return cli
@@ -36,16 +39,33 @@ def bare(tmp_path: Path) -> Cli:
 
 def test_what_looks_at_runs_needs_no_extra(bare: Cli) -> None:
     for command in (
-        "runs", "runs --json", "show", "show last --json", "show --events", "show --otlp", "report --markdown", "report -o run.html", "status", "status --json",
-        "flush", "metrics", "doctor --timeout 1", "--help",
+        "runs",
+        "runs --json",
+        "show",
+        "show last --json",
+        "show --events",
+        "show --otlp",
+        "report --markdown",
+        "report -o run.html",
+        "status",
+        "status --json",
+        "flush",
+        "metrics",
+        "doctor --timeout 1",
+        "--help",
     ):
         done = bare(*command.split())
-        assert (done.code, "ModuleNotFoundError" in done.out + done.err) == (0, False), (command, done)
+        assert (done.code, "ModuleNotFoundError" in done.out + done.err) == (0, False), (
+            command,
+            done,
+        )
     assert "ModuleNotFoundError" not in bare("diff", "last", "last").err
     assert "fast_hooks" in bare("show").out
 
 
-@pytest.mark.parametrize(("command", "extra"), [("up --port 0", "backend"), ("view", "backend"), ("mcp", "mcp")])
+@pytest.mark.parametrize(
+    ("command", "extra"), [("up --port 0", "backend"), ("view", "backend"), ("mcp", "mcp")]
+)
 def test_what_needs_an_extra_says_which(bare: Cli, command: str, extra: str) -> None:
     done = bare(*command.split())
     assert done.code == 2

@@ -20,7 +20,9 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Generator[Engine]:
 @pytest.fixture(scope="session")
 def up(engine: Engine) -> Up:
     @contextmanager
-    def start(name: str, files: Sequence[str] = (), env: Mapping[str, str] | None = None) -> Generator[Composition]:
+    def start(
+        name: str, files: Sequence[str] = (), env: Mapping[str, str] | None = None
+    ) -> Generator[Composition]:
         busy = [port for port in HOST_PORTS if taken(port)]
         if busy:
             missing(f"docker-compose.yml publishes ports that something else has here: {busy}")
@@ -46,4 +48,7 @@ def composition(up: Up) -> Generator[Composition]:
 def cli(tmp_path: Path) -> Cli:
     """A user on the host who has said nothing but where the collector is."""
     (tmp_path / "spanbus.toml").write_text(WORKFLOW)
-    return Cli(tmp_path, {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:4318", "SPANBUS_EXIT_TIMEOUT_S": "5"})
+    return Cli(
+        tmp_path,
+        {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:4318", "SPANBUS_EXIT_TIMEOUT_S": "5"},
+    )

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import cast
 
 import pytest
-import yaml
 from authority import Authority
 from command_line import Cli
 from containers import Up
-from servers import ROOT, Json, eventually, get
+from servers import Json, eventually, get
 
 pytestmark = pytest.mark.compose
 
@@ -28,45 +26,40 @@ def stored(trace_id: str) -> object:
     return get(f"http://127.0.0.1:16686/api/v3/traces/{trace_id}")
 
 
-def test_with_tls_and_tokens_only_those_who_know_one_are_heard(up: Up, cli: Cli, tmp_path: Path) -> None:
+def test_with_tls_and_tokens_only_those_who_know_one_are_heard(
+    up: Up, cli: Cli, tmp_path: Path
+) -> None:
     authority = Authority(tmp_path / "auth")
     authority.key.chmod(0o644)  # the container's user is another
-    with up("spanbus-guarded", ["deploy/overlays/compose.auth-tls.yaml"], {"SPANBUS_AUTH": str(tmp_path / "auth")}):
+    with up(
+        "spanbus-guarded",
+        ["deploy/overlays/compose.auth-tls.yaml"],
+        {"SPANBUS_AUTH": str(tmp_path / "auth")},
+    ):
         assert "refuses telemetry" in execute(cli, "true")[1]
-        cli.env.update(OTEL_EXPORTER_OTLP_ENDPOINT="https://127.0.0.1:4318", **authority.client("wrong"))
+        cli.env.update(
+            OTEL_EXPORTER_OTLP_ENDPOINT="https://127.0.0.1:4318", **authority.client("wrong")
+        )
         assert "HTTP 401" in execute(cli, "true")[1]
         cli.env.update(authority.client())
         trace_id, told = execute(cli, "true")
         assert told == ""
         eventually(lambda: stored(trace_id))
-        cli.env.update(OTEL_EXPORTER_OTLP_ENDPOINT="https://127.0.0.1:4317", OTEL_EXPORTER_OTLP_PROTOCOL="grpc")
+        cli.env.update(
+            OTEL_EXPORTER_OTLP_ENDPOINT="https://127.0.0.1:4317", OTEL_EXPORTER_OTLP_PROTOCOL="grpc"
+        )
         trace_id, told = execute(cli, "true")
         assert told == ""
         eventually(lambda: stored(trace_id))
 
 
 def test_with_tail_sampling_what_failed_is_kept(up: Up, cli: Cli) -> None:
-    with up("spanbus-sampled", ["deploy/overlays/compose.tail-sampling.yaml"], {"KEEP_PERCENT": "0", "STRAGGLERS": "1s"}):
+    with up(
+        "spanbus-sampled",
+        ["deploy/overlays/compose.tail-sampling.yaml"],
+        {"KEEP_PERCENT": "0", "STRAGGLERS": "1s"},
+    ):
         good = execute(cli, "true")[0]
         failed = execute(cli, "false")[0]
         eventually(lambda: stored(failed))
         assert stored(good) is None
-
-
-def test_with_badger_as_the_configuration_offers_it_a_trace_outlives_jaeger(up: Up, cli: Cli, tmp_path: Path) -> None:
-    folder = tmp_path / "jaeger"
-    shutil.copytree(ROOT / "deploy/jaeger", folder)
-    before = (folder / "config.yaml").read_text()
-    kept = before.replace("memory:\n          max_traces: 50000\n", "").replace("#   badger:", "    badger:", 1)
-    (folder / "config.yaml").write_text(kept)
-    assert set(yaml.safe_load(kept)["extensions"]["jaeger_storage"]["backends"]["recent"]) == {"badger"}
-    folder.chmod(0o755)
-    over = tmp_path / "kept.yaml"
-    mount = {"type": "bind", "source": str(folder), "target": "/etc/jaeger", "read_only": True}
-    over.write_text(yaml.safe_dump({"services": {"jaeger": {"volumes": [mount]}}}))
-    with up("spanbus-kept", [str(over)]) as composition:
-        trace_id, _ = execute(cli, "true")
-        eventually(lambda: stored(trace_id))
-        assert composition.compose("rm", "--stop", "--force", "jaeger").returncode == 0
-        assert composition.up().returncode == 0
-        eventually(lambda: stored(trace_id))

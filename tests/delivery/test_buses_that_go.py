@@ -6,8 +6,8 @@ import gc
 from collections.abc import Callable
 from pathlib import Path
 
-from spanbus.runtime import Runtime
-from spanbus.settings import load_settings
+from spanbus._runtime import Runtime
+from spanbus._settings import load_settings
 from spanbus.testing import Receiver
 
 
@@ -33,11 +33,15 @@ def leave_work_open(runtime: Runtime) -> None:
 def failed_spans(receiver: Receiver) -> dict[str, str]:
     return {
         span.name: attribute.value.string_value
-        for span in receiver.spans() for attribute in span.attributes if attribute.key == "error.type"
+        for span in receiver.spans()
+        for attribute in span.attributes
+        if attribute.key == "error.type"
     }
 
 
-def test_what_was_open_on_a_bus_that_is_gone_ends_as_abandoned_while_the_program_goes_on(tmp_path: Path) -> None:
+def test_what_was_open_on_a_bus_that_is_gone_ends_as_abandoned_while_the_program_goes_on(
+    tmp_path: Path,
+) -> None:
     with Receiver() as receiver:
         env = {**receiver.env, "SPANBUS_STATE_DIR": str(tmp_path)}
         with Runtime(load_settings(env=env), env=env) as runtime:
@@ -47,7 +51,9 @@ def test_what_was_open_on_a_bus_that_is_gone_ends_as_abandoned_while_the_program
             assert failed_spans(receiver) == {"RUN nightly": "abandoned", "lint": "abandoned"}
 
 
-def test_what_was_open_on_a_bus_that_is_gone_ends_as_abandoned_with_the_program(tmp_path: Path) -> None:
+def test_what_was_open_on_a_bus_that_is_gone_ends_as_abandoned_with_the_program(
+    tmp_path: Path,
+) -> None:
     with Receiver() as receiver:
         env = {**receiver.env, "SPANBUS_STATE_DIR": str(tmp_path)}
         with Runtime(load_settings(env=env), env=env) as runtime:
@@ -55,3 +61,21 @@ def test_what_was_open_on_a_bus_that_is_gone_ends_as_abandoned_with_the_program(
             gc.collect()
         assert receiver.wait_until(lambda records: len(records.spans()) == 2)
         assert failed_spans(receiver) == {"RUN nightly": "abandoned", "lint": "abandoned"}
+
+
+def test_a_handle_that_is_fed_by_hand_goes_on_without_its_bus(tmp_path: Path) -> None:
+    with Receiver() as receiver:
+        env = {**receiver.env, "SPANBUS_STATE_DIR": str(tmp_path)}
+        with Runtime(load_settings(env=env), env=env) as runtime:
+            handle = runtime.instrument(Bus())
+            gc.collect()
+            handle.feed(
+                {"type": "workflow.started", "payload": {"workflow_id": "w", "run_id": "r"}}
+            )
+            runtime.recorders_tick()
+            handle.feed(
+                {"type": "workflow.completed", "payload": {"workflow_id": "w", "run_id": "r"}}
+            )
+            assert handle.state().abandoned == 0
+            assert runtime.flush(30.0)
+        assert failed_spans(receiver) == {}

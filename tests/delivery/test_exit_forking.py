@@ -8,13 +8,13 @@ from pathlib import Path
 
 PROGRAM = """
 import os, sys, threading
-from spanbus.delivery.forking import undivided
+from spanbus._delivery.fork_guard import fork_guard
 
 begun = threading.Event()
 sys.begun = begun
 
 def work():
-    with undivided():
+    with fork_guard():
         import slow_one
 
 threading.Thread(target=work, daemon=True).start()
@@ -22,10 +22,10 @@ assert begun.wait(10)
 pid = os.fork()
 if pid == 0:
     import slow_one
-    with undivided():
+    with fork_guard():
         os._exit(0 if slow_one.complete else 1)
 assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
-with undivided():
+with fork_guard():
     pass
 pid = os.fork()
 if pid == 0:
@@ -35,10 +35,16 @@ assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
 
 def test_a_child_never_has_half_a_module(tmp_path: Path) -> None:
-    (tmp_path / "slow_one.py").write_text("import sys, time\nsys.begun.set()\ntime.sleep(0.3)\ncomplete = True\n")
+    (tmp_path / "slow_one.py").write_text(
+        "import sys, time\nsys.begun.set()\ntime.sleep(0.3)\ncomplete = True\n"
+    )
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", PROGRAM], env={"PYTHONPATH": f"{tmp_path}:{':'.join(sys.path)}"}, capture_output=True, text=True,
-        timeout=30, check=False,
+        [sys.executable, "-W", "ignore", "-c", PROGRAM],
+        env={"PYTHONPATH": f"{tmp_path}:{':'.join(sys.path)}"},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
 
@@ -46,10 +52,10 @@ def test_a_child_never_has_half_a_module(tmp_path: Path) -> None:
 def test_a_fork_does_not_wait_for_ever() -> None:
     code = """
 import os, threading
-from spanbus.delivery.forking import undivided
+from spanbus._delivery.fork_guard import fork_guard
 held, release = threading.Event(), threading.Event()
 def hold():
-    with undivided():
+    with fork_guard():
         held.set()
         release.wait()
 thread = threading.Thread(target=hold)
@@ -57,15 +63,22 @@ thread.start()
 held.wait()
 pid = os.fork()
 if pid == 0:
-    with undivided():
+    with fork_guard():
         os._exit(0)
 assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 release.set()
 thread.join()
-with undivided():
+with fork_guard():
     pass
 """
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], env={"PYTHONPATH": ":".join(sys.path)}, capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code],
+        env={"PYTHONPATH": ":".join(sys.path)},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
 
 
@@ -84,7 +97,11 @@ else:
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 """
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code], env={"PYTHONPATH": ":".join(sys.path), "SPANBUS_STATE_DIR": str(tmp_path)}, capture_output=True,
-        text=True, timeout=30, check=False,
+        [sys.executable, "-W", "ignore", "-c", code],
+        env={"PYTHONPATH": ":".join(sys.path), "SPANBUS_STATE_DIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")

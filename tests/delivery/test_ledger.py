@@ -5,32 +5,38 @@ from __future__ import annotations
 import fcntl
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
+from sleeping import slept_s
 
-from spanbus.delivery.ledger import LEDGER, NOTHING, SIZE_BYTES, Fates, Ledger
+from spanbus._delivery.ledger import LEDGER, NOTHING, SIZE_BYTES, Fates, Ledger
 
-LOST = Fates({("traces", ""): 5}, {}, {("traces", "disk_full"): 2}, {}, {("traces", "disk_full"): 2})
+LOST = Fates(
+    {("traces", ""): 5}, {}, {("traces", "disk_full"): 2}, {}, {("traces", "disk_full"): 2}
+)
 
 
 def test_what_is_added_is_read_by_others(tmp_path: Path) -> None:
     assert Ledger(tmp_path).add(LOST)
     assert Ledger(tmp_path).add(LOST)
     found = Ledger(tmp_path).read()
-    assert (found.delivered, found.dropped, found.untold_dropped) == ({("traces", ""): 10}, {("traces", "disk_full"): 4}, {("traces", "disk_full"): 4})
+    assert (found.delivered, found.dropped, found.unexported_dropped) == (
+        {("traces", ""): 10},
+        {("traces", "disk_full"): 4},
+        {("traces", "disk_full"): 4},
+    )
 
 
-def test_what_is_untold_is_taken_once(tmp_path: Path) -> None:
+def test_what_is_unexported_is_taken_once(tmp_path: Path) -> None:
     Ledger(tmp_path).add(LOST)
-    assert Ledger(tmp_path).take_untold() == Fates({}, {}, {}, {}, {("traces", "disk_full"): 2})
-    assert Ledger(tmp_path).take_untold() == NOTHING
+    assert Ledger(tmp_path).take_unexported() == Fates({}, {}, {}, {}, {("traces", "disk_full"): 2})
+    assert Ledger(tmp_path).take_unexported() == NOTHING
     assert Ledger(tmp_path).read().dropped == {("traces", "disk_full"): 2}
 
 
 def test_programs_that_add_at_once_lose_nothing(tmp_path: Path) -> None:
-    body = "import sys; from pathlib import Path; from spanbus.delivery.ledger import Fates, Ledger\nfor _ in range(200):\n while not Ledger(Path(sys.argv[1])).add(Fates({('logs', ''): 1}, {}, {}, {}, {})): pass"
+    body = "import sys; from pathlib import Path; from spanbus._delivery.ledger import Fates, Ledger\nfor _ in range(200):\n while not Ledger(Path(sys.argv[1])).add(Fates({('logs', ''): 1}, {}, {}, {}, {})): pass"
     programs = [subprocess.Popen([sys.executable, "-c", body, str(tmp_path)]) for _ in range(4)]
     assert [program.wait(60) for program in programs] == [0] * 4
     assert Ledger(tmp_path).read().delivered == {("logs", ""): 800}
@@ -47,7 +53,10 @@ def test_the_file_has_its_size_before_there_is_something_to_write(tmp_path: Path
     assert Ledger(tmp_path).read() == LOST
 
 
-@pytest.mark.parametrize("content", [b"", b"\0" * 10, b"[]", b"{", b'{"dropped": [[1]]}', b'{"dropped": 7}', b"\xff" * SIZE_BYTES])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"\0" * 10, b"[]", b"{", b'{"dropped": [[1]]}', b'{"dropped": 7}', b"\xff" * SIZE_BYTES],
+)
 def test_a_file_that_is_none_of_ours_counts_as_empty(tmp_path: Path, content: bytes) -> None:
     (tmp_path / LEDGER).write_bytes(content)
     assert Ledger(tmp_path).read() == NOTHING
@@ -59,7 +68,7 @@ def test_where_nothing_can_be_written_nothing_is_raised(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "missing")
     ledger.prepare()
     assert not ledger.add(LOST)
-    assert (ledger.read(), ledger.take_untold()) == (NOTHING, NOTHING)
+    assert (ledger.read(), ledger.take_unexported()) == (NOTHING, NOTHING)
 
 
 def test_nobody_waits_long_for_one_who_was_stopped_while_writing(tmp_path: Path) -> None:
@@ -67,7 +76,7 @@ def test_nobody_waits_long_for_one_who_was_stopped_while_writing(tmp_path: Path)
     ledger.prepare()
     with (tmp_path / LEDGER).open("r+b") as stopped:
         fcntl.flock(stopped, fcntl.LOCK_EX)
-        began = time.monotonic()
+        began = slept_s()
         assert not ledger.add(LOST)
-        assert time.monotonic() - began < 5
+        assert slept_s() - began < 5
     assert ledger.add(LOST)

@@ -7,21 +7,31 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from thorough import examples
 
-from spanbus.delivery.segment import HEADER_BYTES, BadSegment, Frame, Kind, Segment
-from spanbus.delivery.signals import Signal
+from spanbus._delivery.segment import HEADER_BYTES, BadSegment, Frame, Kind, Segment
+from spanbus._otlp.signals import Signal
 
 TOKEN = b"12345678"
 PATH = Path("a.seg")
 
 records = st.lists(
-    st.tuples(st.sampled_from(list(Signal)), st.integers(0, 9), st.binary(max_size=300), st.integers(1, 0xFFFF), st.integers(0, 2**64 - 1)), max_size=12
+    st.tuples(
+        st.sampled_from(list(Signal)),
+        st.integers(0, 9),
+        st.binary(max_size=300),
+        st.integers(1, 0xFFFF),
+        st.integers(0, 2**64 - 1),
+    ),
+    max_size=12,
 )
 
 
 def written(content: list[tuple[Signal, int, bytes, int, int]]) -> bytearray:
     buffer = bytearray(16_384)
-    segment = Segment.create(buffer, None, None, through=False, token=TOKEN, number=3, destinations=("remote", "local"))
+    segment = Segment.create(
+        buffer, None, None, through=False, token=TOKEN, number=3, destinations=("remote", "local")
+    )
     for number, (signal, group, data, count, key) in enumerate(content):
         if number % 3 == 2:
             segment.journal(Kind.OPEN, key, data)
@@ -36,7 +46,19 @@ def frames(buffer: bytearray) -> list[Frame]:
 
 def told(found: list[Frame]) -> list[tuple[object, ...]]:
     return [
-        (one.kind, one.signal, one.count, one.at_s, one.offset, one.end, one.group, one.key, one.sequence, one.data) for one in found
+        (
+            one.kind,
+            one.signal,
+            one.count,
+            one.at_s,
+            one.offset,
+            one.end,
+            one.group,
+            one.key,
+            one.sequence,
+            one.data,
+        )
+        for one in found
     ]
 
 
@@ -44,16 +66,27 @@ def told(found: list[Frame]) -> list[tuple[object, ...]]:
 def test_what_was_written_is_read_again(content: list[tuple[Signal, int, bytes, int, int]]) -> None:
     found = frames(written(content))
     assert [frame.data for frame in found] == [data for _, _, data, _, _ in content]
-    for number, (frame, (signal, group, _, count, key)) in enumerate(zip(found, content, strict=True)):
+    for number, (frame, (signal, group, _, count, key)) in enumerate(
+        zip(found, content, strict=True)
+    ):
         if number % 3 == 2:
             assert (frame.kind, frame.key) == (Kind.OPEN, key)
         else:
-            assert (frame.kind, frame.signal, frame.group, frame.count, frame.key, frame.sequence) == (Kind.RECORD, signal, group, count, key, number)
+            assert (
+                frame.kind,
+                frame.signal,
+                frame.group,
+                frame.count,
+                frame.key,
+                frame.sequence,
+            ) == (Kind.RECORD, signal, group, count, key, number)
 
 
 @given(records, st.data())
-@settings(max_examples=200)
-def test_any_prefix_of_a_file_gives_a_prefix_of_its_records(content: list[tuple[Signal, int, bytes, int, int]], data: st.DataObject) -> None:
+@settings(max_examples=examples(200))
+def test_any_prefix_of_a_file_gives_a_prefix_of_its_records(
+    content: list[tuple[Signal, int, bytes, int, int]], data: st.DataObject
+) -> None:
     whole = written(content)
     cut = data.draw(st.integers(HEADER_BYTES, len(whole)))
     for short in (bytearray(whole[:cut]), bytearray(whole[:cut]).ljust(len(whole), b"\0")):
@@ -62,8 +95,10 @@ def test_any_prefix_of_a_file_gives_a_prefix_of_its_records(content: list[tuple[
 
 
 @given(records.filter(bool), st.data())
-@settings(max_examples=300)
-def test_a_flipped_bit_never_gives_a_wrong_record(content: list[tuple[Signal, int, bytes, int, int]], data: st.DataObject) -> None:
+@settings(max_examples=examples(300))
+def test_a_flipped_bit_never_gives_a_wrong_record(
+    content: list[tuple[Signal, int, bytes, int, int]], data: st.DataObject
+) -> None:
     whole = written(content)
     expected = frames(whole)
     end = expected[-1].end

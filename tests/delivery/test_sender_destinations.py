@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from spanbus.delivery.destinations import LocalDestination, OtlpDestination
-from spanbus.delivery.outcomes import Delivered, Retry, Unwanted
-from spanbus.delivery.refusals import RefusedFolder
-from spanbus.delivery.signals import Signal
-from spanbus.delivery.spool import Stored
+from spanbus._delivery.dead_letters import DeadLetters
+from spanbus._delivery.destinations import LocalDestination, OtlpDestination
+from spanbus._delivery.outcomes import Delivered, Retry, Unwanted
+from spanbus._delivery.spool import Stored
+from spanbus._otlp.signals import Signal
 from spanbus.errors import StoreError
 from spanbus.testing import Answer, GrpcReceiver, Receiver
 
@@ -38,19 +38,27 @@ def destination(env: dict[str, str]) -> Generator[OtlpDestination]:
 
 def test_each_signal_goes_to_its_own_endpoint() -> None:
     with Receiver() as common, Receiver() as own:
-        env = {"OTEL_EXPORTER_OTLP_ENDPOINT": common.url, "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": f"{own.url}/otlp"}
+        env = {
+            "OTEL_EXPORTER_OTLP_ENDPOINT": common.url,
+            "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": f"{own.url}/otlp",
+        }
         with destination(env) as remote:
             assert remote.send(Signal.TRACES, records(b"\n\0", b"\n\0"), 5.0) == Delivered()
             assert remote.send(Signal.METRICS, records(b"\n\0"), 5.0) == Delivered()
             assert remote.send(Signal.LOGS, records(b"\n\0"), 5.0) == Delivered()
-        assert [(request.path, request.sent) for request in common.requests] == [("/v1/traces", b"\n\0\n\0"), ("/v1/logs", b"\n\0")]
+        assert [(request.path, request.sent) for request in common.requests] == [
+            ("/v1/traces", b"\n\0\n\0"),
+            ("/v1/logs", b"\n\0"),
+        ]
         assert [(request.path, request.sent) for request in own.requests] == [("/otlp", b"\n\0")]
 
 
 def test_protocols_may_differ_between_signals() -> None:
     with Receiver() as http, GrpcReceiver() as grpc:
         env = {
-            "OTEL_EXPORTER_OTLP_ENDPOINT": http.url, "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT": grpc.url, "OTEL_EXPORTER_OTLP_LOGS_PROTOCOL": "grpc",
+            "OTEL_EXPORTER_OTLP_ENDPOINT": http.url,
+            "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT": grpc.url,
+            "OTEL_EXPORTER_OTLP_LOGS_PROTOCOL": "grpc",
         }
         with destination(env) as remote:
             assert remote.send(Signal.TRACES, records(b""), 5.0) == Delivered()
@@ -58,14 +66,33 @@ def test_protocols_may_differ_between_signals() -> None:
         assert [request.signal for request in http.requests + grpc.requests] == ["traces", "logs"]
 
 
+@pytest.mark.parametrize(
+    "answer", [Answer(rejected=1, message="x" * 5_000_000), Answer(13, "\x1b[2J" * 200_000)]
+)
+def test_an_endless_answer_over_grpc_is_cut_and_the_request_is_not_parted(answer: Answer) -> None:
+    """What a server answers takes bounded memory; it says nothing about the size of what was sent."""
+    with GrpcReceiver() as grpc:
+        grpc.answer(answer)
+        env = {"OTEL_EXPORTER_OTLP_ENDPOINT": grpc.url, "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}
+        with destination(env) as remote:
+            outcome = remote.send(Signal.TRACES, records(b"\n\0"), 20.0)
+        assert isinstance(outcome, Retry) and outcome.attempts is not None
+        assert len(outcome.reason) <= 400 and outcome.reason.isprintable()
+
+
 def test_a_signal_without_an_endpoint_is_not_wanted_where_others_have_one() -> None:
-    with Receiver() as receiver, destination({"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": f"{receiver.url}/v1/traces"}) as remote:
+    with (
+        Receiver() as receiver,
+        destination({"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": f"{receiver.url}/v1/traces"}) as remote,
+    ):
         assert remote.send(Signal.TRACES, records(b""), 5.0) == Delivered()
         assert remote.send(Signal.METRICS, records(b""), 5.0) == Unwanted("no_endpoint")
 
 
 def test_a_signal_that_is_switched_off_is_not_wanted() -> None:
-    with destination({"OTEL_METRICS_EXPORTER": "none", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9"}) as remote:
+    with destination(
+        {"OTEL_METRICS_EXPORTER": "none", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9"}
+    ) as remote:
         assert remote.send(Signal.METRICS, records(b""), 5.0) == Unwanted("switched_off")
 
 
@@ -78,7 +105,12 @@ def test_a_wrong_setting_keeps_the_records_and_says_why() -> None:
 
 
 def test_shows_no_user_and_no_path() -> None:
-    assert OtlpDestination({"OTEL_EXPORTER_OTLP_ENDPOINT": "https://me:secret@c:4318/x?key=secret"}, join).shown == "https://c:4318"
+    assert (
+        OtlpDestination(
+            {"OTEL_EXPORTER_OTLP_ENDPOINT": "https://me:secret@c:4318/x?key=secret"}, join
+        ).shown
+        == "https://c:4318"
+    )
 
 
 def test_the_endpoints_own_timeout_is_the_limit() -> None:
@@ -98,7 +130,14 @@ def test_the_local_store_gets_signal_and_bytes() -> None:
     assert type(kept[0][0]) is str
 
 
-@pytest.mark.parametrize(("error", "attempts"), [(StoreError("locked"), None), (OSError(28, "No space left on device"), None), (ValueError("bad"), 5)])
+@pytest.mark.parametrize(
+    ("error", "attempts"),
+    [
+        (StoreError("locked"), None),
+        (OSError(28, "No space left on device"), None),
+        (ValueError("bad"), 5),
+    ],
+)
 def test_trouble_of_the_local_store_is_tried_again(error: Exception, attempts: int | None) -> None:
     def keep(signal: str, body: bytes) -> None:
         raise error
@@ -112,7 +151,7 @@ def test_trouble_of_the_local_store_is_tried_again(error: Exception, attempts: i
 
 
 def test_kept_files_are_private(tmp_path: Path) -> None:
-    folder = RefusedFolder(tmp_path / "a" / "refused")
+    folder = DeadLetters(tmp_path / "a" / "refused")
     path = folder.keep(Signal.LOGS, b"body")
     assert path is not None
     assert path.read_bytes() == b"body"
@@ -121,24 +160,24 @@ def test_kept_files_are_private(tmp_path: Path) -> None:
 
 
 def test_the_oldest_files_make_room(tmp_path: Path) -> None:
-    folder = RefusedFolder(tmp_path, largest_bytes=25, most_files=100)
+    folder = DeadLetters(tmp_path, largest_bytes=25, most_files=100)
     for number in range(6):
         assert folder.keep(Signal.TRACES, bytes([number]) * 10) is not None
     assert sorted(file.read_bytes()[0] for file in tmp_path.iterdir()) == [4, 5]
 
 
 def test_the_number_of_files_is_bounded(tmp_path: Path) -> None:
-    folder = RefusedFolder(tmp_path, most_files=3)
+    folder = DeadLetters(tmp_path, most_files=3)
     for number in range(10):
         folder.keep(Signal.TRACES, bytes([number]))
     assert sorted(file.read_bytes()[0] for file in tmp_path.iterdir()) == [7, 8, 9]
 
 
 def test_what_is_larger_than_the_folder_is_not_kept(tmp_path: Path) -> None:
-    assert RefusedFolder(tmp_path, largest_bytes=10).keep(Signal.TRACES, b"x" * 11) is None
+    assert DeadLetters(tmp_path, largest_bytes=10).keep(Signal.TRACES, b"x" * 11) is None
     assert os.listdir(tmp_path) == []
 
 
 def test_a_folder_that_cannot_be_made_keeps_nothing_and_raises_nothing(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    assert RefusedFolder(tmp_path / "file" / "refused").keep(Signal.TRACES, b"x") is None
+    assert DeadLetters(tmp_path / "file" / "refused").keep(Signal.TRACES, b"x") is None

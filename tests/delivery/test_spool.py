@@ -16,18 +16,22 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, rule
+from thorough import examples
 
-from spanbus.delivery.signals import Signal
-from spanbus.delivery.spool import MemorySpool, Spool
-from spanbus.delivery.spool_files import Leftover, SpoolUnavailable
-from spanbus.delivery.spool_status import status
+from spanbus._delivery.recovery import Leftover
+from spanbus._delivery.spool import MemorySpool, Spool
+from spanbus._delivery.spool_files import SpoolUnavailable
+from spanbus._delivery.spool_status import status
+from spanbus._otlp.signals import Signal
 
 T = Signal.TRACES
 
 
 def drained(spool: Spool, destination: str = "remote", *, max_records: int = 100) -> list[bytes]:
     found: list[bytes] = []
-    while (batch := spool.read(destination, max_bytes=1 << 20, max_records=max_records)) is not None:
+    while (
+        batch := spool.read(destination, max_bytes=1 << 20, max_records=max_records)
+    ) is not None:
         found += [record.data for record in batch.records]
         spool.acknowledge(destination, batch)
     return found
@@ -42,7 +46,9 @@ def files(directory: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("mapped", [True, False])
-def test_records_come_out_in_order_with_their_headers_and_files_go_when_all_is_taken(tmp_path: Path, mapped: bool) -> None:
+def test_records_come_out_in_order_with_their_headers_and_files_go_when_all_is_taken(
+    tmp_path: Path, mapped: bool
+) -> None:
     spool = opened(tmp_path, mapped=mapped, segment_bytes=20_000, destinations=("remote", "local"))
     one, two = spool.group(b"header one"), spool.group(b"header two")
     for number in range(500):
@@ -51,10 +57,15 @@ def test_records_come_out_in_order_with_their_headers_and_files_go_when_all_is_t
     assert len(files(tmp_path)) > 3
     batch = spool.read("remote", max_bytes=10_000, max_records=30)
     assert batch is not None
-    assert [(record.group, record.data[:4]) for record in batch.records[:2]] == [(b"header two", b"0000"), (b"header one", b"0001")]
+    assert [(record.group, record.data[:4]) for record in batch.records[:2]] == [
+        (b"header two", b"0000"),
+        (b"header one", b"0001"),
+    ]
     again = spool.read("remote", max_bytes=10_000, max_records=30)
     assert again is not None and again.end == batch.end
-    assert [(one.group, one.data) for one in again.records] == [(one.group, one.data) for one in batch.records]
+    assert [(one.group, one.data) for one in again.records] == [
+        (one.group, one.data) for one in batch.records
+    ]
     assert [data[:4] for data in drained(spool)] == [b"%04d" % number for number in range(500)]
     assert len(drained(spool, "local")) == 500
     assert spool.pending("remote") == spool.pending("local") == 0
@@ -87,8 +98,8 @@ def test_a_running_process_is_left_alone(tmp_path: Path) -> None:
 _CHILD = """
 import os, sys
 from pathlib import Path
-from spanbus.delivery.spool import Spool
-from spanbus.delivery.signals import Signal
+from spanbus._delivery.spool import Spool
+from spanbus._otlp.signals import Signal
 spool = Spool(Path(sys.argv[1]), segment_bytes=30_000).open()
 group = spool.group(b"header")
 spool.journal_open(7, b"closed in time")
@@ -104,7 +115,11 @@ sys.stdin.read()
 
 
 def killed(directory: Path) -> None:
-    process = subprocess.Popen([sys.executable, "-c", _CHILD, str(directory)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    process = subprocess.Popen(
+        [sys.executable, "-c", _CHILD, str(directory)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
     assert process.stdout is not None and process.stdin is not None
     assert process.stdout.readline() == b"ready\n"
     process.send_signal(signal.SIGKILL)
@@ -113,7 +128,9 @@ def killed(directory: Path) -> None:
     process.stdout.close()
 
 
-def test_after_kill_9_everything_is_there_and_what_was_open_or_not_exported_comes_back_once(tmp_path: Path) -> None:
+def test_after_kill_9_everything_is_there_and_what_was_open_or_not_exported_comes_back_once(
+    tmp_path: Path,
+) -> None:
     killed(tmp_path)
     looked = status(tmp_path)
     assert (looked.waiting[("remote", T)], looked.alive) == (1000, 0)
@@ -122,7 +139,9 @@ def test_after_kill_9_everything_is_there_and_what_was_open_or_not_exported_come
     assert leftover.open == [(8, [b"open", b"and more"])]
     assert leftover.measurements == [b"%d" % number for number in range(501, 1000)]
     found = drained(spool)
-    assert found == [b"%d" % number for number in range(501)] + [b"metrics"] + [b"%d" % number for number in range(501, 1000)]
+    assert found == [b"%d" % number for number in range(501)] + [b"metrics"] + [
+        b"%d" % number for number in range(501, 1000)
+    ]
     assert files(tmp_path) != []
     other = opened(tmp_path)
     assert other.adopt() == []
@@ -134,7 +153,9 @@ def test_after_kill_9_everything_is_there_and_what_was_open_or_not_exported_come
     assert files(tmp_path) == []
 
 
-def test_a_process_that_serves_one_destination_only_takes_its_part_and_leaves_the_rest(tmp_path: Path) -> None:
+def test_a_process_that_serves_one_destination_only_takes_its_part_and_leaves_the_rest(
+    tmp_path: Path,
+) -> None:
     first = opened(tmp_path, destinations=("remote", "local"))
     first.journal_open(1, b"open")
     first.put(T, first.group(b"h"), b"data")
@@ -176,7 +197,9 @@ def test_above_the_quota_the_oldest_goes_and_is_counted(tmp_path: Path) -> None:
     assert found == sorted(found)
 
 
-def test_what_is_being_sent_when_its_segment_goes_is_not_counted_as_dropped_when_it_arrives(tmp_path: Path) -> None:
+def test_what_is_being_sent_when_its_segment_goes_is_not_counted_as_dropped_when_it_arrives(
+    tmp_path: Path,
+) -> None:
     spool = opened(tmp_path, quota_bytes=200_000, segment_bytes=40_000)
     group = spool.group(b"h")
     for number in range(60):
@@ -193,7 +216,9 @@ def test_what_is_being_sent_when_its_segment_goes_is_not_counted_as_dropped_when
 
 
 def test_what_was_being_sent_and_did_not_arrive_is_counted_at_the_end(tmp_path: Path) -> None:
-    spool = opened(tmp_path, quota_bytes=200_000, segment_bytes=40_000, destinations=("remote", "local"))
+    spool = opened(
+        tmp_path, quota_bytes=200_000, segment_bytes=40_000, destinations=("remote", "local")
+    )
     group = spool.group(b"h")
     for number in range(60):
         spool.put(T, group, b"%04d" % number + b"z" * 500)
@@ -226,7 +251,11 @@ def test_what_lies_in_memory_when_the_process_ends_is_counted(tmp_path: Path) ->
 def test_what_was_closed_in_memory_while_the_disk_was_full_was_not_killed(tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", str(disk)], capture_output=True, check=False).returncode:
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", str(disk)],
+        capture_output=True,
+        check=False,
+    ).returncode:
         pytest.skip("mounting a small disk needs root")
     try:
         spool = opened(disk, segment_bytes=300_000)
@@ -245,7 +274,9 @@ def test_what_was_closed_in_memory_while_the_disk_was_full_was_not_killed(tmp_pa
         subprocess.run(["umount", "-l", str(disk)], check=True)
 
 
-def test_a_folder_that_was_cleaned_up_is_made_again_and_what_went_with_it_is_counted(tmp_path: Path) -> None:
+def test_a_folder_that_was_cleaned_up_is_made_again_and_what_went_with_it_is_counted(
+    tmp_path: Path,
+) -> None:
     spool = opened(tmp_path / "state", segment_bytes=40_000)
     group = spool.group(b"h")
     for number in range(100):
@@ -259,7 +290,9 @@ def test_a_folder_that_was_cleaned_up_is_made_again_and_what_went_with_it_is_cou
     spool.close()
     following = opened(tmp_path / "state")
     following.adopt()
-    assert [data[:3] for data in drained(following)] == [b"%03d" % number for number in range(100, 150)]
+    assert [data[:3] for data in drained(following)] == [
+        b"%03d" % number for number in range(100, 150)
+    ]
 
 
 def test_a_file_that_cannot_be_removed_disturbs_nobody(tmp_path: Path) -> None:
@@ -293,8 +326,10 @@ def test_what_is_no_file_of_ours_is_passed_over(tmp_path: Path) -> None:
 
 
 def test_a_program_that_closes_every_descriptor_ends_well(tmp_path: Path) -> None:
-    body = "import os, sys; from pathlib import Path; from spanbus.delivery.signals import Signal; from spanbus.delivery.spool import Spool\nspool = Spool(Path(sys.argv[1])).open()\nspool.put(Signal.TRACES, spool.group(b'h'), b'kept')\nos.closerange(3, 100)\nspool.close()"
-    done = subprocess.run([sys.executable, "-c", body, str(tmp_path)], capture_output=True, text=True, check=False)
+    body = "import os, sys; from pathlib import Path; from spanbus._otlp.signals import Signal; from spanbus._delivery.spool import Spool\nspool = Spool(Path(sys.argv[1])).open()\nspool.put(Signal.TRACES, spool.group(b'h'), b'kept')\nos.closerange(3, 100)\nspool.close()"
+    done = subprocess.run(
+        [sys.executable, "-c", body, str(tmp_path)], capture_output=True, text=True, check=False
+    )
     assert (done.returncode, done.stderr) == (0, "")
     spool = opened(tmp_path)
     spool.adopt()
@@ -320,12 +355,18 @@ def test_in_memory_the_oldest_goes_too(tmp_path: Path) -> None:
     assert found[-1][:5] == b"09999"
 
 
-def test_a_full_disk_is_told_once_and_memory_takes_over(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_full_disk_is_told_once_and_memory_takes_over(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", str(disk)], capture_output=True, check=False)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", str(disk)],
+        capture_output=True,
+        check=False,
+    )
     if mounted.returncode:
-        if os.environ.get("CI", "").lower() == "true":
+        if "TESTS_IN_CI" in os.environ:
             pytest.skip("this container may not mount; the quota tests cover the same path")
         pytest.skip("mounting a small disk needs root")
     try:
@@ -333,8 +374,13 @@ def test_a_full_disk_is_told_once_and_memory_takes_over(tmp_path: Path, caplog: 
         group = spool.group(b"h")
         for number in range(3_000):
             assert spool.put(T, group, b"%04d" % number + b"z" * 500)
-        assert [data[:4] for data in drained(spool)] == [b"%04d" % number for number in range(3_000)]
-        assert len([record for record in caplog.records if "cannot be kept on disk" in record.message]) == 1
+        assert [data[:4] for data in drained(spool)] == [
+            b"%04d" % number for number in range(3_000)
+        ]
+        assert (
+            len([record for record in caplog.records if "cannot be kept on disk" in record.message])
+            == 1
+        )
         spool.close()
     finally:
         subprocess.run(["umount", str(disk)], check=True)
@@ -450,7 +496,7 @@ class Processes(RuleBasedStateMachine):
 
 
 TestProcesses = Processes.TestCase
-TestProcesses.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestProcesses.settings = settings(max_examples=examples(60), stateful_step_count=40, deadline=None)
 
 
 def test_a_leftover_is_forgotten_only_by_its_token(tmp_path: Path) -> None:

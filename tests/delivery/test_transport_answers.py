@@ -8,21 +8,35 @@ from google.rpc.status_pb2 import Status
 from hypothesis import given
 from hypothesis import strategies as st
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceResponse
-from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceResponse
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
+    ExportMetricsServiceResponse,
+)
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
-from spanbus.delivery.answers import PartialSuccess, error_message, partial_success, retry_after_s, retry_delay_s
+from spanbus._delivery.answers import (
+    PartialSuccess,
+    error_message,
+    partial_success,
+    retry_after_s,
+    retry_delay_s,
+)
 
 
 @given(st.integers(0, 2**63 - 1), st.text("abc xyz", max_size=50))
 def test_partial_success_of_each_signal(rejected: int, message: str) -> None:
-    traces, metrics, logs = ExportTraceServiceResponse(), ExportMetricsServiceResponse(), ExportLogsServiceResponse()
+    traces, metrics, logs = (
+        ExportTraceServiceResponse(),
+        ExportMetricsServiceResponse(),
+        ExportLogsServiceResponse(),
+    )
     traces.partial_success.rejected_spans = rejected
     metrics.partial_success.rejected_data_points = rejected
     logs.partial_success.rejected_log_records = rejected
     for response in (traces, metrics, logs):
         response.partial_success.error_message = message
-        assert partial_success(response.SerializeToString()) == PartialSuccess(rejected, " ".join(message.split()))
+        assert partial_success(response.SerializeToString()) == PartialSuccess(
+            rejected, " ".join(message.split())
+        )
 
 
 def test_a_negative_count_rejects_nothing() -> None:
@@ -31,7 +45,10 @@ def test_a_negative_count_rejects_nothing() -> None:
     assert partial_success(response.SerializeToString()) == PartialSuccess()
 
 
-@given(st.binary(max_size=200), st.sampled_from(["application/x-protobuf", "application/json", "text/plain", ""]))
+@given(
+    st.binary(max_size=200),
+    st.sampled_from(["application/x-protobuf", "application/json", "text/plain", ""]),
+)
 def test_any_bytes_are_an_answer(body: bytes, content_type: str) -> None:
     found = partial_success(body, content_type)
     assert found.rejected >= 0
@@ -55,12 +72,27 @@ def test_no_retry_info() -> None:
 
 
 def test_message_of_a_status_and_of_a_text() -> None:
-    assert error_message(Status(code=3, message="bad\n thing").SerializeToString(), "application/x-protobuf") == "bad thing"
+    assert (
+        error_message(
+            Status(code=3, message="bad\n thing").SerializeToString(), "application/x-protobuf"
+        )
+        == "bad thing"
+    )
     assert error_message(b'{"code":3,"message":"bad"}', "application/json") == "bad"
     assert error_message(b"plain\x1b[31m text", "text/plain; charset=utf-8") == "plain [31m text"
     assert error_message(b"<html>", "text/html") == ""
 
 
-@pytest.mark.parametrize(("header", "expected"), [(None, None), ("", None), ("3", 3.0), ("-3", 0.0), ("x", None), ("Thu, 01 Jan 1970 00:01:00 GMT", 60.0)])
+@pytest.mark.parametrize(
+    ("header", "expected"),
+    [
+        (None, None),
+        ("", None),
+        ("3", 3.0),
+        ("-3", 0.0),
+        ("x", None),
+        ("Thu, 01 Jan 1970 00:01:00 GMT", 60.0),
+    ],
+)
 def test_retry_after(header: str | None, expected: float | None) -> None:
     assert retry_after_s(header, 0.0) == expected

@@ -14,11 +14,12 @@ from pathlib import Path
 import pytest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from sleeping import slept_s
 
-from spanbus.delivery.endpoints import endpoints
-from spanbus.delivery.grpc_transport import GrpcTransport
-from spanbus.delivery.outcomes import Delivered, Outcome, Refused, Retry, TooLarge
-from spanbus.delivery.signals import Signal
+from spanbus._delivery.endpoints import endpoints
+from spanbus._delivery.grpc_transport import GrpcTransport
+from spanbus._delivery.outcomes import Delivered, Outcome, Refused, Retry, TooLarge
+from spanbus._otlp.signals import OTLP_SIGNALS, Signal
 from spanbus.testing import Answer, GrpcReceiver, Receiver, black_hole
 
 
@@ -31,7 +32,9 @@ def body(count: int = 1) -> bytes:
 
 
 @contextmanager
-def transport_to(url: str, signal: Signal = Signal.TRACES, **variables: str) -> Generator[GrpcTransport]:
+def transport_to(
+    url: str, signal: Signal = Signal.TRACES, **variables: str
+) -> Generator[GrpcTransport]:
     env = {"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc", "OTEL_EXPORTER_OTLP_ENDPOINT": url}
     env.update({f"OTEL_EXPORTER_OTLP_{name}": value for name, value in variables.items()})
     transport = GrpcTransport(endpoints(env, signal), signal)
@@ -48,14 +51,21 @@ def send_once(answer: Answer) -> Outcome:
 
 
 def test_bytes_arrive_as_they_are() -> None:
-    with GrpcReceiver() as receiver, transport_to(receiver.url, HEADERS="x-tenant=a%20b") as transport:
+    with (
+        GrpcReceiver() as receiver,
+        transport_to(receiver.url, HEADERS="x-tenant=a%20b") as transport,
+    ):
         assert transport.send(body(3), 5.0) == Delivered()
         (request,) = receiver.requests
-        assert (request.body, request.signal, request.headers["x-tenant"]) == (body(3), "traces", "a b")
+        assert (request.body, request.signal, request.headers["x-tenant"]) == (
+            body(3),
+            "traces",
+            "a b",
+        )
         assert request.headers["user-agent"].startswith("spanbus/")
 
 
-@pytest.mark.parametrize("signal", list(Signal))
+@pytest.mark.parametrize("signal", OTLP_SIGNALS)
 def test_each_signal_has_its_service(signal: Signal) -> None:
     with GrpcReceiver() as receiver, transport_to(receiver.url, signal) as transport:
         assert transport.send(ExportMetricsServiceRequest().SerializeToString(), 5.0) == Delivered()
@@ -72,7 +82,7 @@ def test_partial_success() -> None:
     assert send_once(Answer(rejected=3, message="late")) == Delivered(3, "late")
 
 
-@pytest.mark.parametrize("code", [1, 4, 10, 11, 14, 15])
+@pytest.mark.parametrize("code", [7, 16, 1, 4, 10, 11, 14, 15])
 def test_codes_that_are_tried_again_without_limit(code: int) -> None:
     outcome = send_once(Answer(code, "later"))
     assert isinstance(outcome, Retry)
@@ -87,7 +97,7 @@ def test_codes_that_are_tried_a_few_times(code: int) -> None:
     assert (outcome.attempts, outcome.body) == (5, body())
 
 
-@pytest.mark.parametrize("code", [3, 5, 7, 12, 16])
+@pytest.mark.parametrize("code", [3, 5, 12])
 def test_codes_that_are_refusals(code: int) -> None:
     outcome = send_once(Answer(code, "no"))
     assert isinstance(outcome, Refused)
@@ -123,16 +133,16 @@ def test_a_closed_port_is_tried_again_and_found_when_it_is_back() -> None:
 def test_no_answer_takes_no_longer_than_it_may() -> None:
     with GrpcReceiver() as receiver, transport_to(receiver.url) as transport:
         receiver.answer(Answer.hang())
-        start = time.monotonic()
+        start = slept_s()
         assert isinstance(transport.send(body(), 0.3), Retry)
-        assert time.monotonic() - start < 2
+        assert slept_s() - start < 2
 
 
 def test_a_black_hole_takes_no_longer_than_it_may() -> None:
     with black_hole() as url, transport_to(url) as transport:
-        start = time.monotonic()
+        start = slept_s()
         assert isinstance(transport.send(body(), 0.3), Retry)
-        assert time.monotonic() - start < 2
+        assert slept_s() - start < 2
 
 
 def test_interrupt_ends_an_attempt_that_hangs() -> None:
@@ -149,19 +159,29 @@ def test_interrupt_ends_an_attempt_that_hangs() -> None:
 
 
 def test_grpc_is_not_imported_unless_chosen() -> None:
-    code = "import sys, spanbus.delivery.sender, spanbus.delivery.transport; sys.exit('grpc' in sys.modules or 'urllib3' in sys.modules)"
+    code = "import sys, spanbus._delivery.sender, spanbus._delivery.transport; sys.exit('grpc' in sys.modules or 'urllib3' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0
 
 
-def test_a_handshake_that_fails_writes_nothing_to_stderr_and_children_inherit_nothing(tmp_path: Path) -> None:
+def test_a_handshake_that_fails_writes_nothing_to_stderr_and_children_inherit_nothing(
+    tmp_path: Path,
+) -> None:
     code = (
         "import os, sys\n"
-        "from spanbus.delivery.endpoints import Endpoint\nfrom spanbus.delivery.grpc_transport import GrpcTransport\nfrom spanbus.delivery.signals import Signal\n"
+        "from spanbus._delivery.endpoints import Endpoint\nfrom spanbus._delivery.grpc_transport import GrpcTransport\nfrom spanbus._otlp.signals import OTLP_SIGNALS, Signal\n"
         "transport = GrpcTransport(Endpoint(sys.argv[1], 'grpc'), Signal.TRACES)\n"
         "print(type(transport.send(b'', 5.0)).__name__, 'GRPC_VERBOSITY' in os.environ)\ntransport.close()\n"
     )
     env = {name: value for name, value in os.environ.items() if name != "GRPC_VERBOSITY"}
     with GrpcReceiver() as receiver:
         url = receiver.url.replace("http:", "https:")
-        done = subprocess.run([sys.executable, "-c", code, url], cwd=tmp_path, env=env, capture_output=True, text=True, check=False, timeout=60)
+        done = subprocess.run(
+            [sys.executable, "-c", code, url],
+            cwd=tmp_path,
+            env=env,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
     assert (done.stdout, done.stderr) == ("Retry False\n", "")

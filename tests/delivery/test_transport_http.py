@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import ipaddress
 import ssl
 import threading
-import time
 from collections.abc import Generator
 from contextlib import contextmanager
-from dataclasses import replace
 from email.utils import format_datetime
 from pathlib import Path
 
@@ -19,10 +17,11 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from sleeping import slept_s
 
-from spanbus.delivery.endpoints import Endpoint
-from spanbus.delivery.outcomes import Delivered, Outcome, Refused, Retry, TooLarge
-from spanbus.delivery.transport import HttpTransport
+from spanbus._delivery.endpoints import Endpoint
+from spanbus._delivery.outcomes import Delivered, Outcome, Refused, Retry, TooLarge
+from spanbus._delivery.transport import HttpTransport
 from spanbus.errors import SettingsError
 from spanbus.testing import Answer, Receiver, black_hole
 
@@ -36,8 +35,12 @@ def body(count: int = 1) -> bytes:
 
 
 @contextmanager
-def transport_to(endpoint: Endpoint | str, env: dict[str, str] | None = None) -> Generator[HttpTransport]:
-    transport = HttpTransport(endpoint if isinstance(endpoint, Endpoint) else Endpoint(f"{endpoint}/v1/traces"), env or {})
+def transport_to(
+    endpoint: Endpoint | str, env: dict[str, str] | None = None
+) -> Generator[HttpTransport]:
+    transport = HttpTransport(
+        endpoint if isinstance(endpoint, Endpoint) else Endpoint(f"{endpoint}/v1/traces"), env or {}
+    )
     try:
         yield transport
     finally:
@@ -61,14 +64,16 @@ def test_bytes_arrive_as_they_are_on_one_connection() -> None:
         assert headers["user-agent"].startswith("spanbus/")
 
 
-@pytest.mark.parametrize(("compression", "smaller"), [("gzip", True), ("deflate", True), ("none", False)])
+@pytest.mark.parametrize(
+    ("compression", "smaller"), [("gzip", True), ("deflate", True), ("none", False)]
+)
 def test_compression(compression: str, smaller: bool) -> None:
     with Receiver() as receiver:
         endpoint = Endpoint(f"{receiver.url}/v1/traces")
         if compression == "gzip":
-            endpoint = replace(endpoint, compression="gzip")
+            endpoint = endpoint._replace(compression="gzip")
         elif compression == "deflate":
-            endpoint = replace(endpoint, compression="deflate")
+            endpoint = endpoint._replace(compression="deflate")
         with transport_to(endpoint) as transport:
             assert transport.send(body(200), 5.0) == Delivered()
         (request,) = receiver.requests
@@ -77,7 +82,12 @@ def test_compression(compression: str, smaller: bool) -> None:
 
 
 def test_headers_are_sent() -> None:
-    with Receiver() as receiver, transport_to(Endpoint(receiver.url, headers=(("x-tenant", "a b"), ("user-agent", "mine")))) as transport:
+    with (
+        Receiver() as receiver,
+        transport_to(
+            Endpoint(receiver.url, headers=(("x-tenant", "a b"), ("user-agent", "mine")))
+        ) as transport,
+    ):
         transport.send(body(), 5.0)
         assert receiver.requests[0].headers["x-tenant"] == "a b"
         assert receiver.requests[0].headers["user-agent"] == "mine"
@@ -97,16 +107,27 @@ def test_a_warning_rejects_nothing() -> None:
         (b"ok", "text/plain", Delivered()),
         (b"\xff\xff\xff", "application/x-protobuf", Delivered()),
         (b"{}", "application/json", Delivered()),
-        (b'{"partialSuccess":{"rejectedSpans":"3","errorMessage":"no"}}', "application/json", Delivered(3, "no")),
+        (
+            b'{"partialSuccess":{"rejectedSpans":"3","errorMessage":"no"}}',
+            "application/json",
+            Delivered(3, "no"),
+        ),
         (b"[" * 5000, "application/json", Delivered()),
     ],
 )
-def test_a_good_answer_with_any_body_is_a_delivery(content: bytes, kind: str, expected: Delivered) -> None:
+def test_a_good_answer_with_any_body_is_a_delivery(
+    content: bytes, kind: str, expected: Delivered
+) -> None:
     assert send_once(Answer(body=content, headers={"Content-Type": kind})) == expected
 
 
 def test_a_web_page_is_no_delivery_whatever_its_status() -> None:
-    outcome = send_once(Answer(body=b"<!doctype html><title>Log in</title>", headers={"Content-Type": "text/html; charset=utf-8"}))
+    outcome = send_once(
+        Answer(
+            body=b"<!doctype html><title>Log in</title>",
+            headers={"Content-Type": "text/html; charset=utf-8"},
+        )
+    )
     assert isinstance(outcome, Retry)
     assert "no OTLP receiver" in outcome.reason
     assert outcome.attempts is None
@@ -116,7 +137,7 @@ def test_no_body_at_all_is_a_delivery_whatever_its_type() -> None:
     assert send_once(Answer(body=b"", headers={"Content-Type": "text/html"})) == Delivered()
 
 
-@pytest.mark.parametrize("status", [408, 429, 502, 503, 504])
+@pytest.mark.parametrize("status", [401, 403, 408, 429, 502, 503, 504])
 def test_busy_is_tried_again_without_limit(status: int) -> None:
     assert send_once(Answer(status, "busy")) == Retry(f"HTTP {status}: busy", heard=True)
 
@@ -125,7 +146,7 @@ def test_other_server_errors_are_tried_a_few_times() -> None:
     assert send_once(Answer(500, "bug")) == Retry("HTTP 500: bug", None, 5, body(), heard=True)
 
 
-@pytest.mark.parametrize("status", [400, 401, 403, 404, 415])
+@pytest.mark.parametrize("status", [400, 404, 415])
 def test_a_refusal_keeps_reason_and_body(status: int) -> None:
     assert send_once(Answer(status, "no")) == Refused(f"HTTP {status}: no", body())
 
@@ -139,7 +160,14 @@ def test_retry_after_in_seconds() -> None:
 
 
 def test_retry_after_as_a_date() -> None:
-    outcome = send_once(Answer(503, retry_after_s=format_datetime(datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=60), usegmt=True)))
+    outcome = send_once(
+        Answer(
+            503,
+            retry_after_s=format_datetime(
+                dt.datetime.now(dt.UTC) + dt.timedelta(seconds=60), usegmt=True
+            ),
+        )
+    )
     assert isinstance(outcome, Retry)
     assert outcome.after_s is not None
     assert 55 < outcome.after_s <= 60
@@ -152,7 +180,9 @@ def test_retry_after_that_makes_no_sense_is_not_there(value: str) -> None:
 
 def test_a_redirect_is_not_followed() -> None:
     with Receiver() as elsewhere:
-        outcome = send_once(Answer(307, headers={"Location": f"{elsewhere.url}/v1/traces?key=secret"}))
+        outcome = send_once(
+            Answer(307, headers={"Location": f"{elsewhere.url}/v1/traces?key=secret"})
+        )
         assert isinstance(outcome, Refused)
         assert "not followed" in outcome.reason
         assert "secret" not in outcome.reason
@@ -183,21 +213,23 @@ def test_half_an_answer_is_tried_again() -> None:
 def test_no_answer_takes_no_longer_than_it_may() -> None:
     with Receiver() as receiver, transport_to(receiver.url) as transport:
         receiver.answer(Answer.hang())
-        start = time.monotonic()
+        start = slept_s()
         assert transport.send(body(), 0.3) == Retry("no answer in time")
-        assert time.monotonic() - start < 1.5
+        assert slept_s() - start < 1.5
 
 
 def test_a_black_hole_takes_no_longer_than_it_may() -> None:
     with black_hole() as url, transport_to(url) as transport:
-        start = time.monotonic()
+        start = slept_s()
         assert transport.send(body(), 0.3) == Retry("no answer in time")
-        assert time.monotonic() - start < 1.5
+        assert slept_s() - start < 1.5
 
 
 def test_an_endless_answer_is_cut() -> None:
     with Receiver() as receiver, transport_to(receiver.url) as transport:
-        receiver.answer_next(Answer(400, body=b"x" * 1_000_000, headers={"Content-Type": "text/plain"}))
+        receiver.answer_next(
+            Answer(400, body=b"x" * 1_000_000, headers={"Content-Type": "text/plain"})
+        )
         outcome = transport.send(body(), 5.0)
         assert isinstance(outcome, Refused)
         assert len(outcome.reason) < 400
@@ -230,7 +262,12 @@ def test_a_restarted_collector_is_reached_again() -> None:
 
 
 def test_a_proxy_gets_the_whole_url() -> None:
-    with Receiver() as proxy, transport_to("http://collector.invalid:4318", {"HTTP_PROXY": proxy.url.replace("//", "//me:pw@")}) as transport:
+    with (
+        Receiver() as proxy,
+        transport_to(
+            "http://collector.invalid:4318", {"HTTP_PROXY": proxy.url.replace("//", "//me:pw@")}
+        ) as transport,
+    ):
         assert transport.send(body(), 5.0) == Delivered()
         assert proxy.requests[0].path == "http://collector.invalid:4318/v1/traces"
         assert proxy.requests[0].headers["proxy-authorization"] == "Basic bWU6cHc="
@@ -238,7 +275,12 @@ def test_a_proxy_gets_the_whole_url() -> None:
 
 @pytest.mark.parametrize("no_proxy", ["*", "127.0.0.1", "10.0.0.0/8, 127.0.0.0/8"])
 def test_no_proxy_goes_directly(no_proxy: str) -> None:
-    with Receiver() as receiver, transport_to(receiver.url, {"http_proxy": "http://proxy.invalid:1", "NO_PROXY": no_proxy}) as transport:
+    with (
+        Receiver() as receiver,
+        transport_to(
+            receiver.url, {"http_proxy": "http://proxy.invalid:1", "NO_PROXY": no_proxy}
+        ) as transport,
+    ):
         assert transport.send(body(), 5.0) == Delivered()
 
 
@@ -256,30 +298,66 @@ class Authority:
         authority = self._certificate(subject, subject, key, key, ca=True)
         self.ca.write_bytes(authority.public_bytes(serialization.Encoding.PEM))
         leaf_key = ec.generate_private_key(ec.SECP256R1())
-        leaf = self._certificate(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")]), subject, leaf_key, key, ca=False)
+        leaf = self._certificate(
+            x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")]),
+            subject,
+            leaf_key,
+            key,
+            ca=False,
+        )
         self.certificate, self.key = directory / "leaf.pem", directory / "leaf.key"
         self.certificate.write_bytes(leaf.public_bytes(serialization.Encoding.PEM))
         self.key.write_bytes(
-            leaf_key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+            leaf_key.private_bytes(
+                serialization.Encoding.PEM,
+                serialization.PrivateFormat.PKCS8,
+                serialization.NoEncryption(),
+            )
         )
 
     @staticmethod
     def _certificate(
-        subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey, signer: ec.EllipticCurvePrivateKey, *, ca: bool
+        subject: x509.Name,
+        issuer: x509.Name,
+        key: ec.EllipticCurvePrivateKey,
+        signer: ec.EllipticCurvePrivateKey,
+        *,
+        ca: bool,
     ) -> x509.Certificate:
-        now = datetime.datetime.now(datetime.UTC)
+        now = dt.datetime.now(dt.UTC)
         return (
-            x509.CertificateBuilder().subject_name(subject).issuer_name(issuer).public_key(key.public_key()).serial_number(x509.random_serial_number())
-            .not_valid_before(now - datetime.timedelta(hours=1)).not_valid_after(now + datetime.timedelta(hours=1))
+            x509.CertificateBuilder()
+            .subject_name(subject)
+            .issuer_name(issuer)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - dt.timedelta(hours=1))
+            .not_valid_after(now + dt.timedelta(hours=1))
             .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
-            .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
-            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()), critical=False)
+            .add_extension(
+                x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]),
+                critical=False,
+            )
+            .add_extension(
+                x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False
+            )
+            .add_extension(
+                x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()),
+                critical=False,
+            )
             .add_extension(
                 x509.KeyUsage(
-                    digital_signature=True, key_cert_sign=ca, crl_sign=ca, content_commitment=False, key_encipherment=False,
-                    data_encipherment=False, key_agreement=False, encipher_only=False, decipher_only=False,
-                ), critical=True,
+                    digital_signature=True,
+                    key_cert_sign=ca,
+                    crl_sign=ca,
+                    content_commitment=False,
+                    key_encipherment=False,
+                    data_encipherment=False,
+                    key_agreement=False,
+                    encipher_only=False,
+                    decipher_only=False,
+                ),
+                critical=True,
             )
             .sign(signer, hashes.SHA256())
         )
@@ -299,7 +377,10 @@ def authority(tmp_path: Path) -> Authority:
 
 
 def test_a_named_authority_is_trusted(authority: Authority) -> None:
-    with Receiver(tls=authority.server()) as receiver, transport_to(Endpoint(f"{receiver.url}/v1/traces", ca=authority.ca)) as transport:
+    with (
+        Receiver(tls=authority.server()) as receiver,
+        transport_to(Endpoint(f"{receiver.url}/v1/traces", ca=authority.ca)) as transport,
+    ):
         assert transport.send(body(), 5.0) == Delivered()
 
 
@@ -317,16 +398,28 @@ def test_a_client_certificate_opens_the_door(authority: Authority, tmp_path: Pat
         endpoint = Endpoint(f"{receiver.url}/v1/traces", ca=authority.ca)
         with transport_to(endpoint) as transport:
             assert isinstance(transport.send(body(), 5.0), Retry)
-        with transport_to(replace(endpoint, client_certificate=client.certificate, client_key=client.key)) as transport:
+        with transport_to(
+            endpoint._replace(client_certificate=client.certificate, client_key=client.key)
+        ) as transport:
             assert transport.send(body(), 5.0) == Delivered()
 
 
 def test_a_missing_certificate_file_is_named(tmp_path: Path) -> None:
-    with transport_to(Endpoint("https://127.0.0.1:1/v1/traces", ca=tmp_path / "none.pem")) as transport, pytest.raises(SettingsError, match="none.pem"):
+    with (
+        transport_to(
+            Endpoint("https://127.0.0.1:1/v1/traces", ca=tmp_path / "none.pem")
+        ) as transport,
+        pytest.raises(SettingsError, match=r"none\.pem"),
+    ):
         transport.send(body(), 1.0)
 
 
 def test_a_client_certificate_without_its_key_is_named(authority: Authority) -> None:
-    endpoint = Endpoint("https://127.0.0.1:1/v1/traces", ca=authority.ca, client_certificate=authority.certificate)
-    with transport_to(endpoint) as transport, pytest.raises(SettingsError, match="CLIENT_CERTIFICATE"):
+    endpoint = Endpoint(
+        "https://127.0.0.1:1/v1/traces", ca=authority.ca, client_certificate=authority.certificate
+    )
+    with (
+        transport_to(endpoint) as transport,
+        pytest.raises(SettingsError, match="CLIENT_CERTIFICATE"),
+    ):
         transport.send(body(), 1.0)

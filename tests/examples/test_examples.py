@@ -13,7 +13,11 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 
 SAYS = {
     "instrument_foreign_bus.py": ["1 run, 1 phase, 1 failure, 5 events"],
-    "own_engine.py": ["fetch: success, 1 attempts", "convert: success, 2 attempts", "report: success, 1 attempts"],
+    "own_engine.py": [
+        "fetch: success, 1 attempts",
+        "convert: success, 2 attempts",
+        "report: success, 1 attempts",
+    ],
     "own_provider.py": ["query is inside lint: True; the run: True"],
 }
 
@@ -24,10 +28,17 @@ def test_every_example_is_known_here() -> None:
 
 @pytest.mark.parametrize("name", sorted(SAYS))
 def test_example(name: str, tmp_path: Path) -> None:
-    env = {key: value for key, value in os.environ.items() if not key.startswith(("OTEL_", "SPANBUS_"))}
+    env = {
+        key: value for key, value in os.environ.items() if not key.startswith(("OTEL_", "SPANBUS_"))
+    }
     done = subprocess.run(
-        [sys.executable, "-W", "error", str(EXAMPLES / name)], env={**env, "SPANBUS_STATE_DIR": str(tmp_path)}, cwd=tmp_path, capture_output=True, text=True,
-        timeout=60, check=False,
+        [sys.executable, "-W", "error", str(EXAMPLES / name)],
+        env={**env, "SPANBUS_STATE_DIR": str(tmp_path)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines() == SAYS[name]

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import json
-import urllib.request
-from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 
 import anyio
 import pytest
+from assistant import call, client, live, until
 from command_line import WORKFLOW, Cli
-from mcp import ClientSession, StdioServerParameters
-from mcp.client.stdio import stdio_client
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Status
 
-from spanbus.local.store import Store
+from spanbus._store.store import Store
 
 LONG = '[workflows.long]\nphases = [ { name = "wait", run = "sleep 1" }, { name = "fails", run = "false", needs = ["wait"] } ]\n'
 
@@ -34,41 +30,20 @@ def project(tmp_path: Path) -> Cli:
     return Cli(tmp_path)
 
 
-@asynccontextmanager
-async def client(cli: Cli) -> AsyncGenerator[ClientSession, None]:
-    command, *arguments = cli.argv("mcp")
-    parameters = StdioServerParameters(command=command, args=arguments, env=cli.environment(), cwd=str(cli.folder))
-    async with stdio_client(parameters) as (reader, writer), ClientSession(reader, writer) as session:
-        await session.initialize()
-        yield session
-
-
-async def call(session: ClientSession, tool: str, **arguments: object) -> dict[str, object]:
-    result = await session.call_tool(tool, arguments)
-    assert not result.is_error, result.content
-    assert result.structured_content is not None
-    return dict(result.structured_content)
-
-
-def live(health: str) -> dict[str, int]:
-    """What the backend counts of the live stream."""
-    with urllib.request.urlopen(health, timeout=10) as answer:
-        return dict(json.load(answer)["live"])
-
-
-async def until(holds: Callable[[], bool]) -> None:
-    with anyio.fail_after(30):
-        while not await anyio.to_thread.run_sync(holds):
-            await anyio.sleep(0.05)
-
-
 @pytest.mark.anyio
 async def test_runs_are_listed_read_compared_and_their_failures_found(project: Cli) -> None:
     first = project("run", "--json").json()
     project("run", "-q")
     async with client(project) as session:
         tools = {tool.name for tool in (await session.list_tools()).tools}
-        assert tools == {"list_runs", "read_run", "last_failures", "compare_runs", "wait_for_run", "wait_for_failure"}
+        assert tools == {
+            "list_runs",
+            "read_run",
+            "last_failures",
+            "compare_runs",
+            "wait_for_run",
+            "wait_for_failure",
+        }
         listed = await call(session, "list_runs")
         assert [run["workflow"] for run in listed["runs"]] == ["standard", "standard"]  # type: ignore[index, union-attr]
         run_id = first["runs"][0]["run_id"]  # type: ignore[index]
@@ -80,7 +55,9 @@ async def test_runs_are_listed_read_compared_and_their_failures_found(project: C
         assert {node["node"]["path"] for node in found} == {"fast_hooks > lint"}
         assert "bad line 7" in found[0]["node"]["output"]
         compared = await call(session, "compare_runs", baseline=run_id, candidate="last")
-        assert {phase["name"]: phase["change"] for phase in compared["phases"]}["fast_hooks"] == "still_failing"  # type: ignore[union-attr, index]
+        assert {phase["name"]: phase["change"] for phase in compared["phases"]}[  # pyright: ignore[reportGeneralTypeIssues]
+            "fast_hooks"
+        ] == "still_failing"  # type: ignore[union-attr, index]
         resource = await session.read_resource("spanbus://runs")  # type: ignore[arg-type]
         assert len(json.loads(resource.contents[0].text)["runs"]) == 2  # type: ignore[union-attr]
         missing = await session.call_tool("read_run", {"run": "nothing-like-it"})
@@ -102,7 +79,9 @@ async def test_waiting_for_a_failure_and_for_the_end_of_a_run_is_live(project: C
             group.start_soon(wait, "wait_for_failure")
             group.start_soon(wait, "wait_for_run")
             await anyio.sleep(1.0)  # both listen by now; the run lasts longer than a second
-            done = await anyio.to_thread.run_sync(lambda: project("run", "--file", "long.toml", "-q"))
+            done = await anyio.to_thread.run_sync(
+                lambda: project("run", "--file", "long.toml", "-q")
+            )
             assert done.code == 1
         assert found["wait_for_failure"]["happened"] is True
         assert found["wait_for_run"]["happened"] is True
@@ -120,13 +99,18 @@ async def test_waiting_without_a_backend_says_what_to_start(project: Cli) -> Non
         assert "spanbus up" in str(result.content)
 
 
+@pytest.mark.slow
 @pytest.mark.anyio
 async def test_waiting_is_for_what_comes_and_not_for_what_was(project: Cli) -> None:
     up = project.start("up", "--port", "0")
     try:
         assert up.stdout is not None
-        health = (await anyio.to_thread.run_sync(up.stdout.readline)).split()[1].partition("?")[0] + "health"
-        (project.folder / "gate.toml").write_text('[workflows.other]\nphases = [ { name = "wait", run = "sleep 60" } ]\n')
+        health = (await anyio.to_thread.run_sync(up.stdout.readline)).split()[1].partition("?")[
+            0
+        ] + "health"
+        (project.folder / "gate.toml").write_text(
+            '[workflows.other]\nphases = [ { name = "wait", run = "sleep 60" } ]\n'
+        )
         done = await anyio.to_thread.run_sync(lambda: project("run", "--file", "long.toml", "-q"))
         assert done.code == 1
         async with client(project) as session:
@@ -139,8 +123,12 @@ async def test_waiting_is_for_what_comes_and_not_for_what_was(project: Cli) -> N
                     found[name] = await call(session, tool, **arguments)
 
                 group.start_soon(partial(wait, "run", "wait_for_run", timeout_s=30))
-                group.start_soon(partial(wait, "failure", "wait_for_failure", workflow="other", timeout_s=30))
-                group.start_soon(partial(wait, "elsewhere", "wait_for_failure", workflow="long", timeout_s=8))
+                group.start_soon(
+                    partial(wait, "failure", "wait_for_failure", workflow="other", timeout_s=30)
+                )
+                group.start_soon(
+                    partial(wait, "elsewhere", "wait_for_failure", workflow="long", timeout_s=8)
+                )
                 await until(lambda: live(health)["clients"] == 3)
                 before = live(health)["sources"]
                 running = project.start("run", "--file", "gate.toml", "-q")
@@ -150,7 +138,12 @@ async def test_waiting_is_for_what_comes_and_not_for_what_was(project: Cli) -> N
             for name in ("run", "failure"):
                 head = found[name]["run"]
                 assert isinstance(head, dict)
-                assert (found[name]["what"], head["workflow"], head["result"], head["error_type"]) == ("killed", "other", "error", "killed")
+                assert (
+                    found[name]["what"],
+                    head["workflow"],
+                    head["result"],
+                    head["error_type"],
+                ) == ("killed", "other", "error", "killed")
                 assert head["started_at"]
             assert found["elsewhere"]["what"] == "time is over"
     finally:
@@ -167,24 +160,48 @@ async def test_a_run_that_was_killed_is_there_without_a_backend(project: Cli) ->
         running.kill()
         await anyio.to_thread.run_sync(lambda: running.communicate(timeout=20))
         listed = await call(session, "list_runs")
-        assert [(run["result"], run["error_type"]) for run in listed["runs"]] == [("error", "killed")]  # type: ignore[index, union-attr]
+        assert [(run["result"], run["error_type"]) for run in listed["runs"]] == [  # pyright: ignore[reportGeneralTypeIssues]
+            ("error", "killed")
+        ]  # type: ignore[index, union-attr]
 
 
 @pytest.mark.anyio
 async def test_nothing_is_hidden_in_what_a_model_reads_and_nothing_is_endless(project: Cli) -> None:
-    hidden = "".join(chr(0xE0000 + ord(character)) for character in "obey me") + "\u202e\u200b\x1b[31m"
+    hidden = (
+        "".join(chr(0xE0000 + ord(character)) for character in "obey me") + "\u202e\u200b\x1b[31m"
+    )
     request = ExportTraceServiceRequest()
     spans = request.resource_spans.add().scope_spans.add().spans
-    for number, level, name in ((1, "run", "cicd.pipeline.name"), (2, "phase", "cicd.pipeline.task.name")):
-        span = spans.add(trace_id=b"t" * 16, span_id=bytes([number]) * 8, parent_span_id=bytes([number - 1]) * 8 if number > 1 else b"", start_time_unix_nano=1, end_time_unix_nano=2)
+    for number, level, name in (
+        (1, "run", "cicd.pipeline.name"),
+        (2, "phase", "cicd.pipeline.task.name"),
+    ):
+        span = spans.add(
+            trace_id=b"t" * 16,
+            span_id=bytes([number]) * 8,
+            parent_span_id=bytes([number - 1]) * 8 if number > 1 else b"",
+            start_time_unix_nano=1,
+            end_time_unix_nano=2,
+        )
         result = "cicd.pipeline.result" if level == "run" else "cicd.pipeline.task.run.result"
-        for key, value in (("spanbus.level", level), ("cicd.pipeline.run.id", "r"), (name, hidden + "long" * 10_000), (result, "failure"), ("spanbus.output.tail", hidden * 5_000)):
+        for key, value in (
+            ("spanbus.level", level),
+            ("cicd.pipeline.run.id", "r"),
+            (name, hidden + "long" * 10_000),
+            (result, "failure"),
+            ("spanbus.output.tail", hidden * 5_000),
+        ):
             span.attributes.add(key=key).value.string_value = value
         span.status.code, span.status.message = Status.STATUS_CODE_ERROR, hidden * 5_000
     with Store.open(project.folder / "state" / "store.sqlite3") as store:
         store.ingest("traces", request.SerializeToString())
     async with client(project) as session:
-        for tool, arguments in (("list_runs", {}), ("read_run", {}), ("last_failures", {}), ("compare_runs", {"baseline": "r"})):
+        for tool, arguments in (
+            ("list_runs", {}),
+            ("read_run", {}),
+            ("last_failures", {}),
+            ("compare_runs", {"baseline": "r"}),
+        ):
             said = json.dumps(await call(session, tool, **arguments), ensure_ascii=False)
             assert said.isprintable(), tool
             assert len(said) < 10_000, tool

@@ -28,6 +28,13 @@ anyio.run(main)
 """
 
 
+def assert_all_is_well(done: subprocess.CompletedProcess[str], receiver: Receiver) -> None:
+    """The service did its work without a traceback, and everything was delivered."""
+    assert (done.returncode, done.stdout) == (0, "0 True\n"), done.stderr
+    assert "Traceback" not in done.stderr
+    assert sorted(span.name for span in receiver.spans()) == ["RUN w", "p"]
+
+
 @pytest.mark.parametrize(
     ("variable", "value"),
     [
@@ -38,6 +45,7 @@ anyio.run(main)
         ("OTEL_METRIC_EXPORT_INTERVAL", "often"),
         ("OTEL_TRACES_SAMPLER", "most"),
         ("OTEL_SPAN_EVENT_COUNT_LIMIT", "many"),
+        ("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "zz"),
         ("OTEL_ATTRIBUTE_COUNT_LIMIT", "-3"),
         ("OTEL_LOGRECORD_ATTRIBUTE_COUNT_LIMIT", "few"),
         ("OTEL_METRICS_EXEMPLAR_FILTER", "some"),
@@ -47,14 +55,69 @@ anyio.run(main)
         ("SPANBUS_NONSENSE", "1"),
     ],
 )
-def test_a_value_that_cannot_be_used_is_a_warning_and_everything_is_delivered(tmp_path: Path, variable: str, value: str) -> None:
+def test_a_value_that_cannot_be_used_is_a_warning_and_everything_is_delivered(
+    tmp_path: Path, variable: str, value: str
+) -> None:
     with Receiver() as receiver:
         env = {
-            **{name: text for name, text in os.environ.items() if not name.startswith(("OTEL_", "SPANBUS_"))},
-            "PYTHONPATH": os.pathsep.join(sys.path), "SPANBUS_STATE_DIR": str(tmp_path / "state"), "SPANBUS_EVENTS": "both",
-            **receiver.env, variable: value,
+            **{
+                name: text
+                for name, text in os.environ.items()
+                if not name.startswith(("OTEL_", "SPANBUS_"))
+            },
+            "PYTHONPATH": os.pathsep.join(sys.path),
+            "SPANBUS_STATE_DIR": str(tmp_path / "state"),
+            "SPANBUS_EVENTS": "both",
+            **receiver.env,
+            variable: value,
         }
-        done = subprocess.run([sys.executable, "-c", SERVICE], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60)
-        assert (done.returncode, done.stdout) == (0, "0 True\n"), done.stderr
-        assert "Traceback" not in done.stderr
-        assert sorted(span.name for span in receiver.spans()) == ["RUN w", "p"]
+        done = subprocess.run(
+            [sys.executable, "-c", SERVICE],
+            cwd=tmp_path,
+            env=env,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert_all_is_well(done, receiver)
+
+
+NO_ENTRY = """
+import pwd
+def none(*_): raise KeyError("no entry")
+pwd.getpwuid = pwd.getpwnam = none
+"""
+
+
+@pytest.mark.parametrize(
+    ("state_dir", "folder_is_gone"),
+    [(None, False), ("~/x", False), ("state", True), (None, True)],
+    ids=["no home", "a home that nobody has", "relative to nothing", "no home and no folder"],
+)
+def test_a_user_without_a_home_gets_a_line_and_a_program_that_goes_on(
+    tmp_path: Path, state_dir: str | None, folder_is_gone: bool
+) -> None:
+    """As in a container whose user has no entry in the passwd file, with HOME unset."""
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    leave = 'cd folder && rmdir ../folder && exec "$@"' if folder_is_gone else 'exec "$@"'
+    with Receiver() as receiver:
+        env = {
+            "PATH": os.environ["PATH"],
+            "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+            **receiver.env,
+            **({"SPANBUS_STATE_DIR": state_dir} if state_dir else {}),
+        }
+        done = subprocess.run(
+            ["sh", "-c", leave, "sh", sys.executable, "-c", NO_ENTRY + SERVICE],
+            cwd=tmp_path,
+            env=env,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert_all_is_well(done, receiver)
+        assert len(done.stderr.splitlines()) >= 1
+    assert not (tmp_path / "~").exists()

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from platformdirs import user_state_path
 
+from spanbus._settings import SETTINGS, Settings, load_settings
 from spanbus.errors import InputError, SettingsError
-from spanbus.settings import SETTINGS, Settings, load_settings
 
 FILE = """\
 [project]
@@ -21,14 +21,26 @@ name = "conveyor"
 state_dir = "state"
 events = "both"
 exit_timeout_s = "250ms"
+ci_exit_timeout_s = "2s"
+delivery = "sdk"
 spool_quota_bytes = "64MiB"
 local = "off"
 store_days = 90
+store_bytes = "2MiB"
+store_logs_bytes = "3MiB"
+output = "logs"
 redact = false
 redact_patterns = ["ACME-[0-9]{6}"]
 payload_allow = ["parcel"]
 lifetime = "service"
 default_workflow = "night"
+nats_url = "nats://a:4222, tls://b"
+nats_creds = "keys/nats.creds"
+nats_stream = "OTHER"
+telemetry = "elsewhere"
+observe_durable = "spool"
+observe_settle_s = "5s"
+observe_lost_after_s = 60
 dialects = { conveyor = "telemetry/conveyor.toml" }
 
 [tool.spanbus.workflows.standard]
@@ -64,20 +76,44 @@ def refused_value(folder: Path, **env: str) -> str:
 
 def test_defaults_hold_where_nothing_is_said(tmp_path: Path) -> None:
     settings = load_settings(cwd=tmp_path, env={})
-    assert settings == Settings(state_dir=user_state_path("spanbus", appauthor=False), origin=settings.origin)
-    assert (settings.events, settings.exit_timeout_s, settings.spool_quota_bytes) == ("span", 0.25, 256 * 2**20)
+    assert settings == Settings(
+        state_dir=user_state_path("spanbus", appauthor=False), origin=settings.origin
+    )
+    assert (settings.events, settings.exit_timeout_s, settings.spool_quota_bytes) == (
+        "span",
+        0.25,
+        256 * 2**20,
+    )
     assert (settings.local, settings.redact, settings.lifetime) == ("auto", True, None)
     assert set(settings.origin.values()) == {"default"}
 
 
 def test_every_key_of_the_file_is_read(tmp_path: Path) -> None:
     file = project(tmp_path, FILE)
-    settings = load_settings(cwd=tmp_path, env={})
+    settings = load_settings(file, env={})
     assert settings.file == file
     assert settings.state_dir == tmp_path / "state"
-    assert (settings.events, settings.exit_timeout_s, settings.spool_quota_bytes, settings.local) == ("both", 0.25, 64 * 2**20, "off")
-    assert settings.store_days == 90
-    assert (settings.redact, settings.redact_patterns, settings.payload_allow) == (False, ("ACME-[0-9]{6}",), ("parcel",))
+    assert (
+        settings.events,
+        settings.exit_timeout_s,
+        settings.spool_quota_bytes,
+        settings.local,
+    ) == ("both", 0.25, 64 * 2**20, "off")
+    assert (settings.ci_exit_timeout_s, settings.delivery) == (2.0, "sdk")
+    assert (settings.nats_url, settings.nats_stream) == ("nats://a:4222, tls://b", "OTHER")
+    assert settings.nats_creds == str(tmp_path / "keys" / "nats.creds"), "beside the file"
+    assert (settings.telemetry, settings.observe_durable) == ("elsewhere", "spool")
+    assert (settings.observe_settle_s, settings.observe_lost_after_s) == (5.0, 60.0)
+    assert (settings.store_days, settings.store_logs_bytes, settings.output) == (
+        90,
+        3 * 2**20,
+        "logs",
+    )
+    assert (settings.redact, settings.redact_patterns, settings.payload_allow) == (
+        False,
+        ("ACME-[0-9]{6}",),
+        ("parcel",),
+    )
     assert (settings.lifetime, settings.default_workflow) == ("service", "night")
     assert dict(settings.dialects) == {"conveyor": tmp_path / "telemetry" / "conveyor.toml"}
     assert settings.workflow_names == ("standard", "night")
@@ -87,8 +123,8 @@ def test_every_key_of_the_file_is_read(tmp_path: Path) -> None:
 
 def test_origin_names_file_and_line(tmp_path: Path) -> None:
     file = project(tmp_path, FILE)
-    settings = load_settings(cwd=tmp_path, env={"SPANBUS_EVENTS": "log"})
-    assert settings.origin["local"] == f"{file}:9"
+    settings = load_settings(file, env={"SPANBUS_EVENTS": "log"})
+    assert settings.origin["local"] == f"{file}:11"
     assert settings.origin["events"] == "SPANBUS_EVENTS"
 
 
@@ -104,13 +140,16 @@ def test_origin_names_file_and_line(tmp_path: Path) -> None:
         ("SPANBUS_SPOOL_QUOTA_BYTES", "2MB", "spool_quota_bytes", 2_000_000),
         ("SPANBUS_LOCAL", "on", "local", "on"),
         ("SPANBUS_STORE_DAYS", "1", "store_days", 1),
+        ("SPANBUS_STORE_BYTES", "8MiB", "store_bytes", 8 * 2**20),
         ("SPANBUS_STORE_DAYS", " 3650 ", "store_days", 3650),
         ("SPANBUS_REDACT", "off", "redact", False),
         ("SPANBUS_REDACT", "1", "redact", True),
         ("SPANBUS_LIFETIME", "run", "lifetime", "run"),
     ],
 )
-def test_environment_goes_before_the_file(tmp_path: Path, variable: str, value: str, name: str, expected: object) -> None:
+def test_environment_goes_before_the_file(
+    tmp_path: Path, variable: str, value: str, name: str, expected: object
+) -> None:
     project(tmp_path, FILE)
     settings = load_settings(cwd=tmp_path, env={variable: value})
     assert getattr(settings, name) == expected
@@ -119,16 +158,27 @@ def test_environment_goes_before_the_file(tmp_path: Path, variable: str, value: 
 
 def test_an_empty_variable_is_not_set(tmp_path: Path) -> None:
     project(tmp_path, FILE)
-    assert load_settings(cwd=tmp_path, env={"SPANBUS_EVENTS": "", "OTEL_SDK_DISABLED": "", "OTEL_TRACES_SAMPLER": " "}).events == "both"
+    assert (
+        load_settings(
+            cwd=tmp_path,
+            env={"SPANBUS_EVENTS": "", "OTEL_SDK_DISABLED": "", "OTEL_TRACES_SAMPLER": " "},
+        ).events
+        == "both"
+    )
 
 
-def test_a_state_dir_of_the_environment_is_relative_to_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_state_dir_of_the_environment_is_relative_to_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     assert load_settings(env={"SPANBUS_STATE_DIR": "here"}).state_dir == tmp_path / "here"
 
 
 def test_a_tilde_is_the_home_folder(tmp_path: Path) -> None:
-    assert load_settings(cwd=tmp_path, env={"SPANBUS_STATE_DIR": "~/spans"}).state_dir == Path.home() / "spans"
+    assert (
+        load_settings(cwd=tmp_path, env={"SPANBUS_STATE_DIR": "~/spans"}).state_dir
+        == Path.home() / "spans"
+    )
 
 
 # --- which file -------------------------------------------------------------------------------------------------------
@@ -156,12 +206,26 @@ def test_a_pyproject_without_our_table_is_passed_over(tmp_path: Path) -> None:
     assert load_settings(cwd=inner, env={}).file == file
 
 
-def test_a_broken_pyproject_of_somebody_else_is_passed_over(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "text", ["[project\n", f"[tool.other]\nnumber = {'7' * 5_000}\n", "a = " + "[" * 5_000]
+)
+def test_a_broken_pyproject_of_somebody_else_is_passed_over(tmp_path: Path, text: str) -> None:
     file = project(tmp_path, FILE)
     inner = tmp_path / "package"
     inner.mkdir()
-    project(inner, "[project\n")
+    project(inner, text)
     assert load_settings(cwd=inner, env={}).file == file
+
+
+@pytest.mark.parametrize("name", ["spanbus.toml", "pyproject.toml"])
+def test_a_byte_order_mark_is_no_part_of_the_settings(tmp_path: Path, name: str) -> None:
+    file = tmp_path / name
+    text = (
+        'events = "log"\r\n' if name == "spanbus.toml" else '[tool.spanbus]\r\nevents = "log"\r\n'
+    )
+    file.write_bytes(b"\xef\xbb\xbf" + text.encode())
+    settings = load_settings(cwd=tmp_path, env={})
+    assert (settings.file, settings.events) == (file, "log")
 
 
 def test_an_explicit_file_is_the_only_one(tmp_path: Path) -> None:
@@ -174,7 +238,9 @@ def test_an_explicit_file_of_another_name_may_hold_the_table_too(tmp_path: Path)
     assert load_settings(project(tmp_path, FILE, "other.toml"), env={}).events == "both"
 
 
-def test_paths_of_a_file_given_relatively_are_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_paths_of_a_file_given_relatively_are_absolute(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     project(tmp_path, FILE)
     monkeypatch.chdir(tmp_path)
     assert load_settings(Path("pyproject.toml"), env={}).state_dir == tmp_path / "state"
@@ -196,37 +262,65 @@ def test_an_explicit_pyproject_without_our_table_is_an_error(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ('events = "span"\nevent = "log"\n', "spanbus.toml:2: event: unknown key; did you mean events?"),
+        (
+            'events = "span"\nevent = "log"\n',
+            "spanbus.toml:2: event: unknown key; did you mean events?",
+        ),
         ('events = "span"\n\n[redaction]\nx = 1\n', "spanbus.toml:3: redaction: unknown key"),
-        ('\nevents = "spans"\n', "spanbus.toml:2: events: must be span, log or both; did you mean span?, not 'spans'"),
+        (
+            '\nevents = "spans"\n',
+            "spanbus.toml:2: events: must be span, log or both; did you mean span?, not 'spans'",
+        ),
         ("exit_timeout_s = -1\n", "spanbus.toml:1: exit_timeout_s: must be seconds from 0 to 3600"),
-        ("exit_timeout_s = nan\n", "spanbus.toml:1: exit_timeout_s: must be seconds from 0 to 3600"),
+        (
+            "exit_timeout_s = nan\n",
+            "spanbus.toml:1: exit_timeout_s: must be seconds from 0 to 3600",
+        ),
         ("exit_timeout_s = true\n", "spanbus.toml:1: exit_timeout_s: must be seconds"),
         ("spool_quota_bytes = 12\n", "spanbus.toml:1: spool_quota_bytes: must be at least 1 MiB"),
-        ('spool_quota_bytes = "much"\n', "spanbus.toml:1: spool_quota_bytes: must be a number of bytes"),
-        ("store_days = 0\n", "spanbus.toml:1: store_days: must be a whole number of days from 1 to 3650"),
+        (
+            'spool_quota_bytes = "much"\n',
+            "spanbus.toml:1: spool_quota_bytes: must be a number of bytes",
+        ),
+        (
+            "store_days = 0\n",
+            "spanbus.toml:1: store_days: must be a whole number of days from 1 to 3650",
+        ),
         ("store_days = 3651\n", "spanbus.toml:1: store_days: must be a whole number of days"),
         ("store_days = true\n", "spanbus.toml:1: store_days: must be a whole number of days"),
         ('store_days = "forever"\n', "spanbus.toml:1: store_days: must be a whole number of days"),
         ('redact = "perhaps"\n', "spanbus.toml:1: redact: must be true or false"),
-        ('redact_patterns = [\n  "a",\n  "(",\n]\n', "spanbus.toml:1: redact_patterns: holds '(', which is no regular expression"),
+        (
+            'redact_patterns = [\n  "a",\n  "(",\n]\n',
+            "spanbus.toml:1: redact_patterns: holds '(', which is no regular expression",
+        ),
         ('payload_allow = "parcel"\n', "spanbus.toml:1: payload_allow: must be a list of texts"),
         ("dialects = { conveyor = 1 }\n", "spanbus.toml:1: dialects: must be a table of files"),
         ("workflows = 3\n", "workflows: must be a table of workflows"),
         ("state_dir = 3\n", "spanbus.toml:1: state_dir: must be a text that is not empty"),
-        ('events = "span"\nevents = "log"\n', "spanbus.toml:2: is not TOML: Cannot overwrite a value"),
+        (
+            'events = "span"\nevents = "log"\n',
+            "spanbus.toml:2: is not TOML: Cannot overwrite a value",
+        ),
         ("events = \n", "spanbus.toml:1: is not TOML: Invalid value"),
         ('events = "span', "spanbus.toml: is not TOML: "),
         ("a = " + "[" * 5_000, "spanbus.toml: is not TOML: "),
+        ("store_days = " + "7" * 5_000, "spanbus.toml: is not TOML: "),
     ],
 )
-def test_what_cannot_be_used_is_one_line_with_file_key_and_line(tmp_path: Path, text: str, expected: str) -> None:
+def test_what_cannot_be_used_is_one_line_with_file_key_and_line(
+    tmp_path: Path, text: str, expected: str
+) -> None:
     assert expected in refusal(tmp_path, text)
 
 
 def test_lines_of_pyproject_are_those_of_the_whole_file(tmp_path: Path) -> None:
-    message = refusal(tmp_path, '[project]\nname = "x"\n[tool.spanbus]\nredct = true\n', "pyproject.toml")
-    assert message.startswith(f"{tmp_path / 'pyproject.toml'}:4: tool.spanbus.redct: unknown key; did you mean redact?")
+    message = refusal(
+        tmp_path, '[project]\nname = "x"\n[tool.spanbus]\nredct = true\n', "pyproject.toml"
+    )
+    assert message.startswith(
+        f"{tmp_path / 'pyproject.toml'}:4: tool.spanbus.redct: unknown key; did you mean redact?"
+    )
 
 
 def test_bytes_that_are_no_text_are_refused(tmp_path: Path) -> None:
@@ -236,7 +330,9 @@ def test_bytes_that_are_no_text_are_refused(tmp_path: Path) -> None:
 
 
 def test_an_unknown_variable_names_the_nearest(tmp_path: Path) -> None:
-    assert refused_value(tmp_path, SPANBUS_STATEDIR="/tmp").startswith("SPANBUS_STATEDIR: unknown variable; did you mean SPANBUS_STATE_DIR?")
+    assert refused_value(tmp_path, SPANBUS_STATEDIR="/tmp").startswith(
+        "SPANBUS_STATEDIR: unknown variable; did you mean SPANBUS_STATE_DIR?"
+    )
 
 
 def test_a_variable_of_one_command_is_no_unknown_one(tmp_path: Path) -> None:
@@ -254,22 +350,46 @@ def test_settings_errors_are_input_errors_which_exit_with_2() -> None:
     ("variable", "value", "expected"),
     [
         ("OTEL_SDK_DISABLED", "perhaps", "must be true or false"),
-        ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json", "set it to http/protobuf (the default) or grpc"),
-        ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "thrift", "set it to http/protobuf (the default) or grpc"),
+        (
+            "OTEL_EXPORTER_OTLP_PROTOCOL",
+            "http/json",
+            "set it to http/protobuf (the default) or grpc",
+        ),
+        (
+            "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL",
+            "thrift",
+            "set it to http/protobuf (the default) or grpc",
+        ),
         ("OTEL_EXPORTER_OTLP_METRICS_COMPRESSION", "brotli", "gzip"),
         ("OTEL_EXPORTER_OTLP_TIMEOUT", "soon", "is not a time"),
         ("OTEL_EXPORTER_OTLP_LOGS_TIMEOUT", "-5", "is not a time"),
         ("OTEL_EXPORTER_OTLP_ENDPOINT", "localhost", "is not a URL"),
         ("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", "http://host:port", "is not a URL"),
         ("OTEL_EXPORTER_OTLP_HEADERS", "bearer abc", "is not name=value"),
-        ("OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", "deltas", "must be cumulative, delta or lowmemory; did you mean delta?"),
-        ("OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION", "exponential", "explicit_bucket_histogram or base2_exponential_bucket_histogram"),
+        (
+            "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE",
+            "deltas",
+            "must be cumulative, delta or lowmemory; did you mean delta?",
+        ),
+        (
+            "OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION",
+            "exponential",
+            "explicit_bucket_histogram or base2_exponential_bucket_histogram",
+        ),
         ("OTEL_TRACES_SAMPLER", "alwayson", "did you mean always_on?"),
         ("OTEL_TRACES_SAMPLER", "jaeger_remote", "must be always_on,"),
-        ("OTEL_PROPAGATORS", "tracecontext,nonsense", "'nonsense' is not installed; must be a list of baggage, tracecontext or none"),
+        (
+            "OTEL_PROPAGATORS",
+            "tracecontext,nonsense",
+            "'nonsense' is not installed; must be a list of b3, b3multi, baggage, tracecontext or none",
+        ),
         ("OTEL_METRIC_EXPORT_INTERVAL", "1m", "must be a number of milliseconds, at least 1"),
         ("OTEL_METRIC_EXPORT_INTERVAL", "inf", "must be a number of milliseconds, at least 1"),
-        ("OTEL_METRICS_EXEMPLAR_FILTER", "sometimes", "must be always_on, always_off or trace_based"),
+        (
+            "OTEL_METRICS_EXEMPLAR_FILTER",
+            "sometimes",
+            "must be always_on, always_off or trace_based",
+        ),
         ("OTEL_SPAN_EVENT_COUNT_LIMIT", "1.5", "must be a whole number, at least 0, or unset"),
         ("OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT", "-1", "must be a whole number, at least 0, or unset"),
         ("OTEL_SEMCONV_EXCEPTION_SIGNAL_OPT_IN", "log", "must be logs or logs/dup"),
@@ -285,16 +405,25 @@ def test_an_unknown_otel_value_is_one_line_with_variable_value_and_what_is_allow
 
 
 @pytest.mark.parametrize("argument", ["2", "-0.1", "half", "nan"])
-def test_a_ratio_outside_of_0_to_1_is_refused_where_a_ratio_is_used(tmp_path: Path, argument: str) -> None:
-    assert "from 0 to 1" in refused_value(tmp_path, OTEL_TRACES_SAMPLER="traceidratio", OTEL_TRACES_SAMPLER_ARG=argument)
-    load_settings(cwd=tmp_path, env={"OTEL_TRACES_SAMPLER": "always_on", "OTEL_TRACES_SAMPLER_ARG": argument})
+def test_a_ratio_outside_of_0_to_1_is_refused_where_a_ratio_is_used(
+    tmp_path: Path, argument: str
+) -> None:
+    assert "from 0 to 1" in refused_value(
+        tmp_path, OTEL_TRACES_SAMPLER="traceidratio", OTEL_TRACES_SAMPLER_ARG=argument
+    )
+    load_settings(
+        cwd=tmp_path, env={"OTEL_TRACES_SAMPLER": "always_on", "OTEL_TRACES_SAMPLER_ARG": argument}
+    )
 
 
 @pytest.mark.parametrize(
     "env",
     [
         {"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc", "OTEL_EXPORTER_OTLP_ENDPOINT": "collector:4317"},
-        {"OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf", "OTEL_EXPORTER_OTLP_ENDPOINT": "https://collector/otlp"},
+        {
+            "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
+            "OTEL_EXPORTER_OTLP_ENDPOINT": "https://collector/otlp",
+        },
         {"OTEL_PROPAGATORS": "none"},
         {"OTEL_PROPAGATORS": "baggage, tracecontext"},
         {"OTEL_SPAN_EVENT_COUNT_LIMIT": "unset"},
@@ -308,31 +437,53 @@ def test_what_the_sdk_takes_is_taken(tmp_path: Path, env: dict[str, str]) -> Non
 
 
 def test_otel_values_that_matter_here_are_settings(tmp_path: Path) -> None:
-    settings = load_settings(cwd=tmp_path, env={"OTEL_SDK_DISABLED": "TRUE", "OTEL_SEMCONV_EXCEPTION_SIGNAL_OPT_IN": "logs/dup"})
+    settings = load_settings(
+        cwd=tmp_path,
+        env={"OTEL_SDK_DISABLED": "TRUE", "OTEL_SEMCONV_EXCEPTION_SIGNAL_OPT_IN": "logs/dup"},
+    )
     assert (settings.sdk_disabled, settings.exception_signal) == (True, "logs/dup")
 
 
 @pytest.mark.parametrize("signal", ["", "TRACES_", "METRICS_", "LOGS_"])
 def test_an_endpoint_of_any_signal_counts_as_configured(tmp_path: Path, signal: str) -> None:
-    assert load_settings(cwd=tmp_path, env={f"OTEL_EXPORTER_OTLP_{signal}ENDPOINT": "http://127.0.0.1:4318"}).endpoint_configured
-    assert not load_settings(cwd=tmp_path, env={f"OTEL_EXPORTER_OTLP_{signal}ENDPOINT": " "}).endpoint_configured
+    assert load_settings(
+        cwd=tmp_path, env={f"OTEL_EXPORTER_OTLP_{signal}ENDPOINT": "http://127.0.0.1:4318"}
+    ).endpoint_configured
+    assert not load_settings(
+        cwd=tmp_path, env={f"OTEL_EXPORTER_OTLP_{signal}ENDPOINT": " "}
+    ).endpoint_configured
 
 
 # --- inside somebody's service ----------------------------------------------------------------------------------------
 
 
 def test_a_library_call_falls_back_to_defaults_with_warnings(tmp_path: Path) -> None:
-    project(tmp_path, 'events = "spans"\nnonsense = 1\nlocal = "off"\n', "spanbus.toml")
+    project(tmp_path, 'events = "spans"\nnonsense = 1\nlifetime = "run"\n', "spanbus.toml")
     env = {
-        "OTEL_EXPORTER_OTLP_PROTOCOL": "http/json", "OTEL_EXPORTER_OTLP_ENDPOINT": "nowhere", "OTEL_TRACES_SAMPLER": "most",
-        "SPANBUS_EXIT_TIMEOUT_S": "soon", "SPANBUS_NONSENSE": "1", "PATH": "/bin",
+        "OTEL_EXPORTER_OTLP_PROTOCOL": "http/json",
+        "OTEL_EXPORTER_OTLP_ENDPOINT": "nowhere",
+        "OTEL_TRACES_SAMPLER": "most",
+        "SPANBUS_EXIT_TIMEOUT_S": "soon",
+        "SPANBUS_NONSENSE": "1",
+        "PATH": "/bin",
     }
     settings = load_settings(cwd=tmp_path, env=env, strict=False)
-    assert (settings.events, settings.local, settings.exit_timeout_s, settings.endpoint_configured) == ("span", "off", 0.25, False)
+    assert (
+        settings.events,
+        settings.lifetime,
+        settings.exit_timeout_s,
+        settings.endpoint_configured,
+    ) == ("span", "run", 0.25, False)
     assert len(settings.warnings) == 7
     assert all("\n" not in warning for warning in settings.warnings)
-    assert settings.refused == {"OTEL_EXPORTER_OTLP_PROTOCOL", "OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_TRACES_SAMPLER"}
-    assert settings.usable(env) == {name: value for name, value in env.items() if name not in settings.refused}
+    assert settings.refused == {
+        "OTEL_EXPORTER_OTLP_PROTOCOL",
+        "OTEL_EXPORTER_OTLP_ENDPOINT",
+        "OTEL_TRACES_SAMPLER",
+    }
+    assert settings.usable(env) == {
+        name: value for name, value in env.items() if name not in settings.refused
+    }
 
 
 def test_a_broken_file_leaves_a_library_with_the_defaults(tmp_path: Path) -> None:
@@ -343,10 +494,18 @@ def test_a_broken_file_leaves_a_library_with_the_defaults(tmp_path: Path) -> Non
 
 
 def test_a_header_that_cannot_be_used_does_not_show_its_value(tmp_path: Path) -> None:
-    assert "hunter2" not in refused_value(tmp_path, OTEL_EXPORTER_OTLP_HEADERS="authorization=hunter2\x07")
+    assert "hunter2" not in refused_value(
+        tmp_path, OTEL_EXPORTER_OTLP_HEADERS="authorization=hunter2\x07"
+    )
 
 
 def test_importing_the_settings_loads_no_heavy_package() -> None:
-    code = "import sys, spanbus.settings; print([name for name in sys.modules if name.partition('.')[0] in ('opentelemetry', 'typer', 'rich', 'grpc', 'urllib3')])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})
+    code = "import sys, spanbus._settings; print([name for name in sys.modules if name.partition('.')[0] in ('opentelemetry', 'typer', 'rich', 'grpc', 'urllib3')])"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
     assert done.stdout.strip() == "[]"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from spanbus.settings import OTEL_VARIABLES, SETTINGS, Setting, load_settings
+from spanbus._settings import OTEL_VARIABLES, SETTINGS, Setting, load_settings
 
 PAGE = (Path(__file__).parents[2] / "docs" / "settings.md").read_text(encoding="utf-8")
 
@@ -32,5 +32,5 @@ def test_the_example_can_be_loaded(tmp_path: Path) -> None:
     [example] = re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL)
     (tmp_path / "pyproject.toml").write_text(example)
     settings = load_settings(cwd=tmp_path, env={})
-    assert (settings.exit_timeout_s, settings.spool_quota_bytes) == (0.5, 64 * 2**20)
+    assert (settings.redact_patterns, settings.ignored) == (("ACME-[0-9]{6}",), ())
     assert [phase.name for phase in settings.workflow().phases] == ["lint", "tests"]

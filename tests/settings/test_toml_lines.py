@@ -10,7 +10,7 @@ from typing import cast
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spanbus.toml_lines import line_of, lines_of
+from spanbus._toml_lines import line_of, lines_of
 
 EVERYTHING = '''\
 # a comment = 1
@@ -66,7 +66,9 @@ def paths(value: object, path: str = "") -> Iterator[str]:
 
 def test_each_way_of_writing_a_key_has_its_line() -> None:
     lines = lines_of(EVERYTHING)
-    at = {name: EVERYTHING.split("\n")[lines[name] - 1] for name in paths(tomllib.loads(EVERYTHING))}
+    at = {
+        name: EVERYTHING.split("\n")[lines[name] - 1] for name in paths(tomllib.loads(EVERYTHING))
+    }
     assert at["top"].startswith("top")
     assert at["dotted.key.path"].startswith("dotted")
     assert at["table.inline.d.e"].startswith("inline")
@@ -90,23 +92,46 @@ def test_what_has_no_line_takes_that_of_what_holds_it() -> None:
     assert line_of(lines, "elsewhere") is None
 
 
-_keys = st.text(st.sampled_from('abz09-_ ."\'#=[]{}\\\n\té'), min_size=1, max_size=5)
-_scalars = st.one_of(st.booleans(), st.integers(-(2**40), 2**40), st.text(st.sampled_from('ab"\'#=[]{}\\\n,.é'), max_size=8))
-_values = st.recursive(_scalars, lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(_keys, inner, max_size=3)), max_leaves=8)
+_keys = st.text(st.sampled_from("abz09-_ .\"'#=[]{}\\\n\té"), min_size=1, max_size=5)
+_scalars = st.one_of(
+    st.booleans(),
+    st.integers(-(2**40), 2**40),
+    st.text(st.sampled_from("ab\"'#=[]{}\\\n,.é"), max_size=8),
+)
+_values = st.recursive(
+    _scalars,
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(_keys, inner, max_size=3)),
+    max_leaves=8,
+)
 
 
 def _toml(value: object) -> str:
     if isinstance(value, Mapping):
-        return "{ " + ", ".join(f"{json.dumps(key)} = {_toml(inner)}" for key, inner in cast("Mapping[str, object]", value).items()) + " }"
+        return (
+            "{ "
+            + ", ".join(
+                f"{json.dumps(key)} = {_toml(inner)}"
+                for key, inner in cast("Mapping[str, object]", value).items()
+            )
+            + " }"
+        )
     if isinstance(value, list):
-        return "[" + "".join(f"\n  {_toml(inner)}, # ] , }}" for inner in cast("list[object]", value)) + "\n]"
+        return (
+            "["
+            + "".join(f"\n  {_toml(inner)}, # ] , }}" for inner in cast("list[object]", value))
+            + "\n]"
+        )
     return json.dumps(value)
 
 
 @given(st.dictionaries(_keys, _values, max_size=4), st.dictionaries(_keys, _values, max_size=3))
-def test_every_key_of_any_document_has_a_line_within_it(top: dict[str, object], table: dict[str, object]) -> None:
+def test_every_key_of_any_document_has_a_line_within_it(
+    top: dict[str, object], table: dict[str, object]
+) -> None:
     text = "".join(f"{json.dumps(key)} = {_toml(value)}\n" for key, value in top.items())
-    text += '["the table"]\n' + "".join(f"{json.dumps(key)} = {_toml(value)}\n" for key, value in table.items())
+    text += '["the table"]\n' + "".join(
+        f"{json.dumps(key)} = {_toml(value)}\n" for key, value in table.items()
+    )
     if "the table" in top:
         return
     document = tomllib.loads(text)

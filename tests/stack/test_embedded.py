@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import subprocess
 import time
 import urllib.parse
 import urllib.request
@@ -16,6 +15,7 @@ import pytest
 import yaml
 from command_line import Cli
 from embedded import Up, ask
+from many import many
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 from servers import ROOT, Json, Server, binary, eventually, free_port
@@ -33,14 +33,22 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> Generator[Up]:
 
 
 class Jaeger:
-    """The real one with the shipped configuration, and OTLP over HTTP in."""
+    """The real one with the shipped configuration but in memory, where lists stay lists, and OTLP over HTTP in."""
 
     def __init__(self, folder: Path) -> None:
         config = yaml.safe_load((ROOT / "deploy/jaeger/config.yaml").read_text())
+        config["extensions"]["jaeger_storage"]["backends"] = {
+            "kept": {"memory": {"max_traces": 50_000}}
+        }
         ports = {name: free_port() for name in ("health", "query", "query_grpc", "grpc", "http")}
-        config["receivers"]["otlp"]["protocols"]["http"] = {"endpoint": f"127.0.0.1:{ports['http']}"}
+        config["receivers"]["otlp"]["protocols"]["http"] = {
+            "endpoint": f"127.0.0.1:{ports['http']}"
+        }
         (folder / "jaeger.yaml").write_text(yaml.safe_dump(config))
-        self.url, self.otlp = f"http://127.0.0.1:{ports['query']}", f"http://127.0.0.1:{ports['http']}"
+        self.url, self.otlp = (
+            f"http://127.0.0.1:{ports['query']}",
+            f"http://127.0.0.1:{ports['http']}",
+        )
         self.server = Server(
             "jaeger",
             [binary("jaeger"), "--config", str(folder / "jaeger.yaml")],
@@ -63,9 +71,13 @@ def jaeger(tmp_path_factory: pytest.TempPathFactory) -> Generator[Jaeger]:
     one.server.stop()
 
 
-def send(url: str, body: bytes, media_type: str = "application/x-protobuf", signal_name: str = "traces") -> None:
+def send(
+    url: str, body: bytes, media_type: str = "application/x-protobuf", signal_name: str = "traces"
+) -> None:
     headers = {"Content-Type": media_type, "Content-Encoding": "gzip"}
-    with urllib.request.urlopen(urllib.request.Request(f"{url}/v1/{signal_name}", gzip.compress(body), headers), timeout=10) as answer:
+    with urllib.request.urlopen(
+        urllib.request.Request(f"{url}/v1/{signal_name}", gzip.compress(body), headers), timeout=10
+    ) as answer:
         assert answer.status == 200
 
 
@@ -77,7 +89,11 @@ def traces(base_ns: int) -> ExportTraceServiceRequest:
     """Everything that a span can have, in four traces of two services."""
     request = ExportTraceServiceRequest()
     shop = request.resource_spans.add()
-    for key, text in {"service.name": "shop", "host.name": "one", "spanbus.lifetime": "run"}.items():
+    for key, text in {
+        "service.name": "shop",
+        "host.name": "one",
+        "spanbus.lifetime": "run",
+    }.items():
         shop.resource.attributes.add(key=key).value.string_value = text
     scope = shop.scope_spans.add()
     scope.scope.name, scope.scope.version = "checkout", "1.2"
@@ -99,7 +115,9 @@ def traces(base_ns: int) -> ExportTraceServiceRequest:
         top.attributes.add(key="user").value.string_value = f"ann{number} ü"
         top.attributes.add(key="empty").value.string_value = ""
         for word in ("x", "y"):
-            (top.attributes[5] if len(top.attributes) > 5 else top.attributes.add(key="list")).value.array_value.values.add().string_value = word
+            (
+                top.attributes[5] if len(top.attributes) > 5 else top.attributes.add(key="list")
+            ).value.array_value.values.add().string_value = word
         event = top.events.add(time_unix_nano=start_ns + 5_000_000, name="hooks.strategy.started")
         event.attributes.add(key="strategy").value.string_value = "fast"
         top.events.add(time_unix_nano=start_ns + 6_000_000, name="bare")
@@ -151,8 +169,17 @@ def base_ns(up: Up, jaeger: Jaeger) -> int:
     body = traces(at_ns).SerializeToString()
     send(up.url, body)
     send(jaeger.otlp, body)
-    eventually(lambda: len(cast("list[object]", ask(f"{jaeger.url}/api/v3/services")[1].get("services") or [])) == 2)
-    eventually(lambda: all(ask(f"{jaeger.url}/api/traces/{number:032x}")[0] == 200 for number in range(1, 5)))
+    eventually(
+        lambda: (
+            len(cast("list[object]", ask(f"{jaeger.url}/api/v3/services")[1].get("services") or []))
+            == 2
+        )
+    )
+    eventually(
+        lambda: all(
+            ask(f"{jaeger.url}/api/traces/{number:032x}")[0] == 200 for number in range(1, 5)
+        )
+    )
     return at_ns
 
 
@@ -161,7 +188,10 @@ def ordered(value: object) -> object:
     if isinstance(value, dict):
         return {key: ordered(member) for key, member in cast("Json", value).items()}
     if isinstance(value, list):
-        return sorted((ordered(each) for each in cast("list[object]", value)), key=lambda each: json.dumps(each, sort_keys=True))
+        return sorted(
+            (ordered(each) for each in cast("list[object]", value)),
+            key=lambda each: json.dumps(each, sort_keys=True),
+        )
     return value
 
 
@@ -172,7 +202,9 @@ def without_process_keys(document: object) -> object:
         if "processes" in document and "spans" in document:
             processes = cast("Json", document["processes"])
             for span in cast("list[Json]", document["spans"]):
-                span["processID"] = json.dumps(ordered(processes[str(span["processID"])]), sort_keys=True)
+                span["processID"] = json.dumps(
+                    ordered(processes[str(span["processID"])]), sort_keys=True
+                )
             document["processes"] = list(processes.values())
         return {key: without_process_keys(member) for key, member in document.items()}
     if isinstance(document, list):
@@ -183,7 +215,10 @@ def without_process_keys(document: object) -> object:
 def same(up: Up, jaeger: Jaeger, path: str) -> Json:
     """Both answer the same; what it is."""
     theirs, ours = ask(jaeger.url + path), ask(up.url + path)
-    assert (ours[0], ordered(without_process_keys(ours[1]))) == (theirs[0], ordered(without_process_keys(theirs[1]))), path
+    assert (ours[0], ordered(without_process_keys(ours[1]))) == (
+        theirs[0],
+        ordered(without_process_keys(theirs[1])),
+    ), path
     return ours[1]
 
 
@@ -209,13 +244,17 @@ def micros(at_ns: int) -> int:
         "/api/v3/operations",
     ],
 )
-def test_services_and_operations_are_the_same(up: Up, jaeger: Jaeger, base_ns: int, path: str) -> None:
+def test_services_and_operations_are_the_same(
+    up: Up, jaeger: Jaeger, base_ns: int, path: str
+) -> None:
     assert same(up, jaeger, path)
 
 
 @pytest.mark.parametrize("trace_id", ["1", "2", f"{3:032x}", "4", "9", f"{9:032x}"])
 @pytest.mark.parametrize("api", ["/api/traces", "/api/v3/traces"])
-def test_a_trace_is_the_same_in_both_apis(up: Up, jaeger: Jaeger, base_ns: int, api: str, trace_id: str) -> None:
+def test_a_trace_is_the_same_in_both_apis(
+    up: Up, jaeger: Jaeger, base_ns: int, api: str, trace_id: str
+) -> None:
     same(up, jaeger, f"{api}/{trace_id}")
 
 
@@ -226,7 +265,9 @@ def test_a_trace_is_the_same_in_both_apis(up: Up, jaeger: Jaeger, base_ns: int, 
     ("&minDuration=2s", {2, 3}), ("&minDuration=1.5s&maxDuration=2500ms", {2}), ("&maxDuration=400ms", {1, 2, 3}), ("&maxDuration=1ms", set()),
     ("&start=15&end=25", {2}), ("&start=25&end=15", set()), ("&start=0&end=99&operation=GET%20/cart&minDuration=3s", {3}),
 ])  # fmt: skip
-def test_a_search_finds_the_same_traces(up: Up, jaeger: Jaeger, base_ns: int, parameters: str, found: set[int]) -> None:
+def test_a_search_finds_the_same_traces(
+    up: Up, jaeger: Jaeger, base_ns: int, parameters: str, found: set[int]
+) -> None:
     name, _, _ = parameters.partition("{")
     parameters = name + urllib.parse.quote(parameters[len(name) :])
     for bound in ("start", "end"):
@@ -235,17 +276,32 @@ def test_a_search_finds_the_same_traces(up: Up, jaeger: Jaeger, base_ns: int, pa
         if mark:
             parameters = f"{before}{mark}{micros(base_ns) + int(seconds) * 1_000_000}{'&' if rest else ''}{rest}"
     document = same(up, jaeger, f"/api/traces?service=shop{parameters}")
-    assert {int(str(trace["traceID"]), 16) for trace in cast("list[Json]", document["data"])} == found
+    assert {
+        int(str(trace["traceID"]), 16) for trace in cast("list[Json]", document["data"])
+    } == found
 
 
-@pytest.mark.parametrize("parameters", ["traceID=1&traceID=2", "traceID=77", "traceID=1&traceID=77", "service=shop&traceID=1", "service=nobody"])
-def test_traces_asked_for_by_id_are_the_same(up: Up, jaeger: Jaeger, base_ns: int, parameters: str) -> None:
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        "traceID=1&traceID=2",
+        "traceID=77",
+        "traceID=1&traceID=77",
+        "service=shop&traceID=1",
+        "service=nobody",
+    ],
+)
+def test_traces_asked_for_by_id_are_the_same(
+    up: Up, jaeger: Jaeger, base_ns: int, parameters: str
+) -> None:
     same(up, jaeger, f"/api/traces?{parameters}")
 
 
 def test_a_limit_is_kept(up: Up, jaeger: Jaeger, base_ns: int) -> None:
     for url in (up.url, jaeger.url):  # which ones is left to the storage
-        assert len(cast("list[Json]", ask(f"{url}/api/traces?service=shop&limit=2")[1]["data"])) == 2
+        assert (
+            len(cast("list[Json]", ask(f"{url}/api/traces?service=shop&limit=2")[1]["data"])) == 2
+        )
     newest = cast("list[Json]", ask(f"{up.url}/api/traces?service=shop&limit=2")[1]["data"])
     assert [trace["traceID"] for trace in newest] == [f"{3:016x}", f"{2:016x}"]
 
@@ -253,7 +309,9 @@ def test_a_limit_is_kept(up: Up, jaeger: Jaeger, base_ns: int) -> None:
 @pytest.mark.parametrize("more", [
     "", "&query.operation_name=price%20list&query.duration_min=100ms&query.duration_max=1s", "&query.duration_min=2s", "&query.service_name=nobody",
 ])  # fmt: skip
-def test_a_search_in_otlp_finds_the_same_traces(up: Up, jaeger: Jaeger, base_ns: int, more: str) -> None:
+def test_a_search_in_otlp_finds_the_same_traces(
+    up: Up, jaeger: Jaeger, base_ns: int, more: str
+) -> None:
     first = "" if "service_name" in more else "&query.service_name=shop"
     same(
         up,
@@ -264,17 +322,33 @@ def test_a_search_in_otlp_finds_the_same_traces(up: Up, jaeger: Jaeger, base_ns:
 
 def test_a_search_in_otlp_is_within_its_times(up: Up, jaeger: Jaeger, base_ns: int) -> None:
     times = f"query.start_time_min={iso(base_ns + 15 * SECOND_NS)}&query.start_time_max={iso(base_ns + 25 * SECOND_NS)}"
-    document = same(up, jaeger, f"/api/v3/traces?query.service_name=shop&query.num_traces=20&{times}")
-    found = {span["traceId"] for group in document["result"]["resourceSpans"] for scope in group["scopeSpans"] for span in scope["spans"]}  # type: ignore[index]
+    document = same(
+        up, jaeger, f"/api/v3/traces?query.service_name=shop&query.num_traces=20&{times}"
+    )
+    found = {
+        span["traceId"]
+        for group in document["result"]["resourceSpans"]  # pyright: ignore[reportIndexIssue]
+        for scope in group["scopeSpans"]
+        for span in scope["spans"]
+    }  # type: ignore[index]
     assert found == {f"{2:032x}"}
 
 
 def test_a_search_in_otlp_by_attributes_finds_those_that_have_them(up: Up, base_ns: int) -> None:
     """This Jaeger leaves the parameter out of account; its interface definition has it."""
-    times = f"query.start_time_min={iso(base_ns)}&query.start_time_max={iso(base_ns + 100 * SECOND_NS)}"
+    times = (
+        f"query.start_time_min={iso(base_ns)}&query.start_time_max={iso(base_ns + 100 * SECOND_NS)}"
+    )
     tags = urllib.parse.quote('{"error.type":"KeyError"}')
-    status, document = ask(f"{up.url}/api/v3/traces?query.service_name=shop&{times}&query.attributes={tags}")
-    found = {span["traceId"] for group in document["result"]["resourceSpans"] for scope in group["scopeSpans"] for span in scope["spans"]}  # type: ignore[index]
+    status, document = ask(
+        f"{up.url}/api/v3/traces?query.service_name=shop&{times}&query.attributes={tags}"
+    )
+    found = {
+        span["traceId"]
+        for group in document["result"]["resourceSpans"]  # pyright: ignore[reportIndexIssue]
+        for scope in group["scopeSpans"]
+        for span in scope["spans"]
+    }  # type: ignore[index]
     assert (status, found) == (200, {f"{3:032x}"})
 
 
@@ -289,22 +363,38 @@ def iso(at_ns: int) -> str:
     "/api/v3/traces", "/api/v3/traces?query.service_name=shop", "/api/v3/traces?query.service_name=shop&query.start_time_min=x&query.start_time_max=y",
     "/api/metrics/calls?service=shop&quantile=0.95",
 ])  # fmt: skip
-def test_what_cannot_be_answered_is_refused_with_the_same_code_in_the_same_shape(up: Up, jaeger: Jaeger, base_ns: int, path: str) -> None:
+def test_what_cannot_be_answered_is_refused_with_the_same_code_in_the_same_shape(
+    up: Up, jaeger: Jaeger, base_ns: int, path: str
+) -> None:
     (their_status, theirs), (our_status, ours) = ask(jaeger.url + path), ask(up.url + path)
     assert our_status == their_status
     assert set(ours) == set(theirs)
     inner = "errors" if "errors" in theirs else "error"
     first, second = (document[inner] for document in (theirs, ours))
-    first, second = (cast("list[Json]", each)[0] if isinstance(each, list) else cast("Json", each) for each in (first, second))
+    first, second = (
+        cast("list[Json]", each)[0] if isinstance(each, list) else cast("Json", each)
+        for each in (first, second)
+    )
     assert set(second) == set(first)
     assert second.get("code") == first.get("code")
     assert second.get("httpCode") == first.get("httpCode")
 
 
-def test_dependencies_between_services_are_counted_the_same(up: Up, jaeger: Jaeger, base_ns: int) -> None:
-    document = same(up, jaeger, f"/api/dependencies?endTs={base_ns // 1_000_000 + 100_000}&lookback=200000")
-    assert {"parent": "shop", "child": "bank/eu west", "callCount": 1} in cast("list[Json]", document["data"])
-    assert same(up, jaeger, f"/api/dependencies?endTs={base_ns // 1_000_000 - 1}&lookback=1000")["data"] == []
+def test_dependencies_between_services_are_counted_the_same(
+    up: Up, jaeger: Jaeger, base_ns: int
+) -> None:
+    document = same(
+        up, jaeger, f"/api/dependencies?endTs={base_ns // 1_000_000 + 100_000}&lookback=200000"
+    )
+    assert {"parent": "shop", "child": "bank/eu west", "callCount": 1} in cast(
+        "list[Json]", document["data"]
+    )
+    assert (
+        same(up, jaeger, f"/api/dependencies?endTs={base_ns // 1_000_000 - 1}&lookback=1000")[
+            "data"
+        ]
+        == []
+    )
 
 
 # What Grafana's Jaeger data source and Jaeger's own page ask, word for word; {…} are times of the query.
@@ -322,8 +412,14 @@ RECORDED = [
 
 
 @pytest.mark.parametrize("request_line", RECORDED)
-def test_requests_of_grafana_and_of_jaegers_page_are_answered_the_same(up: Up, jaeger: Jaeger, base_ns: int, request_line: str) -> None:
-    path = request_line.format(start_us=micros(base_ns), end_us=micros(base_ns) + 100_000_000, end_ms=base_ns // 1_000_000 + 100_000)
+def test_requests_of_grafana_and_of_jaegers_page_are_answered_the_same(
+    up: Up, jaeger: Jaeger, base_ns: int, request_line: str
+) -> None:
+    path = request_line.format(
+        start_us=micros(base_ns),
+        end_us=micros(base_ns) + 100_000_000,
+        end_ms=base_ns // 1_000_000 + 100_000,
+    )
     assert same(up, jaeger, path).get("data")
 
 
@@ -338,9 +434,16 @@ class Prometheus:
         config = yaml.safe_load(shipped.read_text())
         config["rule_files"] = [str(shipped.parent / name) for name in config["rule_files"]]
         del config["alerting"]
-        config["global"].update(scrape_interval="500ms", scrape_timeout="400ms", evaluation_interval="500ms")
-        config["scrape_configs"] = config["scrape_configs"][:1]
-        config["scrape_configs"][0]["static_configs"][0]["targets"] = [target]
+        config["global"].update(
+            scrape_interval="500ms", scrape_timeout="400ms", evaluation_interval="500ms"
+        )
+        config["scrape_configs"] = [  # as docs/backend.md has it
+            {
+                "job_name": "spanbus",
+                "honor_labels": True,
+                "static_configs": [{"targets": [target]}],
+            }
+        ]
         (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
         self.url = f"http://127.0.0.1:{free_port()}"
         self.server = Server(
@@ -358,31 +461,61 @@ class Prometheus:
 
 
 @pytest.mark.parametrize("way", ["the same store", "over OTLP", "the same store and over OTLP"])
-def test_37_processes_with_one_failure_each_count_37_by_the_same_rules(tmp_path: Path, way: str) -> None:
+def test_37_processes_with_one_failure_each_count_37_by_the_same_rules(
+    tmp_path: Path, way: str
+) -> None:
     backend = Up(Cli(tmp_path))
     prometheus = Prometheus(tmp_path, backend.url.removeprefix("http://"))
     prometheus.server.start()
     try:
         (tmp_path / "other").mkdir()
-        env = {"OTEL_EXPORTER_OTLP_ENDPOINT": backend.url, "SPANBUS_EXIT_TIMEOUT_S": "5"} if "OTLP" in way else {}
+        env = (
+            {"OTEL_EXPORTER_OTLP_ENDPOINT": backend.url, "SPANBUS_EXIT_TIMEOUT_S": "5"}
+            if "OTLP" in way
+            else {}
+        )
         runs = Cli(tmp_path / "other" if way == "over OTLP" else tmp_path, env)
-        running: list[subprocess.Popen[str]] = []
-        for _ in range(37):
-            while len([process for process in running if process.poll() is None]) >= 6:
-                time.sleep(0.01)
-            running.append(runs.start("exec", "--workflow", "burst", "--name", "check", "--", "false"))
-        for process in running:
-            process.communicate(timeout=60)
-            assert process.returncode == 1
+        many(runs, 37, "burst", at_once=6)
         eventually(lambda: runs("flush").code == 0)
-        eventually(lambda: prometheus.values('spanbus_phase_failures_total{cicd_pipeline_name="burst"}') == [37])
-        eventually(lambda: prometheus.values('spanbus:phase_failures:15m{cicd_pipeline_name="burst"}') == [37])
-        assert prometheus.values('spanbus_phase_duration_seconds_count{cicd_pipeline_name="burst"}') == [37]
-        assert prometheus.values('cicd_pipeline_run_errors_total{cicd_pipeline_name="burst"}') == [37]
-        eventually(lambda: prometheus.values('ALERTS{alertname="WorkflowPhaseFailed",alertstate="firing",cicd_pipeline_name="burst"}') == [1])
-        eventually(lambda: prometheus.values('ALERTS{alertname="WorkflowPhaseFailing",alertstate="firing",cicd_pipeline_name="burst"}') == [1])
+        eventually(
+            lambda: (
+                prometheus.values('spanbus_phase_failures_total{cicd_pipeline_name="burst"}')
+                == [37]
+            )
+        )
+        eventually(
+            lambda: (
+                prometheus.values('spanbus:phase_failures:15m{cicd_pipeline_name="burst"}') == [37]
+            )
+        )
+        assert prometheus.values(
+            'spanbus_phase_duration_seconds_count{cicd_pipeline_name="burst"}'
+        ) == [37]
+        assert prometheus.values('cicd_pipeline_run_errors_total{cicd_pipeline_name="burst"}') == [
+            37
+        ]
+        eventually(
+            lambda: (
+                prometheus.values(
+                    'ALERTS{alertname="WorkflowPhaseFailed",alertstate="firing",cicd_pipeline_name="burst"}'
+                )
+                == [1]
+            )
+        )
+        eventually(
+            lambda: (
+                prometheus.values(
+                    'ALERTS{alertname="WorkflowPhaseFailing",alertstate="firing",cicd_pipeline_name="burst"}'
+                )
+                == [1]
+            )
+        )
         url = f"{prometheus.url}/api/v1/query_exemplars?query=spanbus_phase_duration_seconds_bucket&start={time.time() - 600}&end={time.time() + 60}"
-        [series] = [each for each in cast("list[Json]", ask(url)[1]["data"]) if each["seriesLabels"]["cicd_pipeline_name"] == "burst"][:1]  # type: ignore[index]
+        [series] = [
+            each
+            for each in cast("list[Json]", ask(url)[1]["data"])
+            if each["seriesLabels"]["cicd_pipeline_name"] == "burst"  # pyright: ignore[reportIndexIssue]
+        ][:1]  # type: ignore[index]
         trace_id = cast("list[Json]", series["exemplars"])[0]["labels"]["trace_id"]  # type: ignore[index]
         assert ask(f"{backend.url}/api/traces/{trace_id}")[0] == 200
     finally:

@@ -6,10 +6,12 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
+
+import prepared
 
 Json = dict[str, object]
 
@@ -36,28 +38,108 @@ class Done:
         return cast("dict[str, object]", json.loads(self.out))
 
 
+READ_AT_IMPORT = (
+    "PYTHON",
+    "LC_",
+    "LANG",
+    "OTEL_PYTHON",
+    "OTEL_PROPAGATORS",
+    "TYPER",
+    "GRPC_",
+    "LD_",
+)
+"""Beginnings of the names of variables that Python and libraries look at when they are started or imported."""
+
+
 @dataclass
 class Cli:
-    """Runs the command in ``folder``."""
+    """Runs the command in ``folder``.
+
+    Unless it is ``alone``, a command comes from a process that has loaded it already (:mod:`prepared`): a process of its own
+    all the same. Whoever tests the start itself, or puts something in its way, wants it alone.
+    """
 
     folder: Path
     env: dict[str, str] = field(default_factory=dict[str, str])
+    alone: bool = False
 
     def environment(self, more: Mapping[str, str] | None = None) -> dict[str, str]:
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("OTEL_", "SPANBUS_", "TRACE")) and name != "BAGGAGE"}
-        return {**kept, "SPANBUS_STATE_DIR": str(self.folder / "state"), "COLUMNS": "100", **self.env, **(more or {})}
+        kept = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("OTEL_", "SPANBUS_", "TRACE")) and name != "BAGGAGE"
+        }
+        return {
+            **kept,
+            "SPANBUS_STATE_DIR": str(self.folder / "state"),
+            "SPANBUS_EXIT_TIMEOUT_S": "20",  # the machine may be busy
+            "COLUMNS": "100",
+            **self.env,
+            **(more or {}),
+        }
 
     def argv(self, *arguments: str) -> list[str]:
-        return [sys.executable, "-c", "from spanbus.cli import main; main()", *arguments]
+        return [sys.executable, "-c", "from spanbus._cli import main; main()", *arguments]
 
-    def __call__(self, *arguments: str, env: Mapping[str, str] | None = None, stdin: str | None = None, timeout_s: float = 60) -> Done:
-        done = subprocess.run(
-            self.argv(*arguments), cwd=self.folder, env=self.environment(env), capture_output=True, text=True, timeout=timeout_s, input=stdin, check=False
-        )
+    def __call__(
+        self,
+        *arguments: str,
+        env: Mapping[str, str] | None = None,
+        stdin: str | None = None,
+        timeout_s: float = 60,
+    ) -> Done:
+        if self._needs_a_start(arguments, {**self.env, **(env or {})}):
+            done = self.run(self.argv(*arguments), env=env, stdin=stdin, timeout_s=timeout_s)
+        else:
+            done = prepared.run(
+                arguments,
+                folder=self.folder,
+                env=self.environment(env),
+                stdin=stdin,
+                timeout_s=timeout_s,
+            )
         assert "Traceback" not in done.stderr, done.stderr
         return Done(done.returncode, done.stdout, done.stderr)
 
+    def _needs_a_start(self, arguments: Sequence[str], env: Mapping[str, str]) -> bool:
+        """``exec`` and the one-word answers live from what they do not load."""
+        return (
+            self.alone
+            or not prepared.AVAILABLE
+            or arguments[:1] == ("exec",)
+            or (len(arguments) == 1 and arguments[0].startswith("-"))
+            or "_SPANBUS_COMPLETE" in env
+            or any(name.startswith(READ_AT_IMPORT) for name in env)
+        )
+
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        env: Mapping[str, str] | None = None,
+        stdin: str | None = None,
+        timeout_s: float = 60,
+        pass_fds: Sequence[int] = (),
+    ) -> subprocess.CompletedProcess[str]:
+        """Run any program in the folder, with the command's environment."""
+        return subprocess.run(
+            argv,
+            cwd=self.folder,
+            env=self.environment(env),
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            input=stdin,
+            pass_fds=pass_fds,
+            check=False,
+        )
+
     def start(self, *arguments: str, env: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            self.argv(*arguments), cwd=self.folder, env=self.environment(env), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            self.argv(*arguments),
+            cwd=self.folder,
+            env=self.environment(env),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
         )

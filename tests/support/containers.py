@@ -1,4 +1,6 @@
-"""docker-compose.yml executed: Docker where it runs, else podman of our own behind the same interface, with images made from the built servers."""
+"""docker-compose.yml executed: Docker where it runs, else podman of our own behind the same interface, with images
+made from the built servers.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,7 @@ network_config_dir = "{networks}"
 
 def missing(reason: str) -> NoReturn:
     """A failure in CI, else a skip."""
-    if os.environ.get("CI", "").lower() == "true":
+    if "TESTS_IN_CI" in os.environ:
         pytest.fail(reason)
     pytest.skip(reason)
 
@@ -74,7 +76,10 @@ class Image:
                 tar.addfile(info, program)
             if self.applets:
                 tar.add(
-                    Path(shutil.which("busybox") or missing("there is no busybox; `make test-compose` installs it on Debian")).resolve(),
+                    Path(
+                        shutil.which("busybox")
+                        or missing("there is no busybox; `make test-compose` installs it on Debian")
+                    ).resolve(),
                     "bin/busybox",
                 )
                 for applet in self.applets:
@@ -82,7 +87,15 @@ class Image:
         return made.getvalue()
 
     @staticmethod
-    def _add(tar: tarfile.TarFile, name: str, kind: bytes, *, mode: int = 0o777, owner: int = 0, link: str = "") -> None:
+    def _add(
+        tar: tarfile.TarFile,
+        name: str,
+        kind: bytes,
+        *,
+        mode: int = 0o777,
+        owner: int = 0,
+        link: str = "",
+    ) -> None:
         info = tarfile.TarInfo(name.lstrip("/"))
         info.type, info.mode, info.uid, info.gid, info.linkname = kind, mode, owner, owner, link
         tar.addfile(info)
@@ -92,8 +105,16 @@ class Image:
 IMAGES: Mapping[str, Image] = {
     "otel/opentelemetry-collector-contrib": Image("/otelcol-contrib", "otelcol", "10001"),
     "jaegertracing/jaeger": Image("/cmd/jaeger/jaeger-linux", "jaeger", "10001", applets=("wget",)),
-    "prom/prometheus": Image("/bin/prometheus", "prometheus", "65534", applets=("wget", "chown"), folders=("/prometheus",)),
-    "prom/alertmanager": Image("/bin/alertmanager", "alertmanager", "65534", applets=("wget",), folders=("/alertmanager",)),
+    "prom/prometheus": Image(
+        "/bin/prometheus",
+        "prometheus",
+        "65534",
+        applets=("wget", "chown"),
+        folders=("/prometheus",),
+    ),
+    "prom/alertmanager": Image(
+        "/bin/alertmanager", "alertmanager", "65534", applets=("wget",), folders=("/alertmanager",)
+    ),
 }
 
 
@@ -110,7 +131,10 @@ class Engine:
 
     def __enter__(self) -> Self:
         docker = shutil.which("docker")
-        if docker and subprocess.run([docker, "info"], capture_output=True, check=False).returncode == 0:
+        if (
+            docker
+            and subprocess.run([docker, "info"], capture_output=True, check=False).returncode == 0
+        ):
             self.argv, self.checks_health = [docker], True
             return self
         self._podman()
@@ -119,18 +143,35 @@ class Engine:
     def _podman(self) -> None:
         absent = [name for name in _NEEDED if shutil.which(name) is None]
         if absent:
-            missing(f"no Docker is running, and for podman there is no {', no '.join(absent)}; `make test-compose` installs it on Debian")
+            missing(
+                f"no Docker is running, and for podman there is no {', no '.join(absent)}; `make test-compose` installs it on Debian"
+            )
         if os.geteuid() != 0:
             missing("no Docker is running, and podman must be started by root here")
         networks = self.folder / "networks"
         networks.mkdir(parents=True)
         configuration = self.folder / "containers.conf"
         configuration.write_text(_CONTAINERS_CONF.format(networks=networks))
-        self.env = {**os.environ, "CONTAINERS_CONF": str(configuration), "DOCKER_HOST": f"unix://{self.folder}/engine.sock"}
-        self.argv = ["podman", "--root", str(self.folder / "root"), "--runroot", str(self.folder / "run"), "--tmpdir", str(self.folder / "tmp")]
+        self.env = {
+            **os.environ,
+            "CONTAINERS_CONF": str(configuration),
+            "DOCKER_HOST": f"unix://{self.folder}/engine.sock",
+        }
+        self.argv = [
+            "podman",
+            "--root",
+            str(self.folder / "root"),
+            "--runroot",
+            str(self.folder / "run"),
+            "--tmpdir",
+            str(self.folder / "tmp"),
+        ]
         with (self.folder / "service.log").open("wb") as log:
             self.service = subprocess.Popen(
-                [*self.argv, "system", "service", "--time=0", self.env["DOCKER_HOST"]], env=self.env, stdout=log, stderr=log
+                [*self.argv, "system", "service", "--time=0", self.env["DOCKER_HOST"]],
+                env=self.env,
+                stdout=log,
+                stderr=log,
             )
         deadline = time.monotonic() + 30
         while True:
@@ -138,7 +179,9 @@ class Engine:
                 client.connect(str(self.folder / "engine.sock"))
                 return
             if self.service.poll() is not None or time.monotonic() > deadline:
-                pytest.fail(f"podman does not serve:\n{(self.folder / 'service.log').read_text()[-3_000:]}")
+                pytest.fail(
+                    f"podman does not serve:\n{(self.folder / 'service.log').read_text()[-3_000:]}"
+                )
             time.sleep(0.05)
 
     def __exit__(self, *_: object) -> None:
@@ -151,8 +194,17 @@ class Engine:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def call(self, *arguments: str, stdin: bytes | None = None, check: bool = True) -> str:
-        done = subprocess.run([*self.argv, *arguments], env=self.env, input=stdin, capture_output=True, check=False, timeout=300)
-        assert not check or done.returncode == 0, f"{arguments[:3]}: {done.stderr.decode(errors='replace')}"
+        done = subprocess.run(
+            [*self.argv, *arguments],
+            env=self.env,
+            input=stdin,
+            capture_output=True,
+            check=False,
+            timeout=300,
+        )
+        assert not check or done.returncode == 0, (
+            f"{arguments[:3]}: {done.stderr.decode(errors='replace')}"
+        )
         return done.stdout.decode(errors="replace")
 
     def build(self, published: str) -> str:
@@ -161,7 +213,13 @@ class Engine:
         image, local = IMAGES[name], f"localhost/{name}:{tag}"
         self.built.append(local)
         changes = [f'ENTRYPOINT ["{image.entrypoint}"]', f"USER {image.user}", "ENV PATH=/bin"]
-        self.call("import", *(f"--change={change}" for change in changes), "-", local, stdin=image.tarball())
+        self.call(
+            "import",
+            *(f"--change={change}" for change in changes),
+            "-",
+            local,
+            stdin=image.tarball(),
+        )
         return local
 
     def compose_argv(self) -> list[str]:
@@ -169,7 +227,13 @@ class Engine:
         if COMPOSE.exists():
             return [str(COMPOSE)]
         for argv in (["docker", "compose"], ["docker-compose"]):
-            if shutil.which(argv[0]) and subprocess.run([*argv, "version"], env=self.env, capture_output=True, check=False).returncode == 0:
+            if (
+                shutil.which(argv[0])
+                and subprocess.run(
+                    [*argv, "version"], env=self.env, capture_output=True, check=False
+                ).returncode
+                == 0
+            ):
                 return argv
         missing("there is no Docker Compose; `make test-compose` fetches it")
 
@@ -177,21 +241,43 @@ class Engine:
 class Composition:
     """docker-compose.yml as it is shipped, with only its images replaced; ``files`` are merged over it."""
 
-    def __init__(self, engine: Engine, name: str, files: Sequence[str] = (), env: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        name: str,
+        files: Sequence[str] = (),
+        env: Mapping[str, str] | None = None,
+    ) -> None:
         self.engine, self.name, self.env = engine, name, {**engine.env, **(env or {})}
         self.files = ["docker-compose.yml", *files]
         self.shipped = cast("Json", yaml.safe_load((ROOT / "docker-compose.yml").read_text()))
         services = cast("dict[str, Json]", self.shipped["services"])
-        self.services = {name: service for name, service in services.items() if "profiles" not in service}
-        built = {image: engine.build(image) for image in sorted({str(service["image"]) for service in self.services.values()})}
-        override = {name: {"image": built[str(service["image"])], "pull_policy": "never"} for name, service in self.services.items()}
+        self.services = {
+            name: service for name, service in services.items() if "profiles" not in service
+        }
+        built = {
+            image: engine.build(image)
+            for image in sorted({str(service["image"]) for service in self.services.values()})
+        }
+        override = {
+            name: {"image": built[str(service["image"])], "pull_policy": "never"}
+            for name, service in self.services.items()
+        }
         self.override = engine.folder / f"{name}.yml"
         self.override.write_text(yaml.safe_dump({"services": override}))
 
     def compose(self, *arguments: str, timeout_s: float = 300) -> subprocess.CompletedProcess[str]:
         files = [part for file in (*self.files, str(self.override)) for part in ("-f", file)]
         argv = [*self.engine.compose_argv(), "-p", self.name, *files, *arguments]
-        return subprocess.run(argv, env=self.env, cwd=ROOT, capture_output=True, text=True, check=False, timeout=timeout_s)
+        return subprocess.run(
+            argv,
+            env=self.env,
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=timeout_s,
+        )
 
     def up(self) -> subprocess.CompletedProcess[str]:
         """Everything started and healthy, or the reason why not."""
@@ -217,7 +303,13 @@ class Composition:
             self.check_health()
 
     def containers(self, *, stopped: bool = False) -> list[str]:
-        return self.engine.call("ps", *(["-a"] if stopped else []), "-q", "--filter", f"label=com.docker.compose.project={self.name}").split()
+        return self.engine.call(
+            "ps",
+            *(["-a"] if stopped else []),
+            "-q",
+            "--filter",
+            f"label=com.docker.compose.project={self.name}",
+        ).split()
 
     def inspected(self) -> dict[str, Json]:
         """What the engine says of each service's container."""
@@ -250,4 +342,6 @@ class Composition:
 class Up(Protocol):
     """Starts docker-compose.yml with files over it, and ends it."""
 
-    def __call__(self, name: str, files: Sequence[str] = (), env: Mapping[str, str] | None = None) -> AbstractContextManager[Composition]: ...
+    def __call__(
+        self, name: str, files: Sequence[str] = (), env: Mapping[str, str] | None = None
+    ) -> AbstractContextManager[Composition]: ...

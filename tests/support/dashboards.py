@@ -11,7 +11,7 @@ from typing import NamedTuple, cast
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "deploy/grafana/dashboards"
-UIDS = ("spanbus-overview", "spanbus-phase", "spanbus-delivery")
+UIDS = ("spanbus-overview", "spanbus-phase", "spanbus-delivery", "spanbus-observers")
 
 Json = dict[str, object]
 
@@ -128,10 +128,12 @@ def asked(expr: str) -> Asked:
                 if tokens[place][0] == "name":
                     grouped.add(tokens[place][1])
                 place += 1
-        elif kind == "name" and text not in _WORDS and following not in ("(", *_GROUPING) or text == "{":
+        elif (
+            kind == "name" and text not in _WORDS and following not in ("(", *_GROUPING)
+        ) or text == "{":
             metric = text if kind == "name" else ""
             labels: set[str] = set()
-            if kind == "name" and following == "{" or text == "{":
+            if (kind == "name" and following == "{") or text == "{":
                 place += 1 if kind == "name" else 0
                 while tokens[place][1] != "}":
                     place += 1

@@ -12,14 +12,30 @@ from typing import Self
 Reply = bytes | Callable[[], Iterable[bytes]]
 
 
-def http(body: bytes, kind: str = "application/json", status: str = "200 OK", headers: Mapping[str, str] | None = None) -> bytes:
+def http(
+    body: bytes,
+    kind: str = "application/json",
+    status: str = "200 OK",
+    headers: Mapping[str, str] | None = None,
+) -> bytes:
     """A whole answer."""
-    lines = [f"HTTP/1.1 {status}", f"Content-Type: {kind}", f"Content-Length: {len(body)}", "Connection: close", *(f"{name}: {value}" for name, value in (headers or {}).items())]
+    lines = [
+        f"HTTP/1.1 {status}",
+        f"Content-Type: {kind}",
+        f"Content-Length: {len(body)}",
+        "Connection: close",
+        *(f"{name}: {value}" for name, value in (headers or {}).items()),
+    ]
     return "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + body
 
 
 def html(status: str = "200 OK") -> bytes:
-    return http(b"<!doctype html><title>Welcome</title>", "text/html; charset=utf-8", status, {"Server": "nginx"})
+    return http(
+        b"<!doctype html><title>Welcome</title>",
+        "text/html; charset=utf-8",
+        status,
+        {"Server": "nginx"},
+    )
 
 
 class Says:
@@ -43,7 +59,12 @@ class Says:
         self._start(self._accept)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self._closing.set()
         with suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
@@ -71,7 +92,10 @@ class Says:
             words = head.split(b" ", 2)
             path = words[1].decode("latin-1") if len(words) > 2 else ""
             self.asked.append(path)
-            reply = next((reply for start, reply in self._replies.items() if path.startswith(start)), self._otherwise)
+            reply = next(
+                (reply for start, reply in self._replies.items() if path.startswith(start)),
+                self._otherwise,
+            )
             for piece in [reply] if isinstance(reply, bytes) else reply():
                 if self._closing.is_set():
                     return

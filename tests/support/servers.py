@@ -33,7 +33,7 @@ def binary(name: str) -> str:
     found = str(built) if built.exists() else shutil.which(name)
     if found is None:
         reason = f"{name} is not there; `make stack` builds it"
-        if os.environ.get("CI", "").lower() == "true":
+        if "TESTS_IN_CI" in os.environ:
             pytest.fail(reason)
         pytest.skip(reason)
     return found
@@ -71,20 +71,38 @@ def eventually(what: Callable[[], object], timeout_s: float = 30.0, every_s: flo
         if found:
             return found
         if time.monotonic() > deadline:
-            raise AssertionError(f"it did not come true within {timeout_s} s; the last value was {found!r}")
+            raise AssertionError(
+                f"it did not come true within {timeout_s} s; the last value was {found!r}"
+            )
         time.sleep(every_s)
 
 
 class Server:
     """One process with a log."""
 
-    def __init__(self, name: str, argv: Sequence[str], folder: Path, ready: str, env: Mapping[str, str] | None = None) -> None:
-        self.name, self.argv, self.folder, self.ready, self.env = name, list(argv), folder, ready, dict(env or {})
+    def __init__(
+        self,
+        name: str,
+        argv: Sequence[str],
+        folder: Path,
+        ready: str,
+        env: Mapping[str, str] | None = None,
+    ) -> None:
+        self.name, self.argv, self.folder, self.ready, self.env = (
+            name,
+            list(argv),
+            folder,
+            ready,
+            dict(env or {}),
+        )
         self.process: subprocess.Popen[bytes] | None = None
+        self.was_killed = False
 
     def start(self) -> Self:
         with (self.folder / f"{self.name}.log").open("ab") as log:
-            self.process = subprocess.Popen(self.argv, cwd=self.folder, env={**os.environ, **self.env}, stdout=log, stderr=log)
+            self.process = subprocess.Popen(
+                self.argv, cwd=self.folder, env={**os.environ, **self.env}, stdout=log, stderr=log
+            )
         deadline = time.monotonic() + 60
         while True:
             with suppress(OSError), urllib.request.urlopen(self.ready, timeout=2) as answer:
@@ -108,6 +126,8 @@ class Server:
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
+            # Also by a SIGTERM: a server that is ready may not listen to signals yet.
+            self.was_killed = self.process.returncode < 0
         self.process = None
 
 
@@ -125,7 +145,7 @@ class Webhook:
                 self.send_response(200)
                 self.end_headers()
 
-            def log_message(self, format: str, *args: object) -> None:
+            def log_message(self, format: str, *args: object) -> None:  # noqa: A002
                 """Silent."""
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
@@ -135,9 +155,14 @@ class Webhook:
 
     def named(self, name: str, status: str = "firing", **labels: str) -> list[Json]:
         return [
-            alert for alert in self.alerts
-            if alert["status"] == status and cast("dict[str, str]", alert["labels"])["alertname"] == name
-            and all(cast("dict[str, str]", alert["labels"]).get(key) == value for key, value in labels.items())
+            alert
+            for alert in self.alerts
+            if alert["status"] == status
+            and cast("dict[str, str]", alert["labels"])["alertname"] == name
+            and all(
+                cast("dict[str, str]", alert["labels"]).get(key) == value
+                for key, value in labels.items()
+            )
         ]
 
     def close(self) -> None:
@@ -149,48 +174,89 @@ class Webhook:
 class Stack:
     """Collector, Jaeger, Prometheus, Alertmanager with a webhook behind it."""
 
-    def __init__(self, folder: Path, collector_configs: Sequence[Path] = (ROOT / "collector-config.yaml",)) -> None:
+    def __init__(
+        self, folder: Path, collector_configs: Sequence[Path] = (ROOT / "collector-config.yaml",)
+    ) -> None:
         self.folder = folder
         self.webhook = Webhook()
-        ports = {name: free_port() for name in (
-            "otlp_grpc", "otlp_http", "health", "metrics", "own", "jaeger_otlp", "jaeger_health", "jaeger_query", "jaeger_grpc", "prometheus", "alertmanager",
-        )}
+        ports = {
+            name: free_port()
+            for name in (
+                "otlp_grpc",
+                "otlp_http",
+                "health",
+                "counting",
+                "own",
+                "jaeger_otlp",
+                "jaeger_health",
+                "jaeger_query",
+                "jaeger_grpc",
+                "prometheus",
+                "alertmanager",
+            )
+        }
         self.ports = ports
         self.otlp = f"http://127.0.0.1:{ports['otlp_http']}"
         self.jaeger_url = f"http://127.0.0.1:{ports['jaeger_query']}"
         self.prometheus_url = f"http://127.0.0.1:{ports['prometheus']}"
         self.alertmanager_url = f"http://127.0.0.1:{ports['alertmanager']}"
         self.collector = Server(
-            "collector", [binary("otelcol"), *(f"--config={path}" for path in collector_configs)], folder, f"http://127.0.0.1:{ports['health']}/",
+            "collector",
+            [binary("otelcol"), *(f"--config={path}" for path in collector_configs)],
+            folder,
+            f"http://127.0.0.1:{ports['health']}/",
             {
-                "OTLP_GRPC_ADDRESS": f"127.0.0.1:{ports['otlp_grpc']}", "OTLP_HTTP_ADDRESS": f"127.0.0.1:{ports['otlp_http']}",
-                "HEALTH_ADDRESS": f"127.0.0.1:{ports['health']}", "METRICS_ADDRESS": f"127.0.0.1:{ports['metrics']}", "OWN_METRICS_HOST": "127.0.0.1",
-                "OWN_METRICS_PORT": str(ports["own"]), "JAEGER_OTLP": f"127.0.0.1:{ports['jaeger_otlp']}", "QUEUE_DIR": str(folder / "queue"),
+                "OTLP_GRPC_ADDRESS": f"127.0.0.1:{ports['otlp_grpc']}",
+                "OTLP_HTTP_ADDRESS": f"127.0.0.1:{ports['otlp_http']}",
+                "HEALTH_ADDRESS": f"127.0.0.1:{ports['health']}",
+                "COUNTING_ADDRESS": f"127.0.0.1:{ports['counting']}",
+                "COUNT_EVERY": "200ms",
+                "OWN_METRICS_HOST": "127.0.0.1",
+                "OWN_METRICS_PORT": str(ports["own"]),
+                "JAEGER_OTLP": f"127.0.0.1:{ports['jaeger_otlp']}",
+                "PROMETHEUS_OTLP": f"{self.prometheus_url}/api/v1/otlp",
+                "QUEUE_DIR": str(folder / "queue"),
             },
         )
         self.jaeger = Server(
-            "jaeger", [binary("jaeger"), "--config", str(ROOT / "deploy/jaeger/config.yaml")], folder, f"http://127.0.0.1:{ports['jaeger_health']}/status",
+            "jaeger",
+            [binary("jaeger"), "--config", str(ROOT / "deploy/jaeger/config.yaml")],
+            folder,
+            f"http://127.0.0.1:{ports['jaeger_health']}/status",
             {
-                "JAEGER_HEALTH_ADDRESS": f"127.0.0.1:{ports['jaeger_health']}", "JAEGER_QUERY_ADDRESS": f"127.0.0.1:{ports['jaeger_query']}",
-                "JAEGER_QUERY_GRPC_ADDRESS": f"127.0.0.1:{ports['jaeger_grpc']}", "JAEGER_OTLP_ADDRESS": f"127.0.0.1:{ports['jaeger_otlp']}",
+                "JAEGER_HEALTH_ADDRESS": f"127.0.0.1:{ports['jaeger_health']}",
+                "JAEGER_QUERY_ADDRESS": f"127.0.0.1:{ports['jaeger_query']}",
+                "JAEGER_QUERY_GRPC_ADDRESS": f"127.0.0.1:{ports['jaeger_grpc']}",
+                "JAEGER_OTLP_ADDRESS": f"127.0.0.1:{ports['jaeger_otlp']}",
+                "BADGER_DIR": str(folder / "badger"),
             },
         )
         self.prometheus = Server(
             "prometheus",
             [
-                binary("prometheus"), f"--config.file={self._prometheus_config([('spanbus', ports['metrics']), ('collector', ports['own'])])}",
-                f"--storage.tsdb.path={folder / 'tsdb'}", f"--web.listen-address=127.0.0.1:{ports['prometheus']}", "--enable-feature=exemplar-storage",
+                binary("prometheus"),
+                f"--config.file={self._prometheus_config([('collector', ports['own'])])}",
+                f"--storage.tsdb.path={folder / 'tsdb'}",
+                f"--web.listen-address=127.0.0.1:{ports['prometheus']}",
+                "--enable-feature=exemplar-storage",
+                "--web.enable-otlp-receiver",
                 "--log.level=warn",
             ],
-            folder, f"{self.prometheus_url}/-/ready",
+            folder,
+            f"{self.prometheus_url}/-/ready",
         )
         self.alertmanager = Server(
             "alertmanager",
             [
-                binary("alertmanager"), f"--config.file={self._alertmanager_config()}", f"--storage.path={folder / 'alertmanager'}",
-                f"--web.listen-address=127.0.0.1:{ports['alertmanager']}", "--cluster.listen-address=", "--log.level=warn",
+                binary("alertmanager"),
+                f"--config.file={self._alertmanager_config()}",
+                f"--storage.path={folder / 'alertmanager'}",
+                f"--web.listen-address=127.0.0.1:{ports['alertmanager']}",
+                "--cluster.listen-address=",
+                "--log.level=warn",
             ],
-            folder, f"{self.alertmanager_url}/-/ready",
+            folder,
+            f"{self.alertmanager_url}/-/ready",
         )
 
     def _prometheus_config(self, targets: Sequence[tuple[str, int]]) -> Path:
@@ -198,8 +264,12 @@ class Stack:
         shipped = ROOT / "deploy/prometheus/prometheus.yml"
         config = yaml.safe_load(shipped.read_text())
         config["rule_files"] = [str(shipped.parent / name) for name in config["rule_files"]]
-        config["alerting"]["alertmanagers"][0]["static_configs"][0]["targets"] = [f"127.0.0.1:{self.ports['alertmanager']}"]
-        config["global"].update(scrape_interval="500ms", scrape_timeout="400ms", evaluation_interval="500ms")
+        config["alerting"]["alertmanagers"][0]["static_configs"][0]["targets"] = [
+            f"127.0.0.1:{self.ports['alertmanager']}"
+        ]
+        config["global"].update(
+            scrape_interval="500ms", scrape_timeout="400ms", evaluation_interval="500ms"
+        )
         for job, (name, port) in zip(config["scrape_configs"], targets, strict=True):
             assert job["job_name"] == name
             job["static_configs"][0]["targets"] = [f"127.0.0.1:{port}"]
@@ -209,7 +279,8 @@ class Stack:
 
     def _alertmanager_config(self) -> Path:
         config = yaml.safe_load((ROOT / "deploy/alertmanager/alertmanager.yml").read_text())
-        config["receivers"][0]["webhook_configs"] = [{"url": self.webhook.url, "send_resolved": True}]
+        [people] = [each for each in config["receivers"] if each["name"] == "people"]
+        people["webhook_configs"] = [{"url": self.webhook.url, "send_resolved": True}]
         config["route"].update(group_wait="1s", group_interval="1s")
         path = self.folder / "alertmanager.yml"
         path.write_text(yaml.safe_dump(config))
@@ -229,9 +300,15 @@ class Stack:
 
     def query(self, expression: str) -> list[tuple[dict[str, str], float]]:
         """An instant query: labels with value."""
-        document = cast("Json", get(f"{self.prometheus_url}/api/v1/query?query={urllib.parse.quote(expression)}") or {})
+        document = cast(
+            "Json",
+            get(f"{self.prometheus_url}/api/v1/query?query={urllib.parse.quote(expression)}") or {},
+        )
         data = cast("Json", document.get("data") or {})
-        return [(each["metric"], float(each["value"][1])) for each in cast("list[Json]", data.get("result") or [])]  # type: ignore[misc, index, arg-type]
+        return [
+            (each["metric"], float(each["value"][1]))  # pyright: ignore[reportIndexIssue]
+            for each in cast("list[Json]", data.get("result") or [])
+        ]  # type: ignore[misc, index, arg-type]
 
     def value(self, expression: str) -> float | None:
         found = self.query(expression)
@@ -241,9 +318,14 @@ class Stack:
         """Name to state, of those that are pending or firing."""
         document = cast("Json", get(f"{self.prometheus_url}/api/v1/alerts") or {})
         data = cast("Json", document.get("data") or {})
-        return {each["labels"]["alertname"]: each["state"] for each in cast("list[Json]", data.get("alerts") or [])}  # type: ignore[index, misc]
+        return {
+            each["labels"]["alertname"]: each["state"]  # pyright: ignore[reportIndexIssue]
+            for each in cast("list[Json]", data.get("alerts") or [])
+        }  # type: ignore[index, misc]
 
     def trace(self, trace_id: str) -> list[Json]:
         """The resource spans of one trace out of Jaeger, as OTLP JSON; empty while it is not there."""
         document = cast("Json", get(f"{self.jaeger_url}/api/v3/traces/{trace_id}") or {})
-        return cast("list[Json]", cast("Json", document.get("result") or {}).get("resourceSpans") or [])
+        return cast(
+            "list[Json]", cast("Json", document.get("result") or {}).get("resourceSpans") or []
+        )

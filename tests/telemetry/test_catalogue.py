@@ -17,15 +17,18 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON
-from rendered import Exported
+from rendered import Exported, executed
 
-from spanbus.telemetry import catalogue, dialect_file, names, replay
-from spanbus.telemetry.metrics import MetricSink, observe_delivery
-from spanbus.telemetry.recorder import Recorder
-from spanbus.telemetry.redaction import Redactor
-from spanbus.telemetry.rendering import Rendering
-from spanbus.telemetry.spans import DirectSpans
-from spanbus.workflow.events import WorkflowEvent
+from spanbus._correlation.correlator import Correlator
+from spanbus._reading import dialect_file, replay
+from spanbus._reading.reader import Reader
+from spanbus._semantics import ErrorType, Level, Result, definitions, names
+from spanbus._telemetry import catalogue
+from spanbus._telemetry.metrics import MetricSink, observe_numbers
+from spanbus._telemetry.redaction import Redactor
+from spanbus._telemetry.spans import DirectSpans
+from spanbus._telemetry.template import Template
+from spanbus._workflow.events import WorkflowEvent
 
 ROOT = Path(__file__).parents[2]
 RECORDINGS = sorted((ROOT / "tests" / "recordings").glob("*.jsonl"))
@@ -38,7 +41,14 @@ def test_the_page_is_what_the_generator_writes() -> None:
 def test_check_finds_a_page_that_differs(tmp_path: Path) -> None:
     def command(*arguments: str) -> subprocess.CompletedProcess[str]:
         env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-        return subprocess.run([sys.executable, "-m", "spanbus.telemetry.catalogue", *arguments], cwd=tmp_path, env=env, capture_output=True, text=True)
+        return subprocess.run(
+            [sys.executable, "-m", "spanbus._telemetry.catalogue", *arguments],
+            cwd=tmp_path,
+            env=env,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
 
     missing = command("--check")
     assert (missing.returncode, missing.stderr.count("\n")) == (1, 1)
@@ -50,11 +60,19 @@ def test_check_finds_a_page_that_differs(tmp_path: Path) -> None:
 
 def test_the_document_holds_everything() -> None:
     found = json.loads(json.dumps(catalogue.document()))
-    assert [span["level"] for span in found["spans"]] == [level.value for level in names.Level]
-    assert {attribute["name"] for attribute in found["attributes"]} == {attribute.name for attribute in names.ATTRIBUTES}
-    assert {metric["name"] for metric in found["metrics"]} == {metric.name for metric in names.METRICS}
-    assert {metric["name"] for metric in found["metrics"] if "buckets" in metric} == {names.RUN_DURATION, names.PHASE_DURATION}
-    assert {row["result"] for row in found["results"]} == {result.value for result in names.Result}
+    assert [span["level"] for span in found["spans"]] == [level.value for level in Level]
+    assert {attribute["name"] for attribute in found["attributes"]} == {
+        attribute.name for attribute in definitions.ATTRIBUTES
+    }
+    assert {metric["name"] for metric in found["metrics"]} == {
+        metric.name for metric in names.METRICS
+    }
+    assert {metric["name"] for metric in found["metrics"] if "buckets" in metric} == {
+        names.RUN_DURATION,
+        names.PHASE_DURATION,
+        names.QUEUE_WAITS,
+    }
+    assert {row["result"] for row in found["results"]} == {result.value for result in Result}
 
 
 def test_every_bus_event_is_in_the_catalogue() -> None:
@@ -70,7 +88,7 @@ def test_outcomes_agree_with_the_results() -> None:
 
 def test_every_error_type_is_on_the_page() -> None:
     page = catalogue.markdown()
-    assert all(f"`{error_type}`" in page for error_type in names.ErrorType)
+    assert all(f"`{error_type}`" in page for error_type in ErrorType)
 
 
 @pytest.mark.parametrize("metric", names.METRICS, ids=lambda metric: metric.name)
@@ -81,7 +99,11 @@ def test_the_prometheus_name_is_that_of_the_collectors_exporter(metric: names.Me
 
 
 def test_names_are_listed_once() -> None:
-    for listed in ([one.name for one in names.ATTRIBUTES], [one.name for one in names.METRICS], [one.name for one in catalogue.EVENTS]):
+    for listed in (
+        [one.name for one in definitions.ATTRIBUTES],
+        [one.name for one in names.METRICS],
+        [one.name for one in catalogue.EVENTS],
+    ):
         assert len(listed) == len(set(listed))
 
 
@@ -93,41 +115,74 @@ def emitted() -> tuple[list[ReadableSpan], InMemoryMetricReader]:
     exporter, reader = InMemorySpanExporter(), InMemoryMetricReader()
     provider = MeterProvider([reader])
     meter = provider.get_meter("test")
-    sinks = (DirectSpans(Exported(exporter), Rendering(Redactor()), sampler=ALWAYS_ON, resource=Resource({})), MetricSink(meter, long_lived=True))
-    observe_delivery(meter, lambda: {metric.name: [({name: "x" for name in metric.attributes}, 1.0)] for metric in names.METRICS if "delivery" in metric.name})
+    sinks = (
+        DirectSpans(
+            Exported(exporter), Template(Redactor()), sampler=ALWAYS_ON, resource=Resource({})
+        ),
+        MetricSink(meter, long_lived=True),
+    )
+    for prefix in ("spanbus.delivery.", "spanbus.observe."):
+        observe_numbers(
+            meter,
+            prefix,
+            lambda: {
+                metric.name: [(dict.fromkeys(metric.attributes, "x"), 1.0)]
+                for metric in names.METRICS
+            },
+        )
     for path in RECORDINGS:
-        recorder = Recorder(sinks)
-        for fact in replay.facts(path, dialect_file.load("crackerjack")):
-            recorder.feed(fact)
-        recorder.close()
+        correlator = Correlator(sinks)
+        for fact in replay.facts(path, Reader(dialect_file.load("crackerjack"))):
+            correlator.apply(fact)
+        correlator.close()
+    executed(correlator := Correlator(sinks))
+    correlator.close()
     return list(exporter.get_finished_spans()), reader
 
 
 def known(name: str, listed: Iterator[str]) -> bool:
-    return any(re.fullmatch(re.escape(one).replace(r"\{type\}", ".+").replace(r"\{key\}", ".+"), name) for one in listed)
+    return any(
+        re.fullmatch(re.escape(one).replace(r"\{type\}", ".+").replace(r"\{key\}", ".+"), name)
+        for one in listed
+    )
 
 
-def test_every_attribute_that_is_emitted_is_in_the_catalogue(emitted: tuple[list[ReadableSpan], InMemoryMetricReader]) -> None:
+def test_every_attribute_that_is_emitted_is_in_the_catalogue(
+    emitted: tuple[list[ReadableSpan], InMemoryMetricReader],
+) -> None:
     spans, _ = emitted
     assert len(spans) > 30
     for span in spans:
-        for attributes in (span.attributes or {}, *(event.attributes or {} for event in span.events), *(link.attributes or {} for link in span.links)):
+        for attributes in (
+            span.attributes or {},
+            *(event.attributes or {} for event in span.events),
+            *(link.attributes or {} for link in span.links),
+        ):
             for name in attributes:
-                assert known(name, (one.name for one in names.ATTRIBUTES)), name
+                assert known(name, (one.name for one in definitions.ATTRIBUTES)), name
 
 
-def test_every_attribute_has_the_type_that_the_catalogue_says(emitted: tuple[list[ReadableSpan], InMemoryMetricReader]) -> None:
+def test_every_attribute_has_the_type_that_the_catalogue_says(
+    emitted: tuple[list[ReadableSpan], InMemoryMetricReader],
+) -> None:
     kinds = {"string": str, "string[]": tuple, "int": int, "double": float, "boolean": bool}
     for span in emitted[0]:
         for name, value in (span.attributes or {}).items():
-            kind = next((one.kind for one in names.ATTRIBUTES if one.name == name), "int")
+            kind = next((one.kind for one in definitions.ATTRIBUTES if one.name == name), "int")
             assert type(value) is kinds[kind], (name, value)
 
 
-def test_every_metric_is_emitted_with_unit_and_attributes_of_the_catalogue(emitted: tuple[list[ReadableSpan], InMemoryMetricReader]) -> None:
+def test_every_metric_is_emitted_with_unit_and_attributes_of_the_catalogue(
+    emitted: tuple[list[ReadableSpan], InMemoryMetricReader],
+) -> None:
     data = emitted[1].get_metrics_data()
     assert data is not None
-    found = {metric.name: metric for resource in data.resource_metrics for scope in resource.scope_metrics for metric in scope.metrics}
+    found = {
+        metric.name: metric
+        for resource in data.resource_metrics
+        for scope in resource.scope_metrics
+        for metric in scope.metrics
+    }
     listed = {metric.name: metric for metric in names.METRICS}
     assert set(found) == set(listed)
     for name, metric in found.items():

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 from opentelemetry._logs import SeverityNumber
-from rendered import SECOND, START_NS, Provider, Rendered
+from rendered import PROVIDERS, SECOND, START_NS, Provider, Rendered
 
-from spanbus.telemetry import names
+from spanbus._semantics import names
 
 
-@pytest.fixture(params=["ours", "theirs"])
+@pytest.fixture(params=PROVIDERS)
 def provider(request: pytest.FixtureRequest) -> Provider:
     return request.param
 
@@ -17,8 +17,23 @@ def provider(request: pytest.FixtureRequest) -> Provider:
 def told(rendered: Rendered) -> Rendered:
     rendered.say("workflow.started", {"workflow": "w"}, run_id="r")
     rendered.say("workflow.phase.started", {}, run_id="r", phase="p")
-    rendered.say("conveyor.moved", {"name": "belt", "message": "token=abc"}, run_id="r", phase="p", source="crane")
-    rendered.say("workflow.phase.failed", {"error_type": "acme.ParcelLost", "error": "password=abc", "stacktrace": "Traceback: secret=abc"}, run_id="r", phase="p")
+    rendered.say(
+        "conveyor.moved",
+        {"name": "belt", "message": "token=abc"},
+        run_id="r",
+        phase="p",
+        source="crane",
+    )
+    rendered.say(
+        "workflow.phase.failed",
+        {
+            "error_type": "acme.ParcelLost",
+            "error": "password=abc",
+            "stacktrace": "Traceback: secret=abc",
+        },
+        run_id="r",
+        phase="p",
+    )
     rendered.say("workflow.failed", {"error_type": "acme.ParcelLost"}, run_id="r")
     return rendered
 
@@ -35,14 +50,21 @@ def test_each_bus_event_is_one_log_event_in_the_trace_of_its_span(provider: Prov
     rendered = told(Rendered(provider, log_events=True))
     records = [log.log_record for log in rendered.logs]
     assert [record.event_name for record in records] == [
-        "workflow.started", "workflow.phase.started", "conveyor.moved", "workflow.phase.failed", "workflow.failed"
+        "workflow.started",
+        "workflow.phase.started",
+        "conveyor.moved",
+        "workflow.phase.failed",
+        "workflow.failed",
     ]
     moved = records[2]
     context = rendered.span("p").get_span_context()
     assert (moved.trace_id, moved.span_id) == (context.trace_id, context.span_id)
     assert (moved.timestamp, moved.severity_number) == (START_NS + 3 * SECOND, SeverityNumber.INFO)
     assert dict(moved.attributes or {}) == {
-        "spanbus.event.id": "e3", "spanbus.event.source": "crane", "spanbus.payload.name": "belt", "spanbus.payload.message": "token=REDACTED",
+        "spanbus.event.id": "e3",
+        "spanbus.event.source": "crane",
+        "spanbus.payload.name": "belt",
+        "spanbus.payload.message": "token=REDACTED",
     }
 
 
@@ -63,8 +85,14 @@ def test_a_late_event_is_logged_outside_of_any_trace(provider: Provider) -> None
     assert (record.event_name, record.span_id) == ("workflow.completed", 0)
 
 
-@pytest.mark.parametrize(("on_spans", "in_logs"), [(True, False), (False, True), (True, True)], ids=["by default", "logs", "logs/dup"])
-def test_an_exception_is_where_the_opt_in_wants_it(provider: Provider, on_spans: bool, in_logs: bool) -> None:
+@pytest.mark.parametrize(
+    ("on_spans", "in_logs"),
+    [(True, False), (False, True), (True, True)],
+    ids=["by default", "logs", "logs/dup"],
+)
+def test_an_exception_is_where_the_opt_in_wants_it(
+    provider: Provider, on_spans: bool, in_logs: bool
+) -> None:
     rendered = told(Rendered(provider, exception_events=on_spans, exception_logs=in_logs))
     assert exceptions_on_spans(rendered) == int(on_spans)
     records = [log.log_record for log in rendered.logs]
@@ -74,5 +102,7 @@ def test_an_exception_is_where_the_opt_in_wants_it(provider: Provider, on_spans:
         assert record.severity_number == SeverityNumber.ERROR
         assert record.span_id == rendered.span("p").get_span_context().span_id
         assert dict(record.attributes or {}) == {
-            names.EXCEPTION_TYPE: "acme.ParcelLost", names.EXCEPTION_MESSAGE: "password=REDACTED", names.EXCEPTION_STACKTRACE: "Traceback: secret=REDACTED",
+            names.EXCEPTION_TYPE: "acme.ParcelLost",
+            names.EXCEPTION_MESSAGE: "password=REDACTED",
+            names.EXCEPTION_STACKTRACE: "Traceback: secret=REDACTED",
         }

@@ -4,23 +4,36 @@ from __future__ import annotations
 
 import pytest
 from opentelemetry.sdk.metrics.export import Histogram, HistogramDataPoint, Sum
-from rendered import SECOND, START_NS, Rendered
+from rendered import SECOND, START_NS, Rendered, executed, execution_begun
 
-from spanbus.telemetry import names
-from spanbus.telemetry.metrics import Guard
+from spanbus._semantics import Failure, Result, names
+from spanbus._telemetry.metrics import Guard
 
 
-def run(rendered: Rendered, run_id: str, *phases: str, workflow: str = "w", fails: bool = False, event_type: str | None = None) -> None:
+def run(
+    rendered: Rendered,
+    run_id: str,
+    *phases: str,
+    workflow: str = "w",
+    fails: bool = False,
+    event_type: str | None = None,
+) -> None:
     rendered.say("workflow.started", {"workflow": workflow}, run_id=run_id)
     for phase in phases:
         rendered.say("workflow.phase.started", {"type": "command"}, run_id=run_id, phase=phase)
         if event_type is not None:
             rendered.say(event_type, {}, run_id=run_id, phase=phase)
         if fails:
-            rendered.say("workflow.phase.failed", {"error_type": f"{phase}Error"}, run_id=run_id, phase=phase)
+            rendered.say(
+                "workflow.phase.failed", {"error_type": f"{phase}Error"}, run_id=run_id, phase=phase
+            )
         else:
             rendered.say("workflow.phase.completed", {"duration": 0.25}, run_id=run_id, phase=phase)
-    rendered.say("workflow.failed" if fails else "workflow.completed", {"error_type": "RunError"} if fails else {}, run_id=run_id)
+    rendered.say(
+        "workflow.failed" if fails else "workflow.completed",
+        {"error_type": "RunError"} if fails else {},
+        run_id=run_id,
+    )
 
 
 def test_a_series_of_failures_is_born_at_0_before_the_first_failure() -> None:
@@ -43,15 +56,20 @@ def test_durations_are_seconds_in_our_buckets() -> None:
     assert point.bucket_counts[names.DURATION_BUCKETS_S.index(0.25)] == 1
     [whole] = rendered.histogram(names.RUN_DURATION)
     assert whole.sum == 3.0
-    assert dict(whole.attributes or {}) == {names.PIPELINE_NAME: "w", names.PIPELINE_RUN_STATE: "executing", names.PIPELINE_RESULT: "success"}
+    assert dict(whole.attributes or {}) == {
+        names.PIPELINE_NAME: "w",
+        names.PIPELINE_RUN_STATE: "executing",
+        names.PIPELINE_RESULT: "success",
+    }
 
 
 def test_counters_only_grow_and_histograms_are_histograms() -> None:
     rendered = Rendered(long_lived=True)
     run(rendered, "1", "p")
+    executed(rendered.correlator)
     metrics = rendered.metrics()
     for listed in names.METRICS:
-        if listed.name.startswith("spanbus.delivery"):
+        if listed.name.startswith(("spanbus.delivery.", "spanbus.observe.")):
             continue
         data = metrics[listed.name].data if listed.name in metrics else None
         if listed.instrument == "histogram":
@@ -64,16 +82,50 @@ def test_counters_only_grow_and_histograms_are_histograms() -> None:
             assert not data.is_monotonic
 
 
+def test_a_task_is_a_phase_unless_it_is_executed_for_one() -> None:
+    rendered = Rendered()
+    executed(rendered.correlator, of_phase="build")
+    metrics = rendered.metrics()
+    [wait] = rendered.histogram(names.QUEUE_WAITS)
+    assert (wait.sum, wait.count) == (2.0, 1)
+    assert dict(wait.attributes or {}) == {
+        names.PIPELINE_NAME: "w",
+        names.TASK_NAME: "build",
+        names.QUEUE_NAME: "celery",
+    }
+    assert names.PHASE_DURATION not in metrics, "the engine counts its phase"
+    executed(rendered.correlator)
+    [duration] = rendered.histogram(names.PHASE_DURATION)
+    assert (duration.sum, (duration.attributes or {})[names.TASK_NAME]) == (1.0, "tasks.build")
+
+
+def test_a_task_that_asks_for_another_execution_has_not_failed() -> None:
+    rendered = Rendered()
+    record = execution_begun(rendered.correlator)
+    retry = Failure("celery.exceptions.Retry", "Retry in 1s")
+    rendered.correlator.end(record, Result.FAILURE, retry, START_NS + SECOND, SECOND)
+    executed(rendered.correlator)
+    assert rendered.numbers(names.PHASE_RETRIES) == {("w", "tasks.build"): 1}
+    assert rendered.numbers(names.PHASE_FAILURES) == {("w", "tasks.build"): 0}
+
+
 def test_each_point_has_the_trace_of_its_phase_as_exemplar() -> None:
     rendered = Rendered()
     run(rendered, "1", "p")
     metrics = rendered.metrics()
-    for name, span, value in ((names.PHASE_DURATION, "p", 0.25), (names.RUN_DURATION, "RUN w", 3.0)):
+    for name, span, value in (
+        (names.PHASE_DURATION, "p", 0.25),
+        (names.RUN_DURATION, "RUN w", 3.0),
+    ):
         [point] = metrics[name].data.data_points
         assert isinstance(point, HistogramDataPoint)
         [exemplar] = point.exemplars
         context = rendered.span(span).get_span_context()
-        assert (exemplar.trace_id, exemplar.span_id, exemplar.value) == (context.trace_id, context.span_id, value)
+        assert (exemplar.trace_id, exemplar.span_id, exemplar.value) == (
+            context.trace_id,
+            context.span_id,
+            value,
+        )
 
 
 def test_the_last_run_is_the_unix_time_of_its_end_and_never_goes_back() -> None:
@@ -84,7 +136,9 @@ def test_the_last_run_is_the_unix_time_of_its_end_and_never_goes_back() -> None:
     rendered.now_ns -= 1_000 * SECOND
     run(rendered, "2", "p")
     assert rendered.numbers(names.PHASE_LAST_RUN) == {("w", "p", "success"): pytest.approx(end_s)}
-    assert rendered.numbers(names.WORKFLOW_LAST_RUN) == {("w", "success"): pytest.approx((START_NS + 4 * SECOND) / 1e9)}
+    assert rendered.numbers(names.WORKFLOW_LAST_RUN) == {
+        ("w", "success"): pytest.approx((START_NS + 4 * SECOND) / 1e9)
+    }
 
 
 def test_runs_in_progress_are_counted_by_long_lived_processes_alone() -> None:
@@ -95,16 +149,17 @@ def test_runs_in_progress_are_counted_by_long_lived_processes_alone() -> None:
     assert service.numbers(names.RUN_ACTIVE) == {("w", "executing"): 2}
     assert names.RUN_ACTIVE not in once.metrics()
     service.say("workflow.completed", {}, run_id="1")
-    service.recorder.close()
+    service.correlator.close()
     assert service.numbers(names.RUN_ACTIVE) == {("w", "executing"): 0}
 
 
 def test_the_run_id_is_no_attribute_of_any_metric() -> None:
     rendered = Rendered(long_lived=True)
     run(rendered, "a-very-special-id", "p", fails=True)
-    for metric in rendered.metrics().values():
-        for point in metric.data.data_points:
-            assert "a-very-special-id" not in map(str, (point.attributes or {}).values())
+    points = [point for metric in rendered.metrics().values() for point in metric.data.data_points]
+    values = [str(value) for point in points for value in (point.attributes or {}).values()]
+    assert "p" in values
+    assert "a-very-special-id" not in values
 
 
 def test_events_are_counted_by_type_and_what_became_of_them() -> None:
@@ -122,7 +177,14 @@ def test_events_are_counted_by_type_and_what_became_of_them() -> None:
 
 def test_the_guard_lets_known_names_through_for_ever() -> None:
     guard = Guard(2)
-    assert [guard(name) for name in ("a", "b", "c", "a", "d", "b")] == ["a", "b", "_OTHER", "a", "_OTHER", "b"]
+    assert [guard(name) for name in ("a", "b", "c", "a", "d", "b")] == [
+        "a",
+        "b",
+        "_OTHER",
+        "a",
+        "_OTHER",
+        "b",
+    ]
 
 
 @pytest.mark.parametrize("what", ["workflow", "phase", "error", "event"])
@@ -131,13 +193,22 @@ def test_names_of_users_cannot_make_more_series_than_the_limit(what: str) -> Non
     count = names.NAMES_LIMIT + 50
     for number in range(count):
         run(
-            rendered, f"r{number}", f"p{number}" if what in ("phase", "error") else "p", workflow=f"w{number}" if what == "workflow" else "w", fails=what == "error",
+            rendered,
+            f"r{number}",
+            f"p{number}" if what in ("phase", "error") else "p",
+            workflow=f"w{number}" if what == "workflow" else "w",
+            fails=what == "error",
             event_type=f"e{number}" if what == "event" else None,
         )
     metrics = rendered.metrics()
     for metric in metrics.values():
         assert len(metric.data.data_points) <= (names.NAMES_LIMIT + 1) * 2, metric.name
-    attribute = {"workflow": names.PIPELINE_NAME, "phase": names.TASK_NAME, "error": names.ERROR_TYPE, "event": names.EVENT_TYPE}[what]
+    attribute = {
+        "workflow": names.PIPELINE_NAME,
+        "phase": names.TASK_NAME,
+        "error": names.ERROR_TYPE,
+        "event": names.EVENT_TYPE,
+    }[what]
     metric = metrics[names.EVENTS if what == "event" else names.PHASE_DURATION]
     seen = {str((point.attributes or {})[attribute]) for point in metric.data.data_points}
     assert "_OTHER" in seen

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import subprocess
 import time
 import traceback
@@ -15,21 +16,28 @@ from typing import cast
 from uuid import UUID
 
 import pytest
+from cases import of_each
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from secrets_corpus import HARMLESS, NAMED, SECRETS, SHAPED, Named, noise
+from thorough import examples
 
+from spanbus._telemetry.redaction import REDACTED, Redactor, is_sensitive
 from spanbus.errors import SettingsError
-from spanbus.telemetry.redaction import REDACTED, Redactor, is_sensitive
 
 redactor = Redactor()
-shaped = pytest.mark.parametrize("secret", [pytest.param(secret, id=name) for name, secret in SHAPED.items()])
-named = pytest.mark.parametrize("case", [pytest.param(case, id=case.name) for case in NAMED])
+shaped = of_each(SHAPED)
+named = of_each({case.name: case for case in NAMED})
 
 
 def pieces(secret: str) -> list[str]:
     """What must not be seen of it: every line of it, also as JSON would write it."""
-    return [piece for line in secret.splitlines() if len(line) >= 6 and "PRIVATE KEY" not in line for piece in (line, json.dumps(line)[1:-1])]
+    return [
+        piece
+        for line in secret.splitlines()
+        if len(line) >= 6 and "PRIVATE KEY" not in line
+        for piece in (line, json.dumps(line)[1:-1])
+    ]
 
 
 def assert_gone(secret: str, found: object) -> None:
@@ -49,15 +57,33 @@ def test_the_corpus_is_large_enough() -> None:
 # --- secrets known by their shape -------------------------------------------------------------------------------------
 
 AROUND = (
-    "%s", "before %s after", "'%s'", '"%s"', "(%s)", "<%s>", "x=%s", "x: %s,", "path/%s/x", "line\n%s\nline", "a\\n%s\\nb", "\x1b[32m%s\x1b[0m", "_%s", "%%20%s", "|%s|",
-    "\t%s", "[%s]", "`%s`", "%s.", "é%s",
+    "%s",
+    "before %s after",
+    "'%s'",
+    '"%s"',
+    "(%s)",
+    "<%s>",
+    "x=%s",
+    "x: %s,",
+    "path/%s/x",
+    "line\n%s\nline",
+    "a\\n%s\\nb",
+    "\x1b[32m%s\x1b[0m",
+    "_%s",
+    "%%20%s",
+    "|%s|",
+    "\t%s",
+    "[%s]",
+    "`%s`",
+    "%s.",
+    "é%s",
 )
 
 
 @shaped
-@pytest.mark.parametrize("around", AROUND)
-def test_a_secret_of_a_known_shape_is_found_wherever_it_stands(secret: str, around: str) -> None:
-    assert_gone(secret, redactor.text(around % secret, 100_000))
+def test_a_secret_of_a_known_shape_is_found_wherever_it_stands(secret: str) -> None:
+    for around in AROUND:
+        assert_gone(secret, redactor.text(around % secret, 100_000))
 
 
 @shaped
@@ -71,11 +97,17 @@ def test_a_secret_of_a_known_shape_is_found_in_nested_json(secret: str) -> None:
 @shaped
 def test_a_secret_of_a_known_shape_is_found_in_a_payload(secret: str) -> None:
     payload = {
-        "message": f"x {secret}", "error": RuntimeError(secret), "result": {"message": secret, "status": [secret, 1, None]}, "command": ["run", secret],
-        "reason": [secret, "x"], "summary": {"counts": {secret[:20]: secret}},
+        "message": f"x {secret}",
+        "error": RuntimeError(secret),
+        "result": {"message": secret, "status": [secret, 1, None]},
+        "command": ["run", secret],
+        "reason": [secret, "x"],
+        "summary": {"counts": {secret[:20]: secret}},
     }
     found = redactor.attributes(payload)
-    assert {"message", "error", "result.message", "result.status", "command", "reason"} <= set(found)
+    assert {"message", "error", "result.message", "result.status", "command", "reason"} <= set(
+        found
+    )
     for value in found.values():
         assert_gone(secret, value)
 
@@ -88,21 +120,32 @@ def test_a_secret_that_the_limit_cuts_is_not_seen_in_part(secret: str) -> None:
         assert_gone(secret, found)
 
 
-@shaped
-def test_a_secret_at_the_end_of_a_long_text_is_not_seen_in_part(secret: str) -> None:
+def assert_gone_at_the_end(secret: str, step: int) -> None:
     key = "ghp" + "_" + noise("filler", 300)
-    for blanks in range(0, 400, 7):
+    for blanks in range(0, 400, step):
         text = f"{key} " * 13 + " " * (blanks % 90) + f"{secret} " * 3
         assert_gone(secret, redactor.text(text, 1_024))
+
+
+@shaped
+def test_a_secret_at_the_end_of_a_long_text_is_not_seen_in_part(secret: str) -> None:
+    assert_gone_at_the_end(secret, 43)
+
+
+@pytest.mark.slow
+@shaped
+def test_a_secret_at_the_end_of_any_long_text_is_not_seen_in_part(secret: str) -> None:
+    assert_gone_at_the_end(secret, 7)
 
 
 # --- secrets known by what stands around them -------------------------------------------------------------------------
 
 
 @named
-@pytest.mark.parametrize("around", ["%s", "before %s", "line\n%s\nline", "é %s"])
-def test_a_secret_behind_a_telling_name_is_found(case: Named, around: str) -> None:
-    assert_gone(case.secret, redactor.text(around % case.around.replace("%s", case.secret).replace("%%", "%"), 100_000))
+def test_a_secret_behind_a_telling_name_is_found(case: Named) -> None:
+    text = case.around.replace("%s", case.secret).replace("%%", "%")
+    for around in ("%s", "before %s", "line\n%s\nline", "é %s"):
+        assert_gone(case.secret, redactor.text(around % text, 100_000))
 
 
 @named
@@ -114,7 +157,13 @@ def test_a_secret_behind_a_telling_name_is_found_in_json(case: Named) -> None:
 @named
 def test_a_secret_behind_a_telling_name_is_found_in_a_payload(case: Named) -> None:
     text = case.around.replace("%s", case.secret)
-    found = redactor.attributes({"message": text, "result": {"error": text, "message": ValueError(text)}, "output_tail": f"...\n{text}"})
+    found = redactor.attributes(
+        {
+            "message": text,
+            "result": {"error": text, "message": ValueError(text)},
+            "output_tail": f"...\n{text}",
+        }
+    )
     assert len(found) == 4
     for value in found.values():
         assert_gone(case.secret, value)
@@ -135,7 +184,9 @@ def test_a_secret_is_found_in_a_traceback(case: Named) -> None:
 
 def test_the_text_of_a_failed_command_hides_its_secrets() -> None:
     secret = noise("failed", 20)
-    error = subprocess.CalledProcessError(1, ["deploy", "--host", "x", "--token", secret, f"--password={secret}", "-v"])
+    error = subprocess.CalledProcessError(
+        1, ["deploy", "--host", "x", "--token", secret, f"--password={secret}", "-v"]
+    )
     found = redactor.text(str(error))
     assert_gone(secret, found)
     assert "'--host', 'x'" in found
@@ -158,23 +209,51 @@ def test_a_key_whose_beginning_was_cut_off_is_still_one() -> None:
         (["deploy", "--token", "-abc"], ("deploy", "--token", REDACTED)),
         (["deploy", "--token", "--verbose"], ("deploy", "--token", REDACTED)),
         (["deploy", "--token=abc", "x"], ("deploy", f"--token={REDACTED}", "x")),
-        (["deploy", "--api-key", "abc", "--password", "def"], ("deploy", "--api-key", REDACTED, "--password", REDACTED)),
-        (["env", "DB_PASSWORD=with blanks in it", "run"], ("env", f"DB_PASSWORD={REDACTED}", "run")),
-        (["curl", "-H", "Authorization: Bearer abc"], ("curl", "-H", f"Authorization: Bearer {REDACTED}")),
-        (["curl", "-H", "Authorization:", "Bearer", "abc"], ("curl", "-H", "Authorization:", "Bearer", REDACTED)),
+        (
+            ["deploy", "--api-key", "abc", "--password", "def"],
+            ("deploy", "--api-key", REDACTED, "--password", REDACTED),
+        ),
+        (
+            ["env", "DB_PASSWORD=with blanks in it", "run"],
+            ("env", f"DB_PASSWORD={REDACTED}", "run"),
+        ),
+        (
+            ["curl", "-H", "Authorization: Bearer abc"],
+            ("curl", "-H", f"Authorization: Bearer {REDACTED}"),
+        ),
+        (
+            ["curl", "-H", "Authorization:", "Bearer", "abc"],
+            ("curl", "-H", "Authorization:", "Bearer", REDACTED),
+        ),
         (["curl", "-H", "X-Api-Key:", "abc"], ("curl", "-H", "X-Api-Key:", REDACTED)),
         (["curl", "-u", "me:abc", "https://x"], ("curl", "-u", f"me:{REDACTED}", "https://x")),
         (["curl", "https://me:abc@x/"], ("curl", f"https://{REDACTED}@x/")),
         (["sshpass", "-p", "abc", "ssh"], ("sshpass", "-p", REDACTED, "ssh")),
         (["/usr/bin/mysql", "-pabc1", "db"], ("/usr/bin/mysql", f"-p{REDACTED}", "db")),
-        (["docker", "login", "-u", "me", "-p", "abc"], ("docker", "login", "-u", "me", "-p", REDACTED)),
+        (
+            ["docker", "login", "-u", "me", "-p", "abc"],
+            ("docker", "login", "-u", "me", "-p", REDACTED),
+        ),
         (["ruff", "check", ".", "--fix"], ("ruff", "check", ".", "--fix")),
-        (["python", "-u", "-m", "pytest", "-p", "no:cacheprovider", "tests/test_token.py::test_x"], None),
+        (
+            [
+                "python",
+                "-u",
+                "-m",
+                "pytest",
+                "-p",
+                "no:cacheprovider",
+                "tests/test_token.py::test_x",
+            ],
+            None,
+        ),
         (["git", "log", "--author=jane", "--pretty=%H"], None),
         ([], ()),
     ],
 )
-def test_arguments_hide_what_an_option_gives(arguments: list[str], expected: tuple[str, ...] | None) -> None:
+def test_arguments_hide_what_an_option_gives(
+    arguments: list[str], expected: tuple[str, ...] | None
+) -> None:
     assert redactor.arguments(arguments) == (expected if expected is not None else tuple(arguments))
 
 
@@ -185,7 +264,9 @@ def test_arguments_hide_secrets_of_known_shapes(secret: str) -> None:
 
 @named
 def test_arguments_hide_the_whole_of_one(case: Named) -> None:
-    assert_gone(case.secret, redactor.arguments(["sh", "-c", case.around.replace("%s", case.secret)]))
+    assert_gone(
+        case.secret, redactor.arguments(["sh", "-c", case.around.replace("%s", case.secret)])
+    )
 
 
 def test_arguments_are_bounded() -> None:
@@ -200,20 +281,54 @@ def test_harmless_text_stays_as_it_is(text: str) -> None:
     assert redactor.text(text) == text
 
 
-@pytest.mark.parametrize("name", ["tokens", "max_tokens", "token_count", "author", "public_key", "passed", "compass", "keyboard", "status", "pipeline", "tokenizer"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "tokens",
+        "max_tokens",
+        "token_count",
+        "author",
+        "public_key",
+        "passed",
+        "compass",
+        "keyboard",
+        "status",
+        "pipeline",
+        "tokenizer",
+    ],
+)
 def test_harmless_names_are_not_sensitive(name: str) -> None:
     assert not is_sensitive(name)
 
 
 @pytest.mark.parametrize(
-    "name", ["password", "DB_PASSWORD", "dbPassword", "pwd", "api_key", "apiKey", "X-Api-Key", "client-secret", "GITHUB_TOKEN", "npm_token", "private_key", "sessionId", "auth", "dsn"]
+    "name",
+    [
+        "password",
+        "DB_PASSWORD",
+        "dbPassword",
+        "pwd",
+        "api_key",
+        "apiKey",
+        "X-Api-Key",
+        "client-secret",
+        "GITHUB_TOKEN",
+        "npm_token",
+        "private_key",
+        "sessionId",
+        "auth",
+        "dsn",
+    ],
 )
 def test_telling_names_are_sensitive(name: str) -> None:
     assert is_sensitive(name)
 
 
 def test_what_stands_around_a_secret_stays() -> None:
-    assert redactor.text("GET https://me:abc@host/x?page=2 failed: 401") == f"GET https://{REDACTED}@host/x?page=2 failed: 401"
+    assert (
+        redactor.text("GET https://me:abc@host/x?page=2 failed: 401")
+        == f"GET https://{REDACTED}@host/x?page=2 failed: 401"
+    )
     assert redactor.text("deploy --token abc --host db") == f"deploy --token {REDACTED} --host db"
     assert redactor.text("password=abc host=db") == f"password={REDACTED} host=db"
 
@@ -246,7 +361,13 @@ class Number(IntEnum):
 
 
 def test_only_allowed_keys_are_kept() -> None:
-    payload = {"step_id": "a", "environment": {"HOME": "x"}, "parcel": 3, "options": object(), 7: "x"}  # of a foreign bus: a key may be anything
+    payload = {
+        "step_id": "a",
+        "environment": {"HOME": "x"},
+        "parcel": 3,
+        "options": object(),
+        7: "x",
+    }  # of a foreign bus: a key may be anything
     assert redactor.attributes(cast("Mapping[str, object]", payload)) == {"step_id": "a"}
 
 
@@ -255,47 +376,112 @@ def test_allowed_keys_can_be_added() -> None:
 
 
 def test_an_added_key_that_tells_of_a_secret_stays_redacted() -> None:
-    found = Redactor(payload_allow=["password", "pin", "secrets"]).attributes({"password": "abc", "pin": 1234, "secrets": ["abc", "def"]})
+    found = Redactor(payload_allow=["password", "pin", "secrets"]).attributes(
+        {"password": "abc", "pin": 1234, "secrets": ["abc", "def"]}
+    )
     assert found == {"password": REDACTED, "pin": REDACTED, "secrets": REDACTED}
 
 
 def test_nested_mappings_become_dotted_names() -> None:
-    payload: Mapping[str, object] = {"summary": {"counts": {"error": 3, "odd key": 1}, "total": 3, "internals": 1}, "result": {"result": {"result": {"result": {"status": 1}}}}}
-    assert redactor.attributes(payload) == {"summary.counts.error": 3, "summary.counts.odd key": 1, "summary.total": 3}
+    payload: Mapping[str, object] = {
+        "summary": {"counts": {"error": 3, "odd key": 1}, "total": 3, "internals": 1},
+        "result": {"result": {"result": {"result": {"status": 1}}}},
+    }
+    assert redactor.attributes(payload) == {
+        "summary.counts.error": 3,
+        "summary.counts.odd key": 1,
+        "summary.total": 3,
+    }
 
 
 def test_live_objects_are_left_out_unseen() -> None:
-    assert redactor.attributes({"result": Live(), "hooks": [Live()], "status": b"bytes", "name": {1, 2}, "step": None, "phase": "x"}) == {"phase": "x"}
+    assert redactor.attributes(
+        {
+            "result": Live(),
+            "hooks": [Live()],
+            "status": b"bytes",
+            "name": {1, 2},
+            "step": None,
+            "phase": "x",
+        }
+    ) == {"phase": "x"}
 
 
 def test_values_keep_their_types() -> None:
-    payload = {"success": True, "duration": 1.5, "count": 3, "phase": "x", "hooks": ["a", "b"], "status": Kind.FAST, "type": Colour.RED, "attempt": Number.ONE}
+    payload = {
+        "success": True,
+        "duration": 1.5,
+        "count": 3,
+        "phase": "x",
+        "hooks": ["a", "b"],
+        "status": Kind.FAST,
+        "type": Colour.RED,
+        "attempt": Number.ONE,
+    }
     found = redactor.attributes(payload)
-    assert found == {"success": True, "duration": 1.5, "count": 3, "phase": "x", "hooks": ("a", "b"), "status": "fast", "type": "red", "attempt": 1}
-    assert [type(value) for value in found.values()] == [bool, float, int, str, tuple, str, str, int]
+    assert found == {
+        "success": True,
+        "duration": 1.5,
+        "count": 3,
+        "phase": "x",
+        "hooks": ("a", "b"),
+        "status": "fast",
+        "type": "red",
+        "attempt": 1,
+    }
+    assert [type(value) for value in found.values()] == [
+        bool,
+        float,
+        int,
+        str,
+        tuple,
+        str,
+        str,
+        int,
+    ]
 
 
 def test_plain_values_become_text() -> None:
-    payload = {"timestamp": datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC), "name": Path("a/b"), "task_id": UUID(int=1), "result": [1, None, "x", math.nan]}
+    payload = {
+        "timestamp": datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC),
+        "name": Path("a/b"),
+        "task_id": UUID(int=1),
+        "result": [1, None, "x", math.nan],
+    }
     assert redactor.attributes(payload) == {
-        "timestamp": "2026-01-02 03:04:05+00:00", "name": str(Path("a/b")), "task_id": str(UUID(int=1)), "result": '[1, null, "x", "nan"]'
+        "timestamp": "2026-01-02 03:04:05+00:00",
+        "name": str(Path("a/b")),
+        "task_id": str(UUID(int=1)),
+        "result": '[1, null, "x", "nan"]',
     }
 
 
 def test_exceptions_become_their_text() -> None:
-    assert redactor.attributes({"error": ValueError("password=abc1"), "exception": 1, "reason": Broken()}) == {
-        "error": f"ValueError: password={REDACTED}", "reason": "Broken"
-    }
+    assert redactor.attributes(
+        {"error": ValueError("password=abc1"), "exception": 1, "reason": Broken()}
+    ) == {"error": f"ValueError: password={REDACTED}", "reason": "Broken"}
 
 
 def test_numbers_that_no_attribute_can_hold_become_text() -> None:
-    assert redactor.attributes({"count": 2**70, "total": 10**5_000, "duration": math.inf, "number": -(2**63)}) == {
-        "count": str(2**70), "total": "a very large number", "duration": "inf", "number": -(2**63)
+    assert redactor.attributes(
+        {"count": 2**70, "total": 10**5_000, "duration": math.inf, "number": -(2**63)}
+    ) == {
+        "count": str(2**70),
+        "total": "a very large number",
+        "duration": "inf",
+        "number": -(2**63),
     }
 
 
 def test_at_most_32_attributes_are_kept() -> None:
-    assert len(redactor.attributes({"summary": {"counts": {f"k{number}": number for number in range(100)}}})) == 32
+    assert (
+        len(
+            redactor.attributes(
+                {"summary": {"counts": {f"k{number}": number for number in range(100)}}}
+            )
+        )
+        == 32
+    )
 
 
 def test_strings_are_cut_and_error_texts_later() -> None:
@@ -305,7 +491,10 @@ def test_strings_are_cut_and_error_texts_later() -> None:
 
 
 def test_control_characters_and_colours_are_taken_out() -> None:
-    assert redactor.text("a\x00b\x07c\r\n\x1b[1;31mred\x1b[0m\x1b]0;title\x07 \x9b tab\t") == "a\ufffdb\ufffdc\r\nred \ufffd tab\t"
+    assert (
+        redactor.text("a\x00b\x07c\r\n\x1b[1;31mred\x1b[0m\x1b]0;title\x07 \x9b tab\t")
+        == "a\ufffdb\ufffdc\r\nred \ufffd tab\t"
+    )
 
 
 def test_lone_surrogates_become_question_marks() -> None:
@@ -315,11 +504,24 @@ def test_lone_surrogates_become_question_marks() -> None:
 # --- switched off, and patterns of one's own --------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("unit", ["token: [", 'api_key: ["', "- token: {", "curl -u a:x -u b:y "])
+def test_a_cut_leaves_no_half_of_what_stands_in_a_secrets_place(unit: str) -> None:
+    whole = redactor.whole(unit * 30)
+    assert "REDACTED" in whole
+    for limit in range(100, 140):
+        found = redactor.text(unit * 30, limit)
+        assert limit - len("REDACTED") <= len(found) <= limit
+        assert whole.startswith(found.removesuffix("…"))
+        assert re.search(r"R(?!EDACTED)E?D?A?C?T?E?…", found) is None
+
+
 def test_off_leaves_secrets_but_keeps_the_limits() -> None:
     off = Redactor(False)
     assert off.text("password=abc") == "password=abc"
     assert off.arguments(["--token", "abc"]) == ("--token", "abc")
-    assert off.attributes({"message": "password=abc", "environment": "x"}) == {"message": "password=abc"}
+    assert off.attributes({"message": "password=abc", "environment": "x"}) == {
+        "message": "password=abc"
+    }
     assert len(off.text("x" * 5_000)) == 1_024
 
 
@@ -337,8 +539,52 @@ def test_a_pattern_that_is_none_is_refused() -> None:
 
 _parts = st.one_of(
     st.sampled_from(
-        ["password", "token", "=", ":", ": ", '"', "'", "\\", '\\"', ",", ";", "&", "?", "@", "://", "https", "--", "-p ", "-u ", "Bearer ", "Authorization", "\n", "\\n", " ", "<", ">", "(", ")",
-         "[", "]", "{", "}", "Cookie", "-----BEGIN PRIVATE KEY-----", "-----END PRIVATE KEY-----", "eyJ", ".", "REDACTED", "…", "\x1b[", "\x1b", "mysql", "is", "secret"]
+        [
+            "password",
+            "token",
+            "=",
+            ":",
+            ": ",
+            '"',
+            "'",
+            "\\",
+            '\\"',
+            ",",
+            ";",
+            "&",
+            "?",
+            "@",
+            "://",
+            "https",
+            "--",
+            "-p ",
+            "-u ",
+            "Bearer ",
+            "Authorization",
+            "\n",
+            "\\n",
+            " ",
+            "<",
+            ">",
+            "(",
+            ")",
+            "[",
+            "]",
+            "{",
+            "}",
+            "Cookie",
+            "-----BEGIN PRIVATE KEY-----",
+            "-----END PRIVATE KEY-----",
+            "eyJ",
+            ".",
+            "REDACTED",
+            "…",
+            "\x1b[",
+            "\x1b",
+            "mysql",
+            "is",
+            "secret",
+        ]
     ),
     st.text(max_size=6),
     st.text(st.sampled_from("abcXYZ0189_-+/="), max_size=40),
@@ -346,7 +592,7 @@ _parts = st.one_of(
 _texts = st.lists(_parts, max_size=30).map("".join)
 
 
-@settings(deadline=None, max_examples=400)
+@settings(deadline=None, max_examples=examples(400))
 @given(_texts, st.integers(1, 400))
 def test_no_text_raises_or_grows_beyond_the_limit(text: str, limit: int) -> None:
     found = redactor.text(text, limit)
@@ -354,24 +600,42 @@ def test_no_text_raises_or_grows_beyond_the_limit(text: str, limit: int) -> None
     found.encode()
 
 
-@settings(deadline=None, max_examples=400)
+@settings(deadline=None, max_examples=examples(400))
 @given(_texts, st.sampled_from([20, 100, 1_024]))
 def test_redacting_twice_changes_nothing(text: str, limit: int) -> None:
     once = redactor.text(text, limit)
     assert redactor.text(once, limit) == once
 
 
-_leaves = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), _texts, st.binary(max_size=4))
+_leaves = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.floats(), _texts, st.binary(max_size=4)
+)
 _payloads = st.recursive(
-    _leaves, lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(st.sampled_from(["message", "result", "summary", "counts", "other", "command"]), inner, max_size=4)), max_leaves=12
+    _leaves,
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=4),
+        st.dictionaries(
+            st.sampled_from(["message", "result", "summary", "counts", "other", "command"]),
+            inner,
+            max_size=4,
+        ),
+    ),
+    max_leaves=12,
 )
 
 
 @settings(deadline=None)
-@given(st.dictionaries(st.sampled_from(["message", "result", "summary", "command", "hooks", "environment"]), _payloads))
+@given(
+    st.dictionaries(
+        st.sampled_from(["message", "result", "summary", "command", "hooks", "environment"]),
+        _payloads,
+    )
+)
 def test_any_payload_becomes_attributes_that_can_be_sent(payload: dict[str, object]) -> None:
     for value in redactor.attributes(payload).values():
-        assert isinstance(value, bool | int | float | str) or (isinstance(value, tuple) and all(isinstance(item, str) for item in value))
+        assert isinstance(value, bool | int | float | str) or (
+            isinstance(value, tuple) and all(isinstance(item, str) for item in value)
+        )
         json.dumps(value, allow_nan=False)
 
 
@@ -383,14 +647,26 @@ def test_arguments_stay_as_many(arguments: list[str]) -> None:
 
 @settings(deadline=None)
 @given(st.sampled_from(sorted(SHAPED.values())), st.text(max_size=20), st.text(max_size=20))
-def test_no_surroundings_protect_a_secret_of_a_known_shape(secret: str, before: str, after: str) -> None:
+def test_no_surroundings_protect_a_secret_of_a_known_shape(
+    secret: str, before: str, after: str
+) -> None:
     found = redactor.text(f"{before} {secret} {after}", 100_000)
     assert_gone(secret, found)
 
 
 HOSTILE = {
-    "name": "a.-" * 5_000, "names": "password=" * 1_800, "words": "token" * 3_000, "blanks": "token " + " " * 15_000, "base64": "aB3/" * 4_000, "quotes": "'token'," * 1_800,
-    "backslashes": "\\" * 16_000, "urls": "a://b:" * 2_500, "tokens": "eyJ." * 4_000, "keys": "-----END PRIVATE KEY-----\n" * 600, "elements": "<password" * 1_800, "escapes": "\x1b[" * 8_000,
+    "name": "a.-" * 5_000,
+    "names": "password=" * 1_800,
+    "words": "token" * 3_000,
+    "blanks": "token " + " " * 15_000,
+    "base64": "aB3/" * 4_000,
+    "quotes": "'token'," * 1_800,
+    "backslashes": "\\" * 16_000,
+    "urls": "a://b:" * 2_500,
+    "tokens": "eyJ." * 4_000,
+    "keys": "-----END PRIVATE KEY-----\n" * 600,
+    "elements": "<password" * 1_800,
+    "escapes": "\x1b[" * 8_000,
 }
 
 

@@ -21,7 +21,7 @@ import sys
 import anyio
 import spanbus
 from secrets_corpus import NAMED, SHAPED
-from spanbus.workflow.definition import Command, Phase
+from spanbus._workflow.definition import Command, Phase
 
 logging.basicConfig(level=logging.DEBUG, stream=sys.stdout)
 TEXTS = [*SHAPED.values(), *(named.around.replace("%s", named.secret) for named in NAMED)]
@@ -66,16 +66,39 @@ def assert_clean(where: str, data: bytes) -> None:
         assert needle.encode() not in data, f"{needle!r} is in {where}"
 
 
-@pytest.mark.parametrize("listening", [True, False], ids=["delivered", "kept in the spool"])
-def test_no_secret_is_in_what_was_sent_kept_or_logged(tmp_path: Path, listening: bool) -> None:
+@pytest.mark.parametrize(
+    ("delivery", "listening"),
+    [("spool", True), ("spool", False), ("sdk", True)],
+    ids=["delivered", "kept in the spool", "delivered by the SDK"],
+)
+def test_no_secret_is_in_what_was_sent_kept_or_logged(
+    tmp_path: Path, delivery: str, listening: bool
+) -> None:
     state = tmp_path / "state"
     with Receiver(listening=listening) as receiver:
         env = {
-            **{name: text for name, text in os.environ.items() if not name.startswith(("OTEL_", "SPANBUS_"))},
-            "PYTHONPATH": os.pathsep.join(sys.path), "SPANBUS_STATE_DIR": str(state), "SPANBUS_EVENTS": "both", "SPANBUS_LOCAL": "on",
-            "OTEL_SEMCONV_EXCEPTION_SIGNAL_OPT_IN": "logs/dup", "SPANBUS_EXIT_TIMEOUT_S": "10" if listening else "0.25", **receiver.env,
+            **{
+                name: text
+                for name, text in os.environ.items()
+                if not name.startswith(("OTEL_", "SPANBUS_"))
+            },
+            "PYTHONPATH": os.pathsep.join(sys.path),
+            "SPANBUS_STATE_DIR": str(state),
+            "SPANBUS_EVENTS": "both",
+            "SPANBUS_LOCAL": "on",
+            "SPANBUS_DELIVERY": delivery,
+            "OTEL_SEMCONV_EXCEPTION_SIGNAL_OPT_IN": "logs/dup",
+            "SPANBUS_EXIT_TIMEOUT_S": "10" if listening else "0.25",
+            **receiver.env,
         }
-        done = subprocess.run([sys.executable, "-c", PROGRAM], cwd=tmp_path, env=env, capture_output=True, timeout=120)
+        done = subprocess.run(
+            [sys.executable, "-c", PROGRAM],
+            cwd=tmp_path,
+            env=env,
+            capture_output=True,
+            timeout=120,
+            check=False,
+        )
         assert done.returncode == 0, done.stderr.decode()[-3000:]
         if listening:
             assert len(receiver.spans()) > len(SHAPED) + len(NAMED)

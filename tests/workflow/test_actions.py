@@ -5,10 +5,11 @@ from __future__ import annotations
 import sys
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 import spanbus
-from spanbus.workflow.events import WorkflowEvent
+from spanbus._workflow.events import WorkflowEvent
 
 pytestmark = pytest.mark.anyio
 
@@ -19,16 +20,27 @@ class AwaitingBus:
     def __init__(self) -> None:
         self.seen: list[tuple[str, dict[str, object]]] = []
 
-    async def publish(self, event_type: str, payload: dict[str, object] | None = None, *, source: str = "", **metadata: object) -> None:
-        await anyio.sleep(0)
+    async def publish(
+        self,
+        event_type: str,
+        payload: dict[str, object] | None = None,
+        *,
+        source: str = "",
+        **metadata: object,
+    ) -> None:
+        await anyio.lowlevel.checkpoint()
         self.seen.append((event_type, dict(payload or {})))
 
 
 async def test_any_bus_with_an_async_publish_may_be_given() -> None:
     bus = AwaitingBus()
-    assert await spanbus.run_fast_hooks(None, "s1", bus, hooks=[{"name": "ok", "run": [sys.executable, "-c", ""]}]) == {"phase": "fast_hooks", "success": True}
+    assert await spanbus.run_fast_hooks(
+        None, "s1", bus, hooks=[{"name": "ok", "run": [sys.executable, "-c", ""]}]
+    ) == {"phase": "fast_hooks", "success": True}
     assert [kind for kind, _ in bus.seen] == [
-        WorkflowEvent.HOOK_STRATEGY_STARTED, WorkflowEvent.HOOK_EXECUTION_STARTED, WorkflowEvent.HOOK_EXECUTION_COMPLETED,
+        WorkflowEvent.HOOK_STRATEGY_STARTED,
+        WorkflowEvent.HOOK_EXECUTION_STARTED,
+        WorkflowEvent.HOOK_EXECUTION_COMPLETED,
         WorkflowEvent.HOOK_STRATEGY_COMPLETED,
     ]
     assert set(bus.seen[-1][1]) == {"step_id", "strategy", "success", "duration", "timestamp"}
@@ -37,5 +49,10 @@ async def test_any_bus_with_an_async_publish_may_be_given() -> None:
 async def test_such_a_bus_hears_the_end_of_a_cancelled_action() -> None:
     bus = AwaitingBus()
     with anyio.move_on_after(0.3):
-        await spanbus.run_test_workflow(None, "s1", bus, run=[sys.executable, "-c", "import time; time.sleep(60)"])
-    assert [kind for kind, _ in bus.seen][-2:] == [WorkflowEvent.HOOK_EXECUTION_FAILED, WorkflowEvent.WORKFLOW_FAILED]
+        await spanbus.run_test_workflow(
+            None, "s1", bus, run=[sys.executable, "-c", "import time; time.sleep(60)"]
+        )
+    assert [kind for kind, _ in bus.seen][-2:] == [
+        WorkflowEvent.HOOK_EXECUTION_FAILED,
+        WorkflowEvent.WORKFLOW_FAILED,
+    ]

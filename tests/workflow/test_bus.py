@@ -7,11 +7,12 @@ import threading
 from functools import partial
 
 import anyio
+import anyio.lowlevel
 import pytest
 
+from spanbus._workflow.bus import EventDropped, WorkflowEventBus
+from spanbus._workflow.events import Event, WorkflowEvent
 from spanbus.errors import BusError
-from spanbus.workflow.bus import EventDropped, WorkflowEventBus
-from spanbus.workflow.events import Event, WorkflowEvent
 
 pytestmark = pytest.mark.anyio
 
@@ -25,7 +26,9 @@ async def test_observers_are_called_in_order_before_publish_returns() -> None:
     assert seen == ["a", "b", "c"]
 
 
-async def test_a_handler_that_raises_hurts_nobody_and_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_handler_that_raises_hurts_nobody_and_is_logged_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     bus = WorkflowEventBus()
     seen: list[Event] = []
 
@@ -50,7 +53,7 @@ async def test_none_is_success_and_cancelled_is_not() -> None:
     async def cancelled(event: Event) -> None:
         with anyio.CancelScope() as scope:
             scope.cancel()
-            await anyio.sleep(0)
+            await anyio.lowlevel.checkpoint()
         raise TimeoutError("gone")
 
     bus.subscribe("x", nothing)
@@ -82,7 +85,7 @@ async def test_one_worker_keeps_the_order_and_more_run_side_by_side() -> None:
     most = 0
 
     async def one(event: Event) -> None:
-        await anyio.sleep(0)
+        await anyio.lowlevel.checkpoint()
         order.append(event.payload["n"])
 
     async def several(event: Event) -> None:
@@ -140,7 +143,7 @@ async def test_a_lambda_that_returns_a_coroutine_is_awaited() -> None:
     seen: list[str] = []
 
     async def note(event: Event) -> None:
-        await anyio.sleep(0)
+        await anyio.lowlevel.checkpoint()
         seen.append(event.event_type)
 
     bus.subscribe(None, lambda event: note(event))
@@ -167,7 +170,14 @@ async def test_a_full_queue_drops_by_its_policy_and_counts() -> None:
         go_on.set()
         results = [(await receipt)[0] for receipt in receipts]
     assert seen == [0, 1, 2]
-    assert [isinstance(result.error, EventDropped) for result in results] == [False, False, False, True, True, True]
+    assert [isinstance(result.error, EventDropped) for result in results] == [
+        False,
+        False,
+        False,
+        True,
+        True,
+        True,
+    ]
     assert bus.statistics().dropped == 3
 
 
@@ -177,7 +187,7 @@ async def test_events_from_several_threads_are_all_delivered() -> None:
     awaited: list[str] = []
 
     async def handler(event: Event) -> None:
-        await anyio.sleep(0)
+        await anyio.lowlevel.checkpoint()
         awaited.append(event.event_id)
 
     bus.subscribe(None, observed.append)
@@ -200,7 +210,11 @@ async def test_events_from_several_threads_are_all_delivered() -> None:
 async def test_unsubscribed_and_unwanted_events_are_not_delivered() -> None:
     bus = WorkflowEventBus()
     seen: list[object] = []
-    kept = bus.subscribe("x", lambda event: seen.append(event.payload["n"]), predicate=lambda event: event.payload["n"] != 1)
+    kept = bus.subscribe(
+        "x",
+        lambda event: seen.append(event.payload["n"]),
+        predicate=lambda event: event.payload["n"] != 1,
+    )
     for number in range(3):
         await bus.publish("x", {"n": number})
     await bus.publish("y", {"n": 9})
@@ -280,3 +294,48 @@ def test_an_observer_is_retried_in_the_loop_that_lives(anyio_backend_name: str) 
         return (await (await bus.publish("x")))[0].attempts
 
     assert [anyio.run(publish, backend=anyio_backend_name) for _ in range(3)] == [2, 2, 2]
+
+
+async def test_events_are_counted_once_each_from_many_threads_and_however_often_one_asks() -> None:
+    bus = WorkflowEventBus()
+
+    def publish() -> None:
+        for _ in range(500):
+            bus.publish_nowait("tick")
+            bus.statistics()
+
+    async with anyio.create_task_group() as group:
+        for _ in range(4):
+            group.start_soon(anyio.to_thread.run_sync, publish)
+    assert [bus.statistics().published, bus.statistics().published] == [2_000, 2_000]
+
+
+async def test_results_are_those_of_the_called_where_others_have_queues_and_predicates() -> None:
+    bus = WorkflowEventBus()
+
+    async def queued(event: Event) -> None: ...
+
+    def broken(event: Event) -> bool:
+        raise KeyError(event.event_type)
+
+    def fails(event: Event) -> None:
+        raise ValueError(event.event_type)
+
+    first = bus.subscribe("tick", lambda event: None)
+    background = bus.subscribe("tick", queued)
+    bus.subscribe("tick", lambda event: None, predicate=lambda event: False)
+    wanted = bus.subscribe("tick", lambda event: None, predicate=lambda event: True)
+    unclear = bus.subscribe("tick", lambda event: None, predicate=broken)
+    failing = bus.subscribe("tick", fails)
+    last = bus.subscribe("tick", lambda event: None)
+    found = await bus.publish_nowait("tick")
+    assert [(each.subscription_id, each.success) for each in found] == [
+        (first, True),
+        (wanted, True),
+        (unclear, False),
+        (failing, False),
+        (last, True),
+        (background, True),
+    ]
+    assert [type(each.error) for each in found if each.error] == [KeyError, ValueError]
+    assert all(each.duration_s >= 0 for each in found)

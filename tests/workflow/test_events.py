@@ -7,7 +7,7 @@ import os
 import pickle
 from types import MappingProxyType
 
-from spanbus.workflow.events import Event, EventIds
+from spanbus._workflow.events import Event, EventIds
 
 
 def test_an_event_survives_pickling_and_copying_and_is_frozen_again() -> None:

@@ -1,1 +1,1 @@
-"""Adapters to outside systems, one file each, each optional."""
+"""Outside systems that are used, one file each and each optional: Celery, NATS, MCP, WebSocket."""

@@ -1,4 +1,4 @@
-"""What the MCP server reads: the store of a state directory, the live stream of the backend that serves it."""
+"""Source of the MCP server: the store of a state directory, the live stream of the backend that serves it."""
 
 from __future__ import annotations
 
@@ -6,22 +6,23 @@ import json
 import threading
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
+from spanbus._backend.address import read_address
+from spanbus._runs.compare import PhaseChange, compare
+from spanbus._runs.listing import RunHead as StoredHead
+from spanbus._runs.sanitize import block, one_line
+from spanbus._runs.summary import SpanSummary
+from spanbus._runtime import STORE_NAME
+from spanbus._store.store import Store
+from spanbus._timestamps import iso
 from spanbus.errors import BackendError, RunNotFound
 from spanbus.integrations.mcp import Node, RunHead, RunTree
-from spanbus.local.address import read_address
-from spanbus.local.compare import PhaseChange, compare
-from spanbus.local.harmless import block, one_line
-from spanbus.local.heads import RunHead as StoredHead
-from spanbus.local.store import Store
-from spanbus.runtime import STORE_NAME
-from spanbus.telemetry.summary import SpanSummary
-from spanbus.timestamps import iso
 
 _NAME_CHARS = 200
+_TEXT_CHARS = 8_000
+_LARGEST_FRAME_BYTES = 16 << 20
 _PATH_CHARS = 1_000
 
 
@@ -46,11 +47,18 @@ class StoredRuns:
             raise RunNotFound(f"no run is stored in {self._path.parent} yet")
         return Store.open_to_read(self._path)
 
-    def runs(self, *, workflow: str | None, result: str | None, limit: int, offset: int) -> Sequence[RunHead]:
+    def runs(
+        self, *, workflow: str | None, result: str | None, limit: int, offset: int
+    ) -> Sequence[RunHead]:
         if not self._is_there():
             return []
         with Store.open_to_read(self._path) as store:
-            return [_head(head) for head in store.run_heads(workflow=workflow, result=result, limit=limit, offset=offset)]
+            return [
+                _head(head)
+                for head in store.run_heads(
+                    workflow=workflow, result=result, limit=limit, offset=offset
+                )
+            ]
 
     def run(self, run: str) -> RunTree:
         with self._open() as store:
@@ -63,19 +71,26 @@ class StoredRuns:
             found = compare([store.run(baseline)], store.run(candidate))
 
         def shown(phase: PhaseChange) -> PhaseChange:
-            return replace(phase, name=one_line(phase.name, _NAME_CHARS))
+            return phase._replace(name=one_line(phase.name, _NAME_CHARS))
 
-        readable = replace(
-            found, workflow=one_line(found.workflow, _NAME_CHARS), run=shown(found.run), phases=tuple(map(shown, found.phases)),
-            baseline_workflows=tuple(one_line(name, _NAME_CHARS) for name in found.baseline_workflows),
+        readable = found._replace(
+            workflow=one_line(found.workflow, _NAME_CHARS),
+            run=shown(found.run),
+            phases=tuple(map(shown, found.phases)),
+            baseline_workflows=tuple(
+                one_line(name, _NAME_CHARS) for name in found.baseline_workflows
+            ),
         )
         return readable.document()
 
 
 def _head(head: StoredHead) -> RunHead:
     return {
-        "run_id": head.run_id, "workflow": one_line(head.workflow, _NAME_CHARS), "result": one_line(head.result, 20),
-        "error_type": one_line(head.error_type, _NAME_CHARS) if head.error_type else None, "started_at": iso(head.started_at_ns),
+        "run_id": head.run_id,  # as it is stored: with it the run is read
+        "workflow": one_line(head.workflow, _NAME_CHARS),
+        "result": one_line(head.result, 20),
+        "error_type": one_line(head.error_type, _NAME_CHARS) if head.error_type else None,
+        "started_at": iso(head.started_at_ns),
         "duration_s": head.duration_s,
     }
 
@@ -87,9 +102,14 @@ def _nodes(spans: Sequence[SpanSummary], above: str) -> Iterator[Node]:
         if len(path) > _PATH_CHARS:
             path = "…" + path[-_PATH_CHARS:]
         yield {
-            "path": path, "kind": span.kind, "result": one_line(span.result, 20), "duration_s": span.duration_s, "attempts": span.attempts,
-            "error_type": one_line(span.error_type, _NAME_CHARS) if span.error_type else None, "error": block(span.message) if span.message else None,
-            "output": block(span.output_tail) if span.output_tail else None,
+            "path": path,
+            "kind": one_line(span.kind, 20),
+            "result": one_line(span.result, 20),
+            "duration_s": span.duration_s,
+            "attempts": span.attempts,
+            "error_type": one_line(span.error_type, _NAME_CHARS) if span.error_type else None,
+            "error": block(span.message[:_TEXT_CHARS]) if span.message else None,
+            "output": block(span.output_tail[-_TEXT_CHARS:]) if span.output_tail else None,
         }
         yield from _nodes(span.children, path)
 
@@ -102,10 +122,17 @@ async def live_feed(state_dir: Path) -> AsyncGenerator[AsyncGenerator[Mapping[st
 
     address = read_address(state_dir)
     if address is None:
-        raise BackendError("waiting needs the live stream, and no backend serves this state directory; start `spanbus up`")
+        raise BackendError(
+            "waiting needs the live stream, and no backend serves this state directory; start `spanbus up`"
+        )
     url = address.url.replace("http", "ws", 1) + "/live"
     try:
-        async with connect(url, additional_headers={"Authorization": f"Bearer {address.token}"}, max_size=None, proxy=None) as socket:
+        async with connect(
+            url,
+            additional_headers={"Authorization": f"Bearer {address.token}"},
+            max_size=_LARGEST_FRAME_BYTES,
+            proxy=None,
+        ) as socket:
 
             async def messages() -> AsyncGenerator[Mapping[str, object], None]:
                 async for frame in socket:

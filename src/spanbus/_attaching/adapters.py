@@ -1,0 +1,99 @@
+"""Adapters: modules that know how to attach to the objects of one package.
+
+An adapter is a module, or a function ``attach(target, handle)``, under the name of the package in the entry point group
+``spanbus.adapters``; those that ship are modules of that name in :mod:`spanbus.adapters`. It is loaded when an object of
+that package is given, not before.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+from importlib.util import find_spec
+from types import ModuleType
+from typing import TYPE_CHECKING, cast
+
+from spanbus._named_tuple import NamedTuple
+from spanbus.errors import InputError
+
+if TYPE_CHECKING:
+    from spanbus._attaching.handle import Handle
+
+GROUP = "spanbus.adapters"
+_NOT_PACKAGES = ("builtins", "__main__", "spanbus")
+
+
+class Adapter(NamedTuple):
+    """Adapter for the objects of a package, with the dialect that reads their events."""
+
+    attach: Callable[[object, Handle], object]
+    dialect: object
+
+    def dialect_for(self, target: object) -> object:
+        """The dialect that ``DIALECT`` is, or returns for this object; None leaves it to the usual one."""
+        return self.dialect(target) if callable(self.dialect) else self.dialect
+
+
+_known: weakref.WeakKeyDictionary[type, str | None] = weakref.WeakKeyDictionary()
+
+
+def adapter_of(thing: object) -> Adapter | None:
+    """The adapter for an object's package, loaded; None where there is none.
+
+    Raises :class:`~spanbus.errors.InputError` for an adapter that cannot be loaded.
+    """
+    if isinstance(thing, ModuleType):
+        return _load(thing.__name__) if _find(thing.__name__) is not None else None
+    kind = thing if isinstance(thing, type) else type(thing)
+    if kind not in _known:
+        modules = [str(getattr(one, "__module__", "")) for one in kind.__mro__]
+        _known[kind] = next((name for name in modules if _find(name) is not None), None)
+    module = _known[kind]
+    return _load(module) if module is not None else None
+
+
+def _find(module: str) -> EntryPoint | str | None:
+    """The entry point, else the name of the shipped module, for the package that ``module`` is of."""
+    parts = module.split(".")
+    if parts[0] in _NOT_PACKAGES or not parts[0]:
+        return None
+    names = [".".join(parts[:count]) for count in range(len(parts), 0, -1)]
+    try:
+        published = {point.name.replace("-", "_"): point for point in entry_points(group=GROUP)}
+    except Exception:  # the metadata of some package cannot be read
+        published = {}
+    for name in names:
+        if name in published:
+            return published[name]
+    shipped = f"{GROUP}.{parts[0]}"
+    try:
+        return shipped if find_spec(shipped) is not None else None
+    except (ImportError, ValueError):  # no adapters ship with this installation
+        return None
+
+
+def _load(module: str) -> Adapter:
+    found = _find(module)
+    try:
+        loaded: object = (
+            found.load() if isinstance(found, EntryPoint) else import_module(str(found))
+        )
+    except Exception as error:
+        raise InputError(
+            f"the adapter for {module.partition('.')[0]} cannot be loaded: {type(error).__name__}: {error}"
+        ) from error
+    attach = getattr(loaded, "attach", loaded)
+    if not callable(attach):
+        raise InputError(
+            f"the adapter for {module.partition('.')[0]} has no attach(target, handle)"
+        )
+    of = loaded if isinstance(loaded, ModuleType) else _module_of(attach)
+    return Adapter(cast("Callable[[object, Handle], object]", attach), getattr(of, "DIALECT", None))
+
+
+def _module_of(function: object) -> object:
+    import sys
+
+    return sys.modules.get(str(getattr(function, "__module__", "")))

@@ -1,0 +1,372 @@
+"""Attach to a bus: read what it offers, take the first way in that fits, leave it again.
+
+Nothing is tried on a bus that could fail later. The ways, in this order: the adapter of its package; our own bus; a
+subscription that provably takes all types, with the tap beside it for who publishes; the tap on its publishing methods;
+signals. The observed bus is never published on, its events are never changed, and nothing here raises into it.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import threading
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator, Mapping
+from types import MethodType, ModuleType
+from typing import Literal, cast
+
+from spanbus._attaching import signals
+from spanbus._attaching.adapters import Adapter
+from spanbus._attaching.handle import Handle
+from spanbus._attaching.methods import (
+    awaits_handlers,
+    is_coroutine_function,
+    names_of,
+    publishing_methods,
+    static_attribute,
+)
+from spanbus._attaching.publication import weakly
+from spanbus._attaching.replace import replaced
+from spanbus._attaching.subscribe import WayIn, end, subscribe, way_in
+from spanbus._attaching.tap import Tap, marked
+from spanbus._attaching.weak_identity_map import WeakIdentityMap
+from spanbus._workflow.bus import WorkflowEventBus
+from spanbus.errors import InputError
+
+Mode = Literal["auto", "observe", "wrap"]
+MODES: tuple[Mode, ...] = ("auto", "observe", "wrap")
+Subscribing = Callable[[Callable[..., object]], object]
+
+_ALWAYS = (
+    "three ways always work: spanbus.instrument(bus, subscribe=lambda observer: …) with what subscribes on this bus, "
+    "handle.feed(event) of handle = spanbus.instrument(None), and handle.watching(stream) of it"
+)
+_NAMES_LISTED = 12
+
+_watched: WeakIdentityMap[Handle] = WeakIdentityMap()
+_watching = threading.RLock()
+
+
+def checked(mode: object) -> Mode:
+    """``mode``, where it is one; raises :class:`~spanbus.errors.InputError` naming them."""
+    if mode not in MODES:
+        raise InputError(f"mode={mode!r}: there are {', '.join(map(repr, MODES))}")
+    return mode
+
+
+def watching(bus: object) -> Handle | None:
+    """The handle that observes this bus already, if any."""
+    handle = _watched.get(bus)
+    return handle if handle is not None and not handle.detached else None
+
+
+def _watch(bus: object, handle: Handle) -> None:
+    try:
+        _watched.put(bus, handle)
+    except TypeError:  # not weakly referable: cannot be known again
+        return
+    known = handle.bus = weakly(bus)
+    handle.add_undo(lambda: _watched.forget(known()))
+
+
+def attach(
+    bus: object,
+    handle: Handle,
+    *,
+    mode: Mode = "auto",
+    adapter: Adapter | None = None,
+    subscribing: Subscribing | None = None,
+) -> Handle:
+    """Let ``handle`` hear every event of ``bus``; in ``wrap`` mode also make phases current for their publisher.
+
+    Without a bus the handle waits to be fed. Raises :class:`~spanbus.errors.InputError`, with nothing attached, when the
+    object has no way in that we know.
+    """
+    if handle.off:
+        return handle
+    if bus is None and subscribing is None:
+        handle.expect_nothing()
+        return handle
+    handle.by_publisher = mode != "observe"
+    try:
+        _attach(bus, handle, mode, adapter, subscribing)
+        if bus is not None:
+            _watch(bus, handle)
+    except Exception as error:
+        handle.expect_nothing()
+        handle.detach()
+        if isinstance(error, InputError):
+            raise
+        raise InputError(
+            f"cannot attach to {_a(bus)}: {type(error).__name__}: {error}; {_ALWAYS}"
+        ) from error
+    return handle
+
+
+def _attach(
+    bus: object,
+    handle: Handle,
+    mode: Mode,
+    adapter: Adapter | None,
+    subscribing: Subscribing | None,
+) -> None:
+    if subscribing is not None:
+        _by_hand(bus, handle, mode, subscribing)
+        return
+    if adapter is not None and adapter.attach(bus, handle) is not NotImplemented:
+        return
+    if isinstance(bus, WorkflowEventBus):
+        _own_bus(bus, handle, mode)
+        return
+    if _is_stream(bus):
+        raise InputError(
+            f"{_a(bus)} is a stream, not a bus; read it through a handle: handle = spanbus.instrument(None), "
+            f"then {'async ' if isinstance(bus, AsyncIterable) else ''}for event in handle.watching(stream)"
+        )
+    if signals.is_signal(bus):
+        _signal(bus, signals.name_of(bus), handle, mode)
+        return
+    handle.answering = "awaitable" if awaits_handlers(bus) else "plain"
+    way = way_in(bus)
+    methods = _tappable(bus)
+    if way is not None and _subscribed(bus, way, handle, bool(methods) and mode != "observe"):
+        if methods and mode != "observe":
+            tap = Tap(handle, feeds=False, current=mode == "wrap")
+            for name in methods:
+                _tapped(bus, name, tap, handle, needed=mode == "wrap")
+        elif mode == "wrap":
+            raise InputError(f"{_a(bus)} has no publish() to wrap; use mode='auto'")
+        return
+    if methods:
+        tap = Tap(handle, feeds=True, current=mode == "wrap")
+        for name in methods:
+            _tapped(bus, name, tap, handle, needed=True)
+        return
+    named = signals.signals_of(bus)
+    for name, signal in named.items():
+        _signal(signal, name, handle, mode)
+    if not _signals_to_come(bus, named, handle, mode) and not named:
+        raise refusal(bus)
+
+
+def _by_hand(bus: object, handle: Handle, mode: Mode, subscribing: Subscribing) -> None:
+    """By what the caller knows; what it returns is used to leave."""
+    handle.answering = "awaitable" if bus is not None and awaits_handlers(bus) else "unknown"
+    token = subscribing(handle.observer)
+    if inspect.iscoroutine(token):
+        token.close()
+        raise InputError(
+            "subscribe= returned a coroutine, which nobody here can await; "
+            "await it yourself with handle.observer of handle = spanbus.instrument(None)"
+        )
+    known = weakly(bus)
+    handle.add_undo(lambda: end(known(), token, handle.observer))
+    if bus is not None and mode != "observe":
+        tap = Tap(handle, feeds=False, current=mode == "wrap")
+        for name in _tappable(bus):
+            _tapped(bus, name, tap, handle, needed=False)
+
+
+def _own_bus(bus: WorkflowEventBus, handle: Handle, mode: Mode) -> None:
+    handle.answering = "plain"
+    handle.in_place = mode == "auto"
+    way = way_in(bus)
+    assert way is not None
+    subscribe(bus, way, handle)
+    if mode == "wrap":  # publish and what the engine calls both end in dispatch
+        _tapped(bus, "dispatch", Tap(handle, feeds=False, current=True), handle, needed=True)
+
+
+def _subscribed(bus: object, way: WayIn, handle: Handle, tappable: bool) -> bool:
+    """Whether the bus took the subscription; where it did not, and there are methods to tap, those have to do."""
+    try:
+        subscribe(bus, way, handle)
+    except Exception:
+        if not tappable:
+            raise
+        return False
+    return True
+
+
+def _tappable(bus: object) -> list[str]:
+    """Publishing methods that can be called on this object as it is."""
+    names = publishing_methods(bus)
+    if isinstance(bus, type):
+        static = {name: static_attribute(bus, name) for name in names}
+        return [name for name in names if isinstance(static[name], staticmethod | classmethod)]
+    return names
+
+
+def _tapped(
+    bus: object,
+    name: str,
+    tap: Tap,
+    handle: Handle,
+    *,
+    needed: bool,
+    reader: Callable[[tuple[object, ...], Mapping[str, object]], object] | None = None,
+) -> None:
+    try:
+        handle.add_undo(replaced(bus, name, lambda method: tap.around(method, name, reader=reader)))
+    except InputError:
+        if needed:
+            raise
+
+
+def _signal(signal: object, name: str, handle: Handle, mode: Mode) -> None:
+    """Tapped where it is sent, for its receivers may be called in ways that not every function stands; else connected."""
+    read = functools.partial(signals.event_of, name)
+    tap = Tap(handle, feeds=True, current=mode == "wrap")
+    methods = publishing_methods(signal)
+    try:
+        for method in methods:
+            _tapped(signal, method, tap, handle, needed=True, reader=read)
+    except InputError:
+        methods = []
+    if not methods:
+        handle.answering = "awaitable" if awaits_handlers(signal) else "plain"
+        signals.connect(signal, name, handle)
+
+
+def _signals_to_come(
+    namespace: object, named: Mapping[str, object], handle: Handle, mode: Mode
+) -> bool:
+    """Whether a namespace makes its signals when they are asked for, and those that it makes are heard too."""
+    if not signals.makes_signals(namespace):
+        return False
+    heard: WeakIdentityMap[str] = WeakIdentityMap()
+    for name, signal in named.items():
+        heard.put(signal, name)
+
+    def wrapped(make: Callable[..., object]) -> Callable[..., object]:
+        @functools.wraps(make)
+        def signal_of(*arguments: object, **options: object) -> object:
+            signal = make(*arguments, **options)
+            try:
+                if heard.get(signal) is None and signals.is_signal(signal):
+                    name = signals.name_of(signal)
+                    heard.put(signal, name)
+                    _signal(signal, name, handle, mode)
+            except Exception as error:
+                handle.failed(error)
+            return signal
+
+        return signal_of
+
+    handle.add_undo(replaced(namespace, "signal", wrapped))
+    return True
+
+
+def _is_stream(thing: object) -> bool:
+    """Whether it gives events to a reader, and takes none."""
+    if isinstance(thing, AsyncIterator | Iterator):
+        return way_in(cast("object", thing)) is None
+    return isinstance(thing, AsyncIterable) and not (
+        way_in(cast("object", thing)) or publishing_methods(cast("object", thing))
+    )
+
+
+def refusal(bus: object) -> InputError:
+    """Error for an object that offers no way in: its methods, and what to do."""
+    names = [
+        name
+        for name in names_of(bus)
+        if callable(static_attribute(bus, name))
+        or isinstance(static_attribute(bus, name), staticmethod | classmethod)
+    ]
+    listed = ", ".join(f"`{name}`" for name in names[:_NAMES_LISTED]) or "no public methods"
+    more = f" and {len(names) - _NAMES_LISTED} more" if len(names) > _NAMES_LISTED else ""
+    return InputError(
+        f"{_a(bus)} offers no way in that is known (has {listed}{more}{_about_subscribing(bus)}); {_ALWAYS}"
+    )
+
+
+def _about_subscribing(bus: object) -> str:
+    """Reason for not using an existing ``subscribe``."""
+    method = static_attribute(bus, "subscribe")
+    if not callable(method):
+        return ""
+    if is_coroutine_function(method):
+        return (
+            "; subscribe() is a coroutine function: await it yourself with handle.observer of "
+            "handle = spanbus.instrument(None)"
+        )
+    return "; subscribe() says neither None nor '*' for all types"
+
+
+def _a(bus: object) -> str:
+    if isinstance(bus, type):
+        return f"class {bus.__name__}"
+    return f"module {bus.__name__}" if isinstance(bus, ModuleType) else type(bus).__name__
+
+
+def attach_class(kind: type[object], handle: Handle, *, mode: Mode = "wrap") -> Handle:
+    """Wrap the publishing methods of a bus class: every instance, those to come too, is observed.
+
+    Instances with a handle of their own are left to it. Raises :class:`~spanbus.errors.InputError` when the class has no
+    such method, or is instrumented already.
+    """
+    if handle.off:
+        return handle
+    own = issubclass(kind, WorkflowEventBus)
+    names = ["dispatch"] if own else publishing_methods(kind)
+    if not names:
+        raise InputError(f"class {kind.__name__} has no publish() to wrap; {_ALWAYS}")
+    if any(hasattr(static_attribute(kind, name), "_spanbus") for name in names):
+        raise InputError(f"class {kind.__name__} is instrumented already; detach its handle first")
+    handle.answering = "plain" if own else "awaitable" if awaits_handlers(kind) else "plain"
+    handle.by_publisher = mode != "observe"
+    for name in names:
+        _wrap_on_class(kind, name, handle, mode)
+    return handle
+
+
+def _wrap_on_class(kind: type[object], name: str, handle: Handle, mode: Mode) -> None:
+    static = inspect.getattr_static(kind, name)
+    own = name in vars(kind)
+    original = cast("Callable[..., object]", getattr(kind, name))
+    noting = Tap(handle, feeds=False, current=mode == "wrap")
+    feeding = Tap(handle, feeds=True, current=mode == "wrap")
+
+    if isinstance(static, staticmethod | classmethod):
+        published: object = staticmethod(feeding.around(original, name))
+    else:
+
+        @functools.wraps(original)
+        def published_by(bus: object, *arguments: object, **options: object) -> object:
+            tap = noting if _first_seen(bus, handle) else feeding
+            return tap.around(MethodType(original, bus), name)(*arguments, **options)
+
+        published = marked(published_by) if is_coroutine_function(original) else published_by
+    vars(published)["_spanbus"] = handle
+    setattr(kind, name, published)
+
+    def undo() -> None:
+        if vars(kind).get(name) is published:
+            if own:
+                setattr(kind, name, static)
+            else:
+                delattr(kind, name)
+
+    handle.add_undo(undo)
+
+
+def _first_seen(bus: object, handle: Handle) -> bool:
+    """Whether events of this instance come by subscription, made when it publishes for the first time."""
+    with _watching:
+        known = watching(bus)
+        if known is not None:
+            return known is not handle or handle.subscribed_to(bus)
+        try:
+            _watched.put(
+                bus, handle
+            )  # first of all: what cannot be known again would be subscribed to again
+        except TypeError:
+            return False
+        way = way_in(bus)
+        if way is None:
+            return False
+        try:
+            subscribe(bus, way, handle)
+        except Exception:  # it takes no subscription: what its methods are told is all there is
+            return False
+        return True

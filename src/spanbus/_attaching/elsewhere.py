@@ -1,0 +1,19 @@
+"""Buses whose events are carried to an observer, which makes spans and metrics of them in this process's place."""
+
+from __future__ import annotations
+
+import weakref
+
+from spanbus._workflow.bus import WorkflowEventBus
+
+_carried: weakref.WeakSet[WorkflowEventBus] = weakref.WeakSet()
+
+
+def told_elsewhere(bus: WorkflowEventBus) -> None:
+    """An observer makes the telemetry of this bus from now on; to be called before its first event."""
+    _carried.add(bus)
+
+
+def is_told_elsewhere(bus: object) -> bool:
+    """Whether an observer makes the telemetry of this bus."""
+    return isinstance(bus, WorkflowEventBus) and bus in _carried

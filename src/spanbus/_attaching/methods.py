@@ -1,0 +1,178 @@
+"""The methods of an object of which nothing is known, read and not called.
+
+``inspect.getattr_static`` finds them, so that neither properties nor ``__getattr__`` run. Whether handlers are awaited is
+read off the code: coroutine functions, and names such as ``create_task`` and ``gather``.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Iterator
+from functools import partial
+from types import CodeType, FunctionType, MethodType, ModuleType
+from typing import Any, cast
+
+_PUBLISHING = re.compile(
+    r"""(?: a_? | async_ )?
+    (?: publish | emit | dispatch | send | fire | trigger | notify | raise_event | broadcast )
+    (?: _ (?: async | nowait | sync | batch | many | all | event | events | message | messages
+        | later | soon | threadsafe | robust | and_wait ) )*
+    | sendMessage | sendEvent | publishEvent | emitEvent | fireEvent | raiseEvent | triggerEvent | notifyAll""",
+    re.VERBOSE,
+)
+_SCHEDULING = frozenset(
+    (
+        "create_task",
+        "ensure_future",
+        "gather",
+        "wait_for",
+        "as_completed",
+        "run_coroutine_threadsafe",
+        "run_until_complete",
+        "start_soon",
+        "TaskGroup",
+        "create_task_group",
+        "open_nursery",
+        "isawaitable",
+        "iscoroutine",
+        "iscoroutinefunction",
+    )
+)
+_NOT_DELIVERING = re.compile(
+    r"(un)?subscribe\w*|off\w*|remove\w*|a?close\w*|stop\w*|shutdown\w*|(dis)?connect\w*|__aexit__|__aenter__"
+)
+_MISSING = object()
+_NO_SUCH_NAME = "spanbus_has_no_such_name"
+_ATTRIBUTES_LOOKED_AT = 50
+
+
+def has(thing: object, name: str) -> bool:
+    """Whether it has a callable of this name, found without running any of its code but properties of that name."""
+    static = static_attribute(thing, name)
+    if static is _MISSING:
+        return False
+    if isinstance(static, FunctionType | staticmethod | classmethod):
+        return True
+    try:
+        return callable(getattr(thing, name, None))
+    except Exception:
+        return False
+
+
+def static_attribute(thing: object, name: str) -> object:
+    """The attribute as it stands in the object or its classes, else a mark that nothing equals."""
+    try:
+        return inspect.getattr_static(thing, name, _MISSING)
+    except Exception:
+        return _MISSING
+
+
+def names_of(thing: object) -> list[str]:
+    """The public names of an object: its own and those of its classes; ``__dir__`` is not called."""
+    found: dict[str, None] = dict.fromkeys(own_attributes(thing))
+    kinds = thing.__mro__ if isinstance(thing, type) else type(thing).__mro__
+    for kind in kinds:
+        if kind is not object:
+            found.update(dict.fromkeys(vars(kind)))
+    return [name for name in found if not name.startswith("_")]
+
+
+def publishing_methods(thing: object) -> list[str]:
+    """The names of its methods by which events are published."""
+    return [
+        name for name in names_of(thing) if _PUBLISHING.fullmatch(name) and has(thing, name)
+    ] or _delegated(thing)
+
+
+def _delegated(thing: object) -> list[str]:
+    """Publishing methods that only ``__getattr__`` gives, as of a proxy; none where it gives everything."""
+    kind = type(thing)
+    if static_attribute(kind, "__getattr__") is _MISSING or isinstance(thing, type | ModuleType):
+        return []
+    try:
+        if getattr(thing, _NO_SUCH_NAME, _MISSING) is not _MISSING:
+            if _NO_SUCH_NAME in own_attributes(thing):  # it keeps what it is asked for
+                delattr(thing, _NO_SUCH_NAME)
+            return []
+        found = [
+            name for name in ("publish", "emit", "dispatch") if callable(getattr(thing, name, None))
+        ]
+    except Exception:
+        return []
+    return found
+
+
+def is_coroutine_function(method: object) -> bool:
+    """Calling it gives a coroutine."""
+    while isinstance(method, partial | MethodType | staticmethod | classmethod):
+        inner = cast("Any", method)
+        method = inner.func if isinstance(method, partial) else inner.__func__
+    return inspect.iscoroutinefunction(method) or (
+        not isinstance(method, FunctionType | type)
+        and inspect.iscoroutinefunction(getattr(method, "__call__", None))  # noqa: B004
+    )
+
+
+def awaits_handlers(thing: object) -> bool:
+    """Code of this object, or of what it is made of, is asynchronous: what its handlers return may be awaited."""
+    made_of = list(own_attributes(thing).values())[:_ATTRIBUTES_LOOKED_AT]
+    return any(_is_asynchronous(part) for part in (thing, *made_of))
+
+
+def _is_asynchronous(thing: object) -> bool:
+    if isinstance(thing, FunctionType | MethodType):
+        return is_coroutine_function(thing) or _schedules(thing)
+    kind = cast("type[object]", thing if isinstance(thing, type) else type(thing))
+    if isinstance(thing, ModuleType):
+        return any(
+            isinstance(value, FunctionType)
+            and value.__module__ == thing.__name__
+            and (is_coroutine_function(value) or _schedules(value))
+            for value in vars(thing).values()
+        )
+    return any(
+        _is_asynchronous_method(value)
+        for one in kind.__mro__
+        if one is not object and one.__module__ != "builtins"
+        for name, value in cast("dict[str, object]", vars(one)).items()
+        if not _NOT_DELIVERING.fullmatch(name)
+    )
+
+
+def _is_asynchronous_method(value: object) -> bool:
+    if not isinstance(value, FunctionType | staticmethod | classmethod | property):
+        return False
+    method = cast("object", value)
+    return is_coroutine_function(method) or _schedules(method)
+
+
+def _schedules(function: object) -> bool:
+    while isinstance(function, staticmethod | classmethod | MethodType | property):
+        inner = cast("Any", function)
+        function = inner.fget if isinstance(function, property) else inner.__func__
+    code: object = getattr(function, "__code__", None)
+    return isinstance(code, CodeType) and any(
+        not _SCHEDULING.isdisjoint(one.co_names) for one in _codes(code)
+    )
+
+
+def _codes(code: CodeType) -> Iterator[CodeType]:
+    yield code
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _codes(constant)
+
+
+def own_attributes(thing: object) -> dict[str, object]:
+    """A copy of what the object itself holds; empty where it holds nothing."""
+    try:
+        own = object.__getattribute__(thing, "__dict__")
+    except (AttributeError, TypeError):
+        return {}
+    return dict(cast("dict[str, object]", own))
+
+
+def callable_of(thing: object, name: str) -> Callable[..., object]:
+    """The method, bound."""
+    return cast("Callable[..., object]", getattr(thing, name))

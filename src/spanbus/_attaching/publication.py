@@ -1,0 +1,240 @@
+"""Publications: the calls of publishing methods by which a task says to which run and phase its events belong.
+
+Each call of a tapped method is a :class:`Publication`. Those of a task, and of the tasks it was made by, stand in a context
+variable as a tuple, oldest first: a task made later inherits what had been published until then and no more. What the
+event opened is written on its publication when it is heard, at once or from a queue.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import weakref
+from asyncio import Task, current_task
+from collections.abc import Callable
+from contextvars import ContextVar
+from enum import Enum
+from typing import Protocol, cast
+
+from spanbus._attaching.opened import Opened
+from spanbus._correlation.span_state import SpanState
+from spanbus._reading.places import TYPE_KEYS
+from spanbus._reading.shape import getter
+
+_KEPT = 64
+_PRUNED_AT = 2
+_WAITING = 4_096
+_NAMES_A_TYPE = (str, Enum)
+
+
+class Observing(Protocol):
+    """A handle."""
+
+    @property
+    def detached(self) -> bool: ...
+
+
+Owner = Callable[[], Observing | None]
+
+
+class Publication:
+    """One call of a publishing method."""
+
+    __slots__ = (
+        "before",
+        "event",
+        "heard",
+        "key",
+        "kind",
+        "method",
+        "opened",
+        "owner",
+        "running",
+        "task",
+        "told",
+        "unread",
+        "whole",
+    )
+
+    def __init__(
+        self, owner: Owner, method: str, unread: Callable[[], object] | None = None
+    ) -> None:
+        self.owner = owner
+        """Gives the handle that observes the bus."""
+        self.method = method
+        self.unread = unread
+        """Gives the event; few ask."""
+        self.kind: str | None = None
+        self.event: object = None
+        """Type of the event, and the event or its payload, once it was asked for."""
+        self.running = True
+        self.heard = 0
+        """Number of events that came of it."""
+        self.opened = Opened()
+        self.told: set[int] = set()
+        """Identities of the events of a batch."""
+        self.whole: object = None
+        """The event, until it is told."""
+        self.before: tuple[Publication, ...] = ()
+        """Publications before it, while its event waits in a queue."""
+        self.key, self.task = _publisher()
+        """The task that publishes, else the thread."""
+
+    def read(self) -> object:
+        """Find out its event, where that was not done before: its type, if it is quickly told, and what it is known by."""
+        if self.unread is None:
+            return None
+        event: object = self.unread()
+        self.unread, self.event = None, event
+        if isinstance(event, dict):
+            told = cast("dict[str, object]", event)
+            kind, payload = told.get("event_type"), told.get("payload")
+            self.kind = str(kind) if kind is not None else None
+            self.event = payload if payload is not None else told
+            return told
+        return event
+
+    def said(self) -> dict[str, object] | None:
+        """The event as the call that published it told it, where it said a type."""
+        self.read()
+        return None if self.kind is None else {"event_type": self.kind, "payload": self.event}
+
+    @property
+    def over(self) -> bool:
+        """Whether it is finished: every span that it opened has ended, or nobody observes its bus now."""
+        if self.running:
+            return False
+        if self.heard > 0:
+            for record in self.opened:
+                if record.result is None:
+                    break
+            else:
+                return True
+        handle = self.owner()
+        return handle is None or handle.detached
+
+
+publications: ContextVar[tuple[Publication, ...]] = ContextVar("spanbus_publications", default=())
+
+
+def enter(publication: Publication) -> None:
+    """Put ``publication`` last in this context; now and then those that are over leave it."""
+    here = publications.get()
+    if len(here) >= _PRUNED_AT or publication in here:
+        kept = [one for one in here if one is not publication and not one.over]
+        here = tuple(kept[-_KEPT:])
+    publications.set((*here, publication))
+
+
+def leave(publication: Publication) -> None:
+    """Take ``publication`` out again when nothing came of it that lasts."""
+    publication.running = False
+    if publication.heard and not publication.opened:
+        here = publications.get()
+        if here and here[-1] is publication:
+            publications.set(here[:-1])
+
+
+def innermost(owner: Owner, here: tuple[Publication, ...]) -> SpanState | None:
+    """The innermost record that a task, or a task above it, has opened and that is at work now."""
+    for publication in reversed(here):
+        if publication.opened and publication.owner is owner:
+            for record in reversed(publication.opened):
+                if not record.resting:
+                    return record
+    return None
+
+
+def working_here() -> SpanState | None:
+    """The innermost record that this task, or a task above it, has opened on any bus and that is at work now."""
+    for publication in reversed(publications.get()):
+        for record in reversed(publication.opened):
+            if not record.resting:
+                return record
+    return None
+
+
+class Waiting:
+    """Publications whose events come later, from a queue: found by the event itself, its payload, or else its type."""
+
+    def __init__(self) -> None:
+        self._by_event: dict[int, Publication] = {}
+        self._lock = threading.Lock()
+
+    def __bool__(self) -> bool:
+        return bool(self._by_event)
+
+    def put(self, publication: Publication) -> None:
+        publication.before = tuple(
+            one for one in publications.get() if one is not publication and not one.over
+        )
+        with self._lock:
+            if len(self._by_event) >= _WAITING:
+                del self._by_event[next(iter(self._by_event))]
+            self._by_event[id(publication.event)] = publication
+
+    def forget(self, publication: Publication) -> None:
+        with self._lock:
+            if self._by_event.get(id(publication.event)) is publication:
+                del self._by_event[id(publication.event)]
+
+    def find(self, event: object) -> Publication | None:
+        """The publication that ``event`` comes of, which waits no longer."""
+        payload = payload_of(event)
+        with self._lock:
+            for known in (event, payload):
+                found = self._by_event.get(id(known))
+                if found is not None and found.event is known:
+                    del self._by_event[id(known)]
+                    return found
+            kind = kind_of(event)
+            if kind is None:
+                return None
+            for key, found in self._by_event.items():
+                if (found.kind or kind_of(found.event)) == kind:
+                    del self._by_event[key]
+                    return found
+        return None
+
+
+def kind_of(event: object) -> str | None:
+    """The type of an event as text, where it is in one of the usual places."""
+    get = getter(event)
+    for key in TYPE_KEYS:
+        value = get(key)
+        if isinstance(value, _NAMES_A_TYPE):
+            return str(value)
+    return None
+
+
+def payload_of(event: object) -> object:
+    """The payload of an event, where it is in one of the usual places."""
+    get = getter(event)
+    payload = get("payload")
+    return payload if payload is not None else get("data")
+
+
+def _publisher() -> tuple[int, Callable[[], Task[object] | None] | None]:
+    """Identity of the running code, and its task where it is one of asyncio."""
+    try:
+        task = current_task()
+    except RuntimeError:
+        task = None
+    if task is not None:
+        return id(task), weakref.ref(task)
+    if "trio" in sys.modules:
+        from trio.lowlevel import current_task as current_trio_task
+
+        try:
+            return id(current_trio_task()), None
+        except RuntimeError:
+            pass
+    return threading.get_ident(), None
+
+
+def weakly(thing: object) -> Callable[[], object]:
+    """A weak reference where one can be made, else a strong one."""
+    try:
+        return weakref.ref(thing)
+    except TypeError:
+        return lambda: thing

@@ -1,0 +1,155 @@
+"""Put another function in the place of an object's method, and take it back.
+
+On the instance where it can hold one. Where it cannot (``__slots__``, a property, a static or class method), on its
+class, and there only this instance is given the other function.
+"""
+
+from __future__ import annotations
+
+import inspect
+import weakref
+from collections.abc import Callable
+from types import ModuleType
+from typing import cast
+
+from spanbus._attaching.methods import own_attributes
+from spanbus._attaching.publication import weakly
+from spanbus._attaching.weak_identity_map import WeakIdentityMap
+from spanbus.errors import InputError
+
+Wrapping = Callable[[Callable[..., object]], Callable[..., object]]
+
+
+def replaced(thing: object, name: str, wrap: Wrapping) -> Callable[[], None]:
+    """Replace ``thing.name`` by ``wrap`` of it; what is returned takes that back.
+
+    Raises :class:`~spanbus.errors.InputError` where neither the instance nor its class takes another function.
+    """
+    static = inspect.getattr_static(thing, name, None)
+    if isinstance(thing, type):
+        return _on_class(thing, name, wrap, None)  # a static or class method
+    if not isinstance(thing, ModuleType) and isinstance(
+        static, property | staticmethod | classmethod
+    ):
+        return _on_class(type(thing), name, wrap, thing)
+    method = cast("Callable[..., object]", getattr(thing, name))
+    own = own_attributes(thing)
+    had, before = name in own, own.get(name)
+    wrapped = wrap(method)
+    try:
+        object.__setattr__(thing, name, wrapped)
+    except (AttributeError, TypeError):
+        try:
+            setattr(thing, name, wrapped)  # modules, and classes with a __setattr__ of their own
+        except Exception:
+            return _on_class(type(thing), name, wrap, thing)
+    if getattr(thing, name, None) is not wrapped:
+        _restore(thing, name, had, before)
+        return _on_class(type(thing), name, wrap, thing)
+    return _undo(thing, name, wrapped, had, before)
+
+
+def _undo(
+    thing: object, name: str, wrapped: Callable[..., object], had: bool, before: object
+) -> Callable[[], None]:
+    """Takes it back; keeps neither the object nor what is bound to it, unless it is the only way."""
+    known, ours = weakly(thing), weakref.ref(wrapped)
+    wrapped.__dict__["__spanbus_before__"] = before
+
+    def undo() -> None:
+        there, function = known(), ours()
+        if (
+            there is not None
+            and function is not None
+            and own_attributes(there).get(name) is function
+        ):
+            _restore(there, name, had, function.__dict__["__spanbus_before__"])
+
+    return undo
+
+
+def _restore(thing: object, name: str, had: bool, before: object) -> None:
+    try:
+        if had:
+            object.__setattr__(thing, name, before)
+        else:
+            object.__delattr__(thing, name)
+    except (AttributeError, TypeError):
+        if had:
+            setattr(thing, name, before)
+        else:
+            delattr(thing, name)
+
+
+class _ForSome:
+    """A class attribute that is as before, but for the instances whose method was replaced; for all where it is shared."""
+
+    def __init__(self, before: object) -> None:
+        self.before = before
+        self.shared = isinstance(before, staticmethod | classmethod)
+        self.instances: WeakIdentityMap[Wrapping] = WeakIdentityMap()
+        self.held: list[tuple[object, Wrapping]] = []
+        """Wrappings of the class itself, and of instances to which no weak reference can be made."""
+
+    def __get__(self, instance: object, owner: type | None = None) -> object:
+        bind = getattr(type(self.before), "__get__", None)
+        bound: object = bind(self.before, instance, owner) if bind is not None else self.before
+        wrap = self._wrapping(instance)
+        return wrap(bound) if wrap and callable(bound) else bound
+
+    def _wrapping(self, instance: object) -> Wrapping | None:
+        if self.shared:
+            return self.held[-1][1] if self.held else None
+        if instance is None:
+            return None
+        found = self.instances.get(instance)
+        return found or next((wrap for one, wrap in self.held if one is instance), None)
+
+    def add(self, instance: object, wrap: Wrapping) -> None:
+        try:
+            if self.shared:
+                raise TypeError
+            self.instances.put(instance, wrap)
+        except TypeError:
+            self.held.append((instance, wrap))
+
+    def remove(self, wrap: Wrapping) -> bool:
+        """Forget one; True when none is left."""
+        self.instances.discard(wrap)
+        self.held = [pair for pair in self.held if pair[1] is not wrap]
+        return not self.held and not self.instances.values()
+
+
+class _ForSomeSet(_ForSome):
+    """The same in the place of a property."""
+
+    def __set__(self, instance: object, value: object) -> None:
+        type(self.before).__set__(self.before, instance, value)  # type: ignore[attr-defined]
+
+
+def _on_class(kind: type, name: str, wrap: Wrapping, only: object | None) -> Callable[[], None]:
+    before = inspect.getattr_static(kind, name, None)
+    own = name in vars(kind)
+    if isinstance(before, _ForSome) and own:
+        some = before
+    else:
+        some = (_ForSomeSet if hasattr(cast("object", type(before)), "__set__") else _ForSome)(
+            before
+        )
+        try:
+            setattr(kind, name, some)
+        except (AttributeError, TypeError) as error:
+            raise InputError(
+                f"{name} of {kind.__name__} cannot be replaced ({error}); subscribe yourself: "
+                "spanbus.instrument(bus, subscribe=lambda observer: …)"
+            ) from error
+    some.add(only, wrap)
+
+    def undo() -> None:
+        if some.remove(wrap) and vars(kind).get(name) is some:
+            if own:
+                setattr(kind, name, some.before)
+            else:
+                delattr(kind, name)
+
+    return undo

@@ -1,0 +1,128 @@
+"""Signals, of the shapes of blinker, Celery, Django and PyQt: the name of a signal is the type of its events."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from types import ModuleType
+from typing import TYPE_CHECKING, cast
+
+from spanbus._attaching.call import is_event, told
+from spanbus._attaching.methods import callable_of, has, names_of, publishing_methods
+from spanbus._attaching.signature import HANDLER_NAMES
+from spanbus._reading.shape import getter
+
+if TYPE_CHECKING:
+    from spanbus._attaching.handle import Handle
+
+_SIGNALS_LOOKED_AT = 500
+_CONTROL = ("signal", "sender", "dispatch_uid", "weak")
+
+
+def is_signal(thing: object) -> bool:
+    """Whether it has ``connect`` for a receiver, and a way to be sent."""
+    if isinstance(thing, type | ModuleType) or not has(thing, "connect"):
+        return False
+    if not (publishing_methods(thing) or has(thing, "disconnect")):
+        return False
+    try:
+        parameters = list(inspect.signature(callable_of(thing, "connect")).parameters.values())
+    except (TypeError, ValueError):  # those of PyQt are written in C++
+        return "signal" in type(thing).__name__.lower()
+    return bool(parameters) and (
+        parameters[0].name in HANDLER_NAMES or "signal" in type(thing).__name__.lower()
+    )
+
+
+def signals_of(thing: object) -> dict[str, object]:
+    """The signals of a mapping or namespace, by name."""
+    if isinstance(thing, Mapping):
+        named = list(cast("Mapping[object, object]", thing).items())[:_SIGNALS_LOOKED_AT]
+        return {name_of(one, str(name)): one for name, one in named if is_signal(one)}
+    found: dict[str, object] = {}
+    for name in names_of(thing)[:_SIGNALS_LOOKED_AT]:
+        static = inspect.getattr_static(thing, name, None)
+        if static is None or (callable(static) and not hasattr(static, "connect")):
+            continue
+        if isinstance(static, property | classmethod | staticmethod):
+            continue
+        one = getattr(thing, name, None)
+        if is_signal(one):
+            found[name_of(one, name)] = one
+    return found
+
+
+def makes_signals(thing: object) -> bool:
+    """Whether it is a mapping of signals whose method ``signal`` makes those that are not there yet."""
+    return isinstance(thing, Mapping) and has(cast("object", thing), "signal")
+
+
+def name_of(signal: object, known_as: str | None = None) -> str:
+    """The name that a signal has, else by which its namespace or a module knows it."""
+    for key in ("name", "signal_name"):
+        name = getattr(signal, key, None)
+        if isinstance(name, str) and name:
+            return name
+    text = getattr(signal, "signal", None)  # PyQt: "2finished(QString)"
+    if isinstance(text, str) and text:
+        return text.lstrip("0123456789").partition("(")[0]
+    if known_as is not None:
+        return known_as
+    modules = [one for one in list(sys.modules.values()) if type(one) is ModuleType]
+    for module in modules:
+        for name, value in list(vars(module).items()):
+            if value is signal and not name.startswith("_"):
+                return name
+    return "signal"
+
+
+def connect(signal: object, name: str, handle: Handle) -> None:
+    """Connect strongly; the receiver is a function of its own, which the signal keeps."""
+
+    def receiver(*arguments: object, **options: object) -> object:
+        return handle.observer(event_of(name, arguments, options))
+
+    method = callable_of(signal, "connect")
+    options: dict[str, object] = {}
+    try:
+        if "weak" in inspect.signature(method).parameters:
+            options["weak"] = False
+    except (TypeError, ValueError):
+        pass
+    method(receiver, **options)
+
+    def undo() -> None:
+        if has(signal, "disconnect"):
+            cast("Callable[[object], object]", getattr(signal, "disconnect"))(receiver)  # noqa: B009
+
+    handle.add_undo(undo)
+
+
+def event_of(name: str, arguments: Sequence[object], options: Mapping[str, object]) -> object:
+    """The event of one sending of a signal, or of what a group of signals passes on of one of its own."""
+    if len(arguments) == 1 and not options:
+        get = getter(arguments[0])
+        signal, told_with = get("signal"), get("args")
+        if isinstance(told_with, tuple) and is_signal(signal):
+            return event_of(name_of(signal), cast("tuple[object, ...]", told_with), {})
+    payload = {key: value for key, value in options.items() if key not in _CONTROL}
+    given = list(arguments)
+    sender = options.get("sender")
+    for one in (*given, *payload.values()):
+        if one is not None and not isinstance(one, str) and is_event(one):
+            return one
+    if len(payload) == 1 and not arguments:
+        only = next(iter(payload.values()))
+        if isinstance(only, Mapping):
+            return told(name, cast("object", only))
+    if not payload:
+        for one in given:
+            if isinstance(one, Mapping):
+                return told(name, cast("object", one))
+    text = next((one for one in (sender, *given) if isinstance(one, str)), None)
+    if text is not None:
+        payload.setdefault("name", text)
+    if not payload and len(given) == 1 and given[0] is not None:
+        return told(name, given[0])
+    return told(name, payload)

@@ -1,0 +1,245 @@
+"""The tap: publishing methods are wrapped, each call is told to the handle and made as it was.
+
+Nothing of the bus is called, so nothing of it can break: arguments, results and exceptions pass untouched. Where events
+come by subscription the tap tells only who publishes. A method that calls another tapped one with the same event makes
+one event of it.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from types import CoroutineType, FunctionType
+from typing import Any, Protocol, cast
+
+from spanbus._attaching.call import CallReader, is_event, is_type
+from spanbus._attaching.current import follow
+from spanbus._attaching.methods import is_coroutine_function
+from spanbus._attaching.publication import (
+    Owner,
+    Publication,
+    enter,
+    kind_of,
+    leave,
+    payload_of,
+    publications,
+)
+from spanbus._workflow.bus import Receipt
+
+Arguments = tuple[object, ...]
+Options = dict[str, object]
+Reader = Callable[[Arguments, Mapping[str, object]], object]
+_SAYS_SEVERAL = ("batch", "many", "all", "events", "messages")
+
+
+class Listening(Protocol):
+    """Listener of a tap: a handle."""
+
+    @property
+    def mark(self) -> Owner: ...
+    def published(self, event: object, publication: Publication) -> None: ...
+    def waiting(self, publication: Publication) -> None: ...
+    def failed(self, error: Exception) -> None: ...
+
+
+class Tap:
+    """Wraps publishing methods for one handle.
+
+    ``feeds`` says that what is published is told to the handle; else it comes by subscription, and only the publisher is
+    noted. ``current`` makes phases current for the task that publishes them.
+    """
+
+    def __init__(self, handle: Listening, *, feeds: bool, current: bool) -> None:
+        self._handle = handle
+        self._feeds = feeds
+        self._current = current
+
+    def around(
+        self, method: Callable[..., object], name: str, *, reader: Reader | None = None
+    ) -> Callable[..., object]:
+        """``method``, tapped; a coroutine function stays one for those who ask.
+
+        ``reader`` finds the event in the arguments of a call, where they are not those of a bus.
+        """
+        read = reader or CallReader(method).event
+        tapped = _Method(self._handle, method, name, read, self._feeds, self._current)
+        if is_coroutine_function(method):
+
+            @functools.wraps(method)
+            def published_later(*arguments: object, **options: object) -> object:
+                # not a coroutine function itself: whoever makes the coroutine is the publisher, also when a task awaits it
+                return tapped.later(arguments, options)
+
+            return marked(published_later)
+
+        @functools.wraps(method)
+        def published(*arguments: object, **options: object) -> object:
+            return tapped.now(arguments, options)
+
+        return published
+
+
+class _Method:
+    """One tapped method."""
+
+    def __init__(
+        self,
+        handle: Listening,
+        method: Callable[..., object],
+        name: str,
+        read: Reader,
+        feeds: bool,
+        current: bool,
+    ) -> None:
+        self._handle, self._method, self._name = handle, method, name
+        self._feeds, self._current = feeds, current
+        self._read = read
+        self._several = any(word in _SAYS_SEVERAL for word in name.split("_"))
+
+    def now(self, arguments: Arguments, options: Options) -> object:
+        publication = self._begin(arguments, options)
+        if publication is None:
+            return self._method(*arguments, **options)
+        try:
+            if self._feeds:
+                self._tell(publication, arguments)
+            result = self._method(*arguments, **options)
+        finally:
+            self._finish(publication)
+        if self._current:
+            if inspect.isawaitable(result) and not isinstance(result, Receipt):
+                return self._followed(result, publication)
+            self._follow(publication)
+        return result
+
+    def later(self, arguments: Arguments, options: Options) -> object:
+        publication = self._begin(arguments, options)
+        if publication is None:
+            return self._method(*arguments, **options)
+        made = self._awaited(publication, arguments, options)
+        made.__name__ = made.__qualname__ = self._name  # for the warning when nobody awaits it
+        return made
+
+    async def _awaited(
+        self, publication: Publication, arguments: Arguments, options: Options
+    ) -> object:
+        here = publications.get()
+        if not here or here[-1] is not publication:  # another task awaits what its publisher made
+            enter(publication)
+        try:
+            if self._feeds:
+                self._tell(publication, arguments)
+            made: Any = self._method(*arguments, **options)
+            return await made
+        finally:
+            self._finish(publication)
+            if self._current:
+                self._follow(publication)
+
+    async def _followed(self, result: object, publication: Publication) -> object:
+        try:
+            return await cast("CoroutineType[object, object, object]", result)
+        finally:
+            self._follow(publication)
+
+    # --- none of these raises -----------------------------------------------------------------------------------------
+
+    def _begin(self, arguments: Arguments, options: Options) -> Publication | None:
+        """Note who publishes; None where an outer call has told this event already."""
+        try:
+            here = publications.get()
+            outer = here[-1] if here else None
+            publication = Publication(
+                self._handle.mark, self._name, functools.partial(self._read, arguments, options)
+            )
+            if outer is not None and outer.running and outer.owner is self._handle.mark:
+                outer.read()
+                event = publication.read()
+                if _is_same(outer, self._name, event, publication):
+                    return None
+                publication.whole = event if self._feeds else None
+            elif self._feeds:
+                publication.whole = publication.read()
+            enter(publication)
+            return publication
+        except Exception as error:
+            self._handle.failed(error)
+            return None
+
+    def _tell(self, publication: Publication, arguments: Arguments) -> None:
+        try:
+            event, publication.whole = publication.whole, None
+            batch = self._batch(event, arguments)
+            if batch is None:
+                self._handle.published(event, publication)
+                return
+            publication.heard += 1
+            for one in batch:
+                publication.told.update(map(id, _known_by(one)))
+                self._handle.published(_single(one), publication)
+        except Exception as error:
+            self._handle.failed(error)
+
+    def _batch(self, event: object, arguments: Arguments) -> Sequence[object] | None:
+        """The events of a call that publishes several."""
+        if isinstance(event, list) or (self._several and isinstance(event, tuple)):
+            return cast("Sequence[object]", event)
+        if self._several and len(arguments) > 1 and all(is_event(one) for one in arguments):
+            return arguments
+        return None
+
+    def _finish(self, publication: Publication) -> None:
+        try:
+            leave(publication)
+            if not publication.heard and not self._feeds:
+                publication.read()
+                self._handle.waiting(publication)
+            publication.unread = None
+        except Exception as error:
+            self._handle.failed(error)
+
+    def _follow(self, publication: Publication) -> None:
+        try:
+            follow(publication.opened)
+        except Exception as error:
+            self._handle.failed(error)
+
+
+def _is_same(outer: Publication, name: str, event: object, inner: Publication) -> bool:
+    """A call inside another one that tells the same event: by another name, or a part of a batch that was told."""
+    if outer.told:
+        return id(event) in outer.told or id(inner.event) in outer.told
+    if outer.method == name:
+        return False
+    if outer.event is inner.event:
+        return True
+    kinds = outer.kind or kind_of(outer.event), inner.kind or kind_of(event)
+    return kinds[0] is not None and kinds[0] == kinds[1]
+
+
+def _known_by(one: object) -> tuple[object, ...]:
+    """An event of a batch, and its payload: one of them is what a call for it alone is given."""
+    if isinstance(one, tuple):
+        pair = cast("tuple[object, ...]", one)
+        return (pair, *pair[1:2])
+    payload = payload_of(one)
+    return (one,) if payload is None else (one, payload)
+
+
+def _single(one: object) -> object:
+    """One event of a batch: pairs are a type and a payload."""
+    if isinstance(one, tuple) and len(one) == 2 and is_type(one[0]):  # pyright: ignore[reportUnknownArgumentType, reportUnknownMemberType]
+        return {"event_type": one[0], "payload": one[1]}  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+    return one  # pyright: ignore[reportUnknownVariableType]
+
+
+def marked(function: Callable[..., object]) -> Callable[..., object]:
+    """``function`` as a coroutine function for ``inspect`` and ``asyncio``."""
+    if sys.version_info >= (3, 12):
+        return inspect.markcoroutinefunction(function)
+    plain = cast("FunctionType", function)
+    code = plain.__code__  # 3.11 asks for this flag alone
+    plain.__code__ = code.replace(co_flags=code.co_flags | inspect.CO_COROUTINE)
+    return plain

@@ -1,0 +1,116 @@
+"""Tasks that opened runs and phases: when one ends without an end event, its end says what became of them.
+
+A second passes first: an ``except`` of whoever awaited the task often announces it, or tries again.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import weakref
+from asyncio import AbstractEventLoop, CancelledError, Task
+from asyncio import _get_running_loop as running_loop
+from collections.abc import Callable
+
+from spanbus._attaching.opened import Opened
+from spanbus._correlation.span_state import SpanState
+from spanbus._named_tuple import NamedTuple
+from spanbus._reading.outcomes import class_name
+from spanbus._semantics import ErrorType, Failure, Result
+
+_GRACE_NS = 1_000_000_000
+
+Leave = Callable[[list[SpanState], BaseException | None], None]
+
+
+class _Gone(NamedTuple):
+    """A task that has ended, and what it opened and left open."""
+
+    due_ns: int
+    loop: AbstractEventLoop
+    records: list[SpanState]
+    error: BaseException | None
+
+
+class TaskEnds:
+    """Watches tasks, weakly; ``tick`` hands what they left open to ``leave`` when the grace is over."""
+
+    def __init__(self, leave: Leave) -> None:
+        self._leave = leave
+        self._opened: weakref.WeakKeyDictionary[Task[object], Opened] = weakref.WeakKeyDictionary()
+        self._gone: list[_Gone] = []
+        self._lock = threading.Lock()
+
+    def opened(self, task: Task[object], record: SpanState) -> None:
+        """``task`` opened ``record``."""
+        if task.done():
+            return
+        records = self._opened.get(task)
+        if records is None:
+            records = self._opened[task] = Opened()
+            known, opened, loop = weakref.ref(self), records, task.get_loop()
+
+            def done(error: BaseException | None) -> None:
+                ends = known()
+                if ends is not None:
+                    ends.ended(loop, opened, error)
+
+            _when_done(task, done)
+        if record not in records:
+            records.add(record)
+
+    def ended(
+        self, loop: AbstractEventLoop, records: list[SpanState], error: BaseException | None
+    ) -> None:
+        left = [one for one in records if one.result is None]
+        if left:
+            with self._lock:
+                self._gone.append(_Gone(time.monotonic_ns() + _GRACE_NS, loop, left, error))
+
+    def tick(self, *, at_end: bool = False) -> None:
+        """Let time pass. In a loop that is closed, and ``at_end``, nobody says anything any more."""
+        if not self._gone:
+            return
+        now_ns = time.monotonic_ns()
+        with self._lock:
+            over = [
+                one for one in self._gone if at_end or one.due_ns <= now_ns or one.loop.is_closed()
+            ]
+            self._gone = [one for one in self._gone if one not in over]
+        for one in over:
+            self._leave(one.records, one.error)
+
+
+def ended_with(error: BaseException | None) -> tuple[Result, Failure | None]:
+    """Result of work whose task or stream ended with ``error``."""
+    if error is None:
+        return Result.SUCCESS, None
+    if isinstance(error, CancelledError | KeyboardInterrupt | GeneratorExit) or _of_trio(error):
+        return Result.CANCELLATION, None
+    try:
+        message = str(error)
+    except Exception:  # a broken __str__ of somebody's exception
+        message = ""
+    if isinstance(error, TimeoutError):
+        return Result.TIMEOUT, Failure(ErrorType.TIMEOUT, message or None)
+    return Result.FAILURE, Failure(class_name(type(error)), message or None)
+
+
+def _of_trio(error: BaseException) -> bool:
+    """Whether it is trio's cancellation, a class that only those have who have trio."""
+    kind = type(error)
+    return kind.__name__ == "Cancelled" and kind.__module__.partition(".")[0] == "trio"
+
+
+def _when_done(task: Task[object], call: Callable[[BaseException | None], None]) -> None:
+    """Tell ``call`` when an asyncio task ends, and what it ended with."""
+
+    def done(ended: Task[object]) -> None:
+        # exception() would mark it as retrieved, and asyncio would not log it any more
+        call(CancelledError() if ended.cancelled() else getattr(ended, "_exception", None))
+
+    loop = task.get_loop()
+    if running_loop() is loop:
+        task.add_done_callback(done)
+    else:
+        loop.call_soon_threadsafe(task.add_done_callback, done)

@@ -1,0 +1,175 @@
+"""Work that an adapter surrounds: announced when it begins and when it ends, its span current inside."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from hashlib import sha256
+from typing import TYPE_CHECKING, Literal
+from uuid import uuid4
+
+from opentelemetry import context as otel_context
+from opentelemetry.context import Context
+
+from spanbus._attaching.current import deepest
+from spanbus._attaching.publication import Publication, enter, leave, publications
+from spanbus._attaching.task_ends import ended_with
+from spanbus._semantics import Result
+from spanbus._telemetry.span_handle import context_of
+
+if TYPE_CHECKING:
+    from spanbus._attaching.handle import Handle
+
+Kind = Literal["run", "phase", "job", "hook"]
+Told = str | Mapping[str, str]
+"""An exception as a text, or its ``type`` and ``message``."""
+
+_TYPES: Mapping[Kind, str] = {
+    "run": "run",
+    "phase": "phase",
+    "job": "job",
+    "hook": "hooks.execution",
+}
+_KEYS: Mapping[Kind, str] = {"run": "workflow", "phase": "phase", "job": "job", "hook": "hook"}
+_WORDS: Mapping[Result, str] = {
+    Result.SUCCESS: "completed",
+    Result.TIMEOUT: "timeout",
+    Result.CANCELLATION: "cancelled",
+}
+_run_here: ContextVar[str | None] = ContextVar("spanbus_run_here", default=None)
+"""The id of the run that is being watched here."""
+
+
+class Work:
+    """One piece of work. None of its methods raises.
+
+    Runs and jobs have an id, made where none is said; phases carry the id of the run they are in. A ``traceparent`` that is said
+    is the parent of a run. ``doer`` tells the
+    attempts of one phase from phases of the same name side by side, where they are not those of one task or thread.
+    With ``of_task`` the end of the task that began it is its end too, where none is announced.
+    """
+
+    def __init__(
+        self,
+        handle: Handle,
+        kind: Kind,
+        name: str,
+        said: Mapping[str, object],
+        *,
+        doer: str | None = None,
+        of_task: bool = False,
+    ) -> None:
+        self._doer, self._parent, self._of_task = doer, said.get("traceparent"), of_task
+        self._handle, self._type, self._said = handle, _TYPES[kind], said
+        given = said.get("run_id")
+        self._outermost = kind in ("run", "job")
+        if given is None:
+            given = uuid4().hex if self._outermost else _run_here.get()
+        self.run_id = None if given is None else str(given)
+        self._known: dict[str, object] = {_KEYS[kind]: name}
+        if self.run_id is not None:
+            self._known["run_id"] = self.run_id
+        self._publication: Publication | None = None
+        self._inside: tuple[Publication, ...] = ()
+
+    def begin(self) -> None:
+        """Announce it, by the task that does it. Once more after :meth:`retry`: the next attempt."""
+        publication = self._publication = Publication(self._handle.mark, "work")
+        if not self._of_task:
+            publication.task = None  # its end is told; a task may end between two attempts
+        if self._doer is not None:
+            publication.key = int.from_bytes(sha256(self._doer.encode()).digest()[:8])
+        before = publications.get()
+        enter(publication)
+        self._inside = publications.get()
+        self._tell("started", self._said)
+        publications.set(before)
+
+    @contextmanager
+    def inside(self) -> Generator[None]:
+        """In this block what is done belongs to it: events, and spans of the application."""
+        leave = self.enter()
+        try:
+            yield
+        finally:
+            leave()
+
+    def enter(self) -> Callable[[], None]:
+        """The same from here on, until what is returned is called in this context; it need not be."""
+        before = publications.get(), _run_here.get()
+        publications.set(self._inside)
+        if self._outermost:
+            _run_here.set(self.run_id)
+        context = self._context()
+        token = otel_context.attach(context) if context is not None else None
+
+        def leave() -> None:
+            if token is not None:
+                otel_context.detach(token)
+            publications.set(before[0])
+            _run_here.set(before[1])
+
+        return leave
+
+    def end(self, error: BaseException | None = None, **said: object) -> None:
+        """Announce how it ended: with what it raised, else well."""
+        word = _WORDS.get(ended_with(error)[0], "failed")
+        self._over(word, {**said, "error": error} if error is not None else said)
+
+    def fail(self, error: Told | None = None, **said: object) -> None:
+        """Announce that it failed, where there is no exception, but what is told of it."""
+        self._over("failed", {**said, "error": error} if error else said)
+
+    def skip(self, **said: object) -> None:
+        """Announce that it was not done after all."""
+        self._over("skipped", said)
+
+    def retry(self, error: BaseException | Told | None = None) -> None:
+        """Announce that this attempt failed, and that another one follows."""
+        self._over("retrying", {"error": error} if error is not None else {})
+
+    def _over(self, word: str, said: Mapping[str, object]) -> None:
+        before = publications.get()
+        publications.set(self._inside)
+        self._tell(word, said)
+        if self._publication is not None:
+            leave(self._publication)
+        publications.set(before)
+
+    def _context(self) -> Context | None:
+        """A context in which its span is current."""
+        opened = self._publication.opened if self._publication is not None else None
+        try:
+            return context_of(deepest(opened[-1]), otel_context.get_current()) if opened else None
+        except Exception as error:
+            self._handle.failed(error)
+            return None
+
+    def _tell(self, word: str, said: Mapping[str, object]) -> None:
+        publication = self._publication
+        if publication is None:
+            return
+        publication.running = True
+        event: dict[str, object] = {
+            "event_type": f"{self._type}.{word}",
+            "payload": {**said, **self._known},
+        }
+        if self._parent is not None:
+            event["traceparent"] = self._parent
+        self._handle.published(event, publication)
+        publication.running = False
+
+
+@contextmanager
+def watched(handle: Handle, kind: Kind, name: str, said: Mapping[str, object]) -> Generator[Work]:
+    """The work of a block: what leaves the block ends it, and its span is current inside."""
+    work = Work(handle, kind, name, said)
+    work.begin()
+    try:
+        with work.inside():
+            yield work
+    except BaseException as error:
+        work.end(error)
+        raise
+    work.end()

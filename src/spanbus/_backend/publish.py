@@ -1,0 +1,78 @@
+"""The door through which other processes publish live events."""
+
+from __future__ import annotations
+
+import json
+from typing import cast
+
+import anyio
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import PlainTextResponse, Response
+
+from spanbus._backend.address import ProcessId
+from spanbus._backend.live import VERSION, BadMessage, EventBusWebSocketBridge
+from spanbus._otlp.bounds import check_json
+
+BODY_LIMIT_BYTES = 4 << 20
+_MOST_ELEMENTS = 200_000
+
+
+class Publishing:
+    """``POST /live/publish``: what one publisher says, into the bridge."""
+
+    def __init__(self, bridge: EventBusWebSocketBridge) -> None:
+        self._bridge = bridge
+
+    async def endpoint(self, request: Request) -> Response:
+        """204 when it is in, 400 with the reason when it is not in the format."""
+        try:
+            body = await bounded_body(request, BODY_LIMIT_BYTES)
+            check_json(body, _MOST_ELEMENTS)
+            document: object = json.loads(body)
+        except (ValueError, RecursionError):
+            return PlainTextResponse("not a JSON document of at most 4 MiB\n", 400)
+        except ClientDisconnect:
+            return Response(status_code=400)
+        if not isinstance(document, dict):
+            return PlainTextResponse("not a JSON object\n", 400)
+        said = cast("dict[str, object]", document)
+        source, pid, messages = said.get("source"), said.get("pid"), said.get("messages")
+        if said.get("v") != VERSION:
+            return PlainTextResponse(f"this backend understands version {VERSION}\n", 400)
+        if (
+            not isinstance(source, str)
+            or not 0 < len(source) <= 256
+            or not isinstance(messages, list)
+        ):
+            return PlainTextResponse("source and messages are needed\n", 400)
+        process = None
+        if isinstance(pid, int) and not isinstance(pid, bool) and 0 < pid < 2**31:
+            process = ProcessId(
+                pid, str(said.get("started", ""))[:64], str(said.get("host", ""))[:256]
+            )
+        try:
+            self._bridge.announce(
+                source, process, cast("list[object]", messages), leaving=said.get("leaving") is True
+            )
+        except BadMessage as error:
+            return PlainTextResponse(f"{error}\n", 400)
+        return Response(status_code=204)
+
+
+async def bounded_body(request: Request, limit_bytes: int, time_s: float = 10.0) -> bytes:
+    """The body of a request; ValueError when it is too large or takes too long."""
+    chunks: list[bytes] = []
+    size = 0
+    declared = request.headers.get("content-length", "")
+    if declared.isdigit() and int(declared) > limit_bytes:
+        raise ValueError(f"the body is larger than {limit_bytes} bytes")
+    try:
+        with anyio.fail_after(time_s):
+            async for chunk in request.stream():
+                size += len(chunk)
+                if size > limit_bytes:
+                    raise ValueError(f"the body is larger than {limit_bytes} bytes")
+                chunks.append(chunk)
+    except TimeoutError:
+        raise ValueError("the body took too long") from None
+    return b"".join(chunks)

@@ -1,0 +1,319 @@
+"""Serve the embedded backend: bind, listen, make the address known, stop without loss."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import secrets
+import signal
+import socket
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any, ClassVar
+
+import h11
+import uvicorn
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from spanbus._backend.address import Address, ProcessId, read_address, remove_address, write_address
+from spanbus._backend.app import Backend, BackendOptions
+from spanbus._backend.archive import Archive
+from spanbus._backend.receiver import Sink
+from spanbus._host import is_loopback
+from spanbus.errors import BackendError
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_PORT = 4318
+SHORTEST_TOKEN = 8
+REQUEST_HEAD_S = 10.0
+"""From the first byte to the last of a request's head, and from connecting to the first request."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServeOptions:
+    """Listening address. ``port`` 0 takes a free one. ``connections`` is the number of clients served at once."""
+
+    state_dir: Path
+    host: str = "127.0.0.1"
+    port: int = DEFAULT_PORT
+    listen_anywhere: bool = False
+    """Asked for by ``--listen``; without it another address than the loopback is refused."""
+    allow_hosts: tuple[str, ...] = ()
+    token: str | None = None
+    token_everywhere: bool = False
+    jaeger_url: str | None = None
+    connections: int = 2_000
+    stop_within_s: float = 5.0
+
+
+class _Protocol(H11Protocol):
+    """HTTP/1.1 in which a client must come to the point: connections that never finish asking are closed."""
+
+    _asking: asyncio.TimerHandle | None = None
+    _idle: ClassVar[OrderedDict[H11Protocol, None]] = OrderedDict()
+    """Connections that ask nothing, the oldest first: they make place for one that may."""
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        most = (self.limit_concurrency or 2_000) * 3 // 4
+        while len(self.connections) > most and self._idle:
+            oldest, _ = self._idle.popitem(last=False)
+            oldest.connections.discard(oldest)
+            oldest.transport.close()
+        self._idle[self] = None
+        self._asking = self.loop.call_later(REQUEST_HEAD_S, self._too_slow)
+
+    def data_received(self, data: bytes) -> None:
+        if self._asking is None and self._between_requests():
+            self._asking = self.loop.call_later(REQUEST_HEAD_S, self._too_slow)
+        super().data_received(data)
+        if not self._between_requests():
+            self._asked()
+            self._idle.pop(self, None)
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if not self.transport.is_closing():
+            self._idle[self] = None
+
+    def handle_websocket_upgrade(self, event: h11.Request) -> None:
+        self._asked()
+        self._idle.pop(self, None)
+        super().handle_websocket_upgrade(event)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._asked()
+        self._idle.pop(self, None)
+        super().connection_lost(exc)
+
+    def _between_requests(self) -> bool:
+        return self.cycle is None or self.cycle.response_complete  # pyright: ignore[reportUnnecessaryComparison] - None before the first request
+
+    def _asked(self) -> None:
+        if self._asking is not None:
+            self._asking.cancel()
+            self._asking = None
+
+    def _too_slow(self) -> None:
+        self._asking = None
+        if self._between_requests() and not self.transport.is_closing():
+            self.transport.close()
+
+
+def _allow_descriptors(wanted: int) -> None:
+    """Raise the limit of open files to the number of connections served, where the system permits."""
+    try:
+        import resource
+    except ImportError:  # not on this system
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        with suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, most), hard))
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A listening socket; :class:`~spanbus.errors.BackendError` says why not."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(512)
+    except (OSError, OverflowError, TypeError, ValueError) as error:  # also a host that is no name
+        listener.close()
+        reason = error.strerror or error if isinstance(error, OSError) else error
+        taken = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
+        hint = (
+            "; is another backend or collector running? --port N takes another, --port 0 a free one"
+            if taken
+            else ""
+        )
+        raise BackendError(f"cannot listen on {host} port {port}: {reason}{hint}") from None
+    return listener
+
+
+async def serve(
+    store: Archive,
+    options: ServeOptions,
+    *,
+    started: Callable[[Address], None],
+    sink: Sink | None = None,
+) -> None:
+    """Serve until SIGINT or SIGTERM. ``started`` is told the address once clients are answered. ``sink`` takes what
+    is received, where that is not the store.
+
+    What was acknowledged is in the store: requests that are being served when the signal comes are finished first, for at
+    most ``stop_within_s``. Raises :class:`~spanbus.errors.BackendError` when it cannot listen.
+    """
+    if not is_loopback(options.host) and not options.listen_anywhere:
+        raise BackendError(
+            f"{options.host} is not the loopback; --listen {options.host} serves it to other machines, with the token"
+        )
+    if options.token is not None and not (
+        options.token.isascii() and options.token.isprintable() and " " not in options.token
+    ):
+        raise BackendError(
+            "the token has other characters than letters, digits and marks of ASCII, which no header carries as they are"
+        )
+    if options.token is not None and len(options.token) < SHORTEST_TOKEN:
+        raise BackendError(
+            f"the token has {len(options.token)} characters; it needs at least {SHORTEST_TOKEN}, or leave it out and one is made"
+        )
+    running = read_address(options.state_dir)
+    if running is not None:
+        raise BackendError(
+            f"a backend for this state directory runs already (process {running.process.pid}): {running.url}"
+        )
+    _allow_descriptors(options.connections + 500)
+    listener = bind("127.0.0.1" if options.host == "localhost" else options.host, options.port)
+    port = int(listener.getsockname()[1])
+    token = options.token or secrets.token_urlsafe(24)
+    loopback = is_loopback(options.host)
+    backend = Backend(
+        store,
+        BackendOptions(
+            token=token,
+            loopback_only=loopback,
+            hosts=options.allow_hosts if loopback else (*options.allow_hosts, socket.gethostname()),
+            token_everywhere=options.token_everywhere,
+            cookie=f"spanbus_{port}",
+            jaeger_url=options.jaeger_url,
+            state_dir=options.state_dir,
+        ),
+        sink,
+    )
+    shown = (
+        options.host if loopback or options.host not in ("0.0.0.0", "::") else socket.gethostname()
+    )
+    bound = str(listener.getsockname()[0])  # numeric: a name is not believed when it is read again
+    reach = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(bound, bound)
+    address = Address(f"http://{_bracketed(reach)}:{port}", token, ProcessId.own())
+    config = uvicorn.Config(
+        _told_at_the_stop(backend.app),
+        http=_Protocol,
+        ws="websockets-sansio",
+        loop="asyncio",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        date_header=False,
+        proxy_headers=False,
+        ws_per_message_deflate=False,
+        ws_max_size=65_536,
+        limit_concurrency=options.connections,
+        timeout_keep_alive=15,
+        timeout_graceful_shutdown=int(options.stop_within_s),
+        h11_max_incomplete_event_size=32_768,
+        backlog=512,
+    )
+    logging.getLogger("uvicorn.error").addFilter(_of_no_client)
+    server = _Server(
+        config,
+        lambda: (_make_known(options.state_dir, address), started(replace_host(address, shown))),
+    )
+    try:
+        with (
+            suppress(KeyboardInterrupt),
+            _sigterm_outlived(),
+        ):  # uvicorn raises the signal again when it has stopped
+            await server.serve(sockets=[listener])
+    finally:
+        remove_address(options.state_dir, token)
+        listener.close()
+
+
+_OF_CLIENTS = (
+    "Invalid HTTP request received",
+    "ASGI callable returned without completing handshake",
+)
+
+
+def _of_no_client(record: logging.LogRecord) -> bool:
+    """Whether uvicorn speaks of itself: what any client can make it say, as often as it likes, is nobody's news."""
+    return not record.getMessage().startswith(_OF_CLIENTS)
+
+
+def _make_known(state_dir: Path, address: Address) -> None:
+    try:
+        write_address(state_dir, address)
+    except OSError as error:
+        logger.warning(
+            "spanbus: other programs will not find this backend: %s: %s",
+            state_dir,
+            error.strerror or error,
+        )
+
+
+def _told_at_the_stop(app: ASGIApp) -> ASGIApp:
+    """A request that is not done when the time to stop is over is told so; uvicorn would log each with its traceback."""
+
+    async def told(scope: Scope, receive: Receive, send: Send) -> None:
+        begun = False
+
+        async def sending(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        try:
+            await app(scope, receive, sending)
+        except asyncio.CancelledError:
+            if scope["type"] != "http" or begun:
+                raise
+            await PlainTextResponse(
+                "the backend stops\n", 503, {"Retry-After": "1", "Connection": "close"}
+            )(scope, receive, send)
+
+    return told
+
+
+@contextmanager
+def _sigterm_outlived() -> Generator[None]:
+    """The signal that uvicorn raises again does not end the process before the address is taken back and the store is closed."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, _nothing)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _nothing(number: int, frame: FrameType | None) -> None:
+    del number, frame
+
+
+class _Server(uvicorn.Server):
+    """Tells when clients are answered."""
+
+    def __init__(self, config: uvicorn.Config, ready: Callable[[], object]) -> None:
+        super().__init__(config)
+        self._ready = ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if not self.should_exit:
+            self._ready()
+
+
+def replace_host(address: Address, host: str) -> Address:
+    """The address as other machines reach it."""
+    port = address.url.rpartition(":")[2]
+    return address._replace(url=f"http://{_bracketed(host)}:{port}")
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host

@@ -1,0 +1,1 @@
+"""Facts become open and ended spans: to which run, phase and attempt each of them belongs."""

@@ -1,0 +1,459 @@
+"""Correlation: the state machine that says to which run, phase and attempt a fact belongs.
+
+It is fed by events from any thread or loop, does no I/O and waits for nothing. Live events, a recorded stream and what a
+killed process left all go through it, and its output is a function of the events alone: the same events give the same
+spans with the same ids, times and results.
+
+The rules, in short (``docs/dialects.md`` has the long form):
+
+- A step that is announced two or three times (engine bridge, action, orchestrator) is one phase and one failure. The
+  outermost speaker that was heard decides when it ends; what the inner ones say are events and attempts.
+- Repeated start and end pairs under one open step are attempts. A failure that may still be retried is held until the
+  next start, the end of its run, or for 30 seconds of event time.
+- An end without a start is a span of its own and says so; a start without an end is closed with its parent, by the bound
+  on open spans, or when the stream ends, as ``error``/``abandoned``. Nothing that is open expires by time.
+- A run that nobody announced ends when nothing happens in it any more, with the result of its phases. An event that
+  starts and ends nothing opens no run.
+- Ends that could belong to several open spans close the oldest and say so.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Generator, Iterable
+from contextlib import contextmanager
+
+from spanbus._correlation.dedup import Dedup
+from spanbus._correlation.fan_out import FanOut
+from spanbus._correlation.hooks import Hooks
+from spanbus._correlation.limits import CorrelatorState as CorrelatorState
+from spanbus._correlation.limits import Counts
+from spanbus._correlation.limits import Limits as Limits
+from spanbus._correlation.matching import find
+from spanbus._correlation.open_run import OpenRun, keep
+from spanbus._correlation.open_spans import OpenSpans
+from spanbus._correlation.phases import Phases
+from spanbus._correlation.runs import Caller, Runs
+from spanbus._correlation.span_state import EventSink, SpanSink, SpanState
+from spanbus._correlation.waiting import Waiting
+from spanbus._reading.facts import Ended, Fact, Noted, Rank, Started, Verb
+from spanbus._reading.policy import Policy
+from spanbus._reading.spelling import subject
+from spanbus._semantics import ErrorType, Failure, Flag, Level, Result
+
+_RUN, _HOOK, _RETRY = Rank.RUN, Rank.HOOK, Verb.RETRY
+
+
+class Correlator:
+    """Apply facts to it; it tells its sinks what opened, what closed and what was noted.
+
+    Sinks are called under the correlator's lock, in the order of the facts. A sink that raises is counted and logged by the
+    caller given as ``on_sink_error``; the correlator goes on. ``policy`` is the dialect's; ``caller`` gives the trace
+    context of whoever starts a run; ``live`` is False for a recorded stream, where time passes by its events alone.
+    """
+
+    def __init__(
+        self,
+        sinks: Iterable[SpanSink] = (),
+        *,
+        note_sinks: Iterable[EventSink] = (),
+        policy: Policy | None = None,
+        limits: Limits | None = None,
+        caller: Caller | None = None,
+        live: bool = True,
+        on_sink_error: Callable[[Exception], None] | None = None,
+        on_run_ended: Callable[[SpanState], None] | None = None,
+    ) -> None:
+        limits = limits or Limits()
+        self._policy = policy or Policy()
+        self._live = live
+        self._lock = threading.RLock()
+        self._counts = Counts()
+        self._dedup = Dedup(limits.event_ids_remembered)
+        self._spans = OpenSpans(limits.ended_runs_remembered)
+        self._by_key = self._spans.by_key
+        self._waiting = Waiting(limits)
+        self._out = FanOut(sinks, note_sinks, limits.children_kept, on_sink_error)
+        self._hooks = Hooks(self._out, self._counts)
+        self._phases = Phases(
+            self._out,
+            self._hooks,
+            self._counts,
+            limits,
+            self._waiting,
+            self._spans,
+            restart_is_attempt=self._policy.restart_is_attempt,
+        )
+        self._runs = Runs(
+            self._out,
+            self._hooks,
+            self._phases,
+            self._counts,
+            limits,
+            self._waiting,
+            self._spans,
+            unique_ids=self._policy.unique_runs,
+            caller=caller,
+            on_ended=on_run_ended,
+        )
+        self._apart: dict[int, SpanState] = {}
+        """Open records that no event announced, by their span ids."""
+        self.on_waiting: Callable[[], object] | None = None
+        """Called once, under the lock, when an event is kept that waits for its run."""
+        self.latest_at_ns = 0
+        self._ticked_at_ns = 0
+        self._ticked_monotonic_ns = 0
+
+    # --- in -----------------------------------------------------------------------------------------------------------
+
+    def apply(
+        self, fact: Fact, within: SpanState | None = None, task: str | None = None
+    ) -> SpanState | None:
+        """Take one fact; the record that keeps its event, None for a double and for what belongs to no record.
+
+        ``within`` is the innermost record in whose context the event was published, ``task`` tells one publishing task
+        or thread from another, where the caller knows them.
+        """
+        with self._lock:
+            event, counts, waiting = fact.event, self._counts, self._waiting
+            counts.seen += 1
+            if event.event_id and self._dedup.is_double(event.event_id, event.name):
+                counts.duplicates += 1
+                return None
+            at_ns = event.at_ns
+            if at_ns > self.latest_at_ns:
+                self.latest_at_ns = at_ns
+                if at_ns >= waiting.due_ns and not isinstance(fact, Ended):
+                    self._sweep(at_ns)  # an end that arrives wins over it
+            elif at_ns < 1:  # a clock before 1970
+                event.at_ns = 1
+            key, rank = fact.run_key, fact.rank
+            runs = self._by_key.get(key) if key is not None else None
+            if runs is not None and len(runs) == 1 and rank is not _RUN and rank is not _HOOK:
+                run = runs[0]
+                record: SpanState | None
+                if isinstance(fact, Started):
+                    record = self._phases.started(run, fact, task, within)
+                elif isinstance(fact, Ended) and fact.verb is not _RETRY:
+                    record = self._phases.ended(run, fact, task, within)
+                else:
+                    record = self._within(run, fact, within, task)
+            else:
+                record = self._anywhere(fact, within, task)
+            if self._phases.jobs_done:
+                self._close_jobs()
+            if self.latest_at_ns >= waiting.due_ns:
+                self._sweep(self.latest_at_ns)
+            if record is None:
+                return None
+            counts.recorded += 1
+            if self._out.note_sinks:
+                self._out.noted(record, event)
+            return record
+
+    def _within(
+        self, run: OpenRun, fact: Fact, within: SpanState | None, task: str | None
+    ) -> SpanState:
+        """A fact of a phase, in its run."""
+        if isinstance(fact, Noted):
+            group = run.phases.get(fact.name) if fact.name is not None else None
+            if group is not None and len(group) == 1:
+                return keep(run, group[0].innermost, fact)
+            phase = find(run, fact, task, within)[0]
+            if phase is not None:
+                return keep(run, phase.innermost, fact)
+            inner = within is not None and within.result is None
+            if inner and self._spans.of_record(within) is run and within is not None:
+                return keep(run, within, fact)
+            return keep(run, run.record, fact)
+        if isinstance(fact, Started):
+            return self._phases.started(run, fact, task, within)
+        assert isinstance(fact, Ended)
+        if fact.verb is Verb.RETRY:
+            return self._phases.retried(run, fact, task, within)
+        return self._phases.ended(run, fact, task, within)
+
+    def _anywhere(self, fact: Fact, within: SpanState | None, task: str | None) -> SpanState | None:
+        """A fact of a run or hook, or one whose run is to be found first."""
+        inside = self._spans.of_record(within)
+        if fact.rank is _RUN and not isinstance(fact, Noted):
+            part = self._part_of_run(fact, inside)
+            if part is not None:
+                return self._within(part, fact, within, task)
+            if isinstance(fact, Started):
+                return self._runs.started(fact, task, inside)
+            assert isinstance(fact, Ended)
+            ended = self._runs.ended(fact, inside)
+            if ended is None:
+                self._too_late(fact)
+            return ended
+        run = self._run_of(fact, inside, task)
+        if run is None:
+            return None
+        if fact.rank is _RUN:
+            within_run = within is not None and within.result is None and inside is run
+            return keep(run, within if within_run and within is not None else run.record, fact)
+        if fact.rank is _HOOK:
+            return self._hooks.take(run, fact)
+        return self._within(run, fact, within, task)
+
+    def _part_of_run(self, fact: Fact, inside: OpenRun | None) -> OpenRun | None:
+        """The open run of which this start or end of a run is a part: a job in a pipeline, as a phase of it."""
+        if fact.name is None:
+            return None
+        if fact.run_key is not None:
+            runs = self._spans.by_key.get(fact.run_key)
+            run = runs[-1] if runs else None
+        else:
+            run = inside or self._spans.only_active()
+        if run is None or run.subject is None or run.subject == subject(fact.event.name):
+            return None
+        if isinstance(fact, Ended) and find(run, fact)[0] is None:
+            return None
+        fact.rank = Rank.PHASE
+        return run
+
+    def _run_of(self, fact: Fact, inside: OpenRun | None, task: str | None) -> OpenRun | None:
+        """The open run of a fact of something inside a run; one is opened where a phase or hook needs it."""
+        run: OpenRun | None = None
+        starts_job = False
+        if self._policy.each:
+            starts_job = isinstance(fact, Started) and fact.rank is not _HOOK
+            key = fact.run_key or fact.whose.task
+            known = self._spans.by_key.get(key) if key is not None else None
+            run = known[-1] if known else inside
+        if run is None and not starts_job:
+            run = self._spans.run_of(fact, inside)
+        if run is not None:
+            return run
+        if self._spans.is_late(fact):
+            if fact.verb is Verb.END:
+                self._counts.unmatched_ends += 1
+            self._too_late(fact)
+            return None
+        if starts_job:
+            return self._runs.opened(fact, task, announced=True, each=True)
+        if isinstance(fact, Noted) or fact.verb is Verb.RETRY or _is_only_a_word(fact):
+            if self.on_waiting is not None:
+                heard, self.on_waiting = self.on_waiting, None
+                heard()
+            displaced = self._waiting.keep(fact, task)
+            if displaced is not None:
+                self._too_late(displaced.fact)
+            return None
+        if fact.run_key is not None:
+            return self._runs.opened(fact, task, announced=False)
+        implicit = self._spans.implicit
+        if implicit is not None:
+            return implicit
+        return self._runs.opened(fact, task, announced=False, implicit=True)
+
+    def _too_late(self, fact: Fact) -> None:
+        self._counts.late += 1
+        self._out.late(fact.event)
+
+    def begin(self, record: SpanState) -> None:
+        """Tell of a record that no event announces: the execution of a task, which its worker surrounds."""
+        with self._lock:
+            self._apart[record.span_id] = record
+            self._out.opened(record)
+
+    def end(
+        self,
+        record: SpanState,
+        result: Result,
+        failure: Failure | None,
+        at_ns: int,
+        duration_ns: int,
+    ) -> None:
+        """End such a record; nothing happens when it has ended already."""
+        with self._lock:
+            if record.result is not None:
+                return
+            self._apart.pop(record.span_id, None)
+            record.finish(result, failure, at_ns, duration_ns)
+            self._out.closed(record)
+
+    def end_run(self, run_key: str, error_type: ErrorType) -> None:
+        """End an open run, with all that is open in it, whose own end will not come; where it was last heard of."""
+        with self._lock:
+            for run in list(self._by_key.get(run_key, ())):
+                self._runs.close(run, error_type, None)
+
+    def flag_run(self, run_key: str, flag: Flag) -> None:
+        """Say of an open run how certain it is."""
+        with self._lock:
+            for run in self._by_key.get(run_key, ()):
+                run.record.flag(flag)
+
+    def publisher_ended(
+        self,
+        record: SpanState,
+        result: Result,
+        failure: Failure | None = None,
+        at_ns: int | None = None,
+    ) -> None:
+        """The task that opened a run or phase is over, and its end was not announced.
+
+        ``result`` is CANCELLATION, or FAILURE with what the task raised, or SUCCESS: then a run that nobody announced
+        ends with the result of its phases, and what was announced stays open.
+        """
+        with self._lock:
+            run = self._spans.of_record(record)
+            if run is None or record.result is not None:
+                return
+            end_ns = at_ns if at_ns is not None else max(run.last_at_ns, self.latest_at_ns)
+            if record.level is Level.RUN:
+                self._runs.publisher_ended(run, result, failure, end_ns)
+            elif result.failed or result is Result.CANCELLATION:
+                for phase in list(run.open_phases()):
+                    if record is phase.record or record is phase.attempt:
+                        self._phases.close(run, phase, result, failure, end_ns, None)
+            if self._phases.jobs_done:
+                self._close_jobs()
+
+    # --- time ---------------------------------------------------------------------------------------------------------
+
+    def tick(self, now_ns: int | None = None) -> None:
+        """Let time pass where no event does: what waits for it is decided. Nothing that is open expires.
+
+        Without ``now_ns`` it is the time of the latest event, and what has passed since by the monotonic clock.
+        """
+        if not self._live:
+            return
+        with self._lock:
+            if now_ns is None:
+                monotonic_ns = time.monotonic_ns()
+                if self._ticked_at_ns != self.latest_at_ns:
+                    self._ticked_at_ns, self._ticked_monotonic_ns = self.latest_at_ns, monotonic_ns
+                now_ns = self.latest_at_ns + monotonic_ns - self._ticked_monotonic_ns
+            if now_ns >= self._waiting.due_ns:
+                self._sweep(now_ns)
+
+    def _sweep(self, now_ns: int) -> None:
+        for run, phase in self._waiting.settled(now_ns):
+            self._phases.settle(run, phase)
+        if self._phases.jobs_done:
+            self._close_jobs()
+        for run in self._waiting.over(now_ns):
+            self._runs.close_inferred(run, run.last_at_ns)
+        for early in self._waiting.dropped(now_ns):
+            self._too_late(early.fact)
+        self._waiting.reckon()
+
+    def _close_jobs(self) -> None:
+        done, self._phases.jobs_done = self._phases.jobs_done, []
+        for run in done:
+            if not run.phases and run.record.result is None:
+                self._runs.close_by_phases(run, run.last_at_ns)
+
+    def close(
+        self, *, error_type: ErrorType = ErrorType.ABANDONED, at_ns: int | None = None
+    ) -> None:
+        """End everything that is open, as ``error`` with ``error_type``; may be called twice."""
+        with self._lock:
+            for run in list(self._spans.runs.values()):
+                self._runs.close(run, error_type, at_ns)
+            for record in list(self._apart.values()):
+                failure = Failure(error_type, f"{record.name} was still running")
+                ended_at_ns = at_ns or time.time_ns()
+                passed_ns = max(0, ended_at_ns - record.started_at_ns)
+                self.end(record, Result.ERROR, failure, ended_at_ns, passed_ns)
+            self._phases.jobs_done = []
+            self._runs.forget_early_ends()
+            while self._waiting.early:
+                self._too_late(self._waiting.early.popleft().fact)
+            self._waiting.reckon()
+
+    # --- out ----------------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def paused(self) -> Generator[None]:
+        """While this is entered no fact is taken: what sinks have counted stands still."""
+        with self._lock:
+            yield
+
+    def tell(self, sinks: Iterable[SpanSink], note_sinks: Iterable[EventSink] = ()) -> None:
+        """Replace the sinks. May be called by a sink."""
+        with self._lock:
+            self._out.tell(sinks, note_sinks)
+
+    def resume(self, sinks: Iterable[SpanSink], note_sinks: Iterable[EventSink] = ()) -> None:
+        """Tell new sinks of all that is open, parents first, and of whatever comes from now on.
+
+        For a correlator that has heard the events of open runs again, without sinks: it goes on as if it had never been away.
+        """
+        with self._lock:
+            self._out.tell(sinks, note_sinks)
+            for record in self.open_records():
+                self._out.retold(record)
+
+    def forked(self, sinks: Iterable[SpanSink], note_sinks: Iterable[EventSink] = ()) -> None:
+        """In a child process: what is open belongs to the parent, which ends it; new work is told to ``sinks``.
+
+        Phases that the child starts still nest under the run that was open when it was made.
+        """
+        self._lock = threading.RLock()
+        self._out.tell(sinks, note_sinks)
+        self._out.disown(self.open_records())
+        self._apart.clear()
+
+    def state(self) -> CorrelatorState:
+        """The counts, taken together."""
+        with self._lock:
+            return self._counts.state(len(self._spans.runs))
+
+    def open_records(self) -> list[SpanState]:
+        """The records that are open now, parents before children."""
+        with self._lock:
+            found: list[SpanState] = list(self._apart.values())
+            for run in self._spans.runs.values():
+                found.append(run.record)
+                for phase in run.open_phases():
+                    found.append(phase.record)
+                    if phase.attempt is not None:
+                        found.append(phase.attempt)
+                    found.extend(phase.strategies)
+                    found.extend(hook for hooks in phase.hooks.values() for hook in hooks)
+                found.extend(hook for hooks in run.hooks.values() for hook in hooks)
+            return found
+
+    def take_changed(self) -> list[SpanState]:
+        """The open records to which an event was added since the last call: few, however much is open."""
+        with self._lock:
+            changed = list(self._out.changed.values())
+            self._out.changed.clear()
+        return [record for record in changed if record.result is None]
+
+    def innermost(self, run_id: str, phase: str | None) -> SpanState | None:
+        """The open record whose work a publisher in this run and phase is doing: attempt, phase or run."""
+        with self._lock:
+            runs = self._spans.by_key.get(run_id)
+            if not runs:
+                return None
+            run = runs[-1]
+            group = run.phases.get(phase) if phase is not None else None
+            return group[-1].innermost if group else run.record
+
+    def tool(self, run_id: str, phase: str, name: str) -> SpanState | None:
+        """The open record of a hook or command of this name in a phase, the one that began last."""
+        with self._lock:
+            runs = self._spans.by_key.get(run_id)
+            group = runs[-1].phases.get(phase) if runs else None
+            found = group[-1].hooks.get(name) if group else None
+            return found[-1] if found else None
+
+
+def _is_only_a_word(fact: Fact) -> bool:
+    """No proof of a phase: an end of what would be open, or a failure that names a word of its type alone (``config.error``)."""
+    return isinstance(fact, Ended) and (
+        fact.whose.of_open
+        or (
+            fact.rank is not _HOOK
+            and fact.result.failed
+            and fact.run_key is None
+            and not fact.whose.exact
+            and not fact.named_by_payload
+        )
+    )

@@ -1,0 +1,38 @@
+"""Doubles: an event that was heard before, by its id and its type."""
+
+from __future__ import annotations
+
+
+class Dedup:
+    """Remembers the ids of the last events, in two generations of half the bound each."""
+
+    __slots__ = ("_half", "_new", "_old")
+
+    def __init__(self, remembered: int) -> None:
+        self._half = max(1, remembered // 2)
+        self._new: dict[str, str] = {}
+        self._old: dict[str, str] = {}
+
+    def is_double(self, event_id: str, event_type: str) -> bool:
+        """Whether an event of this id and type was heard before; from now on it was."""
+        new = self._new
+        known = new.get(event_id)
+        if known is None:
+            known = self._old.get(event_id)
+            if known is None:
+                new[event_id] = event_type
+                if len(new) >= self._half:
+                    self._old, self._new = new, {}
+                return False
+        if known == event_type:
+            return True
+        both = f"{event_id}\x1f{event_type}"  # one id for two events, such as that of a task
+        if both in self._new or both in self._old:
+            return True
+        self._remember(both, event_type)
+        return False
+
+    def _remember(self, event_id: str, event_type: str) -> None:
+        self._new[event_id] = event_type
+        if len(self._new) >= self._half:
+            self._old, self._new = self._new, {}

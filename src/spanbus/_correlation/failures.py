@@ -1,0 +1,49 @@
+"""Failures that several speakers tell of, that a run has from its phases, or that nobody announced."""
+
+from __future__ import annotations
+
+from spanbus._correlation.span_state import SpanState
+from spanbus._semantics import ErrorType, Failure, Result
+
+
+def more_precise(first: Failure | None, second: Failure | None) -> Failure | None:
+    """Merge two failures: the inner speaker's stands, unless the outer one knows better: a time-out, or the class
+    where the inner knew none.
+    """
+    if first is None or second is None:
+        return second or first
+    if second.error_type == ErrorType.TIMEOUT:
+        return second
+    knows_more = first.error_type == ErrorType.OTHER and second.error_type not in (
+        ErrorType.OTHER,
+        ErrorType.UNSUCCESSFUL,
+    )
+    error_type = second.error_type if knows_more else first.error_type
+    return Failure(
+        error_type, first.message or second.message, first.stacktrace or second.stacktrace
+    )
+
+
+def abandoned_text(record: SpanState, error_type: ErrorType) -> str:
+    """The sentence of a record whose end was not announced."""
+    what = f"{record.level} {record.name!r}"
+    if error_type is ErrorType.ABANDONED:
+        return f"{what} started and no end was announced"
+    return f"{what} was open when its process was {error_type}"
+
+
+def inherited(
+    failure: Failure | None, first: tuple[Result, Failure | None] | None
+) -> Failure | None:
+    """A run's failure, with what the first failure of its phases knows and its own end does not."""
+    if failure is not None and (
+        failure.error_type not in (ErrorType.OTHER, ErrorType.UNSUCCESSFUL) or first is None
+    ):
+        return failure
+    known = first[1] if first is not None else None
+    if known is not None:
+        error_type = known.error_type
+    else:
+        error_type = failure.error_type if failure is not None else ErrorType.UNSUCCESSFUL
+    message = failure.message if failure is not None else None
+    return Failure(error_type, message or (known.message if known is not None else None))

@@ -1,0 +1,100 @@
+"""Fan-out of records to sinks: one that raises is reported, and the others are told all the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from spanbus._correlation.span_state import EventSink, SpanEvent, SpanSink, SpanState
+
+
+class FanOut:
+    """Tells every sink what opened, what closed and what was noted, in order."""
+
+    def __init__(
+        self,
+        sinks: Iterable[SpanSink],
+        note_sinks: Iterable[EventSink],
+        children_kept: int,
+        on_error: Callable[[Exception], None] | None,
+    ) -> None:
+        self._sinks = tuple(sinks)
+        self.note_sinks = tuple(note_sinks)
+        self._children_kept = children_kept
+        self._on_error = on_error
+        self._disowned: dict[int, SpanState] = {}
+        """Records of a parent process, by their identity; kept, so that it is not used again."""
+
+        self.changed: dict[int, SpanState] = {}
+        """Open records to which an event was added since somebody last asked, by their span ids."""
+
+    def tell(self, sinks: Iterable[SpanSink], note_sinks: Iterable[EventSink]) -> None:
+        """Replace the sinks. May be called by a sink."""
+        self._sinks, self.note_sinks = tuple(sinks), tuple(note_sinks)
+
+    def disown(self, records: Iterable[SpanState]) -> None:
+        """The ends of these are another process's to tell."""
+        self._disowned.update({id(record): record for record in records})
+        self.changed.clear()
+
+    def opened(self, record: SpanState) -> None:
+        """Put a record beneath its parent, and tell of it."""
+        parent = record.parent
+        if parent is not None:
+            parent.adopt(record, self._children_kept)
+        for sink in self._sinks:
+            try:
+                sink.opened(record)
+            except Exception as error:
+                self._failed(error)
+
+    def retold(self, record: SpanState) -> None:
+        """Tell of a record that has its place beneath its parent already."""
+        for sink in self._sinks:
+            try:
+                sink.opened(record)
+            except Exception as error:
+                self._failed(error)
+
+    def closed(self, record: SpanState) -> None:
+        """Tell that a record has ended, and let go of its events."""
+        parent, ended_at_ns = record.parent, record.ended_at_ns
+        record.events_in_tree += record.events.total
+        if parent is not None:
+            parent.events_in_tree += record.events_in_tree
+            if ended_at_ns is not None and ended_at_ns > parent.inner_ended_at_ns:
+                parent.inner_ended_at_ns = ended_at_ns
+        if not self._disowned or id(record) not in self._disowned:
+            for sink in self._sinks:
+                try:
+                    sink.closed(record)
+                except Exception as error:
+                    self._failed(error)
+        record.events.release()
+        self.changed.pop(record.span_id, None)
+
+    def noted(self, record: SpanState, event: SpanEvent) -> None:
+        """Tell those that take every event as it is kept."""
+        for sink in self.note_sinks:
+            try:
+                sink.noted(record, event)
+            except Exception as error:
+                self._failed(error)
+
+    def late(self, event: SpanEvent) -> None:
+        """Tell of an event that belongs to no record."""
+        for sink in self._sinks:
+            try:
+                sink.late(event)
+            except Exception as error:
+                self._failed(error)
+
+    def call(self, function: Callable[[SpanState], None], record: SpanState) -> None:
+        """Call somebody else's function, and survive it."""
+        try:
+            function(record)
+        except Exception as error:
+            self._failed(error)
+
+    def _failed(self, error: Exception) -> None:
+        if self._on_error is not None:
+            self._on_error(error)

@@ -1,0 +1,150 @@
+"""The open phase, strategy or hook of a run that a fact means: by name, by alias, by its publisher, by the only one there is."""
+
+from __future__ import annotations
+
+from spanbus._correlation.open_run import OpenPhase, OpenRun
+from spanbus._correlation.span_state import SpanState
+from spanbus._reading.facts import Ended, Fact, Rank, Verb
+from spanbus._semantics import Result
+
+
+def find(
+    run: OpenRun, fact: Fact, task: str | None = None, within: SpanState | None = None
+) -> tuple[OpenPhase | None, bool]:
+    """The open phase that a fact means, with whether there was a choice: by name, by alias, by the only one that can be meant."""
+    name = fact.name
+    group = run.phases.get(name) if name is not None else None
+    if group:
+        if len(group) > 1 and (phase := _publishers(group, fact.whose.task or task, within)):
+            return phase, False
+        return _fitting(group, fact)
+    rank = fact.rank
+    if fact.whose.exact and (name is not None or rank is Rank.STEP):
+        return None, False
+    if name is not None and not (run.has_aliases or fact.aliases or rank is Rank.STRATEGY):
+        return None, False  # nothing is known by another name
+    opened = list(run.open_phases())
+    if name is None:
+        return (opened[0], False) if len(opened) == 1 else (None, False)
+    related = [
+        phase
+        for phase in opened
+        if phase.outer < fact.rank and (name in phase.aliases or phase.record.name in fact.aliases)
+    ]
+    if fact.rank is Rank.STRATEGY and not any(_is_unsaid(phase, fact) for phase in related):
+        near = [
+            phase
+            for phase in opened
+            if phase.outer < fact.rank
+            and _same_work(phase.record.name, name)
+            and phase not in related
+        ]
+        related = [phase for phase in near if _is_unsaid(phase, fact)] or related or near
+    return _fitting(related, fact)
+
+
+def _publishers(
+    group: list[OpenPhase], task: str | None, within: SpanState | None
+) -> OpenPhase | None:
+    """The one of several phases of a name in which the publisher is, or that it opened."""
+    while within is not None:
+        for phase in group:
+            if phase.record is within:
+                return phase
+        within = within.parent
+    if task is not None:
+        for phase in group:
+            if phase.task == task:
+                return phase
+    return None
+
+
+def host_of_strategy(run: OpenRun, fact: Fact) -> OpenPhase | None:
+    """The phase in which a strategy of another name runs: the only open one."""
+    if fact.rank is not Rank.STRATEGY:
+        return None
+    opened = list(run.open_phases())
+    return opened[0] if len(opened) == 1 and opened[0].outer < Rank.STRATEGY else None
+
+
+def open_strategy(run: OpenRun, name: str | None) -> tuple[OpenPhase, SpanState] | None:
+    """The open strategy of this name, with the phase that it is in."""
+    for phase in run.open_phases():
+        for record in phase.strategies:
+            if record.name == name:
+                return phase, record
+    return None
+
+
+def host_of_hook(run: OpenRun, fact: Fact) -> tuple[OpenPhase | None, SpanState | None]:
+    """The phase in which a hook runs, with the strategy where that is a span of its own."""
+    opened = list(run.open_phases())
+    named = (
+        fact.event.payload.get("phase")
+        if not isinstance(fact.event.payload.get("step_id"), str)
+        else fact.event.payload.get("step_id")
+    )
+    wanted = [
+        text for text in (fact.aliases + ((named,) if isinstance(named, str) else ())) if text
+    ]
+    for text in wanted:
+        if group := run.phases.get(text):
+            return group[0], _strategy_of(group[0], fact.whose.stage)
+    if fact.whose.stage is not None:
+        for phase in opened:
+            if (strategy := _strategy_of(phase, fact.whose.stage)) is not None:
+                return phase, strategy
+        related = [phase for phase in opened if is_staged(phase, fact.whose.stage)]
+        if related:
+            return related[0], None
+    holding = [phase for phase in opened if fact.name in phase.hooks]
+    if holding:
+        return holding[0], None
+    return (opened[-1] if opened else None), None
+
+
+def is_staged(phase: OpenPhase, stage: str) -> bool:
+    """Hooks of this stage run in this phase."""
+    return (
+        phase.record.name == stage
+        or stage in phase.aliases
+        or _same_work(phase.record.name, stage)
+        or _strategy_of(phase, stage) is not None
+    )
+
+
+def _strategy_of(phase: OpenPhase, stage: str | None) -> SpanState | None:
+    return next((record for record in phase.strategies if record.name == stage), None)
+
+
+def _fitting(phases: list[OpenPhase], fact: Fact) -> tuple[OpenPhase | None, bool]:
+    """Oldest of the matching phases for which this speaker has not said it yet, and whether there was a choice."""
+    if len(phases) > 1:
+        phases = [phase for phase in phases if _is_unsaid(phase, fact)] or phases
+    return (phases[0], len(phases) > 1) if phases else (None, False)
+
+
+def _is_unsaid(phase: OpenPhase, fact: Fact) -> bool:
+    """The speaker of this start or end has not told it of the current attempt yet."""
+    if fact.verb is Verb.START:
+        return fact.rank not in phase.seen and phase.pending is None
+    return fact.verb is Verb.EVENT or fact.rank in phase.open_ranks
+
+
+def may_end(run: OpenRun, fact: Ended) -> bool:
+    """Whether what is known of a run agrees with this end of it."""
+    result = fact.result
+    if fact.whose.stage is not None and result.failed:
+        return fact.whose.stage in run.phases
+    if result.failed:
+        return run.first_failure is not None or any(
+            phase.pending is not None for phase in run.open_phases()
+        )
+    if result is Result.CANCELLATION:
+        return bool(run.phases)
+    return all(phase.pending is not None for phase in run.open_phases())
+
+
+def _same_work(step: str, strategy: str) -> bool:
+    """``fast_hooks`` is the step in which strategy ``fast`` runs."""
+    return step == strategy or step.startswith((f"{strategy}_", f"{strategy}-", f"{strategy} "))

@@ -1,0 +1,170 @@
+"""One open run with its open phases, and what is remembered of those that ended."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from spanbus._correlation.span_state import SpanState
+from spanbus._named_tuple import NamedTuple
+from spanbus._reading.facts import OURS, Ended, Fact, Rank
+from spanbus._semantics import Failure, Flag, Result
+
+_NONE: frozenset[str] = frozenset()
+_ALONE = {rank: frozenset({rank}) for rank in Rank}
+
+
+class EndedPhase:
+    """Remains of an ended phase: enough to recognize a late announcement of it."""
+
+    __slots__ = ("announced", "ended_at_ns", "orphan", "span_id")
+
+    def __init__(self, ended_at_ns: int, span_id: int, orphan: bool, announced: bool) -> None:
+        self.ended_at_ns, self.span_id, self.orphan = ended_at_ns, span_id, orphan
+        self.announced = announced
+        """False where it was closed with its run: its own end may still come."""
+
+
+class EndedRun(NamedTuple):
+    """Remains of an ended run."""
+
+    key: str | None
+    run_id: str
+    phases: dict[str, EndedPhase]
+    started_at_ns: int
+    ended_at_ns: int
+    announced: bool = True
+
+
+class OpenPhase:
+    """An open phase: its record, who announced it, and its attempts."""
+
+    __slots__ = (
+        "aliases",
+        "attempt",
+        "attempts_started_at_ns",
+        "evidence",
+        "hooks",
+        "inner_ended_at_ns",
+        "open_ranks",
+        "orphan",
+        "outer",
+        "pending",
+        "pending_at_ns",
+        "record",
+        "retry_announced",
+        "seen",
+        "starts",
+        "strategies",
+        "task",
+    )
+
+    def __init__(self, record: SpanState, rank: Rank) -> None:
+        self.record = record
+        self.outer = rank
+        self.aliases: frozenset[str] = _NONE
+        self.task: str | None = None
+        """Its publisher, where that is known."""
+        self.retry_announced = False
+        """A retry was announced, and the start of its attempt was not heard yet."""
+        self.starts: frozenset[str] = _NONE
+        """Types of the starts of the current attempt, where there was more than one."""
+        self.seen: frozenset[Rank] = _ALONE[rank]
+        """Ranks that announced a start in the current attempt."""
+        self.open_ranks: frozenset[Rank] = _ALONE[rank]
+        self.attempt: SpanState | None = None
+        """The record of the current attempt, from the second on."""
+        self.attempts_started_at_ns = record.started_at_ns
+        self.evidence: Failure | None = None
+        """Failure of the current attempt, by its inner speakers."""
+        self.inner_ended_at_ns: int | None = None
+        """Time of an inner speaker's last announcement of the current attempt's end."""
+        self.pending: tuple[Result, Failure | None] | None = None
+        """A failure that was announced and may still be retried."""
+        self.pending_at_ns = 0
+        self.hooks: dict[str, list[SpanState]] = {}
+        self.strategies: list[SpanState] = []
+        self.orphan = False
+
+    @property
+    def innermost(self) -> SpanState:
+        return self.attempt or self.record
+
+
+class OpenRun:
+    """An open run with its open phases; the oldest of a name first."""
+
+    __slots__ = (
+        "announced",
+        "changed",
+        "correlation",
+        "each",
+        "ended",
+        "first_failure",
+        "has_aliases",
+        "hooks",
+        "implicit",
+        "key",
+        "known_end",
+        "last_at_ns",
+        "occurrences",
+        "phases",
+        "record",
+        "results",
+        "starts",
+        "subject",
+    )
+
+    def __init__(
+        self,
+        record: SpanState,
+        key: str | None,
+        changed: dict[int, SpanState],
+        *,
+        implicit: bool = False,
+        announced: bool = True,
+        correlation: str | None = None,
+        last_at_ns: int = 0,
+    ) -> None:
+        self.record, self.key = record, key
+        self.changed = changed
+        """Open records with new events, by span id; shared with the fan-out."""
+        self.implicit, self.announced, self.correlation = implicit, announced, correlation
+        self.phases: dict[str, list[OpenPhase]] = {}
+        self.ended: dict[str, EndedPhase] = {}
+        self.occurrences: dict[str, int] = {}
+        self.hooks: dict[str, list[SpanState]] = {}
+        """Hooks that started outside any phase."""
+        self.first_failure: tuple[Result, Failure | None] | None = None
+        self.known_end: Ended | None = None
+        self.last_at_ns = last_at_ns
+        self.subject: str | None = None
+        """The word by which it was announced: a job inside a pipeline is a phase of it."""
+        self.starts: frozenset[str] = _NONE
+        """Types of the events that announced its start."""
+        self.each = False
+        """The run stands for one outermost job, and ends with it."""
+        self.results: frozenset[Result] = frozenset()
+        """Results of its phases, while nobody has announced the run."""
+        self.has_aliases = False
+        """One of its phases is or was known by another name too."""
+
+    def open_phases(self) -> Iterator[OpenPhase]:
+        for group in self.phases.values():
+            yield from group
+
+    def known_as(self, phase: OpenPhase, aliases: Iterable[str]) -> None:
+        """Add names by which one of its phases is known."""
+        phase.aliases = phase.aliases.union(aliases)
+        self.has_aliases = self.has_aliases or bool(phase.aliases)
+
+
+def keep(run: OpenRun, record: SpanState, fact: Fact) -> SpanState:
+    """Put a fact's event on a record of a run."""
+    event, whose = fact.event, fact.whose
+    if whose is not OURS and whose.odd_time:
+        record.flag(Flag.CLOCK)
+    record.events.append(event)
+    run.changed[record.span_id] = record
+    if event.at_ns > run.last_at_ns:
+        run.last_at_ns = event.at_ns
+    return record

@@ -1,0 +1,490 @@
+"""Phases and their attempts: steps that one or several speakers announce, retries, restarts, ends without a start."""
+
+from __future__ import annotations
+
+from spanbus._correlation.failures import abandoned_text, more_precise
+from spanbus._correlation.fan_out import FanOut
+from spanbus._correlation.hooks import Hooks
+from spanbus._correlation.limits import Counts, Limits
+from spanbus._correlation.matching import find, host_of_strategy, open_strategy
+from spanbus._correlation.open_run import EndedPhase, OpenPhase, OpenRun, keep
+from spanbus._correlation.open_spans import OpenSpans
+from spanbus._correlation.span_state import Held, Link, SpanState
+from spanbus._correlation.waiting import Waiting
+from spanbus._reading.facts import Ended, Fact, Rank, Started, Verb
+from spanbus._reading.shape import texts_of
+from spanbus._reading.spelling import ending
+from spanbus._semantics import ErrorType, Failure, Flag, Level, Result, names
+from spanbus._workflow import identity
+
+_ENTERED = ("enter", "entered")
+_SUCCESS, _PHASE = Result.SUCCESS, Level.PHASE  # a member is looked up by a descriptor
+
+
+class Phases:
+    """Opens, continues and closes the phases of a run."""
+
+    def __init__(
+        self,
+        out: FanOut,
+        hooks: Hooks,
+        counts: Counts,
+        limits: Limits,
+        waiting: Waiting,
+        spans: OpenSpans,
+        *,
+        restart_is_attempt: bool,
+    ) -> None:
+        self._out = out
+        self._hooks = hooks
+        self._counts = counts
+        self._limits = limits
+        self._waiting = waiting
+        self._spans = spans
+        self._restart_is_attempt = restart_is_attempt
+        self._open_phases = limits.open_phases
+        self.jobs_done: list[OpenRun] = []
+        """Runs of one job each, whose job has ended just now."""
+
+    def started(
+        self, run: OpenRun, fact: Started, task: str | None, within: SpanState | None
+    ) -> SpanState:
+        """The start of a phase, of its next attempt, or what another speaker says of it."""
+        name, at_ns = fact.name, fact.event.at_ns
+        if (
+            name is not None
+            and fact.rank is Rank.STEP
+            and fact.whose.exact
+            and name not in run.phases
+            and name not in run.ended
+        ):
+            return keep(run, self._opened(run, fact, at_ns, task).record, fact)
+        phase, _ = find(run, fact, task, within)
+        if phase is None:
+            ended = run.ended.get(name) if name is not None else None
+            if ended is not None and (
+                at_ns <= ended.ended_at_ns if ended.orphan else at_ns < ended.ended_at_ns
+            ):
+                return keep(run, run.record, fact)  # a late announcement of what has ended
+            host = host_of_strategy(run, fact)
+            if host is not None:
+                return self._hooks.strategy_started(run, host, fact)
+            return keep(run, self._opened(run, fact, at_ns, task).record, fact)
+        if fact.aliases:
+            run.known_as(phase, fact.aliases)
+        if name is not None and name != phase.record.name:
+            run.known_as(phase, (name,))
+        if phase.retry_announced and (phase.pending is not None or fact.rank <= phase.outer):
+            self._begin_announced(phase, at_ns)
+            phase.starts = frozenset({fact.event.name})
+        elif phase.pending is not None or fact.rank in phase.seen:
+            if phase.pending is None and fact.rank in phase.open_ranks and fact.rank == phase.outer:
+                return self._started_again(run, phase, fact, task)
+            belongs = fact.rank is Rank.STRATEGY and phase.pending is None and phase.open_ranks
+            if not belongs and at_ns >= (
+                phase.pending_at_ns if phase.pending is not None else phase.attempts_started_at_ns
+            ):
+                self._next_attempt(phase, at_ns, phase.evidence, None, None)
+                phase.starts = frozenset({fact.event.name})
+                phase.seen = phase.open_ranks  # an outer speaker whose start still holds was heard
+        elif fact.rank < phase.outer:
+            phase.outer = fact.rank  # an outer speaker is heard after an inner one
+            phase.record.started_at_ns = min(phase.record.started_at_ns, at_ns)
+        phase.seen |= {fact.rank}
+        phase.open_ranks |= {fact.rank}
+        return keep(run, phase.innermost, fact)
+
+    def _started_again(
+        self, run: OpenRun, phase: OpenPhase, fact: Started, task: str | None
+    ) -> SpanState:
+        """The speaker that opened a phase announces its start once more, without an end between them."""
+        at_ns = fact.event.at_ns
+        if fact.whose.state:  # it still is as it was
+            return keep(run, phase.innermost, fact)
+        if at_ns <= phase.attempts_started_at_ns:  # the same start, heard late or again
+            phase.record.started_at_ns = min(phase.record.started_at_ns, at_ns)
+            return keep(run, phase.innermost, fact)
+        if phase.starts and fact.event.name not in phase.starts:  # "starting", then "started"
+            phase.starts |= {fact.event.name}
+            return keep(run, phase.innermost, fact)
+        restarts = self._restart_is_attempt and not _is_entered(phase)
+        if not restarts or (fact.whose.task or task) != phase.task:
+            return keep(run, self._opened(run, fact, at_ns, task).record, fact)  # beside it
+        self._next_attempt(phase, at_ns, phase.evidence, None, None)
+        phase.seen = phase.open_ranks
+        phase.starts = frozenset({fact.event.name})
+        return keep(run, phase.innermost, fact)
+
+    def _begin_announced(self, phase: OpenPhase, at_ns: int) -> None:
+        """The start of the attempt that a retry announced before."""
+        phase.retry_announced = False
+        if phase.pending is not None:  # the failure was that of the attempt before it
+            phase.pending, phase.record.held = None, None
+            self._waiting.release(phase)
+        if phase.attempt is not None and at_ns > phase.attempts_started_at_ns:
+            phase.attempts_started_at_ns = at_ns
+
+    def _opened(self, run: OpenRun, fact: Fact, at_ns: int, task: str | None) -> OpenPhase:
+        name, counts = fact.name or "phase", self._counts
+        occurrence = run.occurrences[name] = run.occurrences.get(name, 0) + 1
+        if occurrence == 1 and len(run.occurrences) > self._limits.ended_phases_remembered:
+            del run.occurrences[next(iter(run.occurrences))]
+        parent, event = run.record, fact.event
+        needs: tuple[str, ...] = ()
+        task_type: str | None = None
+        if isinstance(fact, Started):
+            needs, task_type = fact.needs, fact.task_type
+        elif isinstance(fact, Ended):
+            task_type, needs = fact.task_type, texts_of(event.payload.get("needs"))
+        record = SpanState(
+            _PHASE,
+            name,
+            run_id=parent.run_id,
+            workflow=parent.workflow,
+            trace_id=parent.trace_id,
+            span_id=identity.phase_span_id(parent.span_id, name, occurrence),
+            started_at_ns=at_ns,
+            parent=parent,
+            task_type=task_type or (name if fact.whose.exact else None),
+            attempt=event.attempt,
+        )
+        for need in needs:
+            if (done := run.ended.get(need)) is not None:
+                record.link(Link(parent.trace_id, done.span_id, names.LINK_DEPENDS_ON))
+        phase = OpenPhase(record, fact.rank)
+        if fact.aliases:
+            run.known_as(phase, fact.aliases)
+        phase.task = fact.whose.task or task
+        if self._restart_is_attempt:
+            phase.starts = frozenset({event.name})
+        while counts.phases_open >= self._open_phases:
+            self._abandon_oldest()
+        group = run.phases.get(name)
+        if group is None:
+            run.phases[name] = [phase]
+        else:
+            group.append(phase)
+        counts.phases_open += 1
+        self._out.opened(record)
+        if "max_attempts" in event.payload and _may_be_retried(fact):
+            phase.attempt = _attempt(phase, 1, at_ns, None)
+            self._out.opened(phase.attempt)
+        return phase
+
+    def _abandon_oldest(self) -> None:
+        for run in self._spans.runs.values():
+            for phase in run.open_phases():
+                self.abandon(run, phase, run.last_at_ns, ErrorType.ABANDONED)
+                return
+        raise AssertionError("phases are counted as open that are in no run")
+
+    def retried(
+        self, run: OpenRun, fact: Ended, task: str | None, within: SpanState | None
+    ) -> SpanState:
+        """End a failed attempt that is followed by another."""
+        phase, _ = find(run, fact, task, within)
+        if phase is None:
+            return keep(run, run.record, fact)
+        kept = keep(run, phase.innermost, fact)
+        self._next_attempt(phase, fact.event.at_ns, fact.failure, fact.result, fact)
+        phase.retry_announced = True
+        phase.seen = phase.open_ranks
+        return kept
+
+    def _next_attempt(
+        self,
+        phase: OpenPhase,
+        at_ns: int,
+        failure: Failure | None,
+        result: Result | None,
+        fact: Ended | None,
+    ) -> None:
+        """End the current attempt and open the next; the first attempt gets its span only now, for it was not alone."""
+        record = phase.record
+        if phase.pending is not None:
+            result, pending_failure = phase.pending
+            failure = pending_failure or failure
+            ended_at_ns = phase.pending_at_ns
+            phase.pending, record.held = None, None
+            self._waiting.release(phase)
+        else:
+            inner_ended_at_ns = phase.inner_ended_at_ns
+            ended_at_ns = (
+                inner_ended_at_ns if fact is None and inner_ended_at_ns is not None else at_ns
+            )
+            if result is None:
+                result, failure = self._result_of_cut(phase, failure)
+        number = record.attempts
+        attempt = phase.attempt
+        if attempt is None:
+            attempt = _attempt(phase, number, phase.attempts_started_at_ns, None)
+            self._out.opened(attempt)
+        self._hooks.close_inside(phase, result, ended_at_ns)
+        attempt.finish(result, failure, ended_at_ns, fact.duration_ns if fact is not None else None)
+        self._out.closed(attempt)
+        self._counts.retries += 1
+        record.attempts = number + 1
+        started_at_ns = at_ns + (fact.delay_ns if fact is not None else 0)
+        phase.attempt = _attempt(phase, number + 1, started_at_ns, attempt)
+        phase.attempts_started_at_ns = started_at_ns
+        phase.evidence = None
+        phase.inner_ended_at_ns = None
+        phase.retry_announced = False
+        phase.open_ranks &= {phase.outer}
+        self._out.opened(phase.attempt)
+
+    def _result_of_cut(
+        self, phase: OpenPhase, failure: Failure | None
+    ) -> tuple[Result, Failure | None]:
+        """Result of an attempt without an announced end, from its inner speakers."""
+        if failure is not None:
+            return Result.FAILURE, failure
+        if phase.inner_ended_at_ns is not None and not (phase.open_ranks - {phase.outer}):
+            return Result.SUCCESS, None
+        return Result.ERROR, Failure(
+            ErrorType.ABANDONED, "the next attempt began before this one ended"
+        )
+
+    def ended(
+        self, run: OpenRun, fact: Ended, task: str | None, within: SpanState | None
+    ) -> SpanState:
+        """The end of a phase, or what an inner speaker says of its attempt."""
+        result, failure, at_ns = fact.result, fact.failure, fact.event.at_ns
+        group = run.phases.get(fact.name) if fact.name is not None else None
+        if (
+            group is not None
+            and len(group) == 1
+            and result is _SUCCESS
+            and fact.verb is Verb.END
+            and group[0].outer >= fact.rank
+            and not fact.aliases
+        ):
+            phase = group[0]
+            kept = keep(run, phase.innermost, fact)
+            if fact.attempts > 1:
+                self._believe(phase, fact)
+            self.close(run, phase, result, None, at_ns, fact.duration_ns if fact.final else None)
+            return kept
+        found, ambiguous = find(run, fact, task, within)
+        if found is None:
+            return self._ended_unheard(run, fact, task)
+        phase = found
+        if ambiguous:
+            phase.record.flag(Flag.AMBIGUOUS)
+        if fact.aliases:
+            run.known_as(phase, fact.aliases)
+        kept = keep(run, phase.innermost, fact)
+        phase.open_ranks -= {fact.rank}
+        if fact.rank > phase.outer:
+            # an inner speaker: the phase goes on, and may try again
+            phase.inner_ended_at_ns = at_ns
+            if failure is not None:
+                phase.evidence = more_precise(phase.evidence, failure)
+            elif result is _SUCCESS:
+                phase.evidence = None
+            return kept
+        self._believe(phase, fact)
+        phase.outer = min(phase.outer, fact.rank)
+        failure = more_precise(phase.evidence, failure) if result.failed else None
+        if (
+            result is Result.FAILURE
+            and failure is not None
+            and failure.error_type == ErrorType.TIMEOUT
+        ):
+            result = Result.TIMEOUT
+        if (
+            result.failed
+            and not (fact.final or run.implicit)
+            and at_ns >= phase.record.started_at_ns
+        ):
+            self._hold(run, phase, result, failure, at_ns)
+            return kept
+        phase.pending, phase.record.held = None, None
+        self.close(run, phase, result, failure, at_ns, fact.duration_ns if fact.final else None)
+        return kept
+
+    def _believe(self, phase: OpenPhase, fact: Ended) -> None:
+        """The end knows how often it was tried."""
+        more = fact.attempts - phase.record.attempts
+        if more > 0:
+            phase.record.attempts = fact.attempts
+            self._counts.retries += more
+
+    def _hold(
+        self,
+        run: OpenRun,
+        phase: OpenPhase,
+        result: Result,
+        failure: Failure | None,
+        at_ns: int,
+    ) -> None:
+        phase.pending, phase.record.held = (result, failure), Held(result, failure, at_ns)
+        phase.pending_at_ns = at_ns
+        phase.evidence = failure
+        self._waiting.hold(run, phase)
+
+    def _ended_unheard(self, run: OpenRun, fact: Ended, task: str | None) -> SpanState:
+        """An end that means no open phase."""
+        strategy = open_strategy(run, fact.name)
+        if strategy is not None:
+            return self._hooks.strategy_ended(run, *strategy, fact)
+        again = fact.verb is Verb.END or fact.whose.state
+        if fact.whose.of_open or (again and fact.name in run.ended):
+            return keep(run, run.record, fact)  # by another speaker, or late: the phase has ended
+        if fact.name is None:
+            self._counts.unmatched_ends += 1
+            return keep(run, run.record, fact)
+        return self._orphan(run, fact, task)
+
+    def _orphan(self, run: OpenRun, fact: Ended, task: str | None) -> SpanState:
+        """An end without its start: a span of its own, back-dated where the event tells how long it took."""
+        at_ns = fact.event.at_ns
+        phase = self._opened(run, fact, max(1, at_ns - (fact.duration_ns or 0)), task)
+        phase.orphan = True
+        if fact.verb is Verb.END:
+            phase.record.flag(Flag.ORPHAN_END)
+            self._counts.orphan_ends += 1
+        kept = keep(run, phase.record, fact)
+        self._believe(phase, fact)
+        result, failure = fact.result, fact.failure
+        if result.failed and not (fact.final or run.implicit):
+            phase.open_ranks = frozenset()
+            self._hold(run, phase, result, failure, at_ns)
+            return kept
+        if fact.reason is not None:
+            phase.record.skip_reason = fact.reason
+        self.close(run, phase, result, failure, at_ns, fact.duration_ns)
+        return kept
+
+    def settle(self, run: OpenRun, phase: OpenPhase) -> None:
+        """A failure that was held is final: nobody tried again."""
+        pending = phase.pending
+        assert pending is not None
+        self.close(run, phase, pending[0], pending[1], phase.pending_at_ns, None)
+
+    def abandon(self, run: OpenRun, phase: OpenPhase, at_ns: int, error_type: ErrorType) -> None:
+        """Close a phase whose end was not announced."""
+        if error_type is ErrorType.ABANDONED and _is_entered(phase):
+            phase.record.flag(Flag.INFERRED)
+            self.close(
+                run, phase, _SUCCESS, None, _left_at_ns(run, phase, at_ns), None, announced=False
+            )
+            return
+        self._counts.abandoned += 1
+        phase.record.flag(Flag.ABANDONED)
+        failure = Failure(error_type, abandoned_text(phase.record, error_type))
+        self.close(
+            run, phase, Result.ERROR, failure, max(at_ns, run.last_at_ns), None, announced=False
+        )
+
+    def close(
+        self,
+        run: OpenRun,
+        phase: OpenPhase,
+        result: Result,
+        failure: Failure | None,
+        at_ns: int,
+        duration_ns: int | None,
+        *,
+        announced: bool = True,
+    ) -> None:
+        """Close a phase with all that is open in it."""
+        record = phase.record
+        if self._waiting.held:
+            self._waiting.release(phase)
+        if phase.hooks or phase.strategies:
+            self._hooks.close_inside(phase, result, at_ns)
+        attempt = phase.attempt
+        if attempt is not None:
+            ends_ns = at_ns
+            if duration_ns is not None:
+                ends_ns = min(at_ns, max(record.started_at_ns + duration_ns, attempt.started_at_ns))
+            attempt.finish(result, failure, ends_ns, None)
+            self._out.closed(attempt)
+        name, counts = record.name, self._counts
+        group = run.phases.get(name)
+        if group is not None and phase in group:
+            if len(group) == 1:
+                del run.phases[name]
+            else:
+                group.remove(phase)
+        counts.phases_open -= 1
+        counts.phases_ended += 1
+        record.finish(result, failure, at_ns, duration_ns)
+        ended = run.ended[name] = EndedPhase(
+            record.ended_at_ns or at_ns, record.span_id, phase.orphan, announced
+        )
+        if phase.aliases:
+            for alias in phase.aliases:
+                run.ended.setdefault(alias, ended)
+        while len(run.ended) > self._limits.ended_phases_remembered:
+            del run.ended[next(iter(run.ended))]
+        if result.failed:
+            counts.phase_failures += 1
+            if run.first_failure is None:
+                run.first_failure = (result, failure)
+        self._out.closed(record)
+        if not run.announced or run.each:
+            run.results |= {result}
+            if not run.phases:
+                if run.each:
+                    self.jobs_done.append(run)
+                else:
+                    self._waiting.rests(run)
+
+    def close_all(
+        self, run: OpenRun, result: Result, at_ns: int, leftover: ErrorType, *, cut: bool = False
+    ) -> None:
+        """Close the phases that are open when their run ends; ``cut`` where it ended them with its own fate."""
+        for phase in list(run.open_phases()):
+            if phase.pending is not None:
+                self.settle(run, phase)
+            elif result is Result.CANCELLATION:
+                self.close(run, phase, result, None, at_ns, None, announced=False)
+            elif cut:
+                self.close(run, phase, result, phase.evidence, at_ns, None, announced=False)
+            else:
+                self.abandon(run, phase, at_ns, leftover)
+
+
+def _is_entered(phase: OpenPhase) -> bool:
+    """It was heard that something entered it, which need not say when it leaves."""
+    return bool(phase.starts) and all(ending(name) in _ENTERED for name in phase.starts)
+
+
+def _left_at_ns(run: OpenRun, phase: OpenPhase, at_ns: int) -> int:
+    """The time at which the next one was entered that was not left either, else ``at_ns``."""
+    began_ns = phase.record.started_at_ns
+    later = [
+        one.record.started_at_ns
+        for one in run.open_phases()
+        if one is not phase and one.starts == phase.starts
+    ]
+    return min([one for one in later if one >= began_ns], default=max(at_ns, run.last_at_ns))
+
+
+def _may_be_retried(fact: Fact) -> bool:
+    """The start says that there may be more than one attempt, so that the first one is a span from its beginning."""
+    most = fact.event.payload.get("max_attempts")
+    return isinstance(fact, Started) and isinstance(most, int) and most > 1
+
+
+def _attempt(
+    phase: OpenPhase, number: int, started_at_ns: int, previous: SpanState | None
+) -> SpanState:
+    parent = phase.record
+    attempt = SpanState(
+        Level.ATTEMPT,
+        f"{parent.name} attempt {number}",
+        run_id=parent.run_id,
+        workflow=parent.workflow,
+        trace_id=parent.trace_id,
+        span_id=identity.child_span_id(parent.span_id, "attempt", number),
+        started_at_ns=started_at_ns,
+        parent=parent,
+        task_type=parent.task_type,
+        attempt=number,
+    )
+    if previous is not None:
+        attempt.link(Link(previous.trace_id, previous.span_id, names.LINK_RETRY_OF))
+    return attempt

@@ -1,0 +1,120 @@
+"""Matters that time decides: held failures, runs that nobody announced, events that came before their run."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from spanbus._correlation.limits import Limits
+from spanbus._correlation.open_run import OpenPhase, OpenRun
+from spanbus._named_tuple import NamedTuple
+from spanbus._reading.facts import Fact
+
+NEVER_NS = 2**63 - 1
+
+
+class EarlyEvent(NamedTuple):
+    """An event that belongs to no run yet, with its publisher."""
+
+    fact: Fact
+    task: str | None
+
+
+class Waiting:
+    """Held in the order in which it came; ``due_ns`` is when the first of it may be decided."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._window_ns = int(limits.retry_window_s * 1e9)
+        self._inferred_ns = int(limits.inferred_run_s * 1e9)
+        self._implicit_ns = int(limits.implicit_run_s * 1e9)
+        self._early_ns = int(limits.early_event_s * 1e9)
+        self._early_most = limits.early_events
+        self.held: dict[int, tuple[OpenRun, OpenPhase]] = {}
+        self.inferred: dict[int, OpenRun] = {}
+        self.early: deque[EarlyEvent] = deque()
+        self.due_ns = NEVER_NS
+
+    def hold(self, run: OpenRun, phase: OpenPhase) -> None:
+        """The failure of this phase may still be retried."""
+        self.held[id(phase)] = (run, phase)
+        self._due(phase.pending_at_ns + self._window_ns)
+
+    def release(self, phase: OpenPhase) -> None:
+        """Remove a phase whose failure was decided."""
+        if self.held:
+            self.held.pop(id(phase), None)
+
+    def infer(self, run: OpenRun) -> None:
+        """Add a run that nobody announced, whose end need not be announced either."""
+        self.inferred[id(run)] = run
+        self.rests(run)
+
+    def forget(self, run: OpenRun) -> None:
+        """Remove a run: it ended, or its start was announced."""
+        if self.inferred:
+            self.inferred.pop(id(run), None)
+
+    def rests(self, run: OpenRun) -> None:
+        """Mark a run that nobody announced as idle: nothing in it is open just now."""
+        self._due(run.last_at_ns + self._quiet_ns(run))
+
+    def keep(self, fact: Fact, task: str | None) -> EarlyEvent | None:
+        """An event waits for the run of its publisher; the one that had to go for it."""
+        self.early.append(EarlyEvent(fact, task))
+        self._due(fact.event.at_ns + self._early_ns)
+        return self.early.popleft() if len(self.early) > self._early_most else None
+
+    def claimed(self, run_key: str | None, task: str | None) -> list[EarlyEvent]:
+        """Events that waited for this run: of its id, or without any of its publisher."""
+        if not self.early:
+            return []
+        claimed = [
+            each
+            for each in self.early
+            if (
+                each.fact.run_key == run_key if each.fact.run_key is not None else each.task == task
+            )
+        ]
+        if claimed:
+            self.early = deque([each for each in self.early if each not in claimed])
+        return claimed
+
+    def settled(self, now_ns: int) -> list[tuple[OpenRun, OpenPhase]]:
+        """Held failures that nobody tried again in time."""
+        return [
+            (run, phase)
+            for run, phase in self.held.values()
+            if now_ns - phase.pending_at_ns >= self._window_ns
+        ]
+
+    def over(self, now_ns: int) -> list[OpenRun]:
+        """Runs that nobody announced, and in which nothing has happened for long."""
+        return [
+            run
+            for run in self.inferred.values()
+            if not run.phases and not run.hooks and now_ns - run.last_at_ns >= self._quiet_ns(run)
+        ]
+
+    def dropped(self, now_ns: int) -> list[EarlyEvent]:
+        """Events whose run did not come."""
+        gone = [each for each in self.early if now_ns - each.fact.event.at_ns >= self._early_ns]
+        if gone:
+            self.early = deque([each for each in self.early if each not in gone])
+        return gone
+
+    def reckon(self) -> None:
+        """Find out anew when something is due."""
+        times = [phase.pending_at_ns + self._window_ns for _, phase in self.held.values()]
+        times += [each.fact.event.at_ns + self._early_ns for each in self.early]
+        times += [
+            run.last_at_ns + self._quiet_ns(run)
+            for run in self.inferred.values()
+            if not run.phases and not run.hooks
+        ]
+        self.due_ns = min(times, default=NEVER_NS)
+
+    def _quiet_ns(self, run: OpenRun) -> int:
+        return self._implicit_ns if run.implicit else self._inferred_ns
+
+    def _due(self, at_ns: int) -> None:
+        if at_ns < self.due_ns:
+            self.due_ns = at_ns

@@ -1,0 +1,30 @@
+"""Variables of the metrics SDK that are read here too, from an environment that was checked before."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+_DEFAULT_INTERVAL_MS = 60_000.0
+
+
+def exemplar_filter(env: Mapping[str, str]) -> Literal["trace_based", "always_on", "always_off"]:
+    """``OTEL_METRICS_EXEMPLAR_FILTER``; what is none of its values is the default."""
+    wanted = env.get("OTEL_METRICS_EXEMPLAR_FILTER", "").strip().lower()
+    if wanted == "always_on":
+        return "always_on"
+    return "always_off" if wanted == "always_off" else "trace_based"
+
+
+def export_interval_s(env: Mapping[str, str]) -> float:
+    """``OTEL_METRIC_EXPORT_INTERVAL``."""
+    try:
+        return float(env.get("OTEL_METRIC_EXPORT_INTERVAL") or _DEFAULT_INTERVAL_MS) / 1e3
+    except ValueError:
+        return _DEFAULT_INTERVAL_MS / 1e3
+
+
+def wants_exponential_histograms(env: Mapping[str, str]) -> bool:
+    """``OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION``."""
+    wanted = env.get("OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION", "")
+    return wanted.strip().lower() == "base2_exponential_bucket_histogram"

@@ -1,0 +1,97 @@
+"""Outage notice: one line on stderr per outage."""
+
+from __future__ import annotations
+
+from spanbus._pluralize import pluralize
+
+_told_on_stderr: set[tuple[str, str]] = set()
+"""Outages reported by this process, by destination and place of the records; shared by its successive runtimes."""
+
+
+def first(shown: str, kept_in: str) -> bool:
+    """Whether this outage is new to the process; marks it as reported."""
+    key = shown, kept_in
+    if key in _told_on_stderr:
+        return False
+    _told_on_stderr.add(key)
+    return True
+
+
+def forget(shown: str, kept_in: str) -> None:
+    """End the outage, so that the next one is reported."""
+    _told_on_stderr.discard((shown, kept_in))
+
+
+class OutageNotice:
+    """Start (Unix and monotonic time) and reason of a destination's outage, and whether it was reported."""
+
+    def __init__(self) -> None:
+        self.reason: str | None = None
+        self.since_ns: int | None = None
+        self._since = 0.0
+        self._told = False
+
+    @property
+    def on(self) -> bool:
+        return self.reason is not None
+
+    def failed(self, reason: str, now_ns: int, now: float) -> None:
+        """Begin an outage, or update its reason."""
+        if self.reason is None:
+            self.since_ns, self._since = now_ns, now
+        self.reason = reason
+
+    def over(self) -> bool:
+        """End the outage; True when it had been reported."""
+        told, self._told = self._told, False
+        self.reason = self.since_ns = None
+        return told
+
+    def lasts_s(self, now: float) -> float:
+        return now - self._since if self.on else 0.0
+
+    def tell_now(self) -> bool:
+        """True once for each outage, when it is to be reported."""
+        if self.reason is None or self._told:
+            return False
+        self._told = True
+        return True
+
+
+def outage_notice(
+    shown: str,
+    reason: str,
+    *,
+    waiting: int,
+    in_memory: int,
+    disk_error: str,
+    kept_in: str,
+    remedy: str,
+    at_the_end: bool,
+) -> str:
+    """Message about an outage: the destination and the reason, the number of waiting records and their place, and the remedy."""
+    said: list[str] = []
+    on_disk = waiting - in_memory
+    if on_disk > 0 or not waiting:
+        until = ";"
+        if not at_the_end:
+            are = "is" if on_disk == 1 else "are"
+            until = f" so far and {are} sent when it does; after this program"
+        records = pluralize(on_disk, "record waits", "records wait")
+        said.append(f"{records} in {kept_in}{until} {remedy}")
+    refused = f", for the disk did not take them ({disk_error})" if disk_error else ""
+    if in_memory and at_the_end:
+        records = pluralize(
+            in_memory,
+            "record that was only in memory is lost",
+            "records that were only in memory are lost",
+        )
+        said.append(records + refused)
+    elif in_memory:
+        records = pluralize(
+            in_memory,
+            "record waits in memory alone; it is",
+            "records wait in memory alone; they are",
+        )
+        said.append(f"{records} lost when the program ends{refused}")
+    return f"spanbus: {shown} does not take telemetry ({reason}); {'; '.join(said)}"

@@ -1,0 +1,1 @@
+"""The checks of ``spanbus doctor``: settings, state directory, every server from outside."""

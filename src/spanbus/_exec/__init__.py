@@ -1,0 +1,1 @@
+"""``spanbus exec``: starts the command first, passes every signal on, and records it beside."""

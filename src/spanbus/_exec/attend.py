@@ -1,0 +1,171 @@
+"""Wait for a command, and pass on to it every signal that reached only us.
+
+All signals are blocked and read one by one, with who sent them. At a terminal the command stays in our process group,
+so that the terminal reaches it itself: what the kernel sent for a key is not sent again. Without a terminal it has a
+group of its own, and whatever reaches us goes to all of it.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from contextlib import suppress
+
+from spanbus._exec.launch import Child, Inherited
+
+_BY_KERNEL = 0x80  # si_code SI_KERNEL: a key at the terminal, or the terminal itself
+_ENDS_WORK = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT")
+_BY_KEY = frozenset(("SIGINT", "SIGQUIT", "SIGTSTP", "SIGWINCH"))
+_NEVER = ("SIGKILL", "SIGSTOP")
+
+
+class Ended:
+    """End of a command: ``status`` as a shell gives it, ``signal_name`` of a signal that asked for the end."""
+
+    __slots__ = ("duration_ns", "ended_at_ns", "exit_code", "signal_name")
+
+    def __init__(self, exit_code: int, duration_ns: int, ended_at_ns: int) -> None:
+        self.exit_code = exit_code
+        """Negative for the signal that ended it."""
+        self.duration_ns = duration_ns
+        self.ended_at_ns = ended_at_ns
+        self.signal_name: str | None = None
+
+    @property
+    def status(self) -> int:
+        return self.exit_code if self.exit_code >= 0 else 128 - self.exit_code
+
+
+class Attendant:
+    """Waits for one command in the main thread; ``wake`` may be called from any."""
+
+    def __init__(self, child: Child, inherited: Inherited) -> None:
+        self._child = child
+        never = {int(getattr(signal, name)) for name in _NEVER}
+        self._heard = {int(number) for number in signal.valid_signals()} - never
+        self._heard -= inherited.ignored - {int(signal.SIGCHLD)}
+        self._asked: str | None = None
+        self._awake = False
+
+    def wait(self) -> Ended:
+        """Wait until the command has ended; stop with it where it was stopped at a terminal or through us."""
+        while True:
+            code = self._reaped()
+            if code is not None:
+                ended = Ended(code, time.perf_counter_ns() - self._child.started_ns, time.time_ns())
+                ended.signal_name = self._asked
+                return ended
+            number, by_kernel = self._next()
+            if number != signal.SIGCHLD:
+                self._pass_on(number, by_kernel)
+
+    def wake(self) -> None:
+        """End :meth:`linger`."""
+        self._awake = True
+        with suppress(OSError):
+            os.kill(os.getpid(), signal.SIGCHLD)
+
+    def linger(self, still: Callable[[], bool], timeout_s: float) -> bool:
+        """After the end: while ``still``, at most so long, and not against a person who wants to go. Whether it is over.
+
+        The signal that ended the command may come twice: ``timeout`` and supervisors send it to the process and to its group.
+        """
+        until = time.monotonic() + timeout_s
+        same = self._asked if self._asked not in _BY_KEY else None
+        while still():
+            left_s = until - time.monotonic()
+            if left_s <= 0:
+                return False
+            number = self._next_within(left_s)
+            if number is None or (name := _name(number)) not in _ENDS_WORK:
+                continue
+            if name != same:
+                return not still()
+            same = None
+        return True
+
+    # --- signals ------------------------------------------------------------------------------------------------------
+
+    def _next(self) -> tuple[int, bool]:
+        """The next signal, and whether the kernel sent it to our whole group."""
+        if hasattr(signal, "sigwaitinfo"):
+            while True:
+                info = signal.sigwaitinfo(self._heard)
+                if info.si_signo == signal.SIGCHLD or info.si_pid != os.getpid():
+                    return info.si_signo, info.si_code == _BY_KERNEL
+        number = signal.sigwait(self._heard)  # nobody says who sent it
+        return int(number), signal.Signals(number).name in _BY_KEY
+
+    def _next_within(self, timeout_s: float) -> int | None:
+        if hasattr(signal, "sigtimedwait"):
+            info = signal.sigtimedwait(self._heard, timeout_s)
+            return info.si_signo if info is not None else None
+        return int(signal.sigwait(self._heard))
+
+    def _pass_on(self, number: int, by_kernel: bool) -> None:
+        name = _name(number)
+        if self._asked is None and name in _ENDS_WORK:
+            self._asked = name
+        if by_kernel and not self._child.own_group:
+            return
+        if self._child.own_group:
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._child.pid, number)
+            return
+        for pid in _family(self._child.pid):
+            with suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, number)
+
+    # --- the command --------------------------------------------------------------------------------------------------
+
+    def _reaped(self) -> int | None:
+        while True:
+            try:
+                pid, status = os.waitpid(self._child.pid, os.WNOHANG | os.WUNTRACED)
+            except InterruptedError:
+                continue
+            if pid == 0:
+                return None
+            if os.WIFSTOPPED(status):
+                self._stop_too(os.WSTOPSIG(status))
+                continue
+            return os.waitstatus_to_exitcode(status)
+
+    def _stop_too(self, number: int) -> None:
+        """A stopped command is a stopped job: whoever started us sees it, and continues us, which continues it."""
+        if number == signal.SIGSTOP and self._child.own_group:  # somebody else's business
+            return
+        os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def _name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # a real-time signal
+        return f"SIG{number}"
+
+
+def _family(pid: int) -> list[int]:
+    """A process with those beneath it in our group: the command's part of a group that is ours as well."""
+    found, group = [pid], os.getpgrp()
+    try:
+        beneath = _children_by_parent(group)
+    except OSError:  # no /proc
+        return found
+    for one in found:
+        found.extend(beneath.get(one, ()))
+    return found
+
+
+def _children_by_parent(group: int) -> dict[int, list[int]]:
+    beneath: dict[int, list[int]] = {}
+    for name in os.listdir("/proc"):
+        if name.isdecimal():
+            with suppress(OSError, ValueError, IndexError):
+                with open(f"/proc/{name}/stat", "rb", buffering=0) as file:
+                    fields = file.read(4096).rpartition(b")")[2].split()
+                if int(fields[2]) == group:
+                    beneath.setdefault(int(fields[1]), []).append(int(name))
+    return beneath

@@ -1,0 +1,140 @@
+"""The record of a command: telemetry is loaded in a thread beside it, and told what happened with the times at which it did.
+
+Everything that goes wrong here is one line on stderr; nothing of it reaches the command.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import threading
+from collections.abc import Callable
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from spanbus._exec.launch import Child
+from spanbus._exec.say import say
+from spanbus._exec.trace import Trace
+from spanbus._loggers import load
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from spanbus._exec.arguments import Arguments
+    from spanbus._exec.attend import Ended
+
+_TICK_S = 0.25
+_FOR_THE_END = ("spanbus._store.writes", "spanbus._store.metrics", "spanbus._otlp.encode_metrics")
+"""Loaded while the command runs, so that nobody waits for it afterwards."""
+
+
+class Recording:
+    """One run with one phase that is one command."""
+
+    def __init__(self, arguments: Arguments, trace: Trace, child: Child) -> None:
+        self._arguments, self._trace, self._child = arguments, trace, child
+        self._ended: Ended | None = None
+        self._over = threading.Event()
+        self._busy = True
+        self._wake: Callable[[], None] = _nobody
+
+    def begin(self, wake: Callable[[], None]) -> None:
+        """Load and record in a thread; where there is none to be had, :meth:`end` does it all."""
+        self._wake = wake
+        try:
+            threading.Thread(target=self._work, name="spanbus-exec", daemon=True).start()
+        except RuntimeError:
+            self._wake = _nobody
+
+    def end(self, ended: Ended | None) -> None:
+        """The command has ended, or was not started."""
+        self._ended = ended
+        self._over.set()
+        if self._wake is _nobody:
+            self._work()
+
+    def busy(self) -> bool:
+        """Whether there is something to be waited for."""
+        return self._busy
+
+    # --- in the thread ------------------------------------------------------------------------------------------------
+
+    def _work(self) -> None:
+        gc.disable()  # what is loaded stays; collecting in the midst of it takes a tenth of its time
+        try:
+            self._record()
+        except BaseException as error:  # a wall: the command's exit status is not ours to change
+            say(f"this command is not recorded: {type(error).__name__}: {error}")
+        finally:
+            self._busy = False
+            self._wake()
+
+    def _record(self) -> None:
+        """Correlator and wiring as a runtime has them, without its buses: what happened here are facts already."""
+        from spanbus._exec.messages import one_line_each
+
+        one_line_each()
+        from spanbus._correlation.correlator import Correlator
+        from spanbus._exec.facts import CommandFacts
+        from spanbus._pluralize import pluralize
+        from spanbus._project import attributes_given
+        from spanbus._settings import STORE_NAME, load_settings
+        from spanbus._wiring import Wiring
+
+        settings = load_settings(self._file(), strict=False)
+        for warning in settings.warnings:
+            say(warning)
+        if settings.delivery == "sdk" or any(name.startswith("OTEL_") for name in os.environ):
+            load()  # who asks for them gets libraries that log
+        if settings.endpoint_configured:  # before the exit limit runs
+            import_module("spanbus._delivery.transport")
+        told: list[str] = []
+        facts = CommandFacts(self._arguments, self._trace, self._child)
+        correlator = Correlator(on_sink_error=_sink_failed)
+        wiring = Wiring(
+            settings,
+            lifetime=settings.lifetime or "run",
+            command_line=True,
+            env=settings.usable(os.environ),
+            store_path=settings.state_dir / STORE_NAME,
+            paused=correlator.paused,
+            tell=told.append,
+            attributes=attributes_given(self._arguments.attributes),
+        )
+        try:
+            correlator.tell(wiring.sinks, wiring.note_sinks)
+            for fact in facts.started():
+                correlator.apply(fact)
+            if settings.local != "off":
+                for module in _FOR_THE_END:
+                    import_module(module)
+            gc.freeze()  # nor is what was loaded looked at again
+            gc.enable()
+            while not self._over.wait(_TICK_S):
+                correlator.tick()
+                wiring.tick(correlator.take_changed())
+            for fact in facts.ended(self._ended):
+                correlator.apply(fact)
+        finally:
+            correlator.close()
+            wiring.close()
+        if told:  # the last line knows what became of it
+            say(told[-1].removeprefix("spanbus: "))
+            return
+        statistics = wiring.statistics()
+        if statistics is not None and statistics.waiting and settings.endpoint_configured:
+            records = pluralize(statistics.waiting, "record waits", "records wait")
+            say(f"{records} in {settings.state_dir}, there was no time to send: spanbus flush")
+
+    def _file(self) -> Path | None:
+        from pathlib import Path
+
+        return Path(self._arguments.file) if self._arguments.file is not None else None
+
+
+def _sink_failed(error: Exception) -> None:
+    say(f"a part of this command's record is missing: {type(error).__name__}: {error}")
+
+
+def _nobody() -> None:
+    """Nobody waits."""

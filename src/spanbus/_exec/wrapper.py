@@ -1,0 +1,117 @@
+"""``spanbus exec`` from its arguments to its exit: start, attend, record, leave."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import NoReturn
+
+from spanbus._exec import launch
+from spanbus._exec.arguments import Arguments
+from spanbus._exec.attend import Attendant, Ended
+from spanbus._exec.say import say
+from spanbus._exec.trace import Trace, disabled, trace_of
+
+LONGEST_S = 60.0
+"""The most that loading and writing may take after the command's end: local work only, tenths of a second of CPU, and
+the record is lost if it is cut off; a machine with a hundred processes for each core takes tens of seconds for it. Sending
+has its own limit."""
+
+
+def execute(arguments: Arguments) -> NoReturn:
+    """Run the command, whatever becomes of telemetry, and leave with its exit status."""
+    if arguments.file is not None:
+        _check_file(arguments.file)
+    if arguments.attributes:
+        _check_attributes(arguments.attributes)
+    trace = None if disabled(os.environ) else _trace(arguments)
+    if not hasattr(os, "fork"):
+        from spanbus._exec.elsewhere import execute as execute_elsewhere
+
+        leave(execute_elsewhere(arguments, trace))
+    inherited = launch.Inherited()
+    try:
+        child = launch.start(arguments.argv, trace.changes if trace is not None else {}, inherited)
+    except OSError as error:  # no process to be had
+        _become(arguments, inherited, error)
+    launch.keep_standard_descriptors()
+    ended: Ended | None = None
+    attendant = Attendant(child, inherited)
+    recording = None
+    if trace is not None:
+        from spanbus._exec.recording import Recording
+
+        recording = Recording(arguments, trace, child)
+        recording.begin(attendant.wake)
+    if child.error is None:
+        ended = attendant.wait()
+        child.release()
+        status = ended.status
+    else:
+        say(f"{arguments.argv[0]}: {_why(child.error)}")
+        status = launch.status_of(child.error)
+    if recording is not None:
+        recording.end(ended)
+        if not attendant.linger(recording.busy, LONGEST_S):
+            say("left before the record of this command was complete")
+    leave(status)
+
+
+def leave(status: int) -> NoReturn:
+    """End at once: what an interpreter tidies at its end costs as much as its start."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError, AttributeError):
+            continue
+    os._exit(status)
+
+
+def _trace(arguments: Arguments) -> Trace | None:
+    try:
+        return trace_of(os.environ, arguments.phase, arguments.program)
+    except Exception as error:  # a wall: the command always runs
+        say(f"this command is not recorded: {type(error).__name__}: {error}")
+        return None
+
+
+def _become(arguments: Arguments, inherited: launch.Inherited, error: OSError) -> NoReturn:
+    """Replace this process by the command, unrecorded: for want of a second process."""
+    say(f"there is no second process to be had, so the command is not recorded: {error.strerror}")
+    try:
+        launch.become([os.fsencode(word) for word in arguments.argv], {}, inherited)
+    except OSError as failure:
+        say(f"{arguments.argv[0]}: {_why(failure)}")
+        leave(launch.status_of(failure))
+    leave(launch.CANNOT_RUN)
+
+
+def _why(error: OSError) -> str:
+    if launch.status_of(error) == launch.NOT_FOUND:
+        return "command not found"
+    return f"cannot be run: {error.strerror}"
+
+
+def _check_attributes(given: list[str]) -> None:
+    from spanbus._project import attributes_given
+    from spanbus.errors import InputError
+
+    try:
+        attributes_given(given)
+    except InputError as error:
+        say(str(error))
+        leave(2)
+
+
+def _check_file(file: str) -> None:
+    """``--file`` is an argument of ours: one that cannot be read is told before anything runs."""
+    from pathlib import Path
+
+    from spanbus._settings import check_file
+    from spanbus.errors import SettingsError
+
+    try:
+        check_file(Path(file))
+    except SettingsError as error:
+        say(str(error))
+        leave(2)

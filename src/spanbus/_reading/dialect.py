@@ -1,0 +1,435 @@
+"""Dialects: rules, as data, by which an event of any bus becomes a fact."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+from fnmatch import fnmatchcase
+
+from spanbus._named_tuple import NamedTuple
+from spanbus._reading.facts import (
+    NOBODY,
+    OURS,
+    Ended,
+    Fact,
+    Noted,
+    Rank,
+    SpanEvent,
+    Started,
+    Verb,
+    Whose,
+)
+from spanbus._reading.outcomes import outcome
+from spanbus._reading.places import Keys
+from spanbus._reading.policy import Policy
+from spanbus._reading.read import Raw, read
+from spanbus._reading.shape import getter, name_of, text_of, texts_of
+from spanbus._reading.spelling import ending, ends_with, normal, plain, segments, subject
+from spanbus._reading.states import States
+from spanbus._reading.times import duration_ns_of, seconds_ns
+from spanbus._semantics import Result
+
+PLAIN_START = frozenset({"type", "needs", "timestamp"})
+"""All that may stand in the payload of a start for it to say nothing further."""
+PLAIN_SUCCESS = frozenset({"success", "duration", "attempts", "timestamp"})
+"""The same of an end with success."""
+_READ = frozenset(
+    "success skipped result conclusion outcome status state error exception error_message error_type stacktrace summary reason delay cached stage "
+    "type needs timestamp max_attempts strategy phase".split()
+)
+"""Keys that every dialect reads."""
+_TELLING = PLAIN_START | PLAIN_SUCCESS | {"stage", "strategy", "phase"}
+_STAMPED_NAME = re.compile(r"[_-]\d{9,}$")
+_TYPES_REMEMBERED = 1_000
+_PLAIN = (str, int, float, bytes, list, tuple, set)
+_EVENT, _START, _SUCCESS = Verb.EVENT, Verb.START, Result.SUCCESS  # members cost a look-up each
+
+
+class Rule(NamedTuple):
+    """If an event has one of these types and these keys, it means this. Types and words are in their normal spelling."""
+
+    types: tuple[str, ...]
+    words: frozenset[str]
+    subjects: frozenset[str]
+    has: tuple[str, ...]
+    lacks: tuple[str, ...]
+    rank: Rank
+    verb: Verb
+    name: tuple[str, ...]
+    result: Result | None
+    result_by_word: Mapping[str, Result]
+    final: bool
+    of_open: bool = False
+    """It matters only where what it ends is open."""
+
+    def announced(self, kinds: Collection[str]) -> Result:
+        """The result that an end of this type, in its spellings, states by its type alone."""
+        if self.result is not None:
+            return self.result
+        words = [
+            word for word in self.result_by_word if any(ends_with(kind, word) for kind in kinds)
+        ]
+        return self.result_by_word[max(words, key=len)] if words else Result.SUCCESS
+
+
+class Meaning(NamedTuple):
+    """A rule as it reads for one event type, with the result that an end of this type states."""
+
+    rule: Rule
+    announced: Result
+    event_type: str
+
+
+class Names(NamedTuple):
+    """Payload keys of names and measures, best first."""
+
+    run: tuple[str, ...] = ("run_id", "job_id", "workflow_id")
+    shared_run: frozenset[str] = frozenset({"workflow_id"})
+    workflow: tuple[str, ...] = ("workflow", "workflow_name", "workflow_id")
+    phase: tuple[str, ...] = ("step_id", "phase", "strategy")
+    alias: tuple[str, ...] = ("step_name", "phase", "strategy")
+    durations: Mapping[str, int] = {"duration": 1_000_000_000}
+    """With the nanoseconds of their unit."""
+    attempts: str = "attempts"
+    memory: str | None = None
+    """The key of a task's id, where names come with the first event of a task only."""
+
+
+class Dialect:
+    """A named table of rules; reading by it is pure, and never raises on what an event may hold."""
+
+    def __init__(
+        self,
+        name: str,
+        rules: tuple[Rule, ...],
+        names: Names,
+        keys: Keys,
+        policy: Policy,
+        states: States,
+        *,
+        error_means_failure: bool = False,
+    ) -> None:
+        self.name = name
+        self.rules = rules
+        self.names = names
+        self.keys = keys
+        self.policy = policy
+        self.states = states
+        self._stateless = states.stateless
+        self.error_means_failure = error_means_failure
+        self.keys.known = _READ | {
+            *names.run,
+            *names.workflow,
+            *names.phase,
+            *names.alias,
+            *names.durations,
+            names.attempts,
+            *((names.memory,) if names.memory is not None else ()),
+            *states.keys,
+            *states.further_keys,
+            "message_type",
+            "message_name",
+            "event_type",
+            *(key for rule in rules for key in (*rule.has, *rule.lacks, *rule.name)),
+        }
+        self._by_type: dict[str, tuple[Meaning, ...]] = {}
+        self.of_phases: dict[str, Meaning | None] = {}
+        """Cached results of :meth:`of_phase`, by type."""
+        only = tuple(names.durations)
+        self._duration_key = only[0]
+        self._attempts_key = names.attempts
+        self._only_duration = names.durations[only[0]] if len(only) == 1 else 0
+        telling = {*names.workflow, *names.alias, *names.durations, names.attempts}
+        whose = {*names.run, *names.phase, "id"} - telling - _TELLING
+        none = (PLAIN_START | PLAIN_SUCCESS).isdisjoint((*names.workflow, *names.alias))
+        self._plain_start = PLAIN_START | whose if none else None
+        """All that may stand in the payload of a start for it to say nothing further, besides whose it is."""
+        self._plain_success = PLAIN_SUCCESS | whose if none else None
+
+    def read(self, event: object) -> Fact:
+        """The fact that an event of any shape states by itself. Raises ``ValueError`` when it has no type."""
+        return self.fact(read(event, self.keys))
+
+    def candidates(self, event_type: str) -> tuple[Meaning, ...]:
+        """The rules that this type may match, in their order."""
+        found = self._by_type.get(event_type)
+        if found is None:
+            kinds = frozenset((normal(event_type), plain(event_type)))
+            found = tuple(
+                Meaning(rule, rule.announced(kinds), str(event_type))
+                for rule in self.rules
+                if any(fnmatchcase(kind, pattern) for pattern in rule.types for kind in kinds)
+                and (
+                    not rule.words
+                    or any(ends_with(kind, word) for word in rule.words for kind in kinds)
+                )
+                and (not rule.subjects or subject(event_type) in rule.subjects)
+            )
+            if len(self._by_type) < _TYPES_REMEMBERED:  # types come from outside: bounded
+                self._by_type[event_type] = found
+        return found
+
+    def of_phase(self, event_type: str) -> Meaning | None:
+        """The one meaning of all events of this type that name their phase and run, None where there is a choice."""
+        if event_type in self.of_phases:
+            return self.of_phases[event_type]
+        found = self.candidates(event_type)
+        rule = found[0].rule if found else None
+        plain = rule is not None and rule.name == ("@phase",) and not rule.lacks
+        only = found[0] if rule is not None and plain and rule.has in ((), ("@phase",)) else None
+        if len(self.of_phases) < _TYPES_REMEMBERED:
+            self.of_phases[event_type] = only
+        return only
+
+    def meaning_of(self, raw: Raw) -> Meaning | None:
+        """The first rule that matches."""
+        found = self._by_type.get(raw.event_type)
+        for meaning in found if found is not None else self.candidates(raw.event_type):
+            rule = meaning.rule
+            for key in rule.has:
+                if (key == "@phase" and raw.phase is None) or not _present(raw, key):
+                    break
+            else:
+                for key in rule.lacks:
+                    if _present(raw, key):
+                        break
+                else:
+                    return meaning
+        return None
+
+    def fact(self, raw: Raw) -> Fact:
+        """The fact that ``raw`` states by the first rule that matches; without one it is noted where it belongs."""
+        event_type = raw.event_type
+        if self.states.subjects:
+            payload = raw.payload
+            known = event_type in self._stateless
+            if not known or "object_kind" in payload or "build" in payload:
+                raw = self.states.read(raw)
+        meaning = self.meaning_of(raw)
+        name = self._first(raw, meaning.rule.name if meaning is not None else self.names.phase)
+        event = SpanEvent(
+            event_type, raw.at_ns, raw.event_id, raw.source, raw.payload, raw.attempt or 1
+        )
+        run_key, whose = self._whose(raw)
+        if event_type is not raw.event_type:
+            whose = whose._replace(state=True)
+        if meaning is not None and meaning.rule.of_open:
+            whose = whose._replace(of_open=True)
+        if meaning is None:
+            rank = Rank.PHASE if name is not None else Rank.RUN
+            return Noted(event, rank, name, run_key, whose)
+        return self.stated(meaning, event, name, run_key, whose, raw.run_id is not None)
+
+    def stated(
+        self,
+        meaning: Meaning,
+        event: SpanEvent,
+        name: str | None,
+        run_key: str | None,
+        whose: Whose,
+        named_run: bool,
+    ) -> Fact:
+        """The fact of an event that a rule matches; ``named_run`` where the event itself says of which run it is."""
+        rule, announced, _ = meaning
+        verb = rule.verb
+        if verb is _EVENT:
+            return Noted(event, rule.rank, name, run_key, whose)
+        payload = event.payload
+        if verb is _START:
+            known = self._plain_start
+            if known is not None and payload.keys() <= known:  # nothing further is said
+                task_type = payload.get("type")
+                return Started(
+                    event,
+                    rule.rank,
+                    name,
+                    run_key,
+                    whose,
+                    (task_type or None) if type(task_type) is str else text_of(task_type),
+                    texts_of(payload.get("needs")),
+                )
+            return Started(
+                event,
+                rule.rank,
+                name,
+                run_key,
+                self._further(rule, payload, whose, named_run),
+                self._task_type(payload),
+                texts_of(payload.get("needs")),
+                self._aliases(payload, name),
+            )
+        get = payload.get
+        attempts = get(self._attempts_key)
+        tried = attempts if type(attempts) is int else 0
+        known = self._plain_success
+        if (
+            announced is _SUCCESS
+            and known is not None
+            and payload.keys() <= known
+            and get("success") is not False
+        ):
+            lasted, unit_ns = get(self._duration_key), self._only_duration
+            if unit_ns and type(lasted) is float and 0 < lasted < 1e9:
+                duration_ns: int | None = round(lasted * unit_ns)
+            else:
+                duration_ns = self._duration_ns(payload)
+            return Ended(
+                event,
+                verb,
+                rule.rank,
+                name,
+                run_key,
+                whose,
+                _SUCCESS,
+                None,
+                duration_ns,
+                tried,
+                rule.final,
+            )
+        result, failure = outcome(payload, announced, error_means_failure=self.error_means_failure)
+        return Ended(
+            event,
+            rule.verb,
+            rule.rank,
+            name,
+            run_key,
+            self._further(rule, payload, whose, named_run),
+            result,
+            failure,
+            None if payload.get("cached") is True else self._duration_ns(payload),
+            tried,
+            rule.final,
+            self._aliases(payload, name),
+            self._task_type(payload),
+            text_of(payload.get("reason")),
+            seconds_ns(payload.get("delay")) or 0,
+        )
+
+    def task_of(self, raw: Raw) -> str | None:
+        """The id of the task that the event is about, where this dialect remembers names by it."""
+        key = self.names.memory
+        return text_of(raw.payload.get(key)) if key is not None else None
+
+    def _whose(self, raw: Raw) -> tuple[str | None, Whose]:
+        payload = raw.payload
+        run_key, shared = raw.run_id, False
+        if run_key is None:
+            for key in self.names.run:
+                value = payload.get(key)
+                if value is not None and (text := value if type(value) is str else text_of(value)):
+                    run_key, shared = text, key in self.names.shared_run
+                    break
+            else:
+                run_key = self._id_of_run(payload)
+        exact = raw.phase is not None or "step_id" in payload
+        task = self.task_of(raw) if self.names.memory is not None else None
+        correlation, traceparent = raw.correlation, raw.traceparent
+        if (
+            correlation is traceparent is raw.tracestate is task is raw.odd_time is None
+            and not shared
+        ):
+            return run_key, OURS if exact else NOBODY
+        return run_key, Whose(
+            exact,
+            shared,
+            correlation,
+            None,
+            None,
+            task,
+            traceparent,
+            raw.tracestate,
+            raw.odd_time is not None,
+        )
+
+    def _id_of_run(self, payload: Mapping[str, object]) -> str | None:
+        """The id of a run that the payload holds as an object."""
+        for key in self.names.workflow:
+            value = payload.get(key)
+            if value is not None and not isinstance(value, _PLAIN):
+                found = text_of(getter(value)("id"))
+                if found:
+                    return found
+        return None
+
+    def _further(
+        self, rule: Rule, payload: Mapping[str, object], whose: Whose, named_run: bool
+    ) -> Whose:
+        """With the workflow's name and the stage, where the payload has them."""
+        workflow = None
+        if rule.rank is Rank.RUN or named_run:
+            for key in self.names.workflow:
+                if key == "name" and rule.rank is not Rank.RUN:
+                    continue
+                value = payload.get(key)
+                found = name_of(value) if value is not None else None
+                if found:
+                    workflow = _STAMPED_NAME.sub("", found) or found
+                    break
+        stage = text_of(payload.get("stage"))
+        if workflow is None and stage is None:
+            return whose
+        return whose._replace(workflow=workflow, stage=stage)
+
+    def _aliases(self, payload: Mapping[str, object], name: str | None) -> tuple[str, ...]:
+        found = [
+            text
+            for key in self.names.alias
+            if (value := payload.get(key)) is not None and (text := text_of(value)) and text != name
+        ]
+        return tuple(found)
+
+    def _duration_ns(self, payload: Mapping[str, object]) -> int | None:
+        if self._only_duration:
+            value = payload.get(self._duration_key)
+            return duration_ns_of(value, self._only_duration) if value is not None else None
+        for key, unit_ns in self.names.durations.items():
+            value = payload.get(key)
+            if value is not None:
+                return duration_ns_of(value, unit_ns)
+        return None
+
+    @staticmethod
+    def _task_type(payload: Mapping[str, object]) -> str | None:
+        return (
+            text_of(payload.get("type"))
+            or text_of(payload.get("strategy"))
+            or text_of(payload.get("phase"))
+        )
+
+    @staticmethod
+    def _first(raw: Raw, keys: tuple[str, ...]) -> str | None:
+        payload = raw.payload
+        for key in keys:
+            value = payload.get(key)
+            if value is not None:
+                text = value if type(value) is str else name_of(value)
+            elif key[0] == "@":
+                text = text_of(_identity(raw, key))
+            elif key[:5] == "word:":
+                text = _word(raw.event_type, int(key[5:]))
+            else:
+                continue
+            if text:
+                return text
+        return None
+
+
+def _word(event_type: str, index: int) -> str | None:
+    """A word of a type; ``workflow_quality_started`` is read as ``workflow.quality.started`` where the first gives none."""
+    for words in (segments(event_type), plain(event_type).split(".")):
+        if -len(words) <= index < len(words):
+            word = words[index]
+            if index < 0 or word != words[-1] or ending(word) is None:
+                return word
+    return None
+
+
+def _identity(raw: Raw, key: str) -> object:
+    return raw.phase if key == "@phase" else raw.run_id if key == "@run_id" else None
+
+
+def _present(raw: Raw, key: str) -> bool:
+    if key[0] == "@":
+        return _identity(raw, key) is not None
+    value = raw.payload.get(key)
+    return value is not None and not (isinstance(value, str) and value == "")

@@ -1,0 +1,201 @@
+"""The three facts that an event of any bus can state: something started, something ended, something was noted.
+
+Every fact keeps the event as it will stand on a span, and says at which level (:class:`Rank`) and of which run it speaks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import IntEnum
+
+from spanbus._named_tuple import NamedTuple
+from spanbus._semantics import Failure, Result
+
+
+class Rank(IntEnum):
+    """The speaker, from the outside in. A step, a phase and a strategy that mean the same work are one phase."""
+
+    RUN = 0
+    STEP = 1
+    PHASE = 2
+    STRATEGY = 3
+    HOOK = 4
+
+
+class Verb(IntEnum):
+    """Effect of the event on the thing that it names."""
+
+    EVENT = 0
+    START = 1
+    END = 2
+    RETRY = 3
+    SKIP = 4
+
+
+_EVENT, _START = Verb.EVENT, Verb.START  # members cost a look-up each
+
+
+class SpanEvent:
+    """One bus event as it will stand on a span. ``payload`` is the raw mapping; it is cleaned when it is rendered."""
+
+    __slots__ = ("at_ns", "attempt", "event_id", "name", "payload", "source")
+
+    def __init__(
+        self,
+        name: str,
+        at_ns: int,
+        event_id: str,
+        source: str,
+        payload: Mapping[str, object],
+        attempt: int = 1,
+    ) -> None:
+        self.name, self.at_ns = name, at_ns
+        self.event_id, self.source = event_id, source
+        self.payload, self.attempt = payload, attempt
+
+    def __repr__(self) -> str:
+        return f"SpanEvent({self.name!r}, {self.at_ns}, {self.event_id!r}, {self.source!r}, {self.payload!r}, {self.attempt})"
+
+
+class Whose(NamedTuple):
+    """Further hints of an event about the work that it belongs to; absent things are None."""
+
+    exact: bool = False
+    """The name is an identity (a step id, our engine's phase), not one that has to be looked for among aliases."""
+    shared: bool = False
+    """The run key is a definition's name or the like: concurrent and later runs bear the same one."""
+    correlation: str | None = None
+    workflow: str | None = None
+    stage: str | None = None
+    task: str | None = None
+    """The publisher's task, thread or job, where the event tells."""
+    traceparent: str | None = None
+    tracestate: str | None = None
+    odd_time: bool = False
+    """The event's time could not be read or believed: it stands where it was heard."""
+    of_open: bool = False
+    """It ends what is open, and says nothing where nothing is."""
+    state: bool = False
+    """It is told as a state, which may be told again while nothing changes."""
+
+
+NOBODY = Whose()
+OURS = Whose(exact=True)
+"""The hints of a plain event of our own engine."""
+
+
+class Fact:
+    """The common part of the three facts; ``rank`` is RUN for what belongs to a run as a whole."""
+
+    __slots__ = ("aliases", "event", "name", "rank", "run_key", "verb", "whose")
+
+    def __init__(
+        self,
+        event: SpanEvent,
+        verb: Verb,
+        rank: Rank,
+        name: str | None,
+        run_key: str | None,
+        whose: Whose,
+        aliases: tuple[str, ...],
+    ) -> None:
+        self.event, self.verb = event, verb
+        self.rank, self.name = rank, name
+        self.run_key, self.whose, self.aliases = run_key, whose, aliases
+
+    @property
+    def named_by_payload(self) -> bool:
+        """Whether its name comes from the payload, not from its type."""
+        return self.name in [value for value in self.event.payload.values() if type(value) is str]
+
+    def _told(self) -> str:
+        return f"{self.event!r}, {self.verb.name}, {self.rank.name}, {self.name!r}, {self.run_key!r}, {self.whose!r}, {self.aliases!r}"
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._told()})"
+
+
+class Noted(Fact):
+    """An event that opens and ends nothing."""
+
+    __slots__ = ()
+
+    def __init__(
+        self, event: SpanEvent, rank: Rank, name: str | None, run_key: str | None, whose: Whose
+    ) -> None:
+        self.event, self.verb = event, _EVENT
+        self.rank, self.name = rank, name
+        self.run_key, self.whose, self.aliases = run_key, whose, ()
+
+
+class Started(Fact):
+    """A run, step, phase, strategy or hook began."""
+
+    __slots__ = ("needs", "task_type")
+
+    def __init__(
+        self,
+        event: SpanEvent,
+        rank: Rank,
+        name: str | None,
+        run_key: str | None,
+        whose: Whose,
+        task_type: str | None = None,
+        needs: tuple[str, ...] = (),
+        aliases: tuple[str, ...] = (),
+    ) -> None:
+        self.event, self.verb = event, _START
+        self.rank, self.name = rank, name
+        self.run_key, self.whose, self.aliases = run_key, whose, aliases
+        self.task_type, self.needs = task_type, needs
+
+    def __repr__(self) -> str:
+        return f"Started({self._told()}, {self.task_type!r}, {self.needs!r})"
+
+
+class Ended(Fact):
+    """End of a run, phase, attempt or hook; for ``Verb.RETRY`` this attempt only, another follows, and for
+    ``Verb.SKIP`` it never began.
+    """
+
+    __slots__ = (
+        "attempts",
+        "delay_ns",
+        "duration_ns",
+        "failure",
+        "final",
+        "reason",
+        "result",
+        "task_type",
+    )
+
+    def __init__(
+        self,
+        event: SpanEvent,
+        verb: Verb,
+        rank: Rank,
+        name: str | None,
+        run_key: str | None,
+        whose: Whose,
+        result: Result,
+        failure: Failure | None = None,
+        duration_ns: int | None = None,
+        attempts: int = 0,
+        final: bool = False,
+        aliases: tuple[str, ...] = (),
+        task_type: str | None = None,
+        reason: str | None = None,
+        delay_ns: int = 0,
+    ) -> None:
+        self.event, self.verb = event, verb
+        self.rank, self.name = rank, name
+        self.run_key, self.whose, self.aliases = run_key, whose, aliases
+        self.result, self.failure, self.duration_ns = result, failure, duration_ns
+        self.attempts, self.final, self.task_type = attempts, final, task_type
+        self.reason, self.delay_ns = reason, delay_ns
+
+    def __repr__(self) -> str:
+        return (
+            f"Ended({self._told()}, {self.result!r}, {self.failure!r}, {self.duration_ns!r}, {self.attempts}, "
+            f"{self.final}, {self.task_type!r}, {self.reason!r}, {self.delay_ns})"
+        )

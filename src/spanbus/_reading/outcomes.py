@@ -1,0 +1,160 @@
+"""Outcomes: the result and the failure that an end event states, for any emitter."""
+
+from __future__ import annotations
+
+import re
+import traceback
+from collections.abc import Mapping
+from enum import Enum
+from typing import cast
+
+from spanbus._reading.shape import is_true, text_of
+from spanbus._reading.spelling import CANCELLATIONS, ENDS, FAILURES, SKIPS, TIMEOUTS, key_of
+from spanbus._semantics import ErrorType, Failure, Result, error_text
+from spanbus._workflow.events import EMPTY
+
+_RESULTS = {result.value: result for result in Result}
+_WORDS = (str, Enum)
+_LONGEST_WORD = 32
+_STATUS = {
+    **dict.fromkeys((*ENDS, "pass", "fixed"), Result.SUCCESS),
+    **dict.fromkeys((*FAILURES, "broken", "killed", "rejected"), Result.FAILURE),
+    **dict.fromkeys((*TIMEOUTS, "timed_out"), Result.TIMEOUT),
+    **dict.fromkeys((*CANCELLATIONS, "stopped", "halted", "terminated"), Result.CANCELLATION),
+    **dict.fromkeys(SKIPS, Result.SKIP),
+}
+OUTCOMES = ("conclusion", "outcome", "status", "state")
+"""Keys whose value may be the word of a result; a conclusion and an outcome are more than a state."""
+_ERRORS = ("error", "exception", "error_message")
+_TIMED_OUT = re.compile(r"\btimed[ -]out\b|\btime-?out(error|expired)?\b(?!\s*[=:])", re.IGNORECASE)
+_CANCELLED = re.compile(
+    r"^\W*(?:asyncio\.)?(?:exceptions\.)?(CancelledError|KeyboardInterrupt|Cancelled)\b"
+)
+_CLASS = re.compile(
+    r"^((?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Exit|Interrupt|Warning|Timeout|Failure))\s*(?:[:(]|$)",
+    re.ASCII,
+)
+
+
+def outcome(
+    payload: Mapping[str, object], announced: Result, *, error_means_failure: bool = False
+) -> tuple[Result, Failure | None]:
+    """Result of an end event: semantics.md's table, for any emitter.
+
+    ``error_means_failure``: an end that tells of an error, and not of success, failed.
+    """
+    nested = payload.get("result")
+    inner: Mapping[str, object] = (
+        cast("Mapping[str, object]", nested) if isinstance(nested, Mapping) else EMPTY
+    )
+    result = announced
+    word = _word_of(cast("object", nested))
+    named = _RESULTS.get(word) or _STATUS.get(word)
+    if announced in (Result.SUCCESS, Result.FAILURE):
+        said = _said(payload)
+        if payload.get("skipped") is True or inner.get("skipped") is True:
+            return Result.SKIP, None
+        success = payload.get("success")
+        if (
+            success is False
+            or inner.get("success") is False
+            or (
+                announced is Result.SUCCESS
+                and success is None
+                and (said, named) == (None, None)
+                and (_some_failed(payload) or (error_means_failure and _tells_error(payload)))
+            )
+        ):
+            result = Result.FAILURE
+        if said is not None and (
+            announced is Result.SUCCESS or said.failed or said is Result.CANCELLATION
+        ):
+            result = said
+        if named is not None and (named is not Result.SUCCESS or result is Result.SUCCESS):
+            result = named
+    if not result.failed:
+        return result, None
+    return _failure(payload, inner, result)
+
+
+def _said(payload: Mapping[str, object]) -> Result | None:
+    """The result that a word of the payload states."""
+    for key in OUTCOMES:
+        said = _STATUS.get(_word_of(payload.get(key)))
+        if said is not None:
+            return said
+    return None
+
+
+def _word_of(value: object) -> str:
+    """A word in its normal spelling, of an enumeration too; empty for everything else."""
+    text = text_of(value) if isinstance(value, _WORDS) else None
+    return key_of(text) if text and len(text) <= _LONGEST_WORD else ""
+
+
+def _tells_error(payload: Mapping[str, object]) -> bool:
+    return any(is_true(payload.get(key)) for key in _ERRORS)
+
+
+def _some_failed(payload: Mapping[str, object]) -> bool:
+    """``summary.counts.failed`` of a hook orchestrator is above zero."""
+    found: object = payload.get("summary")
+    for key in ("counts", "failed"):
+        found = cast("Mapping[str, object]", found).get(key) if isinstance(found, Mapping) else None
+    return isinstance(found, int | float) and found > 0
+
+
+def _failure(
+    payload: Mapping[str, object], inner: Mapping[str, object], result: Result
+) -> tuple[Result, Failure | None]:
+    error: object = None
+    for key in _ERRORS:
+        error = payload.get(key)
+        if not is_true(error):
+            error = inner.get(key)
+        if is_true(error):
+            break
+    declared = text_of(payload.get("error_type"))
+    stack = payload.get("stacktrace")
+    stacktrace = stack if isinstance(stack, str) else None
+    message: str | None = None
+    if isinstance(error, BaseException):
+        message = error_text(error)
+        declared = declared or class_name(type(error))
+        if stacktrace is None and error.__traceback__ is not None:
+            stacktrace = "".join(traceback.format_exception(error))
+    elif isinstance(error, str):
+        message = error
+    elif isinstance(error, Mapping):
+        fields = cast("Mapping[str, object]", error)
+        message = text_of(fields.get("message"))
+        declared = declared or text_of(fields.get("type"))
+    if declared is None and message and (found := _CLASS.match(message)) is not None:
+        declared = found[1]
+    if (
+        result is not Result.TIMEOUT
+        and result is not Result.ERROR
+        and message is not None
+        and _CANCELLED.match(message)
+    ):
+        return Result.CANCELLATION, None
+    if (
+        result is Result.TIMEOUT
+        or declared == ErrorType.TIMEOUT
+        or (message is not None and declared is None and _TIMED_OUT.search(message))
+    ):
+        return Result.TIMEOUT, Failure(ErrorType.TIMEOUT, message, stacktrace)
+    if declared is not None and _TIMED_OUT.search(declared.rpartition(".")[2]):
+        return Result.TIMEOUT, Failure(ErrorType.TIMEOUT, message, stacktrace)
+    return result, Failure(
+        declared or (ErrorType.OTHER if message else ErrorType.UNSUCCESSFUL), message, stacktrace
+    )
+
+
+def class_name(kind: type[BaseException]) -> str:
+    """The fully qualified name of an exception class, builtins without their module."""
+    return (
+        kind.__qualname__
+        if kind.__module__ == "builtins"
+        else f"{kind.__module__}.{kind.__qualname__}"
+    )

@@ -1,0 +1,303 @@
+"""Places of an event in which it may say something, and which of them the events of one make have.
+
+Events of a bus are alike. What a make has, its class with the names of its fields, is found out with its first event;
+those after it are asked for nothing that they lack.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any
+
+from spanbus._named_tuple import NamedTuple
+from spanbus._reading.shape import Getter, getter, has_attribute, is_other_mapping, mapping_of
+from spanbus._reading.spelling import key_of
+
+TYPE_KEYS = ("event_type", "type", "topic", "kind")
+"""Fields that say the type of an event, the surest first."""
+TYPES_TOO = (
+    "name",
+    "event",
+    "event_name",
+    "detail_type",
+    "message_type",
+    "event_type_value",
+    "__typename",
+    "object_kind",
+)
+_CHANNELS = ("topic", "channel", "queue", "routing_key", "stream", "topic_arn")
+_ENCLOSING = ("payload", "data", "value", "body", "message", "detail", "event", "dagster_event")
+TIMES = ("timestamp", "time", "ts", "at", "created_at", "event_created_at")
+_SINGLE = ("metadata", "id")
+_OWN = "at_ns run_id runid phase attempt traceparent tracestate meta context headers".split()
+_NOTHING: Mapping[str, str] = MappingProxyType({})
+_MAKES_REMEMBERED = 1_000
+_FIELDS_LOOKED_AT = 64
+
+EVENT, METADATA, PAYLOAD = range(3)
+
+Place = tuple[int, str]
+"""Where to ask, and for which key."""
+
+
+class Places(NamedTuple):
+    """For each thing that an event may say the places to look in, the surest first."""
+
+    type: tuple[Place, ...]
+    kind: tuple[str, ...]
+    """Keys of an event that may be its type, or that of something it speaks of."""
+    name: tuple[str, ...]
+    payload: tuple[str, ...]
+    time: tuple[Place, ...]
+    run: tuple[str, ...]
+    """Keys of a run's id that its metadata has."""
+    id: tuple[Place, ...]
+    source: tuple[Place, ...]
+    correlation: tuple[Place, ...]
+    further: bool
+    """It has something of what our own events and those with headers have: a time in nanoseconds, an identity."""
+    enclosing: tuple[str, ...]
+    """Keys in which a message of a broker holds the event."""
+    on_channel: bool
+    """It says where it was sent, and not of itself what it is."""
+    spelled: Mapping[str, str]
+    """Its own spelling of those of its fields that are spelled in another way, ``eventType`` or ``run-id``."""
+    spelled_in_metadata: Mapping[str, str]
+    plain: bool = False
+    """All that it has of these stands in its own dictionary."""
+    metadata_plain: bool = False
+
+
+class Keys:
+    """Keys of a dialect that are read besides the usual ones, and before them."""
+
+    __slots__ = (
+        "_all",
+        "_all_of_metadata",
+        "_makes",
+        "_names",
+        "ids",
+        "known",
+        "payloads",
+        "payloads_spelled",
+        "runs",
+        "times",
+        "types",
+    )
+
+    def __init__(
+        self,
+        types: tuple[str, ...] = (),
+        payloads: tuple[str, ...] = (),
+        times: tuple[str, ...] = (),
+        ids: tuple[str, ...] = (),
+        runs: tuple[str, ...] = (),
+    ) -> None:
+        self.types, self.payloads, self.times, self.ids, self.runs = (
+            types,
+            payloads,
+            times,
+            ids,
+            runs,
+        )
+        self._all = self._places(_anything, None)
+        self._all_of_metadata = self._places(_anything, _anything)
+        self._makes: dict[object, Places] = {}
+        self._names = frozenset(
+            key
+            for one in (self._all_of_metadata, self._all)
+            for key in (
+                *_keys_of(one),
+                *one.kind,
+                *one.name,
+                *one.payload,
+                *one.enclosing,
+                *_CHANNELS,
+                *_SINGLE,
+                *_OWN,
+            )
+        )
+        self.known: frozenset[str] = frozenset()
+        """Keys of payloads that the dialect asks for."""
+        self.payloads_spelled: dict[tuple[str, ...], tuple[str, ...] | None] = {}
+        """For the keys of payloads the spelling that is asked for, None where that is theirs."""
+
+    def look(self, event: object) -> tuple[Places, Getter, Getter]:
+        """The places of an event, with what gives its fields and those of its metadata."""
+        fields = _own(event)
+        if fields is None:
+            return self._anywhere(event)
+        metadata = fields.get("metadata")
+        inner = _own(metadata) if metadata is not None else None
+        if metadata is None:
+            make: object = (type(event), *fields)
+        elif inner is not None:
+            make = (type(event), *fields, type(metadata), *inner)
+        else:
+            return self._anywhere(event)
+        places = self._makes.get(make)
+        if places is None:
+            if (
+                len(self._makes) >= _MAKES_REMEMBERED
+                or is_other_mapping(event)
+                or is_other_mapping(metadata)
+                or ("metadata" not in fields and has_attribute(event, "metadata"))
+            ):
+                return self._anywhere(event)
+            places = self._makes[make] = self._found(event, fields, metadata, inner)
+        get = fields.get if places.plain else getter(event)
+        if places.spelled:
+            get = _spelled(get, places.spelled)
+        if inner is None:
+            return places, get, get
+        about = inner.get if places.metadata_plain else getter(metadata)
+        if places.spelled_in_metadata:
+            about = _spelled(about, places.spelled_in_metadata)
+        return places, get, about
+
+    def _anywhere(self, event: object) -> tuple[Places, Getter, Getter]:
+        get = getter(event)
+        if other := self._spellings(mapping_of(event)):
+            get = _spelled(get, other)
+        metadata = get("metadata")
+        if metadata is None:
+            return self._all, get, get
+        about = getter(metadata)
+        if other := self._spellings(mapping_of(metadata)):
+            about = _spelled(about, other)
+        return self._all_of_metadata, get, about
+
+    def payload(self, payload: Mapping[str, object]) -> Mapping[str, object]:
+        """A payload in which the keys that the dialect asks for are spelled as it asks for them."""
+        if len(payload) > _FIELDS_LOOKED_AT:
+            return payload
+        names = tuple(payload)
+        if names in self.payloads_spelled:
+            spelled = self.payloads_spelled[names]
+        else:
+            other = _others(names, self.known)
+            as_written = {written: key for key, written in other.items()}
+            spelled = tuple([as_written.get(key, key) for key in names]) if other else None
+            if len(self.payloads_spelled) < _MAKES_REMEMBERED:
+                self.payloads_spelled[names] = spelled
+        if spelled is None:
+            return payload
+        return dict(zip(spelled, payload.values(), strict=False))
+
+    def _spellings(self, fields: Mapping[str, object] | None) -> Mapping[str, str]:
+        if not fields or len(fields) > _FIELDS_LOOKED_AT:
+            return _NOTHING
+        return _others(tuple(fields), self._names)
+
+    def _found(
+        self,
+        event: object,
+        fields: Mapping[str, object],
+        metadata: object,
+        inner: Mapping[str, object] | None,
+    ) -> Places:
+        names, spelled = self._names, self._spellings(fields)
+        plain = not any(key not in fields and has_attribute(event, key) for key in names)
+
+        def has(key: str) -> bool:
+            return key in fields or key in spelled or has_attribute(event, key)
+
+        if inner is None:
+            return self._places(has, None)._replace(spelled=spelled, plain=plain)
+        spelled_inside = self._spellings(inner)
+
+        def has_inner(key: str) -> bool:
+            return key in inner or key in spelled_inside or has_attribute(metadata, key)
+
+        declared = {*(mapping_of(metadata) or ()), *spelled_inside}
+        places = self._places(has, has_inner)
+        return places._replace(
+            run=tuple([key for key in places.run if key in declared]),
+            spelled=spelled,
+            spelled_in_metadata=spelled_inside,
+            plain=plain,
+            metadata_plain=not any(
+                key not in inner and has_attribute(metadata, key) for key in names
+            ),
+        )
+
+    def _places(
+        self, has: Callable[[str], bool], has_inner: Callable[[str], bool] | None
+    ) -> Places:
+        def both(*keys: str) -> tuple[Place, ...]:
+            found: list[Place] = []
+            for key in keys:
+                if has_inner is not None and has_inner(key):
+                    found.append((METADATA, key))
+                if has(key):
+                    found.append((EVENT, key))
+            return tuple(found)
+
+        times: list[Place] = []
+        for key in self.times:
+            times += [(PAYLOAD, key), *both(key)]
+        times.append((PAYLOAD, "timestamp"))
+        if has_inner is not None and has_inner("timestamp"):
+            times.append((METADATA, "timestamp"))
+        elif has_inner is None and has("timestamp"):
+            times.append((EVENT, "timestamp"))
+        times += [(EVENT, key) for key in ("metadata_timestamp", *TIMES) if has(key)]
+        if has_inner is not None:
+            times += [(METADATA, key) for key in TIMES if has_inner(key)]
+        payloads = (*self.payloads, "payload", "data")
+        if has("detail_type") and has_inner is not _anything and has is not _anything:
+            payloads = (*payloads, "detail")
+        return Places(
+            both(*self.types, "event_type"),
+            tuple([key for key in TYPE_KEYS[1:] if has(key)]),
+            tuple([key for key in TYPES_TOO if has(key)]),
+            tuple([key for key in payloads if has(key)]),
+            tuple(times),
+            self.runs if has_inner is not None else (),
+            both(*self.ids, "event_id"),
+            both("source"),
+            both("correlation_id"),
+            bool(both("headers")) or any(has(key) for key in _OWN),
+            tuple([key for key in _ENCLOSING if has(key)]),
+            not any(has(key) for key in ("event_type", "type", "kind"))
+            and any(has(key) for key in _CHANNELS),
+            _NOTHING,
+            _NOTHING,
+        )
+
+
+def _keys_of(places: Places) -> list[str]:
+    several = (places.type, places.time, places.id, places.source, places.correlation)
+    return [key for one in several for _, key in one]
+
+
+def _own(thing: object) -> dict[str, object] | None:
+    """Its own dictionary, where it has one that is not too large to be compared."""
+    own: Any = thing if type(thing) is dict else getattr(thing, "__dict__", None)  # pyright: ignore[reportUnknownVariableType]
+    return own if type(own) is dict and len(own) <= _FIELDS_LOOKED_AT else None  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType] - a cast costs a call
+
+
+def _others(names: tuple[str, ...], known: frozenset[str]) -> Mapping[str, str]:
+    """For known keys the names that are other spellings of them, where nothing is spelled as it is known."""
+    found: dict[str, str] = {}
+    for name in names:
+        if isinstance(name, str) and name not in known:  # pyright: ignore[reportUnnecessaryIsInstance] - the mappings of strangers
+            key = key_of(name)
+            if key in known and key not in names:
+                found.setdefault(key, name)
+    return found
+
+
+def _spelled(get: Getter, spelled: Mapping[str, str]) -> Getter:
+    """Finds fields by the names that they are known by."""
+
+    def found(name: str) -> object:
+        return get(spelled.get(name, name))
+
+    return found
+
+
+def _anything(key: str) -> bool:
+    del key
+    return True

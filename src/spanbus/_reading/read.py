@@ -1,0 +1,376 @@
+"""An event of any bus, read: its type, payload, time and identity, before any rule.
+
+This follows what was met in the wild: types in ``metadata.event_type``, ``event_type``, ``type``, ``topic`` or ``kind``,
+else in ``name``, ``event`` or ``event_name``, else in the name of the event's class; payloads in ``payload`` or
+``data``; envelopes in ``metadata``, ``meta``, ``context`` or ``headers``, CloudEvents among them; naive timestamps that
+are local time.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Mapping
+from datetime import date
+from decimal import Decimal
+from time import struct_time
+from typing import Any, cast
+
+from spanbus._named_tuple import NamedTuple
+from spanbus._reading.places import (
+    METADATA,
+    PAYLOAD,
+    TIMES,
+    TYPE_KEYS,
+    TYPES_TOO,
+    Keys,
+    Place,
+    Places,
+)
+from spanbus._reading.shape import TEXTS, Getter, decoded, getter, mapping_of, text_of
+from spanbus._reading.spelling import changed, ending, key_of, normal
+from spanbus._reading.times import time_ns_of
+from spanbus._workflow.events import EMPTY, Event, WorkflowEvent
+
+_ENVELOPE = frozenset(
+    "metadata meta headers event_type type topic kind payload data event_id id source at_ns timestamp metadata_timestamp "
+    "time priority delivery_mode correlation_id tags attempt traceparent tracestate specversion datacontenttype "
+    "dataschema subject runid event_created_at".split()
+)
+_PAYLOADS_TOO = frozenset(
+    "body detail details message msg content event_data attributes attrs properties params fields args kwargs".split()
+)
+"""Payloads where the event has nothing else."""
+TYPES_OF_HEADERS = ("event_type", "message_type", "message_name", "type", "ce_type")
+"""Headers that say the type of a message."""
+_MESSAGES = frozenset(
+    ("message", "pmessage", "notification", "Notification", "event", "record", "envelope")
+)
+"""Types of messages that hold an event."""
+_RUN_IDS = ("run_id", "run-id", "x-run-id", "runid")
+_BY_NAME = {name: str(member.value) for name, member in WorkflowEvent.__members__.items()}
+_SHOWN = 80
+_CALLED_A_TIME = re.compile(r"datetime|timestamp|instant|arrow", re.IGNORECASE)
+
+
+USUAL = Keys()
+
+
+class Raw(NamedTuple):
+    """An event as it was read, before any rule."""
+
+    event_type: str
+    event_id: str
+    at_ns: int
+    source: str
+    payload: Mapping[str, object]
+    run_id: str | None = None
+    phase: str | None = None
+    attempt: int | None = None
+    correlation: str | None = None
+    traceparent: str | None = None
+    tracestate: str | None = None
+    odd_time: str | None = None
+    """The text of a time that could not be read; the event then stands where it was heard."""
+    timed: bool = True
+    """The event carried its own time."""
+
+
+def read(event: object, keys: Keys = USUAL, *, after_ns: int = 0, now_ns: int | None = None) -> Raw:
+    """Type, payload, time and identity of an event of any bus: our own, an object, a mapping or one decoded JSON line.
+
+    ``after_ns`` is the time of the event before it, which settles a local time in an hour that occurs twice; ``now_ns`` the
+    time of an event that carries none. Raises ``ValueError`` when the event has no type: then nothing can be said of it.
+    """
+    if isinstance(event, Event):
+        return read_own(event)
+    if isinstance(event, TEXTS):
+        event = decoded(event)
+    places, get, about = keys.look(event)
+    event_type = _first(places.type, about, get)
+    if event_type is None:
+        event_type = _type(event, get, places)
+    elif event_type[-1:].isupper():
+        event_type = _member(event_type)
+    if event_type is None or places.on_channel or event_type in _MESSAGES:
+        enclosed = _enclosed(event_type, get, places)
+        if enclosed is not None:
+            return _of_message(event, enclosed, keys, after_ns, now_ns)
+        event_type = event_type or _first_of(_headers(about, get, keys).get, TYPES_OF_HEADERS)
+        if event_type is None:
+            raise ValueError(
+                "the event has no type (looked for metadata.event_type, event_type, type, topic, kind, name, event, "
+                "event_name and a class name such as TaskStarted)"
+            )
+    payload, apart = _payload(event, get, places, event_type)
+    if keys.payloads_spelled.get(tuple(payload), "") is not None:  # unknown, or in another spelling
+        payload = keys.payload(payload)
+    at_ns = time_ns_of(get("at_ns"), scale=1) if places.further else None
+    odd: str | None = None
+    if at_ns is None:
+        at_ns, odd = _moment(get, about, payload, places.time, after_ns)
+    run_id: str | None = None
+    phase: str | None = None
+    traceparent: str | None = None
+    tracestate: str | None = None
+    attempt: object = None
+    correlation = _first(places.correlation, about, get) if places.correlation else None
+    if places.further:
+        run_id, phase = text_of(get("run_id")) or None, text_of(get("phase")) or None
+        attempt = get("attempt")
+        headers = _headers(about, get, keys) if apart else EMPTY
+        if apart and run_id is None:
+            run_id = _run_id(get, about, headers, places.run, keys.runs)
+        if headers and correlation is None:
+            correlation = _first_text(headers, _RUN_IDS)
+        traceparent = text_of(get("traceparent")) or text_of(headers.get("traceparent"))
+        tracestate = text_of(get("tracestate")) or text_of(headers.get("tracestate"))
+    elif apart and places.run:
+        run_id = _first_of(about, places.run)
+    event_id = _first(places.id, about, get) if places.id else None
+    if event_id is None and apart and not keys.ids:  # the id of what is its own payload is a task's
+        event_id = text_of(get("id"))
+    timed = at_ns is not None
+    if at_ns is None:
+        at_ns = now_ns if now_ns is not None else time.time_ns()
+    return Raw(
+        event_type,
+        event_id or "",
+        at_ns,
+        (_first(places.source, about, get) or "") if places.source else "",
+        payload,
+        run_id,
+        phase,
+        attempt if type(attempt) is int else None,
+        correlation,
+        traceparent,
+        tracestate,
+        odd,
+        timed,
+    )
+
+
+def _headers(about: Getter, get: Getter, keys: Keys) -> Mapping[str, object]:
+    """The headers of an event: a mapping, or a list of names with their values."""
+    for value in (about("headers"), get("headers")):
+        headers = mapping_of(_named(value))
+        if headers:
+            return keys.payload(headers)
+    return EMPTY
+
+
+def _named(value: object) -> object:
+    if not isinstance(value, list | tuple):
+        return value
+    pairs = [
+        cast("tuple[object, ...]", one)
+        for one in cast("list[object]", value)
+        if isinstance(one, tuple)
+    ]
+    return {str(one[0]): one[1] for one in pairs if len(one) == 2}
+
+
+def _first(places: tuple[Place, ...], about: Getter, get: Getter) -> str | None:
+    """The first text that stands in one of these places of the envelope or the event."""
+    for where, key in places:
+        value = (about if where == METADATA else get)(key)
+        if value is not None and (text := value if type(value) is str else text_of(value)):
+            return text
+    return None
+
+
+def read_own(event: Event) -> Raw:
+    """An event of our own bus."""
+    return Raw(
+        str(event.event_type),
+        event.event_id,
+        event.at_ns,
+        event.source,
+        event.payload,
+        event.run_id,
+        event.phase,
+        event.attempt,
+        text_of(event.metadata.get("correlation_id")) if event.metadata else None,
+        event.traceparent,
+        event.tracestate,
+    )
+
+
+def _enclosed(event_type: str | None, get: Getter, places: Places) -> Mapping[str, object] | None:
+    """The event that is in a message of a broker, or in the entry of a log: with a type of its own, JSON text too."""
+    if event_type is not None and ending(event_type) is not None:
+        return None
+    for key in places.enclosing:
+        value = get(key)
+        inner = mapping_of(decoded(value)) if value is not None else None
+        if inner is not None and says_what_began_or_ended(inner):
+            return inner
+    return None
+
+
+def _of_message(
+    message: object,
+    event: Mapping[str, object],
+    keys: Keys,
+    after_ns: int,
+    now_ns: int | None,
+) -> Raw:
+    raw = read(dict(event), keys, after_ns=after_ns, now_ns=now_ns)
+    places, get, about = keys.look(message)
+    if raw.run_id is None and "run_id" not in raw.payload:
+        raw = raw._replace(run_id=text_of(get("run_id")))
+    if raw.timed:
+        return raw
+    at_ns, odd = _moment(get, about, EMPTY, places.time, after_ns)
+    return raw if at_ns is None else raw._replace(at_ns=at_ns, odd_time=odd, timed=True)
+
+
+def says_what_began_or_ended(event: object) -> bool:
+    """Whether it has a type of its own, of two words or more, with one of the life cycle."""
+    get = getter(event)
+    for key in (*TYPE_KEYS, "event", "event_name", "eventType", "event_type_value", "name"):
+        text = text_of(get(key))
+        if text and ending(text) is not None and "." in normal(text):
+            return True
+    return False
+
+
+def _type(event: object, get: Getter, places: Places) -> str | None:
+    found: str | None = None
+    for key in places.kind:
+        found = text_of(get(key))
+        if found:
+            break
+    if found and ending(found) is not None:
+        return _member(found)
+    rest = [text for key in places.name if (text := text_of(get(key)))]
+    if not isinstance(event, Mapping):
+        rest.append(type(event).__name__)
+    telling = next((text for text in rest if ending(text) is not None), None)
+    if found:
+        return _member(telling) if telling is not None and _said(get, telling) else _member(found)
+    if telling is None:
+        several = [text for text in rest if "." in normal(text)]
+        named = isinstance(event, Mapping) or len(rest) > 1 or changed(rest[0])
+        telling = (several or rest)[0] if rest and named else None
+    return _member(telling) if telling is not None else None
+
+
+def _said(get: Getter, text: str) -> bool:
+    """The text stands in a place of types, not only in a class name."""
+    return text in (text_of(get("event")), text_of(get("event_name")))
+
+
+def _member(event_type: str) -> str:
+    if event_type[-1].isupper():  # an enumeration's name, as str() gives it
+        return _BY_NAME.get(event_type.rpartition(".")[2], event_type)
+    return event_type
+
+
+def _run_id(
+    get: Getter,
+    about: Getter,
+    headers: Mapping[str, object],
+    of_metadata: tuple[str, ...],
+    run_keys: tuple[str, ...],
+) -> str | None:
+    """The run's id in the envelope of an event."""
+    found = text_of(get("runid")) or _first_of(about, of_metadata)
+    for value in (get("meta"), get("context"), headers):
+        if found is None and (envelope := mapping_of(value)):
+            found = _first_text(envelope, run_keys)
+    return found
+
+
+def _first_text(fields: Mapping[str, object], keys: tuple[str, ...]) -> str | None:
+    return _first_of(fields.get, keys)
+
+
+def _first_of(get: Getter, keys: tuple[str, ...]) -> str | None:
+    for key in keys:
+        value = get(key)
+        if value is not None and (text := text_of(value)):
+            return text
+    return None
+
+
+def _moment(
+    get: Getter,
+    about: Getter,
+    payload: Mapping[str, object],
+    places: tuple[Place, ...],
+    after_ns: int,
+) -> tuple[int | None, str | None]:
+    """The first time of an event that can be read; else the text of the first that was meant as one."""
+    odd: str | None = None
+    for where, key in places:
+        value = (
+            payload.get(key) if where == PAYLOAD else about(key) if where == METADATA else get(key)
+        )
+        if value is None:
+            continue
+        at_ns = time_ns_of(value, after_ns=after_ns)
+        if at_ns is not None:
+            return at_ns, None
+        if odd is None:
+            odd = _odd(value)
+    return None, odd
+
+
+def _odd(value: object) -> str | None:
+    """The text of what was meant as a time."""
+    if isinstance(value, str | bytes | int | float | Decimal | date | struct_time):
+        return str(value)[:_SHOWN] or None
+    kind = type(value).__name__
+    return kind if _CALLED_A_TIME.search(kind) else None
+
+
+def published_at_ns(event: Mapping[str, object], after_ns: int = 0) -> int | None:
+    """Publication time of a recorded event: the order of a stream, even where payload times differ a little."""
+    metadata = mapping_of(event.get("metadata")) or EMPTY
+    payload = mapping_of(event.get("payload")) or mapping_of(event.get("data")) or EMPTY
+    values = [metadata.get("timestamp"), event.get("metadata_timestamp")]
+    values += [event.get(key) for key in TIMES]
+    values += [metadata.get(key) for key in TIMES[1:]]
+    values.append(payload.get("timestamp"))
+    at_ns = time_ns_of(event.get("at_ns"), scale=1)
+    for value in values:
+        if at_ns is not None:
+            break
+        at_ns = time_ns_of(value, after_ns=after_ns)
+    return at_ns
+
+
+def _payload(
+    event: object, get: Getter, places: Places, event_type: str
+) -> tuple[Mapping[str, object], bool]:
+    """Payload of the event, and whether it is kept apart from the event; else the event itself is the payload."""
+    apart = False
+    for key in places.payload:
+        value = get(key)
+        if value is not None:
+            apart = True
+            said: Any = value
+            if type(value) is dict:
+                return said, True
+            found = mapping_of(decoded(value))
+            if found is not None:
+                return found, True
+    if apart:
+        return EMPTY, True
+    found = mapping_of(event)
+    if found is None or "payload" in found or "data" in found:
+        return EMPTY, found is not None
+    other = places.spelled.values()
+    fields = {
+        key: value
+        for key, value in found.items()
+        if key not in _ENVELOPE
+        and not (key in other and key_of(key) in _ENVELOPE)
+        and not (key in TYPES_TOO and value == event_type and key != "object_kind")
+    }
+    if len(fields) == 1:
+        key, value = next(iter(fields.items()))
+        if key in _PAYLOADS_TOO and isinstance(only := decoded(value), Mapping):
+            return cast("Mapping[str, object]", only), True
+    return fields, False

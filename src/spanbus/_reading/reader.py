@@ -1,0 +1,154 @@
+"""One reader for each bus: an event in, the fact that it states out.
+
+What is remembered between events lives here: the names of tasks that tell them once, and the offset between the stamps
+of a bus and the monotonic clock.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from functools import partial
+
+from spanbus._reading.dialect import Dialect
+from spanbus._reading.facts import OURS, Fact, Noted, Rank, SpanEvent, Verb
+from spanbus._reading.read import Raw, read, read_own
+from spanbus._workflow.events import Event
+
+logger = logging.getLogger("spanbus")
+
+_EVENT, _START, _RUN = Verb.EVENT, Verb.START, Rank.RUN  # members cost a look-up each
+_NAMES_REMEMBERED = 16_384
+_TOLD = 20
+_DISAGREEMENT_NS = 1_000_000_000
+_BOOT_TIME: int | None = getattr(time, "CLOCK_BOOTTIME", None)
+
+
+_steady_ns: Callable[[], int] = (
+    partial(time.clock_gettime_ns, _BOOT_TIME) if _BOOT_TIME is not None else time.monotonic_ns
+)
+"""A clock that nobody sets and that goes on while the machine sleeps, where there is one."""
+
+
+def _say(text: str) -> None:
+    logger.warning("%s", text)
+
+
+class Reader:
+    """Reads by one dialect; ``say`` gets what a person should know, each thing once."""
+
+    def __init__(self, dialect: Dialect, *, say: Callable[[str], None] = _say) -> None:
+        self.dialect = dialect
+        self._say = say
+        self._of_phases = dialect.of_phases
+        self._stated = dialect.stated
+        self._names: dict[str, str] = {}
+        self._told: set[str] = set()
+        self._anchor_ns = 0
+        self._anchor()
+        self._last_ns = 0
+        self.odd_times = 0
+        """Times that could not be read."""
+        self.moved_times = 0
+        """Live stamps that disagreed with the monotonic clock."""
+
+    def read(self, event: object, *, live: bool = False) -> Fact:
+        """The fact that ``event`` states.
+
+        ``live`` says that it happens just now: a stamp that disagrees with the monotonic clock by more than a second is
+        then replaced. Raises ``ValueError`` when the event has no type.
+        """
+        if type(event) is Event:
+            name, run_id = event.phase, event.run_id
+            if name and run_id is not None and not event.metadata:
+                try:
+                    meaning = self._of_phases[event.event_type]
+                except KeyError:
+                    meaning = self.dialect.of_phase(event.event_type)
+                if meaning is not None:
+                    seen = SpanEvent(
+                        meaning.event_type,
+                        event.at_ns,
+                        event.event_id,
+                        event.source,
+                        event.payload,
+                        event.attempt or 1,
+                    )
+                    rule = meaning.rule
+                    if rule.verb is _EVENT:
+                        return Noted(seen, rule.rank, name, run_id, OURS)
+                    return self._stated(meaning, seen, name, run_id, OURS, True)
+            return self.dialect.fact(read_own(event))
+        now_ns = self.now_ns() if live else None
+        after_ns = now_ns if now_ns is not None else self._last_ns
+        return self.raw(read(event, self.dialect.keys, after_ns=after_ns, now_ns=now_ns), now_ns)
+
+    def raw(self, raw: Raw, now_ns: int | None = None) -> Fact:
+        """The fact of an event that was read already; ``now_ns`` is the present where it happens just now."""
+        heard = raw
+        if now_ns is not None:
+            if (
+                not raw.timed
+                or raw.odd_time is not None
+                or not -_DISAGREEMENT_NS <= raw.at_ns - now_ns <= _DISAGREEMENT_NS
+            ):
+                raw = self._placed(raw, now_ns)
+        elif raw.odd_time is not None:
+            self._odd(raw.odd_time)
+        if raw.timed:
+            self._last_ns = raw.at_ns
+        fact = self.dialect.fact(raw)
+        if now_ns is not None and fact.rank is _RUN and fact.verb is _START:
+            self._anchored_anew(fact, heard)
+        if self.dialect.names.memory is not None:
+            self._remember(fact)
+        return fact
+
+    def _anchor(self) -> None:
+        self._anchor_ns = max(time.time_ns(), 1) - _steady_ns()
+
+    def now_ns(self) -> int:
+        """Unix time by the monotonic clock, as live events are placed."""
+        return self._anchor_ns + _steady_ns()
+
+    def _anchored_anew(self, fact: Fact, raw: Raw) -> None:
+        """A run that starts after the clock was set has the new time."""
+        if abs(time.time_ns() - self.now_ns()) > _DISAGREEMENT_NS:
+            self._anchor()
+            placed = self._placed(raw, self.now_ns())
+            fact.event.at_ns = placed.at_ns
+            fact.whose = fact.whose._replace(odd_time=placed.odd_time is not None)
+
+    def _placed(self, raw: Raw, now_ns: int) -> Raw:
+        """A live event where the monotonic clock puts it, if its stamp says something else."""
+        if raw.odd_time is not None:
+            self._odd(raw.odd_time)
+        elif not raw.timed:
+            return raw if raw.at_ns == now_ns else raw._replace(at_ns=now_ns)
+        elif abs(raw.at_ns - now_ns) <= _DISAGREEMENT_NS:
+            return raw
+        self.moved_times += 1
+        return raw._replace(at_ns=now_ns, odd_time=raw.odd_time or "")
+
+    def _odd(self, text: str) -> None:
+        self.odd_times += 1
+        if text not in self._told and len(self._told) < _TOLD:
+            self._told.add(text)
+            self._say(
+                f"a time cannot be read: {text!r}; the event stands where it was heard. Times are numbers (s, ms, µs, ns), "
+                "ISO 8601 or RFC 2822"
+            )
+
+    def _remember(self, fact: Fact) -> None:
+        """The name that a task told with its first event."""
+        task = fact.whose.task
+        if task is None or fact.rank is Rank.RUN:
+            return
+        known = self._names.get(task)
+        if known is not None and (fact.name is None or not fact.named_by_payload):
+            fact.name = known
+        elif fact.name is not None and known is None and fact.named_by_payload:
+            if len(self._names) >= _NAMES_REMEMBERED:
+                del self._names[next(iter(self._names))]
+            self._names[task] = fact.name

@@ -1,0 +1,211 @@
+"""Fields of foreign objects: which of them a class has is found out once and remembered.
+
+Asking a pydantic-like object for an attribute that it lacks costs ten microseconds, for its class has a ``__getattr__``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from enum import Enum
+from types import BuiltinFunctionType, FunctionType
+from typing import Any, cast
+
+from spanbus._loaded import is_of
+
+_MISSING = object()
+_CLASSES_REMEMBERED = 1_000
+_PLAIN = (str, int, float, list, set, type)
+TEXTS = (str, bytes, bytearray)
+"""Kinds that JSON text may be of."""
+_JSON_READ = 65_536
+"""Longest text that is looked at for JSON: a millisecond of the publisher's time."""
+
+Getter = Callable[[str], object]
+
+
+class _Shape:
+    """Reader for the objects of one class."""
+
+    __slots__ = ("fields", "is_mapping", "kind", "known")
+
+    def __init__(self, kind: type) -> None:
+        self.kind = kind
+        self.is_mapping = issubclass(kind, Mapping)
+        self.known: dict[str, bool] = {}
+        """Names that are more than entries of an object's own dictionary, and names that are not."""
+        self.fields = _field_names(kind)
+
+    def has(self, name: str, thing: object) -> bool:
+        """Whether the class gives its objects this attribute; asked of the first object only."""
+        known = self.known.get(name)
+        if known is None:
+            import inspect  # here, at a foreign class, and not for who reads events of ours alone
+
+            known = (
+                inspect.getattr_static(self.kind, name, _MISSING) is not _MISSING
+                or _attribute(thing, name) is not None
+            )
+            if len(self.known) < 256:
+                self.known[name] = known
+        return known
+
+
+def _field_names(kind: type) -> tuple[str, ...] | None:
+    """The fields that a class declares, None where its objects tell by themselves."""
+    if hasattr(kind, "__dataclass_fields__"):
+        import dataclasses
+
+        return tuple([field.name for field in dataclasses.fields(kind)])
+    if issubclass(kind, tuple):
+        names: object = getattr(cast("type", kind), "_fields", None)
+        return _strings(cast("tuple[object, ...]", names)) if isinstance(names, tuple) else None
+    found: list[str] = []
+    for each in reversed(kind.__mro__):
+        slots: object = vars(each).get("__slots__")
+        if isinstance(slots, str):
+            found.append(slots)
+        elif isinstance(slots, tuple | list):
+            found.extend(_strings(cast("tuple[object, ...]", slots)))
+    return tuple([name for name in found if not name.startswith("__")]) or None
+
+
+def _strings(names: object) -> tuple[str, ...]:
+    return tuple([name for name in cast("tuple[object, ...]", names) if isinstance(name, str)])
+
+
+_shapes: dict[type, _Shape] = {}
+
+
+def _shape_of(kind: type) -> _Shape:
+    shape = _shapes.get(kind)
+    if shape is None:
+        if len(_shapes) >= _CLASSES_REMEMBERED:
+            _shapes.clear()
+        shape = _shapes[kind] = _Shape(kind)
+    return shape
+
+
+def getter(source: object) -> Getter:
+    """A function that gives a field of ``source`` by its name, None where it has none; it never raises."""
+    if type(source) is dict:
+        return cast("dict[str, object]", source).get
+    shape = _shape_of(type(source))
+    if shape.is_mapping:
+        return cast("Mapping[str, object]", source).get
+    own: Any = getattr(source, "__dict__", None)
+    fields: dict[str, object] = own if type(own) is dict else {}  # pyright: ignore[reportUnknownVariableType] - a cast costs a call
+    known = shape.known
+
+    def get(name: str) -> object:
+        if name in fields:
+            return fields[name]
+        if name in known:
+            return _attribute(source, name) if known[name] else None
+        return _attribute(source, name) if shape.has(name, source) else None
+
+    return get
+
+
+def is_other_mapping(thing: object) -> bool:
+    """Whether it is a mapping and no plain dictionary."""
+    return type(thing) is not dict and _shape_of(type(thing)).is_mapping
+
+
+def has_attribute(thing: object, name: str) -> bool:
+    """Whether the class of an object gives it this attribute, besides what stands in its own dictionary."""
+    shape = _shape_of(type(thing))
+    return not shape.is_mapping and shape.has(name, thing)
+
+
+def _attribute(thing: object, name: str) -> object:
+    try:
+        return getattr(thing, name, None)
+    except Exception:  # a property of somebody's class that fails says nothing
+        return None
+
+
+def mapping_of(value: object) -> Mapping[str, object] | None:
+    """The fields of a mapping or an object by name; None for what has none."""
+    if value is None:
+        return None
+    if type(value) is dict:
+        return cast("dict[str, object]", value)
+    if isinstance(value, _PLAIN):
+        return None
+    shape = _shape_of(type(value))
+    if shape.is_mapping:
+        return cast("Mapping[str, object]", value)
+    names = shape.fields
+    own: object = getattr(value, "__dict__", None)
+    if type(own) is dict and (names is None or not hasattr(type(value), "__dataclass_fields__")):
+        fields = cast("dict[str, object]", own)
+        return fields if names is None else {**_fields(value, names), **fields}
+    return _fields(value, names) if names else None
+
+
+def _fields(value: object, names: tuple[str, ...]) -> dict[str, object]:
+    return {name: _attribute(value, name) for name in names}
+
+
+def text_of(value: object) -> str | None:
+    """A name from outside as text; live objects have none, and their ``repr`` is not asked for."""
+    if value is None or type(value) is str:
+        return value
+    if isinstance(value, str):
+        return str(value.value) if isinstance(value, Enum) else value
+    if isinstance(value, Enum):
+        return str(value.value) if isinstance(value.value, str) else value.name
+    if is_of(value, "uuid", "UUID"):
+        return str(value)
+    if isinstance(value, bool):
+        return None
+    if (
+        isinstance(value, int | float)
+        or is_of(value, "decimal", "Decimal")
+        or is_of(value, "datetime", "date")
+    ):
+        return str(value)
+    if isinstance(value, bytes):
+        return value.decode(errors="backslashreplace")
+    if isinstance(value, type | FunctionType | BuiltinFunctionType):
+        return value.__name__
+    from numbers import Integral  # such as those of numpy
+
+    return str(int(value)) if isinstance(value, Integral) else None
+
+
+def name_of(value: object) -> str | None:
+    """A name from outside: text, or what an object or a mapping has as its ``name`` or ``id``."""
+    text = text_of(value)
+    if text is not None or value is None or isinstance(value, bool | list | tuple | set):
+        return text
+    get = getter(value)
+    return text_of(get("name")) or text_of(get("id"))
+
+
+def decoded(value: object) -> object:
+    """Return the content of a JSON object where ``value`` is its text; else ``value``."""
+    if not isinstance(value, TEXTS) or len(value) > _JSON_READ:
+        return value
+    if value[:1] not in ("{", b"{"):
+        return value
+    try:
+        return cast("object", json.loads(value))
+    except (ValueError, RecursionError):
+        return value
+
+
+def is_true(value: object) -> bool:
+    """Its truth; an object that has none, as an array of numbers, is something and so true."""
+    try:
+        return bool(value)
+    except Exception:
+        return True
+
+
+def texts_of(value: object) -> tuple[str, ...]:
+    """A list of names from outside."""
+    if not isinstance(value, list | tuple):
+        return ()
+    return tuple([str(each) for each in cast("Sequence[object]", value)])

@@ -1,0 +1,197 @@
+"""Spellings of event types: ``PipelineFailed``, ``pipeline:failed`` and ``PIPELINE_FAILED`` are one word to every rule."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from spanbus._patterns import pattern
+
+_HUMP = pattern(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+_BETWEEN = pattern(r"[\s.:/_\-]+")
+_LEVELS = pattern(r"[.:/]+")
+_DECORATIONS = frozenset("event message signal notification".split())
+_SAID_FIRST = ("on.", "event.", "evt.")
+_DOMAINS = frozenset("com org net io dev".split())
+
+STARTS = "start started starting begin began begun running executing enter entered prerun".split()
+ENDS = "end ended complete completed done finish finished success succeeded successful ok passed exit exited postrun".split()
+FAILURES = "fail failed failure error errored crash crashed exception lost".split()
+TIMEOUTS = "timeout timed_out timedout expired".split()
+CANCELLATIONS = "cancel cancelled canceled aborted revoked interrupted".split()
+SKIPS = "skip skipped missed".split()
+STOPS = "stopped halted terminated killed rejected".split()
+"""Ends of what was heard to begin, and of nothing else."""
+RETRIES = "retry retrying retried up_for_retry rescheduled".split()
+
+_LIFE_CYCLE = frozenset(
+    word.replace("_", ".")
+    for words in (STARTS, ENDS, FAILURES, TIMEOUTS, CANCELLATIONS, STOPS, SKIPS, RETRIES)
+    for word in words
+)
+_CHANGES = frozenset(
+    "changed change updated update status state transition transitioned modified".split()
+)
+_STATES = {
+    "in.progress": "running",
+    "active": "running",
+    "processing": "running",
+    "omitted": "skipped",
+    "not.built": "skipped",
+    "upstream.failed": "skipped",
+    "unstable": "failed",
+}
+_LONGEST = max(word.count(".") + 1 for word in _LIFE_CYCLE)
+_FIRST = frozenset(
+    "start started starting begin began begun running finish finished finishing end ended complete completed "
+    "succeeded fail failed timed.out aborted cancelled canceled interrupted skipped retrying retried".split()
+)
+"""Words that say the same before the thing that they speak of: ``start_task``, ``finished_run``. Others are requests there."""
+_RUNS = frozenset(
+    "run pipeline job flow workflow dag saga workflow.run pipeline.run dag.run flow.run job.run workflow.execution".split()
+)
+"""Runs, also where an application or a package is named before them: ``shop.workflow.started``."""
+_PARTS = frozenset("sub child nested inner hooks".split())
+_THINGS = frozenset(
+    "task step stage node activity phase job run pipeline flow workflow dag saga build session batch test hook".split()
+)
+
+
+@lru_cache(2_048)
+def normal(text: str) -> str:
+    """The one spelling that rules are compared in: lower-case words with dots between them."""
+    if text.islower() and text.isascii() and all(word.isalnum() for word in text.split(".")):
+        return text
+    return _BETWEEN.sub(".", _HUMP.sub(".", text)).strip(".").lower()
+
+
+@lru_cache(2_048)
+def key_of(text: str) -> str:
+    """A key in the spelling in which keys are looked for: ``run_id`` of ``runId``, ``RunID`` and ``run-id``."""
+    return normal(text).replace(".", "_")
+
+
+def ends_with(text: str, word: str) -> bool:
+    """Whether a normal text ends in a normal word (or words)."""
+    return text == word or text.endswith("." + word)
+
+
+@lru_cache(2_048)
+def plain(text: str) -> str:
+    """The normal spelling without what only says that it is an event, or of which version.
+
+    ``TaskStartedEvent``, ``on_task_started``, ``EVENT_TASK_STARTED`` and ``task.started.v1`` are ``task.started``, and so is
+    ``started_task``.
+    """
+    kind = normal(text)
+    words = kind.split(".")
+    while len(words) > 1 and _decorates(words[-1]):
+        words.pop()
+    bare = ".".join(words)
+    for said in _SAID_FIRST:
+        bare = bare.removeprefix(said)
+    if "." not in bare:
+        return kind
+    return bare if _life_cycle_word(bare) is not None else _turned(bare) or kind
+
+
+def _turned(kind: str) -> str | None:
+    """``task.started`` of ``started.task``, None where it is no word of the life cycle with the thing it speaks of."""
+    words = kind.split(".")
+    for count in (2, 1):
+        first, things = ".".join(words[:count]), words[count:]
+        if first in _FIRST and things and _THINGS.issuperset(things):
+            return ".".join((*things, first))
+    return None
+
+
+def _decorates(word: str) -> bool:
+    """Whether it says that this is an event, or of which version."""
+    return word in _DECORATIONS or word.removeprefix("v").isdecimal()
+
+
+def _life_cycle_word(kind: str) -> str | None:
+    words = kind.split(".")
+    for count in range(min(_LONGEST, len(words)), 0, -1):
+        last = ".".join(words[-count:])
+        if last in _LIFE_CYCLE:
+            return last
+    return None
+
+
+@lru_cache(2_048)
+def ending(text: str) -> str | None:
+    """The word at the end of a type that says where in its life something is, None where there is none."""
+    return _life_cycle_word(plain(text))
+
+
+@lru_cache(2_048)
+def subject(text: str) -> str:
+    """A type in its plain spelling without the word of its life cycle: ``pipeline`` of ``PipelineFailed``.
+
+    The domain of a CloudEvents type does not count, nor what a run is of: ``run`` of ``com.example.run.started``,
+    ``pipeline`` of ``orca:pipeline:starting``.
+    """
+    word = ending(text)
+    kind = plain(text)
+    about = kind if word is None else kind[: -len(word)].rstrip(".")
+    first, _, rest = about.partition(".")
+    if first in _DOMAINS:
+        about = rest.partition(".")[2] or about
+    return about if word is None or about in _RUNS else _of_run(text, about)
+
+
+def _of_run(text: str, about: str) -> str:
+    """A run without the levels before it that name an application or a package; else all of it."""
+    rest = about
+    for head in filter(None, map(normal, _LEVELS.split(text))):
+        if head in _THINGS or head in _PARTS or not rest.startswith(head + "."):
+            return about
+        rest = rest[len(head) + 1 :]
+        if rest in _RUNS:
+            return rest
+    return about
+
+
+@lru_cache(2_048)
+def changing(text: str) -> str | None:
+    """The thing of which a type says no more than that it changed: ``task_instance`` of ``TaskInstanceStateChanged``."""
+    words = plain(text).split(".")
+    while words and words[-1] in _CHANGES:
+        words.pop()
+    return "_".join(words) or None
+
+
+def changed(text: str) -> bool:
+    """Whether a type says that something changed: ``TaskUpdate``, ``job.status``."""
+    kind = plain(text)
+    return "." in kind and kind.rpartition(".")[2] in _CHANGES
+
+
+@lru_cache(2_048)
+def word_of_state(text: str) -> str | None:
+    """The word of the life cycle that a state is, None for those in which nothing runs yet."""
+    word = normal(text)
+    word = _STATES.get(word, word)
+    return word if word in _LIFE_CYCLE else None
+
+
+@lru_cache(2_048)
+def segments(text: str) -> tuple[str, ...]:
+    """The parts of a type as its author wrote them, the word of its life cycle by itself: ``fetch_data``, ``started``."""
+    parts = [part for part in _LEVELS.split(text) if part]
+    if not parts:
+        return (text,)
+    kind = plain(text)
+    if kind != normal(text):
+        if len(parts) > 1 and normal(parts[0]) in _FIRST and (word := ending(text)) is not None:
+            return kind[: -len(word) - 1].replace(".", "_"), word.replace(".", "_")  # "start:task"
+        while len(parts) > 1 and all(map(_decorates, normal(parts[-1]).split("."))):
+            parts.pop()
+    last = parts.pop()
+    word = ending(last)
+    words = plain(last).split(".")
+    if word is not None and len(words) > (taken := word.count(".") + 1):
+        parts += ["_".join(words[:-taken]), word.replace(".", "_")]
+    else:
+        parts.append(last)
+    return tuple(parts)

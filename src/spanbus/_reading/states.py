@@ -1,0 +1,92 @@
+"""States: events whose type says of what they are, and whose payload says in what state it is now.
+
+``task_instance_state_changed`` of an instance whose state is ``FAILED`` is read as the failure of a task. Bodies of webhooks
+that have a form of their own (GitLab, Jenkins) are read as such events too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import Enum
+from typing import cast
+
+from spanbus._reading.read import Raw
+from spanbus._reading.shape import text_of
+from spanbus._reading.spelling import changing, ending, word_of_state
+from spanbus._reading.webhooks import event_of_body, is_body
+
+_TYPES_REMEMBERED = 1_000
+_WORDS = (str, Enum)
+_OF_A_THING = ("state", "status")
+"""Keys that may be spelled with the thing before them: ``run_status``."""
+
+
+class States:
+    """Reads events of states as those of what they mean, by the keys and subjects of a dialect."""
+
+    def __init__(
+        self,
+        keys: tuple[str, ...] = (),
+        subjects: frozenset[str] = frozenset(),
+        names: tuple[str, ...] = (),
+    ) -> None:
+        self.keys = keys
+        """Payload keys of the state, best first."""
+        self.subjects = subjects
+        """Things that have states."""
+        self._names = names
+        self._changing: dict[str, str | None] = {}
+        self.stateless: set[str] = set()
+        """Types that say nothing of states; few, for they come from outside."""
+        self.further_keys = frozenset(
+            f"{one}_{key}" for thing in subjects for one in _short(thing) for key in _OF_A_THING
+        )
+
+    def read(self, raw: Raw) -> Raw:
+        """The event as its state makes it; itself where it tells of none."""
+        if is_body(raw.payload):
+            told = event_of_body(raw.event_type, raw.payload)
+            if told is not None:
+                return raw._replace(event_type=told.event_type, payload=told.payload, phase=None)
+            if "object_kind" in raw.payload:
+                return raw
+        changes = self._changes(raw.event_type)
+        return raw if changes is None else self._of(raw, changes) or raw
+
+    def _changes(self, event_type: str) -> str | None:
+        """The thing that changes, where this type says no more than that it does."""
+        known = self._changing
+        if event_type in known:
+            return known[event_type]
+        thing = changing(event_type) if ending(event_type) is None else None
+        found = thing if thing in self.subjects else None
+        if len(known) < _TYPES_REMEMBERED:
+            known[event_type] = found
+            if found is None:
+                self.stateless.add(event_type)
+        return found
+
+    def _of(self, raw: Raw, changes: str) -> Raw | None:
+        payload = raw.payload
+        if isinstance(about := payload.get(changes), Mapping):  # what it says of itself
+            payload = {**cast("Mapping[str, object]", about), **payload}
+        further = tuple(f"{one}_{key}" for one in _short(changes) for key in _OF_A_THING)
+        for key in (*self.keys, *further):
+            value = payload.get(key)
+            text = text_of(value) if isinstance(value, _WORDS) else None
+            word = word_of_state(text) if text else None
+            if word is not None:
+                if key in self._names:  # it is no name here
+                    payload = {one: value for one, value in payload.items() if one != key}
+                    raw = raw._replace(phase=None if raw.phase == text else raw.phase)
+                elif key in further:
+                    payload = {**payload, "status": text}
+                kind = f"{changes.replace('_', '')}.{word}"  # of two words: workflow.job is a phase of ours
+                return raw._replace(event_type=kind, payload=payload)
+        return None
+
+
+def _short(thing: str) -> tuple[str, ...]:
+    """A thing of two words by itself and by each of them: ``job_run``, ``run`` and ``job``."""
+    words = thing.split("_")
+    return (thing, words[-1], words[0]) if len(words) > 1 else (thing,)

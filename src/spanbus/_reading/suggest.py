@@ -1,0 +1,237 @@
+"""A first dialect for a recorded stream, as TOML with a comment on every guess.
+
+The guesses follow from the order of events alone: what comes first of a thing starts it, what comes last ends it, and a
+subject around all others is the run.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from spanbus._reading.read import Raw
+from spanbus._reading.shape import text_of
+from spanbus._reading.spelling import ending, segments
+
+_USUAL_RUN_KEYS = ("run_id", "job_id", "workflow_id")
+_FAILING = frozenset(
+    "jammed rejected broken dropped denied killed died refused bad invalid".split()
+)
+_ERRORS = ("error", "exception", "error_message")
+_NOT_NAMES = frozenset(("timestamp", "duration", "status", "result", "success", *_ERRORS))
+_VALUES = 5_000
+
+
+@dataclass(slots=True)
+class _Key:
+    """A payload key: its values, and the types whose events have it."""
+
+    values: Counter[str] = field(default_factory=Counter[str])
+    types: set[str] = field(default_factory=set[str])
+
+
+@dataclass(slots=True)
+class _Subject:
+    """Types that differ in their last part only: ``station.entered`` and ``station.left``."""
+
+    types: list[str] = field(default_factory=list[str])
+    first: int = 0
+    last: int = 0
+
+
+def suggest(name: str, events: Iterable[Raw]) -> str:
+    """The text of a TOML file. Types in words of the life cycle are left to ``generic``, which the file extends."""
+    raws = list(events)
+    keys = _keys(raws)
+    subjects = _subjects(raws)
+    run_keys = _run_keys(keys, len(raws))
+    unknown = {
+        subject: found
+        for subject, found in subjects.items()
+        if len(found.types) > 1 and not all(ending(each) for each in found.types)
+    }
+    outermost = _outermost(subjects, unknown)
+    lines = [
+        f"# A first dialect for {len(raws)} events. Every guess has its reason; correct what is wrong, then see how each type is read:",
+        "#   spanbus dialect check THIS-FILE THE-STREAM",
+        "",
+        f"name = {_text(name)}",
+        'extends = "generic"  # its words (started, completed, failed ...) are read as well',
+        *_about_runs(run_keys),
+    ]
+    phase_keys = [
+        key
+        for subject, found in unknown.items()
+        if subject != outermost
+        for key in _name_keys(found, keys, run_keys)[:1]
+    ]
+    if phase_keys:
+        lines.append(
+            f"phase_keys = {_list(dict.fromkeys(phase_keys))}  # an event with one of these belongs to the phase of that name"
+        )
+    for subject, found in unknown.items():
+        names = _name_keys(found, keys, run_keys)
+        lines += _rules(subject, found, names, raws, is_run=subject == outermost)
+    read = [each for found in subjects.values() for each in found.types if ending(each)]
+    rest = [
+        each
+        for subject, found in subjects.items()
+        if subject not in unknown
+        for each in found.types
+        if not ending(each)
+    ]
+    if read:
+        lines += ["", f"# Read by their words already: {', '.join(read)}"]
+    if rest:
+        lines += [
+            "",
+            f"# Nothing starts or ends with these; they are events of whatever is open: {', '.join(rest)}",
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def _keys(raws: Sequence[Raw]) -> dict[str, _Key]:
+    keys: dict[str, _Key] = {}
+    for raw in raws:
+        for key, value in raw.payload.items():
+            text = text_of(value)
+            if not text or len(text) > 200:
+                continue
+            found = keys.setdefault(key, _Key())
+            found.types.add(raw.event_type)
+            if text in found.values or len(found.values) < _VALUES:
+                found.values[text] += 1
+    return keys
+
+
+def _subjects(raws: Sequence[Raw]) -> dict[str, _Subject]:
+    subjects: dict[str, _Subject] = {}
+    for number, raw in enumerate(raws):
+        subject = ".".join(segments(raw.event_type)[:-1])
+        found = subjects.setdefault(subject, _Subject(first=number))
+        found.last = number
+        if raw.event_type not in found.types:
+            found.types.append(raw.event_type)
+    return subjects
+
+
+def _run_keys(keys: Mapping[str, _Key], events: int) -> list[str]:
+    """Keys that most events share, with few values for the number of events; such as are named an id go first."""
+    if any(key in keys for key in _USUAL_RUN_KEYS):
+        return []
+    shared = [
+        (not key.lower().endswith(("id", "uuid", "key")), -sum(found.values.values()), key)
+        for key, found in keys.items()
+        if key not in _NOT_NAMES
+        and sum(found.values.values()) >= 0.9 * events
+        and len(found.values) <= max(1, events // 4)
+        and len(found.types) > 1
+    ]
+    return [key for *_, key in sorted(shared)][:1]
+
+
+def _about_runs(run_keys: list[str]) -> list[str]:
+    if not run_keys:
+        return []
+    return [
+        f"run_keys = {_list(run_keys)}  # nearly every event has it, and its values repeat: the run's id",
+    ]
+
+
+def _outermost(subjects: Mapping[str, _Subject], unknown: Mapping[str, _Subject]) -> str | None:
+    """The subject that speaks first and last of all."""
+    for subject, found in unknown.items():
+        others = [each for name, each in subjects.items() if name != subject]
+        if others and all(found.first < each.first and found.last > each.last for each in others):
+            return subject
+    return None
+
+
+def _name_keys(found: _Subject, keys: Mapping[str, _Key], run_keys: Sequence[str]) -> list[str]:
+    """Keys that all events of a subject have, with the fewest values first that are more than one."""
+    whole = [
+        key
+        for key, each in keys.items()
+        if key not in run_keys
+        and key not in _USUAL_RUN_KEYS
+        and key not in _NOT_NAMES
+        and each.types.issuperset(found.types)
+    ]
+    return sorted(whole, key=lambda key: (len(keys[key].types), len(keys[key].values)))
+
+
+def _rules(
+    subject: str, found: _Subject, names: Sequence[str], raws: Sequence[Raw], *, is_run: bool
+) -> list[str]:
+    starts, ends, between = _roles(found, names, raws)
+    level = "run" if is_run else "phase"
+    why = "it comes first and last of all" if is_run else "inside the run"
+    lines = ["", f"# {subject}: a {level}, because {why}" if is_run else f"# {subject}: a {level}"]
+    if starts:
+        lines += [
+            "[[rules]]",
+            f"type = {_list(starts)}  # what is said first of each {subject}",
+            f'level = "{level}"',
+            'verb = "start"',
+            *_named(names, is_run),
+        ]
+    if ends:
+        failing = [each for each in ends if _fails(each, raws)]
+        words = {segments(each)[-1]: "failure" if each in failing else "success" for each in ends}
+        by_word = ", ".join(f"{_text(word)} = {_text(result)}" for word, result in words.items())
+        lines += [
+            "",
+            "[[rules]]",
+            f"type = {_list(ends)}  # what is said last of each {subject}",
+            f'level = "{level}"',
+            'verb = "end"',
+            *_named(names, is_run),
+            f"result_by_word = {{ {by_word} }}  # a failure where it tells of an error, or its word does",
+        ]
+    if between:
+        lines.append(f"# Between them, so events of it: {', '.join(between)}")
+    return lines
+
+
+def _named(names: Sequence[str], is_run: bool) -> list[str]:
+    if is_run or not names:
+        return []
+    return [f"name = {_list(names[:1])}  # all its events have this key"]
+
+
+def _roles(
+    found: _Subject, names: Sequence[str], raws: Sequence[Raw]
+) -> tuple[list[str], list[str], list[str]]:
+    """The types that are said first of a thing, those that are said last, and the rest."""
+    first: dict[str, str] = {}
+    last: dict[str, str] = {}
+    for raw in raws:
+        if raw.event_type not in found.types:
+            continue
+        of = text_of(raw.payload.get(names[0])) if names else None
+        first.setdefault(of or "", raw.event_type)
+        last[of or ""] = raw.event_type
+    starts = list(dict.fromkeys(first.values()))
+    ends = [each for each in dict.fromkeys(last.values()) if each not in starts]
+    known = {each for each in found.types if _fails(each, raws) and each not in starts}
+    ends += [each for each in found.types if each in known and each not in ends]
+    return starts, ends, [each for each in found.types if each not in (*starts, *ends)]
+
+
+def _fails(event_type: str, raws: Sequence[Raw]) -> bool:
+    if segments(event_type)[-1].lower() in _FAILING:
+        return True
+    return any(
+        raw.event_type == event_type and any(raw.payload.get(key) for key in _ERRORS)
+        for raw in raws
+    )
+
+
+def _text(value: str) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _list(values: Iterable[str]) -> str:
+    return f"[{', '.join(_text(value) for value in values)}]"

@@ -1,0 +1,95 @@
+"""Bodies of webhooks whose form is their own, those of GitLab and of Jenkins, as plain events.
+
+GitLab sends an ``object_kind`` with the attributes of a pipeline, or of one of its jobs (``build``). The notification plugin
+of Jenkins sends a job, with the ``phase`` and ``status`` of a ``build``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import cast
+
+from spanbus._named_tuple import NamedTuple
+from spanbus._reading.shape import text_of
+from spanbus._reading.spelling import word_of_state
+
+_PHASES_OF_JENKINS = {"STARTED": "started", "COMPLETED": "completed", "FINALIZED": "completed"}
+
+
+class Told(NamedTuple):
+    """The event that a body tells of."""
+
+    event_type: str
+    payload: Mapping[str, object]
+
+
+def is_body(payload: Mapping[str, object]) -> bool:
+    """Whether it may be the body of such a webhook."""
+    return "object_kind" in payload or "build" in payload
+
+
+def event_of_body(event_type: str, body: Mapping[str, object]) -> Told | None:
+    """The event that ``body`` tells of; None for other bodies, and for states in which nothing runs yet."""
+    kind = body.get("object_kind")
+    if kind == "pipeline":
+        return _pipeline_of_gitlab(body, _mapping(body.get("object_attributes")))
+    if kind == "build":
+        return _job_of_gitlab(body)
+    return (
+        _build_of_jenkins(event_type, body, _mapping(body.get("build"))) if kind is None else None
+    )
+
+
+def _pipeline_of_gitlab(body: Mapping[str, object], about: Mapping[str, object]) -> Told | None:
+    word, number = _word(about.get("status")), about.get("id")
+    if word is None or number is None:
+        return None
+    project = _mapping(body.get("project"))
+    name = about.get("name") or project.get("path_with_namespace")
+    payload = {key: about.get(key) for key in ("status", "ref", "source", "duration", "url")}
+    return _told(f"pipelinerun.{word}", run_id=number, pipeline=name, **payload)
+
+
+def _job_of_gitlab(body: Mapping[str, object]) -> Told | None:
+    word, name = _word(body.get("build_status")), body.get("build_name")
+    if word is None or not name:
+        return None
+    return _told(
+        f"taskrun.{word}",
+        run_id=body.get("pipeline_id"),
+        task=name,
+        status=body.get("build_status"),
+        duration=body.get("build_duration"),
+        error=body.get("build_failure_reason") if word == "failed" else None,
+    )
+
+
+def _build_of_jenkins(
+    event_type: str, body: Mapping[str, object], build: Mapping[str, object]
+) -> Told | None:
+    """A build, whose start tells the status of the one before it."""
+    word = _PHASES_OF_JENKINS.get(text_of(build.get("phase")) or "")
+    if word is None or "number" not in build:
+        return None
+    status = build.get("status") if word == "completed" else None
+    return _told(
+        f"pipelinerun.{_word(status) or word}",
+        run_id=build.get("full_url") or build.get("url") or build["number"],
+        pipeline=body.get("name") or event_type,
+        number=build["number"],
+        status=status,
+        duration_ms=build.get("duration"),
+    )
+
+
+def _told(event_type: str, **payload: object) -> Told:
+    return Told(event_type, {key: value for key, value in payload.items() if value is not None})
+
+
+def _word(state: object) -> str | None:
+    text = text_of(state)
+    return word_of_state(text) if text else None
+
+
+def _mapping(value: object) -> Mapping[str, object]:
+    return cast("Mapping[str, object]", value) if isinstance(value, Mapping) else {}

@@ -1,0 +1,257 @@
+"""OTLP spans in the shape of Jaeger's query API.
+
+The JSON that Jaeger's page and Grafana's Jaeger data source read: ids in hexadecimal, times in microseconds, attributes as
+typed tags, span events as logs. The rules are those of Jaeger's own translation from OTLP.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from typing import cast
+
+from opentelemetry.proto.common.v1.common_pb2 import KeyValue
+from opentelemetry.proto.resource.v1.resource_pb2 import Resource
+from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span, Status
+
+from spanbus._otlp.decode import plain, service_of
+
+KINDS = {
+    Span.SPAN_KIND_UNSPECIFIED: "",
+    Span.SPAN_KIND_INTERNAL: "internal",
+    Span.SPAN_KIND_SERVER: "server",
+    Span.SPAN_KIND_CLIENT: "client",
+    Span.SPAN_KIND_PRODUCER: "producer",
+    Span.SPAN_KIND_CONSUMER: "consumer",
+}
+_DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|μs|ms|s|m|h)")
+_UNITS_NS = {
+    "ns": 1,
+    "us": 1_000,
+    "µs": 1_000,
+    "μs": 1_000,
+    "ms": 1_000_000,
+    "s": 10**9,
+    "m": 60 * 10**9,
+    "h": 3600 * 10**9,
+}
+
+Document = dict[str, object]
+
+
+def envelope(data: object, *, total: int = 0, errors: list[Document] | None = None) -> Document:
+    """Wrap an answer of the older API."""
+    return {"data": data, "total": total, "limit": 0, "offset": 0, "errors": errors}
+
+
+def failure(code: int, message: str) -> Document:
+    """The answer to a request that cannot be served."""
+    return envelope(None, errors=[{"code": code, "msg": message}])
+
+
+def duration_ns(text: str) -> int:
+    """A duration as Go writes it: ``1.5s``, ``200ms``, ``1h2m``; ValueError where it is none."""
+    at, total = 0, 0.0
+    while at < len(text):
+        match = _DURATION.match(text, at)
+        if match is None:
+            raise ValueError(f"{text[:50]!r} is no duration such as 1.5s or 200ms")
+        total += float(match[1]) * _UNITS_NS[match[2]]
+        at = match.end()
+    if not text or total > 2**62:
+        raise ValueError(f"{text[:50]!r} is no duration such as 1.5s or 200ms")
+    return int(total)
+
+
+def short(trace_id: str) -> str:
+    """A trace id as the older API writes it: 16 digits when the upper half is zero."""
+    return trace_id[16:] if len(trace_id) == 32 and trace_id.startswith("0" * 16) else trace_id
+
+
+def trace(trace_id: str, groups: Iterable[ResourceSpans]) -> Document:
+    """One trace with its processes."""
+    processes: dict[str, Document] = {}
+    keys: dict[bytes, str] = {}
+    spans: list[Document] = []
+    for group in groups:
+        identity = group.resource.SerializeToString(deterministic=True)
+        key = keys.get(identity)
+        if key is None:
+            key = keys[identity] = f"p{len(keys) + 1}"
+            tags = [tag(pair) for pair in group.resource.attributes if pair.key != "service.name"]
+            processes[key] = {"serviceName": service_of(group.resource), "tags": tags}
+        for scope in group.scope_spans:
+            extra: list[Document] = []
+            if scope.scope.name:
+                extra.append(
+                    {"key": "otel.scope.name", "type": "string", "value": scope.scope.name}
+                )
+            if scope.scope.version:
+                extra.append(
+                    {"key": "otel.scope.version", "type": "string", "value": scope.scope.version}
+                )
+            spans.extend(_span(span, key, extra) for span in scope.spans)
+    return {"traceID": short(trace_id), "spans": spans, "processes": processes, "warnings": None}
+
+
+def summary(trace_id: str, groups: Iterable[ResourceSpans]) -> Document:
+    """One line of a list of traces. The root is the earliest span without a parent, or else the earliest whose parent
+    is not here.
+    """
+    spans = [
+        (service_of(group.resource), span)
+        for group in groups
+        for scope in group.scope_spans
+        for span in scope.spans
+    ]
+    here = {span.span_id for _, span in spans}
+    orphans = [
+        (of, span) for of, span in spans if span.parent_span_id and span.parent_span_id not in here
+    ]
+    roots = [(of, span) for of, span in spans if not span.parent_span_id] or orphans or spans
+    service, root = min(roots, key=lambda each: each[1].start_time_unix_nano)
+    counts: dict[str, list[int]] = {}
+    for of, span in spans:
+        count = counts.setdefault(of, [0, 0])
+        count[0] += 1
+        count[1] += span.status.code == Status.STATUS_CODE_ERROR
+    return {
+        "traceId": trace_id,
+        "rootServiceName": service,
+        "rootOperationName": root.name,
+        "minStartTimeUnixNano": str(min(span.start_time_unix_nano for _, span in spans)),
+        "maxEndTimeUnixNano": str(
+            max(max(span.start_time_unix_nano, span.end_time_unix_nano) for _, span in spans)
+        ),
+        "spanCount": len(spans),
+        "errorSpanCount": sum(errors for _, errors in counts.values()),
+        "orphanSpanCount": len(orphans),
+        "services": [
+            {"name": of, "spanCount": count, "errorSpanCount": errors}
+            for of, (count, errors) in sorted(counts.items())
+        ],
+    }
+
+
+def by_trace(groups: Iterable[ResourceSpans]) -> dict[str, list[ResourceSpans]]:
+    """The same spans, each trace by itself, in the order of their first spans."""
+    found: dict[str, list[ResourceSpans]] = {}
+    for group in groups:
+        of_group: dict[bytes, ResourceSpans] = {}
+        for scope in group.scope_spans:
+            of_scope: dict[bytes, ScopeSpans] = {}
+            for span in scope.spans:
+                if span.trace_id not in of_group:
+                    of_group[span.trace_id] = ResourceSpans(
+                        resource=group.resource, schema_url=group.schema_url
+                    )
+                    found.setdefault(span.trace_id.hex(), []).append(of_group[span.trace_id])
+                if span.trace_id not in of_scope:
+                    of_scope[span.trace_id] = of_group[span.trace_id].scope_spans.add(
+                        scope=scope.scope, schema_url=scope.schema_url
+                    )
+                of_scope[span.trace_id].spans.append(span)
+    return found
+
+
+MADE_TAGS = frozenset(
+    {"span.kind", "otel.status_code", "otel.status_description", "error", "w3c.tracestate", "event"}
+)
+"""Tags that are no attribute of a span but made of its fields."""
+
+
+def has_tags(span: Span, resource: Resource, wanted: Mapping[str, str]) -> bool:
+    """Whether the span, one of its events or its process has every wanted tag; values are compared as text."""
+    document = _span(span, "", [])
+    found = [
+        *cast("list[Document]", document["tags"]),
+        *(tag(pair) for pair in resource.attributes),
+    ]
+    for log in cast("list[Document]", document["logs"]):
+        found.extend(cast("list[Document]", log["fields"]))
+    said = {(str(each["key"]), _as_text(each["value"])) for each in found}
+    return all((key, value) in said for key, value in wanted.items())
+
+
+def _as_text(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _span(span: Span, process: str, extra: list[Document]) -> Document:
+    trace_id, span_id = short(span.trace_id.hex()), span.span_id.hex()
+    references: list[Document] = []
+    if span.parent_span_id:
+        references.append(
+            {"refType": "CHILD_OF", "traceID": trace_id, "spanID": span.parent_span_id.hex()}
+        )
+    for link in span.links:
+        kind = next(
+            (
+                pair.value.string_value
+                for pair in link.attributes
+                if pair.key == "opentracing.ref_type"
+            ),
+            "",
+        )
+        references.append(
+            {
+                "refType": "CHILD_OF" if kind == "child_of" else "FOLLOWS_FROM",
+                "traceID": short(link.trace_id.hex()),
+                "spanID": link.span_id.hex(),
+            }
+        )
+    tags = [*extra, *(tag(pair) for pair in span.attributes)]
+    kind = KINDS.get(span.kind, "")
+    if kind:
+        tags.append({"key": "span.kind", "type": "string", "value": kind})
+    if span.status.code == Status.STATUS_CODE_ERROR:
+        tags.append({"key": "otel.status_code", "type": "string", "value": "ERROR"})
+        tags.append({"key": "error", "type": "bool", "value": True})
+    elif span.status.code == Status.STATUS_CODE_OK:
+        tags.append({"key": "otel.status_code", "type": "string", "value": "OK"})
+    if span.status.message:
+        tags.append(
+            {"key": "otel.status_description", "type": "string", "value": span.status.message}
+        )
+    if span.trace_state:
+        tags.append({"key": "w3c.tracestate", "type": "string", "value": span.trace_state})
+    logs: list[Document] = []
+    for event in span.events:
+        fields = [tag(pair) for pair in event.attributes]
+        if event.name and not any(pair.key == "event" for pair in event.attributes):
+            fields.insert(0, {"key": "event", "type": "string", "value": event.name})
+        logs.append({"timestamp": event.time_unix_nano // 1_000, "fields": fields})
+    return {
+        "traceID": trace_id,
+        "spanID": span_id,
+        "operationName": span.name,
+        "references": references,
+        "startTime": span.start_time_unix_nano // 1_000,
+        "duration": max(0, span.end_time_unix_nano - span.start_time_unix_nano) // 1_000,
+        "tags": tags,
+        "logs": logs,
+        "processID": process,
+        "warnings": None,
+    }
+
+
+_TAG_TYPES = {
+    "bool_value": "bool",
+    "int_value": "int64",
+    "double_value": "float64",
+    "bytes_value": "binary",
+    "string_value": "string",
+}
+
+
+def tag(pair: KeyValue) -> Document:
+    """One attribute as a typed tag; lists and mappings as JSON text."""
+    found, kind = plain(pair.value), _TAG_TYPES.get(pair.value.WhichOneof("value") or "")
+    if kind is not None:
+        return {"key": pair.key, "type": kind, "value": found}
+    return {
+        "key": pair.key,
+        "type": "string",
+        "value": "" if found is None else json.dumps(found, separators=(",", ":")),
+    }

@@ -1,0 +1,363 @@
+"""A run as a reader of it sees it, from a record that ended or from its stored spans.
+
+Both ways give the same :class:`RunSummary`, because both go through the attributes that the spans carry.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, cast, overload
+
+from spanbus._named_tuple import NamedTuple
+from spanbus._otlp.decode import attributes as decoded
+from spanbus._otlp.decode import plain
+from spanbus._semantics import ErrorType, Flag, Level, names
+
+if TYPE_CHECKING:
+    from opentelemetry.proto.trace.v1.trace_pb2 import Span
+
+    from spanbus._correlation.span_state import SpanState
+    from spanbus._telemetry.template import Template
+
+Note = tuple[str, int, Mapping[str, object]]
+"""One event: its name, Unix nanoseconds, attributes."""
+
+_DEEPEST = 100
+_RESULTS = {
+    Level.RUN.value: names.PIPELINE_RESULT,
+    Level.PHASE.value: names.TASK_RESULT,
+    Level.ATTEMPT.value: names.TASK_RESULT,
+    Level.EXECUTION.value: names.TASK_RESULT,
+}
+
+
+class SpanSummary(NamedTuple):
+    """A phase, or what lies beneath one. ``kind`` is its level; ``events`` counts the whole subtree; times are Unix
+    nanoseconds.
+    """
+
+    kind: str
+    name: str
+    result: str
+    error_type: str | None
+    message: str | None
+    started_at_ns: int
+    ended_at_ns: int
+    span_id: str
+    parent_span_id: str | None
+    attempt: int
+    attempts: int
+    events: int
+    events_dropped: int
+    flags: tuple[str, ...]
+    skip_reason: str | None
+    output_tail: str | None
+    executable: str | None
+    command: tuple[str, ...]
+    exit_code: int | None
+    notes: Sequence[Note]
+    children: tuple[SpanSummary, ...]
+
+    @property
+    def retries(self) -> int:
+        return max(0, self.attempts - 1)
+
+    @property
+    def duration_s(self) -> float:
+        return _seconds(self.started_at_ns, self.ended_at_ns)
+
+
+class RunSummary(NamedTuple):
+    """A run that ended, with its phases in the order of their starts."""
+
+    run_id: str
+    workflow: str
+    trace_id: str
+    span_id: str
+    result: str
+    error_type: str | None
+    message: str | None
+    started_at_ns: int
+    ended_at_ns: int
+    flags: tuple[str, ...]
+    phases: tuple[SpanSummary, ...]
+    notes: Sequence[Note]
+    missing_spans: int = 0
+    """Spans of its trace that the store let go of, because the run is larger than the store or old."""
+
+    @property
+    def duration_s(self) -> float:
+        return _seconds(self.started_at_ns, self.ended_at_ns)
+
+
+def _seconds(started_at_ns: int, ended_at_ns: int) -> float:
+    """A moment, which is one nanosecond as a span, takes no time."""
+    length_ns = ended_at_ns - started_at_ns
+    return length_ns / 1e9 if length_ns > 1 else 0.0
+
+
+class _Part(NamedTuple):
+    """Common form of one span, for every source."""
+
+    name: str
+    span_id: str
+    parent_span_id: str | None
+    trace_id: str
+    started_at_ns: int
+    ended_at_ns: int
+    message: str | None
+    attributes: Mapping[str, object]
+    notes: Sequence[Note]
+    children: Sequence[_Part]
+
+
+# --- from a record ----------------------------------------------------------------------------------------------------
+
+
+def summarise(record: SpanState, template: Template) -> RunSummary:
+    """A run's record that ended. Its texts go through ``template``, as those of its spans did."""
+    return _run(_part_of_record(record, template))
+
+
+def _part_of_record(record: SpanState, template: Template) -> _Part:
+    parent = record.parent_span_id
+    notes = tuple(
+        (note.name, note.at_ns, cast("Mapping[str, object]", template.event(note)))
+        for note in record.events
+    )
+    return _Part(
+        template.name(record),
+        f"{record.span_id:016x}",
+        f"{parent:016x}" if parent is not None else None,
+        f"{record.trace_id:032x}",
+        record.started_at_ns,
+        record.ended_at_ns or record.started_at_ns,
+        template.status(record).description,
+        template.attributes(record),
+        notes,
+        [_part_of_record(child, template) for child in record.children if child.result is not None],
+    )
+
+
+# --- from stored spans ------------------------------------------------------------------------------------------------
+
+
+def from_spans(spans: Iterable[Span], run_span_id: bytes | None = None) -> RunSummary | None:
+    """The run among the spans of one trace: the one with this span id, else the outermost. None when there is none.
+
+    What lies deeper than any workflow does hangs on the last level: who sent it may have sent thousands of levels.
+    """
+    found = {span.span_id: span for span in spans}
+    attributes = {span_id: decoded(span.attributes) for span_id, span in found.items()}
+    runs = [span_id for span_id in found if attributes[span_id].get(names.LEVEL) == Level.RUN.value]
+    if run_span_id is None:
+        runs.sort(
+            key=lambda span_id: (
+                found[span_id].parent_span_id in found,
+                found[span_id].start_time_unix_nano,
+            )
+        )
+        run_span_id = runs[0] if runs else None
+    if run_span_id is None or run_span_id not in found:
+        return None
+    children: dict[bytes, list[bytes]] = {}
+    for span_id, span in found.items():
+        if attributes[span_id].get(names.LEVEL) not in (None, Level.RUN.value):
+            children.setdefault(span.parent_span_id, []).append(span_id)
+    beneath = _beneath(run_span_id, children)
+
+    def part(span_id: bytes) -> _Part:
+        span = found[span_id]
+        return _Part(
+            span.name,
+            span_id.hex(),
+            span.parent_span_id.hex() or None,
+            span.trace_id.hex(),
+            span.start_time_unix_nano,
+            span.end_time_unix_nano,
+            span.status.message or None,
+            attributes[span_id],
+            _StoredNotes(span.events),
+            [part(child) for child in beneath.get(span_id, ())],
+        )
+
+    return _run(part(run_span_id))
+
+
+class _StoredNotes(Sequence[Note]):
+    """The events of a stored span, read when somebody looks at them."""
+
+    __slots__ = ("_events",)
+
+    def __init__(self, events: Sequence[Span.Event]) -> None:
+        self._events = events
+
+    def __len__(self) -> int:
+        return len(self._events)
+
+    @overload
+    def __getitem__(self, index: int) -> Note: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Note]: ...
+    def __getitem__(self, index: int | slice) -> Note | Sequence[Note]:
+        if isinstance(index, slice):
+            return [_note(event) for event in self._events[index]]
+        return _note(self._events[index])
+
+    def said(self, name: str, key: str) -> object:
+        """An attribute of the first event of this name."""
+        for event in self._events:
+            if event.name == name:
+                return next(
+                    (plain(pair.value) for pair in event.attributes if pair.key == key), None
+                )
+        return None
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and list(self) == list(cast("Sequence[object]", other))
+
+    def __hash__(self) -> int:
+        return hash(len(self))
+
+
+def noted(notes: Sequence[Note], name: str, key: str) -> object:
+    """An attribute of the first note of this name, None where there is none; of stored ones no other is read."""
+    if isinstance(notes, _StoredNotes):
+        return notes.said(name, key)
+    return next((attributes.get(key) for each, _, attributes in notes if each == name), None)
+
+
+def _note(event: Span.Event) -> Note:
+    return event.name, event.time_unix_nano, decoded(event.attributes)
+
+
+def _beneath(root: bytes, children: Mapping[bytes, Sequence[bytes]]) -> dict[bytes, list[bytes]]:
+    """Children to show beneath each span: a tree of bounded depth, whatever was sent."""
+    beneath: dict[bytes, list[bytes]] = {}
+    seen = {root}
+    waiting = [(root, root, 0)]
+    while waiting:
+        span_id, shown_under, depth = waiting.pop()
+        for child in children.get(span_id, ()):
+            if child in seen:
+                continue
+            seen.add(child)
+            beneath.setdefault(shown_under, []).append(child)
+            waiting.append(
+                (child, child, depth + 1) if depth < _DEEPEST else (child, shown_under, depth)
+            )
+    return beneath
+
+
+# --- both -------------------------------------------------------------------------------------------------------------
+
+
+def _run(part: _Part) -> RunSummary:
+    attributes = part.attributes
+    return RunSummary(
+        str(attributes.get(names.PIPELINE_RUN_ID, "")),
+        str(attributes.get(names.PIPELINE_NAME, "")),
+        part.trace_id,
+        part.span_id,
+        str(attributes.get(names.PIPELINE_RESULT, "")),
+        _text(attributes, names.ERROR_TYPE),
+        _without_result(part.message, str(attributes.get(names.PIPELINE_RESULT, ""))),
+        part.started_at_ns,
+        part.ended_at_ns,
+        _flags(attributes),
+        tuple(_span(child) for child in _ordered(part.children)),
+        part.notes,
+    )
+
+
+def _span(part: _Part) -> SpanSummary:
+    attributes = part.attributes
+    kind = str(attributes.get(names.LEVEL, ""))
+    children = tuple(_span(child) for child in _ordered(part.children))
+    own = _whole(attributes, names.EVENTS_TOTAL) or 0
+    return SpanSummary(
+        kind,
+        part.name if kind == Level.EXECUTION.value else _name(kind, attributes),
+        str(attributes.get(_RESULTS.get(kind, names.HOOK_RESULT), "")),
+        _text(attributes, names.ERROR_TYPE),
+        part.message,
+        part.started_at_ns,
+        part.ended_at_ns,
+        part.span_id,
+        part.parent_span_id,
+        _whole(attributes, names.PHASE_ATTEMPT) or 1,
+        _attempts(kind, attributes),
+        own + sum(child.events for child in children),
+        _whole(attributes, names.EVENTS_DROPPED) or 0,
+        _flags(attributes),
+        _text(attributes, names.SKIP_REASON),
+        _text(attributes, names.OUTPUT_TAIL),
+        _text(attributes, names.PROCESS_EXECUTABLE),
+        _texts(attributes, names.PROCESS_COMMAND_ARGS),
+        _whole(attributes, names.PROCESS_EXIT_CODE),
+        part.notes,
+        children,
+    )
+
+
+def _attempts(kind: str, attributes: Mapping[str, object]) -> int:
+    attempts = _whole(attributes, names.PHASE_ATTEMPTS) if kind == Level.PHASE.value else None
+    return 1 if attempts is None else attempts
+
+
+def _ordered(parts: Sequence[_Part]) -> list[_Part]:
+    return sorted(parts, key=lambda part: (part.started_at_ns, part.ended_at_ns, part.span_id))
+
+
+def _name(kind: str, attributes: Mapping[str, object]) -> str:
+    match kind:
+        case Level.PHASE.value:
+            return str(attributes.get(names.TASK_NAME, ""))
+        case Level.ATTEMPT.value:
+            return f"{attributes.get(names.TASK_NAME, '')} attempt {attributes.get(names.PHASE_ATTEMPT, 1)}"
+        case Level.HOOK.value:
+            return str(attributes.get(names.HOOK_NAME, ""))
+        case Level.STRATEGY.value:
+            return str(attributes.get(names.STRATEGY_NAME, ""))
+        case _:
+            return str(attributes.get(names.PROCESS_EXECUTABLE, ""))
+
+
+def _flags(attributes: Mapping[str, object]) -> tuple[str, ...]:
+    flags: list[str] = []
+    if attributes.get(names.ERROR_TYPE) == ErrorType.ABANDONED:
+        flags.append(Flag.ABANDONED.value)
+    match = attributes.get(names.MATCH)
+    if match is not None and match != Flag.INFERRED.value:
+        flags.append(Flag.AMBIGUOUS.value)
+    if attributes.get(names.CLOCK) is not None:
+        flags.append(Flag.CLOCK.value)
+    if match == Flag.INFERRED.value:
+        flags.append(Flag.INFERRED.value)
+    if attributes.get(names.ORPHAN) is not None:
+        flags.append(Flag.ORPHAN_END.value)
+    return tuple(flags)
+
+
+def _text(attributes: Mapping[str, object], key: str) -> str | None:
+    value = attributes.get(key)
+    return value if isinstance(value, str) and value else None
+
+
+def _texts(attributes: Mapping[str, object], key: str) -> tuple[str, ...]:
+    value = attributes.get(key)
+    return (
+        tuple(str(part) for part in cast("Sequence[object]", value))
+        if isinstance(value, tuple | list)
+        else ()
+    )
+
+
+def _whole(attributes: Mapping[str, object], key: str) -> int | None:
+    value = attributes.get(key)
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _without_result(message: str | None, result: str) -> str | None:
+    """The status of a run says its result first."""
+    return message.removeprefix(f"{result}: ") if message is not None else None

@@ -1,0 +1,55 @@
+"""The dialect that a caller means: by name, file, table or the class of the bus."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from spanbus._suggest import did_you_mean
+from spanbus.errors import DialectError, InputError
+
+if TYPE_CHECKING:
+    from spanbus._reading.dialect import Dialect
+
+    DialectLike = str | Path | Mapping[str, object] | Dialect
+
+
+def dialect_named(name: DialectLike | None, named: Mapping[str, str | Path]) -> Dialect:
+    """A dialect by name (built in, or ``named`` by the settings), by file, or as the table of such a file.
+
+    Raises :class:`~spanbus.errors.DialectError`.
+    """
+    from spanbus._reading.dialect import Dialect
+    from spanbus._reading.dialect_file import BUILT_IN, load, parse
+
+    if isinstance(name, Dialect):
+        return name
+    if isinstance(name, Mapping):
+        return parse(name, where="dialect")
+    if name is not None and not isinstance(name, str | Path):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise InputError(
+            f"dialect= takes a name, a path, a mapping or a Dialect, not {type(name).__name__}"
+        )
+    if name is None:
+        return load("spanbus")
+    if named and str(name) not in (*BUILT_IN, *named) and not Path(name).exists():
+        raise DialectError(
+            f"no dialect {str(name)!r}: neither built in ({', '.join(BUILT_IN)}), nor of the settings ({', '.join(named)}), nor a file"
+            f"{did_you_mean(str(name), (*BUILT_IN, *named))}"
+        )
+    path = named.get(str(name))
+    if (
+        path is not None and not Path(path).is_file()
+    ):  # of a pipe that a found file names nobody waits for an end
+        raise DialectError(f"dialect {str(name)!r}: {path} is no file")
+    return load(name if path is None else path)
+
+
+def usual_dialect(kind: type) -> str:
+    """Our own bus has its own; any other is read by the rules for buses that nobody has described, which know the
+    described ones.
+    """
+    from spanbus._workflow.bus import WorkflowEventBus
+
+    return "spanbus" if issubclass(kind, WorkflowEventBus) else "generic"

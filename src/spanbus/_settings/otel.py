@@ -1,0 +1,113 @@
+"""Variables of OpenTelemetry that are checked here: they keep the meaning that its specification gives them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from spanbus._settings.values import Parse, Wrong, any_of, choice
+from spanbus._suggest import did_you_mean
+
+
+def _number(least: float, what: str = "a number") -> Parse:
+    def parse(value: object) -> object:
+        try:
+            number = float(str(value))
+        except ValueError:
+            number = math.nan
+        if not least <= number < math.inf:
+            raise Wrong(f"must be {what}, at least {least:g}")
+        return number
+
+    return parse
+
+
+def _limit(value: object) -> object:
+    text = str(value).lower()
+    if text == "unset" or (text.isascii() and text.isdigit()):
+        return value
+    raise Wrong("must be a whole number, at least 0, or unset")
+
+
+def sampler_ratio(value: object) -> object:
+    try:
+        number = float(str(value))
+    except ValueError:
+        number = math.nan
+    if not 0 <= number <= 1:
+        raise Wrong("must be a number from 0 to 1")
+    return number
+
+
+def _propagators(value: object) -> object:
+    """The registry of installed propagators decides, as it does for the OpenTelemetry API."""
+    wanted = [part.strip() for part in str(value).split(",")]
+    if {part.lower() for part in wanted} <= {"tracecontext", "baggage", "none"}:
+        return value
+    from importlib.metadata import entry_points
+
+    known = (
+        *sorted({entry.name for entry in entry_points(group="opentelemetry_propagator")}),
+        "none",
+    )
+    for part in wanted:
+        if part not in known:
+            raise Wrong(
+                f"{part!r} is not installed; must be a list of {any_of(known)}{did_you_mean(part, known, quoted=False)}"
+            )
+    return value
+
+
+def _exporter(value: object) -> object:
+    """One, or several with commas, as the specification has it; OTLP is what ours is, console goes beside it."""
+    for part in str(value).lower().split(","):
+        if part.strip() not in _EXPORTERS:
+            raise Wrong(
+                f"must be {any_of(_EXPORTERS)}{did_you_mean(part.strip(), _EXPORTERS, quoted=False)}"
+            )
+    return value
+
+
+_EXPORTERS = ("otlp", "console", "none")
+
+
+OTEL: Mapping[str, Parse] = {
+    "OTEL_SDK_DISABLED": choice("true", "false"),
+    **{f"OTEL_{signal.upper()}_EXPORTER": _exporter for signal in ("traces", "metrics", "logs")},
+    "OTEL_TRACES_SAMPLER": choice(
+        "always_on",
+        "always_off",
+        "traceidratio",
+        "parentbased_always_on",
+        "parentbased_always_off",
+        "parentbased_traceidratio",
+    ),
+    "OTEL_PROPAGATORS": _propagators,
+    "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE": choice("cumulative", "delta", "lowmemory"),
+    "OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION": choice(
+        "explicit_bucket_histogram", "base2_exponential_bucket_histogram"
+    ),
+    "OTEL_METRIC_EXPORT_INTERVAL": _number(1, "a number of milliseconds"),
+    "OTEL_METRIC_EXPORT_TIMEOUT": _number(0, "a number of milliseconds"),
+    "OTEL_METRICS_EXEMPLAR_FILTER": choice("always_on", "always_off", "trace_based"),
+    "OTEL_SEMCONV_EXCEPTION_SIGNAL_OPT_IN": choice("logs", "logs/dup"),
+    **{
+        f"OTEL_{name}": _limit
+        for name in (
+            "ATTRIBUTE_COUNT_LIMIT",
+            "ATTRIBUTE_VALUE_LENGTH_LIMIT",
+            "SPAN_ATTRIBUTE_COUNT_LIMIT",
+            "SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT",
+            "SPAN_EVENT_COUNT_LIMIT",
+            "SPAN_LINK_COUNT_LIMIT",
+            "EVENT_ATTRIBUTE_COUNT_LIMIT",
+            "LINK_ATTRIBUTE_COUNT_LIMIT",
+            "LOGRECORD_ATTRIBUTE_COUNT_LIMIT",
+            "LOGRECORD_ATTRIBUTE_VALUE_LENGTH_LIMIT",
+        )
+    },
+}
+OTEL_VARIABLES = (*OTEL, "OTEL_TRACES_SAMPLER_ARG")
+"""Variables that are checked here; ``OTEL_EXPORTER_OTLP_*`` is checked where it is read, by
+:mod:`spanbus._delivery.endpoints`.
+"""

@@ -1,0 +1,91 @@
+"""The file of a store, looked at before it is opened: a regular file of this user that is a store of ours."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import stat
+from pathlib import Path
+from typing import Final
+from urllib.parse import quote
+
+from spanbus.errors import StoreError
+
+APPLICATION_ID: Final = 0x53504255
+"""``SPBU`` in the header of the file (https://www.sqlite.org/pragma.html#pragma_application_id)."""
+_SMALLEST_BYTES = 512
+_OURS = frozenset({"sources", "spans", "logs", "series"})
+_BESIDE = ("-wal", "-shm", "-journal")
+
+
+def check(path: Path) -> None:
+    """Raise :class:`~spanbus.errors.StoreError` for what is there and is no store; nothing is written, followed or waited for."""
+    for each in (path, *(path.with_name(path.name + ending) for ending in _BESIDE)):
+        try:
+            status = os.lstat(each)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as error:
+            raise StoreError(f"{each}: cannot be read: {error.strerror or error}") from None
+        if stat.S_ISLNK(status.st_mode):
+            raise _no_store(each, "a symbolic link")
+        if not stat.S_ISREG(status.st_mode):
+            raise _no_store(each, "not a regular file")
+    size = path.stat().st_size if path.exists() else 0
+    if 0 < size < _SMALLEST_BYTES:
+        raise _no_store(path, "not a SQLite database")
+    if size:  # an empty one was made by a process that is about to fill it
+        _check_content(path)
+
+
+def is_ours(path: Path) -> bool:
+    """Whether a file that is there belongs to this user; another's is read and never written."""
+    try:
+        return not hasattr(os, "geteuid") or os.lstat(path).st_uid == os.geteuid()
+    except OSError:
+        return True
+
+
+def _check_content(path: Path) -> None:
+    """A store has our mark or all of our tables, and nothing but tables: a view may be endless, a trigger may do anything.
+
+    SQLite itself reads the file: to open and close it beside SQLite would drop the locks of this process.
+    """
+    plain = f"file:{quote(str(path))}?mode=ro"
+    log = path.with_name(f"{path.name}-wal")
+    still = not log.exists() or not log.stat().st_size
+    try:
+        try:
+            mark, kinds = _content(f"{plain}&immutable=1" if still else plain)
+        except (
+            sqlite3.Error
+        ):  # it may have changed meanwhile, or no index of its log can be made beside it
+            mark, kinds = _content(plain if still else f"{plain}&immutable=1")
+    except sqlite3.OperationalError as error:
+        raise StoreError(f"{path}: the local store cannot be read: {error}") from error
+    except sqlite3.Error as error:
+        raise _no_store(path, str(error)) from error
+    if mark not in (0, APPLICATION_ID):
+        raise _no_store(path, "the database of another program")
+    if any(kind not in ("table", "index") or virtual for kind, _, virtual in kinds):
+        raise _no_store(path, "it holds more than tables")
+    tables = {name for kind, name, _ in kinds if kind == "table"}
+    if tables and mark != APPLICATION_ID and not tables >= _OURS:
+        raise _no_store(path, "the database of another program")
+
+
+def _content(uri: str) -> tuple[int, list[tuple[str, str, bool]]]:
+    connection = sqlite3.connect(uri, uri=True, timeout=10.0)
+    try:
+        mark = int(connection.execute("PRAGMA application_id").fetchone()[0])
+        return mark, connection.execute(
+            "SELECT type, name, coalesce(sql LIKE 'CREATE VIRTUAL%', 0) FROM sqlite_master LIMIT 1000"
+        ).fetchall()
+    finally:
+        connection.close()
+
+
+def _no_store(path: Path, why: str) -> StoreError:
+    return StoreError(
+        f"{path}: this is no store that can be read ({why}); move it away, or set SPANBUS_STATE_DIR to another folder"
+    )

@@ -1,0 +1,158 @@
+"""One table of span attributes for each level: the key of each attribute and what of a record it says.
+
+The same table gives the attributes of live SDK spans, those of summaries, and OTLP bytes. The fields of a table stand in
+groups of those that recur together, so that a group's bytes are looked up by its values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, Final
+
+from spanbus._correlation.span_state import SpanState
+from spanbus._named_tuple import NamedTuple
+from spanbus._otlp.values import attribute
+from spanbus._semantics import Flag, Level, names
+
+if TYPE_CHECKING:
+    from opentelemetry.util.types import AttributeValue
+
+SPAN_ATTRIBUTE: Final = b"\x4a"
+_RECURRING: Final = 4_000
+_RUN, _PHASE, _ATTEMPT = Level.RUN, Level.PHASE, Level.ATTEMPT
+
+
+class Field(NamedTuple):
+    """One attribute: its key, the attribute path of its value on a record (None: left out), and whether it is known
+    at the start.
+    """
+
+    key: str
+    path: str
+    at_start: bool = False
+
+
+class Group:
+    """Fields whose values recur together."""
+
+    __slots__ = ("encoded", "fields", "values")
+
+    def __init__(self, *fields: Field) -> None:
+        self.fields = fields
+        self.values: Callable[[SpanState], Any] = attrgetter(*[field.path for field in fields])
+
+        def encode(values: tuple[str | int | None, ...]) -> bytes:
+            return b"".join(
+                [
+                    attribute(SPAN_ATTRIBUTE, field.key, _plain(value))
+                    for field, value in zip(fields, values, strict=True)
+                    if value is not None
+                ]
+            )
+
+        self.encoded: Callable[[Any], bytes] = lru_cache(_RECURRING)(encode)
+        """The attributes of such values in OTLP bytes."""
+
+    def pairs(self, record: SpanState) -> Iterator[tuple[Field, str | int]]:
+        """Each field that has a value, with the value."""
+        for field, value in zip(self.fields, self.values(record), strict=True):
+            if value is not None:
+                yield field, _plain(value)
+
+
+class SpanId(Group):
+    """A span's id as an attribute: it never recurs, and always has sixteen digits."""
+
+    __slots__ = ()
+
+    def __init__(self, field: Field) -> None:
+        self.fields = (field,)
+        self.values = attrgetter(field.path)
+        lead = attribute(SPAN_ATTRIBUTE, field.key, "0" * 16)[:-16]
+        self.encoded = lambda span_id: lead + b"%016x" % span_id
+
+    def pairs(self, record: SpanState) -> Iterator[tuple[Field, str | int]]:
+        """The field with the id in hexadecimal."""
+        yield self.fields[0], f"{self.values(record):016x}"
+
+
+def _plain(value: str | int) -> str | int:
+    return value if type(value) is int else str(value)
+
+
+_SAME_RUN = Group(
+    Field(names.PIPELINE_NAME, "workflow", True),
+    Field(names.PIPELINE_RUN_ID, "run_id", True),
+    Field(names.LEVEL, "level", True),
+)
+_TOTAL = Field(names.EVENTS_TOTAL, "events.total")
+_ERROR = Field(names.ERROR_TYPE, "error_type")
+_ATTEMPT_NUMBER = Field(names.PHASE_ATTEMPT, "attempt", True)
+_TASK_TYPE = Field(names.TASK_TYPE, "task_type", True)
+_TASK_RESULT = Field(names.TASK_RESULT, "result")
+_INSIDE = (_SAME_RUN, Group(_ATTEMPT_NUMBER, Field(names.HOOK_RESULT, "result"), _ERROR, _TOTAL))
+
+TABLES: Final[Mapping[Level, tuple[Group, ...]]] = {
+    _RUN: (
+        Group(*_SAME_RUN.fields, Field(names.PIPELINE_ACTION_NAME, "action", True)),
+        Group(Field(names.PIPELINE_RESULT, "result"), _ERROR, _TOTAL),
+    ),
+    _PHASE: (
+        _SAME_RUN,
+        Group(Field(names.TASK_NAME, "name", True), _TASK_TYPE),
+        SpanId(Field(names.TASK_RUN_ID, "span_id", True)),
+        Group(_TASK_RESULT, _ERROR, Field(names.PHASE_ATTEMPTS, "attempts"), _TOTAL),
+    ),
+    _ATTEMPT: (
+        _SAME_RUN,
+        Group(Field(names.TASK_NAME, "phase.name", True), _TASK_TYPE, _ATTEMPT_NUMBER),
+        SpanId(Field(names.TASK_RUN_ID, "phase.span_id", True)),
+        Group(_TASK_RESULT, _ERROR, _TOTAL),
+    ),
+    Level.STRATEGY: _INSIDE,
+    Level.HOOK: _INSIDE,
+    Level.COMMAND: _INSIDE,
+    Level.EXECUTION: (
+        _SAME_RUN,
+        Group(Field(names.TASK_NAME, "step", True), _TASK_TYPE, _ATTEMPT_NUMBER),
+        SpanId(Field(names.TASK_RUN_ID, "span_id", True)),
+        Group(_TASK_RESULT, _ERROR, _TOTAL),
+    ),
+}
+"""Fields of each level. Those that identify a span come first, and stay within a low limit of attributes."""
+
+KEYS: Final = {
+    level: frozenset(field.key for group in table for field in group.fields)
+    for level, table in TABLES.items()
+}
+
+
+def read(record: SpanState, *, at_start: bool | None = None) -> dict[str, AttributeValue]:
+    """The attributes that every span of the record's level has; those known at the start, or those known only at the end."""
+    return {
+        field.key: value
+        for group in TABLES[record.level]
+        for field, value in group.pairs(record)
+        if at_start is None or field.at_start is at_start
+    }
+
+
+def rare(record: SpanState) -> dict[str, AttributeValue]:
+    """Attributes of few spans of any level: those that are flagged, and those with more events than a span holds."""
+    found: dict[str, AttributeValue] = {
+        key: value
+        for flag, key, value in (
+            (Flag.INFERRED, names.MATCH, "inferred"),
+            (Flag.AMBIGUOUS, names.MATCH, "ambiguous"),
+            (Flag.ORPHAN_END, names.ORPHAN, "end"),
+            (Flag.CLOCK, names.CLOCK, "clamped"),
+        )
+        if flag in record.flags
+    }
+    if record.events.dropped:
+        found[names.EVENTS_DROPPED] = record.events.dropped
+        for event_type, count in record.events.dropped_by_type.items():
+            found[f"{names.EVENTS_SUMMARY_PREFIX}{event_type}"] = count
+    return found

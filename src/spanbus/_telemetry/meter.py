@@ -1,0 +1,133 @@
+"""A meter of our own: the callbacks of the SDK's cost a service twice the CPU, and the SDK itself a command its start.
+
+What is collected is what the SDK collects of observable instruments.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Protocol
+
+from spanbus._otlp.metrics_data import (
+    CUMULATIVE,
+    DELTA,
+    Gauge,
+    Metric,
+    MetricsData,
+    NumberDataPoint,
+    ResourceMetrics,
+    ScopeMetrics,
+    Sum,
+)
+from spanbus._otlp.resource import PlainResource, Scope
+from spanbus._semantics import names
+
+Number = int | float
+Observe = Callable[[], Iterable[tuple[Number, Mapping[str, str]]]]
+_Key = tuple[tuple[str, str], ...]
+
+
+class PlainMeter:
+    """Observable instruments by the catalogue, collected with :meth:`collect`; counters with the temporality ``counters``."""
+
+    def __init__(self, counters: int = DELTA) -> None:
+        self._is_delta = counters == DELTA
+        self._observed: list[tuple[names.Metric, Observe]] = []
+        self._before: dict[tuple[str, _Key], Number] = {}
+        self._began_ns = self._since_ns = time.time_ns()
+
+    def observe(self, metric: names.Metric, read: Observe) -> None:
+        """Register ``read`` as the callback of ``metric``."""
+        self._observed.append((metric, read))
+
+    def collect(self) -> list[Metric]:
+        """Counters since the last collection, or since the beginning; the others as they are."""
+        at_ns = time.time_ns()
+        found: list[Metric] = []
+        for metric, read in self._observed:
+            is_gauge = metric.instrument == "gauge"
+            counts = not is_gauge and metric.instrument != "updowncounter"
+            is_delta = counts and self._is_delta
+            start_ns = None if is_gauge else self._since_ns if is_delta else self._began_ns
+            points: list[NumberDataPoint] = []
+            for read_value, attributes in read():
+                value = read_value
+                if is_delta:
+                    key = metric.name, tuple(sorted(attributes.items()))
+                    value -= self._before.get(key, 0)
+                    self._before[key] = read_value
+                points.append(NumberDataPoint(attributes, start_ns, at_ns, value))
+            if not points:
+                continue
+            data = (
+                Gauge(points)
+                if is_gauge
+                else Sum(points, DELTA if is_delta else CUMULATIVE, counts)
+            )
+            found.append(Metric(metric.name, metric.brief, metric.unit, data))
+        self._since_ns = at_ns
+        return found
+
+
+class Source(Protocol):
+    """Counts outside the meter: :meth:`take` sets the numbers aside at once, :meth:`collect` makes metrics of them."""
+
+    def take(self, temporality: int) -> None: ...
+
+    def collect(self, temporality: int) -> Sequence[Metric]: ...
+
+
+class Joined:
+    """A meter, and what counts beside it, as one source."""
+
+    def __init__(self, meter: PlainMeter, source: Source) -> None:
+        self._meter, self._source = meter, source
+
+    def take(self, temporality: int) -> None:
+        self._source.take(temporality)
+
+    def collect(self, temporality: int) -> list[Metric]:
+        return [*self._meter.collect(), *self._source.collect(temporality)]
+
+
+class OneShotReader:
+    """Collects when told to, and at the end; the same face as the reader of a service."""
+
+    def __init__(
+        self,
+        meter: PlainMeter,
+        put: Callable[[MetricsData, int | None], None],
+        resource: PlainResource,
+        scope: Scope,
+        interval_s: float,
+        *,
+        exclusive: Callable[[], AbstractContextManager[object]] = nullcontext,
+        mark: Callable[[], int] | None = None,
+    ) -> None:
+        self._meter, self._put, self._mark, self._exclusive = meter, put, mark, exclusive
+        self._resource, self._scope = resource, scope
+        self._more: Source | None = None
+        self._lock = threading.Lock()
+        self.interval_s = interval_s
+
+    def also(self, source: Source) -> None:
+        """Add a source that counts elsewhere: set aside while measurements are kept out, and read afterwards."""
+        self._more = source
+
+    def export_now(self) -> None:
+        """Collect and put what was collected."""
+        with self._lock:
+            with self._exclusive():
+                upto = self._mark() if self._mark is not None else None
+                if self._more is not None:
+                    self._more.take(DELTA)
+            metrics = self._meter.collect()
+            if self._more is not None:
+                metrics += self._more.collect(DELTA)
+            if metrics:
+                scope = ScopeMetrics(self._scope, metrics, self._scope.schema_url or "")
+                group = ResourceMetrics(self._resource, [scope], self._resource.schema_url)
+                self._put(MetricsData([group]), upto)

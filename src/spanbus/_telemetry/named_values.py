@@ -1,0 +1,189 @@
+"""Values behind sensitive names: assignments, headers, JSON, YAML, TOML, XML, forms, options, as texts quote them."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+
+from spanbus._telemetry.secret_rules import REDACTED, Span, replaced
+from spanbus._telemetry.sensitive_names import CAMEL, LONGEST_NAME, PARTS, WORDS, is_sensitive
+
+QUOTED = (
+    r"(?:(?P<escape>\\+)(?P<mark>[\"'])[^\r\n]*?(?:(?<!\\)(?P=escape)(?P=mark)|\Z|(?=[\r\n]))"  # quoted once more, as JSON in JSON is
+    r"|\"(?:[^\"\\\r\n]|\\++.)*+\"?|'(?:[^'\\\r\n]|\\++.)*+'?)"
+)
+_GLUED = r"[0-9A-Za-z_.%+/@!#$~^*-]*+"
+"""The characters that a shell would add to a quoted text."""
+_BARE = r"(?:[^\s,;&'\"<\])}\\]|\\(?![nrt'\"])|[,;](?![\s\\]|\Z|[\w.-]{1,100}+\s{0,9}[=:])|[\])}](?=[0-9A-Za-z!#$%*+@^_~-]))+"
+_SEPARATOR = r"\s{0,99}(?:=>|:=|[?+|]{1,2}=|[:=](?![:=]))\s{0,99}"
+_LETTERS = r"(?:[A-Za-z@$]{1,3}(?=\\{0,9}['\"]))?"
+"""The prefixes of quoted bytes, raw and verbatim texts."""
+_MARKS = r"(?:&[\w-]{1,99}[ \t]{1,9}|!{1,2}[\w!/:.-]{0,99}[ \t]{1,9}){0,3}"
+"""A YAML anchor or tag."""
+_WRAPPED = r"(?:(?:[A-Za-z_][\w.:]{0,60}\(\s{0,9}){1,3}&?(?:b(?=['\"]))?)"
+"""``Some(``, ``Secret(``, ``os.getenv(`` and their like."""
+_NEXT = r"\\*['\"]?(?:[\s,]|\\+[nrt]){1,99}\\*['\"]?(?:value|val|content|data)\\*['\"]?\s{0,9}(?:[:=]|=>)\s{0,9}"
+"""The value of a pair of which the name is another one's value: ``key="password" value="…"``, ``name: TOKEN`` / ``value: …``."""
+
+_VALUES = {
+    # by the characters that may stand behind the name
+    "yaml block": r"(?P<keep>['\"]?[ \t]{0,99}:[ \t]{0,99}[|>][+-]?\d?[ \t]{0,99}\r?\n(?P<indent>[ \t]{1,99}))[^\r\n]++(?:\r?\n(?P=indent)[^\r\n]*+)*+",
+    "escaped yaml block": r"(?P<keep>[ \t]{0,99}:[ \t]{0,99}[|>][+-]?\d?[ \t]{0,99}(?:\\r)?\\n(?P<indent>[ \t]{1,99}))(?:[^\r\n\\\"']|\\(?![nr]))++(?:(?:\\r)?\\n(?P=indent)(?:[^\r\n\\\"']|\\(?![nr]))*+)*+",
+    "yaml list": r"(?P<keep>['\"]?[ \t]{0,99}:[ \t]{0,99}\r?\n(?P<indent>[ \t]{0,99})-[ \t]{1,99})[^\r\n]++(?:\r?\n(?P=indent)-[ \t][^\r\n]*+)*+",
+    "escaped yaml list": r"(?P<keep>[ \t]{0,99}:[ \t]{0,99}(?:\\r)?\\n[ \t]{0,99}-[ \t]{1,99})(?:[^\r\n\\\"']|\\(?![nr]))++(?:(?:\\r)?\\n[ \t]{0,99}-[ \t](?:[^\r\n\\\"']|\\(?![nr]))*+)*+",
+    "json": r"(?P<keep>\\*['\"]?\s{0,99}:\s{0,99})(?:\[[^\[\]]*+\]?|\{[^{}]*+\}?)",
+    "triple": rf"(?P<keep>['\"]?{_SEPARATOR})(?:\"\"\"(?:[^\"]|\"(?!\"\"))*+(?:\"\"\")?|'''(?:[^']|'(?!''))*+(?:''')?"
+    r"|(?:\\++\"){3}[^\r\n]*?(?:(?:\\++\"){3}|\Z|(?=[\r\n])))",
+    "wrapped": rf"(?P<keep>\\*['\"]?{_SEPARATOR}{_WRAPPED})(?:{REDACTED}|{QUOTED})",
+    "assigned": rf"(?P<keep>\\*['\"]?{_SEPARATOR}{_MARKS}{_LETTERS})(?:{REDACTED}|{QUOTED}{_GLUED}|{_BARE})",
+    "next": rf"(?P<keep>{_NEXT})(?:{REDACTED}|{QUOTED}|{_BARE})",
+    # the two in a tuple or list, as in the text of a failed command: ['login', '--token', 'abc'], ("password", "abc")
+    "pair": rf"(?P<keep>\\*['\"]\s{{0,99}},\s{{0,99}}b?)(?!\\*['\"]-){QUOTED}",
+    "ticked": rf"(?P<keep>`\s{{0,9}}(?:=>|[:=])\s{{0,9}})(?:`[^`\r\n]*+`?|{QUOTED}|{_BARE})",
+    "cell": r"(?P<keep>`?[ \t]{0,99}\|[ \t]{0,99}`?)(?=[^\s|]{0,256}?\d)[^\s|`]{8,4096}+(?=`?[ \t]{0,99}(?:\||\Z|[\r\n]))",
+    "percent": r"(?P<keep>(?:%22|%27)?(?:%3A|%3D)(?:%20|\+)*+(?:%22|%27)?)(?:[^%&\s\"'<>]|%(?!22|27|26|2C|7D)[0-9A-F]{2})+",
+    "element": r"(?P<keep>\\*['\"]?(?:\s[^<>]{0,256}+)?>\s{0,99}(?:<!\[CDATA\[)?)(?:(?<=CDATA\[)(?:[^\]]|\](?!\]>))++|[^<\s][^<]*+)",
+    "form": r"(?P<keep>\\*['\"][^\r\n\\]{0,200}+(?:(?:\r?\n|\\r\\n|\\n)[\w-]{1,40}:[^\r\n\\]{0,200}+){0,4}(?:(?:\r?\n){2}|(?:\\r\\n){2}|(?:\\n){2}))[^\r\n\\]++",
+    "option": rf"(?P<keep>\s{{1,99}})(?!-)(?:{REDACTED}|{QUOTED}{_GLUED}|[^\s'\"]++)",
+    "flag of gh": rf"(?P<keep>\s{{1,9}}(?:-b|--body|--value)[\s=]{{0,9}})(?:{REDACTED}|{QUOTED}{_GLUED}|[^\s'\"]++)",
+}
+_PLAIN = ("assigned",)
+_IN_QUOTES = ("json", "triple", "wrapped", "assigned", "next", "pair")
+_BARE_NAME = (
+    "yaml block",
+    "escaped yaml block",
+    "yaml list",
+    "escaped yaml list",
+    "triple",
+    "wrapped",
+    "assigned",
+    "next",
+)
+_CONFIGURED = (
+    r"\b(?:(?:git|poetry|pip|hub|yarn)\s{1,9}config|(?:config|configure|secrets?|vars?|variables?|env)[\s:]{1,9}(?:set|add|put|create))"
+    r"(?:\s{1,9}-[\w-]{1,40}(?:=\S{1,40})?){0,4}\s{1,9}(?:[\w./:@-]{1,80}[:/])?\Z"
+    r"|(?<![\w.-])(?:setx|setenv|set\s{1,9}-[a-z]{1,4}|(?-i:ENV))\s{1,9}\Z"
+)
+"""The beginning of a command that sets the name that comes next to the value behind it."""
+_ROUGHLY = "|".join(
+    (
+        *WORDS,
+        rf"(?<![a-z])(?:{'|'.join(PARTS)})(?![a-z])",
+        rf"(?-i:(?<=[a-z0-9])(?:{'|'.join(CAMEL)})(?![a-z]))",
+    )
+)
+_BEFORE = r"(?:value|val|content)\s{0,9}=\s{0,9}(\\{0,9}[\"'])([^\"'<>\r\n]{1,400}?)\1\s{1,99}(?:key|name|id)\s{0,9}=\s{0,9}\\{0,9}[\"']\Z"
+_NO_SECRETS = frozenset(
+    {
+        "None",
+        "True",
+        "False",
+        "null",
+        "true",
+        "false",
+        "str",
+        "bytes",
+        "int",
+        "bool",
+        "object",
+        '""',
+        "''",
+    }
+)
+"""The words that stand behind ``token:`` in a line of source that a traceback shows."""
+
+
+@cache
+def _value_pattern(name: str) -> re.Pattern[str]:
+    return re.compile(_VALUES[name], re.IGNORECASE if name in ("percent", "next") else 0)
+
+
+@cache
+def _compiled(pattern: str) -> re.Pattern[str]:
+    return re.compile(pattern, re.IGNORECASE)
+
+
+def without_named_values(text: str) -> str:
+    """``text`` without the values behind sensitive names: a loop over the names, because one pattern for it takes
+    quadratic time.
+    """
+    if not _compiled(_ROUGHLY).search(text):
+        return text
+    spans: list[Span] = []
+    at = 0
+    for found in _compiled(r"(?<![\w.-])[\w.-]++").finditer(text):
+        begin, end = found.span()
+        if begin < at:
+            continue
+        name = text[max(begin, end - LONGEST_NAME) : end].lstrip("-")
+        if not (
+            is_sensitive(name)
+            or (begin and text[begin - 1] == "\\" and is_sensitive(name[1:]))  # an escaped line end
+        ):
+            continue
+        value = _value_of(text, begin, end, name)
+        if value is not None:
+            spans.append(value)
+            at = value[1]
+        if text[max(0, begin - 4) : begin].rstrip("\\\"'").endswith("=") and (
+            before := _before(text, begin)
+        ):
+            spans.append(before)
+    return replaced(text, spans)
+
+
+def _value_of(text: str, begin: int, end: int, name: str) -> Span | None:
+    option = text[begin] == "-"
+    if not option and name.lower().endswith(
+        ("authorization", "cookie")
+    ):  # the headers' own rules were there
+        return None
+    around = text[begin - 1] if begin else ""
+    behind = text[end : end + 1]
+    for kind in _kinds(text, begin, behind, around, option):
+        value = _value_pattern(kind).match(text, end)
+        if value is not None:
+            first, last = value.end("keep"), value.end()
+            return (first, last) if text[first:last] not in _NO_SECRETS else None
+    return None
+
+
+def _kinds(text: str, begin: int, behind: str, around: str, option: bool) -> tuple[str, ...]:
+    """Name the forms of value that may stand behind a name, by the characters around it."""
+    if not behind:
+        return ()
+    if behind == "\\" and around not in ("'", '"'):
+        return ("triple", "wrapped", "assigned", "next")
+    if behind in "'\"\\":
+        if around not in ("'", '"'):
+            return ("triple", "wrapped", "assigned")
+        attribute = text[begin - 2 : begin - 1] == "=" or text[begin - 3 : begin - 1] == "=\\"
+        return (*_IN_QUOTES, "element", "form") if attribute else _IN_QUOTES
+    if behind == "`":
+        return ("ticked", "cell")
+    if behind == "%":
+        return ("percent",)
+    if behind == ">":
+        return ("element",) if around in ("<", ":") else ("assigned",)
+    if behind in ":=?+|":
+        return (*_BARE_NAME, "cell") if behind == "|" else _BARE_NAME
+    if behind.isspace() or behind == ",":
+        kinds: tuple[str, ...] = ("assigned", "next")
+        if behind in " \t":
+            kinds = (*_BARE_NAME, "cell")
+        if around in ("<", ":"):
+            kinds = (*kinds, "element")
+        if option:
+            return (*kinds, "option")
+        window = text[max(0, begin - 120) : begin]
+        sets = any(word in window for word in ("set", "config", "add", "put", "create", "ENV"))
+        if sets and _compiled(_CONFIGURED).search(window) is not None:
+            return (*kinds, "flag of gh", "option")
+        return kinds
+    return ()
+
+
+def _before(text: str, begin: int) -> Span | None:
+    """The value that stands before its name: ``<add value="…" key="password"/>``."""
+    found = _compiled(_BEFORE).search(text, max(0, begin - 480), begin)
+    return found.span(2) if found is not None else None

@@ -1,0 +1,111 @@
+"""Private keys in a text: whole blocks, and what is left of one whose first or last lines were cut off."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+
+from spanbus._telemetry.secret_rules import Span, replaced
+
+_LONGEST_PREFIX = 120
+_QUOTATION = " \t\"'+,;()\\"
+"""Characters that source code puts around the lines of a quotation."""
+
+
+@cache
+def _begin() -> re.Pattern[str]:
+    return re.compile(
+        r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----|PuTTY-User-Key-File-\d"
+        r"|---- BEGIN SSH2 ENCRYPTED PRIVATE KEY ----"
+    )
+
+
+@cache
+def _end() -> re.Pattern[str]:
+    return re.compile(
+        r"-----END [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----|Private-MAC: \w+"
+        r"|---- END SSH2 ENCRYPTED PRIVATE KEY ----"
+    )
+
+
+@cache
+def _line_end() -> re.Pattern[str]:
+    return re.compile(r"(?<!\\)(?:\\++r)?\\++n|\r?\n|\r")
+
+
+@cache
+def _body() -> re.Pattern[str]:
+    """The end of a line of a key: its base64, with what a quotation of source code puts behind it."""
+    return re.compile(r"(?<![0-9A-Za-z+/])([0-9A-Za-z+/]*+={0,3})[\"',;+\\) \t]*\Z")
+
+
+@cache
+def _header() -> re.Pattern[str]:
+    return re.compile(
+        r"(?:Proc-Type|DEK-Info|Version|Comment|Hash|Charset|MessageID|Private-Lines|Private-Hash|Key-Derivation"
+        r"|Argon2-\w+):"
+    )
+
+
+def without_private_keys(text: str) -> str:
+    """``text`` with one word in the place of each private key or rest of one. Takes linear time."""
+    if "PRIVATE KEY" not in text and "PuTTY" not in text and "Private-MAC" not in text:
+        return text
+    spans: list[Span] = []
+    at = 0
+    for end in _end().finditer(text):
+        if end.start() < at:
+            continue
+        begin = _begin().search(text, at, end.start())
+        first = begin.start() if begin is not None else _first(text, at, end.start())
+        spans.append((first, end.end()))
+        at = end.end()
+    if (begin := _begin().search(text, at)) is not None:
+        spans.append((begin.start(), len(text)))
+    return replaced(text, spans)
+
+
+def _first(text: str, floor: int, end: int) -> int:
+    """Where the lines before ``end`` begin to look like those of a key; each may be indented or stand behind a prefix."""
+    starts = [floor, *(found.end() for found in _line_end().finditer(text, floor, end))]
+    prefix = text[starts[-1] : end]
+    if len(prefix) > _LONGEST_PREFIX:
+        return starts[-1]
+    first = starts.pop() + len(prefix)
+    limit = first - len(prefix)
+    nearest = True
+    while starts:
+        begin = starts.pop()
+        line = _line_end().sub("", text[begin:limit])
+        if not _is_of_a_key(line, prefix, nearest=nearest, cut=not starts and not floor):
+            break
+        common = 0 if not prefix.strip() else _common(line, prefix)
+        first, limit = begin + common, begin
+        nearest = nearest and not line.strip()
+    return first
+
+
+def _is_of_a_key(line: str, prefix: str, *, nearest: bool, cut: bool) -> bool:
+    if len(line) > 1_000:
+        return False
+    found = _body().search(line)
+    body = found[1] if found is not None else ""
+    before = line[: found.start()] if found is not None else line
+    if not prefix.strip() and before.strip(" \t\"'+"):  # words stand before it, as before no other
+        return (cut and len(body) >= 16) or _header().match(line.strip()) is not None
+    if len(before) > _LONGEST_PREFIX:
+        return False
+    if not body:
+        rest = line.strip(_QUOTATION)
+        return not rest or rest == prefix.strip(_QUOTATION) or bool(_header().search(line))
+    if cut and not (body.isalpha() and body.islower()):  # a line of which any part may be left
+        return True
+    return len(body) >= 16 or nearest or body.startswith("=")
+
+
+def _common(line: str, prefix: str) -> int:
+    """Count the characters that two prefixes share."""
+    for at, (mine, other) in enumerate(zip(line, prefix, strict=False)):
+        if mine != other:
+            return at
+    return min(len(line), len(prefix))

@@ -1,0 +1,253 @@
+"""Redaction before anything leaves the process: an allow-list of payload keys, secrets taken out of every text.
+
+Redaction is on by default. A text is scrubbed by what secrets look like (tokens of well-known services, private keys,
+JSON web tokens, URLs with passwords, headers) and by what stands before them (``password=``, ``--token``, ``"api_key":``).
+It is a net with a fine mesh, not a proof: what must never leave should not be put on the bus. Any text takes linear time.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from enum import Enum
+from functools import lru_cache
+from pathlib import PurePath
+from typing import TYPE_CHECKING, cast
+
+from spanbus._loaded import is_of
+from spanbus._semantics.names import ERROR_TEXT_LIMIT, EVENT_ATTRIBUTES_LIMIT, STRING_LIMIT
+from spanbus._telemetry import scrubbing
+from spanbus._telemetry.command_lines import cleaned_arguments
+from spanbus._telemetry.secret_rules import REDACTED as REDACTED
+from spanbus._telemetry.sensitive_names import is_sensitive as is_sensitive
+from spanbus.errors import SettingsError
+
+if TYPE_CHECKING:
+    from opentelemetry.util.types import AttributeValue
+
+PAYLOAD_KEYS = frozenset(
+    """
+    action all attempt attempts cached command commit count counts cycle delay description duration error error_type errors_count executable
+    execution_mode exit_code failed fixed hook hook_count hooks max_attempts mode name needs next_attempt not_started number passed phase phases priority progress publish
+    reason result retries rule security_level skipped skip_hooks stage started_by state status step step_id step_name strategy success summary
+    task task_id test_mode timestamp total type version workflow workflow_id run_id job_id message output_tail ai_agent timeout
+    """.split()
+)
+_ERROR_KEYS = frozenset({"error", "message", "output_tail", "exception", "reason"})
+
+
+class Redactor:
+    """Takes secrets out of texts and keeps only what is allowed of payloads. Immutable; safe from any thread.
+
+    ``patterns`` are further regular expressions whose matches are taken out; ``payload_allow`` further payload keys that
+    are kept. Raises :class:`~spanbus.errors.SettingsError` for a pattern that is none.
+    """
+
+    def __init__(
+        self,
+        enabled: bool = True,
+        *,
+        patterns: Iterable[str] = (),
+        payload_allow: Iterable[str] = (),
+    ) -> None:
+        self.enabled = enabled
+        self._allowed = PAYLOAD_KEYS | frozenset(payload_allow)
+        own: list[re.Pattern[str]] = []
+        for pattern in patterns:
+            try:
+                own.append(re.compile(pattern))
+            except re.error as error:
+                raise SettingsError(
+                    f"redact_patterns: {pattern!r} is not a regular expression: {error}"
+                ) from error
+        self._own = tuple(own)
+        self._top: dict[str, dict[str, tuple[str | None, int]]] = {}
+        """By prefix and payload key, as :meth:`named` says."""
+        self._short = lru_cache(maxsize=4_096)(self._clean)
+
+    def text(self, text: str, limit: int = STRING_LIMIT) -> str:
+        """``text`` without secrets and control characters, at most ``limit`` characters. Never raises; applying it
+        twice changes nothing.
+        """
+        if len(text) <= 128:
+            text = self._short(text)
+        else:
+            text = self._clean(scrubbing.beginning(text, limit * 4))
+        for _ in range(
+            3
+        ):  # what stands around a cut may be read anew, and grow by what is put there
+            if len(text) <= limit:
+                return text
+            text = self._clean(scrubbing.shortened(text, limit))
+        return text if len(text) <= limit else scrubbing.shortened(text, limit)
+
+    def whole(self, text: str) -> str:
+        """``text`` without secrets and control characters, whatever its length."""
+        return self._clean(text)
+
+    def end_of(self, text: str, limit: int) -> str:
+        """The last ``limit`` characters of ``text`` without secrets and control characters."""
+        text = self._clean(text[-limit * 5 :])
+        return text if len(text) <= limit else self._clean(text[-limit:])[-limit:]
+
+    def _clean(self, text: str) -> str:
+        text = scrubbing.plain(text)
+        if self.enabled:
+            text = scrubbing.without_secrets(text)
+            for pattern in self._own:
+                text = pattern.sub(REDACTED, text)
+        return text
+
+    def arguments(self, arguments: Sequence[str]) -> tuple[str, ...]:
+        """A command's arguments without secrets, also where the option and its value are two arguments."""
+        return tuple(self._arguments(arguments[:EVENT_ATTRIBUTES_LIMIT]))
+
+    def _arguments(self, arguments: Sequence[str]) -> list[str]:
+        if not self.enabled:
+            return [self.text(argument) for argument in arguments]
+        return cleaned_arguments(arguments, self.text, self._clean)
+
+    def attributes(self, payload: Mapping[str, object]) -> dict[str, AttributeValue]:
+        """The allowed leaves of a payload, nested ones with dots in their names, at most 32."""
+        found: dict[str, AttributeValue] = {}
+        self.collect("", payload, found)
+        return found
+
+    def named(self, prefix: str, key: str) -> tuple[str | None, int]:
+        """The attribute's name for a payload key, None where it is not allowed, with the limit of its text, 0 where
+        no value is shown.
+        """
+        limit = (
+            0
+            if self.enabled and is_sensitive(key)
+            else ERROR_TEXT_LIMIT
+            if key in _ERROR_KEYS
+            else STRING_LIMIT
+        )
+        return f"{prefix}{key}" if key in self._allowed else None, limit
+
+    def collect(
+        self, prefix: str, payload: Mapping[str, object], found: dict[str, AttributeValue]
+    ) -> None:
+        """The same into ``found``, each name with ``prefix`` before it."""
+        known = self._top.get(prefix)
+        if known is None:
+            known = self._top[prefix] = {}
+        room = EVENT_ATTRIBUTES_LIMIT
+        for key, value in payload.items():
+            if key in known:
+                name, limit = known[key]
+            elif isinstance(key, str):  # pyright: ignore[reportUnnecessaryIsInstance] - the payloads of strangers
+                name, limit = self.named(prefix, key)
+                if len(known) < 1_000:
+                    known[key] = name, limit
+            else:
+                continue
+            if name is None:
+                continue
+            kind = type(value)
+            if kind is str and limit and len(value) <= 128:  # pyright: ignore[reportArgumentType]
+                found[name] = self._short(value)  # pyright: ignore[reportArgumentType]
+            elif kind is bool:
+                found[name] = value  # pyright: ignore[reportArgumentType]
+            elif value is None:
+                continue
+            elif isinstance(value, Mapping):
+                nested: dict[str, AttributeValue] = {}
+                self._collect(f"{key}.", cast("Mapping[str, object]", value), nested, 1, room)
+                for inner, cleaned in nested.items():
+                    found[f"{prefix}{inner}"] = cleaned
+                room -= len(nested)
+                if room <= 0:
+                    return
+                continue
+            else:
+                cleaned = self.value(key, value)
+                if cleaned is None:
+                    continue
+                found[name] = cleaned
+            room -= 1
+            if room <= 0:
+                return
+
+    def _collect(
+        self,
+        prefix: str,
+        payload: Mapping[str, object],
+        found: dict[str, AttributeValue],
+        depth: int,
+        most: int,
+    ) -> None:
+        for key, value in payload.items():
+            if len(found) >= most:
+                return
+            if not isinstance(key, str):  # pyright: ignore[reportUnnecessaryIsInstance] - the payloads of strangers
+                continue
+            if key not in self._allowed and not prefix.endswith("counts."):
+                continue
+            name = f"{prefix}{key}"
+            if isinstance(value, Mapping):
+                if depth < 3:
+                    self._collect(
+                        f"{name}.", cast("Mapping[str, object]", value), found, depth + 1, most
+                    )
+                continue
+            cleaned = self.value(key, value)
+            if cleaned is not None:
+                found[name] = cleaned
+
+    def value(self, key: str, value: object) -> AttributeValue | None:
+        """One value as an attribute; None for live objects, which have no place in telemetry."""
+        if value is None or isinstance(value, bool):
+            return value
+        if self.enabled and is_sensitive(key):
+            return REDACTED
+        if isinstance(value, Enum):
+            return self.value(key, value.value)
+        if isinstance(value, str):
+            if key == "output_tail":
+                return self.end_of(str.__str__(value), ERROR_TEXT_LIMIT)
+            return self.text(
+                str.__str__(value), ERROR_TEXT_LIMIT if key in _ERROR_KEYS else STRING_LIMIT
+            )
+        if isinstance(value, int):
+            number = int.__index__(value)
+            return (
+                number
+                if -(2**63) <= number < 2**63
+                else self.text(
+                    str(number) if number.bit_length() < 10_000 else "a very large number"
+                )
+            )
+        if isinstance(value, float):
+            number = float.__float__(value)
+            return number if math.isfinite(number) else str(number)
+        if (
+            isinstance(value, PurePath)
+            or is_of(value, "datetime", "datetime", "date")
+            or is_of(value, "uuid", "UUID")
+        ):
+            return self.text(str(value))
+        if isinstance(value, BaseException):
+            try:
+                return self.text(f"{type(value).__name__}: {value}", ERROR_TEXT_LIMIT)
+            except Exception:  # a broken __str__ of somebody's exception
+                return type(value).__name__
+        if isinstance(value, list | tuple):
+            items = cast("Sequence[object]", value)
+            if all(isinstance(item, str) for item in items):
+                return self.arguments([str.__str__(text) for text in cast("Sequence[str]", items)])
+            if all(isinstance(item, bool | int | float | str) or item is None for item in items):
+                return self.text(
+                    json.dumps(
+                        [
+                            item
+                            if not isinstance(item, float) or math.isfinite(item)
+                            else str(item)
+                            for item in items[:100]
+                        ]
+                    )
+                )
+        return None

@@ -1,0 +1,58 @@
+"""Work that a dead process left open is ended, and what it had measured and not exported is counted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from spanbus._otlp.encode import resource_of
+from spanbus._otlp.resource import PlainResource
+from spanbus._semantics import Level, names
+from spanbus._telemetry.metrics import MetricSink
+from spanbus._telemetry.resource import sdk_resource
+from spanbus._telemetry.sampling import EnvironmentSampler
+from spanbus._telemetry.spans import DirectSpans
+from spanbus._telemetry.template import Template
+from spanbus._version import __version__
+from spanbus._wiring.own import own_meter_provider
+
+if TYPE_CHECKING:
+    from spanbus._delivery.pipeline import Pipeline
+    from spanbus._delivery.recovery import Leftover
+
+
+def finish_leftover(
+    leftover: Leftover, pipeline: Pipeline, template: Template, env: Mapping[str, str]
+) -> None:
+    """Put the spans and the measurements of ``leftover`` into ``pipeline``, under the resource of the process that is dead."""
+    from spanbus._telemetry.journal import Leftover as Left
+    from spanbus._telemetry.journal import finished, measured
+
+    theirs = resource_of(leftover.group) or sdk_resource(pipeline.resource)
+    always = EnvironmentSampler("always_on")
+    spans = DirectSpans(pipeline, template, sampler=always, resource=theirs)
+    ended = finished(Left(leftover.open, leftover.measurements, leftover.alive_ns))
+    for record in reversed(ended):
+        spans.opened(record)
+    for record in ended:
+        spans.closed(record)
+    uncounted = [record for record in map(measured, leftover.measurements) if record is not None]
+    uncounted.extend(
+        record for record in ended if record.level in (Level.RUN, Level.PHASE, Level.EXECUTION)
+    )
+    if not uncounted:
+        return
+    from spanbus._delivery.metric_reader import SpoolMetricReader
+
+    reader = SpoolMetricReader(pipeline.put_metrics, "run", env)
+    provider = own_meter_provider(
+        [reader], theirs.merge(sdk_resource(PlainResource({names.LIFETIME: "run"}))), env
+    )
+    sink = MetricSink(
+        provider.get_meter(names.SCOPE, __version__, names.SCHEMA_URL), long_lived=False
+    )
+    for record in uncounted:
+        if record.handle is None:
+            spans.opened(record)  # its context, for the exemplar
+        sink.closed(record)
+    provider.shutdown()

@@ -1,0 +1,1 @@
+"""Workflows of our own: definitions, the engine that runs them, the event bus on which it announces everything."""

@@ -1,0 +1,386 @@
+"""The event bus of a workflow: publishing does not wait for coroutine handlers to run.
+
+A plain function is an *observer*: it is called at once, in the order of subscription, in the publisher's context. A
+coroutine function has its own bounded queue, from which at most ``max_concurrent`` of its calls run side by side (1, the
+default, keeps the order). An exception of a handler never reaches the publisher: it is logged once with its traceback, and
+counted.
+"""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+import threading
+from collections.abc import Awaitable, Mapping
+from time import perf_counter_ns, time_ns
+from types import MappingProxyType, TracebackType
+from typing import Self
+
+import anyio
+
+from spanbus._named_tuple import NamedTuple
+from spanbus._workflow.current import current_scope, now_ns
+from spanbus._workflow.events import EMPTY, Event, WorkflowEvent, new_event_id
+from spanbus._workflow.loops import LoopHandle
+from spanbus._workflow.receipts import EventHandlerResult, Receipt
+from spanbus._workflow.retry import RetryPolicy
+from spanbus._workflow.subscribers import (
+    QUEUE_SIZE,
+    Delivery,
+    Handler,
+    Predicate,
+    Subscriber,
+    Subscription,
+    WhenFull,
+    is_coroutine_handler,
+)
+from spanbus._workflow.workers import EventDropped, Workers
+from spanbus.errors import BusError
+
+__all__ = [
+    "BusStatistics",
+    "EventDropped",
+    "EventHandlerResult",
+    "Receipt",
+    "Subscription",
+    "WorkflowEventBus",
+    "is_coroutine_handler",
+]
+
+_PLANS_KEPT = 1_000
+
+
+class BusStatistics(NamedTuple):
+    """Counts since the bus was made."""
+
+    published: int
+    subscriptions: int
+    queued: int
+    running: int
+    handled: int
+    failed: int
+    retried: int
+    dropped: int
+
+
+class WorkflowEventBus:
+    """Publishes events to plain functions at once, and to coroutine functions through a queue of their own.
+
+    It works without being entered: the queue of a coroutine handler is then served in the event loop in which it was
+    subscribed, or else the first in which something was published. ``async with bus`` makes its workers children of that
+    block; leaving it waits until every queue is empty. Events may be published from any thread and any event loop.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._subscribers: dict[str, Subscriber] = {}
+        self._leaving: list[Subscriber] = []
+        """Unsubscribed, with deliveries still queued."""
+        self._plans: dict[str, tuple[Subscriber, ...]] = {}
+        """The subscribers to each type of event that was published."""
+        self._ids = itertools.count(1)
+        self._workers = Workers(self._lock)
+        self._entered: anyio.abc.TaskGroup | None = None
+        self._count = itertools.count().__next__
+        self._asked = 0
+        """Numbers that :meth:`statistics` took from that counter, which no thread needs a lock for."""
+        self._has_queues = False
+
+    # --- subscribing --------------------------------------------------------------------------------------------------
+
+    def subscribe(
+        self,
+        event_type: WorkflowEvent | str | None,
+        handler: Handler,
+        *,
+        predicate: Predicate | None = None,
+        max_concurrent: int = 1,
+        max_retries: int = 0,
+        retry_backoff: float = 0.5,
+        description: str | None = None,
+        queue_size: int = QUEUE_SIZE,
+        when_full: WhenFull = "wait",
+    ) -> str:
+        """Call ``handler`` with every event of this type, None or ``"*"`` for all; the id is for :meth:`unsubscribe`.
+
+        ``retry_backoff`` is in seconds and doubles with every retry; a retry that waits holds no slot. ``queue_size`` and
+        ``when_full`` are for coroutine handlers: ``wait`` makes an async ``publish`` wait for room, the others drop and count.
+        Raises :class:`~spanbus.errors.BusError` for arguments that cannot work.
+        """
+        if not callable(handler):
+            raise BusError(f"handler must be callable, not {type(handler).__name__}")
+        if max_concurrent < 1 or max_retries < 0 or retry_backoff < 0 or queue_size < 1:
+            raise BusError(
+                "max_concurrent and queue_size must be at least 1, max_retries and retry_backoff at least 0"
+            )
+        if when_full not in ("wait", "drop_oldest", "drop_newest"):
+            raise BusError(f"when_full must be wait, drop_oldest or drop_newest, not {when_full!r}")
+        wanted = None if event_type is None or event_type == "*" else str(event_type)
+        with self._lock:
+            queued = is_coroutine_handler(handler)
+            subscriber = Subscriber(
+                f"sub-{next(self._ids)}",
+                wanted,
+                handler,
+                predicate,
+                max_concurrent,
+                RetryPolicy(max_retries, retry_backoff),
+                description,
+                queue_size,
+                when_full,
+                queued=queued,
+                at_once=not queued and predicate is None,
+            )
+            if subscriber.queued:
+                self._has_queues = True
+                subscriber.home = self._workers.home or LoopHandle.current()
+            self._subscribers[subscriber.id] = subscriber
+            self._plans = {}
+        return subscriber.id
+
+    def unsubscribe(self, subscription_id: str) -> bool:
+        """Forget a subscription; what is queued for it is still delivered. False when there is none with this id."""
+        with self._lock:
+            found = self._subscribers.pop(subscription_id, None)
+            self._plans = {}
+            if found is not None and found.queued:
+                self._leaving = [
+                    *(each for each in self._leaving if each.queue or each.running),
+                    found,
+                ]
+        return found is not None
+
+    def list_subscriptions(self) -> list[Subscription]:
+        """All subscriptions, oldest first."""
+        with self._lock:
+            return [
+                Subscription(
+                    each.id,
+                    each.event_type,
+                    each.description,
+                    each.max_concurrent,
+                    each.retry.max_retries,
+                    len(each.queue),
+                    each.dropped,
+                )
+                for each in self._subscribers.values()
+            ]
+
+    def statistics(self) -> BusStatistics:
+        """A snapshot of the counts."""
+        workers = self._workers
+        with self._lock:
+            published = self._count() - self._asked
+            self._asked += 1
+            return BusStatistics(
+                published,
+                len(self._subscribers),
+                sum(len(each.queue) + each.retrying for each in self._subscribers.values()),
+                sum(each.running for each in self._subscribers.values()),
+                workers.handled,
+                workers.failed,
+                workers.retried,
+                workers.dropped,
+            )
+
+    # --- publishing ---------------------------------------------------------------------------------------------------
+
+    async def publish(
+        self,
+        event_type: WorkflowEvent | str,
+        payload: Mapping[str, object] | None = None,
+        *,
+        source: str = "",
+        **metadata: object,
+    ) -> Receipt:
+        """Publish an event; returns as soon as the observers were called and the queues took it.
+
+        ``run_id``, ``phase``, ``attempt``, ``traceparent`` and ``tracestate`` are the event's identity, by default that of
+        the current run; other keywords are its metadata. Only a full queue with the policy ``wait`` can make this wait,
+        and not when the publisher is a handler of this bus itself.
+        """
+        receipt = self.publish_nowait(event_type, payload, source=source, **metadata)
+        if self._has_queues:
+            await self._workers.wait_for_room(self._plans.get(receipt.event.event_type, ()))
+        return receipt
+
+    def publish_nowait(
+        self,
+        event_type: WorkflowEvent | str,
+        payload: Mapping[str, object] | None = None,
+        *,
+        source: str = "",
+        **metadata: object,
+    ) -> Receipt:
+        """Like :meth:`publish`, from plain code in any thread; a full queue with the policy ``wait`` grows instead."""
+        scope = current_scope.get()
+        if not metadata and scope is None:
+            return self.dispatch(
+                Event(
+                    event_type,
+                    new_event_id(),
+                    time_ns(),
+                    MappingProxyType(dict(payload)) if payload else EMPTY,
+                    source,
+                )
+            )
+        if metadata:
+            identity = {
+                name: metadata.pop(name)
+                for name in ("run_id", "phase", "attempt", "traceparent", "tracestate")
+                if name in metadata
+            }
+        else:
+            identity = None
+        if scope is not None and not identity:
+            event = Event(
+                event_type,
+                new_event_id(),
+                now_ns(),
+                MappingProxyType(dict(payload)) if payload else EMPTY,
+                source,
+                scope.run_id,
+                scope.phase,
+                scope.attempt,
+                scope.traceparent,
+                scope.tracestate,
+                metadata or EMPTY,
+            )
+        else:
+            event = Event(
+                event_type,
+                new_event_id(),
+                now_ns(),
+                MappingProxyType(dict(payload)) if payload else EMPTY,
+                source,
+            )
+            if identity or metadata:
+                base: dict[str, object] = {}
+                if scope is not None:
+                    base = {
+                        "run_id": scope.run_id,
+                        "phase": scope.phase,
+                        "attempt": scope.attempt,
+                        "traceparent": scope.traceparent,
+                        "tracestate": scope.tracestate,
+                    }
+                event = event._replace(
+                    **base | (identity or {}),
+                    metadata=MappingProxyType(dict(metadata)) if metadata else EMPTY,
+                )
+        return self.dispatch(event)
+
+    def dispatch(self, event: Event) -> Receipt:
+        """Publish an existing event unchanged."""
+        self._count()
+        try:
+            subscribers = self._plans[event.event_type]
+        except KeyError:
+            subscribers = self._plan(event.event_type)
+        marks = [perf_counter_ns()]
+        receipt = Receipt(event, subscribers, marks)
+        for subscriber in subscribers:
+            if not subscriber.at_once and not self._is_called(subscriber, receipt):
+                continue
+            try:
+                value = subscriber.handler(event)
+            except Exception as error:
+                marks.append(perf_counter_ns())
+                self._observer_failed(subscriber, receipt, error)
+                continue
+            marks.append(perf_counter_ns())
+            if value is not None and value is not True and inspect.isawaitable(value):
+                self._is_a_coroutine_after_all(subscriber, receipt, value)
+        return receipt
+
+    def _plan(self, event_type: str) -> tuple[Subscriber, ...]:
+        with self._lock:
+            plan = tuple(
+                each
+                for each in self._subscribers.values()
+                if each.event_type is None or each.event_type == event_type
+            )
+            if len(self._plans) < _PLANS_KEPT:
+                self._plans[str(event_type)] = plan
+            return plan
+
+    def _is_called(self, subscriber: Subscriber, receipt: Receipt) -> bool:
+        """Whether the publisher calls this one; not when its queue took the event, or its predicate says no or fails."""
+        failed: Exception | None = None
+        try:
+            wanted = subscriber.predicate is None or subscriber.predicate(receipt.event)
+        except Exception as error:
+            wanted, failed = False, error
+        if wanted and not subscriber.queued:
+            return True
+        if wanted:
+            self._workers.enqueue(subscriber, Delivery(receipt.event, receipt))
+        receipt.marks.append(perf_counter_ns())
+        if failed is not None:
+            self._observer_failed(subscriber, receipt, failed)
+        else:
+            receipt.not_here()
+        return False
+
+    def _observer_failed(self, subscriber: Subscriber, receipt: Receipt, error: Exception) -> None:
+        """Handle an error of the observer called last: retry it in the background, or record the error as its result."""
+        delay_s, workers = subscriber.retry.delay_s(1), self._workers
+        if delay_s is not None and workers.home_of(subscriber) is not None:
+            spent_ns = receipt.not_here()
+            receipt.expect()
+            workers.retry_later(subscriber, Delivery(receipt.event, receipt, 1, spent_ns), delay_s)
+        else:
+            workers.handler_failed(subscriber, receipt.event, error, 1)
+            receipt.failed(error)
+
+    def _is_a_coroutine_after_all(
+        self, subscriber: Subscriber, receipt: Receipt, value: Awaitable[object]
+    ) -> None:
+        """Let a worker await what a plain callable returned; the subscriber is queued from now on."""
+        receipt.not_here()
+        with self._lock:
+            subscriber.queued = self._has_queues = True
+            subscriber.at_once = False
+        self._workers.enqueue(subscriber, Delivery(receipt.event, receipt, started=value))
+
+    # --- life ---------------------------------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Self:
+        """Raises :class:`~spanbus.errors.BusError` when the bus is entered already."""
+        if self._entered is not None:
+            raise BusError("this bus is entered already; its workers belong to that block")
+        group = anyio.create_task_group()
+        await group.__aenter__()
+        self._entered = group
+        self._workers.enter(group)
+        with self._lock:
+            for subscriber in self._subscribers.values():
+                if subscriber.queued and subscriber.running == 0:
+                    subscriber.home = self._workers.home
+        for subscriber in list(self._subscribers.values()):
+            self._workers.serve(subscriber)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> bool | None:
+        group = self._entered
+        assert group is not None
+        drained = False
+        try:
+            swallowed = await group.__aexit__(kind, error, trace)
+            drained = kind is None
+            return swallowed
+        finally:
+            self._entered = None
+            home = self._workers.leave()
+            with self._lock:
+                known = (*self._subscribers.values(), *self._leaving)
+                served = [each for each in known if each.home is home]
+                for subscriber in self._subscribers.values():
+                    subscriber.home = None
+            if not drained:
+                self._workers.abandon(served)

@@ -1,0 +1,76 @@
+"""Deterministic W3C trace context: the ids of a run's spans as hashes of what the run is.
+
+A replay of the same events gives the same trace, and a child process can compute its parent. The hash is BLAKE2b; the
+format is W3C Trace Context level 1 (https://www.w3.org/TR/trace-context/).
+"""
+
+from __future__ import annotations
+
+import re
+
+from spanbus._hash import blake2b
+from spanbus._named_tuple import NamedTuple
+from spanbus._patterns import pattern
+
+_TRACEPARENT = pattern(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?", re.ASCII)
+
+
+class TraceContext(NamedTuple):
+    """One ``traceparent``: 128-bit trace id, 64-bit span id, the sampled bit."""
+
+    trace_id: int
+    span_id: int
+    sampled: bool = True
+
+    @property
+    def traceparent(self) -> str:
+        return f"00-{self.trace_id:032x}-{self.span_id:016x}-{'01' if self.sampled else '00'}"
+
+
+def parse_traceparent(value: str | None) -> TraceContext | None:
+    """The context in a ``traceparent`` header, or None where it is absent or not valid (the rule of the standard)."""
+    if not value:
+        return None
+    match = _TRACEPARENT.fullmatch(value.strip().lower())
+    if match is None or match[1] == "ff" or (match[1] == "00" and match[5]):
+        return None
+    trace_id, span_id = int(match[2], 16), int(match[3], 16)
+    if not trace_id or not span_id:
+        return None
+    return TraceContext(trace_id, span_id, bool(int(match[4], 16) & 1))
+
+
+def _digest(size_bytes: int, *parts: object) -> int:
+    return _hashed(size_bytes, "\x1f".join([str(part) for part in parts]))
+
+
+def _hashed(size_bytes: int, text: str) -> int:
+    value = int.from_bytes(
+        blake2b(text.encode("utf-8", "surrogatepass"), digest_size=size_bytes).digest(), "big"
+    )
+    return value or 1  # zero is not a valid id
+
+
+def trace_id_of(run_id: str, parent: TraceContext | None = None) -> int:
+    """The trace of a run: its parent's where there is one, else a hash of the run id."""
+    return parent.trace_id if parent is not None else _digest(16, "trace", run_id)
+
+
+def run_span_id(run_id: str) -> int:
+    """The span id of a run."""
+    return _digest(8, "run", run_id)
+
+
+def child_span_id(parent_span_id: int, *path: object) -> int:
+    """The span id of a place beneath a span: ``("phase", name, occurrence)`` under a run, ``("attempt", n)`` under a phase."""
+    return _digest(8, f"{parent_span_id:016x}", *path)
+
+
+def phase_span_id(run_span_id: int, name: str, occurrence: int) -> int:
+    """``child_span_id(run_span_id, "phase", name, occurrence)``."""
+    return _hashed(8, f"{run_span_id:016x}\x1fphase\x1f{name}\x1f{occurrence}")
+
+
+def short_hash(*parts: object) -> str:
+    """Twelve hexadecimal digits that tell one thing from another."""
+    return f"{_digest(6, *parts):012x}"

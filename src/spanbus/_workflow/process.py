@@ -1,0 +1,274 @@
+"""One child process in a group of its own: output streamed, its tail kept, the whole group ended when time is up."""
+
+from __future__ import annotations
+
+import codecs
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import anyio
+from anyio.abc import ByteReceiveStream, Process
+
+from spanbus._named_tuple import NamedTuple
+from spanbus._workflow.definition import Command
+
+TAIL_BYTES = 20_480
+"""Enough for 4,096 characters of any language, and for what is taken out of them as secret."""
+LONGEST_LINE_BYTES = 65_536
+GRACE_S = 3.0
+_WINDOWS = sys.platform == "win32"
+_groups: set[int] = set()
+"""Process groups of ours that run now."""
+
+
+class Interruption(NamedTuple):
+    """The signal that ends the work; ``told`` when the terminal sent it to the tools in its foreground as well."""
+
+    number: signal.Signals
+    told: bool
+
+
+OutputSink = Callable[[str], None]
+"""Takes one line of output, without its end, as it comes."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessResult:
+    """Result of a command. ``exit_code`` is negative for a signal, None when it could not be started."""
+
+    exit_code: int | None
+    duration_s: float
+    tail: str
+    error: str | None = None
+
+    @property
+    def success(self) -> bool:
+        return self.exit_code == 0 and self.error is None
+
+
+class Tail:
+    """The last bytes of an output, in constant memory. What was written over (``\\r``) is not kept beside what stands there."""
+
+    def __init__(self, limit_bytes: int = TAIL_BYTES) -> None:
+        self._limit = limit_bytes
+        self._kept = bytearray()
+
+    def add(self, data: bytes) -> None:
+        self._kept += data
+        if len(self._kept) > 2 * self._limit:
+            self._shorten()
+
+    def text(self) -> str:
+        """Text that was kept, which may begin within a line."""
+        self._shorten()
+        text = self._kept.decode("utf-8", "replace")
+        return "\n".join(map(_last_state, text.split("\n"))).strip("\n")
+
+    def _shorten(self) -> None:
+        if b"\r" in self._kept:
+            *lines, last = self._kept.split(b"\n")
+            lines = [line.rstrip(b"\r").rpartition(b"\r")[2] for line in lines]
+            shown = last.rstrip(b"\r")
+            ends = last[len(shown) :][:1]  # the next state begins a line of its own
+            self._kept = bytearray(b"\n").join([*lines, shown.rpartition(b"\r")[2] + ends])
+        if len(self._kept) > self._limit:
+            del self._kept[: len(self._kept) - self._limit]
+
+
+class Remains:
+    """Output tail and exit code of a process, kept even if its run was cancelled."""
+
+    def __init__(self) -> None:
+        self.tail = Tail()
+        self.exit_code: int | None = None
+
+
+async def run_process(
+    command: Command,
+    *,
+    env: Mapping[str, str],
+    cwd: Path | None = None,
+    on_line: OutputSink | None = None,
+    inherit: bool = False,
+    interruption: Callable[[], Interruption | None] | None = None,
+    stopping: Callable[[], bool] | None = None,
+    remains: Remains | None = None,
+) -> ProcessResult:
+    """Run ``command`` to its end; a program that cannot be started is a result too, not an exception.
+
+    When this is cancelled the process group gets SIGTERM, after three seconds SIGKILL, and the cancellation goes on. With
+    ``inherit`` the child uses our own standard streams and stays in our group, so that a terminal reaches it; it then gets
+    the signal of ``interruption``, and when the terminal has told it already, no second one, and all the time that it wants.
+    When the run was asked to end while the process was being started (``stopping``), :func:`signal_all` has missed it, and it
+    is told here. ``remains`` is for a caller who wants the end of the output and the exit code though this is cancelled.
+    """
+    argv: list[str] | str = command.argv[0] if command.shell else list(command.argv)
+    directory = (
+        cwd / command.cwd if cwd is not None and command.cwd is not None else command.cwd or cwd
+    )
+    began_ns = time.perf_counter_ns()
+    remains = Remains() if remains is None else remains
+    tail = remains.tail
+    try:
+        process = await anyio.open_process(
+            argv,
+            stdin=None if inherit else subprocess.DEVNULL,
+            stdout=None if inherit else subprocess.PIPE,
+            stderr=None if inherit else subprocess.STDOUT,
+            cwd=directory,
+            env=dict(env),
+            start_new_session=not inherit and not _WINDOWS,
+        )
+    except (
+        OSError,
+        ValueError,
+    ) as error:  # ValueError: a NUL, or characters that the locale cannot encode
+        return ProcessResult(
+            None,
+            (time.perf_counter_ns() - began_ns) / 1e9,
+            "",
+            _cannot_start(command, directory, error),
+        )
+    if not inherit:
+        _groups.add(process.pid)
+        if stopping is not None and stopping():
+            asked = interruption() if interruption is not None else None
+            _signal(process, asked.number if asked is not None else signal.SIGTERM, group=True)
+    try:
+        if process.stdout is not None:
+            await _stream(process, process.stdout, tail, on_line)
+        exit_code = await process.wait()
+    except BaseException:
+        with anyio.CancelScope(shield=True):
+            await _end(
+                process,
+                interruption() if inherit and interruption is not None else None,
+                group=not inherit,
+            )
+        remains.exit_code = process.returncode
+        raise
+    finally:
+        _groups.discard(process.pid)
+        with anyio.CancelScope(shield=True):
+            await process.aclose()
+    return ProcessResult(exit_code, (time.perf_counter_ns() - began_ns) / 1e9, tail.text())
+
+
+def signal_all(number: signal.Signals) -> None:
+    """Send a signal to every process group of ours."""
+    for group in list(_groups):
+        with suppress(ProcessLookupError, PermissionError):
+            if _WINDOWS:
+                os.kill(group, signal.SIGTERM)
+            else:
+                os.killpg(group, number)
+
+
+def kill_all() -> None:
+    """End every process group of ours at once, for a program that is about to leave without waiting."""
+    for group in list(_groups):
+        with suppress(ProcessLookupError, PermissionError):
+            if _WINDOWS:
+                os.kill(group, signal.SIGTERM)
+            else:
+                os.killpg(group, signal.SIGKILL)
+
+
+async def _stream(
+    process: Process, stream: ByteReceiveStream, tail: Tail, on_line: OutputSink | None
+) -> None:
+    """Read until the child has ended and its output is read; what a grandchild still holds open is not waited for."""
+    lines = _Lines(on_line) if on_line is not None else None
+    with anyio.CancelScope() as reading:
+        async with anyio.create_task_group() as group:
+
+            async def ended() -> None:
+                await process.wait()
+                with anyio.move_on_after(0.5):  # the rest of what it wrote
+                    await done.wait()
+                reading.cancel()
+
+            done = anyio.Event()
+            group.start_soon(ended)
+            async for data in stream:
+                tail.add(data)
+                if lines is not None:
+                    lines.add(data)
+            done.set()
+    if lines is not None:
+        lines.end()
+
+
+class _Lines:
+    """Bytes as they come, told line by line; a line that does not end is told in pieces, each of whole letters.
+
+    Of a line that was written over (``\\r``, as progress bars do) the last state is told.
+    """
+
+    def __init__(self, on_line: OutputSink) -> None:
+        self._on_line = on_line
+        self._decode = codecs.getincrementaldecoder("utf-8")("replace").decode
+        self._pending = ""
+
+    def add(self, data: bytes) -> None:
+        first, *rest = self._decode(data).split("\n")
+        self._pending += first
+        for line in rest:
+            self._tell()
+            self._pending = line
+        if len(self._pending) > LONGEST_LINE_BYTES:
+            self._pending = _last_state(self._pending)
+            if len(self._pending) > LONGEST_LINE_BYTES:
+                self._tell()
+                self._pending = ""
+
+    def end(self) -> None:
+        """Tell what came after the last line's end."""
+        self._pending += self._decode(b"", True)
+        if self._pending:
+            self._tell()
+            self._pending = ""
+
+    def _tell(self) -> None:
+        self._on_line(_last_state(self._pending))
+
+
+def _last_state(line: str) -> str:
+    return line.rstrip("\r").rpartition("\r")[2]
+
+
+async def _end(process: Process, interruption: Interruption | None, *, group: bool) -> None:
+    """End the process and all that it started in its group."""
+    if interruption is not None and interruption.told:
+        await process.wait()
+        return
+    _signal(
+        process, interruption.number if interruption is not None else signal.SIGTERM, group=group
+    )
+    with anyio.move_on_after(GRACE_S):
+        await process.wait()
+    _signal(process, signal.SIGKILL if not _WINDOWS else signal.SIGTERM, group=group)
+    await process.wait()
+
+
+def _signal(process: Process, number: signal.Signals, *, group: bool) -> None:
+    with suppress(ProcessLookupError, PermissionError):
+        if group and not _WINDOWS:
+            os.killpg(process.pid, number)
+        elif process.returncode is None:
+            process.send_signal(number)
+
+
+def _cannot_start(command: Command, directory: Path | None, error: OSError | ValueError) -> str:
+    if directory is not None and not directory.is_dir():
+        return f"cannot run {command.executable}, the folder {directory} does not exist"
+    if isinstance(error, FileNotFoundError):
+        return f"cannot run {command.executable}, no such program; is it installed and on the PATH?"
+    return f"cannot run {command.executable}, {getattr(error, 'strerror', None) or error}"

@@ -1,0 +1,21 @@
+"""Attempts with back-off, as pure arithmetic."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+LONGEST_DELAY_S = 3_600.0
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """Number of retries and their delay: ``backoff_s * 2 ** (n - 1)`` before the n-th retry, at most an hour."""
+
+    max_retries: int = 0
+    backoff_s: float = 0.5
+
+    def delay_s(self, attempt: int) -> float | None:
+        """Seconds to wait after attempt ``attempt`` (from 1) failed; None when it was the last."""
+        if attempt > self.max_retries:
+            return None
+        return min(LONGEST_DELAY_S, self.backoff_s * 2.0 ** min(attempt - 1, 60))

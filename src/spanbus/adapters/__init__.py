@@ -1,0 +1,1 @@
+"""Adapters that ship: one module for each library whose objects ``spanbus.instrument`` knows."""

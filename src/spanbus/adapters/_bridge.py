@@ -1,0 +1,67 @@
+"""Workflow bridges of Oneiric, which crackerjack's workflow has too: executions of DAGs, their nodes, and checkpoints."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+from spanbus.adapters import _watching
+
+if TYPE_CHECKING:
+    from spanbus import Handle
+
+
+def watched(bridge: Any, handle: Handle) -> list[Callable[[], None]]:
+    """Watch a workflow bridge; what is returned takes that back."""
+    ways = {
+        "execute_dag": _run,
+        "_build_task_definitions": _nodes,
+        "_execute_with_checkpoint": _skipped,
+    }
+    return [
+        _watching.wrapped(bridge, name, functools.partial(way, handle))
+        for name, way in ways.items()
+    ]
+
+
+def _run(handle: Handle, method: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(method)
+    async def executed(workflow_key: str, *, run_id: str | None = None, **options: Any) -> Any:
+        run_id = run_id or uuid4().hex  # as Oneiric makes it
+        work = _watching.begun(handle, "run", str(workflow_key), run_id=run_id)
+        try:
+            with work.inside():
+                result = await method(workflow_key, run_id=run_id, **options)
+        except BaseException as error:
+            work.end(error)
+            raise
+        work.end()
+        return result
+
+    return executed
+
+
+def _nodes(handle: Handle, method: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(method)
+    def built(*arguments: Any, **options: Any) -> Any:
+        tasks = method(*arguments, **options)
+        for task in tasks:
+            begun = functools.partial(_watching.begun, handle, "phase", str(task.key))
+            task.runner = _watching.around(task.runner, begun)
+        return tasks
+
+    return built
+
+
+def _skipped(handle: Handle, method: Callable[..., Any]) -> Callable[..., Any]:
+    """Nodes whose results are in the checkpoint are not run again."""
+
+    @functools.wraps(method)
+    def execute(graph: Any, key: str, checkpoint: Any, *arguments: Any, **options: Any) -> Any:
+        for node in [one for one in graph.nodes if one in (checkpoint or ())]:
+            _watching.begun(handle, "phase", str(node)).skip(reason="in the checkpoint")
+        return method(graph, key, checkpoint, *arguments, **options)
+
+    return execute

@@ -1,0 +1,162 @@
+"""Parts that adapters share: functions and streams that are work, and how the jobs of a queue are read."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator
+from types import MethodType
+from typing import TYPE_CHECKING, Any, cast
+
+from spanbus._attaching.methods import is_coroutine_function
+from spanbus._attaching.replace import replaced
+from spanbus._attaching.tap import marked
+from spanbus._attaching.work import Work
+
+if TYPE_CHECKING:
+    from spanbus import Handle
+
+_ENDS = {
+    "completed": "success",
+    "failed": "failure",
+    "timeout": "timeout",
+    "cancelled": "cancellation",
+    "skipped": "skip",
+}
+JOBS: dict[str, object] = {
+    "name": "jobs",
+    "extends": "generic",
+    "run": "each",
+    "rules": [
+        {"type": "job.started", "level": "phase", "verb": "start", "name": ["job"]},
+        {
+            "type": "job.retrying",
+            "level": "phase",
+            "verb": "retry",
+            "name": ["job"],
+            "result": "failure",
+        },
+        {
+            "type": [f"job.{word}" for word in _ENDS],
+            "level": "phase",
+            "verb": "end",
+            "final": True,
+            "name": ["job"],
+            "result_by_word": _ENDS,
+        },
+    ],
+}
+"""A dialect: each job is a run, and its one phase."""
+
+
+def around(function: Callable[..., Any], begun: Callable[[], Work]) -> Callable[..., Any]:
+    """``function``, each call of which is a piece of work; a coroutine function stays one."""
+    if is_coroutine_function(function):
+
+        @functools.wraps(function)
+        async def called_later(*arguments: Any, **options: Any) -> Any:
+            work = begun()
+            try:
+                with work.inside():
+                    result = await function(*arguments, **options)
+            except BaseException as error:
+                work.end(error)
+                raise
+            work.end()
+            return result
+
+        return called_later
+
+    @functools.wraps(function)
+    def called(*arguments: Any, **options: Any) -> Any:
+        work = begun()
+        try:
+            with work.inside():
+                result = function(*arguments, **options)
+        except BaseException as error:
+            work.end(error)
+            raise
+        work.end()
+        return result
+
+    return called
+
+
+def wrapped(
+    target: Any, name: str, wrap: Callable[[Any], Callable[..., Any]]
+) -> Callable[[], None]:
+    """Put ``wrap`` of the method in its place: on an object, or for every instance of a class. Returns what takes that back."""
+    if not isinstance(target, type):
+        return replaced(target, name, wrap)
+    original, own = inspect.getattr_static(target, name), name in vars(target)
+
+    @functools.wraps(original)
+    def method(self: Any, *arguments: Any, **options: Any) -> Any:
+        return wrap(MethodType(original, self))(*arguments, **options)
+
+    ours = marked(method) if is_coroutine_function(original) else method
+    setattr(target, name, ours)
+
+    def undo() -> None:
+        if vars(target).get(name) is ours:
+            if own:
+                setattr(target, name, original)
+            else:
+                delattr(target, name)
+
+    return undo
+
+
+def begun(handle: Handle, kind: str, name: str, **said: object) -> Work:
+    """Work that has begun."""
+    work = Work(handle, cast("Any", kind), name, said)
+    work.begin()
+    return work
+
+
+def stream(
+    made: Iterator[Any], work: Work, ended: Callable[[BaseException | None], None]
+) -> Generator[Any, Any, Any]:
+    """Yield what ``made`` yields, made inside ``work``; the consumer's context stays as it is."""
+    error: BaseException | None = None
+    try:
+        while True:
+            with work.inside():
+                try:
+                    one = next(made)
+                except StopIteration as over:
+                    return over.value
+            yield one
+    except BaseException as raised:
+        error = raised
+        raise
+    finally:
+        _close(made)
+        ended(error)
+
+
+async def async_stream(
+    made: AsyncGenerator[Any, Any], work: Work, ended: Callable[[BaseException | None], None]
+) -> AsyncGenerator[Any, Any]:
+    """The same for an async generator."""
+    error: BaseException | None = None
+    try:
+        while True:
+            with work.inside():
+                try:
+                    one = await anext(made)
+                except StopAsyncIteration:
+                    return
+            yield one
+    except BaseException as raised:
+        error = raised
+        raise
+    finally:
+        with work.inside():
+            await made.aclose()
+        ended(error)
+
+
+def _close(made: Iterator[Any]) -> None:
+    if inspect.isgenerator(made):
+        made.close()

@@ -1,0 +1,5 @@
+"""Celery: each execution of a task is a span in the trace of whoever published it."""
+
+from __future__ import annotations
+
+from spanbus.integrations.celery import attach as attach

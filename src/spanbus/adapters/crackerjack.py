@@ -1,0 +1,131 @@
+"""crackerjack 0.74 and later: its workflow, which Oneiric executes, and the bus on which it tells of its fixes."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from spanbus.adapters import _bridge, _watching
+from spanbus.errors import InputError
+
+if TYPE_CHECKING:
+    from spanbus import Handle
+
+_RUNS_KEPT = 1_000
+_FIXES: Mapping[str, object] = {
+    "name": "crackerjack-fixes",
+    "extends": "generic",
+    "rules": [
+        {"type": "run_started", "level": "run", "verb": "start"},
+        {"type": "run_finished", "level": "run", "verb": "end"},
+        {
+            "type": ["preflight_started", "iteration_started"],
+            "level": "phase",
+            "verb": "start",
+            "name": ["word:0"],
+        },
+        {
+            "type": ["preflight_finished", "iteration_finished"],
+            "level": "phase",
+            "verb": "end",
+            "name": ["word:0"],
+        },
+        {"type": "agent_dispatched", "level": "hook", "verb": "start", "name": ["agent"]},
+        {"type": "issue_resolved", "level": "hook", "verb": "end", "name": ["agent"]},
+        {
+            "type": "issue_failed",
+            "level": "hook",
+            "verb": "end",
+            "name": ["agent"],
+            "result": "failure",
+        },
+        {"type": "*", "level": "phase", "verb": "event"},
+    ],
+}
+
+
+def DIALECT(target: object) -> Mapping[str, object] | None:
+    """That of the fixes for their bus; other buses of crackerjack have the usual one."""
+    return _FIXES if type(target).__name__ == "AIFixEventBus" else None
+
+
+def attach(target: Any, handle: Handle) -> Any:
+    """Watch a workflow pipeline (an object, or the class for all of them), or listen to a bus of fixes."""
+    name = target.__name__ if isinstance(target, type) else type(target).__name__
+    if name == "AIFixEventBus" and not isinstance(target, type):
+        sink = _Fixes(handle)
+        target.subscribe(sink)
+        handle.add_undo(lambda: target.unsubscribe(sink))
+        return None
+    if name != "WorkflowPipeline":
+        return NotImplemented
+    if not hasattr(target, "_wire_event_publisher"):
+        raise InputError("this is not the WorkflowPipeline of crackerjack 0.74 or later")
+    handle.add_undo(
+        _watching.wrapped(target, "_wire_event_publisher", functools.partial(_wired, handle))
+    )
+    return None
+
+
+def _wired(handle: Handle, method: Callable[..., Any]) -> Callable[..., Any]:
+    """Each run of a pipeline makes a runtime of its own, and wires it."""
+
+    @functools.wraps(method)
+    def wire(runtime: Any, *arguments: Any, **options: Any) -> Any:
+        try:
+            bridge = runtime.workflow_bridge
+            for undo in _bridge.watched(bridge, handle):
+                handle.subscribed(bridge, undo)
+        except Exception as error:
+            handle.failed(error)
+        return method(runtime, *arguments, **options)
+
+    return wire
+
+
+class _Fixes:
+    """A sink. A run that is announced again goes on, and one whose task has ended, and no end was announced, ends with it."""
+
+    def __init__(self, handle: Handle) -> None:
+        self._handle = handle
+        self._open: dict[str, bool | None] = {}
+
+    async def handle(self, event: Any) -> None:
+        try:
+            self._heard(event)
+        except Exception as error:
+            self._handle.failed(error)
+
+    def _heard(self, event: Any) -> None:
+        kind, run = str(event.kind), str(event.run_id)
+        said: dict[str, object] = asdict(event)
+        if kind == "run_started":
+            said["workflow"] = f"fixes {event.stage}".strip()
+            if run in self._open:
+                kind = "run_announced_again"
+            else:
+                self._began(run)
+        elif kind == "run_finished":
+            self._open.pop(run, None)
+        elif kind == "iteration_finished" and run in self._open:
+            self._open[run] = bool(event.success)
+        self._handle.tell(kind, **said)
+
+    def _began(self, run: str) -> None:
+        self._open[run] = None
+        while len(self._open) > _RUNS_KEPT:
+            del self._open[next(iter(self._open))]
+        task = asyncio.current_task()
+        if task is not None:
+            task.add_done_callback(functools.partial(self._task_ended, run))
+
+    def _task_ended(self, run: str, task: asyncio.Task[Any]) -> None:
+        """As its last iteration ended; of a task that was cancelled or failed the handle knows itself."""
+        if run not in self._open:
+            return
+        success = self._open.pop(run)
+        if not task.cancelled() and getattr(task, "_exception", None) is None:
+            self._handle.tell("run_finished", run_id=run, success=success is not False)

@@ -1,0 +1,138 @@
+"""dramatiq: a message that code inside a span sent is an execution beneath it; any other is a run with one phase, its attempts
+beneath it. Both are told by a middleware of the broker.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from asyncio import CancelledError
+from importlib import import_module
+from threading import local
+from typing import TYPE_CHECKING, Any
+
+from spanbus._attaching.work import Work
+from spanbus.adapters import _watching
+from spanbus.errors import InputError
+from spanbus.integrations._messages import Messages
+from spanbus.integrations.executions import SENT_NS, Execution
+
+if TYPE_CHECKING:
+    from spanbus import Handle
+
+DIALECT = _watching.JOBS
+_WAITING_KEPT = 1_000
+
+
+def attach(broker: Any, handle: Handle) -> None:
+    """Add a middleware to a broker: the outermost, so that it hears last what became of a message."""
+    if not hasattr(broker, "middleware"):
+        raise InputError(f"instrument a broker, not {type(broker).__name__}")
+    base: Any = import_module("dramatiq").Middleware
+    middleware = type("SpanbusMiddleware", (_Messages, base), {})(handle)
+    broker.middleware.insert(0, middleware)
+
+    def undo() -> None:
+        if middleware in broker.middleware:
+            broker.middleware.remove(middleware)
+
+    handle.add_undo(undo)
+
+
+class _Messages:
+    """The messages that are processed here, one by each thread, and those that wait for their next attempt."""
+
+    def __init__(self, handle: Handle) -> None:
+        self._handle = handle
+        self._messages = Messages(handle, "dramatiq")
+        self._here = local()
+        self._retried: dict[str, Work] = {}
+
+    def before_process_message(self, broker: Any, message: Any) -> None:
+        try:
+            message_id = message.message_id
+            self._here.execution = self._messages.begin(
+                message.options,
+                message_id,
+                message.actor_name,
+                retries=message.options.get("retries"),
+                queue=message.queue_name,
+                redelivered=bool(getattr(message, "redelivered", False)),
+            )
+            if self._here.execution is not None:
+                return
+            known = self._retried.pop(message_id, None)
+            work = known or Work(self._handle, "job", message.actor_name, {"run_id": message_id})
+            work.begin()
+            self._here.running = (message_id, work, work.enter())
+        except Exception as problem:
+            self._handle.failed(problem)
+
+    def before_enqueue(self, broker: Any, message: Any, delay: int | None) -> None:
+        """A message that failed here just now is enqueued: another thread may begin its next attempt before this one is told.
+
+        Any other is sent by whoever is at work here.
+        """
+        running, error = getattr(self._here, "running", None), sys.exception()
+        if running is None or running[0] != message.message_id:
+            self._messages.send(message.options, message.message_id)
+            return
+        message.options[SENT_NS] = time.time_ns()
+        if error is None:
+            return
+        work = self._left()
+        if work is not None:
+            work.retry(_meant(error))
+            self._retried[message.message_id] = work
+            while len(self._retried) > _WAITING_KEPT:
+                del self._retried[next(iter(self._retried))]
+
+    def after_process_message(
+        self,
+        broker: Any,
+        message: Any,
+        *,
+        result: object = None,
+        exception: BaseException | None = None,
+    ) -> None:
+        execution = self._executed()
+        if execution is not None:
+            cut = type(exception).__name__ == "Shutdown"
+            self._messages.end(execution, _meant(exception), cut=cut)
+            return
+        work = self._left()
+        if work is not None:
+            work.end(_meant(exception))
+
+    def after_skip_message(self, broker: Any, message: Any) -> None:
+        execution = self._executed()
+        if execution is not None:
+            self._messages.skip(execution)
+            return
+        work = self._left()
+        if work is not None:
+            work.skip()
+
+    def _executed(self) -> Execution | None:
+        """The execution of this thread, which ends."""
+        execution: Execution | None = getattr(self._here, "execution", None)
+        self._here.execution = None
+        return execution
+
+    def _left(self) -> Work | None:
+        """The work of this thread, if it has not ended yet."""
+        running = getattr(self._here, "running", None)
+        self._here.running = None
+        if running is None:
+            return None
+        _, work, leave = running
+        leave()
+        return work
+
+
+def _meant(exception: BaseException | None) -> BaseException | None:
+    """The interrupts of dramatiq in the terms of Python."""
+    kind = type(exception).__name__
+    if kind == "TimeLimitExceeded":
+        return TimeoutError("the time limit of its actor")
+    return CancelledError() if kind == "Shutdown" else exception

@@ -1,0 +1,91 @@
+"""huey: each task is a run with one phase, its attempts beneath it, told by huey's own signals in the worker."""
+
+from __future__ import annotations
+
+from asyncio import CancelledError
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any
+
+from spanbus._attaching.work import Work
+from spanbus.adapters import _watching
+
+if TYPE_CHECKING:
+    from spanbus import Handle
+
+DIALECT = _watching.JOBS
+_WAITING_KEPT = 1_000
+_NOT_RUN = ("revoked", "expired")
+
+
+def attach(huey: Any, handle: Handle) -> None:
+    """Listen to the signals of a huey."""
+    tasks = _Tasks(handle)
+    huey.signal()(tasks.heard)
+    handle.add_undo(lambda: huey.disconnect_signal(tasks.heard))
+
+
+class _Tasks:
+    """The tasks that are executed here, and those that wait for their next attempt."""
+
+    def __init__(self, handle: Handle) -> None:
+        self._handle = handle
+        self._running: dict[str, tuple[Work, AbstractContextManager[None]]] = {}
+        self._retried: dict[str, Work] = {}
+
+    def heard(self, signal: str, task: Any, error: BaseException | None = None) -> None:
+        """One signal. Never raises: huey would log it for every task."""
+        try:
+            self._heard(signal, task, error)
+        except Exception as problem:
+            self._handle.failed(problem)
+
+    def _heard(self, signal: str, task: Any, error: BaseException | None) -> None:
+        if signal == "executing":
+            work = self._work(task)
+            work.begin()
+            inside = work.inside()
+            inside.__enter__()
+            self._running[task.id] = (work, inside)
+            return
+        if signal in _NOT_RUN:
+            work = self._work(task)
+            work.begin()
+            work.skip(reason=signal)
+            return
+        if task.id not in self._running:
+            return
+        if signal == "complete":
+            self._leave(task).end()
+        elif signal == "error":
+            self._failed(task, error)
+        elif signal == "timeout":
+            self._failed(task, TimeoutError(f"timed out after {task.timeout} s"))
+        elif signal in ("canceled", "interrupted"):
+            self._failed(task, CancelledError())
+        elif signal in ("locked", "rate-limited"):
+            if task.retries:
+                self._failed(task, None)
+            else:
+                self._leave(task).skip(reason=signal)
+        elif signal == "retrying":  # it raised RetryTask, of which there is no other signal
+            self._failed(task, None)
+
+    def _failed(self, task: Any, error: BaseException | None) -> None:
+        """``task.retries`` says how many attempts are left, as huey itself asks when it decides."""
+        work = self._leave(task)
+        if not task.retries:
+            work.end(error)
+            return
+        work.retry(error)
+        self._retried[task.id] = work
+        while len(self._retried) > _WAITING_KEPT:
+            del self._retried[next(iter(self._retried))]
+
+    def _work(self, task: Any) -> Work:
+        known = self._retried.pop(task.id, None)
+        return known or Work(self._handle, "job", task.name, {"run_id": task.id})
+
+    def _leave(self, task: Any) -> Work:
+        work, inside = self._running.pop(task.id)
+        inside.__exit__(None, None, None)
+        return work

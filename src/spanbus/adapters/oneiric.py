@@ -1,0 +1,114 @@
+"""Oneiric: an execution of a workflow's DAG is a run, each node a phase of it, each of its tries an attempt."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from spanbus._attaching.work import Work
+from spanbus.adapters import _bridge
+
+if TYPE_CHECKING:
+    from spanbus import Handle
+
+_HOOKS = (
+    "on_run_start",
+    "on_run_complete",
+    "on_run_error",
+    "on_node_start",
+    "on_node_complete",
+    "on_node_skip",
+    "on_node_error",
+)
+_OPEN_KEPT = 10_000
+
+
+def attach(target: Any, handle: Handle) -> Any:
+    """Watch a workflow bridge (an object, the class, or the orchestrator that has it), or the hooks of an execution.
+
+    Dispatchers and bridges of events are buses: what they dispatch is heard as that of any bus.
+    """
+    bridge = target if isinstance(target, type) else getattr(target, "workflow_bridge", target)
+    if hasattr(bridge, "execute_dag") and hasattr(bridge, "_build_task_definitions"):
+        for undo in _bridge.watched(bridge, handle):
+            handle.add_undo(undo)
+        return None
+    if not isinstance(target, type) and all(hasattr(target, name) for name in _HOOKS):
+        _hear(target, handle)
+        return None
+    return NotImplemented
+
+
+def _hear(hooks: Any, handle: Handle) -> None:
+    """Hear the hooks of ``execute_dag(…, hooks=hooks)``; those that are there are called as before."""
+    heard = _Hooks(handle)
+    for name in _HOOKS:
+        handle.add_undo(_hooked(hooks, name, getattr(heard, name), handle))
+
+
+def _hooked(hooks: Any, name: str, hear: Callable[..., None], handle: Handle) -> Callable[[], None]:
+    before = getattr(hooks, name)
+
+    def hook(**said: Any) -> Any:
+        try:
+            hear(**said)
+        except Exception as error:
+            handle.failed(error)
+        return before(**said) if before is not None else None
+
+    setattr(hooks, name, hook)
+
+    def undo() -> None:
+        if getattr(hooks, name) is hook:
+            setattr(hooks, name, before)
+
+    return undo
+
+
+class _Hooks:
+    """The runs and nodes of which the hooks have told the start, and not yet the end. Each is told by its own task."""
+
+    def __init__(self, handle: Handle) -> None:
+        self._handle = handle
+        self._open: dict[tuple[str, str | None], tuple[Work, Callable[[], None]]] = {}
+
+    def on_run_start(self, *, run_id: str, workflow_key: str, **_: Any) -> None:
+        self._begin("run", run_id, None, workflow_key)
+
+    def on_run_complete(self, *, run_id: str, **_: Any) -> None:
+        if (work := self._left(run_id, None)) is not None:
+            work.end()
+
+    def on_run_error(self, *, run_id: str, error: str = "", **_: Any) -> None:
+        if (work := self._left(run_id, None)) is not None:
+            work.fail(error)
+
+    def on_node_start(self, *, run_id: str, node: str, **_: Any) -> None:
+        self._begin("phase", run_id, node, node)
+
+    def on_node_complete(self, *, run_id: str, node: str, attempts: int = 1, **_: Any) -> None:
+        if (work := self._left(run_id, node)) is not None:
+            work.end(attempts=attempts)
+
+    def on_node_skip(self, *, run_id: str, node: str, **_: Any) -> None:
+        if (work := self._left(run_id, node)) is not None:
+            work.skip(reason="in the checkpoint")
+
+    def on_node_error(
+        self, *, run_id: str, node: str, attempts: int = 1, error: str = "", **_: Any
+    ) -> None:
+        if (work := self._left(run_id, node)) is not None:
+            work.fail(error, attempts=attempts)
+
+    def _begin(self, kind: Any, run_id: str, node: str | None, name: str) -> None:
+        work = Work(self._handle, kind, str(name), {"run_id": run_id}, of_task=True)
+        work.begin()
+        self._open[run_id, node] = (work, work.enter())
+        while len(self._open) > _OPEN_KEPT:  # the ends of what was cancelled are not told
+            del self._open[next(iter(self._open))]
+
+    def _left(self, run_id: str, node: str | None) -> Work | None:
+        work, leave = self._open.pop((run_id, node), (None, None))
+        if leave is not None:
+            leave()
+        return work

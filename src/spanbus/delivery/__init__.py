@@ -1,1 +1,0 @@
-"""Bytes to the collector: encoded once, spooled, sent."""

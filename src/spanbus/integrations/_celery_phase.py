@@ -1,0 +1,221 @@
+"""The action of a phase that runs as a task on a Celery worker, and the tasks that a TOML file names."""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from hashlib import sha256
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import anyio
+import anyio.to_thread
+
+from spanbus._suggest import did_you_mean
+from spanbus._workflow.loops import LoopClosed, LoopHandle
+from spanbus.errors import DefinitionError, InputError
+from spanbus.integrations._celery_outcome import Meta, value_of
+from spanbus.integrations._celery_results import results_of
+from spanbus.integrations.executions import carry
+
+if TYPE_CHECKING:
+    from spanbus._workflow.execution import PhaseContext
+    from spanbus._workflow.task_reference import TaskReference
+
+Arguments = Sequence[object] | Callable[["PhaseContext"], Sequence[object]]
+Keywords = Mapping[str, object] | Callable[["PhaseContext"], Mapping[str, object]]
+
+_ID_CHARS = 150
+"""AMQP carries an id in at most 255 bytes, some result backends in 155 characters."""
+_NOT_SHARED = ("rpc", "amqp", "cache+memory", "memory")
+
+
+def on_celery(
+    task: Any,
+    args: Arguments = (),
+    kwargs: Keywords | None = None,
+    *,
+    revoke: bool = True,
+    poll_s: float = 0.05,
+    **apply_async_options: Any,
+) -> OnCelery:
+    """Make the action of a phase that is done by ``task`` on a worker of its app; the phase's value is the task's.
+
+    ``args`` and ``kwargs`` may be functions of the phase's context, for results of earlier phases. Each attempt is one
+    message, which expires with the phase's time-out; a phase that is cancelled or times out revokes its task, unless ``revoke``
+    is false. ``poll_s`` is the shortest time between two looks at the results. The rest goes to ``task.apply_async``.
+
+    Raises :class:`~spanbus.errors.InputError` for what is no task, and for a task whose result no other process can read.
+    """
+    from celery import Task
+
+    if not isinstance(task, Task):
+        raise InputError(
+            f"on_celery takes a task of a Celery app, not {type(task).__name__}; decorate it with @app.task"
+        )
+    name = str(task.name)
+    if not (isinstance(poll_s, int | float) and poll_s > 0):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise InputError(f"on_celery({name}): poll_s must be more than nothing, not {poll_s!r}")
+    if "task_id" in apply_async_options:
+        raise InputError(
+            f"on_celery({name}): task_id is made of run, phase and attempt; leave it out"
+        )
+    _check_results(task, apply_async_options)
+    return OnCelery(task, args, kwargs or {}, revoke, float(poll_s), apply_async_options)
+
+
+class OnCelery:
+    """Publishes a message for each attempt, and waits for the task's state."""
+
+    task_type = "celery"
+
+    def __init__(
+        self,
+        task: Any,
+        args: Arguments,
+        kwargs: Keywords,
+        revoke: bool,
+        poll_s: float,
+        options: Mapping[str, Any],
+    ) -> None:
+        self._task, self._args, self._kwargs = task, args, kwargs
+        self._revoke, self._poll_s, self._options = revoke, poll_s, options
+
+    def __repr__(self) -> str:
+        return f"on_celery({self._task.name})"
+
+    async def __call__(self, context: PhaseContext) -> object:
+        """Run one attempt to its end. Cancelling it revokes the task and waits for nothing."""
+        args = self._args(context) if callable(self._args) else self._args
+        kwargs = self._kwargs(context) if callable(self._kwargs) else self._kwargs
+        task_id = _task_id(context.run_id, context.phase, context.attempt)
+        options = {**self._options, "task_id": task_id, "headers": self._headers(context)}
+        left_s = anyio.current_effective_deadline() - anyio.current_time()
+        if left_s < math.inf:
+            options.setdefault("expires", max(left_s, 0.001))
+
+        def publish() -> Meta | None:
+            """The state of a task that ran here. A result that is let go of here may talk to its backend, for which
+            no loop waits.
+            """
+            return _eager(self._task.apply_async(tuple(args), dict(kwargs), **options))
+
+        results = results_of(self._task.app)
+        try:
+            eager = await anyio.to_thread.run_sync(publish, abandon_on_cancel=True)
+            return value_of(eager or await self._result(results, task_id), self._task.backend)
+        except anyio.get_cancelled_exc_class():
+            if self._revoke:
+                results.revoke(task_id)
+            raise
+        finally:
+            results.forget(task_id)
+
+    def _headers(self, context: PhaseContext) -> dict[str, object]:
+        headers = dict(cast("Mapping[str, object]", self._options.get("headers") or {}))
+        carry(
+            headers,
+            run_id=context.run_id,
+            workflow=context.workflow,
+            phase=context.phase,
+            attempt=context.attempt,
+        )
+        return headers
+
+    async def _result(self, results: Any, task_id: str) -> Meta:
+        loop, there = LoopHandle(), anyio.Event()
+        found: list[Meta] = []
+
+        def done(meta: Meta) -> None:
+            found.append(meta)
+            try:
+                loop.call(there.set)
+            except LoopClosed:
+                pass  # nobody waits any more
+
+        results.wait_for(task_id, self._poll_s, done)
+        await there.wait()
+        return found[0]
+
+
+def referenced(reference: TaskReference, folder: Path) -> OnCelery:
+    """The action for a task that a definition names as ``module:task``, looked for in ``folder`` too.
+
+    Raises :class:`~spanbus.errors.DefinitionError`, which says what is not there.
+    """
+    module_name, _, attribute = reference.path.partition(":")
+    where = f'celery = "{reference.path}"'
+    if str(folder) not in sys.path:
+        sys.path.append(str(folder))  # behind everything that is installed
+    try:
+        found: Any = import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
+            raise DefinitionError(f"{where}: {module_name} cannot be imported: {error}") from error
+        raise DefinitionError(
+            f"{where}: there is no module {error.name!r}, neither installed nor in {folder}"
+        ) from error
+    except Exception as error:
+        raise DefinitionError(
+            f"{where}: {module_name} cannot be imported: {type(error).__name__}: {error}"
+        ) from error
+    for part in attribute.split("."):
+        known = [name for name in dir(found) if not name.startswith("_")]
+        if not hasattr(found, part):
+            raise DefinitionError(
+                f"{where}: {module_name} has no {part!r}{did_you_mean(part, known)}"
+            )
+        found = getattr(found, part)
+    options: dict[str, Any] = {"queue": reference.queue} if reference.queue is not None else {}
+    try:
+        return on_celery(found, reference.args, reference.kwargs, **options)
+    except InputError as error:
+        raise DefinitionError(f"{where}: {error}") from error
+
+
+def _task_id(run_id: str, phase: str, attempt: int) -> str:
+    """``RUN.PHASE.ATTEMPT-``, and six digits: a run's id may be used again, and results and revocations outlive a run."""
+    name = f"{run_id}.{phase}.{attempt}"
+    if len(name.encode()) > _ID_CHARS - 7:
+        digest = sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+        name = f"{name.encode()[: _ID_CHARS - 30].decode(errors='ignore')}.{digest}.{attempt}"
+    return f"{name}-{os.urandom(3).hex()}"
+
+
+def _eager(sent: object) -> Meta | None:
+    """The state of a task that ran where it was published (``task_always_eager``)."""
+    from celery.result import EagerResult
+
+    if not isinstance(sent, EagerResult):
+        return None
+    result: Any = sent
+    return {"status": result.state, "result": result.result, "traceback": result.traceback}
+
+
+def _check_results(task: Any, options: Mapping[str, Any]) -> None:
+    """The state of a phase's task must be readable here."""
+    name, app = str(task.name), task.app
+    ignored = options.get("ignore_result")
+    if ignored or (ignored is None and task.ignore_result):
+        raise InputError(
+            f"on_celery({name}): its results are ignored, and the phase would not know its end; set ignore_result=False on the task"
+        )
+    if app.conf.task_always_eager:
+        return
+    said = str(app.conf.result_backend or "")
+    advice = "set result_backend to one that is shared, such as redis://host/1"
+    try:
+        kind = type(task.backend).__name__
+    except Exception as error:
+        raise InputError(
+            f"on_celery({name}): the result backend cannot be used ({type(error).__name__}: {error}); {advice}"
+        ) from error
+    if kind == "DisabledBackend":
+        raise InputError(f"on_celery({name}): its app has no result backend; {advice}")
+    if said.partition(":")[0] in _NOT_SHARED or kind == "RPCBackend":
+        raise InputError(
+            f"on_celery({name}): results of {said.partition(':')[0]}:// reach one process only; {advice}"
+        )

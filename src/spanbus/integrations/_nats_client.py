@@ -1,0 +1,397 @@
+"""One connection to NATS from a thread that has an event loop of its own: connect, publish with an acknowledgement, ask.
+
+Reconnecting is not the client's here: whoever uses this tries again by its own back-off. What waits for an answer when the
+connection is lost fails at once; the client would leave it waiting.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final, cast
+
+from spanbus._delivery.endpoints import shown_url
+from spanbus._named_tuple import NamedTuple
+from spanbus._settings.values import Wrong
+from spanbus._settings.values import servers as usable
+from spanbus.errors import InputError, MissingExtra
+from spanbus.integrations._nats_wire import Message
+
+ANSWER_S: Final = 2.0
+_BATCH_S: Final = 10.0
+_BATCH_BYTES: Final = 8 * 2**20
+_IDLE_S: Final = 20.0
+"""Seconds after which a connection is asked whether it is still there: nobody answers its pings between two batches."""
+
+
+_ENDS: Final = ("204", "404", "408")
+"""Statuses that end what is gathered: all is there, or there is no more."""
+
+
+class Unanswered(Exception):
+    """NATS did not do what it was asked; the text says why."""
+
+
+def servers_of(servers: str | Sequence[str], where: str = "carry") -> tuple[str, ...]:
+    """The URLs, checked. Raises :class:`~spanbus.errors.InputError` with the one that is none, without its password."""
+    given = servers.split(",") if isinstance(servers, str) else list(servers)
+    found = tuple(each.strip() for each in given if each.strip())
+    if not found:
+        raise InputError(f"{where}: no server is named; give one such as nats://127.0.0.1:4222")
+    for each in found:
+        try:
+            usable(each)
+        except Wrong as error:
+            raise InputError(f"{where}: {shown_url(each)!r} {error}") from None
+    return found
+
+
+def credentials_of(path: str | Path | None, where: str = "carry") -> str | None:
+    """The credentials file, where one is named. Raises :class:`~spanbus.errors.InputError` for one that cannot be read."""
+    if path is None or not str(path):
+        return None
+    try:
+        found = Path(path).expanduser()
+        with found.open("rb"):
+            pass
+    except OSError as error:
+        raise InputError(f"{where}: credentials {str(path)!r}: {error.strerror}") from error
+    return str(found)
+
+
+def library() -> Any:
+    """The client library. Raises :class:`~spanbus.errors.MissingExtra`."""
+    try:
+        import nats as found
+    except ImportError as error:
+        raise MissingExtra("nats", error.name) from error
+    return cast("Any", found)
+
+
+class DirectMessage(NamedTuple):
+    """One message of a stream: its number, the server's stamp (Unix nanoseconds), subject, headers and body."""
+
+    sequence: int
+    stamp_ns: int
+    subject: str
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class _Gathering(NamedTuple):
+    """Messages that come as the answer to one request, at most so many."""
+
+    number: int
+    most: int
+    found: list[Any]
+
+
+class Client:
+    """All methods but :meth:`interrupt` belong to one thread, in which the loop runs while one of them does."""
+
+    def __init__(self, servers: Sequence[str], credentials: str | None) -> None:
+        self._servers, self._credentials = list(servers), credentials
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._task: asyncio.Task[Any] | None = None
+        self._connection: Any = None
+        self._inbox = ""
+        self._number = 0
+        self._waiting: dict[int, asyncio.Future[Any]] = {}
+        self._gathering: _Gathering | None = None
+        self._used_s = 0.0
+        self._why: str | None = None
+        """The last error that the client told beside an answer, such as missing rights."""
+
+    def run(self, coroutine: Any, timeout_s: float) -> Any:
+        """Run ``coroutine`` to its end in this client's loop. Raises :class:`Unanswered` and nothing else."""
+        loop = self._loop
+        if loop is None:
+            loop = self._loop = asyncio.new_event_loop()
+        try:
+            self._task = loop.create_task(_limited(coroutine, timeout_s))
+            return loop.run_until_complete(self._task)
+        except Unanswered:
+            raise
+        except (TimeoutError, asyncio.CancelledError):
+            self._connection = None
+            raise Unanswered(self._why or "no answer in time") from None
+        except Exception as error:
+            self._connection = None
+            raise Unanswered(_reason(error)) from error
+        finally:
+            self._task = None
+
+    def interrupt(self) -> None:
+        """End what :meth:`run` is doing, from another thread."""
+        loop, task = self._loop, self._task
+        if loop is not None and task is not None:
+            try:
+                loop.call_soon_threadsafe(task.cancel)
+            except RuntimeError:  # it has ended
+                pass
+
+    def close(self) -> None:
+        """Close connection and loop; may be called twice."""
+        loop, self._loop = self._loop, None
+        if loop is None or loop.is_running():
+            return
+        connection, self._connection = self._connection, None
+        try:
+            if connection is not None:
+                loop.run_until_complete(_limited(connection.close(), 0.2))
+            left = asyncio.all_tasks(loop)
+            for task in left:
+                task.cancel()
+            if left:
+                loop.run_until_complete(asyncio.wait(left, timeout=0.1))
+        except Exception:  # it is gone either way
+            pass
+        finally:
+            loop.close()
+
+    # --- in the loop ------------------------------------------------------------------------------------------------------
+
+    async def connected(self) -> Any:
+        """The connection, made when there is none; the servers are tried in turn."""
+        now_s = time.monotonic()
+        if self._connection is not None and self._connection.is_connected:
+            if now_s - self._used_s < _IDLE_S:
+                self._used_s = now_s
+                return self._connection
+            try:
+                await self._connection.flush(timeout=1)
+            except Exception:
+                self._connection = None
+            else:
+                self._used_s = now_s
+                return self._connection
+        self._why = None
+        problem: Exception = Unanswered("no server is named")
+        for server in list(self._servers):
+            try:
+                return await self._use(await self._connect(server))
+            except Exception as error:
+                problem = error
+                self._servers.append(self._servers.pop(0))
+        raise Unanswered(self._why or _reason(problem)) from problem
+
+    async def _connect(self, server: str) -> Any:
+        connection = library().NATS()
+        try:
+            await connection.connect(
+                server,
+                name="spanbus",
+                allow_reconnect=False,
+                max_reconnect_attempts=1,
+                reconnect_time_wait=0,
+                connect_timeout=2,
+                error_cb=self._told,
+                disconnected_cb=self._lost,
+                closed_cb=self._lost,
+                user_credentials=self._credentials,
+            )
+        except BaseException:  # one that was refused leaves its socket open
+            with suppress(Exception):
+                await connection.close()
+            raise
+        return connection
+
+    async def _use(self, connection: Any) -> Any:
+        self._inbox = connection.new_inbox()
+        await connection.subscribe(f"{self._inbox}.*", cb=self._answered)
+        self._connection, self._used_s = connection, time.monotonic()
+        return connection
+
+    async def store(self, messages: Sequence[Message], publisher: str) -> list[Mapping[str, Any]]:
+        """Publish these at once, and wait until JetStream has stored all of them; its answers, in order."""
+        connection = await self.connected()
+        loop = asyncio.get_running_loop()
+        answers: list[asyncio.Future[Any]] = []
+        for message in messages:
+            self._number += 1
+            answer = self._waiting[self._number] = loop.create_future()
+            answers.append(answer)
+            headers = {
+                "Nats-Msg-Id": message.message_id,
+                "Spanbus-Publisher": publisher,
+                "Spanbus-Sent": str(time.time_ns()),
+            }
+            reply = f"{self._inbox}.{self._number}"
+            await connection.publish(message.subject, message.body, reply=reply, headers=headers)
+        try:
+            found = await _limited(asyncio.gather(*answers), ANSWER_S)
+        except TimeoutError:
+            raise Unanswered(self._why or f"no answer within {ANSWER_S:g} s") from None
+        finally:
+            for answer in answers:
+                answer.cancel()
+            self._waiting.clear()
+        return [_stored(one) for one in found]
+
+    async def ask(self, subject: str, request: Mapping[str, object] | None = None) -> Any:
+        """Ask JetStream's API; its answer, with ``error`` in it where it has one."""
+        connection = await self.connected()
+        loop = asyncio.get_running_loop()
+        self._number += 1
+        answer = self._waiting[self._number] = loop.create_future()
+        body = json.dumps(request).encode() if request is not None else b""
+        await connection.publish(subject, body, reply=f"{self._inbox}.{self._number}")
+        try:
+            found = await _limited(answer, ANSWER_S)
+        except TimeoutError:
+            raise Unanswered(self._why or f"no answer within {ANSWER_S:g} s") from None
+        finally:
+            self._waiting.clear()
+        if _status(found) == "503":
+            raise Unanswered("nobody answers for JetStream")
+        return json.loads(found.data)
+
+    async def put_all(
+        self, messages: Sequence[tuple[str, bytes, Mapping[str, str]]]
+    ) -> list[Mapping[str, Any]]:
+        """Publish these, each a subject, a body and headers, with acknowledgements; JetStream's answers, in order, with
+        ``error`` in those that have one.
+        """
+        connection = await self.connected()
+        answers: list[asyncio.Future[Any]] = []
+        for subject, body, headers in messages:
+            self._number += 1
+            answer = self._waiting[self._number] = asyncio.get_running_loop().create_future()
+            answers.append(answer)
+            reply = f"{self._inbox}.{self._number}"
+            await connection.publish(subject, body, reply=reply, headers=dict(headers))
+        try:
+            found = await _limited(asyncio.gather(*answers), ANSWER_S)
+        except TimeoutError:
+            raise Unanswered(self._why or f"no answer within {ANSWER_S:g} s") from None
+        finally:
+            for answer in answers:
+                answer.cancel()
+            self._waiting.clear()
+        if any(_status(one) == "503" for one in found):
+            raise Unanswered(
+                "nobody answers for JetStream; `spanbus nats setup` makes what is missing"
+            )
+        return [json.loads(one.data) for one in found]
+
+    async def batch(
+        self, stream: str, first: int, most: int, subjects: str = ">"
+    ) -> list[DirectMessage]:
+        """Up to ``most`` messages of these subjects from number ``first`` on."""
+        request = {"seq": first, "batch": most, "max_bytes": _BATCH_BYTES, "next_by_subj": subjects}
+        return [
+            DirectMessage(
+                int(message.headers["Nats-Sequence"]),
+                unix_ns(str(message.headers.get("Nats-Time-Stamp", ""))),
+                str(message.headers.get("Nats-Subject", "")),
+                message.headers,
+                bytes(message.data),
+            )
+            for message in await self._gather(f"$JS.API.DIRECT.GET.{stream}", request, most)
+        ]
+
+    async def pull(self, stream: str, consumer: str, most: int) -> list[Any]:
+        """The next messages of a consumer, as the client gives them; none at the end of the stream."""
+        request = {"batch": most, "max_bytes": _BATCH_BYTES, "no_wait": True}
+        subject = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}"
+        return await self._gather(subject, request, most)
+
+    async def _gather(self, subject: str, request: Mapping[str, object], most: int) -> list[Any]:
+        connection = await self.connected()
+        self._number += 1
+        over = self._waiting[self._number] = asyncio.get_running_loop().create_future()
+        gathering = self._gathering = _Gathering(self._number, most, [])
+        reply = f"{self._inbox}.{self._number}"
+        await connection.publish(subject, json.dumps(request).encode(), reply=reply)
+        try:
+            await _limited(over, _BATCH_S)
+        except TimeoutError:
+            raise Unanswered(self._why or f"no answer within {_BATCH_S:g} s") from None
+        finally:
+            self._gathering = None
+            self._waiting.clear()
+        return gathering.found
+
+    def _gathered(self, message: Any, gathering: _Gathering) -> bool:
+        """Whether this was one message of what is gathered, and not its end."""
+        status = _status(message)
+        if status is not None:
+            if status not in _ENDS and "MaxBytes" not in str(message.headers.get("Description")):
+                self._fail(str(message.headers.get("Description") or "it cannot be read"))
+                return True
+            return False
+        gathering.found.append(message)
+        return len(gathering.found) < gathering.most
+
+    async def _answered(self, message: Any) -> None:
+        gathering = self._gathering
+        ours = message.subject.startswith(self._inbox)  # what a consumer gives has its own
+        number = message.subject.rpartition(".")[2] if ours else ""
+        if gathering is not None and (not ours or number == str(gathering.number)):
+            if self._gathered(message, gathering):
+                return
+            number = str(gathering.number)
+        waiting = self._waiting.pop(int(number), None) if number.isdigit() else None
+        if waiting is not None and not waiting.done():
+            waiting.set_result(message)
+
+    async def _told(self, error: Exception) -> None:
+        """An error beside an answer; one about rights is all that is ever said of the message."""
+        self._why = _reason(error)
+        if "permissions violation" in self._why.lower():
+            self._fail(self._why)
+
+    async def _lost(self) -> None:
+        self._connection = None
+        self._fail(self._why or "the connection was lost")
+
+    def _fail(self, why: str) -> None:
+        waiting, self._waiting = self._waiting, {}
+        for one in waiting.values():
+            if not one.done():
+                one.set_exception(Unanswered(why))
+
+
+async def _limited(what: Any, timeout_s: float) -> Any:
+    async with asyncio.timeout(timeout_s):
+        return await what
+
+
+def _stored(answer: Any) -> Mapping[str, Any]:
+    if _status(answer) == "503":
+        raise Unanswered("no stream takes these events; `spanbus nats setup` makes one")
+    try:
+        found: object = json.loads(answer.data)
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        raise Unanswered("the answer was none of JetStream's")
+    told = cast("Mapping[str, Any]", found)
+    error: Any = told.get("error")
+    if error is not None:
+        raise Unanswered(str(error.get("description") or error))
+    return told
+
+
+def unix_ns(stamp: str) -> int:
+    """An RFC 3339 stamp of a server, with up to nine digits behind the point."""
+    whole, _, rest = stamp.removesuffix("Z").partition(".")
+    seconds = datetime.fromisoformat(f"{whole}+00:00").timestamp()
+    return int(seconds) * 1_000_000_000 + int(rest[:9].ljust(9, "0") or 0)
+
+
+def _status(answer: Any) -> object:
+    headers: Any = answer.headers
+    return headers.get("Status") if headers else None
+
+
+def _reason(error: BaseException) -> str:
+    text = str(error).strip().removeprefix("nats: ").strip("'\"")
+    if isinstance(error, ConnectionResetError):  # before its words could be read
+        return f"{text}, as by a server that refuses the authorization"
+    return text or type(error).__name__

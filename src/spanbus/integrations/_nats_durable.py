@@ -1,0 +1,170 @@
+"""A durable consumer of a stream: messages are asked for, and come again until they are acknowledged, five times at most."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from spanbus.integrations._nats_client import Client, Unanswered
+
+ACK_WAIT_S: Final = 10.0
+"""Seconds after which a message is given to another process, where nobody has said that it is worked on."""
+MAX_DELIVER: Final = 5
+_EXPIRES_S: Final = 5.0
+_GRACE_S: Final = 2.0
+_NO_CONSUMER: Final = 10_014
+_EXISTS: Final = (10_013, 10_105, 10_148)
+_API_TOKENS: Final = 9
+"""Tokens of a reply without a domain: ``$JS.ACK``, stream, consumer, deliveries, two numbers, time, pending."""
+
+Start = Literal["new", "all"]
+Told = Literal[b"+ACK", b"-NAK", b"+WPI"]
+
+
+@dataclass(slots=True, eq=False)
+class Delivered:
+    """One delivery of a message: its number in the stream, which delivery it is (from 1), where it lies, the server's stamp
+    in Unix nanoseconds, and where it is acknowledged.
+    """
+
+    sequence: int
+    deliveries: int
+    subject: str
+    stamp_ns: int
+    body: bytes
+    reply: str
+
+
+class Consumer:
+    """All methods belong to the event loop of ``client``. ``take`` gets each message, ``given_up`` the number of each that the
+    server does not deliver a sixth time.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        stream: str,
+        name: str,
+        start: Start,
+        take: Callable[[Delivered], None],
+        given_up: Callable[[int], None],
+    ) -> None:
+        self._client, self._stream, self._name, self._start = client, stream, name, start
+        self._take, self._given_up = take, given_up
+        self._connection: Any = None
+        self._subscriptions: list[Any] = []
+        self._inbox = ""
+        self._wanted = 0
+        self._until_s = 0.0
+        self._why: str | None = None
+        self.changed = asyncio.Event()
+        """Something came, or is over."""
+
+    def config(self) -> dict[str, object]:
+        """The consumer as JetStream's API takes it."""
+        return {
+            "durable_name": self._name,
+            "deliver_policy": self._start,
+            "ack_policy": "explicit",
+            "ack_wait": int(ACK_WAIT_S * 1e9),
+            "max_deliver": MAX_DELIVER,
+            "replay_policy": "instant",
+        }
+
+    async def open(self) -> None:
+        """Connect, make the consumer where there is none, and listen. Raises :class:`Unanswered`."""
+        connection = await self._client.connected()
+        await self._made()
+        self._why, self._wanted = None, 0
+        self._inbox = connection.new_inbox()
+        for each in self._subscriptions:  # of a connection that is there still
+            with suppress(Exception):
+                await each.unsubscribe()
+        advisory = f"$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES.{self._stream}.{self._name}"
+        self._subscriptions = [
+            await connection.subscribe(self._inbox, cb=self._came),
+            await connection.subscribe(advisory, queue=self._name, cb=self._not_again),
+        ]
+        self._connection = connection
+
+    async def _made(self) -> None:
+        where = f"{self._stream}.{self._name}"
+        found = await self._client.ask(f"$JS.API.CONSUMER.INFO.{where}")
+        if _code(found) == _NO_CONSUMER:
+            request = {"stream_name": self._stream, "config": self.config(), "action": "create"}
+            found = await self._client.ask(f"$JS.API.CONSUMER.CREATE.{where}", request)
+            if _code(found) in _EXISTS:  # another process of that name was faster
+                found = await self._client.ask(f"$JS.API.CONSUMER.INFO.{where}")
+        if (error := found.get("error")) is not None:
+            advice = "; `spanbus nats setup` makes it" if "stream" in str(error) else ""
+            raise Unanswered(f"stream {self._stream}: {error.get('description')}{advice}")
+        there, wanted = found["config"], self.config()
+        for name in ("ack_policy", "max_deliver"):
+            if there.get(name) != wanted[name]:
+                raise Unanswered(
+                    f"consumer {self._name} is there with {name} {there.get(name)!r}, not {wanted[name]!r}; "
+                    "take another name, or remove it"
+                )
+
+    async def ask_for(self, most: int) -> None:
+        """Ask for up to ``most`` messages, unless that has been done. Raises :class:`Unanswered` where nothing can come."""
+        if self._why is not None or not self._connection.is_connected:
+            raise Unanswered(self._why or "the connection was lost")
+        now_s = time.monotonic()
+        if self._wanted > 0 and now_s < self._until_s:
+            return
+        self._wanted, self._until_s = most, now_s + _EXPIRES_S + _GRACE_S
+        request = {"batch": most, "expires": int(_EXPIRES_S * 1e9)}
+        subject = f"$JS.API.CONSUMER.MSG.NEXT.{self._stream}.{self._name}"
+        await self._connection.publish(subject, json.dumps(request).encode(), reply=self._inbox)
+
+    async def tell(self, message: Delivered, what: Told) -> None:
+        """Say that a message is done, not done, or worked on. What is not heard has no effect: the message comes again."""
+        with suppress(Exception):
+            await self._connection.publish(message.reply, what)
+
+    async def said(self, timeout_s: float) -> None:
+        """Wait until the server has heard everything."""
+        with suppress(Exception):
+            await self._connection.flush(timeout=max(timeout_s, 0.01))
+
+    async def _came(self, message: Any) -> None:
+        headers: Mapping[str, str] = message.headers or {}
+        status = headers.get("Status")
+        if status is None:
+            self._wanted -= 1
+            self._take(_delivered(message))
+        elif status in ("404", "408"):  # nothing more for now
+            self._wanted = 0
+        elif status != "100":
+            self._wanted = 0
+            self._why = str(headers.get("Description") or "messages cannot be asked for")
+        self.changed.set()
+
+    async def _not_again(self, message: Any) -> None:
+        with suppress(ValueError, KeyError, TypeError):
+            self._given_up(int(json.loads(message.data)["stream_seq"]))
+
+
+def _delivered(message: Any) -> Delivered:
+    tokens = str(message.reply).split(".")
+    first = 4 if len(tokens) == _API_TOKENS else 6  # with a domain and an account
+    deliveries, sequence, _, stamp_ns = (int(token) for token in tokens[first : first + 4])
+    return Delivered(
+        sequence,
+        deliveries,
+        str(message.subject),
+        stamp_ns,
+        bytes(message.data),
+        str(message.reply),
+    )
+
+
+def _code(answer: Mapping[str, Any]) -> int | None:
+    error = answer.get("error")
+    return error.get("err_code") if error is not None else None

@@ -1,0 +1,176 @@
+"""Observers and publishers of a stream as they are: the holder of each partition, its progress, signs of life, clocks."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, cast
+
+from spanbus._named_tuple import NamedTuple
+from spanbus.errors import BackendError
+from spanbus.integrations import nats_stream
+from spanbus.integrations._nats_checkpoints import Checkpoint, subject_of
+from spanbus.integrations._nats_client import DirectMessage, unix_ns
+from spanbus.integrations._nats_clocks import Clocks
+from spanbus.integrations._nats_holdings import LEASE_S, holder
+from spanbus.integrations._nats_partitions import PARTITIONS
+from spanbus.integrations._nats_publishers import Publishers
+from spanbus.integrations._nats_reading import Read, tell_clock
+
+_SAMPLE: Final = 1_000
+"""The newest messages, by which clocks are measured."""
+
+
+class PartitionStatus(NamedTuple):
+    """A partition of the stream. ``behind`` counts the messages of all partitions since the last one that it has told."""
+
+    partition: int
+    holder: str | None
+    held: bool
+    gone: bool
+    checkpoint_age_s: float | None
+    behind: int
+    lag_s: float
+    open_runs: int
+
+
+class PublisherStatus(NamedTuple):
+    """A publisher with open runs: alive since then, or gone with them."""
+
+    name: str
+    where: str
+    alive: bool
+    since_s: float
+
+
+class ClockStatus(NamedTuple):
+    """A publisher whose clock is more than a second ahead (above zero) or behind."""
+
+    publisher: str
+    offset_s: float
+
+
+class GroupStatus(NamedTuple):
+    """A group of observers of the stream, with what they read."""
+
+    group: str
+    partitions: tuple[PartitionStatus, ...]
+    publishers: tuple[PublisherStatus, ...]
+    clocks: tuple[ClockStatus, ...]
+
+
+def status(
+    servers: str | Sequence[str],
+    stream: str = nats_stream.STREAM,
+    *,
+    group: str = "main",
+    credentials: str | Path | None = None,
+) -> GroupStatus:
+    """The group and the publishers as they are. Raises :class:`~spanbus.errors.BackendError`, one line."""
+    nats_stream.checked_name(group)
+    with nats_stream.Questions(servers, credentials) as asking:
+        info = asking.stream(stream)
+        if info is None:
+            raise BackendError(f"{asking.shown}: there is no stream {stream}")
+        now_ns = unix_ns(str(info["ts"])) if info.get("ts") else time.time_ns()
+        return GroupStatus(
+            group,
+            _partitions(asking, stream, group, info, now_ns),
+            _publishers(asking, now_ns),
+            _clocks(asking, stream, info),
+        )
+
+
+def clocks(
+    servers: str | Sequence[str],
+    stream: str = nats_stream.STREAM,
+    *,
+    credentials: str | Path | None = None,
+) -> tuple[ClockStatus, ...]:
+    """The clocks that are wrong, by the newest messages. Raises :class:`~spanbus.errors.BackendError`."""
+    with nats_stream.Questions(servers, credentials) as asking:
+        info = asking.stream(stream)
+        return _clocks(asking, stream, info) if info is not None else ()
+
+
+def _partitions(
+    asking: nats_stream.Questions, stream: str, group: str, info: Mapping[str, Any], now_ns: int
+) -> tuple[PartitionStatus, ...]:
+    bucket = f"KV_{nats_stream.CHECKPOINTS}"
+    if asking.stream(bucket) is None:
+        return ()
+    subjects = subject_of(group, stream, "*")
+    found = {
+        int(each.subject.rpartition(".")[2]): each
+        for each in asking.messages(bucket, 1, subjects, most=2 * PARTITIONS)
+    }
+    if not found:
+        return ()
+    return tuple(
+        _partition(number, found.get(number), info, now_ns) for number in range(PARTITIONS)
+    )
+
+
+def _partition(
+    number: int, message: DirectMessage | None, info: Mapping[str, Any], now_ns: int
+) -> PartitionStatus:
+    state = info["state"]
+    last, last_ns = (
+        int(state["last_seq"]),
+        unix_ns(str(state["last_ts"])) if state["last_seq"] else 0,
+    )
+    if message is None:
+        return PartitionStatus(number, None, False, False, None, last, 0.0, 0)
+    try:
+        checkpoint = Checkpoint.decode(message.body)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return PartitionStatus(number, None, False, False, None, last, 0.0, 0)
+    high = checkpoint.high if checkpoint.stream == str(info["created"]) else 0
+    age_s = max(0.0, (now_ns - message.stamp_ns) / 1e9)
+    held = not checkpoint.left and age_s < LEASE_S
+    behind = max(0, last - high)
+    stamp_ns = checkpoint.stamp_ns or last_ns
+    return PartitionStatus(
+        number,
+        holder(checkpoint.by) if held else None,
+        held,
+        not checkpoint.left and not held,
+        round(age_s, 3),
+        behind,
+        round(max(0.0, (last_ns - stamp_ns) / 1e9), 3) if behind else 0.0,
+        len(checkpoint.open),
+    )
+
+
+def _publishers(asking: nats_stream.Questions, now_ns: int) -> tuple[PublisherStatus, ...]:
+    if asking.stream(f"KV_{nats_stream.ALIVE}") is None:
+        return ()
+    publishers = Publishers(asking.client, asking.run)
+    publishers.look()
+    return tuple(
+        PublisherStatus(
+            each.name,
+            each.where,
+            each.state == "alive",
+            round(max(0.0, (now_ns - each.since_ns) / 1e9), 3),
+        )
+        for each in sorted(publishers.known.values(), key=lambda each: each.since_ns)
+        if each.state != "left"
+    )
+
+
+def _clocks(
+    asking: nats_stream.Questions, stream: str, info: Mapping[str, Any]
+) -> tuple[ClockStatus, ...]:
+    first = max(1, int(info["state"]["last_seq"]) - _SAMPLE + 1)
+    measured = Clocks()
+    for each in asking.messages(stream, first, "spanbus.v1.p.>", most=_SAMPLE):
+        headers = cast("Mapping[str, str]", each.headers or {})
+        sent = str(headers.get("Spanbus-Sent", ""))
+        publisher = str(headers.get("Spanbus-Publisher", ""))
+        sent_ns = int(sent) if sent.isdecimal() else 0
+        read = Read(each.sequence, each.stamp_ns, each.body, 0, 0, publisher, sent_ns)
+        tell_clock(measured, read)
+    wrong = sorted(measured.wrong().items(), key=lambda each: -abs(each[1]))
+    return tuple(ClockStatus(publisher, round(offset_s, 4)) for publisher, offset_s in wrong)

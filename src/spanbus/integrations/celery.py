@@ -1,0 +1,213 @@
+"""Celery: phases that run as tasks on workers (:func:`on_celery`), and executions of tasks as spans (:func:`instrument`).
+
+Needs the extra ``celery``. The app is instrumented once, where it is made, for producers and workers of any pool alike.
+``docs/celery.md`` has the table of what happens and what is shown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, MutableMapping
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, cast
+
+from spanbus._runtime import current_runtime
+from spanbus._runtime import instrument as instrument_app
+from spanbus._runtime.opened import close_all
+from spanbus._semantics import ErrorType, Failure, Result, error_text
+from spanbus._telemetry.redaction import Redactor
+from spanbus.errors import InputError, MissingExtra
+from spanbus.integrations.executions import (
+    Delivery,
+    Execution,
+    Executions,
+    failure_of,
+    publish,
+    whose_of,
+)
+
+try:
+    from celery import Celery, signals
+except ImportError as error:
+    raise MissingExtra("celery", error.name) from error
+
+from spanbus.integrations._celery_phase import on_celery
+
+if TYPE_CHECKING:
+    from spanbus import Handle
+
+__all__ = ["attach", "instrument", "on_celery"]
+
+_EXECUTION = "spanbus_execution"
+_RETRY = "celery.exceptions.Retry"
+
+
+def instrument(app: Any, *, workflow: str | None = None) -> Handle:
+    """Make a span of each execution of this app's tasks, and give its messages their trace context and time.
+
+    ``spanbus.instrument(app)`` is the same; ``workflow`` names the workflow of tasks that are published outside of
+    any, else it is
+    the name of the first task. An app that is instrumented already gives the handle that it has. Raises
+    :class:`~spanbus.errors.InputError` for what is no app.
+    """
+    app = _app(app)
+    handle = instrument_app(app)
+    instrumented = _instrumented.get(id(handle))
+    if instrumented is not None and workflow is not None:
+        instrumented.workflow = workflow
+    return handle
+
+
+def attach(target: object, handle: Handle) -> None:
+    """Connect to Celery's signals; the adapter behind ``spanbus.instrument(app)``."""
+    instrumented = _Instrumented(_app(target), handle)
+    _instrumented[id(handle)] = instrumented
+    handle.add_undo(instrumented.connect())
+    handle.expect_nothing()
+
+
+def _app(target: object) -> Any:
+    if not isinstance(target, Celery):
+        raise InputError(f"instrument takes the Celery app, not {type(target).__name__}")
+    return cast("Any", target)
+
+
+class _Instrumented:
+    """One app's signals. They are those of all apps in the process: tasks of others are left alone."""
+
+    def __init__(self, app: Any, handle: Handle) -> None:
+        settings = current_runtime().settings
+        self._app, self._handle = app, handle
+        self._executions = Executions(
+            handle, Redactor(settings.redact, patterns=settings.redact_patterns)
+        )
+        self.workflow: str | None = None
+
+    def connect(self) -> Any:
+        """Listen; what is returned stops it."""
+        heard: list[tuple[Any, Any]] = [
+            (signals.before_task_publish, self._publishing),
+            (signals.task_prerun, self._began),
+            (signals.task_failure, self._failed),
+            (signals.task_retry, self._retried),
+            (signals.task_postrun, self._ended),
+            (signals.worker_process_shutdown, _leaving),
+        ]
+        for signal, receiver in heard:
+            signal.connect(receiver, weak=False)
+
+        def disconnect() -> None:
+            _instrumented.pop(id(self._handle), None)
+            for signal, receiver in heard:
+                if receiver is not _leaving:
+                    signal.disconnect(receiver)
+
+        return disconnect
+
+    def _publishing(self, headers: MutableMapping[str, object] | None = None, **_: object) -> None:
+        if headers is None or self._handle.off:
+            return
+        try:
+            publish(headers, headers.get("id"), workflow=self.workflow)
+        except Exception as problem:  # a wall: the message goes out all the same
+            self._handle.failed(problem)
+
+    def _began(self, task: Any = None, task_id: object = None, **_: object) -> None:
+        try:
+            if getattr(task, "app", None) is not self._app:
+                return
+            execution = self._executions.begin(_delivery(task, str(task_id), self.workflow))
+            if execution is not None:
+                setattr(task.request, _EXECUTION, execution)
+        except Exception as problem:
+            self._handle.failed(problem)
+
+    def _failed(
+        self, sender: Any = None, exception: object = None, einfo: Any = None, **_: object
+    ) -> None:
+        try:
+            execution = self._of(getattr(sender, "request", None))
+            if execution is None or not isinstance(exception, BaseException):
+                return
+            if type(exception).__name__ == "SoftTimeLimitExceeded":
+                failure = Failure(ErrorType.TIMEOUT, error_text(exception) or "soft time limit")
+                execution.told = Result.TIMEOUT, failure
+            else:
+                failure = failure_of(exception, getattr(einfo, "traceback", None))
+                execution.told = Result.FAILURE, failure
+        except Exception as problem:
+            self._handle.failed(problem)
+
+    def _retried(self, request: Any = None, reason: object = None, **_: object) -> None:
+        try:
+            execution = self._of(request)
+            if execution is not None:
+                said = error_text(reason) if isinstance(reason, BaseException) else None
+                execution.told = Result.FAILURE, Failure(_RETRY, said)
+        except Exception as problem:
+            self._handle.failed(problem)
+
+    def _ended(
+        self, task: Any = None, state: object = None, retval: object = None, **_: object
+    ) -> None:
+        try:
+            execution = self._of(getattr(task, "request", None))
+            if execution is None:
+                return
+            delattr(task.request, _EXECUTION)
+            if state in ("SUCCESS", "IGNORED"):
+                self._executions.end(execution, Result.SUCCESS)
+            elif isinstance(retval, BaseException):
+                self._executions.end(execution, Result.FAILURE, failure_of(retval))
+            elif state:
+                self._executions.end(
+                    execution, Result.FAILURE, Failure(ErrorType.OTHER, str(state))
+                )
+            else:  # the process was told to end: SystemExit went through the task
+                failure = Failure(ErrorType.TERMINATED, "its process was told to end")
+                self._executions.end(execution, Result.ERROR, failure)
+        except Exception as problem:
+            self._handle.failed(problem)
+
+    def _of(self, request: Any) -> Execution | None:
+        found = getattr(request, _EXECUTION, None)
+        return found if isinstance(found, Execution) and found.owner is self._executions else None
+
+
+_instrumented: dict[int, _Instrumented] = {}
+
+
+def _delivery(task: Any, task_id: str, workflow: str | None) -> Delivery:
+    request: Any = task.request
+    headers = cast("Mapping[str, object]", request.headers or {})
+    info = cast("Mapping[str, object]", request.delivery_info or {})
+    queue = info.get("routing_key")
+    run_id = str(request.group or request.root_id or task_id)
+    return Delivery(
+        task_id=task_id,
+        task=str(task.name),
+        whose=whose_of(headers, run_id=run_id, workflow=workflow or str(task.name)),
+        headers=headers,
+        kind="celery",
+        retries=int(request.retries or 0),
+        due_ns=_unix_ns(request.eta),
+        queue=queue if isinstance(queue, str) and queue else None,
+        worker=str(request.hostname) if request.hostname else None,
+        redelivered=bool(info.get("redelivered")),
+    )
+
+
+def _unix_ns(eta: object) -> int:
+    """When a task was meant to begin; 0 where nothing was said, or nothing that can be read."""
+    if isinstance(eta, str):
+        try:
+            eta = datetime.fromisoformat(eta)
+        except ValueError:
+            return 0
+    if not isinstance(eta, datetime):
+        return 0
+    return int((eta if eta.tzinfo else eta.replace(tzinfo=UTC)).timestamp() * 1e9)
+
+
+def _leaving(**_: object) -> None:
+    """A child of a worker's pool ends, by ``os._exit``."""
+    close_all()

@@ -1,0 +1,399 @@
+"""One observer of a stream of events, or of some of its partitions: spans and metrics of runs whose own processes make none.
+
+It reads to the head, tells a runtime's sinks, and writes down how far it is: in a key of the stream's servers for each
+partition, which only the one that wrote it last may write again, and in a file of its own for what came since.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, Final, Literal, Protocol, Self
+
+from spanbus._delivery.endpoints import shown_url
+from spanbus._named_tuple import NamedTuple
+from spanbus._runtime import Runtime
+from spanbus.errors import BackendError
+from spanbus.integrations._nats_client import (
+    Client,
+    Unanswered,
+    credentials_of,
+    servers_of,
+    unix_ns,
+)
+from spanbus.integrations._nats_clocks import Clocks
+from spanbus.integrations._nats_consumer import Consumer
+from spanbus.integrations._nats_holdings import (
+    LEASE_S,
+    RENEW_S,
+    Holdings,
+    Options,
+    StreamState,
+    TakenOver,
+)
+from spanbus.integrations._nats_numbers import Numbers
+from spanbus.integrations._nats_partitions import PARTITIONS, checked, subjects
+from spanbus.integrations._nats_partitions import shown as named
+from spanbus.integrations._nats_publishers import Publishers
+from spanbus.integrations._nats_reading import SETTLE_S, Counts, Read
+from spanbus.integrations.nats_stream import ALIVE, checked_name
+
+__all__ = ["Observed", "Observer"]
+
+Durable = Literal["delivered", "spool"]
+
+CHECKPOINT_S: Final = 1.0
+_PAUSE_S: Final = 0.2
+_ASK_S: Final = 30.0
+_AWAY_S: Final = 0.5
+_DELIVER_S: Final = 10.0
+_PUBLISHERS_S: Final = 5.0
+_LOST_AFTER_S: Final = 300.0
+
+
+class MadeAnew(BackendError):
+    """The stream that was read is another one now."""
+
+
+class Observed(NamedTuple):
+    """Progress of an observer: last message read, open runs, counts of lines, messages deleted unread, events read again,
+    partitions held and waited for.
+    """
+
+    sequence: int
+    open_runs: int
+    counts: Counts
+    lost: int
+    read_again: int
+    held: tuple[int, ...]
+    awaited: tuple[int, ...]
+
+
+class Stop(Protocol):
+    """Whether to stop: a ``threading.Event``, or what a signal handler may set."""
+
+    def is_set(self) -> bool: ...
+
+    def wait(self, timeout_s: float, /) -> bool: ...
+
+
+class Observer:
+    """A context manager. Raises :class:`~spanbus.errors.BackendError`, one line, where NATS cannot be asked.
+
+    ``runtime`` makes the telemetry; it is the caller's to close. ``group`` names the observers that divide the stream among
+    themselves: another group is another observer of everything. ``partitions`` are this one's; one that another living
+    observer holds is waited for, unless ``take``. ``durable`` says when something counts as told: ``delivered``, when the
+    collector has it, or ``spool``, when it lies in this host's spool.
+    """
+
+    def __init__(
+        self,
+        servers: str | Sequence[str],
+        runtime: Runtime,
+        *,
+        group: str = "main",
+        stream: str = "SPANBUS",
+        credentials: str | Path | None = None,
+        partitions: Iterable[int] = range(PARTITIONS),
+        take: bool = False,
+        durable: Durable = "delivered",
+        begin: Literal["start", "now"] = "start",
+        settle_s: float = SETTLE_S,
+        lost_after_s: float = _LOST_AFTER_S,
+        say: Callable[[str], None] = lambda line: None,
+    ) -> None:
+        urls = servers_of(servers, "observe")
+        self.shown = ",".join(shown_url(each) for each in urls)
+        self._client = Client(urls, credentials_of(credentials, "observe"))
+        self._runtime, self._said = runtime, say
+        self._told: set[str] = set()
+        self._group, self._stream = group, stream
+        self._durable, self._lost_after_s, self._settle_s = durable, lost_after_s, settle_s
+        self._clocks = Clocks()
+        self.numbers = Numbers(checked_name(group))
+        self._holdings = Holdings(
+            Options(group, checked_name(stream), take, begin == "now", settle_s),
+            checked(partitions),
+            runtime,
+            self._client,
+            self._ask,
+            self.shown,
+            self._clocks,
+            self.numbers,
+            self._say,
+        )
+        self._publishers: Publishers | None = None
+        self._consumer: Consumer | None = None
+        self._info = StreamState("", 0, 0, 0)
+        self._looked = False
+        """The stream was looked at since something was read last."""
+        self._position = self._stamp_ns = 0
+        self._arrived: Callable[[], bool] | None = None
+        self._next_s = self._next_publishers_s = self._fresh_s = 0.0
+
+    def __enter__(self) -> Self:
+        try:
+            self._look()
+            self._holdings.open(self._info.created)
+            self._publishers = self._alive_bucket()
+            self._runtime.wiring().observe("spanbus.observe.", self.numbers.read)
+        except BaseException:
+            self._leave()
+            raise
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._leave()
+
+    def state(self) -> Observed:
+        """Progress, counts and open runs of the observation."""
+        held, awaited = self._holdings.held, self._holdings.awaited
+        return Observed(
+            max((each.high for each in held.values()), default=self._position),
+            sum(len(each.reading.open) for each in held.values()),
+            self.numbers.counts(each.reading.counts for each in held.values()),
+            self.numbers.lost,
+            self.numbers.read_again,
+            tuple(sorted(held)),
+            tuple(sorted(awaited)),
+        )
+
+    def once(self) -> None:
+        """Read to the end of the stream, let go of every end, and write the checkpoints."""
+        deadline_s = time.monotonic() + LEASE_S + RENEW_S
+        self._acquire()
+        while self._holdings.awaited:
+            if time.monotonic() > deadline_s:
+                numbers = named(sorted(self._holdings.awaited))
+                raise BackendError(
+                    f"{self.shown}: another observer of group {self._group} has partitions {numbers}; --take takes them"
+                )
+            time.sleep(_AWAY_S)
+            self._look()
+            self._acquire()
+        self._look()
+        while True:
+            if not self._has_room() and not self._runtime.flush(_ASK_S):
+                raise BackendError(
+                    f"{self.shown}: half of the spool waits for the collector; the rest stays in the stream for the next time"
+                )
+            if not self._read():
+                break
+            if time.monotonic() >= self._next_s:
+                self._next_s = time.monotonic() + CHECKPOINT_S
+                self._checkpoint()
+        for partition in self._holdings.held.values():
+            partition.settle(None)
+        if not self._finish():
+            raise BackendError(
+                f"{self.shown}: the collector has not taken all of it; it waits in the spool, and the checkpoint stays where it was"
+            )
+
+    def follow(self, stop: Stop) -> None:
+        """Read along until told to stop; then write the checkpoints, and say that they are left."""
+        away = False
+        self._acquire()
+        self._fresh_s = time.monotonic()
+        while not stop.is_set():
+            try:
+                busy = self._step()
+            except (TakenOver, MadeAnew):
+                raise
+            except BackendError as error:
+                if not away:
+                    self._said(f"{error}; reading goes on when it is back")
+                away, busy = True, False
+                self._consumer = None
+            else:
+                away = False
+            if not busy:
+                stop.wait(_AWAY_S if away else _PAUSE_S)
+        self._finish()
+
+    def _step(self) -> bool:
+        """Read what is there, if there is room for what comes of it; False where there is nothing to do."""
+        now_s = time.monotonic()
+        if now_s >= self._next_s:
+            self._next_s = now_s + CHECKPOINT_S
+            self._look()
+            if self._holdings.awaited:
+                self._acquire()
+            self._checkpoint()
+            self._kill()
+        busy = self._has_room() and self._read()
+        if busy:
+            self._fresh_s = now_s
+        elif now_s - self._fresh_s >= self._settle_s:  # at the head the clock decides
+            self._settle(None)
+        return busy
+
+    def _acquire(self) -> None:
+        if self._holdings.acquire(self._info):
+            self._consumer = None  # of more partitions, and from an earlier message
+            self._count()
+
+    def _has_room(self) -> bool:
+        """Whether less than half of the spool is used: the rest of a backlog is safer in the stream."""
+        found = self._runtime.statistics()
+        return found is None or found.spool_bytes < self._runtime.settings.spool_quota_bytes / 2
+
+    # --- reading ------------------------------------------------------------------------------------------------------
+
+    def _read(self) -> bool:
+        """Tell of the next messages; False at the head of the stream."""
+        if not self._holdings.held:
+            return False
+        if self._consumer is None:
+            held = self._holdings.held
+            self._position = min(each.high for each in held.values())
+            mine = subjects(sorted(held))
+            self._consumer = Consumer(
+                self._client, self._ask, self._stream, mine, self._position + 1
+            )
+        if self._info.first > self._position + 1:
+            self._deleted(self._info.first - 1)
+        found = self._consumer.read()
+        for message in found:
+            self._take(message)
+        if found:
+            self._settle(self._stamp_ns)
+        elif self._looked:  # all that had been there when the stream was looked at
+            self._position = max(self._position, self._info.last)
+            for partition in self._holdings.held.values():
+                partition.high = max(partition.high, self._info.last)
+        self.numbers.at(self._stamp_ns if found else None)
+        self._looked = self._looked and bool(found)
+        return bool(found)
+
+    def _take(self, message: Read) -> None:
+        if len(self._holdings.held) == PARTITIONS and message.sequence > self._position + 1:
+            self._deleted(message.sequence - 1)
+        self._position, self._stamp_ns = message.sequence, message.stamp_ns
+        partition = self._holdings.held.get(message.partition)
+        if partition is None or message.sequence <= partition.high:
+            return
+        if self._holdings.still_holds(partition):
+            partition.take(message)
+
+    def _settle(self, stamp_ns: int | None) -> None:
+        for partition in list(self._holdings.held.values()):
+            if partition.reading.holds and self._holdings.still_holds(partition):
+                partition.settle(stamp_ns)
+
+    def _deleted(self, upto: int) -> None:
+        """Messages up to this one were deleted unread; a share counts its part of them."""
+        behind = [each for each in self._holdings.held.values() if each.high]
+        count = sum(max(0, upto - max(self._position, each.high)) for each in behind)
+        for partition in self._holdings.held.values():
+            partition.deleted(upto)
+        self._position = max(self._position, upto)
+        if count:
+            before = self.numbers.lost
+            self.numbers.lost_parts += count
+            lost = self.numbers.lost - before
+            self._say(f"{lost} messages were deleted before they were read", "deleted")
+
+    def _kill(self) -> None:
+        """End the runs of publishers that are gone; in a backlog their own ends may still come."""
+        now_s = time.monotonic()
+        if self._publishers is None or now_s < self._next_publishers_s:
+            return
+        self._next_publishers_s = now_s + min(_PUBLISHERS_S, self._lost_after_s / 4 + 0.25)
+        self._publishers.look()
+        at_head = self._position >= self._info.last
+        dead = self._publishers.dead(
+            self._info.now_ns if at_head else self._stamp_ns, self._lost_after_s
+        )
+        if dead:
+            for partition in list(self._holdings.held.values()):
+                if self._holdings.still_holds(partition):
+                    self.numbers.killed += partition.kill(dead)
+
+    # --- checkpoints ---------------------------------------------------------------------------------------------------
+
+    def _checkpoint(self) -> None:
+        """Write how far it is, as soon as what was told until then is durable; and now and then that it still lives."""
+        held, now_s = self._holdings.held, time.monotonic()
+        if self._arrived is not None and self._arrived():
+            self._arrived = None
+            for partition in held.values():
+                partition.arrived()
+        changed = [each for each in held.values() if each.changed]
+        if changed and self._arrived is None:
+            for partition in changed:
+                partition.prepare(now_s)
+            if self._durable == "delivered":
+                self._arrived = self._runtime.wiring().arrival()
+            else:
+                for partition in changed:
+                    partition.arrived()
+        self._holdings.renew(now_s)
+        self._count()
+
+    def _count(self) -> None:
+        """Bring the numbers up to date."""
+        held = self._holdings.held.values()
+        self.numbers.counts(each.reading.counts for each in held)
+        self.numbers.held = len(held)
+        self.numbers.checkpoint_s = min((each.durable_s for each in held), default=None)
+        self.numbers.offset_s = self._clocks.largest_s()
+
+    def _finish(self) -> bool:
+        """Write the last checkpoints, as one that leaves; False when not all of it is durable."""
+        self._count()
+        now_s, partitions = time.monotonic(), list(self._holdings.held.values())
+        for partition in partitions:
+            partition.prepare(now_s)
+        complete = self._durable == "spool" or self._runtime.flush(_DELIVER_S)
+        if complete:
+            for partition in partitions:
+                partition.arrived()
+        self._holdings.write(partitions, left=True)
+        return complete
+
+    def _look(self) -> None:
+        """Ask how the stream is."""
+        info = self._ask(self._client.ask(f"$JS.API.STREAM.INFO.{self._stream}"))
+        if info.get("error") is not None:
+            raise BackendError(
+                f"{self.shown}: stream {self._stream}: {info['error'].get('description')}; `spanbus nats setup` makes it"
+            )
+        state, created = info["state"], str(info["created"])
+        if self._info.created not in ("", created):
+            raise MadeAnew(f"{self.shown}: stream {self._stream} was made anew; start again")
+        self._info = StreamState(
+            created,
+            int(state["first_seq"]),
+            int(state["last_seq"]),
+            unix_ns(str(info["ts"])) if info.get("ts") else time.time_ns(),
+        )
+        self._looked = True
+        self.numbers.server_ahead_ns = self._info.now_ns - time.time_ns()
+
+    def _alive_bucket(self) -> Publishers | None:
+        info = self._ask(self._client.ask(f"$JS.API.STREAM.INFO.KV_{ALIVE}"))
+        if info.get("error") is None:
+            return Publishers(self._client, self._ask)
+        self._said(
+            f"there is no bucket {ALIVE}, so runs of dead publishers stay open; `spanbus nats setup` makes it"
+        )
+        return None
+
+    def _ask(self, coroutine: Any) -> Any:
+        try:
+            return self._client.run(coroutine, _ASK_S)
+        except Unanswered as error:
+            raise BackendError(f"{self.shown}: {error}") from error
+
+    def _say(self, line: str, once: str | None) -> None:
+        if once is not None:
+            if once in self._told:
+                return
+            self._told.add(once)
+        self._said(line)
+
+    def _leave(self) -> None:
+        self._holdings.close()
+        self.numbers.held = 0
+        self._client.close()

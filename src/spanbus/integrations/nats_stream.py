@@ -1,0 +1,305 @@
+"""The stream of events as data, and the bucket of checkpoints: made, compared, changed and shown by ``spanbus nats``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal, cast
+
+from spanbus._closing import Closing
+from spanbus._delivery.endpoints import shown_url
+from spanbus._named_tuple import NamedTuple
+from spanbus.errors import BackendError, InputError
+from spanbus.integrations._nats_client import (
+    Client,
+    DirectMessage,
+    Unanswered,
+    credentials_of,
+    servers_of,
+)
+from spanbus.integrations._nats_partitions import PARTITIONS
+
+__all__ = ["STREAM", "SetUp", "StreamStatus", "Wanted", "set_up", "status"]
+
+STREAM: Final = "SPANBUS"
+CHECKPOINTS: Final = "spanbus_observe"
+"""The bucket in which observers write how far they are."""
+ALIVE: Final = "spanbus_alive"
+"""The bucket in which publishers with open runs say that they live."""
+ALIVE_S: Final = 30
+"""Seconds after which the server says that a publisher is gone which has not renewed its key."""
+BUCKETS: Final = 4_096
+_OLDEST: Final = (2, 11)
+_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_LASTING: Final = ("retention", "storage", "subject_transform", "subjects")
+"""Not changed: events would be lost by it, or runs would change their partition."""
+_NOT_FOUND: Final = 10059
+_TIMEOUT_S: Final = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """The choices that a person has of a stream."""
+
+    stream: str = STREAM
+    replicas: int = 1
+    max_age_s: float = 86_400.0
+    max_bytes: int = 64 * 2**30
+
+    def config(self) -> dict[str, object]:
+        """The stream's configuration, as JetStream's API takes it."""
+        return {
+            "name": self.stream,
+            "subjects": ["spanbus.v1.event.>"],
+            "subject_transform": {
+                "src": "spanbus.v1.event.*.*",
+                "dest": f"spanbus.v1.p.{{{{partition({PARTITIONS},2)}}}}.{{{{partition({BUCKETS},2)}}}}",
+            },
+            "storage": "file",
+            "retention": "limits",
+            "discard": "old",
+            "num_replicas": self.replicas,
+            "compression": "s2",
+            "max_age": int(self.max_age_s * 1e9),
+            "max_bytes": self.max_bytes,
+            "max_msg_size": 262_144,
+            "duplicate_window": int(min(60.0, self.max_age_s) * 1e9),
+            "allow_direct": True,
+        }
+
+
+def alive_bucket(replicas: int) -> dict[str, object]:
+    """The configuration of the bucket of publishers: keys expire, and the server says so for an hour."""
+    return {
+        **bucket(replicas, ALIVE),
+        "allow_msg_ttl": True,
+        "subject_delete_marker_ttl": 3_600_000_000_000,
+    }
+
+
+def bucket(replicas: int, name: str = CHECKPOINTS) -> dict[str, object]:
+    """The configuration of the bucket of checkpoints, a stream with the name and subjects of a key-value bucket."""
+    return {
+        "name": f"KV_{name}",
+        "subjects": [f"$KV.{name}.>"],
+        "storage": "file",
+        "retention": "limits",
+        "discard": "new",
+        "num_replicas": replicas,
+        "max_msgs_per_subject": 1,
+        "max_bytes": 64 * 2**20,
+        "allow_direct": True,
+        "allow_rollup_hdrs": True,
+        "deny_delete": True,
+    }
+
+
+class Difference(NamedTuple):
+    """One member of a stream's configuration that is not as wanted."""
+
+    name: str
+    there: object
+    wanted: object
+
+    @property
+    def lasting(self) -> bool:
+        """Whether it cannot be changed."""
+        return self.name in _LASTING
+
+    def __str__(self) -> str:
+        return f"{self.name} is {self.there!r}, wanted {self.wanted!r}"
+
+
+Done = Literal["made", "changed", "as wanted", "missing", "different"]
+
+
+class SetUp(NamedTuple):
+    """The outcome of :func:`set_up`."""
+
+    done: Done
+    differences: tuple[Difference, ...]
+
+
+class StreamStatus(NamedTuple):
+    """A stream as it is. Times are ISO 8601, as JetStream tells them."""
+
+    servers: str
+    version: str
+    stream: str
+    messages: int
+    bytes: int
+    first_sequence: int
+    last_sequence: int
+    last_at: str
+    replicas: int
+    leader: str | None
+    differences: tuple[str, ...]
+
+
+def checked_name(stream: str) -> str:
+    """A stream's name. Raises :class:`~spanbus.errors.InputError`."""
+    if not _NAME.fullmatch(stream):
+        raise InputError(
+            f"{stream[:100]!r} is no name of a stream: letters, digits, _ and -, at most 64"
+        )
+    return stream
+
+
+def set_up(
+    servers: str | Sequence[str],
+    wanted: Wanted,
+    *,
+    credentials: str | Path | None = None,
+    check: bool = False,
+) -> SetUp:
+    """Make the stream, or change what may be changed of it; with ``check`` only compare.
+
+    Raises :class:`~spanbus.errors.BackendError`, one line, where NATS cannot be reached, has no JetStream, is too old or
+    refuses, and for a stream that differs in what cannot be changed.
+    """
+    checked_name(wanted.stream)
+    with Questions(servers, credentials) as asking:
+        asking.account()
+        found = [
+            asking.set_up(config, check=check)
+            for config in (
+                wanted.config(),
+                bucket(wanted.replicas),
+                alive_bucket(wanted.replicas),
+            )
+        ]
+    done: list[Done] = [each.done for each in found if each.done != "as wanted"]
+    return SetUp(
+        done[0] if done else "as wanted", tuple(one for each in found for one in each.differences)
+    )
+
+
+def status(
+    servers: str | Sequence[str], stream: str = STREAM, *, credentials: str | Path | None = None
+) -> StreamStatus:
+    """The stream as it is. Raises :class:`~spanbus.errors.BackendError`, one line."""
+    checked_name(stream)
+    with Questions(servers, credentials) as asking:
+        asking.account()
+        there = asking.stream(stream)
+        if there is None:
+            raise BackendError(
+                f"{asking.shown}: there is no stream {stream}; `spanbus nats setup` makes it"
+            )
+        config, state = there["config"], there["state"]
+        replicas = int(config.get("num_replicas") or 1)
+        wanted = Wanted(
+            stream, replicas, float(config["max_age"]) / 1e9, int(config["max_bytes"])
+        ).config()
+        return StreamStatus(
+            asking.shown,
+            asking.version,
+            stream,
+            int(state["messages"]),
+            int(state["bytes"]),
+            int(state["first_seq"]),
+            int(state["last_seq"]),
+            str(state["last_ts"]),
+            replicas,
+            cast("dict[str, Any]", there.get("cluster") or {}).get("leader"),
+            tuple(str(each) for each in differences_of(config, wanted)),
+        )
+
+
+def differences_of(
+    there: Mapping[str, object], wanted: Mapping[str, object]
+) -> tuple[Difference, ...]:
+    """The members of ``wanted`` that are not so in ``there``; an absent number or truth value is nought."""
+    return tuple(
+        Difference(name, there.get(name), value)
+        for name, value in wanted.items()
+        if there.get(name) != value and (there.get(name) or value)
+    )
+
+
+class Questions(Closing):
+    """A connection for a few questions to JetStream's API."""
+
+    def __init__(self, servers: str | Sequence[str], credentials: str | Path | None) -> None:
+        urls = servers_of(servers, "nats")
+        self.shown = ",".join(shown_url(each) for each in urls)
+        self.version = ""
+        self.client = Client(urls, credentials_of(credentials, "nats"))
+
+    def close(self) -> None:
+        self.client.close()
+
+    def account(self) -> None:
+        """See that there is a JetStream that is new enough."""
+        connection = self.run(self.client.connected())
+        known = connection.connected_server_version
+        self.version = f"{known.major}.{known.minor}.{known.patch}"
+        if (known.major, known.minor) < _OLDEST:
+            raise BackendError(
+                f"{self.shown}: nats-server {self.version} is too old; {'.'.join(map(str, _OLDEST))} or newer is needed"
+            )
+        try:
+            self.ask("INFO", None)
+        except BackendError as error:
+            if "nobody answers" in str(error) or "not enabled" in str(error):
+                raise BackendError(
+                    f"{self.shown}: JetStream is not enabled there; start nats-server with -js"
+                ) from error
+            raise
+
+    def set_up(self, config: Mapping[str, object], *, check: bool) -> SetUp:
+        """Make one stream, or change what may be changed of it; with ``check`` only compare."""
+        name = str(config["name"])
+        there = self.stream(name)
+        if there is None:
+            if not check:
+                self.ask(f"STREAM.CREATE.{name}", config)
+            return SetUp("missing" if check else "made", ())
+        found = there["config"]
+        differences = differences_of(found, config)
+        if not differences:
+            return SetUp("as wanted", ())
+        if check:
+            return SetUp("different", differences)
+        lasting = [each for each in differences if each.lasting]
+        if lasting:
+            raise BackendError(
+                f"{self.shown}: stream {name}: {lasting[0]}, which cannot be changed; name another with --stream, or remove it"
+            )
+        self.ask(f"STREAM.UPDATE.{name}", {**found, **config})
+        return SetUp("changed", differences)
+
+    def stream(self, name: str) -> Any:
+        """The stream's configuration and state; None where there is none."""
+        found = self.run(self.client.ask(f"$JS.API.STREAM.INFO.{name}"))
+        error = found.get("error")
+        if error is None:
+            return found
+        if error.get("err_code") == _NOT_FOUND:
+            return None
+        raise BackendError(f"{self.shown}: stream {name}: {error.get('description')}")
+
+    def ask(self, what: str, request: Mapping[str, object] | None) -> Mapping[str, object]:
+        """One request to JetStream's API."""
+        found = self.run(self.client.ask(f"$JS.API.{what}", request))
+        error = found.get("error")
+        if error is not None:
+            why = str(error.get("description"))
+            advice = "; give less by --max-bytes" if "storage" in why else ""
+            raise BackendError(f"{self.shown}: JetStream refuses: {why}{advice}")
+        return cast("Mapping[str, object]", found)
+
+    def messages(self, stream: str, first: int, subjects: str, *, most: int) -> list[DirectMessage]:
+        """Messages of these subjects from number ``first`` on, as any copy of the stream has them."""
+        return cast(
+            "list[DirectMessage]", self.run(self.client.batch(stream, first, most, subjects))
+        )
+
+    def run(self, coroutine: Any) -> Any:
+        """Run a question of :attr:`client` to its end."""
+        try:
+            return self.client.run(coroutine, _TIMEOUT_S)
+        except Unanswered as error:
+            raise BackendError(f"{self.shown}: {error}") from error

@@ -1,1 +1,0 @@
-"""Events become telemetry: correlation, then spans and metrics."""

@@ -1,0 +1,143 @@
+"""The observer's result, in every form in which a bus may use it."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import json
+from collections.abc import Callable
+
+import anyio
+import pytest
+
+from spanbus._attaching.answer import HEARD
+from spanbus._attaching.attach import attach, attach_class
+from spanbus._attaching.handle import Handle
+from spanbus._correlation.correlator import Correlator
+from spanbus._reading.dialect_file import load
+from spanbus._reading.reader import Reader
+from spanbus._workflow.bus import WorkflowEventBus
+
+EVENT = {"type": "task.started", "payload": {"task": "lint"}}
+
+
+def a_handle() -> Handle:
+    return Handle(Correlator(), Reader(load("generic")), label="a bus")
+
+
+class Sync:
+    def __init__(self) -> None:
+        self.handlers: list[Callable[..., object]] = []
+
+    def subscribe(self, handler: Callable[..., object]) -> None:
+        self.handlers.append(handler)
+
+    def publish(self, event: object) -> None:
+        for handler in self.handlers:
+            handler(event)
+
+
+class Async(Sync):
+    async def publish(self, event: object) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        for handler in self.handlers:
+            handler(event)
+
+
+class Scheduling(Sync):
+    def publish(self, event: object) -> None:
+        for handler in self.handlers:
+            asyncio.ensure_future(handler(event))  # type: ignore[arg-type]  # noqa: RUF006 (a bus that forgets)
+
+
+class Sinks(Sync):
+    def subscribe(self, sink: object) -> None:  # type: ignore[override]
+        self.handlers.append(sink.handle)  # type: ignore[attr-defined]
+
+    async def publish(self, event: object) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        for handler in self.handlers:
+            await handler(event)  # type: ignore[misc]
+
+
+async def test_it_is_awaited_any_number_of_times() -> None:
+    assert [await HEARD, await HEARD, await HEARD] == [True, True, True]
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_whatever_takes_a_coroutine_takes_it(anyio_backend: str) -> None:
+    del anyio_backend
+    assert await asyncio.gather(HEARD, HEARD) == [True, True]
+    assert await asyncio.create_task(HEARD) is True
+    assert await asyncio.ensure_future(HEARD) is True
+    assert await asyncio.wait_for(HEARD, 60) is True
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(HEARD)
+    assert task.result() is True
+    assert [await one for one in asyncio.as_completed([HEARD])] == [True]
+    assert inspect.isawaitable(HEARD)
+    assert asyncio.iscoroutine(HEARD)
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_task_groups_of_asyncio_and_trio_start_it(backend: str) -> None:
+    handle = a_handle()
+
+    async def main() -> None:
+        async with anyio.create_task_group() as group:
+            group.start_soon(handle.observer, EVENT)
+
+    anyio.run(main, backend=backend)
+    assert handle.state().events_seen == 1
+
+
+def test_it_is_true() -> None:
+    assert HEARD
+    assert HEARD == True  # noqa: E712 - as buses compare it
+    assert json.dumps([HEARD]) == "[1]"
+    assert repr(HEARD) == "True"
+
+
+@pytest.mark.parametrize("kind", [Async, Scheduling, Sinks])
+def test_it_can_be_awaited_where_the_bus_may_do_so(kind: type[Sync]) -> None:
+    bus, handle = kind(), a_handle()
+    attach(bus, handle)
+    assert bus.handlers[0](EVENT) is HEARD
+    assert handle.handle(EVENT) is HEARD
+
+
+def test_it_is_plain_true_where_everything_is_plain() -> None:
+    bus, handle = Sync(), a_handle()
+    attach(bus, handle)
+
+    async def main() -> object:
+        return bus.handlers[0](EVENT)
+
+    assert bus.handlers[0](EVENT) is True
+    assert asyncio.run(main()) is True
+
+
+def test_our_own_bus_sees_plain_true() -> None:
+    handle = a_handle()
+    attach(WorkflowEventBus(), handle)
+    assert handle.observer(EVENT) is True
+
+
+def test_without_a_bus_it_depends_on_whether_a_loop_runs() -> None:
+    handle = attach(None, a_handle())
+
+    async def main() -> object:
+        return handle.observer(EVENT)
+
+    assert handle.observer(EVENT) is True
+    assert asyncio.run(main()) is HEARD
+    assert anyio.run(main, backend="trio") is HEARD
+
+
+def test_instances_of_an_instrumented_class_await_it() -> None:
+    class Bus(Sync):
+        async def publish(self, event: object) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+            for handler in self.handlers:
+                assert await handler(event) is True  # type: ignore[misc]
+
+    with attach_class(Bus, a_handle()) as handle:
+        asyncio.run(Bus().publish(EVENT))
+        assert handle.state().events_seen == 1

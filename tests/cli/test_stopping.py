@@ -1,0 +1,45 @@
+"""Commands that go on until a signal: the handler may run at any point of the waiting."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+
+from spanbus._cli.stopping import Stop, until_told
+
+
+def test_it_is_told_by_either_signal_and_gives_the_handlers_back() -> None:
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    for number in (signal.SIGINT, signal.SIGTERM):
+        with until_told() as stop:
+            assert not stop.is_set() and not stop.wait(0.0)
+            os.kill(os.getpid(), number)
+            assert stop.wait(60) and stop.is_set()
+    assert before == [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+
+
+def test_a_storm_of_signals_at_every_point_of_the_waiting_stops_nothing_but_the_command() -> None:
+    """An event of ``threading`` has a lock that its own handler waits for now and then."""
+    over = threading.Event()
+
+    def storm() -> None:
+        while not over.is_set():
+            os.kill(os.getpid(), signal.SIGUSR1)
+
+    stops = [Stop()]
+    before = signal.signal(signal.SIGUSR1, lambda *_: stops[-1].set())
+    thread = threading.Thread(target=storm)
+    thread.start()
+    try:
+        end = time.monotonic() + 1
+        while time.monotonic() < end:
+            stops[:] = [Stop()]
+            stops[-1].wait(0.001)
+    finally:
+        over.set()
+        thread.join()
+        signal.signal(signal.SIGUSR1, before)
+    stops[-1].set()
+    assert stops[-1].wait(60)

@@ -1,0 +1,161 @@
+"""`SPANBUS_DELIVERY=sdk`: the stock path gives the same spans, metrics and logs, without a spool."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from command_line import Cli
+
+from spanbus.testing import GrpcReceiver, Receiver
+
+_PROGRAM = """
+import sys
+import spanbus
+from spanbus._workflow.bus import WorkflowEventBus
+
+handle = spanbus.instrument(WorkflowEventBus())
+def say(kind, **payload):
+    handle.feed({"event_type": kind, "event_id": f"{kind}-{sorted(payload.items())}", "payload": {**payload, "run_id": "r"}})
+say("workflow.started", workflow_id="w")
+for number in range(10):
+    say("workflow.config.started", step_id=f"p{number}")
+    say("config.checked", step_id=f"p{number}")
+    if number == 7:
+        say("workflow.config.failed", step_id=f"p{number}", success=False, error="ValueError: no", final=True)
+    else:
+        say("workflow.config.completed", step_id=f"p{number}", success=True)
+say("workflow.completed", workflow_id="w", success=True)
+print(spanbus.flush(60))
+print(sorted(name for name in ("grpc", "requests") if name in sys.modules))
+"""
+
+Either = Receiver | GrpcReceiver
+
+
+@pytest.fixture(params=["http/protobuf", "grpc"])
+def receiver(request: pytest.FixtureRequest) -> Iterator[Either]:
+    with Receiver() if request.param == "http/protobuf" else GrpcReceiver() as receiver:
+        yield receiver
+
+
+def run(
+    url: str, folder: Path, delivery: str, body: str = _PROGRAM, **more: str
+) -> subprocess.CompletedProcess[str]:
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("OTEL_", "SPANBUS_"))
+    }
+    env = {
+        **kept,
+        "OTEL_EXPORTER_OTLP_ENDPOINT": url,
+        "SPANBUS_STATE_DIR": str(folder),
+        "SPANBUS_DELIVERY": delivery,
+        "SPANBUS_LOCAL": "off",
+        "SPANBUS_EVENTS": "both",
+        "SPANBUS_EXIT_TIMEOUT_S": "60",
+        "PYTHONPATH": os.pathsep.join(sys.path),
+        **more,
+    }
+    return subprocess.run(
+        [sys.executable, "-c", body], env=env, capture_output=True, text=True, check=True
+    )
+
+
+def _told(receiver: Either) -> dict[str, object]:
+    spans = {span.span_id: span for span in receiver.spans()}
+    return {
+        "spans": {
+            (span.name, span.span_id, span.trace_id): (
+                spans[span.parent_span_id].name if span.parent_span_id in spans else None,
+                [event.name for event in span.events],
+                span.status.code,
+                {one.key: one.value for one in span.attributes if "duration" not in one.key}.keys(),
+            )
+            for span in spans.values()
+        },
+        "metrics": {
+            metric.name: len(metric.sum.data_points or metric.histogram.data_points)
+            for metric in receiver.metrics()
+            if metric.name.startswith(("cicd.", "spanbus.phase", "spanbus.run"))
+        },
+        "failures": sum(
+            point.as_int
+            for metric in receiver.metrics()
+            if metric.name == "spanbus.phase.failures"
+            for point in metric.sum.data_points
+        ),
+    }
+
+
+def test_names_ids_parents_results_and_counts_are_those_of_the_spool(
+    receiver: Either, tmp_path: Path
+) -> None:
+    protocol = "grpc" if isinstance(receiver, GrpcReceiver) else "http/protobuf"
+    more = {"OTEL_EXPORTER_OTLP_PROTOCOL": protocol, "SPANBUS_LIFETIME": "run"}
+    done = run(receiver.url, tmp_path, "sdk", **more)
+    other = "grpc" if protocol == "grpc" else "requests"
+    assert done.stdout.split("\n")[:2] == ["True", f"['{other}']"]
+    assert not (tmp_path / "spool").exists()
+    by_sdk = _told(receiver)
+    logs = Counter(record.event_name for record in receiver.logs())
+    with Receiver() if protocol == "http/protobuf" else GrpcReceiver() as again:
+        run(again.url, tmp_path / "other", "spool", **more)
+        assert by_sdk["spans"] == _told(again)["spans"]
+        assert by_sdk["metrics"] == _told(again)["metrics"]
+        assert by_sdk["failures"] == _told(again)["failures"] == 1
+        assert logs == Counter(record.event_name for record in again.logs())
+    assert len(receiver.spans()) == 11
+
+
+def test_grpc_and_requests_are_imported_only_where_they_were_chosen(tmp_path: Path) -> None:
+    with Receiver() as receiver:
+        done = run(receiver.url, tmp_path, "spool")
+    assert done.stdout.split("\n")[1] == "[]"
+
+
+def test_a_collector_that_is_not_there_does_not_hold_the_exit_and_what_is_lost_is_told(
+    tmp_path: Path,
+) -> None:
+    with Receiver(listening=False) as receiver:
+        body = _PROGRAM.replace("print(spanbus.flush(60))", "")
+        done = run(receiver.url, tmp_path, "sdk", body, SPANBUS_EXIT_TIMEOUT_S="0.25")
+    assert "not delivered within the exit limit and lost" in done.stderr
+
+
+def test_a_collector_that_comes_late_in_the_program_gets_what_still_waits(tmp_path: Path) -> None:
+    with Receiver() as receiver:
+        body = _PROGRAM.replace("print(spanbus.flush(60))", "")
+        done = run(receiver.url, tmp_path, "sdk", body)
+        assert done.stderr == ""
+        assert len(receiver.spans()) == 11, "the end of the program flushes"
+
+
+def test_the_command_line_keeps_its_local_store(tmp_path: Path) -> None:
+    cli = Cli(tmp_path, {"SPANBUS_DELIVERY": "sdk"})
+    done = cli("exec", "--", "true")
+    assert (done.code, "lost" in done.err) == (0, False)
+    runs = json.loads(cli("runs", "--json").out)
+    assert len(runs if isinstance(runs, list) else runs["runs"]) == 1
+    assert cli("show").code == 0
+
+
+def test_a_system_without_a_spool_falls_back_to_it_and_says_so(tmp_path: Path) -> None:
+    with Receiver() as receiver:
+        body = "import sys\nsys.modules['fcntl'] = None\n" + _PROGRAM
+        done = run(receiver.url, tmp_path, "spool", body)
+        assert "this system has no spool" in done.stderr
+        assert done.stderr.count("\n") == 1
+        assert len(receiver.spans()) == 11
+
+
+def test_another_value_is_an_error_that_says_what_would_be_right(tmp_path: Path) -> None:
+    done = Cli(tmp_path, {"SPANBUS_DELIVERY": "sdkk"})("runs")
+    assert "must be spool or sdk" in done.err

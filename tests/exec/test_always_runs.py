@@ -1,0 +1,209 @@
+"""The command runs, whatever is wrong with telemetry: that is one line on stderr and the default."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from command_line import Cli
+
+import spanbus
+from spanbus.testing import Receiver
+
+SAYS = ("exec", "--", "sh", "-c", "echo out; exit 3")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("OTEL_SDK_DISABLED", "1"),
+        ("OTEL_SDK_DISABLED", "yes"),
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "nonsense"),
+        ("OTEL_EXPORTER_OTLP_TIMEOUT", "soon"),
+        ("OTEL_EXPORTER_OTLP_HEADERS", "no equals"),
+        ("OTEL_EXPORTER_OTLP_COMPRESSION", "lzma"),
+        ("OTEL_TRACES_SAMPLER", "parentbased_jaeger_remote"),
+        ("OTEL_METRIC_EXPORT_INTERVAL", "abc"),
+        ("OTEL_METRIC_EXPORT_TIMEOUT", "-1"),
+        ("OTEL_PROPAGATORS", "nobody-has-it"),
+        ("OTEL_SPAN_EVENT_COUNT_LIMIT", "many"),
+        ("OTEL_METRICS_EXEMPLAR_FILTER", "sometimes"),
+        ("OTEL_TRACES_EXPORTER", "zipkin"),
+        ("SPANBUS_STORE_DAYS", "0"),
+        ("SPANBUS_NO_SUCH_SETTING", "x"),
+    ],
+)
+def test_a_variable_that_cannot_be_used_is_one_line_and_the_default(
+    cli: Cli, name: str, value: str
+) -> None:
+    done = cli(*SAYS, env={name: value})
+    assert (done.code, done.out) == (3, "out\n")
+    [line] = done.err.splitlines()
+    assert line.startswith("spanbus: ") and name in line
+    [run] = json.loads(cli("runs", "--json").out)
+    assert (run["workflow"], run["result"]) == ("sh", "failure")
+
+
+@pytest.mark.parametrize("value", ["false", "FALSE", " ", "False"])
+def test_a_boolean_that_is_false_is_no_complaint(cli: Cli, value: str) -> None:
+    done = cli(*SAYS, env={"OTEL_SDK_DISABLED": value})
+    assert (done.code, done.out, done.err) == (3, "out\n", "")
+
+
+def test_with_the_sdk_disabled_nothing_is_kept_and_the_environment_is_as_it_was(cli: Cli) -> None:
+    was = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    done = cli(
+        "exec",
+        "--",
+        "sh",
+        "-c",
+        "echo $TRACEPARENT; exit 4",
+        env={"OTEL_SDK_DISABLED": "TRUE", "TRACEPARENT": was},
+    )
+    assert (done.code, done.out, done.err) == (4, was + "\n", "")
+    assert not (cli.folder / "state").exists()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[tool.spanbus]\nno_such_key = 1\n",
+        "[tool.spanbus]\nexit_timeout_s = 'soon'\n",
+        "[tool.spanbus\n",
+        "[tool]\nspanbus = 7\n",
+        "[tool.spanbus]\nworkflows = 3\n",
+        "[tool.spanbus.workflows.w]\nphases = 'none'\n",
+    ],
+)
+def test_a_broken_table_of_a_foreign_project_stops_nothing(cli: Cli, text: str) -> None:
+    (cli.folder / "pyproject.toml").write_text(text)
+    done = cli(*SAYS)
+    assert (done.code, done.out) == (3, "out\n")
+    assert len(done.err.splitlines()) <= 1
+
+
+@pytest.mark.parametrize("where", ["a file", "not ours to make"])
+def test_a_state_directory_that_cannot_be_made_is_one_line(cli: Cli, where: str) -> None:
+    (cli.folder / "file").write_text("")
+    state = cli.folder / "file" / "state" if where == "a file" else Path("/proc/none/state")
+    done = cli(*SAYS, env={"SPANBUS_STATE_DIR": str(state)})
+    assert (done.code, done.out) == (3, "out\n")
+    [line] = done.err.splitlines()
+    assert line.startswith("spanbus: ")
+
+
+def test_without_a_home_the_command_runs(cli: Cli) -> None:
+    """As a user without an entry in the passwd file, as in many containers."""
+    program = (
+        "import os, sys\n"
+        "sys.path.insert(0, os.environ.pop('SOURCES'))\n"
+        "import pwd\n"
+        "def none(*_): raise KeyError('no entry')\n"
+        "pwd.getpwuid = pwd.getpwnam = none\n"
+        "sys.argv = ['spanbus', 'exec', '--', 'sh', '-c', 'echo out; exit 3']\n"
+        "from spanbus._cli import main\n"
+        "main()\n"
+    )
+    env = {"PATH": os.environ["PATH"], "SOURCES": _sources()}
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=cli.folder,
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (3, "out\n"), done.stderr
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+
+
+def _sources() -> str:
+    return str(Path(spanbus.__file__).parents[1])
+
+
+def test_in_a_folder_that_is_gone_the_command_runs(cli: Cli) -> None:
+    gone = cli.folder / "gone"
+    gone.mkdir()
+    done = cli.run(["sh", "-c", 'cd gone; rmdir ../gone; "$@"', "sh", *cli.argv(*SAYS)])
+    assert (done.returncode, done.stdout) == (3, "out\n"), done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_where_no_second_process_is_to_be_had_the_command_takes_our_place(cli: Cli) -> None:
+    """Root has no limit of processes, so the call itself refuses."""
+    program = (
+        "import errno, os, sys\n"
+        "def fork(): raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))\n"
+        "os.fork = fork\n"
+        "sys.argv = ['spanbus', 'exec', '--', 'sh', '-c', 'echo out; exit 3']\n"
+        "from spanbus._cli import main\n"
+        "main()\n"
+    )
+    done = cli.run([sys.executable, "-c", program])
+    assert (done.returncode, done.stdout) == (3, "out\n"), done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_only_arguments_of_ours_are_bad_usage(cli: Cli) -> None:
+    for words in (("--nmae", "x", "--", "true"), ("--name",), (), ("--",), ("--attr",)):
+        done = cli("exec", *words)
+        assert (done.code, done.out) == (2, ""), words
+        assert "Usage: spanbus exec" in done.err
+    missing = cli("exec", "--file", "nowhere.toml", "--", "sh", "-c", "echo ran")
+    assert (missing.code, missing.out) == (2, "")
+    assert "nowhere.toml" in missing.err
+
+
+def test_the_exporter_none_sends_nothing_of_its_signal(cli: Cli) -> None:
+    with Receiver() as receiver:
+        busy = {"SPANBUS_EXIT_TIMEOUT_S": "20"}
+        done = cli(*SAYS, env={**receiver.env, **busy, "OTEL_TRACES_EXPORTER": "none"})
+        assert (done.code, done.out, done.err) == (3, "out\n", "")
+        assert receiver.wait_until(lambda got: bool(got.metrics()))
+        assert receiver.spans() == []
+    assert cli("show").code == 0  # the local store is a setting of its own
+
+
+def test_the_exporter_console_shows_spans_on_stderr_and_leaves_stdout_alone(cli: Cli) -> None:
+    done = cli(*SAYS, env=CONSOLE)
+    assert (done.code, done.out) == (3, "out\n")
+    shown = [json.loads(line) for line in done.err.splitlines()]
+    names = {
+        span["name"]
+        for request in shown
+        for resource in request["resourceSpans"]
+        for scope in resource["scopeSpans"]
+        for span in scope["spans"]
+    }
+    assert names == {"RUN sh", "sh"}
+
+
+def test_attributes_that_are_given_stand_on_the_resource(cli: Cli) -> None:
+    done = cli("exec", "--attr", "team=red", "--attr=deployment.id=7", *SAYS[1:], env=CONSOLE)
+    assert (done.code, done.out) == (3, "out\n")
+    [request, *_] = [json.loads(line) for line in done.err.splitlines()]
+    [resource, *_] = request["resourceSpans"]
+    found = {
+        pair["key"]: pair["value"].get("stringValue") for pair in resource["resource"]["attributes"]
+    }
+    assert (found["team"], found["deployment.id"]) == ("red", "7")
+    wrong = cli("exec", "--attr", "nothing", "--", "sh", "-c", "echo ran")
+    assert (wrong.code, wrong.out) == (2, "")
+    assert "--attr 'nothing'" in wrong.err
+
+
+CONSOLE = {"OTEL_TRACES_EXPORTER": "console", "SPANBUS_EXIT_TIMEOUT_S": "20"}
+
+
+def test_where_no_file_may_grow_one_line_says_what_is_lost(cli: Cli) -> None:
+    limited = ["sh", "-c", 'ulimit -f 1; exec "$@"', "sh"]
+    done = cli.run([*limited, *cli.argv("exec", "--", "echo", "ran")])
+    assert (done.returncode, done.stdout) == (0, "ran\n")
+    [line] = done.stderr.splitlines()
+    assert "only in memory are lost" in line

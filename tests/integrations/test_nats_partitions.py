@@ -1,0 +1,93 @@
+"""Partitions of an observer: by number, as a share, and what is none."""
+
+from __future__ import annotations
+
+import pytest
+
+from spanbus.errors import InputError
+from spanbus.integrations import _nats_partitions as partitions
+
+ALL = tuple(range(64))
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("0", (0,)),
+        ("63", (63,)),
+        ("0-3", (0, 1, 2, 3)),
+        (" 0-1, 40 ,41", (0, 1, 40, 41)),
+        ("5,5,4-5", (4, 5)),
+        ("0-63", ALL),
+    ],
+)
+def test_by_number(text: str, wanted: tuple[int, ...]) -> None:
+    assert partitions.numbered(text) == wanted
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "give numbers such as 0-15"),
+        ("a", "give numbers such as 0-15"),
+        ("-1", "give numbers such as 0-15"),
+        ("1-", "give numbers such as 0-15"),
+        ("1..3", "give numbers such as 0-15"),
+        ("64", "numbered from 0 to 63"),
+        ("60-64", "numbered from 0 to 63"),
+        ("3-1", "the smaller one first"),
+    ],
+)
+def test_numbers_that_are_none(text: str, words: str) -> None:
+    with pytest.raises(InputError) as refused:
+        partitions.numbered(text)
+    assert words in str(refused.value) and "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("of", [1, 2, 3, 4, 5, 7, 16, 63, 64])
+def test_shares_are_counted_from_zero_and_make_the_whole(of: int) -> None:
+    shares = [partitions.share(f"{which}/{of}") for which in range(of)]
+    assert tuple(number for each in shares for number in each) == ALL
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+@pytest.mark.parametrize("text", ["2/4", "spanbus-observe-2/4", "pod.2/4", "observer_2/4", " 2/4 "])
+def test_a_share_by_the_name_of_a_pod(text: str) -> None:
+    assert partitions.share(text) == tuple(range(32, 48))
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("4/4", "shares are counted from 0: 0/4 to 3/4"),
+        ("1/1", "shares are counted from 0: the only one is 0/1"),
+        ("0/0", "1 to 64 shares, not 0"),
+        ("0/65", "1 to 64 shares, not 65"),
+        ("2", "such as 0/4"),
+        ("pod/4", "such as 0/4"),
+        ("1/4/2x", "such as 0/4"),
+        ("-/4", "such as 0/4"),
+        ("", "such as 0/4"),
+    ],
+)
+def test_shares_that_are_none(text: str, words: str) -> None:
+    with pytest.raises(InputError) as refused:
+        partitions.share(text)
+    assert words in str(refused.value) and "\n" not in str(refused.value)
+
+
+def test_what_a_command_line_gives() -> None:
+    assert partitions.given(None, None) == ALL
+    assert partitions.given("7", None) == (7,)
+    assert partitions.given(None, "1/2") == tuple(range(32, 64))
+    with pytest.raises(InputError, match="not both"):
+        partitions.given("7", "1/2")
+    with pytest.raises(InputError, match="from 0 to 63"):
+        partitions.checked([64])
+    with pytest.raises(InputError, match="none"):
+        partitions.checked([])
+
+
+@pytest.mark.parametrize("text", ["0-63", "0", "0-3, 7, 9-11", "5, 7"])
+def test_for_people(text: str) -> None:
+    assert partitions.shown(partitions.numbered(text)) == text

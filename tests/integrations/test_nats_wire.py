@@ -1,0 +1,174 @@
+"""Events as NATS carries them: subjects, lines, messages, without any server."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from spanbus._delivery.endpoints import shown_url
+from spanbus._semantics import Result
+from spanbus._telemetry.redaction import Redactor
+from spanbus._telemetry.secret_rules import REDACTED
+from spanbus._workflow.events import Event
+from spanbus.errors import InputError
+from spanbus.integrations._nats_client import servers_of
+from spanbus.integrations._nats_wire import (
+    MESSAGE_BYTES,
+    MESSAGE_LINES,
+    Lines,
+    TooLong,
+    messages_of,
+    subject,
+    token,
+)
+from spanbus.integrations.nats_stream import Wanted, differences_of
+
+TOKEN = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+
+@given(st.text())
+def test_any_name_is_one_token(name: str) -> None:
+    assert TOKEN.fullmatch(token(name))
+    assert token(name) == token(name)
+
+
+def test_names_that_look_alike_are_told_apart() -> None:
+    names = ["a b", "a.b", "a_b", "a>b", "x" * 10_000, "x" * 10_001, "", "ü", "nightly-42"]
+    assert len({token(name) for name in names}) == len(names)
+    assert token("nightly-42") == "nightly-42"
+    assert subject("nightly", "nightly-42") == "spanbus.v1.event.nightly.nightly-42"
+    assert subject(None, None) == "spanbus.v1.event.-.-"
+
+
+def event(number: int, run_id: str = "r", **payload: object) -> Event:
+    return Event("workflow.phase.started", f"e-{number}", number, payload, run_id=run_id)
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 2_000)), max_size=400))
+def test_messages_hold_every_line_in_the_order_of_its_run(sizes: list[tuple[int, int]]) -> None:
+    events = [
+        event(number, f"run-{run}", message="m" * size) for number, (run, size) in enumerate(sizes)
+    ]
+    found = messages_of([Lines(None).record_of(each, "w") for each in events])
+    for run in range(4):
+        sent = [each.event_id for each in events if each.run_id == f"run-{run}"]
+        messages = found.get(f"spanbus.v1.event.w.run-{run}", [])
+        lines = [json.loads(line) for each in messages for line in each.body.split(b"\n")]
+        assert [line["event_id"] for line in lines] == sent
+        for each in messages:
+            assert each.lines <= MESSAGE_LINES and len(each.body) <= MESSAGE_BYTES
+            first = json.loads(each.body.split(b"\n")[0])["event_id"]
+            assert each.message_id == (first if each.lines == 1 else f"{first}.{each.lines}")
+    ids = [each.message_id for messages in found.values() for each in messages]
+    assert len(ids) == len(set(ids))
+
+
+def test_a_line_that_no_message_can_hold() -> None:
+    with pytest.raises(TooLong):
+        Lines(None).record_of(event(1, message="x" * 300_000), "w")
+    assert Lines(Redactor()).record_of(event(1, message="x" * 300_000), "w"), (
+        "cut as in span events"
+    )
+
+
+def test_a_payload_is_what_a_span_event_shows_and_what_an_observer_needs() -> None:
+    secret = "gh" + "p_" + "a1B2" * 9
+    payload = {
+        "workflow": "nightly",
+        "phases": ["lint", "tests"],
+        "error": f"401 for token {secret}",
+        "password": "hunter2",
+        "unknown": "not allowed",
+        "summary": {"counts": {"failed": 2, "anything": 1}, "api_key": "k"},
+        "duration": 1.25,
+        "success": False,
+        "stacktrace": f"Traceback: Authorization: Bearer {secret}",
+        "rerun_of": "nightly-41",
+        "live": object(),
+    }
+    line = Lines(Redactor()).record_of(event(1, **payload), "nightly").split(b"\n", 2)[2]
+    found = json.loads(line)["payload"]
+    assert secret.encode() not in line and b"hunter2" not in line
+    assert set(found) == {
+        "workflow", "phases", "error", "summary", "duration", "success", "stacktrace", "rerun_of",
+    }  # fmt: skip
+    assert found["phases"] == ["lint", "tests"] and found["duration"] == 1.25
+    assert found["summary"] == {"counts": {"failed": 2, "anything": 1}}
+
+
+@pytest.mark.parametrize(
+    "value",
+    [0, -1, True, 2**63 - 1, 2**63, -(2**63), 10**400, 1.5, -0.0, 1e300, float("nan"), float("inf"), "", "ok", "x" * 64, "x" * 65,
+     "gh" + "p_" + "a1B2" * 9, "ü\n\u2028", Result.SUCCESS, 3 + 0j, b"x", ["a"], [1, None], None],
+)  # fmt: skip
+@pytest.mark.parametrize("key", ["result", "duration", "error", "attempts"])
+def test_a_value_is_the_redactors_whatever_way_it_takes(key: str, value: object) -> None:
+    wanted = Redactor().value(key, value)
+    for depth in ({key: value}, {"counts": {key: value, "token": 7}}):
+        lines = Lines(Redactor())
+        first, again = (
+            json.loads(lines.record_of(event(1, **depth), "w").split(b"\n", 2)[2])["payload"]
+            for _ in range(2)
+        )
+        assert first == again
+        found = first.get("counts", first)
+        assert found.get(key) == (list(wanted) if isinstance(wanted, tuple) else wanted)
+        assert found.get("token", REDACTED) == REDACTED, "a number beneath a key of a secret"
+
+
+def test_a_line_has_the_shape_of_a_recorded_stream() -> None:
+    full = Event(
+        'workflow."odd"\n', "e-1", 7, {"type": "x"}, "ci", "r\u2028", "p", 2, "00-a-b-01", "k=v",
+        {"telemetry": "here"},
+    )  # fmt: skip
+    for each in (full, event(1), Event("a", "b", 1)):
+        line = Lines(None).record_of(each, "w").split(b"\n", 2)[2]
+        assert b"\n" not in line and json.loads(line) == each.as_dict()
+
+
+def test_an_event_that_cannot_be_written_as_it_is() -> None:
+    odd = event(1, "\ud800 run", message="\ud800", nested={"message": float("nan")})
+    where, event_id, line = Lines(Redactor()).record_of(odd, "w").split(b"\n", 2)
+    assert TOKEN.fullmatch(where.decode().rpartition(".")[2]) and event_id == b"e-1"
+    assert json.loads(line)["event_id"] == "e-1"
+
+
+@pytest.mark.parametrize(
+    "servers",
+    [
+        "",
+        " , ",
+        "localhost:4222",
+        "http://a:4222",
+        "nats://",
+        "nats://a:99999",
+        "nats://a:0",
+        "nats://a, what",
+    ],
+)
+def test_a_url_that_is_none(servers: str) -> None:
+    with pytest.raises(InputError) as refused:
+        servers_of(servers)
+    assert "nats://127.0.0.1:4222" in str(refused.value) and "\n" not in str(refused.value)
+
+
+def test_a_password_is_not_shown() -> None:
+    assert servers_of("nats://a:4222, tls://b") == ("nats://a:4222", "tls://b")
+    assert shown_url("nats://user:hunter2@a:4222/x") == "nats://a:4222/x"
+    with pytest.raises(InputError) as refused:
+        servers_of("nast://user:hunter2@a:4222")
+    assert "hunter2" not in str(refused.value)
+
+
+def test_differences_of_a_stream_are_named() -> None:
+    wanted = Wanted().config()
+    assert differences_of({**wanted, "consumer_limits": {}}, wanted) == ()
+    found = differences_of({**wanted, "max_age": 1, "retention": "workqueue"}, wanted)
+    assert [(each.name, each.lasting) for each in found] == [
+        ("retention", True),
+        ("max_age", False),
+    ]

@@ -1,0 +1,62 @@
+"""Telemetry made elsewhere: asked for where nobody gets the events, and what records are without a span."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+
+import spanbus
+from spanbus._attaching.elsewhere import is_told_elsewhere, told_elsewhere
+from spanbus.errors import InputError
+from spanbus.testing import Receiver
+
+
+def publish(bus: spanbus.WorkflowEventBus) -> None:
+    bus.publish_nowait("workflow.started", {"workflow": "w"}, run_id="r")
+    bus.publish_nowait("workflow.phase.started", {}, run_id="r", phase="p")
+    bus.publish_nowait("workflow.phase.completed", {"success": True}, run_id="r", phase="p")
+    bus.publish_nowait("workflow.completed", {"workflow": "w"}, run_id="r")
+
+
+def test_without_a_server_a_command_refuses_and_a_service_tells_itself(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Receiver() as collector:
+        env = {
+            **collector.env,
+            "SPANBUS_STATE_DIR": str(tmp_path),
+            "SPANBUS_TELEMETRY": "elsewhere",
+        }
+        with (
+            spanbus.open_runtime_sync(env=env, command_line=True) as command,
+            pytest.raises(InputError, match="needs SPANBUS_NATS_URL") as refused,
+        ):
+            assert command.bus is None
+        assert "\n" not in str(refused.value)
+        with (
+            caplog.at_level(logging.WARNING, "spanbus"),
+            spanbus.open_runtime_sync(env=env) as service,
+        ):
+            publish(service.bus)
+            assert service.flush()
+        assert "needs SPANBUS_NATS_URL" in caplog.text
+        assert sorted(span.name for span in collector.spans()) == ["RUN w", "p"]
+
+
+def test_a_bus_that_is_told_elsewhere_makes_nothing_and_others_do(tmp_path: Path) -> None:
+    with Receiver() as collector:
+        env = {**collector.env, "SPANBUS_STATE_DIR": str(tmp_path)}
+        with spanbus.open_runtime_sync(env=env) as runtime:
+            carried, other = spanbus.WorkflowEventBus(), spanbus.WorkflowEventBus()
+            told_elsewhere(carried)
+            assert is_told_elsewhere(carried) and not is_told_elsewhere(other)
+            handle = runtime.instrument(carried)
+            runtime.instrument(other)
+            publish(carried)
+            assert handle.state().phases_ended == 1
+            assert runtime.flush() and collector.spans() == []
+            publish(other)
+            assert runtime.flush()
+        assert sorted(span.name for span in collector.spans()) == ["RUN w", "p"]

@@ -1,0 +1,34 @@
+"""A folder as a cloned repository would be: nothing in it is the user's will."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+from command_line import Cli
+
+
+class Installed(Cli):
+    """The command as it is installed: its own folder is first on the import path, not the working directory."""
+
+    def argv(self, *arguments: str) -> list[str]:
+        return [sys.executable, "-P", "-c", "from spanbus._cli import main; main()", *arguments]
+
+
+@pytest.fixture
+def cloned(tmp_path: Path) -> Installed:
+    """The command in a folder beside the user's own home and state."""
+    folder, home = tmp_path / "cloned", tmp_path / "home"
+    folder.mkdir()
+    home.mkdir()
+    return Installed(
+        folder,
+        {
+            "HOME": str(home),
+            "XDG_CONFIG_HOME": str(home / "config"),
+            "XDG_STATE_HOME": str(home / "state"),
+            "SPANBUS_STATE_DIR": "",
+        },
+        alone=True,
+    )

@@ -1,0 +1,47 @@
+"""A Model Context Protocol client at a real `spanbus mcp`."""
+
+from __future__ import annotations
+
+import json
+import urllib.request
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+
+import anyio
+import anyio.to_thread
+from command_line import Cli
+from mcp import ClientSession, StdioServerParameters
+from mcp.client.stdio import stdio_client
+
+
+@asynccontextmanager
+async def client(cli: Cli) -> AsyncGenerator[ClientSession, None]:
+    command, *arguments = cli.argv("mcp")
+    parameters = StdioServerParameters(
+        command=command, args=arguments, env=cli.environment(), cwd=str(cli.folder)
+    )
+    async with (
+        stdio_client(parameters) as (reader, writer),
+        ClientSession(reader, writer) as session,
+    ):
+        await session.initialize()
+        yield session
+
+
+async def call(session: ClientSession, tool: str, **arguments: object) -> dict[str, object]:
+    result = await session.call_tool(tool, arguments)
+    assert not result.is_error, result.content
+    assert result.structured_content is not None
+    return dict(result.structured_content)
+
+
+def live(health: str) -> dict[str, int]:
+    """What the backend counts of the live stream."""
+    with urllib.request.urlopen(health, timeout=10) as answer:
+        return dict(json.load(answer)["live"])
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    with anyio.fail_after(30):
+        while not await anyio.to_thread.run_sync(holds):
+            await anyio.sleep(0.05)

@@ -1,0 +1,61 @@
+"""A page of `spanbus up` in a real browser, with everything that went wrong on it."""
+
+from __future__ import annotations
+
+import urllib.request
+from pathlib import Path
+from typing import Protocol
+
+from embedded import Up
+from playwright.sync_api import BrowserContext, Page
+
+
+class Run(Protocol):
+    run_id: str
+
+    def body(self) -> bytes: ...
+
+
+class Made(Protocol):
+    """The builders of conftest.py: each takes a number, an id and a start."""
+
+    def __call__(self, **options: object) -> Run: ...
+
+
+def send(up: Up, run: Run) -> None:
+    urllib.request.urlopen(
+        urllib.request.Request(
+            f"{up.url}/v1/traces", run.body(), {"Content-Type": "application/x-protobuf"}
+        )
+    ).close()
+
+
+class Sight:
+    """A page with everything that went wrong on it."""
+
+    def __init__(self, context: BrowserContext, up: Up) -> None:
+        self.page: Page = context.new_page()
+        self.problems: list[str] = []
+        self.page.on("pageerror", lambda error: self.problems.append(str(error)))
+        self.page.on(
+            "console",
+            lambda message: (
+                self.problems.append(message.text) if message.type in ("error", "warning") else None
+            ),
+        )
+        self.page.on(
+            "request",
+            lambda request: (
+                self.problems.append(request.url)
+                if not request.url.startswith((up.url, "data:"))
+                else None
+            ),
+        )
+        self.page.goto(up.page)
+        self.up = up
+
+    def go(self, place: str) -> None:
+        self.page.evaluate("place => { location.hash = place; }", place)
+
+    def shot(self, path: Path) -> None:
+        self.page.screenshot(path=path, full_page=True)

@@ -1,0 +1,70 @@
+"""A program at a terminal of its own, in a session of its own; no wait for it is longer than a minute."""
+
+from __future__ import annotations
+
+import os
+import pty
+import select
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Self
+
+LONGEST_S = 60.0
+
+
+class Terminal:
+    """``pid`` is the program's; leaving the block ends it."""
+
+    def __init__(self, argv: Sequence[str], cwd: Path, env: Mapping[str, str]) -> None:
+        self._screen, terminal = pty.openpty()
+        try:
+            self._process = subprocess.Popen(
+                ["setsid", "--ctty", *argv],  # not a fork of ours, in which other threads run
+                cwd=cwd,
+                env=env,
+                stdin=terminal,
+                stdout=terminal,
+                stderr=terminal,
+            )
+        finally:
+            os.close(terminal)
+        self.pid = self._process.pid
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._process.kill()
+        self._process.wait(LONGEST_S)
+        os.close(self._screen)
+
+    def type(self, keys: bytes) -> None:
+        os.write(self._screen, keys)
+
+    def until(self, wanted: bytes) -> bytes:
+        """What is shown until ``wanted`` is, from the last reading on."""
+        return self._read(wanted)
+
+    def rest(self) -> bytes:
+        """What is shown until the last program has left the terminal."""
+        return self._read(None)
+
+    def exit_code(self) -> int:
+        return self._process.wait(LONGEST_S)
+
+    def _read(self, wanted: bytes | None) -> bytes:
+        seen, end = b"", time.monotonic() + LONGEST_S
+        while wanted is None or wanted not in seen:
+            ready, _, _ = select.select([self._screen], [], [], max(0.0, end - time.monotonic()))
+            assert ready, f"{wanted!r} is not shown: {seen!r}"
+            try:
+                data = os.read(self._screen, 65_536)
+            except OSError:  # the other side is closed
+                data = b""
+            if not data:
+                assert wanted is None, f"{wanted!r} is not shown: {seen!r}"
+                return seen
+            seen += data
+        return seen

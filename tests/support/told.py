@@ -1,0 +1,54 @@
+"""Events published on a bus that is attached to with one line, and what came of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from spanbus._attaching.attach import attach
+from spanbus._attaching.handle import Handle
+from spanbus._correlation.correlator import Correlator, CorrelatorState
+from spanbus._correlation.span_state import SpanState
+from spanbus._reading.dialect_file import load
+from spanbus._reading.reader import Reader
+
+Run = tuple[str, str, str, list[tuple[str, str, int]]]
+Events = list[object]
+
+
+class Bus:
+    """Nobody subscribes."""
+
+    def publish(self, event: object) -> None: ...
+
+
+class Watched:
+    """A handle, and the runs that have ended."""
+
+    def __init__(self, bus: object) -> None:
+        dialect = load("generic")
+        self.runs: list[SpanState] = []
+        correlator = Correlator(policy=dialect.policy, on_run_ended=self.runs.append)
+        self.handle = Handle(correlator, Reader(dialect), label="a bus")
+        attach(bus, self.handle)
+
+    def told(self) -> list[Run]:
+        """Name, id and result of each run; name, result and attempts of its phases."""
+        return [
+            (
+                run.workflow,
+                run.run_id,
+                str(run.result),
+                [(one.name, str(one.result), one.attempts) for one in run.children],
+            )
+            for run in self.runs
+        ]
+
+
+def published(events: Iterable[object]) -> tuple[list[Run], CorrelatorState]:
+    """What is told of the runs, and the counts, once the bus is left."""
+    bus = Bus()
+    watched = Watched(bus)
+    for event in events:
+        bus.publish(event)
+    watched.handle.detach()
+    return watched.told(), watched.handle.state()

@@ -1,0 +1,163 @@
+"""A meter of our own collects what the SDK would."""
+
+from __future__ import annotations
+
+import pytest
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.resources import Resource
+
+from spanbus._correlation.span_state import SpanState
+from spanbus._delivery.metric_reader import SpoolMetricReader
+from spanbus._otlp.encode_metrics import encode_metrics
+from spanbus._otlp.metrics_data import CUMULATIVE, Sum
+from spanbus._otlp.resource import PlainResource
+from spanbus._semantics import Failure, Level, Result, names
+from spanbus._telemetry.meter import Joined, OneShotReader, PlainMeter
+from spanbus._telemetry.metrics import MetricSink, observe_numbers
+from spanbus._telemetry.spans import SCOPE
+
+
+def ended(level: Level, name: str, result: Result, number: int) -> SpanState:
+    record = SpanState(
+        level,
+        name,
+        run_id="r",
+        workflow="w",
+        trace_id=7,
+        span_id=number,
+        started_at_ns=1_000,
+    )
+    record.result, record.ended_at_ns = result, 2_000 + number
+    if result.failed:
+        record.failure = Failure("unsuccessful")
+    return record
+
+
+def told(body: bytes) -> list[tuple[object, ...]]:
+    """Everything but the times."""
+    found: list[tuple[object, ...]] = []
+    for group in ExportMetricsServiceRequest.FromString(body).resource_metrics:
+        resource = {pair.key: pair.value.string_value for pair in group.resource.attributes}
+        assert resource["service.name"] == "s"
+        for scope in group.scope_metrics:
+            assert (scope.scope.name, scope.schema_url) == (names.SCOPE, names.SCHEMA_URL)
+            for metric in scope.metrics:
+                kind = metric.WhichOneof("data")
+                data = getattr(metric, kind or "")
+                for point in data.data_points:
+                    attributes = {pair.key: pair.value.string_value for pair in point.attributes}
+                    number = point.count if kind == "histogram" else (point.as_int, point.as_double)
+                    temporality = getattr(data, "aggregation_temporality", None)
+                    monotonic = getattr(data, "is_monotonic", None)
+                    found.append(
+                        (
+                            metric.name,
+                            metric.unit,
+                            metric.description,
+                            kind,
+                            temporality,
+                            monotonic,
+                            sorted(attributes.items()),
+                            number,
+                        )
+                    )
+    return sorted(found, key=str)
+
+
+def test_two_collections_are_those_of_the_sdk() -> None:
+    theirs: list[bytes] = []
+    ours: list[bytes] = []
+    reader = SpoolMetricReader(lambda data, _: theirs.append(encode_metrics(data)), "run", {})
+    provider = MeterProvider(
+        [reader], resource=Resource({"service.name": "s"}), shutdown_on_exit=False
+    )
+    meter = provider.get_meter(SCOPE.name, SCOPE.version, SCOPE.schema_url)
+    plain = MetricSink(meter, long_lived=False)
+    own = PlainMeter()
+    counted = MetricSink(own, long_lived=False, exemplar_filter="always_off")
+    one_shot = OneShotReader(
+        own,
+        lambda data, _: ours.append(encode_metrics(data)),
+        PlainResource({"service.name": "s"}),
+        SCOPE,
+        60.0,
+    )
+    one_shot.also(counted)
+    numbers = {
+        names.DELIVERY_SPOOLED: [({"signal": "traces"}, 5)],
+        names.DELIVERY_SPOOL_SIZE: [({}, 9)],
+    }
+    for each in (meter, own):
+        observe_numbers(each, "spanbus.delivery.", lambda: numbers)
+    for turn, result in enumerate((Result.SUCCESS, Result.FAILURE)):
+        for level, name in ((Level.PHASE, "p"), (Level.RUN, "w")):
+            for sink in (plain, counted):
+                sink.closed(ended(level, name, result, turn + 1))
+        reader.export_now()
+        one_shot.export_now()
+        assert told(ours[-1]) == told(theirs[-1])
+        assert told(ours[-1])
+        numbers[names.DELIVERY_SPOOLED] = [({"signal": "traces"}, 8)]
+    provider.shutdown()
+
+
+@pytest.mark.parametrize("preference", ["cumulative", "delta", "lowmemory"])
+def test_collections_of_a_service_are_those_of_the_sdk(preference: str) -> None:
+    """Counters and gauges that the SDK observes, against ours beside its collection."""
+    env = {"OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE": preference}
+    found: dict[str, list[bytes]] = {"theirs": [], "ours": []}
+
+    def reader_into(name: str) -> SpoolMetricReader:
+        return SpoolMetricReader(
+            lambda data, _: found[name].append(encode_metrics(data)), "service", env
+        )
+
+    readers = {name: reader_into(name) for name in found}
+    providers = {
+        name: MeterProvider(
+            [reader], resource=Resource({"service.name": "s"}), shutdown_on_exit=False
+        )
+        for name, reader in readers.items()
+    }
+    meter = providers["theirs"].get_meter(SCOPE.name, SCOPE.version, SCOPE.schema_url)
+    own = PlainMeter(readers["ours"].counters)
+    sinks = [
+        MetricSink(each, long_lived=True, exemplar_filter="always_off") for each in (meter, own)
+    ]
+    readers["theirs"].also(Resource({"service.name": "s"}), SCOPE, sinks[0])  # type: ignore[arg-type]
+    readers["ours"].also(Resource({"service.name": "s"}), SCOPE, Joined(own, sinks[1]))  # type: ignore[arg-type]
+    numbers = {
+        names.DELIVERY_SPOOLED: [({"signal": "traces"}, 5)],
+        names.DELIVERY_SPOOL_SIZE: [({}, 9)],
+    }
+    for each in (meter, own):
+        observe_numbers(each, "spanbus.delivery.", lambda: numbers)
+    for turn, result in enumerate((Result.SUCCESS, Result.FAILURE, Result.FAILURE)):
+        for level, name in ((Level.RUN, "w"), (Level.PHASE, "p")):
+            record = ended(level, name, result, turn + 1)
+            for sink in sinks:
+                sink.opened(record)
+                if turn < 2 or level is Level.PHASE:  # the last run goes on
+                    sink.closed(record)
+        for reader in readers.values():
+            reader.export_now()
+        assert told(found["ours"][-1]) == told(found["theirs"][-1])
+        assert len(told(found["ours"][-1])) > 8
+        numbers[names.DELIVERY_SPOOLED] = [({"signal": "traces"}, 8 + turn)]
+    for provider in providers.values():
+        provider.shutdown()
+
+
+def test_a_cumulative_counter_began_with_its_meter() -> None:
+    meter = PlainMeter(CUMULATIVE)
+    metric = next(each for each in names.METRICS if each.name == names.PHASE_FAILURES)
+    values = iter((2, 5))
+    meter.observe(metric, lambda: [(next(values), {"a": "b"})])
+    points = []
+    for _ in range(2):
+        [collected] = meter.collect()
+        assert isinstance(collected.data, Sum) and collected.data.is_monotonic
+        points += collected.data.data_points
+    assert [point.value for point in points] == [2, 5]
+    assert points[0].start_time_unix_nano == points[1].start_time_unix_nano

@@ -1,0 +1,42 @@
+"""Stop 10: telemetry is never in the way, whatever happens to it.
+
+A dead collector holds an exit for a quarter of a second and costs one line; an event that cannot be read is counted, and the
+workflow does not notice.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from command_line import Cli
+
+import spanbus
+from spanbus import Phase, Workflow
+
+
+class Hostile:
+    """An event whose every attribute raises."""
+
+    def __getattr__(self, name: str) -> object:
+        raise RuntimeError(name)
+
+
+async def test_an_event_that_cannot_be_read_harms_nobody(runtime: spanbus.Runtime) -> None:
+    handle = runtime.instrument(None)
+    handle.feed(Hostile())
+    handle.feed(None)
+    handle.feed({"type": "a.started", "time": "not a time", "payload": {"x": Hostile()}})
+    assert (handle.state().events_seen, handle.state().errors) == (1, 2)
+
+    async def good(context: spanbus.PhaseContext) -> bool:
+        return True
+
+    result = await runtime.run(Workflow("w", (Phase("p", action=good),)))
+    assert result.success
+
+
+def test_a_collector_that_is_not_there_is_one_line(tmp_path: Path) -> None:
+    nowhere = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9"}
+    done = Cli(tmp_path, env=nowhere)("exec", "--", "sh", "-c", "exit 4")
+    assert done.code == 4
+    assert len(done.err.splitlines()) <= 1, done.err
