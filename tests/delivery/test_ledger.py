@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 from sleeping import slept_s
 
+import spanbus
 from spanbus._delivery.ledger import LEDGER, NOTHING, SIZE_BYTES, Fates, Ledger
+from spanbus.testing import Receiver
 
 LOST = Fates(
     {("traces", ""): 5}, {}, {("traces", "disk_full"): 2}, {}, {("traces", "disk_full"): 2}
@@ -80,3 +82,14 @@ def test_nobody_waits_long_for_one_who_was_stopped_while_writing(tmp_path: Path)
         assert not ledger.add(LOST)
         assert slept_s() - began < 5
     assert ledger.add(LOST)
+
+
+def test_a_flush_has_told_what_others_lost(
+    tmp_path: Path, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.url)
+    with spanbus.open_runtime_sync(state_dir=tmp_path) as runtime:
+        runtime.wiring()
+        Ledger(tmp_path).add(LOST)  # after the first look around
+        assert runtime.flush(60)
+        assert receiver.sum_of("spanbus.delivery.dropped") == 2

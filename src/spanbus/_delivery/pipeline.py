@@ -363,6 +363,13 @@ class Pipeline:
             finally:
                 self._adopter = None
 
+    def take_over(self) -> None:
+        """:meth:`adopt`, which raises nothing into the program."""
+        try:
+            self.adopt()
+        except Exception:
+            logger.warning("what dead processes left cannot be taken over", exc_info=True)
+
     def _look_around(self) -> None:
         self.adopt()
         self._spool.sync()
@@ -397,10 +404,7 @@ class Pipeline:
         """Take over what dead processes left and wait until everything is acknowledged; False when that took longer."""
         if self._closed is not None:
             return self._closed.waiting == 0
-        try:
-            self.adopt()
-        except Exception:  # nothing is raised into the program
-            logger.warning("what dead processes left cannot be taken over", exc_info=True)
+        self.take_over()
         deadline = time.monotonic() + timeout_s
         return all(
             [

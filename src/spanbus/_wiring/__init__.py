@@ -413,7 +413,9 @@ class Wiring:
             self._reader.export_now()
 
     def flush(self, timeout_s: float) -> bool:
-        """Collect metrics and wait until everything is acknowledged."""
+        """Take over what dead processes left, collect metrics and wait until everything is acknowledged."""
+        if self._pipeline is not None:
+            self._pipeline.take_over()  # first: its counts belong to what is collected
         if self._reader is not None:
             self._reader.export_now()
         return self._delivery.flush(timeout_s) if self._delivery is not None else True
