@@ -265,6 +265,13 @@ class SpanState:
         elif len(self.children) < most:
             self.children.append(child)
 
+    def let_go(self) -> None:
+        """Forget what is beneath it, once nobody reads it: records that refer to each other wait for the garbage collector."""
+        for child in self.children:
+            if child.children:
+                child.let_go()
+        self.children = ()
+
     def number_of(self, kind: str) -> int:
         """The number, from 1, of the next thing of a kind and name beneath this record: part of its identity."""
         if self._numbers is None:
