@@ -68,8 +68,7 @@ class EventFields:
     def __init__(self, redactor: Redactor) -> None:
         self._redactor = redactor
         self._keys = remembering(self._key, _KEYS)
-        self._shapes: dict[tuple[str, ...], tuple[_Key, ...]] = {}
-        """By the keys of a payload; a cache of calls would make and compare a tuple around each."""
+        self._usual_shape = remembering(self._shape, _KEYS)
         self._names: Callable[[str], bytes] = remembering(_name, _KEYS)
         self._sources: Callable[[str], bytes] = remembering(_source, _VALUES)
         self._id_leads: Callable[[int], bytes] = remembering(_id_lead, _KEYS)
@@ -97,12 +96,7 @@ class EventFields:
         parts = [_MOMENT(0x09, event.at_ns), self._names(event.name)]
         payload: Mapping[str, Any] = event.payload
         shape = tuple(payload)
-        keys = self._shapes.get(shape)
-        if keys is None:
-            keys = self._shape(shape)
-            if len(shape) <= _USUAL and len(self._shapes) < _KEYS:
-                self._shapes[shape] = keys
-        for key in keys:
+        for key in self._usual_shape(shape) if len(shape) <= _USUAL else self._shape(shape):
             raw = payload[key.key]
             kind = type(raw)  # pyright: ignore[reportUnknownVariableType]
             if kind is str and len(raw) <= _SHORT:

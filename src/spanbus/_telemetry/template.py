@@ -51,7 +51,8 @@ def span_end_ns(record: SpanState) -> int:
     """End time of the record's span: an instant gets one nanosecond, because Jaeger takes a span of none for a
     mistake of a clock.
     """
-    return max(record.ended_at_ns or 0, record.started_at_ns + 1)
+    ended_at_ns, least_ns = record.ended_at_ns, record.started_at_ns + 1
+    return ended_at_ns if ended_at_ns is not None and ended_at_ns > least_ns else least_ns
 
 
 class RemoteParent(Protocol):
