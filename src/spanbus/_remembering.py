@@ -1,7 +1,7 @@
 """A cache for functions of one argument on the way of an event.
 
-``functools.lru_cache`` packs and compares a tuple of arguments at every call, three times the cost of the look-up. A span asks
-some twenty-five times.
+``functools.lru_cache`` packs and compares a tuple of arguments at every call, twice the cost of this look-up. A span asks some
+twenty-five times.
 """
 
 from __future__ import annotations
