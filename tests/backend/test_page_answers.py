@@ -157,17 +157,29 @@ def test_the_end_of_the_output_is_in_sight_on_a_phone(
     expect(page.get_by_role("region", name="Output of pytest")).to_be_visible()
 
 
-def test_the_details_stand_beside_the_rows_on_a_wide_screen(sight: Sight) -> None:
+BESIDE = """() => {
+    const [rows, detail] = [".grid", ".detail"].map((place) => document.querySelector(place).getBoundingClientRect());
+    return detail.left >= rows.right ? "beside" : detail.top >= rows.bottom ? "below" : "over";
+}"""
+
+
+def test_the_details_stand_beside_the_rows_on_a_wide_screen_and_what_was_chosen_stays(
+    sight: Sight,
+) -> None:
     page = opened(sight, "#/run/deep")
-    rows, detail = page.locator(".grid").bounding_box(), page.locator(".detail").bounding_box()
-    assert rows is not None
-    assert detail is not None
-    assert detail["x"] >= rows["x"] + rows["width"]
+    assert page.evaluate(BESIDE) == "beside"
+    page.locator(".row").filter(has_text="late").locator(".name").click()
+    page.get_by_role("treegrid").press("+")
+    page.get_by_label("Find in run (/)").fill("early")
+    grid = page.locator(".grid").element_handle()
     page.set_viewport_size({"width": 700, "height": 900})
-    rows, detail = page.locator(".grid").bounding_box(), page.locator(".detail").bounding_box()
-    assert rows is not None
-    assert detail is not None
-    assert detail["y"] >= rows["y"] + rows["height"]
+    output = page.get_by_role("region", name="Output of the first failure, pytest")
+    expect(output).to_be_visible()
+    assert page.evaluate(BESIDE) == "below"
+    assert grid.evaluate("grid => grid.isConnected")
+    expect(page.locator(".row[aria-selected=true]")).to_contain_text("late")
+    expect(page.locator(".grid.zoomed")).to_be_visible()
+    expect(page.get_by_label("Find in run (/)")).to_have_value("early")
 
 
 def test_attributes_ids_and_unix_times_are_folded(sight: Sight) -> None:
