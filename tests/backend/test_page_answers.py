@@ -278,6 +278,26 @@ def test_a_live_run_shows_progress_what_waits_and_its_output_as_it_comes(
 # --- the waterfall ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("width", [1400, 1000, 360])
+def test_the_axis_stands_over_the_bars(sight: Sight, width: int) -> None:
+    page = sight.page
+    page.set_viewport_size({"width": width, "height": 900})
+    opened(sight, "#/run/run-1")
+    edges = page.evaluate("""() => [".axis .ticks", ".row .lane"].map((place) => {
+        const lane = document.querySelector(place), box = lane.getBoundingClientRect();
+        return [Math.round(box.left + lane.clientLeft), Math.round(box.right)];
+    })""")
+    assert edges[0] == edges[1]
+    inside = """() => [...document.querySelectorAll(".axis .tick, .axis > div:last-child")].every((node) =>
+        node.scrollWidth <= node.clientWidth && node.getBoundingClientRect().right <= node.parentElement.getBoundingClientRect().right)"""
+    assert page.evaluate(inside)
+
+
+def test_a_skipped_phase_says_why_in_its_row(sight: Sight) -> None:
+    page = opened(sight, "#/run/run-1")
+    expect(page.locator(".row").filter(has_text="publish")).to_contain_text("tests failed")
+
+
 def test_events_are_marked_on_the_row_that_is_looked_at(sight: Sight) -> None:
     page = opened(sight, "#/run/run-1")
     row = page.locator(".row").filter(has_text="fast_hooks").first

@@ -7,6 +7,7 @@ import { keysButton } from "./keys.js";
 const ROW = 28;
 const MORE = 12;
 const DRAG = 5;
+const TICK = 56; // the label of a tick, in pixels
 
 export const KEYS = [
   ["↑ ↓  j k", "the row above, below"], ["← →", "fold, unfold; then to the parent"], ["Enter", "fold or unfold"], ["n  p", "next, previous failure"],
@@ -15,7 +16,7 @@ export const KEYS = [
 ];
 
 // A row: {id, parent, depth, level, name, result, error_type, error, start, length, attempt, attempts, events, marks, flags, output, size}
-// start in µs since the beginning of the run, length in µs (null while open), size = number of rows beneath it.
+// skipped: why it was. start in µs since the beginning of the run, length in µs (null while open), size = number of rows beneath it.
 export class Waterfall {
   constructor({ rows, startUs, lengthUs, detail, outputs, label, isAbove, services = false, tools = [] }) {
     this.services = services;
@@ -79,9 +80,10 @@ export class Waterfall {
 
   axis() {
     this.ticks.parentElement.style.paddingRight = `${this.view.offsetWidth - this.view.clientWidth}px`;
-    const step = niceStep(this.span / Math.max(1, Math.floor((this.ticks.clientWidth || 600) / 90)));
+    const wide = this.ticks.clientWidth || 600, room = 1 - Math.min(0.5, TICK / wide);
+    const step = niceStep(this.span / Math.max(1, Math.floor(wide / 90)));
     const marks = [];
-    for (let at = Math.ceil(this.from / step) * step; at <= this.from + this.span * 0.93; at += step) {
+    for (let at = Math.ceil(this.from / step) * step; at <= this.from + this.span * room; at += step) {
       const tick = el("span", { class: "tick", text: at ? duration(at) : "0" });
       tick.style.left = `${this.place(at)}%`;
       marks.push(tick);
@@ -182,11 +184,13 @@ export class Waterfall {
     const state = resultClass(row.result);
     const tries = attemptsOf(row);
     const fold = el("span", { class: "fold", "aria-hidden": "true", text: row.size ? (folded ? "▸" : "▾") : "" });
+    const kind = row.level !== "attempt" ? row.level : row.name.endsWith(` attempt ${row.attempt}`) ? "" : `attempt ${row.attempt}`;
     const name = el("div", { class: "name", role: "gridcell" }, fold, el("span", { class: `badge r-${state}`, title: row.result || "open" }),
-      bdi(row.name, 200), el("span", { class: "kind", text: [this.services ? line(row.service, 60) : "", row.level === "attempt" ? `attempt ${row.attempt}` : row.level, tries].filter(Boolean).join(" · ") }));
+      bdi(row.name, 200), el("span", { class: "kind", text: [this.services ? line(row.service, 60) : "", kind, tries].filter(Boolean).join(" · ") }));
     name.style.paddingLeft = `${Math.min(row.depth, 24) * 14 + 4}px`;
     const lane = el("div", { class: "lane", role: "presentation" });
     if (row.result === "waiting") lane.append(el("span", { class: "waits", text: row.waits?.length ? `waits for ${line(row.waits.join(", "), 120)}` : "waits for its turn" }));
+    else if (row.result === "skip" && row.skipped) lane.append(el("span", { class: "waits", title: line(row.skipped, 300), text: line(row.skipped, 120) }));
     else {
       const bar = el("div", { class: `bar b-${state}${row.critical ? " critical" : ""}` });
       const begin = this.place(row.start), end = this.place(row.start + (row.length ?? Math.max(0, this.lengthUs - row.start)));
