@@ -60,6 +60,7 @@ def test_runs_are_listed_newest_first_and_filtered(sight: Sight) -> None:
     sight.page.get_by_label("Result").select_option("success")
     expect(rows).to_have_count(1)
     sight.page.get_by_label("Result").select_option("")
+    expect(rows).to_have_count(14)
     sight.page.get_by_label("Name or run id").fill("run-3")
     sight.page.get_by_label("Name or run id").press("Enter")
     expect(rows).to_have_count(1)

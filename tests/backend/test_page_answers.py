@@ -266,13 +266,37 @@ def test_a_live_run_shows_progress_what_waits_and_its_output_as_it_comes(
         output = page.locator("pre.whole")
         expect(output).to_contain_text("line 300", timeout=20_000)
         expect(output).not_to_contain_text("and on")
+        page.get_by_label("Find in run (/)").fill("lint")
     finally:
         go.touch()
         process.communicate(timeout=60)
     expect(page.get_by_role("heading", level=1)).to_contain_text("success", timeout=20_000)
+    expect(page.get_by_role("button", name="Copy run as JSON")).to_be_visible()
+    expect(page.get_by_label("Find in run (/)")).to_be_focused()  # nothing is taken away at the end
+    expect(page.get_by_label("Find in run (/)")).to_have_value("lint")
+    expect(page.locator(".row[aria-selected=true]")).to_contain_text("tests")
+    expect(page.locator(".detail .attributes")).to_contain_text("Attributes")
     sight.problems[:] = [
         each for each in sight.problems if "404" not in each
     ]  # it was asked for before it was stored
+
+
+def test_who_watches_a_run_is_led_to_what_fails(sight: Sight, up: Up) -> None:
+    page, go = sight.page, up.cli.folder / "go"
+    go.unlink(missing_ok=True)
+    process = up.cli.start("run", "-q")
+    try:
+        card = page.locator(".card")
+        expect(card).to_contain_text("waiting publish", timeout=20_000)
+        card.get_by_role("link").click()
+        expect(page.locator(".row[aria-selected=true]")).to_contain_text("sh")
+    finally:
+        go.touch()
+        process.communicate(timeout=60)
+    expect(page.get_by_role("heading", level=1)).to_contain_text("failure", timeout=20_000)
+    expect(page.locator(".row[aria-selected=true]")).to_contain_text("publish")
+    expect(page.get_by_role("region", name="Output of sh")).to_contain_text("no such host")
+    sight.problems[:] = [each for each in sight.problems if "404" not in each]
 
 
 # --- the waterfall ------------------------------------------------------------------------------------------------------

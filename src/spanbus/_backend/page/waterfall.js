@@ -27,6 +27,7 @@ export class Waterfall {
     this.needle = "";
     this.only = null;
     this.range = null;
+    this.chosen = false; // whether the reader has moved the selection
     this.details = new Details({ more: detail, outputs, services, isAbove });
     this.ticks = el("div", { class: "ticks", "aria-hidden": "true" });
     this.band = el("div", { class: "band", hidden: true });
@@ -39,7 +40,8 @@ export class Waterfall {
     const button = (text, does) => el("button", { type: "button", text, on: { click: does } });
     this.reset = button("Whole time (0)", () => this.zoom(null));
     this.path = el("button", { type: "button", "aria-pressed": "false", text: "Critical path (x)", on: { click: () => this.criticalOnly() } });
-    this.tools = el("div", { class: "tools" }, this.search, this.hits, button("Next failure (n)", () => this.nextFailure(1)), this.path, button("Fold all", () => this.foldAll(true)), button("Unfold all", () => this.foldAll(false)), this.reset, ...tools, keysButton(KEYS));
+    this.keys = keysButton(KEYS);
+    this.tools = el("div", { class: "tools" }, this.search, this.hits, button("Next failure (n)", () => this.nextFailure(1)), this.path, button("Fold all", () => this.foldAll(true)), button("Unfold all", () => this.foldAll(false)), this.reset, ...tools, this.keys);
     this.grid = el("div", { class: "grid", on: { pointerdown: (event) => this.press(event) } },
       el("div", { class: "axis" }, el("div", { text: "Span" }), this.ticks, el("div", { text: "Duration" })), this.view, this.band);
     this.node = el("div", {}, this.tools, el("div", { class: "fall" }, this.grid, this.details.node));
@@ -61,13 +63,26 @@ export class Waterfall {
   }
 
   // Later rows of the same run: what is selected stays selected, and its details follow when something became of it.
+  // Only who has chosen nothing yet is led to what failed.
   renew(rows, lengthUs) {
     const before = this.shown[this.selected];
+    if (this.range && this.range[1] > lengthUs) this.range = null;
     this.set(rows, lengthUs);
-    const at = this.shown.findIndex((row) => row.id === before?.id);
+    const first = this.chosen ? null : firstFailure(this.shown);
+    const at = this.shown.findIndex((row) => row.id === (first || before)?.id);
     if (at >= 0 && at !== this.selected) { this.selected = at; this.layout(); }
     const now = this.shown[this.selected];
     if (now && (now.id !== before?.id || now.result !== before.result || now.events !== before.events)) this.detail(now);
+  }
+
+  // The same run when it is stored: everything is known of it now.
+  complete({ rows, startUs, lengthUs, detail, outputs, tools }) {
+    this.startUs = startUs;
+    this.details.more = detail;
+    this.details.outputs = outputs;
+    for (const tool of tools) this.keys.before(tool);
+    this.renew(rows, lengthUs);
+    this.detail(this.shown[this.selected]);
   }
 
   close() { this.observer.disconnect(); this.details.close(); }
@@ -223,6 +238,7 @@ export class Waterfall {
   click(event) {
     const at = this.at(event);
     if (at < 0 || this.dragged) return;
+    this.chosen = true;
     if (event.target.classList.contains("fold")) this.fold(at); else this.select(at);
   }
 
@@ -259,6 +275,7 @@ export class Waterfall {
   selectRow(row) {
     const at = this.rows.indexOf(row);
     if (at < 0) return;
+    this.chosen = true;
     if (this.only && !row[this.only]) this.filter(null);
     for (let above = at - 1, depth = row.depth; above >= 0 && depth > 0; above -= 1) if (this.rows[above].depth < depth) { depth = this.rows[above].depth; this.folded.delete(this.rows[above].id); }
     this.layout();
@@ -338,6 +355,7 @@ export class Waterfall {
     } else if (event.key === "ArrowRight") { if (row?.size && this.folded.has(row.id)) this.fold(this.selected, false); }
     else if (Object.hasOwn(does, event.key)) does[event.key]();
     else return;
+    this.chosen = true;
     event.preventDefault();
   }
 
