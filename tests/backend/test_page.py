@@ -198,6 +198,9 @@ def test_a_trace_of_ten_thousand_spans_opens_with_less_than_a_second_of_work_and
     assert (work_of_page_s(page) - before_s) / 90 < 0.040
     assert page.locator(".row").count() < 150
     expect(page.locator("[data-at='9999']")).to_be_attached()
+    outside = """() => [...document.querySelectorAll(".row .bar")].filter((bar) =>
+        bar.getBoundingClientRect().right > bar.parentElement.getBoundingClientRect().right + 0.5).length"""
+    assert page.evaluate(outside) == 0  # also what began at the very end is seen
 
 
 def test_hostile_names_are_text_everywhere(sight: Sight) -> None:

@@ -210,7 +210,7 @@ export class Waterfall {
       const bar = el("div", { class: `bar b-${state}${row.critical ? " critical" : ""}` });
       const begin = this.place(row.start), end = this.place(row.start + (row.length ?? Math.max(0, this.lengthUs - row.start)));
       const left = Math.max(-1, Math.min(101, begin));
-      bar.style.left = `${left}%`;
+      bar.style.left = begin > 100 ? `${left}%` : `min(${left}%, 100% - 2px)`; // what began at the very end is seen too
       bar.style.width = `${Math.max(0, Math.min(101, end) - left)}%`;
       lane.append(bar);
       for (const [mark, what] of row.marks.slice(0, 120)) {
