@@ -205,3 +205,36 @@ def test_every_trace_and_every_failure_is_there_and_told_once(
         )
     assert watched_stack.webhook.named("WorkflowPhaseFailed", "resolved") == []
     assert len(in_jaeger(watched_stack)) == len(set(load.traces))
+
+
+def test_a_kill_doubles_the_batch_between_the_queues_and_nothing_else(
+    tmp_path: Path, watched_stack: Stack, counting: CountingRelay
+) -> None:
+    """The worst moment there is: a batch is counted, and is still in the queue that it came from."""
+    cli = Cli(
+        tmp_path,
+        {
+            "OTEL_EXPORTER_OTLP_ENDPOINT": watched_stack.otlp,
+            "OTEL_SERVICE_NAME": "chaos",
+            "SPANBUS_EXIT_TIMEOUT_S": "20",
+        },
+    )
+
+    def fail(workflow: str) -> None:
+        assert cli("exec", "--workflow", workflow, "--name", "check", "--", "false").code == 1
+
+    fail("shots")
+    eventually(lambda: counted(watched_stack)["shots"] == 1)
+    counting.free.clear()
+    fail("shots")
+    assert counting.held.wait(30)
+    fail("shots")  # it waits behind the batch that is held
+    fail("shots")
+    assert (counting.batches[-1], counting.most_at_once) == (1, 1)
+    watched_stack.collector.kill()
+    counting.free.set()
+    counting.newest()
+    watched_stack.collector.start()
+    fail("last")  # what came before it is counted before it
+    eventually(lambda: counted(watched_stack)["last"] == 1)
+    assert counted(watched_stack)["shots"] == 4 + 1

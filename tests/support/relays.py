@@ -101,6 +101,10 @@ class CountingRelay:
         self.batches: list[int] = []
         """Failures in each batch, in the order of their coming."""
         self.most_at_once = 0
+        self.free = threading.Event()
+        """Cleared, it holds back the answer to a batch with failures: they are counted, and the sender does not know."""
+        self.free.set()
+        self.held = threading.Event()
         self._at_once = 0
         self._lock = threading.Condition()
         sizes = [
@@ -118,14 +122,19 @@ class CountingRelay:
         self._server.start()
 
     def _export(self, body: bytes, context: grpc.ServicerContext) -> bytes:
+        failures = failures_of_runs(body)
         with self._lock:
-            self.batches.append(failures_of_runs(body))
+            self.batches.append(failures)
             self._at_once += 1
             self.most_at_once = max(self.most_at_once, self._at_once)
         try:
             with grpc.insecure_channel(self.target, options=self._sizes) as channel:
                 export = cast("Callable[..., bytes]", channel.unary_unary(EXPORT))
-                return export(body, timeout=60)
+                said = export(body, timeout=60)
+                if failures and not self.free.is_set():
+                    self.held.set()
+                    self.free.wait(120)
+                return said
         except grpc.RpcError as error:
             context.abort(cast("grpc.Call", error).code(), "the collector did not answer")
             raise
@@ -141,4 +150,5 @@ class CountingRelay:
             return self.batches[-1] if self.batches else 0
 
     def close(self) -> None:
+        self.free.set()
         self._server.stop(0).wait(10)
