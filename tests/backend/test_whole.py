@@ -111,7 +111,10 @@ def test_a_finished_run_is_on_the_page_as_the_terminal_shows_it(up: Up, chromium
     expect(page.get_by_text("failure").first).to_be_visible()
     attempts = page.locator(".row[aria-level='3']").filter(has_text="attempt")
     expect(attempts).to_have_count(2)
-    assert [text.count("attempt") for text in attempts.locator(".name").all_text_contents()] == [1, 1]
+    assert [text.count("attempt") for text in attempts.locator(".name").all_text_contents()] == [
+        1,
+        1,
+    ]
     page.close()
 
 
