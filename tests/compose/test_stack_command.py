@@ -65,7 +65,9 @@ def test_the_upgrade_of_the_page_keeps_what_was_counted(
     ]
 
     def fail() -> None:
-        assert user("exec", "--workflow", "upgraded", "--name", "check", "--", "/bin/false").code == 1
+        assert (
+            user("exec", "--workflow", "upgraded", "--name", "check", "--", "/bin/false").code == 1
+        )
 
     fail()
     eventually(lambda: counted() == 1)
