@@ -224,6 +224,7 @@ def test_a_listed_run_says_its_phases_first_error_and_when(sight: Sight) -> None
     expect(row).to_have_count(1)
     expect(row).to_contain_text("publish")
     expect(row).to_contain_text("shop topic/x 01234567")
+    expect(row.get_by_text("no such host").filter(visible=True)).to_have_count(1)  # its last line
     expect(row.get_by_role("img")).to_have_attribute("aria-label", "3 phases: 2 success, 1 failure")
     when = row.locator("time")
     expect(when).to_contain_text("ago", timeout=20_000)
