@@ -263,6 +263,10 @@ class MemoryArchive:
                     )
         return found
 
+    def trace_pieces(self, trace_id: str) -> Iterator[list[ResourceSpans]]:
+        for group in self.trace(trace_id):
+            yield [group]
+
     def _named(self) -> list[tuple[str, Span, dict[str, object]]]:
         return [
             (service_of(one.resource), one.span, attributes(one.span.attributes))
