@@ -16,6 +16,7 @@ from typing import Literal, cast
 
 from spanbus._attaching import signals
 from spanbus._attaching.adapters import Adapter
+from spanbus._attaching.delivery import HOOK, delivery_of
 from spanbus._attaching.handle import Handle
 from spanbus._attaching.methods import (
     awaits_handlers,
@@ -126,8 +127,8 @@ def _attach(
         _signal(bus, signals.name_of(bus), handle, mode)
         return
     handle.answering = "awaitable" if awaits_handlers(bus) else "plain"
-    way = way_in(bus)
     methods = _tappable(bus)
+    way = _harmless(bus, way_in(bus), handle, bool(methods))
     if way is not None and _subscribed(bus, way, handle, bool(methods) and mode != "observe"):
         if methods and mode != "observe":
             tap = Tap(handle, feeds=False, current=mode == "wrap")
@@ -174,6 +175,31 @@ def _own_bus(bus: WorkflowEventBus, handle: Handle, mode: Mode) -> None:
     subscribe(bus, way, handle)
     if mode == "wrap":  # publish and what the engine calls both end in dispatch
         _tapped(bus, "dispatch", Tap(handle, feeds=False, current=True), handle, needed=True)
+
+
+def _harmless(bus: object, way: WayIn | None, handle: Handle, tappable: bool) -> WayIn | None:
+    """``way``, where an observer among its subscribers changes nothing for the others and for whoever publishes.
+
+    Where its methods can be tapped, that is done instead. Else it is subscribed as a listener, if that is what the bus wants,
+    and answers None if answers matter; raises :class:`~spanbus.errors.InputError` if it wants what no observer has.
+    """
+    if way is None or way.call.slot.role == "sink" or "on_next" in way.call.options:
+        return way
+    delivery = delivery_of(bus, way.name)
+    if delivery.harmless:
+        return way
+    if tappable:
+        return None
+    lacking = [*delivery.attributes, *(one for one in delivery.methods if not HOOK.fullmatch(one))]
+    if lacking:
+        raise InputError(
+            f"{_a(bus)} asks its subscribers for `{'`, `'.join(sorted(lacking))}`, which an observer does not have; {_ALWAYS}"
+        )
+    if delivery.minds and handle.answering == "plain":
+        handle.answering = "nothing"
+    if delivery.methods or delivery.by_name:
+        return way.for_listener()
+    return way
 
 
 def _subscribed(bus: object, way: WayIn, handle: Handle, tappable: bool) -> bool:
@@ -363,7 +389,7 @@ def _first_seen(bus: object, handle: Handle) -> bool:
         except TypeError:
             return False
         way = way_in(bus)
-        if way is None:
+        if way is None or not delivery_of(bus, way.name).harmless:
             return False
         try:
             subscribe(bus, way, handle)

@@ -460,12 +460,12 @@ class Handle:
         self._undo.append(undo)
 
 
-def observer_of(handle: Handle) -> Callable[..., bool | Heard]:
+def observer_of(handle: Handle) -> Callable[..., bool | Heard | None]:
     """A function of its own, so that it is there for buses that refer to their handlers weakly, and a sink for those
     that call a method.
     """
 
-    def observer(*arguments: object, **options: object) -> bool | Heard:
+    def observer(*arguments: object, **options: object) -> bool | Heard | None:
         handle.called(arguments, options)
         return answer(handle.answering)
 

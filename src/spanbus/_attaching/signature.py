@@ -62,7 +62,7 @@ _TYPE_NAMES = frozenset(
 _ALL_TYPES = frozenset(("*", "**", "#", ">", "all", "any", "ALL", "ANY", ".*"))
 _CONCURRENCY = 1_000
 
-Role = Literal["observer", "sink", "on_error", "nothing"]
+Role = Literal["observer", "sink", "listener", "on_error", "nothing"]
 
 
 class SubscribingCall(NamedTuple):
