@@ -20,6 +20,7 @@ from spanbus._attaching.delivery import HOOK, delivery_of
 from spanbus._attaching.handle import Handle
 from spanbus._attaching.methods import (
     awaits_handlers,
+    has,
     is_coroutine_function,
     names_of,
     publishing_methods,
@@ -242,7 +243,8 @@ def _signal(signal: object, name: str, handle: Handle, mode: Mode) -> None:
     """Tapped where it is sent, for its receivers may be called in ways that not every function stands; else connected."""
     read = functools.partial(signals.event_of, name)
     tap = Tap(handle, feeds=True, current=mode == "wrap")
-    methods = publishing_methods(signal)
+    plain = signals.is_slot(signal) and not has(signal, "connect")
+    methods = [] if plain else publishing_methods(signal)
     try:
         for method in methods:
             _tapped(signal, method, tap, handle, needed=True, reader=read)

@@ -42,6 +42,8 @@ _TELLING = PLAIN_START | PLAIN_SUCCESS | {"stage", "strategy", "phase"}
 _STAMPED_NAME = re.compile(r"[_-]\d{9,}$")
 _TYPES_REMEMBERED = 1_000
 _PLAIN = (str, int, float, bytes, list, tuple, set)
+_RUNS = ("run", "workflow_run", "pipeline_run", "flow_run", "dag_run", "job_run", "build")
+"""Objects that are a run, and not what it is a run of."""
 _EVENT, _START, _SUCCESS = Verb.EVENT, Verb.START, Result.SUCCESS  # members cost a look-up each
 
 
@@ -343,7 +345,7 @@ class Dialect:
 
     def _id_of_run(self, payload: Mapping[str, object]) -> str | None:
         """The id of a run that the payload holds as an object."""
-        for key in self.names.workflow:
+        for key in (*_RUNS, *self.names.workflow):
             value = payload.get(key)
             if value is not None and not isinstance(value, _PLAIN):
                 found = text_of(getter(value)("id"))
@@ -365,6 +367,8 @@ class Dialect:
                 if found:
                     workflow = _STAMPED_NAME.sub("", found) or found
                     break
+            else:
+                workflow = _name_of_run(payload)
         stage = text_of(payload.get("stage"))
         if workflow is None and stage is None:
             return whose
@@ -412,6 +416,17 @@ class Dialect:
             if text:
                 return text
         return None
+
+
+def _name_of_run(payload: Mapping[str, object]) -> str | None:
+    """The name of a run that the payload holds as an object."""
+    for key in _RUNS:
+        value = payload.get(key)
+        if value is not None and not isinstance(value, _PLAIN):
+            found = text_of(getter(value)("name"))
+            if found:
+                return found
+    return None
 
 
 def _word(event_type: str, index: int) -> str | None:
