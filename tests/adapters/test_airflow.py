@@ -72,6 +72,34 @@ def nightly():
 
 
 @dag(schedule=None)
+def weekly():
+    @task.branch
+    def choose():
+        return "left"
+
+    @task
+    def left():
+        pass
+
+    @task
+    def right():
+        pass
+
+    @task
+    def of_right():
+        pass
+
+    @task(trigger_rule="none_failed_min_one_success")
+    def joined():
+        pass
+
+    chosen, one, other, after = choose(), left(), right(), of_right()
+    chosen >> [one, other]
+    other >> after
+    [one, after] >> joined()
+
+
+@dag(schedule=None)
 def hourly():
     @task
     def square(number):
@@ -85,7 +113,7 @@ def hourly():
     ready() >> square.expand(number=[1, 2])
 
 
-nightly, hourly = nightly(), hourly()
+nightly, weekly, hourly = nightly(), weekly(), hourly()
 """
 
 
@@ -118,6 +146,7 @@ def test_success_retry_time_out_skip_and_failure(
     lines = drawn()
     assert lines[0].startswith("RUN nightly failure")
     assert lines[1:] == [
+        "  after skip",
         "  fetch success",
         "    fetch attempt 1 failure ConnectionError",
         "    fetch attempt 2 success",
@@ -125,6 +154,22 @@ def test_success_retry_time_out_skip_and_failure(
         "  late timeout timeout",
         "  left_out skip",
     ]
+
+
+def test_tasks_that_a_branch_leaves_out_are_skipped(
+    dags: Any, handle: spanbus.Handle, drawn: Drawn
+) -> None:
+    assert dags.weekly.test().state == "success"
+    lines = drawn()
+    assert lines[0] == "RUN weekly success"
+    assert sorted(lines[1:]) == [
+        "  choose success",
+        "  joined success",
+        "  left success",
+        "  of_right skip",
+        "  right skip",
+    ]
+    assert handle.state().phases_ended == 5
 
 
 def test_mapped_tasks_a_task_that_is_scheduled_again_and_a_run_of_every_day(

@@ -130,7 +130,7 @@ def _attach(
     handle.answering = "awaitable" if awaits_handlers(bus) else "plain"
     methods = _tappable(bus)
     way = _harmless(bus, way_in(bus), handle, bool(methods))
-    if way is not None and _subscribed(bus, way, handle, bool(methods) and mode != "observe"):
+    if way is not None and _subscribed(bus, way, handle, bool(methods)):
         if methods and mode != "observe":
             tap = Tap(handle, feeds=False, current=mode == "wrap")
             for name in methods:

@@ -142,12 +142,11 @@ class CallReader:
 
 def tells(thing: object) -> bool:
     """Whether it is an event by itself, of those that say what began or ended."""
-    if isinstance(thing, _NO_EVENT) and not hasattr(thing, "_fields"):
+    if isinstance(thing, _NO_EVENT) and not hasattr(type(cast("object", thing)), "_fields"):
         return False
+    one = cast("object", thing)
     return (
-        is_event(thing)
-        or says_what_began_or_ended(thing)
-        or ending(type(cast("object", thing)).__name__) is not None
+        is_event(one) or says_what_began_or_ended(one) or ending(type(one).__name__) is not None
     )
 
 

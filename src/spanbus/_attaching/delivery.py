@@ -84,7 +84,9 @@ def _read(kind: type, subscribing: str) -> Delivery:
 
 def _kept(tree: ast.AST) -> tuple[frozenset[str], bool]:
     """The attributes in which a subscribing method keeps what it is given, and whether it keeps that itself."""
-    parameters = {one.arg for node in ast.walk(tree) if isinstance(node, ast.arguments) for one in node.args}
+    parameters = {
+        one.arg for node in ast.walk(tree) if isinstance(node, ast.arguments) for one in node.args
+    }
     attributes = frozenset(
         node.attr
         for node in ast.walk(tree)
@@ -95,7 +97,11 @@ def _kept(tree: ast.AST) -> tuple[frozenset[str], bool]:
     itself = False
     for node in ast.walk(tree):
         given: list[ast.expr] = []
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in _STORING:
+        if (
+            isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Attribute)
+            and node.func.attr in _STORING
+        ):
             given = node.args
         elif isinstance(node, ast.Assign) and not isinstance(node.targets[0], ast.Name):
             given = [node.value]
@@ -104,11 +110,17 @@ def _kept(tree: ast.AST) -> tuple[frozenset[str], bool]:
 
 
 def _functions(kind: type) -> Iterator[FunctionType]:
+    """The functions of a class; those of its bases where they are not replaced by others that do not call them."""
+    replaced: set[str] = set()
     for one in kind.__mro__:
-        if one.__module__.partition(".")[0] not in sys.stdlib_module_names:
-            for found in vars(one).values():
-                if (function := _function(found)) is not None:
-                    yield function
+        if one.__module__.partition(".")[0] in sys.stdlib_module_names:
+            continue
+        for name, found in vars(one).items():
+            function = None if name in replaced else _function(found)
+            if function is not None:
+                if "super" not in function.__code__.co_names:
+                    replaced.add(name)
+                yield function
 
 
 def _function(found: object) -> FunctionType | None:
@@ -137,7 +149,11 @@ class _Function:
         if not self._each:
             return
         self._parents = {one: node for node in ast.walk(tree) for one in ast.iter_child_nodes(node)}
-        calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and self._is_theirs(node.func)]
+        calls = [
+            node
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Call) and self._is_theirs(node.func)
+        ]
         if itself:
             self._look_at_attributes()
         results = {name for call in calls for name in self._results(call)}
@@ -162,12 +178,20 @@ class _Function:
                     some |= {name for target in node.targets for name in _names(target)}
                 elif isinstance(node, _Loop) and mentions(node.iter):
                     each |= _names(node.target)
+                elif isinstance(node, ast.Call) and any(map(mentions, node.args)):
+                    given = (*node.args, *(one.value for one in node.keywords))
+                    functions = [one for one in given if isinstance(one, ast.Lambda)]
+                    each |= {one.arg for function in functions for one in function.args.args}
         return each
 
     def _is_theirs(self, function: ast.expr) -> bool:
         while isinstance(function, ast.Attribute | ast.Subscript):
             function = function.value
-        if isinstance(function, ast.Call) and _name_of(function.func) == "getattr" and function.args:
+        if (
+            isinstance(function, ast.Call)
+            and _name_of(function.func) == "getattr"
+            and function.args
+        ):
             return self._is_theirs(function.args[0])
         return isinstance(function, ast.Name) and function.id in self._each
 
@@ -180,7 +204,11 @@ class _Function:
                     parent = self._parents.get(node)
                     called = isinstance(parent, ast.Call) and parent.func is node
                     (methods if called else attributes).add(node.attr)
-            elif isinstance(node, ast.Call) and _name_of(node.func) == "getattr" and len(node.args) > 1:
+            elif (
+                isinstance(node, ast.Call)
+                and _name_of(node.func) == "getattr"
+                and len(node.args) > 1
+            ):
                 whose, name = node.args[:2]
                 if isinstance(whose, ast.Name) and whose.id in self._each:
                     if not isinstance(name, ast.Constant):
@@ -235,7 +263,9 @@ class _Function:
 
 
 def _leaves(node: ast.If | ast.While) -> bool:
-    return any(isinstance(one, _LEAVING) for part in (*node.body, *node.orelse) for one in ast.walk(part))
+    return any(
+        isinstance(one, _LEAVING) for part in (*node.body, *node.orelse) for one in ast.walk(part)
+    )
 
 
 def _names(node: ast.AST) -> set[str]:

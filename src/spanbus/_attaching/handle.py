@@ -194,7 +194,7 @@ class Handle:
 
     # --- events of a bus ----------------------------------------------------------------------------------------------
 
-    def handle(self, *arguments: object, **options: object) -> bool | Heard:
+    def handle(self, *arguments: object, **options: object) -> bool | Heard | None:
         """Sink method for buses of sinks; the same as :attr:`observer`."""
         return self.observer(*arguments, **options)
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from enum import Enum
 from types import FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any, cast
 
-from spanbus._attaching.call import is_event, told
+from spanbus._attaching.call import event_among, is_event, is_type, told, type_text
 from spanbus._attaching.delivery import delivery_of
 from spanbus._attaching.methods import (
     callable_of,
@@ -19,6 +20,7 @@ from spanbus._attaching.methods import (
 )
 from spanbus._attaching.signature import HANDLER_NAMES
 from spanbus._reading.shape import getter
+from spanbus._reading.spelling import ending
 from spanbus.errors import InputError
 
 if TYPE_CHECKING:
@@ -146,6 +148,10 @@ def event_of(name: str, arguments: Sequence[object], options: Mapping[str, objec
         signal, told_with = get("signal"), get("args")
         if isinstance(told_with, tuple) and is_signal(signal):
             return event_of(name_of(signal), cast("tuple[object, ...]", told_with), {})
+    if arguments and ending(name) is None and is_type(arguments[0]):
+        kind = type_text(arguments[0])
+        if isinstance(kind, str | Enum) and ending(str(kind)) is not None:
+            return event_among(arguments, options)  # one for all types
     payload = {key: value for key, value in options.items() if key not in _CONTROL}
     given = list(arguments)
     sender = options.get("sender")

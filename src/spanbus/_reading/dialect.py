@@ -359,16 +359,20 @@ class Dialect:
         """With the workflow's name and the stage, where the payload has them."""
         workflow = None
         if rule.rank is Rank.RUN or named_run:
+            by_id: str | None = None
             for key in self.names.workflow:
                 if key == "name" and rule.rank is not Rank.RUN:
                     continue
                 value = payload.get(key)
                 found = name_of(value) if value is not None else None
                 if found:
+                    if not isinstance(value, str) and found == text_of(getter(value)("id")):
+                        by_id = by_id or found  # an object that has no name: another may
+                        continue
                     workflow = _STAMPED_NAME.sub("", found) or found
                     break
             else:
-                workflow = _name_of_run(payload)
+                workflow = _name_of_run(payload) or by_id
         stage = text_of(payload.get("stage"))
         if workflow is None and stage is None:
             return whose

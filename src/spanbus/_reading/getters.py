@@ -49,19 +49,29 @@ def said_by_methods(event: object) -> dict[str, object] | None:
     if kind is None:
         return None
     said: dict[str, object] = {"event_type": kind}
-    for name in _PAYLOADS:
-        payload = _told(event, name)
-        if payload is None:
-            payload = getter(event)(name)
-        if isinstance(payload, Mapping) or (mapping_of(payload) and not callable(payload)):
-            said["payload"] = payload
-            break
+    payload = payload_by_methods(event)
+    if payload is not None:
+        said["payload"] = payload
     for name in _TIMES:
         at = _told(event, name)
         if at is not None:
             said["timestamp"] = at
             break
     return said
+
+
+def payload_by_methods(event: object) -> Mapping[str, object] | None:
+    """The payload of an event that has a method, or a property, for it."""
+    for name in _PAYLOADS:
+        payload = _told(event, name)
+        if payload is None:
+            payload = getter(event)(name)
+        if isinstance(payload, MethodType | FunctionType):
+            continue
+        found = mapping_of(payload)
+        if found is not None:
+            return found
+    return None
 
 
 def says_by_methods(event: object) -> bool:

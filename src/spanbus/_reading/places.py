@@ -41,9 +41,7 @@ TIMES = (
     "event_time",
 )
 _SINGLE = ("metadata", "id")
-_OWN = (
-    "at_ns run_id runid phase attempt traceparent tracestate meta context headers header".split()
-)
+_OWN = "at_ns run_id runid phase attempt traceparent tracestate meta context headers header".split()
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 _MAKES_REMEMBERED = 1_000
 _FIELDS_LOOKED_AT = 64

@@ -17,7 +17,7 @@ from time import struct_time
 from typing import Any, cast
 
 from spanbus._named_tuple import NamedTuple
-from spanbus._reading.getters import said_by_methods, says_by_methods
+from spanbus._reading.getters import payload_by_methods, said_by_methods, says_by_methods
 from spanbus._reading.places import (
     METADATA,
     PAYLOAD,
@@ -42,7 +42,9 @@ _PAYLOADS_TOO = frozenset(
     "body detail details message msg content event_data attributes attrs properties params fields args kwargs".split()
 )
 """Payloads where the event has nothing else."""
-_OF_EVENTS = frozenset((*TIMES, *"version schema schema_version seq sequence offset partition level logger".split()))
+_OF_EVENTS = frozenset(
+    (*TIMES, *"version schema schema_version seq sequence offset partition level logger".split())
+)
 """Fields that say nothing of what happened."""
 TYPES_OF_HEADERS = ("event_type", "message_type", "message_name", "type", "ce_type")
 """Headers that say the type of a message."""
@@ -379,9 +381,13 @@ def _payload(
         for key, value in found.items()
         if key not in _ENVELOPE
         and not (key in other and key_of(key) in _ENVELOPE)
-        and not (key in TYPES_TOO and value == event_type and key != "object_kind")
+        and not (key.lstrip("_") in TYPES_TOO and value == event_type and key != "object_kind")
     }
-    held = [key for key in fields if key in _PAYLOADS_TOO]
+    if fields and not isinstance(event, Mapping) and all(key[0] == "_" for key in fields):
+        told = payload_by_methods(event)
+        if told is not None:
+            return told, True
+    held = [key for key in fields if key.lstrip("_") in _PAYLOADS_TOO]
     if len(held) == 1 and (len(fields) == 1 or _is_about_itself(fields, held[0])):
         only = mapping_of(decoded(fields[held[0]]))
         if only is not None:

@@ -90,7 +90,7 @@ def _of_buildkite(
     event_type: str, body: Mapping[str, object], build: Mapping[str, object]
 ) -> Told | None:
     """A build or one of its jobs; their ends are told by one type, their results by a state."""
-    about, _, what = event_type.partition(".")
+    about, _, what = (text_of(body.get("event")) or event_type).partition(".")
     pipeline, job = _mapping(body.get("pipeline")), _mapping(body.get("job"))
     if about == "build" and (what == "running" or what.endswith("finished") or what == "skipped"):
         state = "running" if what == "running" else build.get("state")
