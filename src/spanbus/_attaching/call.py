@@ -145,9 +145,7 @@ def tells(thing: object) -> bool:
     if isinstance(thing, _NO_EVENT) and not hasattr(type(cast("object", thing)), "_fields"):
         return False
     one = cast("object", thing)
-    return (
-        is_event(one) or says_what_began_or_ended(one) or ending(type(one).__name__) is not None
-    )
+    return is_event(one) or says_what_began_or_ended(one) or ending(type(one).__name__) is not None
 
 
 def pair_of(thing: object) -> tuple[object, object] | None:
