@@ -20,6 +20,7 @@ os.environ |= {
 }
 
 import airflow  # noqa: E402
+from airflow.listeners.listener import get_listener_manager  # noqa: E402
 from airflow.utils.db import initdb  # noqa: E402
 
 import spanbus  # noqa: E402
@@ -170,6 +171,24 @@ def test_tasks_that_a_branch_leaves_out_are_skipped(
         "  right skip",
     ]
     assert handle.state().phases_ended == 5
+
+
+def test_a_run_is_told_by_whoever_ends_it(
+    dags: Any, runtime: spanbus.Runtime, drawn: Drawn
+) -> None:
+    """A scheduler that did not begin it, or the server where somebody stops it."""
+    ended, stopped = dags.weekly.test(), dags.weekly.test()
+    handle = runtime.instrument(airflow)
+    listeners = get_listener_manager().hook
+    listeners.on_dag_run_running(dag_run=ended, msg="")
+    assert handle.state().runs_open == 0
+    listeners.on_dag_run_success(dag_run=ended, msg="success")
+    by_hand = "Dag Run's state was manually set to `failed`."
+    listeners.on_dag_run_failed(dag_run=stopped, msg=by_hand)
+    left_out = ["  of_right skip", "  right skip"]
+    assert drawn() == ["RUN weekly cancellation", *left_out, "RUN weekly success", *left_out]
+    assert (handle.state().errors, handle.state().runs_open) == (0, 0)
+    handle.detach()
 
 
 def test_mapped_tasks_a_task_that_is_scheduled_again_and_a_run_of_every_day(

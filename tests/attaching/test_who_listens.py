@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gc
+import importlib
 import logging
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -45,6 +47,9 @@ class NotesResults(Kept):
     def publish(self, event: object) -> None:
         for handler in self.handlers:
             self.results.append(handler(event))
+
+    def last(self) -> object:
+        return self.results[-1]
 
 
 class Returns(Kept):
@@ -94,21 +99,44 @@ class Records(Kept):
 
 @pytest.mark.parametrize("kind", [Plain, Awaits, NotesResults, Records])
 def test_buses_to_which_one_more_makes_no_difference(kind: type[Kept]) -> None:
-    assert delivery_of(kind(), "subscribe").harmless
+    assert delivery_of(kind(), "subscribe") == Delivery(known=True)
 
 
 @pytest.mark.parametrize("kind", [Returns, Stops, Reduces, Filters])
 def test_buses_that_go_on_with_what_handlers_return(kind: type[Kept]) -> None:
-    assert delivery_of(kind(), "subscribe") == Delivery(minds=True)
+    assert delivery_of(kind(), "subscribe") == Delivery(known=True, minds=True)
 
 
-def test_a_class_whose_source_is_not_there_is_taken_for_harmless() -> None:
+def test_a_class_whose_source_is_not_there_is_tapped() -> None:
     made: dict[str, Any] = {}
     exec(
-        "class Bus:\n    def subscribe(self, handler): pass\n    def publish(self, event): pass\n",
+        "class Bus:\n"
+        "    def __init__(self): self.handlers = []\n"
+        "    def subscribe(self, handler): self.handlers.append(handler)\n"
+        "    def publish(self, event): return [handler(event) for handler in self.handlers]\n",
         made,
     )
-    assert delivery_of(made["Bus"](), "subscribe").harmless
+    bus = made["Bus"]()
+    assert not delivery_of(bus, "subscribe").known
+    watched = Watched(bus)
+    assert bus.publish({"type": "task.started", "task": "lint", "run_id": "1"}) == []
+    assert bus.publish({"type": "task.completed", "task": "lint", "run_id": "1"}) == []
+    assert watched.handle.state().phases_ended == 1
+
+
+def test_a_function_that_is_not_what_the_file_says_any_more_is_not_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = (
+        "class Bus:\n"
+        "    def __init__(self): self.handlers = []\n"
+        "    def subscribe(self, handler): self.handlers.append(handler)\n"
+    )
+    (tmp_path / "edited_bus.py").write_text(source)
+    monkeypatch.syspath_prepend(tmp_path)
+    bus = importlib.import_module("edited_bus").Bus()
+    (tmp_path / "edited_bus.py").write_text(source.replace("subscribe", "x = 1; y"))
+    assert not delivery_of(bus, "subscribe").known
 
 
 class Asking:
@@ -200,6 +228,6 @@ def test_an_event_without_a_type_is_one_line_that_says_what_to_do(
             bus.publish(Thing())
     (record,) = caplog.records
     assert record.exc_info is None
-    assert "an event of class Thing has no type" in record.getMessage()
+    assert "the event has no type" in record.getMessage()
     assert "type_keys" in record.getMessage()
     assert watched.handle.state().errors == 3

@@ -187,7 +187,7 @@ def _harmless(bus: object, way: WayIn | None, handle: Handle, tappable: bool) ->
     if way is None or way.call.slot.role == "sink" or "on_next" in way.call.options:
         return way
     delivery = delivery_of(bus, way.name)
-    if delivery.harmless:
+    if delivery.harmless and (delivery.known or not tappable):
         return way
     if tappable:
         return None
@@ -391,7 +391,11 @@ def _first_seen(bus: object, handle: Handle) -> bool:
         except TypeError:
             return False
         way = way_in(bus)
-        if way is None or not delivery_of(bus, way.name).harmless:
+        if (
+            way is None
+            or not (delivery := delivery_of(bus, way.name)).harmless
+            or not delivery.known
+        ):
             return False
         try:
             subscribe(bus, way, handle)

@@ -33,6 +33,8 @@ _Loop: TypeAlias = ast.For | ast.AsyncFor | ast.comprehension
 class Delivery(NamedTuple):
     """What the code of a bus does with those that are subscribed on it."""
 
+    known: bool = False
+    """Its source was read."""
     minds: bool = False
     """What they return goes on to others, or decides on how it goes on."""
     methods: frozenset[str] = frozenset()
@@ -44,7 +46,7 @@ class Delivery(NamedTuple):
 
     @property
     def harmless(self) -> bool:
-        """A function among them that returns True changes nothing."""
+        """A function among them that returns True changes nothing, as far as is known."""
         return not (self.minds or self.methods or self.attributes or self.by_name)
 
 
@@ -64,16 +66,18 @@ def delivery_of(thing: object, subscribing: str) -> Delivery:
 
 
 def _read(kind: type, subscribing: str) -> Delivery:
-    tree = _tree(_function(static_attribute(kind, subscribing)))
+    takes = _function(static_attribute(kind, subscribing))
+    tree = _tree(takes)
     if tree is None:
-        return Delivery()
+        return Delivery(known=takes is None)  # of native code nothing will ever be known
     kept, itself = _kept(tree)
-    found = Delivery()
+    found = Delivery(known=True)
     for function in _functions(kind):
         other = _tree(function)
         if other is not None and function.__name__ != subscribing:
             read = _Function(other, kept, itself)
             found = Delivery(
+                True,
                 found.minds or read.minds,
                 found.methods | read.methods,
                 found.attributes | read.attributes,
@@ -131,10 +135,15 @@ def _function(found: object) -> FunctionType | None:
 
 
 def _tree(function: FunctionType | None) -> ast.AST | None:
+    if function is None:
+        return None
     try:
-        return None if function is None else ast.parse(textwrap.dedent(inspect.getsource(function)))
+        tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
     except (OSError, TypeError, SyntaxError):
         return None
+    first = tree.body[0] if tree.body else None
+    name = getattr(first, "name", function.__code__.co_name)  # a lambda is in a statement
+    return tree if name == function.__code__.co_name else None  # else the file was edited since
 
 
 class _Function:
@@ -244,10 +253,22 @@ class _Function:
 
     def _minds_names(self, results: set[str], calls: list[ast.Call]) -> bool:
         """Whether what they gave is given back, asked before going on, or passed to the next of them."""
+        nodes = list(ast.walk(self._tree))
+        for node in nodes:
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+                put = node.args if node.func.attr in _STORING else ()
+                if any(results & _names(one) for one in put):
+                    results |= _names(node.func.value)
+            elif (
+                isinstance(node, ast.Assign)
+                and results & _names(node.value)
+                and not self._only_asks(node.value)
+            ):
+                results |= {name for target in node.targets for name in _names(target)}
         given = {name for call in calls for one in call.args for name in _names(one)}
         if results & given:
             return True
-        for node in ast.walk(self._tree):
+        for node in nodes:
             value = None
             if isinstance(node, ast.Return | ast.Yield):
                 value = node.value
@@ -269,7 +290,9 @@ def _leaves(node: ast.If | ast.While) -> bool:
 
 
 def _names(node: ast.AST) -> set[str]:
-    return {one.id for one in ast.walk(node) if isinstance(one, ast.Name)}
+    """Variables in it; the object itself is none."""
+    found = {one.id for one in ast.walk(node) if isinstance(one, ast.Name)}
+    return found - {"self", "cls"}
 
 
 def _name_of(function: ast.expr) -> str:

@@ -110,8 +110,8 @@ def read(event: object, keys: Keys = USUAL, *, after_ns: int = 0, now_ns: int | 
             if not isinstance(event, Mapping) and (told := said_by_methods(event)) is not None:
                 return read(told, keys, after_ns=after_ns, now_ns=now_ns)
             raise Unreadable(
-                f"an event of class {type(event).__name__} has no type (looked for metadata.event_type, event_type, type, "
-                "topic, kind, name, event, event_name and a class name such as TaskStarted): name its place in a dialect "
+                "the event has no type (looked for metadata.event_type, event_type, type, topic, kind, name, event, "
+                "event_name and a class name such as TaskStarted): name its place in a dialect "
                 "(type_keys), or feed {'event_type': …, 'payload': …}"
             )
     payload, apart = _payload(event, get, places, event_type)
