@@ -1,4 +1,4 @@
-"""How a bus calls its subscribers, read off its source: whether an observer among them would be harmless.
+"""The calls that a bus makes of its subscribers, read off its source: whether an observer among them would be harmless.
 
 A bus may do more than call them: give back what they returned, stop at the first that answers, pass on what one made of the
 event, call a method of theirs. Nothing is called to find that out; where there is no source, nothing is known.
@@ -31,12 +31,12 @@ _Loop: TypeAlias = ast.For | ast.AsyncFor | ast.comprehension
 
 
 class Delivery(NamedTuple):
-    """What the code of a bus does with those that are subscribed on it."""
+    """Use that the code of a bus makes of those that are subscribed on it."""
 
     known: bool = False
     """Its source was read."""
     minds: bool = False
-    """What they return goes on to others, or decides on how it goes on."""
+    """Results of theirs go on to others, or decide on how it goes on."""
     methods: frozenset[str] = frozenset()
     """Methods of theirs that it calls, and that the observer does not have."""
     attributes: frozenset[str] = frozenset()
@@ -54,7 +54,7 @@ _known: weakref.WeakKeyDictionary[type, dict[str, Delivery]] = weakref.WeakKeyDi
 
 
 def delivery_of(thing: object, subscribing: str) -> Delivery:
-    """What an object does with those that its method ``subscribing`` takes; remembered for its class."""
+    """Use that an object makes of those that its method ``subscribing`` takes; remembered for its class."""
     kind = thing if isinstance(thing, type) else type(thing)
     of_class = _known.setdefault(kind, {})
     if subscribing not in of_class:

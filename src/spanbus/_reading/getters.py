@@ -44,7 +44,7 @@ _TIMES = ("get_timestamp", "getTimestamp", "timestamp", "get_time", "getTime")
 
 
 def said_by_methods(event: object) -> dict[str, object] | None:
-    """What an event says by methods that take nothing, as a mapping; None where they say no type."""
+    """An event as a mapping of what its methods say that take nothing; None where they say no type."""
     kind = next((text for name in _TYPES if (text := text_of(_told(event, name)))), None)
     if kind is None:
         return None
