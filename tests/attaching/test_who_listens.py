@@ -52,6 +52,31 @@ class NotesResults(Kept):
         return self.results[-1]
 
 
+class ByType(Kept):
+    """Lists in a dictionary, and names for the log."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.by_type: dict[str, list[Any]] = {}
+
+    def subscribe(self, handler: Callable[..., Any]) -> None:
+        self.by_type.setdefault("*", []).append(handler)
+
+    def publish(self, event: object) -> None:
+        for kind, handlers in self.by_type.items():
+            if kind.startswith("*"):
+                for handler in handlers.copy():
+                    assert getattr(handler, "__name__")  # noqa: B009
+                    handler(event)
+
+
+class ByTypeAndMethod(ByType):
+    def publish(self, event: object) -> None:
+        for handlers in self.by_type.values():
+            for handler in handlers:
+                handler.notify(event)
+
+
 class Returns(Kept):
     def publish(self, event: object) -> list[object]:
         results = []
@@ -97,7 +122,7 @@ class Records(Kept):
                 handler(event)
 
 
-@pytest.mark.parametrize("kind", [Plain, Awaits, NotesResults, Records])
+@pytest.mark.parametrize("kind", [Plain, Awaits, NotesResults, ByType, Records])
 def test_buses_to_which_one_more_makes_no_difference(kind: type[Kept]) -> None:
     assert delivery_of(kind(), "subscribe") == Delivery(known=True)
 
@@ -105,6 +130,11 @@ def test_buses_to_which_one_more_makes_no_difference(kind: type[Kept]) -> None:
 @pytest.mark.parametrize("kind", [Returns, Stops, Reduces, Filters])
 def test_buses_that_go_on_with_what_handlers_return(kind: type[Kept]) -> None:
     assert delivery_of(kind(), "subscribe") == Delivery(known=True, minds=True)
+
+
+def test_methods_of_subscribers_that_are_kept_by_type() -> None:
+    found = delivery_of(ByTypeAndMethod(), "subscribe")
+    assert found == Delivery(known=True, methods=frozenset(("notify",)))
 
 
 def test_a_class_whose_source_is_not_there_is_tapped() -> None:

@@ -28,7 +28,7 @@ from spanbus._attaching.methods import (
 )
 from spanbus._attaching.publication import weakly
 from spanbus._attaching.replace import replaced
-from spanbus._attaching.subscribe import WayIn, end, subscribe, way_in
+from spanbus._attaching.subscribe import SUBSCRIBING, WayIn, end, subscribe, way_in
 from spanbus._attaching.tap import Tap, marked
 from spanbus._attaching.weak_identity_map import WeakIdentityMap
 from spanbus._workflow.bus import WorkflowEventBus
@@ -343,6 +343,9 @@ def attach_class(kind: type[object], handle: Handle, *, mode: Mode = "wrap") -> 
         raise InputError(f"class {kind.__name__} is instrumented already; detach its handle first")
     handle.answering = "plain" if own else "awaitable" if awaits_handlers(kind) else "plain"
     handle.by_publisher = mode != "observe"
+    for name in SUBSCRIBING:  # read now, and not when the first instance publishes
+        if has(kind, name):
+            delivery_of(kind, name)
     for name in names:
         _wrap_on_class(kind, name, handle, mode)
     return handle

@@ -25,6 +25,10 @@ _OF_OBSERVERS = frozenset(("handle", "on_event", "handle_event"))
 _ASKING = frozenset(
     "isawaitable iscoroutine iscoroutinefunction isfuture isinstance hasattr callable".split()
 )
+_OF_CONTAINERS = frozenset(
+    "append add remove discard pop copy clear items values keys get index sort extend insert".split()
+)
+"""Methods of the lists and dictionaries in which they are kept by type."""
 _STORING = frozenset(("append", "add", "insert", "appendleft", "put", "setdefault", "extend"))
 _LEAVING = (ast.Return, ast.Break, ast.Yield)
 _Loop: TypeAlias = ast.For | ast.AsyncFor | ast.comprehension
@@ -154,6 +158,8 @@ class _Function:
         self.minds = self.by_name = False
         self.methods: frozenset[str] = frozenset()
         self.attributes: frozenset[str] = frozenset()
+        self._alone: set[str] = set()
+        """Variables that stand for one of them, and for nothing of what is kept with it."""
         self._each = self._subscribers()
         if not self._each:
             return
@@ -177,7 +183,7 @@ class _Function:
         def mentions(node: ast.expr) -> bool:
             return any(
                 (isinstance(one, ast.Attribute) and one.attr in self._kept)
-                or (isinstance(one, ast.Name) and one.id in some)
+                or (isinstance(one, ast.Name) and (one.id in some or one.id in each))
                 for one in ast.walk(node)
             )
 
@@ -187,10 +193,14 @@ class _Function:
                     some |= {name for target in node.targets for name in _names(target)}
                 elif isinstance(node, _Loop) and mentions(node.iter):
                     each |= _names(node.target)
+                    if isinstance(node.target, ast.Name):
+                        self._alone.add(node.target.id)
                 elif isinstance(node, ast.Call) and any(map(mentions, node.args)):
                     given = (*node.args, *(one.value for one in node.keywords))
                     functions = [one for one in given if isinstance(one, ast.Lambda)]
-                    each |= {one.arg for function in functions for one in function.args.args}
+                    taken = {one.arg for function in functions for one in function.args.args}
+                    each |= taken
+                    self._alone |= taken
         return each
 
     def _is_theirs(self, function: ast.expr) -> bool:
@@ -209,7 +219,7 @@ class _Function:
         attributes: set[str] = set()
         for node in ast.walk(self._tree):
             if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
-                if node.value.id in self._each and not node.attr.startswith("__"):
+                if node.value.id in self._alone and not node.attr.startswith("__"):
                     parent = self._parents.get(node)
                     called = isinstance(parent, ast.Call) and parent.func is node
                     (methods if called else attributes).add(node.attr)
@@ -219,12 +229,12 @@ class _Function:
                 and len(node.args) > 1
             ):
                 whose, name = node.args[:2]
-                if isinstance(whose, ast.Name) and whose.id in self._each:
+                if isinstance(whose, ast.Name) and whose.id in self._alone:
                     if not isinstance(name, ast.Constant):
                         self.by_name = True
-                    elif len(node.args) == 2:
+                    elif len(node.args) == 2 and not str(name.value).startswith("__"):
                         attributes.add(str(name.value))
-        self.methods = frozenset(methods - _OF_OBSERVERS)
+        self.methods = frozenset(methods - _OF_OBSERVERS - _OF_CONTAINERS)
         self.attributes = frozenset(attributes - _OF_OBSERVERS)
 
     def _results(self, call: ast.Call) -> set[str]:
