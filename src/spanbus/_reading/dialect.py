@@ -44,6 +44,7 @@ _TYPES_REMEMBERED = 1_000
 _PLAIN = (str, int, float, bytes, list, tuple, set)
 _RUNS = ("run", "workflow_run", "pipeline_run", "flow_run", "dag_run", "job_run", "build")
 """Objects that are a run, and not what it is a run of."""
+_RUNS_TOO = frozenset(_RUNS)
 _EVENT, _START, _SUCCESS = Verb.EVENT, Verb.START, Result.SUCCESS  # members cost a look-up each
 
 
@@ -345,7 +346,10 @@ class Dialect:
 
     def _id_of_run(self, payload: Mapping[str, object]) -> str | None:
         """The id of a run that the payload holds as an object."""
-        for key in (*_RUNS, *self.names.workflow):
+        keys = self.names.workflow
+        if not _RUNS_TOO.isdisjoint(payload):
+            keys = (*_RUNS, *keys)
+        for key in keys:
             value = payload.get(key)
             if value is not None and not isinstance(value, _PLAIN):
                 found = text_of(getter(value)("id"))

@@ -381,17 +381,18 @@ def _payload(
         for key, value in found.items()
         if key not in _ENVELOPE
         and not (key in other and key_of(key) in _ENVELOPE)
-        and not (key.lstrip("_") in TYPES_TOO and value == event_type and key != "object_kind")
+        and not (key in TYPES_TOO and value == event_type and key != "object_kind")
     }
-    if fields and not isinstance(event, Mapping) and all(key[0] == "_" for key in fields):
+    if not _PAYLOADS_TOO.isdisjoint(fields):
+        held = [key for key in fields if key in _PAYLOADS_TOO]
+        if len(held) == 1 and (len(fields) == 1 or _is_about_itself(fields, held[0])):
+            only = mapping_of(decoded(fields[held[0]]))
+            if only is not None:
+                return only, True
+    elif fields and not isinstance(event, Mapping) and next(iter(fields))[:1] == "_":
         told = payload_by_methods(event)
         if told is not None:
             return told, True
-    held = [key for key in fields if key.lstrip("_") in _PAYLOADS_TOO]
-    if len(held) == 1 and (len(fields) == 1 or _is_about_itself(fields, held[0])):
-        only = mapping_of(decoded(fields[held[0]]))
-        if only is not None:
-            return only, True
     return fields, False
 
 
