@@ -127,9 +127,31 @@ def test_buses_to_which_one_more_makes_no_difference(kind: type[Kept]) -> None:
     assert delivery_of(kind(), "subscribe") == Delivery(known=True)
 
 
-@pytest.mark.parametrize("kind", [Returns, Stops, Reduces, Filters])
+@pytest.mark.parametrize("kind", [Stops, Reduces, Filters])
 def test_buses_that_go_on_with_what_handlers_return(kind: type[Kept]) -> None:
-    assert delivery_of(kind(), "subscribe") == Delivery(known=True, minds=True)
+    assert delivery_of(kind(), "subscribe") == Delivery(known=True, minds=True, decides=True)
+
+
+def test_a_bus_that_returns_what_its_handlers_returned() -> None:
+    bus = Returns()
+    assert delivery_of(bus, "subscribe") == Delivery(known=True, minds=True)
+    Watched(bus)
+    assert bus.publish({"type": "task.started", "task": "lint"}) == []
+
+
+class ReturnsToAll(Returns):
+    """It says how all types are meant."""
+
+    def subscribe(  # type: ignore[override]
+        self, event_type: str | None, handler: Callable[..., Any]
+    ) -> None:
+        self.handlers.append(handler)
+
+
+def test_who_subscribes_to_all_types_by_name_answers_as_the_others_do() -> None:
+    bus = ReturnsToAll()
+    Watched(bus)
+    assert bus.publish({"type": "task.started", "task": "lint"}) == [True]
 
 
 def test_methods_of_subscribers_that_are_kept_by_type() -> None:

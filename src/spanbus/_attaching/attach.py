@@ -189,6 +189,8 @@ def _harmless(bus: object, way: WayIn | None, handle: Handle, tappable: bool) ->
     delivery = delivery_of(bus, way.name)
     if delivery.harmless and (delivery.known or not tappable):
         return way
+    if way.call.says_all and not delivery.decides and not delivery.wants_more:
+        return way  # who listens to all types there is one of many, and answers for itself
     if tappable:
         return None
     lacking = [*delivery.attributes, *(one for one in delivery.methods if not HOOK.fullmatch(one))]
@@ -393,12 +395,8 @@ def _first_seen(bus: object, handle: Handle) -> bool:
             )  # first of all: what cannot be known again would be subscribed to again
         except TypeError:
             return False
-        way = way_in(bus)
-        if (
-            way is None
-            or not (delivery := delivery_of(bus, way.name)).harmless
-            or not delivery.known
-        ):
+        way = _harmless(bus, way_in(bus), handle, tappable=True)
+        if way is None:
             return False
         try:
             subscribe(bus, way, handle)

@@ -41,6 +41,8 @@ class Delivery(NamedTuple):
     """Its source was read."""
     minds: bool = False
     """Results of theirs go on to others, or decide on how it goes on."""
+    decides: bool = False
+    """They decide on how it goes on, or go on to the next of them."""
     methods: frozenset[str] = frozenset()
     """Methods of theirs that it calls, and that the observer does not have."""
     attributes: frozenset[str] = frozenset()
@@ -51,7 +53,12 @@ class Delivery(NamedTuple):
     @property
     def harmless(self) -> bool:
         """A function among them that returns True changes nothing, as far as is known."""
-        return not (self.minds or self.methods or self.attributes or self.by_name)
+        return not (self.minds or self.wants_more)
+
+    @property
+    def wants_more(self) -> bool:
+        """It wants more of them than to be called."""
+        return bool(self.methods or self.attributes or self.by_name)
 
 
 _known: weakref.WeakKeyDictionary[type, dict[str, Delivery]] = weakref.WeakKeyDictionary()
@@ -83,6 +90,7 @@ def _read(kind: type, subscribing: str) -> Delivery:
             found = Delivery(
                 True,
                 found.minds or read.minds,
+                found.decides or read.decides,
                 found.methods | read.methods,
                 found.attributes | read.attributes,
                 found.by_name or read.by_name,
@@ -155,7 +163,7 @@ class _Function:
 
     def __init__(self, tree: ast.AST, kept: frozenset[str], itself: bool) -> None:
         self._tree, self._kept = tree, kept
-        self.minds = self.by_name = False
+        self.minds = self.decides = self.by_name = False
         self.methods: frozenset[str] = frozenset()
         self.attributes: frozenset[str] = frozenset()
         self._alone: set[str] = set()
@@ -172,7 +180,8 @@ class _Function:
         if itself:
             self._look_at_attributes()
         results = {name for call in calls for name in self._results(call)}
-        self.minds = self.minds or self._minds_names(results, calls)
+        self._look_at_names(results, calls)
+        self.minds = self.minds or self.decides
 
     def _subscribers(self) -> set[str]:
         """Variables that stand for one of them, in a loop over what is kept or what was made of it."""
@@ -248,9 +257,9 @@ class _Function:
             elif isinstance(parent, ast.AugAssign | ast.AnnAssign | ast.NamedExpr):
                 return _names(parent.target)
             elif isinstance(parent, ast.If | ast.While) and node is parent.test:
-                self.minds = self.minds or _leaves(parent)
+                self.decides = self.decides or _leaves(parent)
             elif isinstance(parent, ast.comprehension):
-                self.minds = True
+                self.decides = True
             elif isinstance(parent, ast.Call):
                 if _name_of(parent.func) in _ASKING:
                     return set()
@@ -261,8 +270,8 @@ class _Function:
             node = parent
         return set()
 
-    def _minds_names(self, results: set[str], calls: list[ast.Call]) -> bool:
-        """Whether what they gave is given back, asked before going on, or passed to the next of them."""
+    def _look_at_names(self, results: set[str], calls: list[ast.Call]) -> None:
+        """Note whether what they gave is given back, asked before going on, or passed to the next of them."""
         nodes = list(ast.walk(self._tree))
         for node in nodes:
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
@@ -276,8 +285,7 @@ class _Function:
             ):
                 results |= {name for target in node.targets for name in _names(target)}
         given = {name for call in calls for one in call.args for name in _names(one)}
-        if results & given:
-            return True
+        self.decides = self.decides or bool(results & given)
         for node in nodes:
             value = None
             if isinstance(node, ast.Return | ast.Yield):
@@ -285,8 +293,8 @@ class _Function:
             elif isinstance(node, ast.If | ast.While) and _leaves(node):
                 value = node.test
             if value is not None and results & _names(value) and not self._only_asks(value):
-                return True
-        return False
+                self.minds = True
+                self.decides = self.decides or isinstance(node, ast.If | ast.While)
 
     @staticmethod
     def _only_asks(test: ast.expr) -> bool:
