@@ -334,14 +334,14 @@ class Handle:
             if said is None:
                 raise
             return self._reader.read(said, live=live)
-        if (
-            fact.verb is _EVENT
-            and ending(fact.event.name) is None
-            and kind_of(event) is None
-            and not is_event(event)
-        ):
+        if fact.verb is _EVENT and ending(fact.event.name) is None:
             said = publication.said()
-            if said is not None and ending(str(said["event_type"])) is not None:
+            if (
+                said is not None
+                and ending(str(said["event_type"])) is not None
+                and kind_of(event) is None
+                and not is_event(event)
+            ):
                 return self._reader.read(said, live=live)
         return fact
 
@@ -357,7 +357,7 @@ class Handle:
             opened.insert(0, run)
         task = publication.task() if publication.task is not None else None
         for one in opened:
-            publication.opened.add(one)
+            publication.opens(one)
             if task is not None:
                 self._ends.opened(task, one)
 

@@ -180,7 +180,7 @@ class _Method:
                 return
             publication.heard += 1
             for one in batch:
-                publication.told.update(map(id, _known_by(one)))
+                publication.told |= frozenset(map(id, _known_by(one)))
                 self._handle.published(_single(one), publication)
         except Exception as error:
             self._handle.failed(error)
