@@ -42,6 +42,9 @@ _TELLING = PLAIN_START | PLAIN_SUCCESS | {"stage", "strategy", "phase"}
 _STAMPED_NAME = re.compile(r"[_-]\d{9,}$")
 _TYPES_REMEMBERED = 1_000
 _PLAIN = (str, int, float, bytes, list, tuple, set)
+_RUNS = ("run", "workflow_run", "pipeline_run", "flow_run", "dag_run", "job_run", "build")
+"""Objects that are a run, and not what it is a run of."""
+_RUNS_TOO = frozenset(_RUNS)
 _EVENT, _START, _SUCCESS = Verb.EVENT, Verb.START, Result.SUCCESS  # members cost a look-up each
 
 
@@ -348,7 +351,10 @@ class Dialect:
 
     def _id_of_run(self, payload: Mapping[str, object]) -> str | None:
         """The id of a run that the payload holds as an object."""
-        for key in self.names.workflow:
+        keys = self.names.workflow
+        if not _RUNS_TOO.isdisjoint(payload):
+            keys = (*_RUNS, *keys)
+        for key in keys:
             value = payload.get(key)
             if value is not None and not isinstance(value, _PLAIN):
                 found = text_of(getter(value)("id"))
@@ -362,14 +368,20 @@ class Dialect:
         """With the workflow's name and the stage, where the payload has them."""
         workflow = None
         if rank is Rank.RUN or named_run:
+            by_id: str | None = None
             for key in self.names.workflow:
                 if key == "name" and rank is not Rank.RUN:
                     continue
                 value = payload.get(key)
                 found = name_of(value) if value is not None else None
                 if found:
+                    if not isinstance(value, str) and found == text_of(getter(value)("id")):
+                        by_id = by_id or found  # an object that has no name: another may
+                        continue
                     workflow = _STAMPED_NAME.sub("", found) or found
                     break
+            else:
+                workflow = _name_of_run(payload) or by_id
         stage = text_of(payload.get("stage"))
         if workflow is None and stage is None:
             return whose
@@ -419,6 +431,17 @@ class Dialect:
             if text:
                 return text
         return None
+
+
+def _name_of_run(payload: Mapping[str, object]) -> str | None:
+    """The name of a run that the payload holds as an object."""
+    for key in _RUNS:
+        value = payload.get(key)
+        if value is not None and not isinstance(value, _PLAIN):
+            found = text_of(getter(value)("name"))
+            if found:
+                return found
+    return None
 
 
 def _said_first(keys: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
