@@ -224,9 +224,43 @@ def test_what_the_stream_deleted_unread_is_counted(
     assert 5 < first < 200
     assert f"{first - 1 - 4} messages were deleted before they were read" in once()
     assert total(collector, "spanbus.observe.lost") == first - 1 - 4
-    runs = {attributes(one)["cicd.pipeline.run.id"] for one in collector.spans()}
-    assert runs == {"open", "whole"} and doubled(collector) == []
+    told = [attributes(one) for one in collector.spans()]
+    assert {each["cicd.pipeline.run.id"] for each in told} == {"open", "whole"}
+    assert doubled(collector) == []
+    cut = [each["cicd.pipeline.run.id"] for each in told if "spanbus.abandoned" in each]
+    assert cut == ["open"], "which may lack something now"
     assert total(collector, "spanbus.observe.partitions") == 0, "none is held any more"
+
+
+def test_what_was_deleted_unread_is_counted_once_by_all_shares_together(
+    nats: Nats, collector: Receiver, tmp_path: Path
+) -> None:
+    def observed() -> list[str]:
+        said: list[str] = []
+        for number in range(4):
+            words = ("--once", "--share", f"{number}/4")
+            one = Observing(nats, collector, tmp_path / f"s{number}", *words)
+            done = subprocess.run(
+                one.argv, env=one.env, capture_output=True, text=True, timeout=60, check=False
+            )
+            assert done.returncode == 0, done.stderr
+            said += [
+                line
+                for line in done.stderr.splitlines()
+                if "were deleted" in line or "was deleted" in line
+            ]
+        return said
+
+    publish(nats.url, run("read"))
+    with nats_stream.Questions(nats.url, None) as asking:
+        asking.ask("STREAM.PURGE.SPANBUS", {"seq": 4})
+    assert observed() == [], "what was gone before anybody observed is nobody's loss"
+    publish(nats.url, [*run("unread"), *run("there")])
+    with nats_stream.Questions(nats.url, None) as asking:
+        asking.ask("STREAM.PURGE.SPANBUS", {"seq": 11})  # 8, 9 and 10
+    assert sum(int(line.split()[1]) for line in observed()) == 3
+    assert total(collector, "spanbus.observe.lost") == 3
+    assert observed() == []
 
 
 @pytest.mark.parametrize(

@@ -140,7 +140,7 @@ class Holdings:
                 continue
             self.awaited.discard(number)
             self.held[number] = partition
-            partition.tell()
+            partition.tell(info.first)
             if found is not None and not self._is_of_this_host(found.checkpoint):
                 self._numbers.takeovers += 1
         return True

@@ -79,11 +79,13 @@ class Held(NamedTuple):
 class Open:
     """A run that is open: where its events are, who announced it, who sent events of it, which events were heard."""
 
-    __slots__ = ("bucket", "first", "heard", "owner", "publishers", "run_id")
+    __slots__ = ("bucket", "first", "heard", "owner", "publishers", "run_id", "unread")
 
     def __init__(self, run_id: str, bucket: int, first: int) -> None:
         self.run_id, self.bucket, self.first = run_id, bucket, first
         self.owner = ""
+        self.unread = False
+        """Events of it may have been deleted before they were read."""
         self.publishers: set[str] = set()
         self.heard = Dedup(_IDS_REMEMBERED)
 

@@ -45,6 +45,7 @@ Durable = Literal["delivered", "spool"]
 
 CHECKPOINT_S: Final = 1.0
 _PAUSE_S: Final = 0.2
+_LOOK_S: Final = 0.05
 _ASK_S: Final = 30.0
 _AWAY_S: Final = 0.5
 _DELIVER_S: Final = 10.0
@@ -126,7 +127,7 @@ class Observer:
         self._publishers: Publishers | None = None
         self._consumer: Consumer | None = None
         self._info = StreamState("", 0, 0, 0)
-        self._looked = False
+        self._looked, self._looked_s = False, 0.0
         """The stream was looked at since something was read last."""
         self._position = self._stamp_ns = 0
         self._arrived: Callable[[], bool] | None = None
@@ -251,6 +252,8 @@ class Observer:
             self._consumer = Consumer(
                 self._client, self._ask, self._stream, mine, self._position + 1
             )
+        if self._held_in_part and time.monotonic() - self._looked_s > _LOOK_S:
+            self._look()  # of a share no gap is seen in what is read
         if self._info.first > self._position + 1:
             self._deleted(self._info.first - 1)
         found = self._consumer.read()
@@ -260,14 +263,22 @@ class Observer:
             self._settle(self._stamp_ns)
         elif self._looked:  # all that had been there when the stream was looked at
             self._position = max(self._position, self._info.last)
-            for partition in self._holdings.held.values():
-                partition.high = max(partition.high, self._info.last)
+            self._passed()
         self.numbers.at(self._stamp_ns if found else None)
         self._looked = self._looked and bool(found)
         return bool(found)
 
+    @property
+    def _held_in_part(self) -> bool:
+        return len(self._holdings.held) < PARTITIONS
+
+    def _passed(self) -> None:
+        """What is held was read together: nothing of any partition is left before the position."""
+        for partition in self._holdings.held.values():
+            partition.passed(self._position)
+
     def _take(self, message: Read) -> None:
-        if len(self._holdings.held) == PARTITIONS and message.sequence > self._position + 1:
+        if not self._held_in_part and message.sequence > self._position + 1:
             self._deleted(message.sequence - 1)
         self._position, self._stamp_ns = message.sequence, message.stamp_ns
         partition = self._holdings.held.get(message.partition)
@@ -282,16 +293,12 @@ class Observer:
                 partition.settle(stamp_ns)
 
     def _deleted(self, upto: int) -> None:
-        """Messages up to this one were deleted unread; a share counts its part of them."""
-        behind = [each for each in self._holdings.held.values() if each.high]
-        count = sum(max(0, upto - max(self._position, each.high)) for each in behind)
-        for partition in self._holdings.held.values():
-            partition.deleted(upto)
+        """Messages up to this one were deleted unread."""
+        held = self._holdings.held.values()
+        lost = sum(each.deleted(upto, self._position) for each in held)
         self._position = max(self._position, upto)
-        if count:
-            before = self.numbers.lost
-            self.numbers.lost_parts += count
-            lost = self.numbers.lost - before
+        if lost:
+            self.numbers.lost += lost
             self._say(f"{lost} messages were deleted before they were read", "deleted")
 
     def _kill(self) -> None:
@@ -315,6 +322,8 @@ class Observer:
     def _checkpoint(self) -> None:
         """Write how far it is, as soon as what was told until then is durable; and now and then that it still lives."""
         held, now_s = self._holdings.held, time.monotonic()
+        if self._consumer is not None:
+            self._passed()
         if self._arrived is not None and self._arrived():
             self._arrived = None
             for partition in held.values():
@@ -368,7 +377,7 @@ class Observer:
             int(state["last_seq"]),
             unix_ns(str(info["ts"])) if info.get("ts") else time.time_ns(),
         )
-        self._looked = True
+        self._looked, self._looked_s = True, time.monotonic()
         self.numbers.server_ahead_ns = self._info.now_ns - time.time_ns()
 
     def _alive_bucket(self) -> Publishers | None:
