@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from brokers import Nats
-from observing import SECOND, START_NS, publish, run, total
+from observing import EXPECTED, SECOND, START_NS, once, publish, run, total
 from picture import picture
 from servers import ROOT, eventually
 from spans import attributes
@@ -33,13 +33,6 @@ def command(
         "PYTHONPATH": str(ROOT / "src"),
     }
     return [sys.executable, "-m", "spanbus", "observe", nats.url, *words], env
-
-
-def once(nats: Nats, collector: Receiver, folder: Path, *words: str) -> str:
-    argv, env = command(nats, collector, folder, "--once", *words)
-    done = subprocess.run(argv, env=env, capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stderr
 
 
 Follow = Callable[..., subprocess.Popen[str]]
@@ -63,15 +56,6 @@ def follow(nats: Nats, collector: Receiver) -> Generator[Follow]:
         for process in started:
             process.kill()
             process.communicate(timeout=20)
-
-
-EXPECTED = [
-    "RUN w failure E",
-    "  lint success",
-    "  tests failure E",
-    "    tests attempt 1 failure E",
-    "    tests attempt 2 failure E",
-]
 
 
 def test_a_run_that_is_half_there_is_whole_the_next_time(

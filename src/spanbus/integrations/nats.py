@@ -1,5 +1,5 @@
 """Events of a bus to NATS JetStream, through an outbox on disk that survives the process: :func:`carry`. Back to handlers:
-:func:`deliver`.
+:func:`deliver`. To spans and metrics: :func:`observe`.
 
 Publishing on the bus writes to a mapped file and waits for nothing; a thread of its own sends. Needs the extra ``nats``.
 ``docs/distributed.md`` has the wire format, for producers in other languages too.
@@ -49,6 +49,7 @@ from spanbus.integrations._nats_client import (
 )
 from spanbus.integrations._nats_deliver import Deliverer, DelivererState, deliver
 from spanbus.integrations._nats_life_sign import RENEW_S, LifeSign
+from spanbus.integrations._nats_observe import Observation, observe
 from spanbus.integrations._nats_wire import Lines, Message, TooLong, messages_of
 from spanbus.integrations.nats_stream import STREAM, checked_name
 
@@ -57,9 +58,11 @@ __all__ = [
     "CarrierState",
     "Deliverer",
     "DelivererState",
+    "Observation",
     "ReceivedEvent",
     "carry",
     "deliver",
+    "observe",
 ]
 
 logger = logging.getLogger("spanbus")
