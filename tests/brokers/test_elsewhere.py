@@ -91,6 +91,36 @@ def test_exactly_one_of_the_two_counts_a_run(
     assert carried == {"spooled": 4, "delivered": 4}
 
 
+@pytest.mark.parametrize(("ratio", "state"), [("0.5", "ok"), ("0.25", "warning")])
+def test_doctor_compares_the_sampler_with_that_of_the_observers(
+    nats: Nats, collector: Receiver, tmp_path: Path, ratio: str, state: str
+) -> None:
+    sampler = {"OTEL_TRACES_SAMPLER": "parentbased_traceidratio"}
+    once = Observing(
+        nats, collector, tmp_path / "o", "--once", env={**sampler, "OTEL_TRACES_SAMPLER_ARG": ratio}
+    )
+    publish(nats.url, run("r"))
+    done = subprocess.run(once.argv, env=once.env, capture_output=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    doctor = subprocess.run(
+        [*once.argv[:3], "doctor", "--json", "--timeout", "2"],
+        env={
+            **once.env,
+            **sampler,
+            "OTEL_TRACES_SAMPLER_ARG": "0.5",
+            "SPANBUS_NATS_URL": nats.url,
+            "SPANBUS_TELEMETRY": "elsewhere",
+        },
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    findings = {each["check"]: each for each in json.loads(doctor.stdout)["checks"]}
+    found = findings["nats.sampler"]
+    assert found["state"] == state, found
+    assert f"parentbased_traceidratio {ratio}" in found["message"]
+
+
 def of_events(collector: Receiver, name: str) -> int:
     """The largest value of a counter of delivery for the events that were carried."""
     found = [

@@ -79,7 +79,7 @@ class Partition:
     ) -> None:
         self.number = number
         self._runtime, self._marks, self._clocks = runtime, marks, clocks
-        self._created, self._by = created, by
+        self._created, self._by, self._sampler = created, by, runtime.wiring().sampler
         self._handle = runtime.replaying(lambda record: None, limits=_LIMITS)
         self._handle.correlator.tell(())
         self.reading = Reading(
@@ -244,6 +244,7 @@ class Partition:
             tuple(reading.ended),
             self._by,
             left,
+            self._sampler,
         )
 
     def prepare(self, now_s: float) -> None:
