@@ -22,7 +22,8 @@ import pytest
 from servers import ROOT, free_port
 
 SUPPORT = Path(__file__).parent
-START_S = 60.0
+START_S = 180.0
+"""RabbitMQ takes ten seconds on a machine of its own, and more than sixty where two cores are used by twenty."""
 
 
 def _missing(reason: str) -> None:
