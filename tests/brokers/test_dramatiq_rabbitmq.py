@@ -78,7 +78,9 @@ async def test_a_message_that_is_delivered_again_says_so(
             result = await runtime.run(Workflow("nightly", (Phase("send", action=send),)))
             assert runtime.flush(20.0)
         eventually(hangs.exists, 60.0)
-        assert collector.wait_until(lambda _: any(one.name == "ok" for one in executions()), 60.0)
+        assert collector.wait_until(
+            lambda _: any(one.name == "ok" for one in executions()), 60.0
+        ), (workers[0].log(), [one.name for one in collector.spans()])
         workers[0].kill()
         workers[1].start()
         assert collector.wait_until(lambda _: len(executions()) == 3, 60.0), workers[1].log()
