@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,13 @@ def hangs_once():
         return
     threading.Event().wait()
 """
+
+
+def flush(worker: Program) -> int:
+    """As the next process on its host would; its exit code."""
+    argv = [sys.executable, "-m", "spanbus", "flush", "--wait", "20"]
+    env = {**os.environ, **worker.env}
+    return subprocess.run(argv, env=env, timeout=60, check=False).returncode
 
 
 async def test_a_message_that_is_delivered_again_says_so(
@@ -78,16 +86,16 @@ async def test_a_message_that_is_delivered_again_says_so(
             result = await runtime.run(Workflow("nightly", (Phase("send", action=send),)))
             assert runtime.flush(20.0)
         eventually(hangs.exists, 60.0)
-        assert collector.wait_until(
-            lambda _: any(one.name == "ok" for one in executions()), 60.0
-        ), (workers[0].log(), [one.name for one in collector.spans()])
+        assert collector.wait_until(lambda _: len(executions()) == 1, 60.0), workers[0].log()
         workers[0].kill()
         workers[1].start()
-        assert collector.wait_until(lambda _: len(executions()) == 3, 60.0), workers[1].log()
+        assert collector.wait_until(lambda _: len(executions()) >= 2, 60.0), workers[1].log()
     finally:
         for worker in workers:
             worker.kill()
-    told = {}
+    assert flush(workers[1]) == 0
+    assert collector.wait_until(lambda _: len(executions()) == 3, 40.0)
+    told: dict[str, list[tuple[object, object]]] = {}
     for span in executions():
         said = attributes(span)
         words = (said["cicd.pipeline.task.run.result"], said.get("spanbus.redelivered", False))

@@ -15,7 +15,7 @@ from brokers import Nats, stored
 from observing import Observing, Start, doubled, publish, run, total
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from picture import picture
-from servers import ROOT
+from servers import ROOT, eventually
 from spans import attributes
 
 from spanbus.integrations import nats_stream
@@ -153,6 +153,44 @@ def test_a_publisher_that_died_for_good_is_killed_by_the_marker(
     assert picture(collector.spans()) == ["RUN w error killed", "  build error killed"]
     assert doubled(collector) == []
     assert total(collector, "spanbus.observe.killed") == 1
+
+
+def test_a_publisher_that_died_is_told_by_the_next_process_on_its_host(
+    nats: Nats, collector: Receiver, observe: Start, tmp_path: Path
+) -> None:
+    """Long before the server's marker: its run and phase are ended by events."""
+    folder = tmp_path / "p"
+    with program(nats, collector, folder, "elsewhere", "hang") as process:
+        assert process.stdout is not None and process.stdout.readline() == "inside\n"
+        eventually(lambda: len(stored(nats.url)) >= 2, 40.0)
+        process.send_signal(signal.SIGKILL)
+        process.wait(20)
+    observer = observe(tmp_path / "o")
+    flush = subprocess.run(
+        [sys.executable, "-m", "spanbus", "flush", "--wait", "30"],
+        env={**observer.env, "SPANBUS_NATS_URL": nats.url, "SPANBUS_STATE_DIR": str(folder)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert flush.returncode == 0, flush.stderr
+    kinds = [str(line["event_type"]) for _, line in stored(nats.url)][2:]
+    assert kinds == ["workflow.phase.failed", "workflow.failed"]
+    with program(
+        nats, collector, folder, "elsewhere"
+    ) as process:  # and the one after tells nothing of it
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors
+    assert collector.wait_until(
+        lambda got: sum(span.name == "RUN w" for span in got.spans()) == 2, 40.0
+    )
+    assert observer.end(signal.SIGTERM) == 0
+    told = [line for line in picture(collector.spans()) if "inside" not in line]
+    assert sorted(told) == sorted(
+        ["RUN w error killed", "  build error killed", "RUN w success", "  build success"]
+    )
+    assert doubled(collector) == [] and total(collector, "spanbus.observe.killed") == 0
 
 
 def alive(url: str) -> bool:
