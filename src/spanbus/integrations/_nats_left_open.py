@@ -84,7 +84,7 @@ class LeftOpen:
 
 
 def ends_of(leftover: Leftover) -> Iterator[tuple[Event, str | None]]:
-    """Ends of what a dead publisher left open, phases first, each with its workflow; at the time when it was last known to live."""
+    """Ends of what a dead publisher left open, phases first, each with its workflow; when it was last known to live."""
     found = [entry for _, parts in leftover.open if (entry := _entry(parts)) is not None]
     for entry in sorted(found, key=lambda each: each["phase"] is None):
         workflow, phase = entry["workflow"], entry["phase"]
