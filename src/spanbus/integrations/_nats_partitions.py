@@ -68,7 +68,7 @@ def checked(partitions: Iterable[int]) -> tuple[int, ...]:
 
 
 def counted_by(partition: int, after: int, upto: int) -> int:
-    """How many of the messages that are gone, of those after this number and up to that one, a partition counts.
+    """The number of those messages that a partition counts, of all that are gone after one number and up to another.
 
     Nobody knows to which partitions they belonged. Each number is counted by one: the holders of all count each once.
     """
