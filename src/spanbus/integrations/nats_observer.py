@@ -322,7 +322,7 @@ class Observer:
         return len(self._holdings.held) < PARTITIONS
 
     def _passed(self) -> None:
-        """What is held was read together: nothing of any partition is left before the position."""
+        """All partitions held are read together: nothing of any is left before the position."""
         for partition in self._holdings.held.values():
             partition.passed(self._position)
 
