@@ -103,7 +103,7 @@ def test_doctor_compares_the_sampler_with_that_of_the_observers(
     done = subprocess.run(once.argv, env=once.env, capture_output=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     doctor = subprocess.run(
-        [*once.argv[:3], "doctor", "--json", "--timeout", "2"],
+        [*once.argv[:3], "doctor", "--json", "--timeout", "30"],
         env={
             **once.env,
             **sampler,
@@ -143,10 +143,10 @@ def test_a_publisher_that_died_for_good_is_killed_by_the_marker(
     with program(nats, collector, tmp_path / "p", "elsewhere", "hang") as process:
         assert process.stdout is not None and process.stdout.readline() == "inside\n"
         observer = observe(tmp_path / "o", SPANBUS_OBSERVE_LOST_AFTER_S="1")
-        deadline = time.monotonic() + 30
-        while len(stored(nats.url)) < 2 or not alive(nats.url):
-            assert time.monotonic() < deadline, "its events and its sign of life"
-        process.send_signal(signal.SIGKILL)
+        try:
+            eventually(lambda: len(stored(nats.url)) >= 2 and alive(nats.url), 60.0)
+        finally:
+            process.kill()
         process.wait(20)
         assert collector.wait_until(lambda got: len(got.spans()) >= 2, 60.0)
     assert observer.end(signal.SIGTERM) == 0
@@ -162,8 +162,10 @@ def test_a_publisher_that_died_is_told_by_the_next_process_on_its_host(
     folder = tmp_path / "p"
     with program(nats, collector, folder, "elsewhere", "hang") as process:
         assert process.stdout is not None and process.stdout.readline() == "inside\n"
-        eventually(lambda: len(stored(nats.url)) >= 2, 40.0)
-        process.send_signal(signal.SIGKILL)
+        try:
+            eventually(lambda: len(stored(nats.url)) >= 2, 40.0)
+        finally:
+            process.kill()
         process.wait(20)
     observer = observe(tmp_path / "o")
     flush = subprocess.run(
@@ -232,7 +234,7 @@ def test_clocks_that_are_wrong_are_told_and_results_are_right(
     offsets = {each["publisher"]: each["offset_s"] for each in document["clocks"]}
     assert set(offsets) == {"host-ahead", "host-behind"}
     doctor = subprocess.run(
-        [*done[:3], "doctor", "--json", "--timeout", "2"],
+        [*done[:3], "doctor", "--json", "--timeout", "30"],
         env={**observer.env, "SPANBUS_NATS_URL": nats.url},
         capture_output=True,
         timeout=60,

@@ -240,7 +240,7 @@ def stored(url: str, stream: str = "SPANBUS") -> list[tuple[str, dict[str, objec
         found: list[tuple[str, dict[str, object]]] = []
         info = await client.ask(f"$JS.API.STREAM.INFO.{stream}")
         state = info["state"]
-        for sequence in range(state["first_seq"], state["last_seq"] + 1):
+        for sequence in range(max(1, state["first_seq"]), state["last_seq"] + 1):
             answer = await client.ask(f"$JS.API.STREAM.MSG.GET.{stream}", {"seq": sequence})
             message = answer["message"]
             lines = base64.b64decode(message["data"]).split(b"\n")
