@@ -325,7 +325,10 @@ def _name(kind: str, attributes: Mapping[str, object]) -> str:
 
 def _flags(attributes: Mapping[str, object]) -> tuple[str, ...]:
     flags: list[str] = []
-    if attributes.get(names.ERROR_TYPE) == ErrorType.ABANDONED:
+    if (
+        attributes.get(names.ERROR_TYPE) == ErrorType.ABANDONED
+        or attributes.get(names.ABANDONED) is not None
+    ):
         flags.append(Flag.ABANDONED.value)
     match = attributes.get(names.MATCH)
     if match is not None and match != Flag.INFERRED.value:
