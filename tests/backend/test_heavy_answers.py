@@ -27,7 +27,7 @@ from spanbus._store.series import Series
 from spanbus._store.store import Store
 
 if TYPE_CHECKING:
-    from conftest import ServedBackend
+    from tests.backend.conftest import ServedBackend
 
 PROTOBUF = {"Content-Type": "application/x-protobuf"}
 
