@@ -17,7 +17,7 @@ import pytest
 import uvicorn
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span, Status
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from spanbus._backend.api import TraceQuery
 from spanbus._backend.app import Backend, BackendOptions
@@ -488,6 +488,7 @@ def chromium() -> Iterator[Browser]:
         if "TESTS_IN_CI" in os.environ:
             pytest.fail(reason)
         pytest.skip(reason)
+    expect.set_options(timeout=30_000)  # the machine may be busy
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=CHROMIUM,
