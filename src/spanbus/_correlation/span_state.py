@@ -286,10 +286,11 @@ class SpanState:
 
     def let_go(self) -> None:
         """Forget what is beneath it, once nobody reads it: records that refer to each other wait for the garbage collector."""
-        for child in self.children:
-            if child.children:
-                child.let_go()
-        self.children = ()
+        left: list[SpanState] = [self]
+        while left:
+            record = left.pop()
+            left.extend(child for child in record.children if child.children)
+            record.children = ()
 
     def number_of(self, kind: str) -> int:
         """The number, from 1, of the next thing of a kind and name beneath this record: part of its identity."""
