@@ -7,6 +7,9 @@ STAMP := $(VENV)/.installed
 PIP := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check
 COMPILED := .compiled
 
+# Tests start some thousand processes; without stored bytecode each of them would compile what it loads of src, which is half of a start.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-slow test-all coverage check docs dist bench compile test-compiled fuzz soak test-browser test-adapters clean
 
