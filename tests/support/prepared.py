@@ -95,7 +95,7 @@ class Forked(subprocess.Popen[str]):
             _prepared().fork(self._request, [streams[0], streams[3], streams[5], told])
         finally:
             os.close(told)
-            self._close_pipe_fds(*streams)
+            self._close_pipe_fds(*streams)  # pyright: ignore[reportAttributeAccessIssue]
         [self.pid] = _NUMBER.unpack(os.read(self._end, _NUMBER.size))
         self._child_created = True
 
@@ -109,7 +109,7 @@ class Forked(subprocess.Popen[str]):
 
     def _internal_poll(self, *_: object, **__: object) -> int | None:
         with suppress(subprocess.TimeoutExpired):
-            self._wait(timeout=0)
+            self._wait(timeout=0)  # pyright: ignore[reportAttributeAccessIssue]
         return self.returncode
 
 
