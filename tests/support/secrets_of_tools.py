@@ -260,7 +260,7 @@ _AROUND: tuple[tuple[str, str, str], ...] = (
     ("npm", "npm publish --//registry/:_authToken=%s", noise("n22", 36)),
     ("npm otp", "npm publish --otp=%s", "482913"),
     ("yarn", "YARN_NPM_AUTH_TOKEN=%s yarn", noise("n23", 36)),
-    ("pip idx", "pip install --index-url https://me:%s@pypi.x/simple a", PASSWORD),
+    ("pip idx", "pip install -i https://me:%s@pypi.x/simple a", PASSWORD),
     ("uv", "UV_INDEX_ACME_PASSWORD=%s uv sync", PASSWORD),
     ("uv publish", "uv publish --token %s", noise("n24", 60)),
     ("poetry", "poetry publish -u me -p %s", PASSWORD),
