@@ -30,6 +30,8 @@ def _escape(character: str) -> str:
 
 def one_line(text: str, limit: int = 300) -> str:
     """``text`` in one line of at most ``limit`` characters; what cannot be seen is spelled out."""
+    if len(text) <= limit and text.isascii() and text.isprintable():  # as nearly all are
+        return text
     shown = _unstacked(_HIDDEN.sub(_spelled, text[: limit * 2]))
     return shown if len(shown) <= limit else shown[: limit - 1] + "…"
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import http.client
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import pytest
 from command_line import Cli
@@ -22,12 +22,10 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 )
 
 from spanbus._backend import trace_answers
+from spanbus._backend.app import Backend
 from spanbus._runs import jaeger
-from spanbus._store.series import Series
+from spanbus._store.series import Series, SeriesSource
 from spanbus._store.store import Store
-
-if TYPE_CHECKING:
-    from conftest import ServedBackend
 
 PROTOBUF = {"Content-Type": "application/x-protobuf"}
 
@@ -145,13 +143,24 @@ def test_a_record_that_is_too_large_is_left_out_and_told(up: Up) -> None:
     assert (answer.status, rejected) == (200, 1)
 
 
+class Served(Protocol):
+    """A whole backend on a real socket, of the fixture."""
+
+    backend: Backend
+
+    @property
+    def archive(self) -> SeriesSource: ...
+
+    def ask(self, path: str) -> tuple[int, object, bytes]: ...
+
+
 def test_scrapes_at_once_are_answered_together(
-    served: ServedBackend, monkeypatch: pytest.MonkeyPatch
+    served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked, gate = list[int](), threading.Event()
     before = served.archive.metric_series
 
-    def counted() -> list[Series]:
+    def counted() -> Iterable[Series]:
         asked.append(1)
         assert gate.wait(30)
         return before()

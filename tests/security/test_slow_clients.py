@@ -178,6 +178,7 @@ def test_who_makes_the_server_wait_makes_place_for_others(sent: bytes) -> None:
     with serving(connections=12) as port, ExitStack() as stack:
         for _ in range(40):
             stack.enter_context(connected(port, sent))
+        status, text = 0, b""
         for _ in range(200):  # those that were sent away are leaving
             status, text = answer(port, "POST", "/swallow", b"abc")
             if status != 503:
@@ -197,6 +198,7 @@ def test_a_body_that_dawdles_makes_room_for_others() -> None:
                 break
             threading.Event().wait(0.05)
         seen: set[int] = set()
+        status, text = 0, b""
         for _ in range(400):
             status, text = answer(port, "POST", "/hold", bytes(500_000))
             seen.add(status)

@@ -55,6 +55,15 @@ def glyphs(screen: Encoded) -> Glyphs:
     return _UNICODE if "utf" in (screen.encoding or "").lower() else _PLAIN
 
 
+def _cells(text: str) -> int:
+    return len(text) if text.isascii() else cell_len(text)
+
+
+def _padded(text: str, cells: int) -> str:
+    """``text`` in exactly so many cells."""
+    return f"{text:<{cells}}"[:cells] if text.isascii() else set_cell_size(text, cells)
+
+
 def style(result: str) -> str:
     return STYLES.get(result, "")
 
@@ -180,13 +189,12 @@ def waterfall(
     labels = [label(row.span) for row in rows]
     remarked = [said_of(row.span) for row in rows]
     wanted = max(
-        [cell_len(row.indent) + cell_len(name) for row, name in zip(rows, labels, strict=True)]
-        + [10]
+        [_cells(row.indent) + _cells(name) for row, name in zip(rows, labels, strict=True)] + [10]
     )
     fixed = 15 + 10
     most = max(44, width // 3)
     name_width = wanted if free else min(wanted, max(12, min(most, width - fixed - 2)))
-    said = max(map(cell_len, remarked), default=0)
+    said = max(map(_cells, remarked), default=0)
     said = min(28, said) if free else min(max(28, width // 4), said)
     bar_width = width - name_width - fixed - 4 - said
     bar_width = max(12, bar_width) if free else bar_width if bar_width >= 12 else 0
@@ -198,6 +206,10 @@ def waterfall(
     if run.error_type and run.error_type not in ("unsuccessful", run.result):
         text.append(f" ({one_line(run.error_type, 60)})", style(run.result))
     text.append(f"  {seconds(run.duration_s)}\n")
+    results = {
+        result: f" {shapes.marks.get(result, ' ')} {word(result):<12}"
+        for result in {row.span.result for row in rows}
+    }
     for at, row in enumerate(rows):
         if at in gaps:
             text.append(f"… {gaps[at]:,} more; --json has all of them\n", "dim")
@@ -206,26 +218,23 @@ def waterfall(
         indent = (
             row.indent if len(row.indent) <= most else "…" + row.indent[1 - most :]
         )  # the name of what lies deep is still there
-        line = Text(indent, "dim")
-        room = name_width - cell_len(indent)
+        text.append(indent, "dim")
+        room = name_width - _cells(indent)
         name = labels[at]
-        if cell_len(name) > room:
+        if _cells(name) > room:
             name = set_cell_size(name, max(1, room - 1)) + "…"
-        line.append(set_cell_size(name, max(1, room)), "bold" if span.kind == "phase" else "")
-        line.append(
-            f" {shapes.marks.get(span.result, ' ')} {word(span.result):<12}", style(span.result)
-        )
+        text.append(_padded(name, max(1, room)), "bold" if span.kind == "phase" else "")
+        text.append(results[span.result], style(span.result))
         took = "" if span.result == "skip" or span.skip_reason else seconds(span.duration_s)
-        line.append(f"{took:>10}")
+        text.append(f"{took:>10}")
         if bar_width:
-            line.append("  ")
-            _bar(line, span, start, total, bar_width, shapes)
+            text.append("  ")
+            _bar(text, span, start, total, bar_width, shapes)
         more = remarked[at]
         if more and (bar_width or width - name_width - fixed - 3 >= cell_len(more)):
-            line.append(" ")
-            line.append(more, "dim" if span.result in ("success", "skip") else "")
-        line.rstrip()
-        text.extend(line)
+            text.append(" ")
+            text.append(more, "dim" if span.result in ("success", "skip") else "")
+        text.rstrip()  # not beyond the branch before the name
         text.append("\n")
     if left_out := [phase.name for phase in run.phases if phase.skip_reason == DESELECTED]:
         names = ", ".join(one_line(name, 120) for name in left_out)

@@ -224,7 +224,7 @@ def _judge(
     usual = [seconds for result, seconds in ran if result == Result.SUCCESS] or [
         seconds for _, seconds in ran
     ]
-    before_s = statistics.median(usual) if usual else None
+    before_s = None if not usual else usual[0] if len(usual) == 1 else statistics.median(usual)
     noise_s = (
         1.4826 * statistics.median([abs(seconds - before_s) for seconds in usual])
         if before_s is not None and len(usual) > 1

@@ -17,12 +17,15 @@ if TYPE_CHECKING:
     from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
     from spanbus._correlation.span_state import SpanState
+    from spanbus._runs.listing import RunHead
     from spanbus._telemetry.template import Template
 
 Note = tuple[str, int, Mapping[str, object]]
 """One event: its name, Unix nanoseconds, attributes."""
 
 _DEEPEST = 100
+_PHASE, _EXECUTION = Level.PHASE.value, Level.EXECUTION.value
+"""A member of an enumeration is asked for its value once, not for every span."""
 _RESULTS = {
     Level.RUN.value: names.PIPELINE_RESULT,
     Level.PHASE.value: names.TASK_RESULT,
@@ -149,7 +152,8 @@ def from_spans(spans: Iterable[Span], run_span_id: bytes | None = None) -> RunSu
     """
     found = {span.span_id: span for span in spans}
     attributes = {span_id: decoded(span.attributes) for span_id, span in found.items()}
-    runs = [span_id for span_id in found if attributes[span_id].get(names.LEVEL) == Level.RUN.value]
+    run_level = Level.RUN.value
+    runs = [span_id for span_id in found if attributes[span_id].get(names.LEVEL) == run_level]
     if run_span_id is None:
         runs.sort(
             key=lambda span_id: (
@@ -162,7 +166,7 @@ def from_spans(spans: Iterable[Span], run_span_id: bytes | None = None) -> RunSu
         return None
     children: dict[bytes, list[bytes]] = {}
     for span_id, span in found.items():
-        if attributes[span_id].get(names.LEVEL) not in (None, Level.RUN.value):
+        if attributes[span_id].get(names.LEVEL) not in (None, run_level):
             children.setdefault(span.parent_span_id, []).append(span_id)
     beneath = _beneath(run_span_id, children)
 
@@ -182,6 +186,50 @@ def from_spans(spans: Iterable[Span], run_span_id: bytes | None = None) -> RunSu
         )
 
     return _run(part(run_span_id))
+
+
+def outlined(
+    run: RunHead, times: tuple[int, int], phases: Iterable[tuple[str, str, int, int, bytes]]
+) -> RunSummary:
+    """A run of what the rows of its phases say: name, result, start, end, span id; nothing lies beneath them."""
+    return RunSummary(
+        run.run_id,
+        run.workflow,
+        run.trace_id,
+        run.span_id,
+        run.result,
+        run.error_type,
+        None,
+        *times,
+        (),
+        tuple(
+            SpanSummary(
+                _PHASE,
+                name or "",
+                result or "",
+                None,
+                None,
+                started_at_ns,
+                ended_at_ns,
+                span_id.hex(),
+                run.span_id,
+                1,
+                1,
+                0,
+                0,
+                (),
+                None,
+                None,
+                None,
+                (),
+                None,
+                (),
+                (),
+            )
+            for name, result, started_at_ns, ended_at_ns, span_id in phases
+        ),
+        (),
+    )
 
 
 class _StoredNotes(Sequence[Note]):
@@ -273,11 +321,11 @@ def _run(part: _Part) -> RunSummary:
 def _span(part: _Part) -> SpanSummary:
     attributes = part.attributes
     kind = str(attributes.get(names.LEVEL, ""))
-    children = tuple(_span(child) for child in _ordered(part.children))
+    children = tuple([_span(child) for child in _ordered(part.children)] if part.children else ())
     own = _whole(attributes, names.EVENTS_TOTAL) or 0
     return SpanSummary(
         kind,
-        part.name if kind == Level.EXECUTION.value else _name(kind, attributes),
+        part.name if kind == _EXECUTION else _name(kind, attributes),
         str(attributes.get(_RESULTS.get(kind, names.HOOK_RESULT), "")),
         _text(attributes, names.ERROR_TYPE),
         part.message,
@@ -287,7 +335,7 @@ def _span(part: _Part) -> SpanSummary:
         part.parent_span_id,
         _whole(attributes, names.PHASE_ATTEMPT) or 1,
         _attempts(kind, attributes),
-        own + sum(child.events for child in children),
+        own + sum([child.events for child in children]) if children else own,
         _whole(attributes, names.EVENTS_DROPPED) or 0,
         _flags(attributes),
         _text(attributes, names.SKIP_REASON),
@@ -301,18 +349,22 @@ def _span(part: _Part) -> SpanSummary:
 
 
 def _attempts(kind: str, attributes: Mapping[str, object]) -> int:
-    attempts = _whole(attributes, names.PHASE_ATTEMPTS) if kind == Level.PHASE.value else None
+    attempts = _whole(attributes, names.PHASE_ATTEMPTS) if kind == _PHASE else None
     return 1 if attempts is None else attempts
 
 
 def _ordered(parts: Sequence[_Part]) -> list[_Part]:
-    return sorted(parts, key=lambda part: (part.started_at_ns, part.ended_at_ns, part.span_id))
+    return (
+        list(parts)
+        if len(parts) < 2
+        else sorted(parts, key=lambda part: (part.started_at_ns, part.ended_at_ns, part.span_id))
+    )
 
 
 def _name(kind: str, attributes: Mapping[str, object]) -> str:
+    if kind == _PHASE:
+        return str(attributes.get(names.TASK_NAME, ""))
     match kind:
-        case Level.PHASE.value:
-            return str(attributes.get(names.TASK_NAME, ""))
         case Level.ATTEMPT.value:
             return f"{attributes.get(names.TASK_NAME, '')} attempt {attributes.get(names.PHASE_ATTEMPT, 1)}"
         case Level.HOOK.value:
@@ -323,9 +375,17 @@ def _name(kind: str, attributes: Mapping[str, object]) -> str:
             return str(attributes.get(names.PROCESS_EXECUTABLE, ""))
 
 
+_FLAGGED = frozenset({names.ERROR_TYPE, names.MATCH, names.CLOCK, names.ORPHAN})
+
+
 def _flags(attributes: Mapping[str, object]) -> tuple[str, ...]:
+    if _FLAGGED.isdisjoint(attributes):
+        return ()
     flags: list[str] = []
-    if attributes.get(names.ERROR_TYPE) == ErrorType.ABANDONED:
+    if (
+        attributes.get(names.ERROR_TYPE) == ErrorType.ABANDONED
+        or attributes.get(names.ABANDONED) is not None
+    ):
         flags.append(Flag.ABANDONED.value)
     match = attributes.get(names.MATCH)
     if match is not None and match != Flag.INFERRED.value:

@@ -201,6 +201,7 @@ def rare(record: SpanState) -> dict[str, AttributeValue]:
             (Flag.AMBIGUOUS, names.MATCH, "ambiguous"),
             (Flag.ORPHAN_END, names.ORPHAN, "end"),
             (Flag.CLOCK, names.CLOCK, "clamped"),
+            (Flag.UNREAD, names.ABANDONED, "unread"),
         )
         if flag in record.flags
     }

@@ -429,6 +429,11 @@ class Wiring:
         """The sink of a bus whose telemetry an observer makes."""
         return ContextOnly(self.template, EnvironmentSampler.of(self._env))
 
+    @property
+    def sampler(self) -> str:
+        """The sampler that the environment names, for people."""
+        return str(EnvironmentSampler.of(self._env))
+
     def arrival(self) -> Callable[[], bool]:
         """Collect metrics; the function returned says whether all that was told until now has arrived. What others than
         the spool deliver always has: it is not known.
