@@ -150,6 +150,32 @@ def test_where_no_second_process_is_to_be_had_the_command_takes_our_place(cli: C
     assert len(done.stderr.splitlines()) == 1
 
 
+WITHOUT_FORK = (
+    "import os, sys\n"
+    "del os.fork\n"
+    "sys.argv = ['spanbus', *sys.argv[1:]]\n"
+    "from spanbus._cli import main\n"
+    "main()\n"
+)
+
+
+def test_on_a_system_without_fork_the_same_comes_out_and_is_recorded(cli: Cli) -> None:
+    script = 'test -n "$TRACEPARENT" && echo "out $GIVEN"; echo err >&2; exit 3'
+    commands = (["sh", "-c", script], ["sh", "-c", "kill -9 $$"], ["./no-such-program"])
+    for command, status in zip(commands, (3, 137, 127), strict=True):
+        argv, env = ("exec", "--workflow", "one", "--", *command), {"GIVEN": "x"}
+        done = cli(*argv, env=env)
+        without = cli.run([sys.executable, "-c", WITHOUT_FORK, *argv], env=env)
+        assert done.code == status
+        assert without.returncode == status
+        assert (without.stdout, without.stderr) == (done.out, done.err)
+    runs = json.loads(cli("runs", "--json").out)
+    assert [run["command"] for run in runs[::2]] == list(reversed(commands))
+    for one, other in zip(runs[::2], runs[1::2], strict=True):
+        for key in ("workflow", "result", "error_type", "error", "command", "exit_code"):
+            assert one[key] == other[key], key
+
+
 def test_only_arguments_of_ours_are_bad_usage(cli: Cli) -> None:
     for words in (("--nmae", "x", "--", "true"), ("--name",), (), ("--",), ("--attr",)):
         done = cli("exec", *words)

@@ -48,7 +48,7 @@ def execute(arguments: Arguments) -> NoReturn:
         child.release()
         status = ended.status
     else:
-        say(f"{arguments.argv[0]}: {_why(child.error)}")
+        say(f"{arguments.argv[0]}: {launch.why_not(child.error)}")
         status = launch.status_of(child.error)
     if recording is not None:
         recording.end(ended)
@@ -81,15 +81,9 @@ def _become(arguments: Arguments, inherited: launch.Inherited, error: OSError) -
     try:
         launch.become([os.fsencode(word) for word in arguments.argv], {}, inherited)
     except OSError as failure:
-        say(f"{arguments.argv[0]}: {_why(failure)}")
+        say(f"{arguments.argv[0]}: {launch.why_not(failure)}")
         leave(launch.status_of(failure))
     leave(launch.CANNOT_RUN)
-
-
-def _why(error: OSError) -> str:
-    if launch.status_of(error) == launch.NOT_FOUND:
-        return "command not found"
-    return f"cannot be run: {error.strerror}"
 
 
 def _check_attributes(given: list[str]) -> None:
