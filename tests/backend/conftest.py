@@ -17,7 +17,7 @@ import pytest
 import uvicorn
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span, Status
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from spanbus._backend.api import TraceQuery
 from spanbus._backend.app import Backend, BackendOptions
@@ -263,6 +263,10 @@ class MemoryArchive:
                     )
         return found
 
+    def trace_pieces(self, trace_id: str) -> Iterator[list[ResourceSpans]]:
+        for group in self.trace(trace_id):
+            yield [group]
+
     def _named(self) -> list[tuple[str, Span, dict[str, object]]]:
         return [
             (service_of(one.resource), one.span, attributes(one.span.attributes))
@@ -484,6 +488,7 @@ def chromium() -> Iterator[Browser]:
         if "TESTS_IN_CI" in os.environ:
             pytest.fail(reason)
         pytest.skip(reason)
+    expect.set_options(timeout=30_000)  # the machine may be busy
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=CHROMIUM,

@@ -157,17 +157,29 @@ def test_the_end_of_the_output_is_in_sight_on_a_phone(
     expect(page.get_by_role("region", name="Output of pytest")).to_be_visible()
 
 
-def test_the_details_stand_beside_the_rows_on_a_wide_screen(sight: Sight) -> None:
+BESIDE = """() => {
+    const [rows, detail] = [".grid", ".detail"].map((place) => document.querySelector(place).getBoundingClientRect());
+    return detail.left >= rows.right ? "beside" : detail.top >= rows.bottom ? "below" : "over";
+}"""
+
+
+def test_the_details_stand_beside_the_rows_on_a_wide_screen_and_what_was_chosen_stays(
+    sight: Sight,
+) -> None:
     page = opened(sight, "#/run/deep")
-    rows, detail = page.locator(".grid").bounding_box(), page.locator(".detail").bounding_box()
-    assert rows is not None
-    assert detail is not None
-    assert detail["x"] >= rows["x"] + rows["width"]
+    assert page.evaluate(BESIDE) == "beside"
+    page.locator(".row").filter(has_text="late").locator(".name").click()
+    page.get_by_role("treegrid").press("+")
+    page.get_by_label("Find in run (/)").fill("early")
+    grid = page.locator(".grid").element_handle()
     page.set_viewport_size({"width": 700, "height": 900})
-    rows, detail = page.locator(".grid").bounding_box(), page.locator(".detail").bounding_box()
-    assert rows is not None
-    assert detail is not None
-    assert detail["y"] >= rows["y"] + rows["height"]
+    output = page.get_by_role("region", name="Output of the first failure, pytest")
+    expect(output).to_be_visible()
+    assert page.evaluate(BESIDE) == "below"
+    assert grid.evaluate("grid => grid.isConnected")
+    expect(page.locator(".row[aria-selected=true]")).to_contain_text("late")
+    expect(page.locator(".grid.zoomed")).to_be_visible()
+    expect(page.get_by_label("Find in run (/)")).to_have_value("early")
 
 
 def test_attributes_ids_and_unix_times_are_folded(sight: Sight) -> None:
@@ -212,6 +224,7 @@ def test_a_listed_run_says_its_phases_first_error_and_when(sight: Sight) -> None
     expect(row).to_have_count(1)
     expect(row).to_contain_text("publish")
     expect(row).to_contain_text("shop topic/x 01234567")
+    expect(row.get_by_text("no such host").filter(visible=True)).to_have_count(1)  # its last line
     expect(row.get_by_role("img")).to_have_attribute("aria-label", "3 phases: 2 success, 1 failure")
     when = row.locator("time")
     expect(when).to_contain_text("ago", timeout=20_000)
@@ -254,16 +267,60 @@ def test_a_live_run_shows_progress_what_waits_and_its_output_as_it_comes(
         output = page.locator("pre.whole")
         expect(output).to_contain_text("line 300", timeout=20_000)
         expect(output).not_to_contain_text("and on")
+        page.get_by_label("Find in run (/)").fill("lint")
     finally:
         go.touch()
         process.communicate(timeout=60)
     expect(page.get_by_role("heading", level=1)).to_contain_text("success", timeout=20_000)
+    expect(page.get_by_role("button", name="Copy run as JSON")).to_be_visible()
+    expect(page.get_by_label("Find in run (/)")).to_be_focused()  # nothing is taken away at the end
+    expect(page.get_by_label("Find in run (/)")).to_have_value("lint")
+    expect(page.locator(".row[aria-selected=true]")).to_contain_text("tests")
+    expect(page.locator(".detail .attributes")).to_contain_text("Attributes")
     sight.problems[:] = [
         each for each in sight.problems if "404" not in each
     ]  # it was asked for before it was stored
 
 
+def test_who_watches_a_run_is_led_to_what_fails(sight: Sight, up: Up) -> None:
+    page, go = sight.page, up.cli.folder / "go"
+    go.unlink(missing_ok=True)
+    process = up.cli.start("run", "-q")
+    try:
+        card = page.locator(".card")
+        expect(card).to_contain_text("waiting publish", timeout=20_000)
+        card.get_by_role("link").click()
+        expect(page.locator(".row[aria-selected=true]")).to_contain_text("sh")
+    finally:
+        go.touch()
+        process.communicate(timeout=60)
+    expect(page.get_by_role("heading", level=1)).to_contain_text("failure", timeout=20_000)
+    expect(page.locator(".row[aria-selected=true]")).to_contain_text("publish")
+    expect(page.get_by_role("region", name="Output of sh")).to_contain_text("no such host")
+    sight.problems[:] = [each for each in sight.problems if "404" not in each]
+
+
 # --- the waterfall ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("width", [1400, 1000, 360])
+def test_the_axis_stands_over_the_bars(sight: Sight, width: int) -> None:
+    page = sight.page
+    page.set_viewport_size({"width": width, "height": 900})
+    opened(sight, "#/run/run-1")
+    edges = page.evaluate("""() => [".axis .ticks", ".row .lane"].map((place) => {
+        const lane = document.querySelector(place), box = lane.getBoundingClientRect();
+        return [Math.round(box.left + lane.clientLeft), Math.round(box.right)];
+    })""")
+    assert edges[0] == edges[1]
+    inside = """() => [...document.querySelectorAll(".axis .tick, .axis > div:last-child")].every((node) =>
+        node.scrollWidth <= node.clientWidth && node.getBoundingClientRect().right <= node.parentElement.getBoundingClientRect().right)"""
+    assert page.evaluate(inside)
+
+
+def test_a_skipped_phase_says_why_in_its_row(sight: Sight) -> None:
+    page = opened(sight, "#/run/run-1")
+    expect(page.locator(".row").filter(has_text="publish")).to_contain_text("tests failed")
 
 
 def test_events_are_marked_on_the_row_that_is_looked_at(sight: Sight) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
+from sight import work_of_page_s
 
 from spanbus._backend.report import html_report, markdown_report
 from spanbus._runs.tree import Stored, waterfall
@@ -107,19 +108,15 @@ def test_ten_thousand_spans_are_shown_by_few_elements(
 
 
 @pytest.mark.browser
-def test_ten_thousand_spans_open_within_a_second(
+def test_ten_thousand_spans_open_with_less_than_a_second_of_work(
     chromium: Browser, tmp_path: Path, large: Run
 ) -> None:
-    times: list[float] = []
-    for _ in range(3):  # a busy machine gets another chance
-        page, errors = opened(chromium, tmp_path, large)
-        page.locator(".row").first.wait_for()
-        times.append(page.evaluate("performance.getEntriesByName('shown')[0].startTime"))
-        assert errors == []
-        page.close()
-        if times[-1] < 1_000:
-            break
-    assert min(times) < 1_000
+    page, errors = opened(chromium, tmp_path, large)
+    page.locator(".row").first.wait_for()
+    page.wait_for_function("performance.getEntriesByName('shown').length")
+    assert work_of_page_s(page) < 1.0
+    assert errors == []
+    page.close()
 
 
 @pytest.mark.browser

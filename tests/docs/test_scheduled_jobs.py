@@ -133,7 +133,11 @@ def test_the_unit_runs_without_a_home(machine: Machine, tmp_path: Path) -> None:
         done = subprocess.run(
             shlex.split(machine.here(unit["Service"]["ExecStart"])),
             cwd="/",
-            env={"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin", **environment},
+            env={
+                "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin",
+                **environment,
+                "SPANBUS_EXIT_TIMEOUT_S": "20",
+            },
             capture_output=True,
             text=True,
             timeout=120,

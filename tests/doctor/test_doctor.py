@@ -450,10 +450,11 @@ def test_a_server_that_wants_a_login_is_told_how(cli: Cli) -> None:
             "this port wants TLS: begin OTEL_EXPORTER_OTLP_ENDPOINT with https://",
         ),
         ("http+tls", "http+tls", "OTEL_EXPORTER_OTLP_CERTIFICATE"),
-        (
+        pytest.param(
             "http",
             "http+tls",
             "this port wants no TLS: begin OTEL_EXPORTER_OTLP_ENDPOINT with http://",
+            marks=pytest.mark.slow,  # the server waits for more of what it takes for a request
         ),
         ("grpc+tls", "grpc", "this port wants TLS"),
         ("grpc+tls", "grpc+tls", "OTEL_EXPORTER_OTLP_CERTIFICATE"),
@@ -499,7 +500,7 @@ def test_a_port_that_speaks_otherwise_is_told_how(
             cli,
             "collector.traces",
             "--timeout",
-            "2",
+            "10",  # of busy machines
             code=1,
             OTEL_EXPORTER_OTLP_ENDPOINT=f"{'https' if 'tls' in speaks else 'http'}://127.0.0.1:{port}",
             OTEL_EXPORTER_OTLP_PROTOCOL="grpc" if speaks.startswith("grpc") else "http/protobuf",

@@ -245,3 +245,20 @@ def test_a_file_of_our_own_is_opened_and_no_other(tmp_path: Path) -> None:
         with pytest.raises(OSError, match=r"(?i)regular|symbolic|directory|no such device"):
             os.close(open_own(path, os.O_WRONLY | os.O_TRUNC))
     assert other.read_text() == "kept"
+
+
+@pytest.mark.parametrize("ending", ["-shm", "-wal", "-journal"])
+@pytest.mark.parametrize("link", [Path.symlink_to, Path.hardlink_to], ids=["symbolic", "hard"])
+def test_nothing_is_written_through_another_name_of_a_file_beside_the_store(
+    tmp_path: Path, ending: str, link: Callable[[Path, Path], None]
+) -> None:
+    cli = Cli(tmp_path)
+    cli("exec", "--", "true")
+    other = tmp_path / "other"
+    other.write_bytes(b"of somebody" * 9_000)
+    beside = tmp_path / "state" / f"store.sqlite3{ending}"
+    beside.unlink(missing_ok=True)
+    link(beside, other)
+    for command in (["exec", "--", "true"], ["status"]):
+        assert "Traceback" not in cli(*command).err
+    assert other.read_bytes() == b"of somebody" * 9_000

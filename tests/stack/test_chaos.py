@@ -8,7 +8,7 @@ import random
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from queue import Queue
@@ -17,13 +17,13 @@ from typing import cast
 
 import pytest
 from command_line import Cli
-from servers import Json, Stack, eventually, get
+from relays import ClientRelay, CountingRelay
+from servers import ROOT, Json, Stack, eventually, get
 
 pytestmark = pytest.mark.stack
 
 RUNS = 500
 PER_SECOND = (7, 7, 6)  # one-shots of three processes; the service adds four
-COUNT_EVERY_S = 0.2  # of the stack
 BETWEEN = (5, 45)  # runs from one blow to the next
 OTHER = os.environ.get("SPANBUS_TEST_OTHER_COLLECTOR")
 """A collector of another version: the storm then also goes from one version to the other, up and down."""
@@ -34,7 +34,7 @@ BLOWS = [["restart"], ["kill", "restart"], *([["upgrade"]] if OTHER else [])]
 class Load:
     """Processes whose runs end one after another; what they said."""
 
-    stack: Stack
+    endpoint: str
     folder: Path
     traces: list[str] = field(default_factory=list[str])
     failures: Counter[str] = field(default_factory=Counter[str])
@@ -53,7 +53,7 @@ class Load:
     ) -> subprocess.Popen[str]:
         script = Path(__file__).with_name("one_shots.py")
         folder = self.folder / f"host{number}"
-        words = [self.stack.otlp, str(folder), workflow, str(per_second), lifetime]
+        words = [self.endpoint, str(folder), workflow, str(per_second), lifetime]
         return subprocess.Popen(
             [sys.executable, str(script), *words],
             stdin=subprocess.PIPE,
@@ -113,59 +113,129 @@ def in_jaeger(stack: Stack) -> set[str]:
     return {str(trace["traceID"]) for trace in cast("list[Json]", document.get("data") or [])}
 
 
-BATCH = len(PER_SECOND) + sum(PER_SECOND) * COUNT_EVERY_S + 1
-"""Failures that a batch, and a request of each process that had no answer, may hold where counting keeps up."""
+@pytest.fixture
+def counting(tmp_path: Path) -> Iterator[CountingRelay]:
+    relay = CountingRelay()
+    yield relay
+    relay.close()
 
 
-def storm(stack: Stack, folder: Path, blows: Sequence[str], seed: int) -> tuple[Load, float]:
-    """Runs until all have ended, with a blow now and then; also says how many failures its kills may double.
+@pytest.fixture
+def watched_stack(tmp_path: Path, counting: CountingRelay) -> Iterator[Stack]:
+    """The shipped collector, but that its batches come by where the test sees them."""
+    folder = tmp_path / "stack"
+    folder.mkdir()
+    detour = folder / "detour.yaml"
+    detour.write_text(
+        f"exporters: {{ otlp_grpc/counting: {{ endpoint: '127.0.0.1:{counting.port}' }} }}\n"
+    )
+    stack = Stack(folder, (ROOT / "collector-config.yaml", detour))
+    counting.target = f"127.0.0.1:{stack.ports['counting']}"
+    try:
+        yield stack.start()
+    finally:
+        stack.stop()
 
-    At a kill it is one batch: what had not been counted, which is more on a machine that does not keep up. A restart that
-    comes before the collector listens to signals is a kill.
+
+@pytest.fixture
+def clients(watched_stack: Stack) -> Iterator[ClientRelay]:
+    relay = ClientRelay(watched_stack.ports["otlp_http"])
+    yield relay
+    relay.close()
+
+
+def storm(
+    stack: Stack,
+    load: Load,
+    counting: CountingRelay,
+    blows: Sequence[str],
+) -> int:
+    """Runs until all have ended, with a blow now and then; says how many failures its kills may double.
+
+    At each kill it is one batch: the one that was on its way to the counters, else the one before, which may not have been
+    taken out of its queue; none where no batch has come since the last kill. A restart that comes before the collector
+    listens to signals is a kill.
     """
-    dice = random.Random(seed)
-    load, doubled = Load(stack, folder), 0.0
+    dice, doubled = random.Random(len(blows)), set[int]()
     programs = [str(OTHER), stack.collector.argv[0]]
     try:
         while len(load.traces) < RUNS:
             load.wait(dice.randint(*BETWEEN))
             blow = dice.choice(blows)
-            before = counted(stack)
             if blow == "kill":
                 stack.collector.kill()
             else:
                 stack.collector.stop()
             if stack.collector.was_killed:
-                waited = load.failures - before
-                doubled += max(BATCH, waited["shots"] + len(PER_SECOND))
+                doubled.add(counting.wait())
             if blow == "upgrade":
                 stack.collector.argv[0] = programs[0]
                 programs.reverse()
             stack.collector.start()
     finally:
         load.finish()
-    return load, doubled
+    return sum(counting.batches[number - 1] for number in doubled if number)
 
 
 @pytest.mark.parametrize("blows", BLOWS, ids=" and ".join)
 def test_every_trace_and_every_failure_is_there_and_told_once(
-    tmp_path: Path, own_stack: Stack, blows: list[str]
+    tmp_path: Path,
+    watched_stack: Stack,
+    clients: ClientRelay,
+    counting: CountingRelay,
+    blows: list[str],
 ) -> None:
-    load, doubled = storm(own_stack, tmp_path, blows, seed=len(blows))
+    load = Load(clients.url, tmp_path)
+    doubled = storm(watched_stack, load, counting, blows)
     assert load.undelivered == 0
-    eventually(lambda: set(load.traces) <= in_jaeger(own_stack))
-    eventually(lambda: counted(own_stack) >= load.failures)
-    twice = counted(own_stack) - load.failures
+    eventually(lambda: set(load.traces) <= in_jaeger(watched_stack))
+    eventually(lambda: counted(watched_stack) >= load.failures)
+    twice = counted(watched_stack) - load.failures
     assert twice["served"] == 0  # a service sends totals, which cannot count twice
-    assert twice["shots"] <= doubled
+    assert counting.most_at_once == 1
+    # one batch at each kill; and a client that lost an answer with the collector sends again
+    assert twice["shots"] <= doubled + clients.unanswered
     rule = 'sum(spanbus:phase_failures:15m{job="chaos"})'
-    eventually(lambda: own_stack.value(rule) == counted(own_stack).total())
+    eventually(lambda: watched_stack.value(rule) == counted(watched_stack).total())
     for workflow in ("shots", "served"):
         eventually(
             lambda workflow=workflow: (
-                own_stack.webhook.named("WorkflowPhaseFailing", cicd_pipeline_name=workflow)
-                or own_stack.webhook.named("WorkflowPhaseFailed", cicd_pipeline_name=workflow)
+                watched_stack.webhook.named("WorkflowPhaseFailing", cicd_pipeline_name=workflow)
+                or watched_stack.webhook.named("WorkflowPhaseFailed", cicd_pipeline_name=workflow)
             )
         )
-    assert own_stack.webhook.named("WorkflowPhaseFailed", "resolved") == []
-    assert len(in_jaeger(own_stack)) == len(set(load.traces))
+    assert watched_stack.webhook.named("WorkflowPhaseFailed", "resolved") == []
+    assert len(in_jaeger(watched_stack)) == len(set(load.traces))
+
+
+def test_a_kill_doubles_the_batch_between_the_queues_and_nothing_else(
+    tmp_path: Path, watched_stack: Stack, counting: CountingRelay
+) -> None:
+    """The worst moment there is: a batch is counted, and is still in the queue that it came from."""
+    cli = Cli(
+        tmp_path,
+        {
+            "OTEL_EXPORTER_OTLP_ENDPOINT": watched_stack.otlp,
+            "OTEL_SERVICE_NAME": "chaos",
+            "SPANBUS_EXIT_TIMEOUT_S": "20",
+        },
+    )
+
+    def fail(workflow: str) -> None:
+        assert cli("exec", "--workflow", workflow, "--name", "check", "--", "false").code == 1
+
+    fail("shots")
+    eventually(lambda: counted(watched_stack)["shots"] == 1)
+    counting.free.clear()
+    fail("shots")
+    assert counting.held.wait(30)
+    fail("shots")  # it waits behind the batch that is held
+    fail("shots")
+    assert (counting.batches[-1], counting.most_at_once) == (1, 1)
+    watched_stack.collector.kill()
+    counting.free.set()
+    counting.wait()
+    watched_stack.collector.start()
+    fail("last")  # what came before it is counted before it
+    eventually(lambda: counted(watched_stack)["last"] == 1)
+    assert counted(watched_stack)["shots"] == 4 + 1

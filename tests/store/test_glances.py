@@ -88,6 +88,54 @@ def test_a_glance_has_what_a_list_shows(store: Store) -> None:
     assert (glance.failed_phase, glance.error) == ("tests", "pytest ended with exit code 1")
 
 
+def test_a_glance_has_the_last_line_of_the_command_that_made_the_first_failure(
+    store: Store,
+) -> None:
+    request = ExportTraceServiceRequest.FromString(body("r", 1, phases=[]))
+    spans = request.resource_spans[0].scope_spans[0].spans
+
+    def add(
+        number: int, parent: int, level: str, start: int, end: int, tail: str = "", phase: str = ""
+    ) -> None:
+        said = {
+            "spanbus.level": level,
+            "cicd.pipeline.name": "ci",
+            "cicd.pipeline.run.id": "r",
+            "spanbus.output.tail": tail,
+        }
+        if phase:
+            said |= {"cicd.pipeline.task.name": phase, "cicd.pipeline.task.run.result": "failure"}
+        else:
+            said["spanbus.hook.result"] = "failure"
+        span = spans.add(
+            trace_id=(1).to_bytes(16, "big"),
+            span_id=(1_000_000 + number).to_bytes(8, "big"),
+            parent_span_id=(1_000_000 + parent).to_bytes(8, "big"),
+            start_time_unix_nano=START_NS + start,
+            end_time_unix_nano=START_NS + end,
+        )
+        span.status.CopyFrom(Status(code=Status.STATUS_CODE_ERROR, message="sh ended with 1"))
+        for key, value in said.items():
+            if value:
+                span.attributes.add(key=key).value.string_value = value
+
+    for pair in spans[0].attributes:
+        if pair.key == "cicd.pipeline.result":
+            pair.value.string_value = "failure"
+    add(10, 1, "phase", 0, 1_000, phase="tests")
+    add(11, 10, "attempt", 0, 400, phase="tests")
+    add(12, 11, "command", 0, 390, "a network error\n")
+    add(13, 10, "attempt", 500, 990, phase="tests")
+    add(14, 13, "strategy", 500, 980)
+    add(15, 14, "hook", 500, 900, "1 of 2\nassert 3 == 4\n\n")
+    add(16, 14, "hook", 500, 950, "later\n")
+    add(20, 1, "phase", 0, 2_000, phase="late")
+    add(21, 20, "hook", 600, 700, "of another phase\n")
+    store.ingest("traces", request.SerializeToString())
+    [glance] = store.glances(store.run_heads())
+    assert (glance.failed_phase, glance.output) == ("tests", "assert 3 == 4")
+
+
 def test_a_run_that_succeeded_has_no_error(store: Store) -> None:
     store.ingest("traces", body("r", 1, phases=PHASES[:1]))
     [glance] = store.glances(store.run_heads())

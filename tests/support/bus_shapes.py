@@ -1347,9 +1347,8 @@ def run(name: str, mode: str) -> dict[str, Any]:
     }
 
 
-if __name__ == "__main__":
-    warnings.simplefilter("error")
-    # one process forks for each shape: what they need is loaded once
+def main() -> None:
+    """One process forks for each shape: what they need is loaded once."""
     from importlib import import_module
 
     for module in ("_attaching.attach", "_attaching.streams", "_runtime", "_wiring"):
@@ -1371,3 +1370,8 @@ if __name__ == "__main__":
                 )
                 os._exit(1)
         os.waitpid(child, 0)
+
+
+if __name__ == "__main__":
+    warnings.simplefilter("error")
+    main()

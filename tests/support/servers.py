@@ -63,7 +63,7 @@ def get(url: str, timeout_s: float = 5.0) -> object:
         return None
 
 
-def eventually(what: Callable[[], object], timeout_s: float = 30.0, every_s: float = 0.1) -> object:
+def eventually(what: Callable[[], object], timeout_s: float = 90.0, every_s: float = 0.1) -> object:
     """The first true value of ``what``; fails when it does not come in time."""
     deadline = time.monotonic() + timeout_s
     while True:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import urllib.request
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, cast
 
 from embedded import Up
 from playwright.sync_api import BrowserContext, Page
@@ -28,6 +29,26 @@ def send(up: Up, run: Run) -> None:
             f"{up.url}/v1/traces", run.body(), {"Content-Type": "application/x-protobuf"}
         )
     ).close()
+
+
+def work_of_page_s(page: Page) -> float:
+    """Processor time of the process that draws the page, since it began: what an idle machine takes, however busy this one is."""
+    session = page.context.new_cdp_session(page)
+    session.send("Performance.enable")
+    told = cast("dict[str, list[dict[str, object]]]", session.send("Performance.getMetrics"))
+    session.detach()
+    values = {str(each["name"]): each["value"] for each in told["metrics"]}
+    return float(cast("float", values["ProcessTime"]))
+
+
+def work_of_process_s(pid: int) -> float:
+    """Processor time of a process since it began; 0 where the system does not tell it."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return 0.0
+    user, system = stat.rpartition(")")[2].split()[11:13]
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
 
 class Sight:
@@ -59,3 +80,7 @@ class Sight:
 
     def shot(self, path: Path) -> None:
         self.page.screenshot(path=path, full_page=True)
+
+    def work_s(self) -> float:
+        """Processor time of the page and of the backend that answers it."""
+        return work_of_page_s(self.page) + work_of_process_s(self.up.process.pid)

@@ -10,8 +10,9 @@ from typing import Literal, Never
 
 from spanbus._loaded import running_loop
 
-Answering = Literal["plain", "awaitable", "unknown"]
-"""``unknown`` is decided at each call: by whether an event loop runs in this thread."""
+Answering = Literal["plain", "awaitable", "unknown", "nothing"]
+"""``unknown`` is decided at each call: by whether an event loop runs in this thread. ``nothing`` is None, where what
+handlers return decides on how the bus goes on."""
 
 
 class Heard(int):
@@ -51,8 +52,10 @@ abc.Coroutine.register(Heard)  # pyright: ignore[reportUnknownMemberType, report
 HEARD = Heard(1)
 
 
-def answer(answering: Answering) -> bool | Heard:
+def answer(answering: Answering) -> bool | Heard | None:
     """True, in the form that the bus can use."""
+    if answering == "nothing":
+        return None
     if answering == "plain" or (answering == "unknown" and not _in_a_loop()):
         return True
     return HEARD

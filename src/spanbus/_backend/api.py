@@ -10,23 +10,30 @@ import json
 import logging
 import re
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 from datetime import UTC, datetime
-from typing import Protocol, cast
+from itertools import chain
+from typing import Protocol, TypeVar, cast
 
+import anyio
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, TracesData
 from starlette.datastructures import QueryParams
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
 
+from spanbus._backend import trace_answers
+from spanbus._backend.in_flight import Full, InFlight
 from spanbus._backend.publish import bounded_body
+from spanbus._backend.trace_answers import gathered
 from spanbus._otlp import json as otlp_json
 from spanbus._otlp.bounds import check_json
 from spanbus._runs import jaeger
 from spanbus._runs.jaeger import Document
 from spanbus._store.query import Partial, TraceQuery
 from spanbus.errors import SpanbusError
+
+T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +44,13 @@ _DAY_MS = 86_400_000
 _BODY_LIMIT_BYTES = 16 << 20
 _MOST_ELEMENTS = 600_000
 
-InThread = Callable[[Callable[[], object]], Awaitable[object]]
+_Work = Callable[[Request], Document] | Callable[[Request], Iterator[str]]
+
+
+class InThread(Protocol):
+    """Do something in a worker thread, some at a time."""
+
+    def __call__(self, work: Callable[[], T], /) -> Awaitable[T]: ...
 
 
 class TraceSource(Protocol):
@@ -52,6 +65,10 @@ class TraceSource(Protocol):
     def trace_ids(self, query: TraceQuery) -> Sequence[str]: ...
 
     def trace(self, trace_id: str) -> Sequence[ResourceSpans]: ...
+
+    def trace_pieces(self, trace_id: str) -> Iterator[Sequence[ResourceSpans]]:
+        """The same some spans at a time; asked for the next in any thread."""
+        ...
 
     def dependencies(self, start_ns: int, end_ns: int) -> Sequence[tuple[str, str, int]]:
         """Calls between services, with their number, among spans that began in that time."""
@@ -69,9 +86,11 @@ class _Bad(Exception):
 class QueryApi:
     """The routes; every query runs in a worker thread."""
 
-    def __init__(self, source: TraceSource, in_thread: InThread) -> None:
+    def __init__(self, source: TraceSource, in_thread: InThread, in_flight: InFlight) -> None:
         self._source = source
         self._in_thread = in_thread
+        self._in_flight = in_flight
+        self._transforming = anyio.Lock()
 
     def routes(self) -> list[BaseRoute]:
         return [
@@ -120,26 +139,28 @@ class QueryApi:
         )
         return [{"name": name, "spanKind": kind} for name, kind in pairs]
 
-    def _traces(self, request: Request) -> Document:
+    def _traces(self, request: Request) -> Iterator[str]:
         query = request.query_params
-        ids = query.getlist("traceID")
-        wanted = [_trace_id(each) for each in ids] if ids else self._source.trace_ids(_query(query))
-        found: list[Document] = []
+        ids = dict.fromkeys(_trace_id(each) for each in query.getlist("traceID"))
+        wanted = list(ids)[:_LIMIT_MOST] if ids else self._source.trace_ids(_query(query))
         missing: list[Document] = [{"msg": wanted.why}] if isinstance(wanted, Partial) else []
-        for each in wanted:
-            groups = self._source.trace(each)
-            if groups:
-                found.append(jaeger.trace(each, groups))
-            elif ids:
-                missing.append({"msg": "trace not found", "traceID": jaeger.short(each)})
-        return jaeger.envelope(found, errors=missing or None)
 
-    def _trace(self, request: Request) -> Document:
+        def pieces(trace_id: str) -> Iterator[Sequence[ResourceSpans]]:
+            found = False
+            for groups in self._source.trace_pieces(trace_id):
+                found = True
+                yield groups
+            if ids and not found:
+                missing.append({"msg": "trace not found", "traceID": jaeger.short(trace_id)})
+
+        return trace_answers.older(
+            ((each, pieces(each)) for each in wanted), lambda: missing or None
+        )
+
+    def _trace(self, request: Request) -> Iterator[str]:
         trace_id = _trace_id(request.path_params["trace_id"])
-        groups = self._source.trace(trace_id)
-        if not groups:
-            raise _Bad(404, "trace not found")
-        return jaeger.envelope([jaeger.trace(trace_id, groups)])
+        pieces = _some(self._source.trace_pieces(trace_id), "trace not found")
+        return trace_answers.older([(trace_id, pieces)], lambda: None)
 
     def _dependencies(self, request: Request) -> Document:
         query = request.query_params
@@ -158,28 +179,36 @@ class QueryApi:
         raise _Bad(501, "metrics querying is currently disabled")
 
     def _no_archive(self, request: Request) -> Document:
-        if not self._source.trace(_trace_id(request.path_params["trace_id"])):
-            raise _Bad(404, "trace not found")
+        trace_id = _trace_id(request.path_params["trace_id"])
+        _some(self._source.trace_pieces(trace_id), "trace not found")
         raise _Bad(501, "archive storage is not configured: traces are kept by age and size")
 
     async def _transform(self, request: Request) -> Response:
         """OTLP JSON of a file that somebody opens, as the older API writes traces."""
 
-        def transformed(body: bytes) -> Document:
+        def transformed(body: bytes) -> bytes:
             check_json(body, _MOST_ELEMENTS)
             groups = jaeger.by_trace(otlp_json.read(body, TracesData()).resource_spans)
-            return jaeger.envelope([jaeger.trace(each, groups[each]) for each in groups])
+            traces = ((each, [groups[each]]) for each in groups)
+            return b"".join(gathered(trace_answers.older(traces, lambda: None)))
 
-        try:
-            body = await bounded_body(request, _BODY_LIMIT_BYTES)
-        except ValueError as error:
-            return _json(jaeger.failure(413, str(error)), 413)
-        except ClientDisconnect:
-            return Response(status_code=400)
-        try:
-            return _json(await self._in_thread(lambda: transformed(body)))
-        except (ValueError, RecursionError) as error:
-            return _json(jaeger.failure(400, f"cannot read OTLP JSON: {str(error)[:200]}"), 400)
+        with self._in_flight.body() as held:
+            try:
+                body = await bounded_body(request, _BODY_LIMIT_BYTES, held)
+            except ValueError as error:
+                return _json(jaeger.failure(413, str(error)), 413)
+            except Full:
+                return _json(jaeger.failure(429, "too much is being received at once"), 429)
+            except ClientDisconnect:
+                return Response(status_code=400)
+            try:
+                async with self._transforming:  # one at a time, which bounds the memory of all
+                    answer = await self._in_thread(lambda: transformed(body))
+                return Response(
+                    answer, 200, {"Cache-Control": "no-store"}, media_type="application/json"
+                )
+            except (ValueError, RecursionError) as error:
+                return _json(jaeger.failure(400, f"cannot read OTLP JSON: {str(error)[:200]}"), 400)
 
     # --- /api/v3 ----------------------------------------------------------------------------------------------------------
 
@@ -202,53 +231,79 @@ class QueryApi:
 
     def _v3_summaries(self, request: Request) -> Document:
         wanted = self._source.trace_ids(_summaries_query(request.query_params))
-        found = [
-            jaeger.summary(each, groups) for each in wanted if (groups := self._source.trace(each))
-        ]
+        found: list[Document] = []
+        for each in wanted:
+            pieces = self._source.trace_pieces(each)
+            first = next(pieces, None)
+            if first is not None:
+                groups = chain(first, chain.from_iterable(pieces))
+                found.append(jaeger.summary(each, groups))
         return {"summaries": found, **_partial(wanted)}
 
-    def _v3_traces(self, request: Request) -> Document:
+    def _v3_traces(self, request: Request) -> Iterator[str]:
         wanted = self._source.trace_ids(_v3_query(request.query_params))
-        groups = [group for each in wanted for group in self._source.trace(each)]
-        return {**_result(groups), **_partial(wanted)}
+        pieces = _some(
+            chain.from_iterable(map(self._source.trace_pieces, wanted)), "No traces found"
+        )
+        return trace_answers.newer([pieces], _partial(wanted))
 
-    def _v3_trace(self, request: Request) -> Document:
-        return _result(self._source.trace(_trace_id(request.path_params["trace_id"])))
+    def _v3_trace(self, request: Request) -> Iterator[str]:
+        trace_id = _trace_id(request.path_params["trace_id"])
+        pieces = _some(self._source.trace_pieces(trace_id), "No traces found")
+        return trace_answers.newer([pieces], {})
 
     # --- answers ----------------------------------------------------------------------------------------------------------
 
-    def _older(
-        self, work: Callable[[Request], Document]
-    ) -> Callable[[Request], Awaitable[Response]]:
+    def _older(self, work: _Work) -> Callable[[Request], Awaitable[Response]]:
         return self._answer(work, jaeger.failure)
 
-    def _newer(
-        self, work: Callable[[Request], Document]
-    ) -> Callable[[Request], Awaitable[Response]]:
+    def _newer(self, work: _Work) -> Callable[[Request], Awaitable[Response]]:
         return self._answer(
             work, lambda status, reason: {"error": {"httpCode": status, "message": reason}}
         )
 
     def _answer(
-        self, work: Callable[[Request], Document], failure: Callable[[int, str], Document]
+        self, work: _Work, failure: Callable[[int, str], Document]
     ) -> Callable[[Request], Awaitable[Response]]:
-        def build(request: Request) -> bytes:
-            return json.dumps(work(request), separators=(",", ":")).encode()
+        def begun(request: Request) -> tuple[bytes, bytes | None, Iterator[bytes]]:
+            """The first two pieces, and the rest: an answer of one piece has a length."""
+            found = work(request)
+            pieces = gathered([_text(found)] if isinstance(found, dict) else found)
+            return next(pieces, b""), next(pieces, None), pieces
 
         async def answer(request: Request) -> Response:
+            second: bytes | None = None
+            rest: Iterator[bytes] = iter(())
             try:
-                body, status = cast("bytes", await self._in_thread(lambda: build(request))), 200
+                first, second, rest = await self._in_thread(lambda: begun(request))
+                status = 200
             except _Bad as bad:
-                body, status = json.dumps(failure(bad.status, str(bad))).encode(), bad.status
+                first, status = json.dumps(failure(bad.status, str(bad))).encode(), bad.status
             except SpanbusError as error:
                 logger.warning("%s: %s", request.url.path, error)
-                body, status = (
-                    json.dumps(failure(503, "the store cannot be read now")).encode(),
-                    503,
-                )
-            return Response(body, status, {"Cache-Control": "no-store"}, "application/json")
+                first = json.dumps(failure(503, "the store cannot be read now")).encode()
+                status = 503
+            headers = {"Cache-Control": "no-store"}
+            if second is None:
+                return Response(first, status, headers, "application/json")
+            path = request.url.path
+            return StreamingResponse(
+                self._rest(path, [first, second], rest), status, headers, "application/json"
+            )
 
         return answer
+
+    async def _rest(
+        self, path: str, begun: list[bytes], rest: Iterator[bytes]
+    ) -> AsyncGenerator[bytes]:
+        """The pieces of an answer, each made when those before it are read. One that breaks off is no JSON."""
+        while begun:
+            yield begun.pop(0)
+        try:
+            while (piece := await self._in_thread(lambda: next(rest, None))) is not None:
+                yield piece
+        except SpanbusError as error:
+            logger.warning("%s: broken off: %s", path, error)
 
 
 def _partial(found: Sequence[str]) -> Document:
@@ -256,15 +311,12 @@ def _partial(found: Sequence[str]) -> Document:
     return {"partial": found.why} if isinstance(found, Partial) else {}
 
 
-def _result(groups: Sequence[ResourceSpans]) -> Document:
-    if not groups:
-        raise _Bad(404, "No traces found")
-    for group in groups:  # there, even when empty, as Jaeger has them
-        for scope in group.scope_spans:
-            scope.scope.SetInParent()
-            for span in scope.spans:
-                span.status.SetInParent()
-    return {"result": otlp_json.write(TracesData(resource_spans=groups))}
+def _some(pieces: Iterator[Sequence[ResourceSpans]], why_not: str) -> trace_answers.Pieces:
+    """The pieces, of which there is at least one."""
+    first = next(pieces, None)
+    if first is None:
+        raise _Bad(404, why_not)
+    return chain([first], pieces)
 
 
 def _trace_id(text: str) -> str:
@@ -351,8 +403,12 @@ def _v3(query: QueryParams, name: str) -> tuple[str, str | None]:
     return next(((each, query[each]) for each in names if query.get(each)), (names[0], None))
 
 
+def _text(document: object) -> str:
+    return json.dumps(document, separators=(",", ":"))
+
+
 def _json(document: object, status: int = 200) -> Response:
-    body = json.dumps(document, separators=(",", ":")).encode()
+    body = _text(document).encode()
     return Response(body, status, {"Cache-Control": "no-store"}, "application/json")
 
 

@@ -27,11 +27,13 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from spanbus._backend.api import QueryApi
 from spanbus._backend.archive import Archive
 from spanbus._backend.guard import Guard
+from spanbus._backend.in_flight import Full
 from spanbus._backend.live import EventBusWebSocketBridge
 from spanbus._backend.outputs import Outputs
 from spanbus._backend.prometheus import Exposition
 from spanbus._backend.publish import Publishing, bounded_body
 from spanbus._backend.receiver import Receiver, ReceiverLimits, Sink
+from spanbus._backend.scrapes import Scrapes
 from spanbus._backend.sessions import SESSION_S, Guesses, Sessions
 from spanbus._backend.views import Views
 from spanbus._version import __version__
@@ -89,13 +91,14 @@ class Backend:
             return await anyio.to_thread.run_sync(work, limiter=readers)
 
         self._in_thread = in_thread
+        self.scrapes = Scrapes()
         self._sessions, self._guesses = Sessions(), Guesses()
         self.app = self._build()
 
     def _build(self) -> ASGIApp:
         routes = [
             *self.receiver.routes(),
-            *QueryApi(self._store, self._in_thread).routes(),
+            *QueryApi(self._store, self._in_thread, self.receiver.in_flight).routes(),
             Route("/health", self._health),
             Route("/metrics", self._metrics),
             Route("/view/runs", self._wall(self._runs)),
@@ -113,7 +116,11 @@ class Backend:
             Route("/view/outputs", self._wall(self._all_outputs)),
             Route("/view/output", self._wall(self._output)),
             Route("/view/newest", self._wall(self._newest_lines)),
-            Route("/live/publish", Publishing(self.bridge).endpoint, methods=["POST"]),
+            Route(
+                "/live/publish",
+                Publishing(self.bridge, self.receiver.in_flight).endpoint,
+                methods=["POST"],
+            ),
             WebSocketRoute("/live", self.bridge.serve),
             Route("/login", self._login, methods=["GET", "POST"]),
             Route("/login/code", self._code, methods=["POST"]),
@@ -178,10 +185,18 @@ class Backend:
 
     async def _metrics(self, request: Request) -> Response:
         accept = request.headers.get("accept", "")
+        arrived_s = time.monotonic()
         try:
-            body, media_type = await self._in_thread(lambda: self._exposition.render(accept))
+            # Who asks while others are answered gets the next one's answer: many at once cost no more than two.
+            async with self.scrapes.lock:
+                answer = self.scrapes.made_since(arrived_s, accept)
+                if answer is None:
+                    began_s = time.monotonic()
+                    answer = await self._in_thread(lambda: self._exposition.render(accept))
+                    self.scrapes.keep(began_s, accept, answer)
         except SpanbusError as error:
             return PlainTextResponse(f"{error}\n", 503)
+        body, media_type = answer
         return Response(body, media_type=media_type)
 
     # --- what the page reads ------------------------------------------------------------------------------------------------
@@ -327,8 +342,10 @@ class Backend:
         if request.method == "GET":
             return _file("login.html")
         try:
-            form = parse_qs((await bounded_body(request, 4_096)).decode("utf-8", "replace"))
-        except (ValueError, ClientDisconnect):
+            with self.receiver.in_flight.body() as held:
+                body = await bounded_body(request, 4_096, held)
+            form = parse_qs(body.decode("utf-8", "replace"))
+        except (ValueError, Full, ClientDisconnect):
             return Response(status_code=400)
         client = request.client.host if request.client is not None else ""
         if wait_s := self._guesses.wait_s(client):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Iterable, MutableSequence
+from collections.abc import Iterable, MutableSequence, Sequence
 from itertools import pairwise
 from typing import TypeVar, cast
 
@@ -33,6 +33,11 @@ _PIECE_BYTES = 1 << 20
 
 _TRACE_ID, _SPAN_ID = (0, 16), (0, 8)
 """Sizes of ids, or of none; an id of another size is read as none, as the protocol says."""
+
+
+_RECORD_BYTES = 2 << 20
+"""The largest span or log record, with its resource and scope: it is read as one piece when it is asked for."""
+_TOO_LARGE = "a record with its resource takes at most 2 MiB"
 
 
 class TooLarge(ValueError):
@@ -92,6 +97,7 @@ def traces(body: bytes, is_json: bool, bounds: Bounds) -> Checked:
     )
     good = bad = 0
     changed = is_json
+    is_large, large = len(body) > _RECORD_BYTES, False
     for resource in request.resource_spans:
         for scope in resource.scope_spans:
             for span in scope.spans:
@@ -106,6 +112,10 @@ def traces(body: bytes, is_json: bool, bounds: Bounds) -> Checked:
                 or not any(span.trace_id)
                 or not any(span.span_id)
             ]
+            if is_large:
+                found = _larger(resource.resource, scope.scope, scope.spans)
+                wrong = sorted({*wrong, *found})
+                large = large or bool(found)
             good += len(scope.spans) - len(wrong)
             bad += len(wrong)
             for at in reversed(wrong):
@@ -114,7 +124,9 @@ def traces(body: bytes, is_json: bool, bounds: Bounds) -> Checked:
         request.SerializeToString() if changed or bad else body,
         good,
         bad,
-        "a span needs a trace id of 16 bytes and a span id of 8" if bad else "",
+        (_TOO_LARGE if large else "a span needs a trace id of 16 bytes and a span id of 8")
+        if bad
+        else "",
         request,
     )
 
@@ -204,6 +216,13 @@ def logs(body: bytes, is_json: bool, bounds: Bounds) -> Checked:
     )
     _few(bounds, (good,))
     changed = is_json
+    bad = 0
+    if len(body) > _RECORD_BYTES:
+        for resource in request.resource_logs:
+            for scope in resource.scope_logs:
+                for at in reversed(_larger(resource.resource, scope.scope, scope.log_records)):
+                    del scope.log_records[at]
+                    bad += 1
     for resource in request.resource_logs:
         for scope in resource.scope_logs:
             for record in scope.log_records:
@@ -211,7 +230,19 @@ def logs(body: bytes, is_json: bool, bounds: Bounds) -> Checked:
                     record.ClearField("trace_id")
                     record.ClearField("span_id")
                     changed = True
-    return Checked(request.SerializeToString() if changed else body, good, 0, "", request)
+    return Checked(
+        request.SerializeToString() if changed or bad else body,
+        good - bad,
+        bad,
+        _TOO_LARGE if bad else "",
+        request,
+    )
+
+
+def _larger(resource: Message, scope: Message, records: Sequence[Message]) -> list[int]:
+    """The places of records that take too much, together with what is said of them all."""
+    rest = _RECORD_BYTES - resource.ByteSize() - scope.ByteSize()
+    return [at for at, record in enumerate(records) if record.ByteSize() > rest]
 
 
 def _decode(body: bytes, is_json: bool, bounds: Bounds, message: M) -> M:

@@ -68,6 +68,8 @@ class _Run:
     """Phases that ended; what lies beneath them is in the store."""
     ended_at: float | None = None
     changed_at: float = 0.0
+    sizes: dict[str, int] = field(default_factory=dict[str, int])
+    """Bytes of what is kept, by span id; those of ``span`` by nothing."""
 
 
 class EventBusWebSocketBridge:
@@ -97,6 +99,7 @@ class EventBusWebSocketBridge:
         self._sources: dict[str, _Source] = {}
         self._runs: dict[str, _Run] = {}
         self._open_spans = 0
+        self._state_bytes = 0
         self._clients = 0
         self._refused = 0
         self._missed = 0
@@ -193,22 +196,41 @@ class EventBusWebSocketBridge:
             return
         run = self._run(run_id, source)
         known.runs.add(run_id)
-        if self.put({**members, "type": kind}) == 0:
+        size = self._put({**members, "type": kind})
+        if not size:
             return
         if kind == "opened":
             if level == "run":
-                run.span = members
+                run.span = self._kept(run, "", members, size)
             elif span_id not in run.open and self._open_spans < self._limits.open_spans:
-                run.open[span_id] = members
-                self._open_spans += 1
+                kept = self._kept(run, span_id, members, size)
+                if kept is not None:
+                    run.open[span_id] = kept
+                    self._open_spans += 1
             return
         if run.open.pop(span_id, None) is not None:
             self._open_spans -= 1
+            self._let_go(run, span_id)
         if level == "phase" and len(run.closed) < 1_000:
-            run.closed[span_id] = members
+            kept = self._kept(run, span_id, members, size)
+            if kept is not None:
+                run.closed[span_id] = kept
         if level == "run":
-            run.span = members
+            run.span = self._kept(run, "", members, size)
             self._ended(run, known)
+
+    def _kept(self, run: _Run, key: str, members: Members, size: int) -> Members | None:
+        """``members`` in place of what was kept under the same key, or None where there is no room for it."""
+        self._let_go(run, key)
+        if self._state_bytes + size > self._limits.state_bytes:
+            run.closed.pop(key, None)
+            return None
+        run.sizes[key] = size
+        self._state_bytes += size
+        return members
+
+    def _let_go(self, run: _Run, key: str) -> None:
+        self._state_bytes -= run.sizes.pop(key, 0)
 
     def _run(self, run_id: str, source: str) -> _Run:
         run = self._runs.get(run_id)
@@ -227,10 +249,13 @@ class EventBusWebSocketBridge:
         known.runs.discard(run.run_id)
         run.state, run.ended_at = "ended", self._clock()
         self._open_spans -= len(run.open)
+        for key in run.open:
+            self._let_go(run, key)
         run.open.clear()
 
     def _forget(self, run: _Run) -> None:
         self._open_spans -= len(run.open)
+        self._state_bytes -= sum(run.sizes.values())
         del self._runs[run.run_id]
         source = self._sources.get(run.source)
         if source is not None:
@@ -238,6 +263,10 @@ class EventBusWebSocketBridge:
 
     def put(self, message: Members) -> int:
         """Give a message the next id and bring it to every client. Returns its id, 0 when it was too large."""
+        return self._last_id if self._put(message) else 0
+
+    def _put(self, message: Members) -> int:
+        """The same; returns the size of its text."""
         identity = self._last_id + 1
         try:
             text = json.dumps({**message, "id": identity}, separators=(",", ":"), allow_nan=False)
@@ -257,7 +286,7 @@ class EventBusWebSocketBridge:
             waiter(message)
         self._news.set()
         self._news = anyio.Event()
-        return identity
+        return len(text)
 
     # --- who is still there -----------------------------------------------------------------------------------------------
 

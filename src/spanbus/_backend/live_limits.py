@@ -21,6 +21,9 @@ class LiveLimits:
     runs: int = 256
     open_spans: int = 20_000
     """Open spans of all live runs together."""
+    state_bytes: int = 8 << 20
+    """Spans of all live runs together, as they are kept for clients that come late; what is above is brought to those that
+    are there, and is not kept."""
     publisher_messages: int = 20_000
     """Messages that one publisher may send at once; what is above is missed."""
     publisher_messages_s: int = 5_000

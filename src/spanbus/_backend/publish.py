@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from typing import cast
 
-import anyio
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
 
 from spanbus._backend.address import ProcessId
+from spanbus._backend.in_flight import Body, Full, InFlight, TooSlow
 from spanbus._backend.live import VERSION, BadMessage, EventBusWebSocketBridge
 from spanbus._otlp.bounds import check_json
 
@@ -20,15 +20,19 @@ _MOST_ELEMENTS = 200_000
 class Publishing:
     """``POST /live/publish``: what one publisher says, into the bridge."""
 
-    def __init__(self, bridge: EventBusWebSocketBridge) -> None:
+    def __init__(self, bridge: EventBusWebSocketBridge, in_flight: InFlight | None = None) -> None:
         self._bridge = bridge
+        self._in_flight = in_flight or InFlight()
 
     async def endpoint(self, request: Request) -> Response:
         """204 when it is in, 400 with the reason when it is not in the format."""
         try:
-            body = await bounded_body(request, BODY_LIMIT_BYTES)
-            check_json(body, _MOST_ELEMENTS)
-            document: object = json.loads(body)
+            with self._in_flight.body() as held:
+                body = await bounded_body(request, BODY_LIMIT_BYTES, held)
+                check_json(body, _MOST_ELEMENTS)
+                document: object = json.loads(body)
+        except Full:
+            return PlainTextResponse("too much is being received at once\n", 429)
         except (ValueError, RecursionError):
             return PlainTextResponse("not a JSON document of at most 4 MiB\n", 400)
         except ClientDisconnect:
@@ -59,20 +63,11 @@ class Publishing:
         return Response(status_code=204)
 
 
-async def bounded_body(request: Request, limit_bytes: int, time_s: float = 10.0) -> bytes:
-    """The body of a request; ValueError when it is too large or takes too long."""
-    chunks: list[bytes] = []
-    size = 0
-    declared = request.headers.get("content-length", "")
-    if declared.isdigit() and int(declared) > limit_bytes:
-        raise ValueError(f"the body is larger than {limit_bytes} bytes")
+async def bounded_body(
+    request: Request, limit_bytes: int, held: Body, time_s: float = 10.0
+) -> bytes:
+    """The body of a request; ValueError when it is too large or takes too long, :class:`Full` when there is no room."""
     try:
-        with anyio.fail_after(time_s):
-            async for chunk in request.stream():
-                size += len(chunk)
-                if size > limit_bytes:
-                    raise ValueError(f"the body is larger than {limit_bytes} bytes")
-                chunks.append(chunk)
-    except TimeoutError:
+        return await held.read(request, limit_bytes, time_s)
+    except TooSlow:
         raise ValueError("the body took too long") from None
-    return b"".join(chunks)

@@ -33,6 +33,7 @@ from starlette.routing import BaseRoute, Route
 
 from spanbus._backend import decoding
 from spanbus._backend.decoding import JSON, Bounds, Checked, TooLarge
+from spanbus._backend.in_flight import MOST_BYTES, Body, BodyTooLarge, Full, InFlight, TooSlow
 from spanbus._named_tuple import NamedTuple
 from spanbus._otlp.bounds import TooMany
 from spanbus.errors import StoreError
@@ -77,7 +78,7 @@ class ReceiverLimits:
     """Texts and lists, and three times the messages, in one request; counted before it is decoded."""
     records: int = 50_000
     """Spans, points or log records in one request."""
-    in_flight_bytes: int = 40 << 20
+    in_flight_bytes: int = MOST_BYTES
     """Bodies of all requests that are being received or wait; above it the answer is 429."""
     body_time_s: float = 30.0
     """Seconds for a client to send a body."""
@@ -168,7 +169,8 @@ class Receiver:
         self._limits = limits or ReceiverLimits()
         # One writer at a time: the sink is one SQLite file, and waiting here costs no lock time-outs there.
         self._writer = anyio.CapacityLimiter(1)
-        self._in_flight_bytes = 0
+        self.in_flight = InFlight(self._limits.in_flight_bytes)
+        """Room for the bodies of requests of every kind."""
         self._requests = self._records = self._rejected = self._refused = self._busy = (
             self._failed
         ) = 0
@@ -183,7 +185,7 @@ class Receiver:
             self._refused,
             self._busy,
             self._failed,
-            self._in_flight_bytes,
+            self.in_flight.size_bytes,
         )
 
     def routes(self) -> list[BaseRoute]:
@@ -199,7 +201,7 @@ class Receiver:
         self._requests += 1
         media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         is_json = media_type == JSON
-        held = _Held(self)
+        held = self.in_flight.body()
         try:
             if media_type not in (PROTOBUF, JSON):
                 raise _Refused(415, f"Content-Type must be {PROTOBUF} or {JSON}")
@@ -218,7 +220,7 @@ class Receiver:
             self._refused += 1
             return Response(status_code=400)
         finally:
-            held.release()
+            held.give_back()
         self._records += checked.records
         self._rejected += checked.rejected
         return _answer(signal.response(checked.rejected, checked.why), 200, is_json)
@@ -277,55 +279,23 @@ class Receiver:
         else:
             self._refused += 1
 
-    async def _body(self, request: Request, held: _Held) -> tuple[bytes, bool]:
+    async def _body(self, request: Request, held: Body) -> tuple[bytes, bool]:
         encoding = request.headers.get("content-encoding", "identity").strip().lower()
         if encoding not in ("identity", "gzip", "deflate"):
             raise _Refused(415, "Content-Encoding must be gzip, deflate or none")
-        declared = request.headers.get("content-length", "")
-        if declared.isdigit() and int(declared) > self._limits.body_bytes:
-            raise _Refused(413, f"the body is larger than {self._limits.body_bytes} bytes")
-        chunks: list[bytes] = []
-        size = 0
         try:
-            with anyio.fail_after(self._limits.body_time_s):
-                async for chunk in request.stream():
-                    size += len(chunk)
-                    if size > self._limits.body_bytes:
-                        raise _Refused(
-                            413, f"the body is larger than {self._limits.body_bytes} bytes"
-                        )
-                    held.take(len(chunk))
-                    chunks.append(chunk)
-        except TimeoutError:
+            body = await held.read(request, self._limits.body_bytes, self._limits.body_time_s)
+        except BodyTooLarge as error:
+            raise _Refused(413, str(error)) from None
+        except TooSlow:
             raise _Refused(
-                408, f"the body took longer than {self._limits.body_time_s:g} s"
+                408, f"the body took longer than {self._limits.body_time_s:g} s, or others waited"
             ) from None
-        return b"".join(chunks), encoding != "identity"
-
-    def hold(self, size_bytes: int) -> None:
-        """Count bytes that are in memory; refuse with 429 what would be too much for all clients together."""
-        if self._in_flight_bytes + size_bytes > self._limits.in_flight_bytes:
-            raise _Refused(429, "too much is being received at once", self._limits.retry_after_s)
-        self._in_flight_bytes += size_bytes
-
-    def let_go(self, size_bytes: int) -> None:
-        self._in_flight_bytes -= size_bytes
-
-
-class _Held:
-    """The bytes that one request holds in memory."""
-
-    def __init__(self, receiver: Receiver) -> None:
-        self._receiver = receiver
-        self._size = 0
-
-    def take(self, size_bytes: int) -> None:
-        self._receiver.hold(size_bytes)
-        self._size += size_bytes
-
-    def release(self) -> None:
-        self._receiver.let_go(self._size)
-        self._size = 0
+        except Full:
+            raise _Refused(
+                429, "too much is being received at once", self._limits.retry_after_s
+            ) from None
+        return body, encoding != "identity"
 
 
 def _answer(

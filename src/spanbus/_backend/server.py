@@ -3,29 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import errno
 import logging
 import secrets
 import signal
 import socket
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any, ClassVar
 
-import h11
 import uvicorn
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from spanbus._backend.address import Address, ProcessId, read_address, remove_address, write_address
 from spanbus._backend.app import Backend, BackendOptions
 from spanbus._backend.archive import Archive
+from spanbus._backend.connections import HttpConnection, WebSocketConnection
 from spanbus._backend.receiver import Sink
 from spanbus._host import is_loopback
 from spanbus.errors import BackendError
@@ -34,8 +32,6 @@ logger = logging.getLogger(__name__)
 
 DEFAULT_PORT = 4318
 SHORTEST_TOKEN = 8
-REQUEST_HEAD_S = 10.0
-"""From the first byte to the last of a request's head, and from connecting to the first request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,60 +51,6 @@ class ServeOptions:
     stop_within_s: float = 5.0
 
 
-class _Protocol(H11Protocol):
-    """HTTP/1.1 in which a client must come to the point: connections that never finish asking are closed."""
-
-    _asking: asyncio.TimerHandle | None = None
-    _idle: ClassVar[OrderedDict[H11Protocol, None]] = OrderedDict()
-    """Connections that ask nothing, the oldest first: they make place for one that may."""
-
-    def connection_made(self, transport: Any) -> None:
-        super().connection_made(transport)
-        most = (self.limit_concurrency or 2_000) * 3 // 4
-        while len(self.connections) > most and self._idle:
-            oldest, _ = self._idle.popitem(last=False)
-            oldest.connections.discard(oldest)
-            oldest.transport.close()
-        self._idle[self] = None
-        self._asking = self.loop.call_later(REQUEST_HEAD_S, self._too_slow)
-
-    def data_received(self, data: bytes) -> None:
-        if self._asking is None and self._between_requests():
-            self._asking = self.loop.call_later(REQUEST_HEAD_S, self._too_slow)
-        super().data_received(data)
-        if not self._between_requests():
-            self._asked()
-            self._idle.pop(self, None)
-
-    def on_response_complete(self) -> None:
-        super().on_response_complete()
-        if not self.transport.is_closing():
-            self._idle[self] = None
-
-    def handle_websocket_upgrade(self, event: h11.Request) -> None:
-        self._asked()
-        self._idle.pop(self, None)
-        super().handle_websocket_upgrade(event)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._asked()
-        self._idle.pop(self, None)
-        super().connection_lost(exc)
-
-    def _between_requests(self) -> bool:
-        return self.cycle is None or self.cycle.response_complete  # pyright: ignore[reportUnnecessaryComparison] - None before the first request
-
-    def _asked(self) -> None:
-        if self._asking is not None:
-            self._asking.cancel()
-            self._asking = None
-
-    def _too_slow(self) -> None:
-        self._asking = None
-        if self._between_requests() and not self.transport.is_closing():
-            self.transport.close()
-
-
 def _allow_descriptors(wanted: int) -> None:
     """Raise the limit of open files to the number of connections served, where the system permits."""
     try:
@@ -120,6 +62,18 @@ def _allow_descriptors(wanted: int) -> None:
         most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
         with suppress(ValueError, OSError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, most), hard))
+
+
+def _give_large_blocks_back() -> None:
+    """Have glibc return large blocks to the system when they are free; by itself it begins to keep those up to 32 MiB,
+    scattered over one heap for each thread.
+    """
+    with suppress(OSError, AttributeError):  # another C library
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(_M_MMAP_THRESHOLD, 1 << 20)
+
+
+_M_MMAP_THRESHOLD = -3
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -176,6 +130,7 @@ async def serve(
             f"a backend for this state directory runs already (process {running.process.pid}): {running.url}"
         )
     _allow_descriptors(options.connections + 500)
+    _give_large_blocks_back()
     listener = bind("127.0.0.1" if options.host == "localhost" else options.host, options.port)
     port = int(listener.getsockname()[1])
     token = options.token or secrets.token_urlsafe(24)
@@ -201,8 +156,8 @@ async def serve(
     address = Address(f"http://{_bracketed(reach)}:{port}", token, ProcessId.own())
     config = uvicorn.Config(
         _told_at_the_stop(backend.app),
-        http=_Protocol,
-        ws="websockets-sansio",
+        http=HttpConnection,
+        ws=WebSocketConnection,
         loop="asyncio",
         lifespan="on",
         log_config=None,
@@ -237,6 +192,9 @@ async def serve(
 _OF_CLIENTS = (
     "Invalid HTTP request received",
     "ASGI callable returned without completing handshake",
+    "Exceeded concurrency limit",
+    "Unsupported upgrade request",
+    "Invalid UTF-8 sequence received from client",
 )
 
 

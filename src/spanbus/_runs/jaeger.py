@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import cast
 
 from opentelemetry.proto.common.v1.common_pb2 import KeyValue
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span, Status
 
+from spanbus._named_tuple import NamedTuple
 from spanbus._otlp.decode import plain, service_of
 
 KINDS = {
@@ -73,60 +74,82 @@ def trace(trace_id: str, groups: Iterable[ResourceSpans]) -> Document:
     """One trace with its processes."""
     processes: dict[str, Document] = {}
     keys: dict[bytes, str] = {}
-    spans: list[Document] = []
+    found: list[Document] = []
     for group in groups:
         identity = group.resource.SerializeToString(deterministic=True)
         key = keys.get(identity)
         if key is None:
             key = keys[identity] = f"p{len(keys) + 1}"
-            tags = [tag(pair) for pair in group.resource.attributes if pair.key != "service.name"]
-            processes[key] = {"serviceName": service_of(group.resource), "tags": tags}
-        for scope in group.scope_spans:
-            extra: list[Document] = []
-            if scope.scope.name:
-                extra.append(
-                    {"key": "otel.scope.name", "type": "string", "value": scope.scope.name}
-                )
-            if scope.scope.version:
-                extra.append(
-                    {"key": "otel.scope.version", "type": "string", "value": scope.scope.version}
-                )
-            spans.extend(_span(span, key, extra) for span in scope.spans)
-    return {"traceID": short(trace_id), "spans": spans, "processes": processes, "warnings": None}
+            processes[key] = process(group.resource)
+        found.extend(spans(group, key))
+    return {"traceID": short(trace_id), "spans": found, "processes": processes, "warnings": None}
+
+
+def process(resource: Resource) -> Document:
+    """What sent spans."""
+    tags = [tag(pair) for pair in resource.attributes if pair.key != "service.name"]
+    return {"serviceName": service_of(resource), "tags": tags}
+
+
+def spans(group: ResourceSpans, process: str) -> Iterator[Document]:
+    """The spans of one process, whose key is ``process``."""
+    for scope in group.scope_spans:
+        extra: list[Document] = []
+        if scope.scope.name:
+            extra.append({"key": "otel.scope.name", "type": "string", "value": scope.scope.name})
+        if scope.scope.version:
+            extra.append(
+                {"key": "otel.scope.version", "type": "string", "value": scope.scope.version}
+            )
+        for span in scope.spans:
+            yield _span(span, process, extra)
+
+
+class _Seen(NamedTuple):
+    """What a summary reads of a span."""
+
+    service: str
+    name: str
+    parent: bytes
+    start_ns: int
 
 
 def summary(trace_id: str, groups: Iterable[ResourceSpans]) -> Document:
     """One line of a list of traces. The root is the earliest span without a parent, or else the earliest whose parent
     is not here.
     """
-    spans = [
-        (service_of(group.resource), span)
-        for group in groups
-        for scope in group.scope_spans
-        for span in scope.spans
-    ]
-    here = {span.span_id for _, span in spans}
-    orphans = [
-        (of, span) for of, span in spans if span.parent_span_id and span.parent_span_id not in here
-    ]
-    roots = [(of, span) for of, span in spans if not span.parent_span_id] or orphans or spans
-    service, root = min(roots, key=lambda each: each[1].start_time_unix_nano)
+    here: set[bytes] = set()
+    parents: dict[bytes, int] = {}
+    earliest: dict[bytes, _Seen] = {}
     counts: dict[str, list[int]] = {}
-    for of, span in spans:
-        count = counts.setdefault(of, [0, 0])
-        count[0] += 1
-        count[1] += span.status.code == Status.STATUS_CODE_ERROR
+    start_ns, end_ns = 2**64, 0
+    for group in groups:
+        service = service_of(group.resource)
+        count = counts.setdefault(service, [0, 0])
+        for scope in group.scope_spans:
+            for span in scope.spans:
+                here.add(span.span_id)
+                parent = span.parent_span_id
+                parents[parent] = parents.get(parent, 0) + 1
+                first = earliest.get(parent)
+                if first is None or span.start_time_unix_nano < first.start_ns:
+                    earliest[parent] = _Seen(service, span.name, parent, span.start_time_unix_nano)
+                count[0] += 1
+                count[1] += span.status.code == Status.STATUS_CODE_ERROR
+                start_ns = min(start_ns, span.start_time_unix_nano)
+                end_ns = max(end_ns, span.start_time_unix_nano, span.end_time_unix_nano)
+    orphans = [parent for parent in parents if parent and parent not in here]
+    roots = [b""] if b"" in parents else orphans or list(parents)
+    root = min((earliest[parent] for parent in roots), key=lambda each: each.start_ns)
     return {
         "traceId": trace_id,
-        "rootServiceName": service,
+        "rootServiceName": root.service,
         "rootOperationName": root.name,
-        "minStartTimeUnixNano": str(min(span.start_time_unix_nano for _, span in spans)),
-        "maxEndTimeUnixNano": str(
-            max(max(span.start_time_unix_nano, span.end_time_unix_nano) for _, span in spans)
-        ),
-        "spanCount": len(spans),
+        "minStartTimeUnixNano": str(start_ns),
+        "maxEndTimeUnixNano": str(end_ns),
+        "spanCount": sum(spans for spans, _ in counts.values()),
         "errorSpanCount": sum(errors for _, errors in counts.values()),
-        "orphanSpanCount": len(orphans),
+        "orphanSpanCount": sum(parents[parent] for parent in orphans),
         "services": [
             {"name": of, "spanCount": count, "errorSpanCount": errors}
             for of, (count, errors) in sorted(counts.items())

@@ -74,6 +74,8 @@ class RunGlance(NamedTuple):
     """The phase that failed first; empty where none did."""
     error: str = ""
     """The first line of what it said."""
+    output: str = ""
+    """The last line that the command wrote because of which it failed."""
 
     def document(self) -> dict[str, object]:
         return {
@@ -83,6 +85,7 @@ class RunGlance(NamedTuple):
             "phases_total": self.phases_total,
             "failed_phase": self.failed_phase,
             "error": self.error,
+            "output": self.output,
         }
 
 

@@ -53,6 +53,7 @@ class Row(TypedDict):
     marks: list[tuple[int, str]]
     flags: list[str]
     output: str
+    skipped: str
     size: int
 
 
@@ -213,6 +214,7 @@ def _row(span: Span, service: str, depth: int, start_ns: int) -> Row:
         ],
         "flags": flags,
         "output": text(names.OUTPUT_TAIL),
+        "skipped": text(names.SKIP_REASON),
         "size": 0,
     }
 

@@ -21,6 +21,8 @@ _LEVEL: Final = 1
 _MOST_BYTES: Final = 64 * 2**20
 _KEPT: Final = 32
 """Unpacked blocks that one question keeps: spans are asked for in about the order in which they came."""
+_KEPT_BYTES: Final = 4 * 2**20
+"""What they take together, at most by one block."""
 
 # Keys and values that most spans have, the most frequent last, so that a block need not spell out the first of each.
 # They are part of the format: what was packed with them is unpacked with them, and they are never changed.
@@ -122,13 +124,14 @@ class Bodies:
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
-        self._blocks: deque[tuple[int, Sequence[bytes]]] = deque(maxlen=_KEPT)
+        self._blocks: deque[tuple[int, Sequence[bytes], int]] = deque()
+        self._size = 0
 
     def of(self, row_id: int, body: bytes) -> bytes:
         """The body of the span of this row; ``body`` is what the row holds. Empty for a span that was let go of meanwhile."""
         if body:
             return body
-        for first_id, bodies in self._blocks:
+        for first_id, bodies, _ in self._blocks:
             if first_id <= row_id < first_id + len(bodies):
                 return bodies[row_id - first_id]
         found = self._connection.execute(
@@ -137,7 +140,11 @@ class Bodies:
         if found is None or row_id >= found[0] + found[1]:
             return b""
         first_id, bodies = found[0], unpacked(Block(found[1], found[2]))
-        self._blocks.appendleft((first_id, bodies))
+        size = sum(map(len, bodies))
+        self._blocks.appendleft((first_id, bodies, size))
+        self._size += size
+        while len(self._blocks) > 1 and (len(self._blocks) > _KEPT or self._size > _KEPT_BYTES):
+            self._size -= self._blocks.pop()[2]
         return bodies[row_id - int(first_id)]
 
 

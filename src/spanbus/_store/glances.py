@@ -28,6 +28,12 @@ _Point = tuple[
 ]
 _ATTEMPTS = names.PHASE_ATTEMPTS.encode()
 _FAILED = ",".join(f"'{result}'" for result in sorted(FAILED_RESULTS))
+_COMMANDS = (  # in the last attempt, where there were several
+    f"SELECT id, parent_id, body FROM spans WHERE trace_id = ? AND run_id = ? AND level IN ('{Level.HOOK}', '{Level.COMMAND}') "
+    f"AND result IN ({_FAILED}) AND end_ns <= ? AND start_ns >= (SELECT coalesce(max(start_ns), ?) FROM spans "
+    f"WHERE trace_id = ? AND run_id = ? AND level = '{Level.ATTEMPT}' AND phase = ?) ORDER BY end_ns, id LIMIT 8"
+)
+_DEPTH = 8
 
 
 def glances(connection: sqlite3.Connection, heads: Sequence[RunHead]) -> list[RunGlance]:
@@ -56,16 +62,19 @@ def _glance(
         "SELECT source, id, body FROM spans WHERE trace_id = ? AND span_id = ?", (trace_id, span_id)
     ).fetchone()
     branch, commit = _version(connection, own[0], sources) if own is not None else ("", "")
-    failed, error = "", ""
+    failed, error, output = "", "", ""
     if head.result in FAILED_RESULTS:
         first = connection.execute(
-            f"SELECT phase, id, body {_OF_RUN} AND result IN ({_FAILED}) ORDER BY end_ns, id LIMIT 1",
+            f"SELECT phase, id, body, span_id, start_ns, end_ns {_OF_RUN} AND result IN ({_FAILED}) ORDER BY end_ns, id LIMIT 1",
             key,
         ).fetchone()
         failed = str(first[0] or "") if first is not None else ""
         row = first if first is not None else own
-        body = bodies.of(row[1], row[2]) if row is not None else b""
-        error = _first_line(Span.FromString(body).status.message)
+        span = Span.FromString(bodies.of(row[1], row[2]) if row is not None else b"")
+        error = _first_line(span.status.message)
+        output = _output(span)
+        if not output and first is not None:
+            output = _output_beneath(connection, key, first, bodies)
     return RunGlance(
         branch,
         commit,
@@ -76,7 +85,49 @@ def _glance(
         total,
         failed,
         error,
+        output,
     )
+
+
+def _output_beneath(
+    connection: sqlite3.Connection,
+    key: tuple[bytes, str],
+    phase: tuple[str | None, int, bytes, bytes, int, int],
+    bodies: Bodies,
+) -> str:
+    """The last line of the command or hook that failed first in a phase."""
+    name, _, _, top, start_ns, end_ns = phase
+    for row_id, parent, body in connection.execute(
+        _COMMANDS, (*key, end_ns, start_ns, *key, name)
+    ).fetchall():
+        if _is_beneath(connection, key[0], parent, top):
+            found = _output(Span.FromString(bodies.of(row_id, body)))
+            if found:
+                return found
+    return ""
+
+
+def _is_beneath(connection: sqlite3.Connection, trace_id: bytes, parent: bytes, top: bytes) -> bool:
+    """Whether ``top`` is that parent, or above it."""
+    above = parent
+    for _ in range(_DEPTH):
+        if above == top:
+            return True
+        row = connection.execute(
+            "SELECT parent_id FROM spans WHERE trace_id = ? AND span_id = ?", (trace_id, above)
+        ).fetchone()
+        if row is None:
+            return False
+        above = row[0]
+    return False
+
+
+def _output(span: Span) -> str:
+    tail = next(
+        (pair.value.string_value for pair in span.attributes if pair.key == names.OUTPUT_TAIL), ""
+    )
+    lines = (line.strip() for line in reversed(tail.splitlines()))
+    return next(filter(None, lines), "")[:ERROR_SHOWN]
 
 
 def _version(

@@ -31,6 +31,8 @@ def check(path: Path) -> None:
             raise _no_store(each, "a symbolic link")
         if not stat.S_ISREG(status.st_mode):
             raise _no_store(each, "not a regular file")
+        if each != path and status.st_nlink > 1:  # SQLite would write into whatever it is
+            raise _no_store(each, "a file with another name")
     size = path.stat().st_size if path.exists() else 0
     if 0 < size < _SMALLEST_BYTES:
         raise _no_store(path, "not a SQLite database")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from array import array
+from collections.abc import Iterator, Mapping, Sequence
 from string import hexdigits
 from typing import TYPE_CHECKING, cast
 
@@ -165,6 +166,44 @@ class Traces(Database):
                 group.scope_spans[0].spans.add().ParseFromString(bodies.of(row_id, body))
         return list(made.values())
 
+    def trace_pieces(
+        self, trace_id: str, piece_bytes: int = 256 << 10
+    ) -> Iterator[Sequence[ResourceSpans]]:
+        """The same some spans at a time, in the same order, each piece of about ``piece_bytes``.
+
+        The store is read for a piece when it is asked for: a slow reader keeps no transaction open.
+        """
+        with self.reading() as connection:
+            rows = connection.execute(
+                "SELECT id FROM spans WHERE trace_id = ? ORDER BY start_ns, id",
+                (bytes.fromhex(trace_id.zfill(32)),),
+            )
+            ids = array("q", (row_id for (row_id,) in rows))
+        at = 0
+        while at < len(ids):
+            made: dict[int, ResourceSpans] = {}
+            size = 0
+            with self.reading() as connection:
+                bodies = Bodies(connection)
+                while at < len(ids) and size < piece_bytes:
+                    row = connection.execute(_SPAN, (ids[at],)).fetchone()
+                    at += 1
+                    if row is None:  # let go of meanwhile
+                        continue
+                    row_id, body, source = row
+                    group = made.get(source)
+                    if group is None:
+                        found = connection.execute(SOURCE, (source,)).fetchone()
+                        if found is None:
+                            continue
+                        group = made[source] = resource_spans(found)
+                        size += len(found[0])
+                    body = bodies.of(row_id, body)
+                    size += len(body)
+                    group.scope_spans[0].spans.add().ParseFromString(body)
+            if made:
+                yield list(made.values())
+
     def dependencies(self, start_ns: int, end_ns: int) -> Sequence[tuple[str, str, int]]:
         """Calls between services, with their number, among spans that began in that time: of the newest, where a
         second is not enough for all.
@@ -178,6 +217,7 @@ class Traces(Database):
         return [(*call, counts[call]) for call in sorted(counts)]
 
 
+_SPAN = "SELECT id, body, source FROM spans WHERE id = ?"
 SOURCE = "SELECT resource, scope, resource_schema, scope_schema FROM sources WHERE id = ?"
 
 

@@ -35,6 +35,11 @@ _VALUES = {
     "triple": rf"(?P<keep>['\"]?{_SEPARATOR})(?:\"\"\"(?:[^\"]|\"(?!\"\"))*+(?:\"\"\")?|'''(?:[^']|'(?!''))*+(?:''')?"
     r"|(?:\\++\"){3}[^\r\n]*?(?:(?:\\++\"){3}|\Z|(?=[\r\n])))",
     "wrapped": rf"(?P<keep>\\*['\"]?{_SEPARATOR}{_WRAPPED})(?:{REDACTED}|{QUOTED})",
+    "typed": rf"(?P<keep>\s{{0,9}}:\s{{0,9}}[&?]?[A-Za-z_][\w.&\[\]<>| ]{{0,60}}?[\]>]?\s{{0,9}}=\s{{0,9}})(?:{REDACTED}|{QUOTED})",
+    "typed in go": rf"(?P<keep>\s{{1,9}}(?:string|String)\s{{0,9}}=\s{{0,9}})(?:{REDACTED}|{QUOTED})",
+    "called": rf"(?P<keep>\(\s{{0,9}})(?:{REDACTED}|{QUOTED})(?=\s{{0,9}}\))",
+    "indexed": rf"(?P<keep>\\*['\"]?\s{{0,9}}[\]}}]\s{{0,9}}=>?\s{{0,9}})(?:{REDACTED}|{QUOTED})",
+    "property": r"(?P<keep></key>\s{0,99}<(?:string|data)>)[^<]++",
     "assigned": rf"(?P<keep>\\*['\"]?{_SEPARATOR}{_MARKS}{_LETTERS})(?:{REDACTED}|{QUOTED}{_GLUED}|{_BARE})",
     "next": rf"(?P<keep>{_NEXT})(?:{REDACTED}|{QUOTED}|{_BARE})",
     # the two in a tuple or list, as in the text of a failed command: ['login', '--token', 'abc'], ("password", "abc")
@@ -48,7 +53,7 @@ _VALUES = {
     "flag of gh": rf"(?P<keep>\s{{1,9}}(?:-b|--body|--value)[\s=]{{0,9}})(?:{REDACTED}|{QUOTED}{_GLUED}|[^\s'\"]++)",
 }
 _PLAIN = ("assigned",)
-_IN_QUOTES = ("json", "triple", "wrapped", "assigned", "next", "pair")
+_IN_QUOTES = ("indexed", "json", "triple", "wrapped", "assigned", "next", "pair")
 _BARE_NAME = (
     "yaml block",
     "escaped yaml block",
@@ -56,13 +61,16 @@ _BARE_NAME = (
     "escaped yaml list",
     "triple",
     "wrapped",
+    "typed",
     "assigned",
     "next",
 )
+_SETTERS = r"(?:set)?(?:password|passwd|passphrase|secret|token|api_?key|secret_?key|access_?key)"
+"""Calls with a secret as their one argument: ``.password("…")``, ``setApiKey("…")``."""
 _CONFIGURED = (
     r"\b(?:(?:git|poetry|pip|hub|yarn)\s{1,9}config|(?:config|configure|secrets?|vars?|variables?|env)[\s:]{1,9}(?:set|add|put|create))"
     r"(?:\s{1,9}-[\w-]{1,40}(?:=\S{1,40})?){0,4}\s{1,9}(?:[\w./:@-]{1,80}[:/])?\Z"
-    r"|(?<![\w.-])(?:setx|setenv|set\s{1,9}-[a-z]{1,4}|(?-i:ENV))\s{1,9}\Z"
+    r"|(?<![\w.-])(?:setx|setenv|\#define|set\s{1,9}-[a-z]{1,4}|(?-i:ENV))\s{1,9}\Z"
 )
 """The beginning of a command that sets the name that comes next to the value behind it."""
 _ROUGHLY = "|".join(
@@ -163,6 +171,13 @@ def _kinds(text: str, begin: int, behind: str, around: str, option: bool) -> tup
         return ("ticked", "cell")
     if behind == "%":
         return ("percent",)
+    if behind == "(":
+        name = text[begin : text.index("(", begin)].rpartition(".")[2]
+        return ("called",) if _compiled(_SETTERS).fullmatch(name) is not None else ()
+    if behind == "}":
+        return ("indexed",)
+    if behind == "<":
+        return ("property",)
     if behind == ">":
         return ("element",) if around in ("<", ":") else ("assigned",)
     if behind in ":=?+|":
@@ -170,13 +185,15 @@ def _kinds(text: str, begin: int, behind: str, around: str, option: bool) -> tup
     if behind.isspace() or behind == ",":
         kinds: tuple[str, ...] = ("assigned", "next")
         if behind in " \t":
-            kinds = (*_BARE_NAME, "cell")
+            kinds = (*_BARE_NAME, "typed in go", "cell")
         if around in ("<", ":"):
             kinds = (*kinds, "element")
         if option:
             return (*kinds, "option")
         window = text[max(0, begin - 120) : begin]
-        sets = any(word in window for word in ("set", "config", "add", "put", "create", "ENV"))
+        sets = any(
+            word in window for word in ("set", "config", "add", "put", "create", "ENV", "define")
+        )
         if sets and _compiled(_CONFIGURED).search(window) is not None:
             return (*kinds, "flag of gh", "option")
         return kinds

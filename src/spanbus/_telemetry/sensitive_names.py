@@ -14,21 +14,21 @@ _NAME = pattern(r"[\w.-]+")
 _SENSITIVE = pattern(
     r"passw(?:or)?d|passwd|passphrase|passcode|(?:store|key)pass|secret|token|api[_.-]?key|access[_.-]?key|account[_.-]?key|private[_.-]?key"
     r"|signing[_.-]?key|encryption[_.-]?key|auth[_.-]?key|license[_.-]?key|(?:fernet|admin|master|hmac|unseal|storage|shared|deploy|service|consumer|app|cipher)[_.-]?key(?:\Z|[_.-])"
-    r"|key[_-]?data|credentials?|session[_.-]?(?:id|key)|connection[_-]?string|bearer|webhook[_-]?url|totp|authorization|dsn|mnemonic|seed[_-]?phrase"
-    r"|recovery[_-]?(?:code|key)|sonar\.login|sessid|connect\.sid|\A_\w+_session\Z|\Alaravel_session\Z|\Abundle_\w+__(?:com|org|net|io|dev)\Z"
-    r"|(?:\A|[_-])(?:pwd|pass|auth|cookie)\Z|[_-](?:pw|pat)\Z|\A(?:sas|sig|pin|otp|psk|jwt|cookies)\Z"
+    r"|(?:subscription|functions)[_.-]?key(?:\Z|[_.-])|nkey[_-]?seed|key[_-]?data|credentials?|session[_.-]?(?:id|key)|connection[_-]?string|bearer|webhook[_-]?url|totp|authorization|dsn|mnemonic|seed[_-]?phrase"
+    r"|recovery[_-]?(?:code|key)|sonar\.login|sessid|connect\.sid|\A_\w+_session\Z|\Alaravel_session\Z|\Abw_session\Z|\Asshpass\Z|\Abundle_\w+__(?:com|org|net|io|dev)\Z"
+    r"|(?:\A|[_-])(?:pwd|pass|auth|cookie)\Z|[_-](?:pw|pat)\Z|\A(?:pw|sas|sig|pin|otp|psk|jwt|cookies)\Z"
     r"|(?-i:(?<=[a-z0-9])(?:Pwd|Pass|Auth|Cookie|Pw|Pat))\Z",
     re.IGNORECASE,
 )
 _HARMLESS = pattern(
     r"(?:\A|[_.-])(?:tokens|token_?(?:count|type|limit|url|uri|usage)s?|tokeniz\w*|passed|pass_?rate|authors?|key_?name|secrets?_?(?:name|count)|compass)\Z"
-    r"|(?:\A|[_.-])public_?key|(?:error|exception|warning)\Z"
+    r"|(?:\A|[_.-])public_?key|allow[_-]?credentials\Z|(?:error|exception|warning)\Z"
     r"|\.(?:pyi?|[cm]?[jt]sx?|go|rs|rb|java|kt|c|h|cc|cpp|cs|php|sh|sql|md|rst|txt|toml|ya?ml|json|ini|cfg|lock|html|css|log)\Z",
     re.IGNORECASE,
 )
 WORDS = (
     "passw passphrase passcode storepass keypass secret token key credential session connection bearer webhook totp authorization dsn"
-    " mnemonic seed recovery sonar cookie sessid connect.sid bundle_"
+    " mnemonic seed recovery sonar sshpass cookie sessid connect.sid bundle_"
 ).split()
 """One of these, anywhere in it, one of ``PARTS`` as a part of its own, or one of ``CAMEL`` at the end, is in every name
 that is sensitive.

@@ -157,7 +157,7 @@ class Wiring:
         if settings.events in ("log", "both") or settings.exception_signal is not None:
             self._wire_logs(sinks, notes)
         if pipeline is not None and theirs is None:
-            self._journal = JournalSink(pipeline, self.template)
+            self._journal = JournalSink(pipeline.journal, self.template)
             sinks.append(self._journal)
         if writes_store:
             from spanbus._backend.announce import Announcer

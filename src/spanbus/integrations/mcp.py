@@ -9,6 +9,7 @@ https://modelcontextprotocol.io/specification
 from __future__ import annotations
 
 import json
+from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Annotated, Protocol, TypeVar, cast
@@ -23,14 +24,21 @@ from typing_extensions import TypedDict  # pydantic wants this one before Python
 
 from spanbus._runs.sanitize import block, one_line
 from spanbus._semantics import FAILED_RESULTS
-from spanbus._timestamps import iso
 from spanbus._version import __version__
 from spanbus.errors import RunNotFound, SpanbusError
+from spanbus.integrations.mcp_live import (
+    NAME_CHARS,
+    RUN_ID_CHARS,
+    TAIL_CHARS,
+    WORD_CHARS,
+    live_head,
+    live_node,
+    remember,
+)
 
 T = TypeVar("T")
 
-TAIL_CHARS = 2_000
-NAME_CHARS, RUN_ID_CHARS, WORD_CHARS, PATH_CHARS = 200, 256, 20, 1_000
+PATH_CHARS = 1_000
 _LONGEST_LIST = 500
 _STORED_WITHIN_S = 5.0
 
@@ -250,14 +258,15 @@ def build(archive: Archive, feed: Feed) -> MCPServer[object]:
     ) -> Waited:
         """Wait until a run ends, then give its result and what failed. Returns at once when the named run has ended already."""
 
-        workflows: dict[object, object] = {}
+        workflows: OrderedDict[object, Mapping[str, object]] = OrderedDict()
 
         def ended(message: Mapping[str, object]) -> bool:
             if "workflow" in message:
-                workflows[message.get("run_id")] = message["workflow"]
+                remember(workflows, message)
             if message.get("past") if run is None else message.get("run_id") != run:
                 return False
-            if workflow is not None and workflows.get(message.get("run_id")) != workflow:
+            about = workflows.get(message.get("run_id"), {})
+            if workflow is not None and about.get("workflow") != workflow:
                 return False
             if message.get("type") == "run_state":
                 return message.get("state") in ("killed", "ended")
@@ -281,7 +290,7 @@ def build(archive: Archive, feed: Feed) -> MCPServer[object]:
     @server.tool(annotations=_READ_ONLY)
     async def wait_for_failure(workflow: Workflow = None, timeout_s: Seconds = 600) -> Waited:
         """Wait until a phase, hook or run fails, in any run from now on; the answer comes while the run may still go on."""
-        runs: dict[object, Mapping[str, object]] = {}
+        runs: OrderedDict[object, Mapping[str, object]] = OrderedDict()
         async with _opened(feed) as messages:
             with anyio.move_on_after(timeout_s):
                 async for message in messages:
@@ -289,7 +298,7 @@ def build(archive: Archive, feed: Feed) -> MCPServer[object]:
                     if message.get("level") == "run" or (
                         "workflow" in message and run_id not in runs
                     ):
-                        runs[run_id] = message
+                        remember(runs, message)
                     about = runs.get(run_id, message)
                     if message.get("past") or workflow not in (None, about.get("workflow")):
                         continue
@@ -297,14 +306,14 @@ def build(archive: Archive, feed: Feed) -> MCPServer[object]:
                         return await _settled(archive, str(run_id), "killed", about)
                     if message.get("type") == "closed" and message.get("result") in FAILED_RESULTS:
                         level = str(message.get("level"))
-                        head = _live_head(
+                        head = live_head(
                             about, str(message["result"]) if level == "run" else "running"
                         )
                         return {
                             "happened": True,
                             "what": f"{'an' if level == 'attempt' else 'a'} {one_line(level, WORD_CHARS)} failed",
                             "run": head,
-                            "failures": [_live_node(message)],
+                            "failures": [live_node(message)],
                         }
         return {"happened": False, "what": "time is over", "run": None, "failures": []}
 
@@ -401,33 +410,12 @@ async def _settled(
                 return _waited(what, await anyio.to_thread.run_sync(lambda: archive.run(run_id)))
             except SpanbusError:
                 await anyio.sleep(0.1)
-    head = _live_head(
+    head = live_head(
         message,
         "error" if what == "killed" else str(message.get("result", "")),
         "killed" if what == "killed" else None,
     )
     return {"happened": True, "what": what, "run": head, "failures": []}
-
-
-def _live_head(
-    message: Mapping[str, object], result: str, error_type: str | None = None
-) -> RunHead:
-    """Head of a run that is not stored yet, from the live stream."""
-    duration, started = message.get("duration_s"), message.get("started_at_us")
-    of_the_run = message.get("level") == "run"
-    return {
-        "run_id": one_line(str(message.get("run_id", "")), RUN_ID_CHARS),
-        "workflow": one_line(str(message.get("workflow", "")), NAME_CHARS),
-        "result": one_line(result, WORD_CHARS),
-        "error_type": error_type
-        or (
-            one_line(str(message["error_type"]), NAME_CHARS)
-            if of_the_run and message.get("error_type")
-            else None
-        ),
-        "started_at": iso(started * 1_000) if of_the_run and isinstance(started, int) else "",
-        "duration_s": float(duration) if of_the_run and isinstance(duration, (int, float)) else 0.0,
-    }
 
 
 def _waited(what: str, tree: RunTree) -> Waited:
@@ -436,21 +424,6 @@ def _waited(what: str, tree: RunTree) -> Waited:
         "what": what,
         "run": _bounded_head(tree["head"]),
         "failures": [_short(node) for node in list(innermost(tree["nodes"]))[:10]],
-    }
-
-
-def _live_node(message: Mapping[str, object]) -> Node:
-    duration, attempts = message.get("duration_s"), message.get("attempts")
-    error_type, error = message.get("error_type"), message.get("error")
-    return {
-        "path": one_line(str(message.get("name", "")), NAME_CHARS),
-        "kind": one_line(str(message.get("level", "")), WORD_CHARS),
-        "result": one_line(str(message.get("result", "")), WORD_CHARS),
-        "duration_s": float(duration) if isinstance(duration, (int, float)) else 0.0,
-        "attempts": attempts if isinstance(attempts, int) else 1,
-        "error_type": one_line(str(error_type), NAME_CHARS) if error_type else None,
-        "error": block(str(error)[:TAIL_CHARS]) if error else None,
-        "output": None,
     }
 
 

@@ -83,7 +83,8 @@ export const showRun = async (runId, stage) => {
   const { live } = stage;
   const place = el("div");
   main.replaceChildren(el("p", {}, el("a", { href: "#/runs", text: "← Runs" })), place);
-  let fall = null, stored = false, timer = 0;
+  const headBox = el("div"), reason = el("div"), missingBox = el("div");
+  let fall = null, stored = false, timer = 0, shownRows = [];
 
   const head = (title, result, facts) => {
     const list = el("dl", { class: "facts" });
@@ -91,7 +92,11 @@ export const showRun = async (runId, stage) => {
     return [el("h1", {}, title instanceof Node ? title : bdi(title, 200), " ", result instanceof Node ? result : badge(result)), list];
   };
 
-  const now = { title: el("bdi"), state: el("span"), started: el("bdi"), far: el("bdi"), why: el("div"), shown: "" };
+  // The waterfall is put on the page once: what is moved about loses its focus and its place.
+  const shown = () => { if (!fall.node.isConnected) place.replaceChildren(headBox, reason, missingBox, fall.node); };
+  const drawReason = () => reason.replaceChildren(why(shownRows, () => fall) || "");
+
+  const now = { title: el("bdi"), state: el("span"), started: el("bdi"), far: el("bdi"), shown: "" };
   const drawLive = () => {
     const run = live.runs.get(runId);
     if (stored || !run || !run.spans.size) return;
@@ -102,14 +107,16 @@ export const showRun = async (runId, stage) => {
         detail: async (row) => ({ events: (live.runs.get(runId)?.events.get(row.id) || []), attributes: {} }) });
       const open = rows.findLastIndex((row) => row.result === "running");
       if (open > 0 && !rows.some(isFailed)) fall.select(open); // its output comes as it is written
-      place.replaceChildren(...head(now.title, now.state, [["project", run.project], ["run", runId], ["started", now.started], ["so far", now.far]]), now.why, fall.node);
+      headBox.replaceChildren(...head(now.title, now.state, [["project", run.project], ["run", runId], ["started", now.started], ["so far", now.far]]));
+      shown();
     }
     // Only texts change from here on: what has the focus keeps it, what was scrolled stays there.
     now.title.textContent = line(run.workflow || runId, 200);
     now.started.textContent = when(start);
     now.far.textContent = duration(edge);
-    const reason = firstFailure(rows)?.id || "";
-    if (now.reason !== reason) { now.reason = reason; now.why.replaceChildren(why(rows, () => fall) || ""); }
+    shownRows = rows;
+    const first = firstFailure(rows)?.id || "";
+    if (now.first !== first) { now.first = first; drawReason(); }
     if (now.shown !== run.state) { now.shown = run.state; now.state.replaceChildren(badge(run.state)); }
   };
 
@@ -128,23 +135,30 @@ export const showRun = async (runId, stage) => {
     if (!stage.isCurrent()) return true;
     stored = true;
     clearInterval(timer);
-    fall?.close();
     const run = found.run;
     const jaeger = found.jaeger ? el("a", { href: found.jaeger, rel: "noreferrer", target: "_blank", text: "in Jaeger" }) : null;
     const id = (row) => `/view/runs/${encodeURIComponent(runId)}/spans/${encodeURIComponent(row.id)}`;
     const phase = (row) => found.rows.find((each) => each.id === row.parent)?.name;
-    fall = new Waterfall({ rows: found.rows, startUs: found.start_us, lengthUs: found.length_us, detail: (row) => get(id(row)).catch(() => null), outputs: outputsOf(run.run_id, phase), isAbove, label: "Spans of the run",
-      tools: [el("button", { type: "button", text: "Copy run as JSON", on: { click: () => copy({ ...run, phases: fall.subtree(found.rows[0]).children }) } }), el("button", { type: "button", text: "Compare with the run before", on: { click: () => compare(run).catch(stage.failed) } })] });
-    place.replaceChildren(...head(run.workflow, run.result, [
+    const said = { rows: found.rows, startUs: found.start_us, lengthUs: found.length_us, detail: (row) => get(id(row)).catch(() => null), outputs: outputsOf(run.run_id, phase),
+      tools: [el("button", { type: "button", text: "Copy run as JSON", on: { click: () => copy({ ...run, phases: fall.subtree(found.rows[0]).children }) } }), el("button", { type: "button", text: "Compare with the run before", on: { click: () => compare(run).catch(stage.failed) } })] };
+    headBox.replaceChildren(...head(run.workflow, run.result, [
       ["project", run.project], ["", version(run)], ["started", el("span", {}, ago(iso(run.started_at)), el("span", { class: "soft", text: ` (${when(iso(run.started_at))})` }))], ["took", duration(run.duration_s * 1e6)],
-      ["error type", run.error_type], ["spans", String(found.rows.length)], ["run", run.run_id], ["trace", run.trace_id], ["", jaeger]]), why(found.rows, () => fall) || "", missing(found), fall.node);
-    fall.axis();
-    fall.draw();
-    fall.view.focus({ preventScroll: true });
+      ["error type", run.error_type], ["spans", String(found.rows.length)], ["run", run.run_id], ["trace", run.trace_id], ["", jaeger]]));
+    missingBox.replaceChildren(missing(found));
+    if (fall) fall.complete(said); else {
+      fall = new Waterfall({ ...said, isAbove, label: "Spans of the run" });
+      shown();
+      fall.axis();
+      fall.draw();
+      fall.view.focus({ preventScroll: true });
+    }
+    shownRows = found.rows;
+    drawReason();
     return true;
   };
 
-  const turned = () => { now.reason = null; if (stored) drawStored().catch(stage.failed); };
+  // Folds, zoom and selection stay; only the output moves to where there is room.
+  const turned = () => { if (fall) { drawReason(); fall.detail(fall.shown[fall.selected]); } };
   below.addEventListener("change", turned);
   let tries = 0;
   const settle = async () => {

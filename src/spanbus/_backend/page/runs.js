@@ -23,7 +23,8 @@ export const version = (run) => run.branch || run.commit ? el("span", { class: "
 
 const errorOf = (run) => {
   if (!run.failed_phase && !run.error) return bdi(run.error_type || "", 80);
-  return el("span", {}, run.failed_phase ? el("strong", {}, bdi(run.failed_phase, 60)) : "", run.failed_phase && run.error ? ": " : "", bdi(run.error || run.error_type || "", 160));
+  return el("div", {}, run.failed_phase ? el("strong", {}, bdi(run.failed_phase, 60)) : "", run.failed_phase && run.error ? ": " : "", bdi(run.error || run.error_type || "", 160),
+    run.output && run.output !== run.error ? el("div", { class: "mono soft" }, bdi(run.output, 160)) : null);
 };
 
 // How long a workflow usually takes, asked once a minute at most.

@@ -7,6 +7,7 @@ import { keysButton } from "./keys.js";
 const ROW = 28;
 const MORE = 12;
 const DRAG = 5;
+const TICK = 56; // the label of a tick, in pixels
 
 export const KEYS = [
   ["↑ ↓  j k", "the row above, below"], ["← →", "fold, unfold; then to the parent"], ["Enter", "fold or unfold"], ["n  p", "next, previous failure"],
@@ -15,7 +16,7 @@ export const KEYS = [
 ];
 
 // A row: {id, parent, depth, level, name, result, error_type, error, start, length, attempt, attempts, events, marks, flags, output, size}
-// start in µs since the beginning of the run, length in µs (null while open), size = number of rows beneath it.
+// skipped: why it was. start in µs since the beginning of the run, length in µs (null while open), size = number of rows beneath it.
 export class Waterfall {
   constructor({ rows, startUs, lengthUs, detail, outputs, label, isAbove, services = false, tools = [] }) {
     this.services = services;
@@ -26,6 +27,7 @@ export class Waterfall {
     this.needle = "";
     this.only = null;
     this.range = null;
+    this.chosen = false; // whether the reader has moved the selection
     this.details = new Details({ more: detail, outputs, services, isAbove });
     this.ticks = el("div", { class: "ticks", "aria-hidden": "true" });
     this.band = el("div", { class: "band", hidden: true });
@@ -38,7 +40,8 @@ export class Waterfall {
     const button = (text, does) => el("button", { type: "button", text, on: { click: does } });
     this.reset = button("Whole time (0)", () => this.zoom(null));
     this.path = el("button", { type: "button", "aria-pressed": "false", text: "Critical path (x)", on: { click: () => this.criticalOnly() } });
-    this.tools = el("div", { class: "tools" }, this.search, this.hits, button("Next failure (n)", () => this.nextFailure(1)), this.path, button("Fold all", () => this.foldAll(true)), button("Unfold all", () => this.foldAll(false)), this.reset, ...tools, keysButton(KEYS));
+    this.keys = keysButton(KEYS);
+    this.tools = el("div", { class: "tools" }, this.search, this.hits, button("Next failure (n)", () => this.nextFailure(1)), this.path, button("Fold all", () => this.foldAll(true)), button("Unfold all", () => this.foldAll(false)), this.reset, ...tools, this.keys);
     this.grid = el("div", { class: "grid", on: { pointerdown: (event) => this.press(event) } },
       el("div", { class: "axis" }, el("div", { text: "Span" }), this.ticks, el("div", { text: "Duration" })), this.view, this.band);
     this.node = el("div", {}, this.tools, el("div", { class: "fall" }, this.grid, this.details.node));
@@ -60,13 +63,26 @@ export class Waterfall {
   }
 
   // Later rows of the same run: what is selected stays selected, and its details follow when something became of it.
+  // Only who has chosen nothing yet is led to what failed.
   renew(rows, lengthUs) {
     const before = this.shown[this.selected];
+    if (this.range && this.range[1] > lengthUs) this.range = null;
     this.set(rows, lengthUs);
-    const at = this.shown.findIndex((row) => row.id === before?.id);
+    const first = this.chosen ? null : firstFailure(this.shown);
+    const at = this.shown.findIndex((row) => row.id === (first || before)?.id);
     if (at >= 0 && at !== this.selected) { this.selected = at; this.layout(); }
     const now = this.shown[this.selected];
     if (now && (now.id !== before?.id || now.result !== before.result || now.events !== before.events)) this.detail(now);
+  }
+
+  // The same run when it is stored: everything is known of it now.
+  complete({ rows, startUs, lengthUs, detail, outputs, tools }) {
+    this.startUs = startUs;
+    this.details.more = detail;
+    this.details.outputs = outputs;
+    for (const tool of tools) this.keys.before(tool);
+    this.renew(rows, lengthUs);
+    this.detail(this.shown[this.selected]);
   }
 
   close() { this.observer.disconnect(); this.details.close(); }
@@ -79,9 +95,10 @@ export class Waterfall {
 
   axis() {
     this.ticks.parentElement.style.paddingRight = `${this.view.offsetWidth - this.view.clientWidth}px`;
-    const step = niceStep(this.span / Math.max(1, Math.floor((this.ticks.clientWidth || 600) / 90)));
+    const wide = this.ticks.clientWidth || 600, room = 1 - Math.min(0.5, TICK / wide);
+    const step = niceStep(this.span / Math.max(1, Math.floor(wide / 90)));
     const marks = [];
-    for (let at = Math.ceil(this.from / step) * step; at <= this.from + this.span * 0.93; at += step) {
+    for (let at = Math.ceil(this.from / step) * step; at <= this.from + this.span * room; at += step) {
       const tick = el("span", { class: "tick", text: at ? duration(at) : "0" });
       tick.style.left = `${this.place(at)}%`;
       marks.push(tick);
@@ -182,16 +199,18 @@ export class Waterfall {
     const state = resultClass(row.result);
     const tries = attemptsOf(row);
     const fold = el("span", { class: "fold", "aria-hidden": "true", text: row.size ? (folded ? "▸" : "▾") : "" });
+    const kind = row.level !== "attempt" ? row.level : row.name.endsWith(` attempt ${row.attempt}`) ? "" : `attempt ${row.attempt}`;
     const name = el("div", { class: "name", role: "gridcell" }, fold, el("span", { class: `badge r-${state}`, title: row.result || "open" }),
-      bdi(row.name, 200), el("span", { class: "kind", text: [this.services ? line(row.service, 60) : "", row.level === "attempt" ? `attempt ${row.attempt}` : row.level, tries].filter(Boolean).join(" · ") }));
+      bdi(row.name, 200), el("span", { class: "kind", text: [this.services ? line(row.service, 60) : "", kind, tries].filter(Boolean).join(" · ") }));
     name.style.paddingLeft = `${Math.min(row.depth, 24) * 14 + 4}px`;
     const lane = el("div", { class: "lane", role: "presentation" });
     if (row.result === "waiting") lane.append(el("span", { class: "waits", text: row.waits?.length ? `waits for ${line(row.waits.join(", "), 120)}` : "waits for its turn" }));
+    else if (row.result === "skip" && row.skipped) lane.append(el("span", { class: "waits", title: line(row.skipped, 300), text: line(row.skipped, 120) }));
     else {
       const bar = el("div", { class: `bar b-${state}${row.critical ? " critical" : ""}` });
       const begin = this.place(row.start), end = this.place(row.start + (row.length ?? Math.max(0, this.lengthUs - row.start)));
       const left = Math.max(-1, Math.min(101, begin));
-      bar.style.left = `${left}%`;
+      bar.style.left = begin > 100 ? `${left}%` : `min(${left}%, 100% - 2px)`; // what began at the very end is seen too
       bar.style.width = `${Math.max(0, Math.min(101, end) - left)}%`;
       lane.append(bar);
       for (const [mark, what] of row.marks.slice(0, 120)) {
@@ -219,6 +238,7 @@ export class Waterfall {
   click(event) {
     const at = this.at(event);
     if (at < 0 || this.dragged) return;
+    this.chosen = true;
     if (event.target.classList.contains("fold")) this.fold(at); else this.select(at);
   }
 
@@ -255,6 +275,7 @@ export class Waterfall {
   selectRow(row) {
     const at = this.rows.indexOf(row);
     if (at < 0) return;
+    this.chosen = true;
     if (this.only && !row[this.only]) this.filter(null);
     for (let above = at - 1, depth = row.depth; above >= 0 && depth > 0; above -= 1) if (this.rows[above].depth < depth) { depth = this.rows[above].depth; this.folded.delete(this.rows[above].id); }
     this.layout();
@@ -334,6 +355,7 @@ export class Waterfall {
     } else if (event.key === "ArrowRight") { if (row?.size && this.folded.has(row.id)) this.fold(this.selected, false); }
     else if (Object.hasOwn(does, event.key)) does[event.key]();
     else return;
+    this.chosen = true;
     event.preventDefault();
   }
 

@@ -1,0 +1,83 @@
+"""Runs that are still going on, as the MCP server tells them: made of messages of the live stream, everything in it bounded."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Final
+
+from spanbus._runs.sanitize import block, one_line
+from spanbus._timestamps import iso
+
+if TYPE_CHECKING:
+    from spanbus.integrations.mcp import Node, RunHead
+
+TAIL_CHARS: Final = 2_000
+NAME_CHARS: Final = 200
+RUN_ID_CHARS: Final = 256
+WORD_CHARS: Final = 20
+_LONGEST_S: Final = 1e9
+_MOST_ATTEMPTS: Final = 1_000_000
+_RUNS_REMEMBERED: Final = 1_000
+_LONGEST_WORKFLOW_CHARS: Final = 513
+"""One more than a workflow that is waited for has."""
+
+
+def live_head(message: Mapping[str, object], result: str, error_type: str | None = None) -> RunHead:
+    """Head of a run that is not stored yet, from the live stream."""
+    started = message.get("started_at_us")
+    of_the_run = message.get("level") == "run"
+    return {
+        "run_id": one_line(str(message.get("run_id", "")), RUN_ID_CHARS),
+        "workflow": one_line(str(message.get("workflow", "")), NAME_CHARS),
+        "result": one_line(result, WORD_CHARS),
+        "error_type": error_type
+        or (
+            one_line(str(message["error_type"]), NAME_CHARS)
+            if of_the_run and message.get("error_type")
+            else None
+        ),
+        "started_at": iso(started * 1_000) if of_the_run and isinstance(started, int) else "",
+        "duration_s": _seconds(message.get("duration_s")) if of_the_run else 0.0,
+    }
+
+
+def _seconds(said: object) -> float:
+    """A duration of the live stream, where a number may have as many digits as its sender likes."""
+    if not isinstance(said, (int, float)) or not 0 <= said <= _LONGEST_S:
+        return 0.0
+    return float(said)
+
+
+def live_node(message: Mapping[str, object]) -> Node:
+    """Something that failed, from the live stream."""
+    attempts = message.get("attempts")
+    error_type, error = message.get("error_type"), message.get("error")
+    return {
+        "path": one_line(str(message.get("name", "")), NAME_CHARS),
+        "kind": one_line(str(message.get("level", "")), WORD_CHARS),
+        "result": one_line(str(message.get("result", "")), WORD_CHARS),
+        "duration_s": _seconds(message.get("duration_s")),
+        "attempts": max(0, min(attempts, _MOST_ATTEMPTS)) if isinstance(attempts, int) else 1,
+        "error_type": one_line(str(error_type), NAME_CHARS) if error_type else None,
+        "error": block(str(error)[:TAIL_CHARS]) if error else None,
+        "output": None,
+    }
+
+
+_OF_A_RUN = ("run_id", "workflow", "level", "error_type", "started_at_us", "duration_s", "result")
+
+
+def remember(
+    runs: OrderedDict[object, Mapping[str, object]], message: Mapping[str, object]
+) -> None:
+    """Keep the head of a run while others come; the one that was told of first goes where there are too many."""
+    run_id = message.get("run_id")
+    runs[run_id] = {key: _short(message[key]) for key in _OF_A_RUN if key in message}
+    runs.move_to_end(run_id)
+    if len(runs) > _RUNS_REMEMBERED:
+        runs.popitem(last=False)
+
+
+def _short(value: object) -> object:
+    return value[:_LONGEST_WORKFLOW_CHARS] if isinstance(value, str) else value
