@@ -1354,7 +1354,8 @@ def main() -> None:
     for module in ("_attaching.attach", "_attaching.streams", "_runtime", "_wiring"):
         import_module(f"spanbus.{module}")
     import_module("opentelemetry.sdk.trace.export.in_memory_span_exporter")
-    import_module("spanbus._wiring").prepare(import_module("spanbus._settings").load_settings())
+    settings = import_module("spanbus._settings").load_settings()
+    import_module("spanbus._wiring.preparing").prepare(settings, os.environ)
     for shape_name in sys.argv[2:]:
         sys.stdout.flush()
         child = os.fork()

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sys
-from asyncio import _get_running_loop as running_loop
 from collections import abc
 from collections.abc import Generator
 from types import TracebackType
 from typing import Literal, Never
+
+from spanbus._loaded import running_loop
 
 Answering = Literal["plain", "awaitable", "unknown", "nothing"]
 """``unknown`` is decided at each call: by whether an event loop runs in this thread. ``nothing`` is None, where what

@@ -12,7 +12,7 @@ import inspect
 import threading
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator, Mapping
 from types import MethodType, ModuleType
-from typing import Literal, cast
+from typing import TYPE_CHECKING, Literal, TypeGuard, cast
 
 from spanbus._attaching import signals
 from spanbus._attaching.adapters import Adapter
@@ -31,8 +31,11 @@ from spanbus._attaching.replace import replaced
 from spanbus._attaching.subscribe import SUBSCRIBING, WayIn, end, subscribe, way_in
 from spanbus._attaching.tap import Tap, marked
 from spanbus._attaching.weak_identity_map import WeakIdentityMap
-from spanbus._workflow.bus import WorkflowEventBus
+from spanbus._loaded import is_kind_of, is_of
 from spanbus.errors import InputError
+
+if TYPE_CHECKING:
+    from spanbus._workflow.bus import WorkflowEventBus
 
 Mode = Literal["auto", "observe", "wrap"]
 MODES: tuple[Mode, ...] = ("auto", "observe", "wrap")
@@ -43,6 +46,7 @@ _ALWAYS = (
     "handle.feed(event) of handle = spanbus.instrument(None), and handle.watching(stream) of it"
 )
 _NAMES_LISTED = 12
+_OUR_BUS = "spanbus._workflow.bus", "WorkflowEventBus"
 
 _watched: WeakIdentityMap[Handle] = WeakIdentityMap()
 _watching = threading.RLock()
@@ -116,7 +120,7 @@ def _attach(
         return
     if adapter is not None and adapter.attach(bus, handle) is not NotImplemented:
         return
-    if isinstance(bus, WorkflowEventBus):
+    if _is_ours(bus):
         _own_bus(bus, handle, mode)
         return
     if _is_stream(bus):
@@ -148,6 +152,10 @@ def _attach(
         _signal(signal, name, handle, mode)
     if not _signals_to_come(bus, named, handle, mode) and not named:
         raise refusal(bus)
+
+
+def _is_ours(bus: object) -> TypeGuard[WorkflowEventBus]:
+    return is_of(bus, *_OUR_BUS)
 
 
 def _by_hand(bus: object, handle: Handle, mode: Mode, subscribing: Subscribing) -> None:
@@ -337,7 +345,7 @@ def attach_class(kind: type[object], handle: Handle, *, mode: Mode = "wrap") -> 
     """
     if handle.off:
         return handle
-    own = issubclass(kind, WorkflowEventBus)
+    own = is_kind_of(kind, *_OUR_BUS)
     names = ["dispatch"] if own else publishing_methods(kind)
     if not names:
         raise InputError(f"class {kind.__name__} has no publish() to wrap; {_ALWAYS}")

@@ -10,16 +10,19 @@ from __future__ import annotations
 import sys
 import threading
 import weakref
-from asyncio import Task, current_task
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from enum import Enum
-from typing import Protocol, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
 from spanbus._attaching.opened import Opened
 from spanbus._correlation.span_state import SpanState
+from spanbus._loaded import current_task
 from spanbus._reading.places import TYPE_KEYS
 from spanbus._reading.shape import getter
+
+if TYPE_CHECKING:
+    from asyncio import Task
 
 _KEPT = 64
 _PRUNED_AT = 4
@@ -223,10 +226,7 @@ def payload_of(event: object) -> object:
 
 def _publisher() -> tuple[int, Callable[[], Task[object] | None] | None]:
     """Identity of the running code, and its task where it is one of asyncio."""
-    try:
-        task = current_task()
-    except RuntimeError:
-        task = None
+    task = current_task()
     if task is not None:
         return id(task), weakref.ref(task)
     if "trio" in sys.modules:

@@ -27,7 +27,7 @@ from spanbus._attaching.publication import (
     payload_of,
     publications,
 )
-from spanbus._workflow.bus import Receipt
+from spanbus._loaded import is_of
 
 Arguments = tuple[object, ...]
 Options = dict[str, object]
@@ -112,7 +112,9 @@ class _Method:
         finally:
             self._finish(publication)
         if self._current:
-            if inspect.isawaitable(result) and not isinstance(result, Receipt):
+            if inspect.isawaitable(result) and not is_of(
+                result, "spanbus._workflow.receipts", "Receipt"
+            ):
                 return self._followed(result, publication)
             self._follow(publication)
         return result
