@@ -86,7 +86,7 @@ def trace(trace_id: str, groups: Iterable[ResourceSpans]) -> Document:
 
 
 def process(resource: Resource) -> Document:
-    """What sent spans."""
+    """A sender of spans."""
     tags = [tag(pair) for pair in resource.attributes if pair.key != "service.name"]
     return {"serviceName": service_of(resource), "tags": tags}
 

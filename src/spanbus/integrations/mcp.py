@@ -26,7 +26,7 @@ from spanbus._runs.sanitize import block, one_line
 from spanbus._semantics import FAILED_RESULTS
 from spanbus._version import __version__
 from spanbus.errors import RunNotFound, SpanbusError
-from spanbus.integrations.mcp_live import (
+from spanbus.integrations._mcp_live import (
     NAME_CHARS,
     RUN_ID_CHARS,
     TAIL_CHARS,
