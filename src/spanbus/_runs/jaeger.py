@@ -106,7 +106,7 @@ def spans(group: ResourceSpans, process: str) -> Iterator[Document]:
 
 
 class _Seen(NamedTuple):
-    """What a summary reads of a span."""
+    """The fields of a span that a summary reads."""
 
     service: str
     name: str
