@@ -36,6 +36,7 @@ def measure() -> list[Row]:
     if server.exists() and find_spec("nats") is not None:
         rows += _carrying(server)
         rows.append(_observing(server))
+        rows.append(_backlog(server))
     if find_spec("celery") is not None and find_spec("opentelemetry.instrumentation.celery"):
         rows.append(_tasks())
     return rows
@@ -215,7 +216,71 @@ def _observer(which: str, state: str, bodies: str, url: str) -> float:
     return float(taken_s) / int(count) * 1e6
 
 
-def _stream_of_runs(url: str) -> list[str]:
+_BACKLOG_RUNS = 13_636
+_RESIDENT = """
+import os, sys, threading
+from pathlib import Path
+from spanbus._runtime import Runtime
+from spanbus._settings import load_settings
+from spanbus.integrations.nats_observer import Observer
+def resident():
+    status = Path("/proc/self/status").read_text()
+    return int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmRSS:"))) / 1024
+runtime = Runtime(load_settings(env=os.environ), lifetime="service", command_line=True).open()
+found, ended = [], threading.Event()
+with Observer(sys.argv[1], runtime, durable="spool") as observer:
+    def watch():
+        for third in (100_000, 200_000):
+            while observer.state().counts.fed < third:
+                if ended.wait(0.1):
+                    return
+            found.append(resident())
+    watching = threading.Thread(target=watch)
+    watching.start()
+    observer.once()
+    found.append(resident())
+    ended.set()
+    watching.join()
+assert observer.state().counts.fed == int(sys.argv[2])
+print(*found, flush=True)
+os._exit(0)
+"""
+
+
+def _backlog(server: Path) -> Row:
+    """Resident memory of an observer that works off 300,000 events while its collector is away: after a third, and at the end."""
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        port = _free_port()
+        url = f"nats://127.0.0.1:{port}"
+        argv = [str(server), "-js", "-a", "127.0.0.1", "-p", str(port), "-sd", f"{folder}/js"]
+        process = subprocess.Popen(argv, stderr=subprocess.DEVNULL)
+        try:
+            _listens(port)
+            _stream_of_runs(url, _BACKLOG_RUNS)
+            env = {**os.environ, "SPANBUS_STATE_DIR": f"{folder}/state", "SPANBUS_LOCAL": "off"}
+            env["OTEL_EXPORTER_OTLP_ENDPOINT"] = "http://127.0.0.1:1"
+            done = subprocess.run(
+                [sys.executable, "-c", _RESIDENT, url, str(_BACKLOG_RUNS * 22)],
+                env=env,
+                capture_output=True,
+                text=True,
+                timeout=900,
+                check=True,
+            )
+        finally:
+            process.kill()
+            process.wait()
+    third, _, end = map(float, done.stdout.strip().splitlines()[-1].split())
+    return at_most(
+        "resident memory of an observer at the end of 300,000 events (after the first 100,000), collector away",
+        end,
+        third,
+        1.5,
+        unit="MiB",
+    )
+
+
+def _stream_of_runs(url: str, runs: int = _OBSERVED_RUNS) -> list[str]:
     """Runs of ten phases, 22 events each, in messages of eleven: what the outbox makes of a busy host; the bodies."""
     import asyncio
 
@@ -247,7 +312,7 @@ def _stream_of_runs(url: str) -> list[str]:
         connection = await nats.connect(url)
         stream = connection.jetstream()
         bodies: list[str] = []
-        for run in range(_OBSERVED_RUNS):
+        for run in range(runs):
             found = lines(run)
             for part in (found[:11], found[11:]):
                 bodies.append("\n".join(part))

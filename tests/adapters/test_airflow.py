@@ -20,6 +20,7 @@ os.environ |= {
 }
 
 import airflow  # noqa: E402
+from airflow.listeners.listener import get_listener_manager  # noqa: E402
 from airflow.utils.db import initdb  # noqa: E402
 
 import spanbus  # noqa: E402
@@ -72,6 +73,34 @@ def nightly():
 
 
 @dag(schedule=None)
+def weekly():
+    @task.branch
+    def choose():
+        return "left"
+
+    @task
+    def left():
+        pass
+
+    @task
+    def right():
+        pass
+
+    @task
+    def of_right():
+        pass
+
+    @task(trigger_rule="none_failed_min_one_success")
+    def joined():
+        pass
+
+    chosen, one, other, after = choose(), left(), right(), of_right()
+    chosen >> [one, other]
+    other >> after
+    [one, after] >> joined()
+
+
+@dag(schedule=None)
 def hourly():
     @task
     def square(number):
@@ -85,7 +114,7 @@ def hourly():
     ready() >> square.expand(number=[1, 2])
 
 
-nightly, hourly = nightly(), hourly()
+nightly, weekly, hourly = nightly(), weekly(), hourly()
 """
 
 
@@ -118,6 +147,7 @@ def test_success_retry_time_out_skip_and_failure(
     lines = drawn()
     assert lines[0].startswith("RUN nightly failure")
     assert lines[1:] == [
+        "  after skip",
         "  fetch success",
         "    fetch attempt 1 failure ConnectionError",
         "    fetch attempt 2 success",
@@ -125,6 +155,40 @@ def test_success_retry_time_out_skip_and_failure(
         "  late timeout timeout",
         "  left_out skip",
     ]
+
+
+def test_tasks_that_a_branch_leaves_out_are_skipped(
+    dags: Any, handle: spanbus.Handle, drawn: Drawn
+) -> None:
+    assert dags.weekly.test().state == "success"
+    lines = drawn()
+    assert lines[0] == "RUN weekly success"
+    assert sorted(lines[1:]) == [
+        "  choose success",
+        "  joined success",
+        "  left success",
+        "  of_right skip",
+        "  right skip",
+    ]
+    assert handle.state().phases_ended == 5
+
+
+def test_a_run_is_told_by_whoever_ends_it(
+    dags: Any, runtime: spanbus.Runtime, drawn: Drawn
+) -> None:
+    """A scheduler that did not begin it, or the server where somebody stops it."""
+    ended, stopped = dags.weekly.test(), dags.weekly.test()
+    handle = runtime.instrument(airflow)
+    listeners = get_listener_manager().hook
+    listeners.on_dag_run_running(dag_run=ended, msg="")
+    assert handle.state().runs_open == 0
+    listeners.on_dag_run_success(dag_run=ended, msg="success")
+    by_hand = "Dag Run's state was manually set to `failed`."
+    listeners.on_dag_run_failed(dag_run=stopped, msg=by_hand)
+    left_out = ["  of_right skip", "  right skip"]
+    assert drawn() == ["RUN weekly cancellation", *left_out, "RUN weekly success", *left_out]
+    assert (handle.state().errors, handle.state().runs_open) == (0, 0)
+    handle.detach()
 
 
 def test_mapped_tasks_a_task_that_is_scheduled_again_and_a_run_of_every_day(

@@ -147,6 +147,79 @@ def test_builds_of_jenkins() -> None:
     assert (state.errors, state.unmatched_ends, state.abandoned) == (0, 0, 0)
 
 
+def buildkite(
+    event: str, number: str, state: str = "running", job: str | None = None, **about: object
+) -> dict[str, object]:
+    """What Buildkite sends: of all builds the pipeline is the same one."""
+    body: dict[str, object] = {
+        "event": event,
+        "build": {"id": number, "number": 7, "state": state if job is None else "running"},
+        "pipeline": {"id": "p-1", "slug": "shop", "name": "Shop"},
+        "sender": {"id": "u-1", "name": "Somebody"},
+    }
+    if job is not None:
+        body["job"] = {"id": f"{job}-{number}", "type": "script", "name": job, "state": state}
+        body["job"] |= about  # type: ignore[operator]
+    return body
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        lambda body: body,
+        lambda body: {"type": "webhook", "payload": body},
+        lambda body: {"type": body["event"], "data": {**body, "event": None}},
+    ],
+)
+def test_builds_of_buildkite_side_by_side(
+    sent: Callable[[dict[str, object]], object],
+) -> None:
+    bodies = [
+        buildkite("build.scheduled", "b1", "scheduled"),
+        buildkite("job.scheduled", "b1", "scheduled", "fetch"),
+        buildkite("build.running", "b1"),
+        buildkite("build.running", "b2"),
+        buildkite("job.started", "b1", job="fetch"),
+        buildkite("job.started", "b2", job="fetch"),
+        buildkite("job.finished", "b2", "passed", "fetch", exit_status=0),
+        buildkite("job.finished", "b1", "failed", "fetch", exit_status=1),
+        buildkite("job.started", "b1", job="fetch"),
+        buildkite("job.finished", "b1", "timed_out", "fetch"),
+        buildkite("job.started", "b2", job="test", parallel_group_index=1),
+        buildkite("job.finished", "b2", "canceled", "test", parallel_group_index=1),
+        buildkite("build.failing", "b1", "failing"),
+        buildkite("build.finished", "b1", "failed"),
+        buildkite("build.finished", "b2", "canceled"),
+    ]
+    runs, state = published([sent(body) for body in bodies])
+    assert runs == [
+        ("Shop", "b1", "failure", [("fetch", "timeout", 2)]),
+        ("Shop", "b2", "cancellation", [("fetch", "success", 1), ("test[1]", "cancellation", 1)]),
+    ]
+    assert (state.errors, state.orphan_ends, state.unmatched_ends, state.abandoned) == (0, 0, 0, 0)
+
+
+def test_runs_of_github_bring_their_workflow_along() -> None:
+    def body(number: int, action: str, end: str | None = None) -> dict[str, object]:
+        run = {"id": number, "name": "CI", "conclusion": end}
+        workflow = {"id": 9, "name": "CI", "path": ".github/workflows/ci.yml"}
+        return {
+            "event": "workflow_run",
+            "payload": {"action": action, "workflow_run": run, "workflow": workflow},
+        }
+
+    runs, state = published(
+        [
+            body(1, "in_progress"),
+            body(2, "in_progress"),
+            body(1, "completed", "success"),
+            body(2, "completed", "failure"),
+        ]
+    )
+    assert runs == [("CI", "1", "success", []), ("CI", "2", "failure", [])]
+    assert (state.errors, state.unmatched_ends, state.abandoned) == (0, 0, 0)
+
+
 def status(kind: str, word: str, **about: object) -> dict[str, object]:
     return {"type": kind, "job_run_id": "r-1", "job_name": "nightly", **about, "status": word}
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import bus_shapes
 import pytest
+import stranger_shapes
 
 RIGHT: dict[str, Any] = {
     "heard": 10,
@@ -35,6 +36,11 @@ WITHOUT_A_PUBLISHING_METHOD = {
     "subscribed_by_hand",
     "bound_signals",
     "a_subject",
+    "handled_by_one_and_published_within",
+    "a_method_for_each_type",
+    "a_method_for_each_type_by_its_name",
+    "a_method_for_each_type_that_is_awaited",
+    "slots_that_handlers_are_added_to",
 }
 """In ``wrap`` mode these are refused, or there is nothing to wrap."""
 
@@ -48,7 +54,7 @@ def recorded(mode: str) -> dict[str, dict[str, Any]]:
         if mode != "wrap" or name not in WITHOUT_A_PUBLISHING_METHOD
     ]
     done = subprocess.run(
-        [sys.executable, str(Path(bus_shapes.__file__)), mode, *names],
+        [sys.executable, str(Path(stranger_shapes.__file__)), mode, *names],
         capture_output=True,
         text=True,
         timeout=300,

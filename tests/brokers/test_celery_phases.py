@@ -123,7 +123,7 @@ async def test_the_table_of_what_happens(
                     under[phase].append(_line(span))
         return under
 
-    assert collector.wait_until(lambda got: found(got.spans()) == wanted, 45.0), str(
+    assert collector.wait_until(lambda got: found(got.spans()) == wanted, 120.0), str(
         found(collector.spans())
     )
     spans = collector.spans()

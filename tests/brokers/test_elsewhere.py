@@ -15,7 +15,7 @@ from brokers import Nats, stored
 from observing import Observing, Start, doubled, publish, run, total
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from picture import picture
-from servers import ROOT
+from servers import ROOT, eventually
 from spans import attributes
 
 from spanbus.integrations import nats_stream
@@ -91,6 +91,36 @@ def test_exactly_one_of_the_two_counts_a_run(
     assert carried == {"spooled": 4, "delivered": 4}
 
 
+@pytest.mark.parametrize(("ratio", "state"), [("0.5", "ok"), ("0.25", "warning")])
+def test_doctor_compares_the_sampler_with_that_of_the_observers(
+    nats: Nats, collector: Receiver, tmp_path: Path, ratio: str, state: str
+) -> None:
+    sampler = {"OTEL_TRACES_SAMPLER": "parentbased_traceidratio"}
+    once = Observing(
+        nats, collector, tmp_path / "o", "--once", env={**sampler, "OTEL_TRACES_SAMPLER_ARG": ratio}
+    )
+    publish(nats.url, run("r"))
+    done = subprocess.run(once.argv, env=once.env, capture_output=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    doctor = subprocess.run(
+        [*once.argv[:3], "doctor", "--json", "--timeout", "30"],
+        env={
+            **once.env,
+            **sampler,
+            "OTEL_TRACES_SAMPLER_ARG": "0.5",
+            "SPANBUS_NATS_URL": nats.url,
+            "SPANBUS_TELEMETRY": "elsewhere",
+        },
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    findings = {each["check"]: each for each in json.loads(doctor.stdout)["checks"]}
+    found = findings["nats.sampler"]
+    assert found["state"] == state, found
+    assert f"parentbased_traceidratio {ratio}" in found["message"]
+
+
 def of_events(collector: Receiver, name: str) -> int:
     """The largest value of a counter of delivery for the events that were carried."""
     found = [
@@ -113,16 +143,56 @@ def test_a_publisher_that_died_for_good_is_killed_by_the_marker(
     with program(nats, collector, tmp_path / "p", "elsewhere", "hang") as process:
         assert process.stdout is not None and process.stdout.readline() == "inside\n"
         observer = observe(tmp_path / "o", SPANBUS_OBSERVE_LOST_AFTER_S="1")
-        deadline = time.monotonic() + 30
-        while len(stored(nats.url)) < 2 or not alive(nats.url):
-            assert time.monotonic() < deadline, "its events and its sign of life"
-        process.send_signal(signal.SIGKILL)
+        try:
+            eventually(lambda: len(stored(nats.url)) >= 2 and alive(nats.url), 60.0)
+        finally:
+            process.kill()
         process.wait(20)
         assert collector.wait_until(lambda got: len(got.spans()) >= 2, 60.0)
     assert observer.end(signal.SIGTERM) == 0
     assert picture(collector.spans()) == ["RUN w error killed", "  build error killed"]
     assert doubled(collector) == []
     assert total(collector, "spanbus.observe.killed") == 1
+
+
+def test_a_publisher_that_died_is_told_by_the_next_process_on_its_host(
+    nats: Nats, collector: Receiver, observe: Start, tmp_path: Path
+) -> None:
+    """Long before the server's marker: its run and phase are ended by events."""
+    folder = tmp_path / "p"
+    with program(nats, collector, folder, "elsewhere", "hang") as process:
+        assert process.stdout is not None and process.stdout.readline() == "inside\n"
+        try:
+            eventually(lambda: len(stored(nats.url)) >= 2, 40.0)
+        finally:
+            process.kill()
+        process.wait(20)
+    observer = observe(tmp_path / "o")
+    flush = subprocess.run(
+        [sys.executable, "-m", "spanbus", "flush", "--wait", "30"],
+        env={**observer.env, "SPANBUS_NATS_URL": nats.url, "SPANBUS_STATE_DIR": str(folder)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert flush.returncode == 0, flush.stderr
+    kinds = [str(line["event_type"]) for _, line in stored(nats.url)][2:]
+    assert kinds == ["workflow.phase.failed", "workflow.failed"]
+    with program(
+        nats, collector, folder, "elsewhere"
+    ) as process:  # and the one after tells nothing of it
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors
+    assert collector.wait_until(
+        lambda got: sum(span.name == "RUN w" for span in got.spans()) == 2, 40.0
+    )
+    assert observer.end(signal.SIGTERM) == 0
+    told = [line for line in picture(collector.spans()) if "inside" not in line]
+    assert sorted(told) == sorted(
+        ["RUN w error killed", "  build error killed", "RUN w success", "  build success"]
+    )
+    assert doubled(collector) == [] and total(collector, "spanbus.observe.killed") == 0
 
 
 def alive(url: str) -> bool:
@@ -164,7 +234,7 @@ def test_clocks_that_are_wrong_are_told_and_results_are_right(
     offsets = {each["publisher"]: each["offset_s"] for each in document["clocks"]}
     assert set(offsets) == {"host-ahead", "host-behind"}
     doctor = subprocess.run(
-        [*done[:3], "doctor", "--json", "--timeout", "2"],
+        [*done[:3], "doctor", "--json", "--timeout", "30"],
         env={**observer.env, "SPANBUS_NATS_URL": nats.url},
         capture_output=True,
         timeout=60,

@@ -25,6 +25,29 @@ def test_summaries_stand_uncut_at_80_columns(cli: Cli) -> None:
     assert "..." not in out.partition("Commands:")[2]
 
 
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_options_of_examples_are_there(cli: Cli, name: str) -> None:
+    for example in EXAMPLES[name]:
+        words = example.partition(" -- ")[0].split()[1:]
+        command = words[:2] if words[0] in ("dialect", "nats", "stack") else words[:1]
+        out = cli(*command, "--help", env={"COLUMNS": "80"}).out
+        assert [word for word in words if word.startswith("-") and word not in out] == []
+
+
+@pytest.mark.parametrize("group", ["dialect", "nats", "stack"])
+def test_a_group_has_as_much_for_each_of_its_commands(cli: Cli, group: str) -> None:
+    out = cli(group, "--help", env={"COLUMNS": "80"}).out
+    listed = out.partition("Commands:")[2].partition("Example")[0]
+    assert "..." not in listed
+    for line in listed.splitlines():
+        if line.strip():
+            name = f"{group} {line.split()[0]}"
+            out = cli(*name.split(), "--help", env={"COLUMNS": "80"}).out
+            assert EXAMPLES[name]
+            for example in EXAMPLES[name]:
+                assert f"  {example}\n" in out
+
+
 def test_help_of_a_command_ends_with_its_examples(cli: Cli) -> None:
     out = cli("logs", "--help", env={"COLUMNS": "80"}).out
     assert out.rstrip().endswith("spanbus logs -f")

@@ -154,7 +154,10 @@ HEAVY = {
 }
 
 
-def test_a_stored_run_is_shown_without_typer_and_without_most_of_rich(cli: Cli) -> None:
+def test_a_stored_run_is_shown_without_typer_and_without_most_of_rich(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)  # what measures is loaded too
     assert cli("exec", "--", "true").code == 0
     program = (
         "import atexit, sys; atexit.register(lambda: print(*sys.modules, file=sys.stderr))\n"

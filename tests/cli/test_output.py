@@ -49,6 +49,25 @@ def test_a_run_goes_on_when_nobody_reads_its_output_any_more(gated: Cli) -> None
     assert [run["result"] for run in json.loads(gated("runs", "--json").out)] == ["success"]
 
 
+@pytest.mark.parametrize("words", ["show --json", "logs", "replay - --json", "show nowhere"])
+def test_closed_streams_are_no_accident(gated: Cli, words: str) -> None:
+    assert gated("run").code == 0
+    usual = gated(*words.split(), stdin="")
+    for closed in (">&-", "2>&-", "<&- >&- 2>&-"):
+        done = gated.run(
+            ["sh", "-c", f'"$@" {closed}', "sh", *gated.argv(*words.split())], stdin=""
+        )
+        assert done.returncode == usual.code
+        assert done.stdout == ("" if ">&-" in closed.split() else usual.out)
+        assert done.stderr == ("" if "2>&-" in closed else usual.err)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_message_that_nobody_can_be_told_is_no_accident(gated: Cli) -> None:
+    done = gated.run(["sh", "-c", '"$@" 2>/dev/full', "sh", *gated.argv("show", "nowhere")])
+    assert (done.returncode, done.stdout) == (1, "")
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_a_full_disk_under_the_output_is_one_line_and_does_not_hurt_the_run(gated: Cli) -> None:
     with Path("/dev/full").open("w", encoding="utf-8") as full:

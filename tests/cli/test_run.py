@@ -345,6 +345,20 @@ def test_a_run_inside_a_phase_is_part_of_the_same_trace(cli: Cli) -> None:
     assert runs["inner"]["trace_id"] == runs["outer"]["trace_id"]
 
 
+@pytest.mark.parametrize(
+    ("traceparent", "state"),
+    [("nonsense", "none"), ("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "old=1")],
+)
+def test_the_state_of_a_trace_goes_to_a_phase_with_that_trace_alone(
+    cli: Cli, traceparent: str, state: str
+) -> None:
+    (cli.folder / "spanbus.toml").write_text(
+        '[workflows.w]\nphases = [{ name = "a", run = ["sh", "-c", "echo state ${TRACESTATE-none}"] }]\n'
+    )
+    done = cli("run", env={"TRACEPARENT": traceparent, "TRACESTATE": "old=1"})
+    assert f"| state {state}\n" in done.out
+
+
 @pytest.mark.usefixtures("by_each_delivery")
 def test_ctrl_c_ends_phases_as_cancelled_and_still_delivers(cli: Cli) -> None:
     (cli.folder / "spanbus.toml").write_text(

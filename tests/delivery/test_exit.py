@@ -101,7 +101,7 @@ def test_the_applications_own_handler_keeps_working(programs: Programs, receiver
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(30)
     """
-    code, _, _ = programs.run(receiver.url, body)
+    code, _, _ = programs.run(receiver.url, body, SPANBUS_EXIT_TIMEOUT_S="20")
     assert code == 9
     assert arrived(receiver) == all_of(50)
 
@@ -114,7 +114,7 @@ def test_several_event_loops_one_after_another(programs: Programs, receiver: Rec
         for name in ("a", "b", "c"):
             asyncio.run(one(name))
     """
-    code, _, errors = programs.run(receiver.url, body)
+    code, _, errors = programs.run(receiver.url, body, SPANBUS_EXIT_TIMEOUT_S="20")
     assert (code, errors) == (0, "")
     assert arrived(receiver) == all_of(20, "a", "b", "c")
 

@@ -397,16 +397,16 @@ meters = MeterProvider([reader], shutdown_on_exit=False)
 counter = meters.get_meter("t").create_counter("c")
 def one(name):
     span = tracer.start_span(name)
-    pipeline.journal_open(span.get_span_context().span_id, name.encode())
+    pipeline.journal.journal_open(span.get_span_context().span_id, name.encode())
     counter.add(1)
     span.end()
 one("counted")
 reader.export_now()
 one("not counted")
-pipeline.journal_open(77, b"open")
-pipeline.journal_update(77, b"and more")
-pipeline.journal_open(78, b"withdrawn")
-pipeline.journal_close(78)
+pipeline.journal.journal_open(77, b"open")
+pipeline.journal.journal_update(77, b"and more")
+pipeline.journal.journal_open(78, b"withdrawn")
+pipeline.journal.journal_close(78)
 os._exit(0)
 """
 
@@ -481,7 +481,7 @@ def test_telemetry_of_a_process_without_spans_opens_no_connection(
 
 
 def test_close_twice_and_put_after_close_hurt_nobody(tmp_path: Path, receiver: Receiver) -> None:
-    with opened(tmp_path, receiver) as pipeline:
+    with opened(tmp_path, receiver, exit_timeout_s=30) as pipeline:
         tracer = tracer_of(pipeline)
         spans(tracer, 3)
         pipeline.close()

@@ -31,6 +31,11 @@ SAYS = ("exec", "--", "sh", "-c", "echo out; exit 3")
         ("OTEL_METRIC_EXPORT_INTERVAL", "abc"),
         ("OTEL_METRIC_EXPORT_TIMEOUT", "-1"),
         ("OTEL_PROPAGATORS", "nobody-has-it"),
+        ("OTEL_EXPERIMENTAL_RESOURCE_DETECTORS", "process,nobody-has-it"),
+        ("OTEL_PYTHON_CONTEXT", "nobody-has-it"),
+        ("OTEL_PYTHON_TRACER_PROVIDER", "nobody-has-it"),
+        ("OTEL_PYTHON_METER_PROVIDER", "nobody-has-it"),
+        ("OTEL_PYTHON_LOGGER_PROVIDER", "nobody-has-it"),
         ("OTEL_SPAN_EVENT_COUNT_LIMIT", "many"),
         ("OTEL_METRICS_EXEMPLAR_FILTER", "sometimes"),
         ("OTEL_TRACES_EXPORTER", "zipkin"),
@@ -148,6 +153,41 @@ def test_where_no_second_process_is_to_be_had_the_command_takes_our_place(cli: C
     done = cli.run([sys.executable, "-c", program])
     assert (done.returncode, done.stdout) == (3, "out\n"), done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+WITHOUT_FORK = (
+    "import os, sys\n"
+    "del os.fork\n"
+    "sys.argv = ['spanbus', *sys.argv[1:]]\n"
+    "from spanbus._cli import main\n"
+    "main()\n"
+)
+
+
+def test_on_a_system_without_fork_the_same_comes_out_and_is_recorded(cli: Cli) -> None:
+    script = 'test -n "$TRACEPARENT" && echo "out $GIVEN"; echo err >&2; exit 3'
+    commands = (["sh", "-c", script], ["sh", "-c", "kill -9 $$"], ["./no-such-program"])
+    for command, status in zip(commands, (3, 137, 127), strict=True):
+        argv, env = ("exec", "--workflow", "one", "--", *command), {"GIVEN": "x"}
+        done = cli(*argv, env=env)
+        without = cli.run([sys.executable, "-c", WITHOUT_FORK, *argv], env=env)
+        assert done.code == status
+        assert without.returncode == status
+        assert (without.stdout, without.stderr) == (done.out, done.err)
+    runs = json.loads(cli("runs", "--json").out)
+    assert [run["command"] for run in runs[::2]] == list(reversed(commands))
+    for one, other in zip(runs[::2], runs[1::2], strict=True):
+        for key in ("workflow", "result", "error_type", "error", "command", "exit_code"):
+            assert one[key] == other[key], key
+
+
+@pytest.mark.parametrize("descriptors", [5, 6, 8, 10])
+def test_where_descriptors_are_few_the_command_runs(cli: Cli, descriptors: int) -> None:
+    limited = f'ulimit -n {descriptors}; exec "$@"'
+    done = cli.run(["sh", "-c", limited, "sh", *cli.argv(*SAYS)])
+    assert (done.returncode, done.stdout) == (3, "out\n"), done.stderr
+    assert "Traceback" not in done.stderr
+    assert [line for line in done.stderr.splitlines() if not line.startswith("spanbus: ")] == []
 
 
 def test_only_arguments_of_ours_are_bad_usage(cli: Cli) -> None:

@@ -68,7 +68,7 @@ NEVER = (
     "spanbus._workflow.definition",
 )
 """Where no endpoint is set and no backend runs."""
-MOST = 137
+MOST = 138
 """Modules of ours; each takes a hundredth of what Python takes to start."""
 
 

@@ -299,3 +299,29 @@ def test_files_of_ours_have_numbers_of_their_own(cli: Cli) -> None:
     store = cli.folder / "state" / "store.sqlite3"
     assert stat.S_ISREG(store.stat().st_mode)
     assert store.read_bytes()[:15] == b"SQLite format 3"
+
+
+@pytest.mark.slow
+def test_the_exit_limit_runs_once_everything_is_loaded(cli: Cli) -> None:
+    """A command that is over at once would else leave its record behind on a busy machine."""
+    (cli.folder / "sitecustomize.py").write_text(
+        "import os, sys, time\n"
+        "class Gate:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        while name == 'urllib3' and not os.path.exists('gate'):\n"
+        "            time.sleep(0.05)\n"
+        "sys.meta_path.insert(0, Gate())\n"
+    )
+    paths = (str(cli.folder), os.environ.get("PYTHONPATH", ""))
+    env = {
+        "PYTHONPATH": os.pathsep.join(path for path in paths if path),
+        "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9",
+        "SPANBUS_EXIT_TIMEOUT_S": "0.1",
+    }
+    process = cli.start("exec", "--", "true", env=env)
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(3)
+    (cli.folder / "gate").touch()
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert "records wait" in said

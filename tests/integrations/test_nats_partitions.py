@@ -91,3 +91,12 @@ def test_what_a_command_line_gives() -> None:
 @pytest.mark.parametrize("text", ["0-63", "0", "0-3, 7, 9-11", "5, 7"])
 def test_for_people(text: str) -> None:
     assert partitions.shown(partitions.numbered(text)) == text
+
+
+@pytest.mark.parametrize(
+    ("after", "upto"), [(0, 1), (4, 7), (63, 64), (10, 10), (5, 1_000), (999, 1_064)]
+)
+def test_of_what_is_gone_each_number_is_counted_by_one(after: int, upto: int) -> None:
+    counts = [partitions.counted_by(number, after, upto) for number in range(partitions.PARTITIONS)]
+    assert sum(counts) == upto - after
+    assert max(counts) - min(counts) <= 1

@@ -12,7 +12,7 @@ from spanbus._correlation.span_state import SpanEvent, SpanState
 from spanbus._reading import dialect_file
 from spanbus._reading.reader import Reader
 from spanbus.integrations._nats_clocks import Clocks
-from spanbus.integrations._nats_reading import Read, Reading
+from spanbus.integrations._nats_reading import ENDS_WAITING, Read, Reading
 
 SECOND = 1_000_000_000
 START_NS = 1_767_225_600 * SECOND
@@ -113,6 +113,26 @@ def test_workers_events_in_any_order_leave_results_right_and_none_is_late(
     assert not reading.open and list(reading.ended) == ["r"]
     assert sink.events == len(lines)
     assert correlator.state().events_late == 0
+
+
+def test_of_a_dense_stream_a_bounded_number_of_ends_waits() -> None:
+    sink = Ended()
+    reading, _ = reading_of(sink)
+    waiting: list[int] = []
+    for number in range(1, 1_001):  # a thousand runs within a millisecond of the stream
+        named = {"run_id": f"r-{number}"}
+        lines = [
+            line(2 * number, "workflow.started", workflow="w"),
+            line(2 * number + 1, "workflow.completed"),
+        ]
+        let_go_ns = reading.take(
+            read(number, *({**each, **named} for each in lines), stamp_ns=START_NS + number)
+        )
+        waiting.append(len(reading.open))
+        assert let_go_ns == (START_NS + number - ENDS_WAITING if number > ENDS_WAITING else 0)
+    assert max(waiting) == ENDS_WAITING
+    reading.settle(START_NS + 3 * SECOND)
+    assert (reading.counts.fed, reading.counts.late, len(reading.open)) == (2_000, 0, 0)
 
 
 def test_what_comes_after_the_end_has_settled_is_late_and_what_comes_again_is_doubled() -> None:

@@ -509,3 +509,38 @@ def test_importing_the_settings_loads_no_heavy_package() -> None:
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
     )
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[tool.spanbus]\nevents = 'both'\n",
+        "[project]\nname = 'p'\n\n  [ tool . spanbus ]\nevents = 'both'\n",
+        "[\"tool\".'spanbus']\nevents = 'both'\n",
+        "[tool]\nspanbus.events = 'both'\n",
+        "[tool]\nspanbus = { events = 'both' }\n",
+        "tool.spanbus.events = 'both'\n",
+        "tool = { spanbus = { events = 'both' } }\n",
+        "'tool'.\"spanbus\" = { events = 'both' }\n",
+    ],
+)
+def test_our_table_is_found_however_it_is_written(tmp_path: Path, text: str) -> None:
+    (tmp_path / "pyproject.toml").write_text(text)
+    assert load_settings(cwd=tmp_path, env={}).events == "both"
+
+
+def test_a_project_that_only_depends_on_us_is_not_parsed(tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text(
+        "[project]\nname = 'p'\ndependencies = [\n    'spanbus==0.2',\n]\n"
+        "[project.scripts]\nspanbus = 'p:main'\n[tool.other]\npath = 'src/spanbus'\n"
+    )
+    code = (
+        "import sys\n"
+        "from spanbus._settings import load_settings\n"
+        "load_settings()\n"
+        "print([name for name in sys.modules if name == 'tomllib'])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "[]\n"

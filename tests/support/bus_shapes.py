@@ -1347,15 +1347,15 @@ def run(name: str, mode: str) -> dict[str, Any]:
     }
 
 
-if __name__ == "__main__":
-    warnings.simplefilter("error")
-    # one process forks for each shape: what they need is loaded once
+def main() -> None:
+    """One process forks for each shape: what they need is loaded once."""
     from importlib import import_module
 
     for module in ("_attaching.attach", "_attaching.streams", "_runtime", "_wiring"):
         import_module(f"spanbus.{module}")
     import_module("opentelemetry.sdk.trace.export.in_memory_span_exporter")
-    import_module("spanbus._wiring").prepare(import_module("spanbus._settings").load_settings())
+    settings = import_module("spanbus._settings").load_settings()
+    import_module("spanbus._wiring.preparing").prepare(settings, os.environ)
     for shape_name in sys.argv[2:]:
         sys.stdout.flush()
         child = os.fork()
@@ -1370,3 +1370,8 @@ if __name__ == "__main__":
                 )
                 os._exit(1)
         os.waitpid(child, 0)
+
+
+if __name__ == "__main__":
+    warnings.simplefilter("error")
+    main()

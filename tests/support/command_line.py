@@ -135,6 +135,9 @@ class Cli:
         )
 
     def start(self, *arguments: str, env: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
+        """A command that runs beside the test."""
+        if not self._needs_a_start(arguments, {**self.env, **(env or {})}):
+            return prepared.Forked(arguments, folder=self.folder, env=self.environment(env))
         return subprocess.Popen(
             self.argv(*arguments),
             cwd=self.folder,

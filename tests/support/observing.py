@@ -189,3 +189,23 @@ def total(collector: Receiver, name: str) -> float:
                         cumulative = gauge or data.aggregation_temporality == 2
                         series[key] = value if cumulative else series.get(key, 0) + value
     return sum(series.values())
+
+
+EXPECTED = [
+    "RUN w failure E",
+    "  lint success",
+    "  tests failure E",
+    "    tests attempt 1 failure E",
+    "    tests attempt 2 failure E",
+]
+"""The picture of :func:`run`."""
+
+
+def once(nats: Nats, collector: Receiver, folder: Path, *words: str) -> str:
+    """``spanbus observe --once`` on a host of its own; what it said."""
+    one = Observing(nats, collector, folder, "--once", *words)
+    done = subprocess.run(
+        one.argv, env=one.env, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stderr

@@ -7,6 +7,7 @@ import gc
 import json
 import os
 import pkgutil
+import select
 import socket
 import struct
 import subprocess
@@ -14,20 +15,40 @@ import sys
 import tempfile
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import cache
 from importlib import import_module
 from pathlib import Path
+from typing import IO, Any
 
-AVAILABLE = sys.platform == "linux"
-"""Elsewhere a fork is dear, or there is none."""
+
+def _available() -> bool:
+    try:
+        os.close(os.pidfd_open(os.getpid()))
+    except (AttributeError, OSError):
+        return False
+    return True
+
+
+AVAILABLE = _available()
+"""On Linux; elsewhere a fork is dear, or there is none."""
 
 _LOADED = (
-    "_cli _settings _project _runs _store _workflow _reading _correlation _telemetry _otlp _delivery _wiring _runtime _attaching"
+    "_cli _settings _project _runs _store _workflow _reading _correlation _telemetry _otlp _delivery _wiring _runtime _attaching "
+    "_backend"
 ).split()
 _NOT_LOADED = ("grpc", "sdk", "rich_utils", "mcp", "nats", "stack", "observe", "demo")
 """They are seldom used, or read the environment when they are imported."""
+_LOADED_OF_OTHERS = (
+    "anyio._backends._asyncio",
+    "uvicorn.lifespan.on",
+    "uvicorn.loops.asyncio",
+    "uvicorn.protocols.http.h11_impl",
+    "uvicorn.protocols.websockets.websockets_sansio_impl",
+)
+"""They are imported by name when they are used."""
 _START = "import sys; sys.path.append({!r}); from prepared import serve; sys.path.pop(); serve(int(sys.argv[1])); from spanbus._cli import main; main()"
-_LENGTH = struct.Struct("!i")
+_NUMBER = struct.Struct("!i")
 
 
 def run(
@@ -39,17 +60,63 @@ def run(
     timeout_s: float,
 ) -> subprocess.CompletedProcess[str]:
     """Run ``spanbus ARGUMENTS`` in a process of its own, as :func:`subprocess.run` would."""
-    return _prepared().run(arguments, folder, env, stdin, timeout_s)
+    with tempfile.TemporaryFile() as given:
+        given.write((stdin or "").encode())
+        given.seek(0)
+        with Forked(arguments, folder=folder, env=env, stdin=given) as process:
+            try:
+                out, err = process.communicate(timeout=timeout_s)
+            except BaseException:
+                process.kill()
+                raise
+    return subprocess.CompletedProcess(list(arguments), process.returncode, out, err)
 
 
-@cache
-def _prepared() -> _Prepared:
-    return _Prepared()
+class Forked(subprocess.Popen[str]):
+    """``spanbus ARGUMENTS`` as a child of the prepared process: it is read, waited for and sent signals like any other."""
+
+    def __init__(
+        self,
+        arguments: Sequence[str],
+        *,
+        folder: Path,
+        env: Mapping[str, str],
+        stdin: int | IO[bytes] = subprocess.DEVNULL,
+    ) -> None:
+        self._request = json.dumps([list(arguments), str(folder), dict(env)]).encode()
+        pipe = subprocess.PIPE
+        super().__init__(list(arguments), stdin=stdin, stdout=pipe, stderr=pipe, text=True)
+
+    def _execute_child(self, *given: Any) -> None:
+        """Instead of fork and exec in this process; ``given`` is all that these could want to know."""
+        streams = given[-13:-7]
+        self._end, told = os.pipe()
+        try:
+            _prepared().fork(self._request, [streams[0], streams[3], streams[5], told])
+        finally:
+            os.close(told)
+            self._close_pipe_fds(*streams)  # pyright: ignore[reportAttributeAccessIssue]
+        [self.pid] = _NUMBER.unpack(os.read(self._end, _NUMBER.size))
+        self._child_created = True
+
+    def _try_wait(self, wait_flags: int) -> tuple[int, int]:
+        """Instead of ``os.waitpid``, which knows none but our own children."""
+        if wait_flags & os.WNOHANG and not select.select([self._end], [], [], 0)[0]:
+            return 0, 0
+        [status] = _NUMBER.unpack(os.read(self._end, _NUMBER.size))
+        os.close(self._end)
+        return self.pid, status
+
+    def _internal_poll(self, *_: object, **__: object) -> int | None:
+        with suppress(subprocess.TimeoutExpired):
+            self._wait(timeout=0)  # pyright: ignore[reportAttributeAccessIssue]
+        return self.returncode
 
 
 class _Prepared:
     def __init__(self) -> None:
         self._socket, theirs = socket.socketpair()
+        self._asking = threading.Lock()
         with theirs:
             self._process = subprocess.Popen(
                 [
@@ -70,55 +137,16 @@ class _Prepared:
         self._socket.close()
         self._process.communicate()
 
-    def run(
-        self,
-        arguments: Sequence[str],
-        folder: Path,
-        env: Mapping[str, str],
-        stdin: str | None,
-        timeout_s: float,
-    ) -> subprocess.CompletedProcess[str]:
-        request = json.dumps([list(arguments), str(folder), dict(env)]).encode()
-        read: dict[str, str] = {}
-        with tempfile.TemporaryFile() as given:
-            given.write((stdin or "").encode())
-            given.seek(0)
-            out, out_end = os.pipe()
-            err, err_end = os.pipe()
-            socket.send_fds(
-                self._socket, [_LENGTH.pack(len(request))], [given.fileno(), out_end, err_end]
-            )
-            os.close(out_end)
-            os.close(err_end)
-        self._socket.sendall(request)
-        threads = [
-            threading.Thread(target=_read_all, args=(read, name, fd), daemon=True)
-            for name, fd in (("out", out), ("err", err))
-        ]
-        for thread in threads:
-            thread.start()
-        pid = self._answer(None)
-        try:
-            code = self._answer(timeout_s)
-        except TimeoutError:
-            os.kill(pid, 9)
-            self._answer(None)
-            raise subprocess.TimeoutExpired(list(arguments), timeout_s) from None
-        for thread in threads:  # as long as a descendant holds the streams, as subprocess does
-            thread.join(timeout_s)
-            if thread.is_alive():
-                raise subprocess.TimeoutExpired(list(arguments), timeout_s)
-        return subprocess.CompletedProcess(list(arguments), code, read["out"], read["err"])
-
-    def _answer(self, timeout_s: float | None) -> int:
-        self._socket.settimeout(timeout_s)
-        [number] = _LENGTH.unpack(self._socket.recv(_LENGTH.size))
-        return number
+    def fork(self, request: bytes, fds: Sequence[int]) -> None:
+        """Ask for a child with the first three of ``fds`` as its streams; its number and its end are told to the fourth."""
+        with self._asking:
+            socket.send_fds(self._socket, [_NUMBER.pack(len(request))], fds)
+            self._socket.sendall(request)
 
 
-def _read_all(read: dict[str, str], name: str, fd: int) -> None:
-    with open(fd) as stream:
-        read[name] = stream.read()
+@cache
+def _prepared() -> _Prepared:
+    return _Prepared()
 
 
 def serve(number: int) -> None:
@@ -128,24 +156,41 @@ def serve(number: int) -> None:
         for found in pkgutil.walk_packages(getattr(package, "__path__", ()), f"spanbus.{room}."):
             if not found.name.rpartition(".")[2].startswith(_NOT_LOADED):
                 import_module(found.name)
-    import_module("anyio._backends._asyncio")
+    for name in _LOADED_OF_OTHERS:
+        import_module(name)
     gc.collect()
     gc.freeze()
     ours = socket.socket(fileno=number)
+    children: dict[int, tuple[int, int]] = {}
     while True:
-        head, fds, _, _ = socket.recv_fds(ours, _LENGTH.size, 3)
+        ready = select.select([ours, *children], [], [])[0]
+        for ended in children.keys() & ready:
+            pid, told = children.pop(ended)
+            _, status = os.waitpid(pid, 0)
+            with suppress(BrokenPipeError):  # nobody waits for it any more
+                os.write(told, _NUMBER.pack(status))
+            os.close(told)
+            os.close(ended)
+        if ours not in ready:
+            continue
+        head, fds, _, _ = socket.recv_fds(ours, _NUMBER.size, 4)
         if not head:
             sys.exit(0)
-        [length] = _LENGTH.unpack(head)
+        [length] = _NUMBER.unpack(head)
         with ours.makefile("rb", buffering=0) as stream:
             request = b""
             while len(request) < length:
                 request += stream.read(length - len(request)) or b""
+        *streams, told = fds
         pid = os.fork()
         if pid == 0:
             ours.close()
+            for ended, (_, others) in children.items():
+                os.close(ended)
+                os.close(others)
+            os.close(told)
             arguments, folder, env = json.loads(request)
-            for place, fd in enumerate(fds):
+            for place, fd in enumerate(streams):
                 os.dup2(fd, place)
                 os.close(fd)
             os.environ.clear()
@@ -153,8 +198,7 @@ def serve(number: int) -> None:
             os.chdir(folder)
             sys.argv[1:] = arguments
             return
-        for fd in fds:
+        for fd in streams:
             os.close(fd)
-        ours.sendall(_LENGTH.pack(pid))
-        _, status = os.waitpid(pid, 0)
-        ours.sendall(_LENGTH.pack(os.waitstatus_to_exitcode(status)))
+        os.write(told, _NUMBER.pack(pid))
+        children[os.pidfd_open(pid)] = pid, told

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Mapping
 from pathlib import Path
 from typing import cast
 
-from opentelemetry.metrics import CallbackOptions, Observation
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import (
     AggregationTemporality,
@@ -39,7 +38,7 @@ def an_ended_phase(number: int) -> SpanState:
     return record
 
 
-def test_events_are_taken_while_the_sdk_collects(tmp_path: Path) -> None:
+def test_events_are_taken_while_numbers_are_collected(tmp_path: Path) -> None:
     env = {
         "SPANBUS_STATE_DIR": str(tmp_path),
         "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9",
@@ -47,16 +46,13 @@ def test_events_are_taken_while_the_sdk_collects(tmp_path: Path) -> None:
     }
     collecting, go_on = threading.Event(), threading.Event()
 
-    def slow(options: CallbackOptions) -> Iterable[Observation]:
-        del options
+    def slow() -> Mapping[str, list[tuple[Mapping[str, str], float]]]:
         collecting.set()
         assert go_on.wait(LONG_S)
-        return ()
+        return {}
 
     with Runtime(load_settings(env=env, cwd=tmp_path), env=env) as runtime:
-        meters = runtime.wiring()._meter_provider  # noqa: SLF001
-        assert meters is not None
-        meters.get_meter("test").create_observable_gauge("slow", callbacks=[slow])
+        runtime.wiring().observe("spanbus.observe.", slow)
         collection = threading.Thread(target=runtime.flush, args=(0.0,))
         collection.start()
         try:

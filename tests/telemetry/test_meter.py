@@ -9,11 +9,12 @@ from opentelemetry.sdk.resources import Resource
 
 from spanbus._correlation.span_state import SpanState
 from spanbus._delivery.metric_reader import SpoolMetricReader
+from spanbus._delivery.metric_settings import temporalities
 from spanbus._otlp.encode_metrics import encode_metrics
 from spanbus._otlp.metrics_data import CUMULATIVE, Sum
 from spanbus._otlp.resource import PlainResource
 from spanbus._semantics import Failure, Level, Result, names
-from spanbus._telemetry.meter import Joined, OneShotReader, PlainMeter
+from spanbus._telemetry.meter import PlainMeter, PlainReader
 from spanbus._telemetry.metrics import MetricSink, observe_numbers
 from spanbus._telemetry.spans import SCOPE
 
@@ -76,14 +77,14 @@ def test_two_collections_are_those_of_the_sdk() -> None:
     plain = MetricSink(meter, long_lived=False)
     own = PlainMeter()
     counted = MetricSink(own, long_lived=False, exemplar_filter="always_off")
-    one_shot = OneShotReader(
+    one_shot = PlainReader(
         own,
+        counted,
         lambda data, _: ours.append(encode_metrics(data)),
         PlainResource({"service.name": "s"}),
         SCOPE,
         60.0,
     )
-    one_shot.also(counted)
     numbers = {
         names.DELIVERY_SPOOLED: [({"signal": "traces"}, 5)],
         names.DELIVERY_SPOOL_SIZE: [({}, 9)],
@@ -104,29 +105,29 @@ def test_two_collections_are_those_of_the_sdk() -> None:
 
 @pytest.mark.parametrize("preference", ["cumulative", "delta", "lowmemory"])
 def test_collections_of_a_service_are_those_of_the_sdk(preference: str) -> None:
-    """Counters and gauges that the SDK observes, against ours beside its collection."""
+    """What the SDK counts and observes, against what is counted without it."""
     env = {"OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE": preference}
     found: dict[str, list[bytes]] = {"theirs": [], "ours": []}
-
-    def reader_into(name: str) -> SpoolMetricReader:
-        return SpoolMetricReader(
-            lambda data, _: found[name].append(encode_metrics(data)), "service", env
-        )
-
-    readers = {name: reader_into(name) for name in found}
-    providers = {
-        name: MeterProvider(
-            [reader], resource=Resource({"service.name": "s"}), shutdown_on_exit=False
-        )
-        for name, reader in readers.items()
-    }
-    meter = providers["theirs"].get_meter(SCOPE.name, SCOPE.version, SCOPE.schema_url)
-    own = PlainMeter(readers["ours"].counters)
-    sinks = [
-        MetricSink(each, long_lived=True, exemplar_filter="always_off") for each in (meter, own)
-    ]
-    readers["theirs"].also(Resource({"service.name": "s"}), SCOPE, sinks[0])  # type: ignore[arg-type]
-    readers["ours"].also(Resource({"service.name": "s"}), SCOPE, Joined(own, sinks[1]))  # type: ignore[arg-type]
+    reader = SpoolMetricReader(
+        lambda data, _: found["theirs"].append(encode_metrics(data)), "service", env
+    )
+    provider = MeterProvider(
+        [reader], resource=Resource({"service.name": "s"}), shutdown_on_exit=False
+    )
+    meter = provider.get_meter(SCOPE.name, SCOPE.version, SCOPE.schema_url)
+    said = temporalities("service", env)
+    own = PlainMeter(said.counters)
+    counted = MetricSink(own, long_lived=True, exemplar_filter="always_off")
+    plain = PlainReader(
+        own,
+        counted,
+        lambda data, _: found["ours"].append(encode_metrics(data)),
+        PlainResource({"service.name": "s"}),
+        SCOPE,
+        60.0,
+        durations=said.durations,
+    )
+    sinks = [MetricSink(meter, long_lived=True), counted]
     numbers = {
         names.DELIVERY_SPOOLED: [({"signal": "traces"}, 5)],
         names.DELIVERY_SPOOL_SIZE: [({}, 9)],
@@ -140,13 +141,12 @@ def test_collections_of_a_service_are_those_of_the_sdk(preference: str) -> None:
                 sink.opened(record)
                 if turn < 2 or level is Level.PHASE:  # the last run goes on
                     sink.closed(record)
-        for reader in readers.values():
-            reader.export_now()
+        reader.export_now()
+        plain.export_now()
         assert told(found["ours"][-1]) == told(found["theirs"][-1])
         assert len(told(found["ours"][-1])) > 8
         numbers[names.DELIVERY_SPOOLED] = [({"signal": "traces"}, 8 + turn)]
-    for provider in providers.values():
-        provider.shutdown()
+    provider.shutdown()
 
 
 def test_a_cumulative_counter_began_with_its_meter() -> None:

@@ -28,7 +28,12 @@ async def test_a_failed_phase_is_one_failure(
     async def fails(context: spanbus.PhaseContext) -> bool:
         return False
 
-    env = {**collector.env, "SPANBUS_STATE_DIR": str(tmp_path), "SPANBUS_LIFETIME": lifetime}
+    env = {
+        **collector.env,
+        "SPANBUS_STATE_DIR": str(tmp_path),
+        "SPANBUS_LIFETIME": lifetime,
+        "SPANBUS_EXIT_TIMEOUT_S": "30",  # a loaded machine may send later than within a quarter of a second
+    }
     async with spanbus.open_runtime(env=env) as runtime:
         await runtime.run(
             Workflow("w", (Phase("p", action=fails, retries=1, retry_backoff_s=0.001),))

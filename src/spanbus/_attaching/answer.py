@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import sys
-from asyncio import _get_running_loop as running_loop
 from collections import abc
 from collections.abc import Generator
 from types import TracebackType
 from typing import Literal, Never
 
-Answering = Literal["plain", "awaitable", "unknown"]
-"""``unknown`` is decided at each call: by whether an event loop runs in this thread."""
+from spanbus._loaded import running_loop
+
+Answering = Literal["plain", "awaitable", "unknown", "nothing"]
+"""``unknown`` is decided at each call: by whether an event loop runs in this thread. ``nothing`` is None, where what
+handlers return decides on how the bus goes on."""
 
 
 class Heard(int):
@@ -50,8 +52,10 @@ abc.Coroutine.register(Heard)  # pyright: ignore[reportUnknownMemberType, report
 HEARD = Heard(1)
 
 
-def answer(answering: Answering) -> bool | Heard:
+def answer(answering: Answering) -> bool | Heard | None:
     """True, in the form that the bus can use."""
+    if answering == "nothing":
+        return None
     if answering == "plain" or (answering == "unknown" and not _in_a_loop()):
         return True
     return HEARD

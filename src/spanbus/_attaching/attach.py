@@ -12,13 +12,15 @@ import inspect
 import threading
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator, Mapping
 from types import MethodType, ModuleType
-from typing import Literal, cast
+from typing import TYPE_CHECKING, Literal, TypeGuard, cast
 
 from spanbus._attaching import signals
 from spanbus._attaching.adapters import Adapter
+from spanbus._attaching.delivery import HOOK, delivery_of
 from spanbus._attaching.handle import Handle
 from spanbus._attaching.methods import (
     awaits_handlers,
+    has,
     is_coroutine_function,
     names_of,
     publishing_methods,
@@ -26,11 +28,14 @@ from spanbus._attaching.methods import (
 )
 from spanbus._attaching.publication import weakly
 from spanbus._attaching.replace import replaced
-from spanbus._attaching.subscribe import WayIn, end, subscribe, way_in
+from spanbus._attaching.subscribe import SUBSCRIBING, WayIn, end, subscribe, way_in
 from spanbus._attaching.tap import Tap, marked
 from spanbus._attaching.weak_identity_map import WeakIdentityMap
-from spanbus._workflow.bus import WorkflowEventBus
+from spanbus._loaded import is_kind_of, is_of
 from spanbus.errors import InputError
+
+if TYPE_CHECKING:
+    from spanbus._workflow.bus import WorkflowEventBus
 
 Mode = Literal["auto", "observe", "wrap"]
 MODES: tuple[Mode, ...] = ("auto", "observe", "wrap")
@@ -41,6 +46,7 @@ _ALWAYS = (
     "handle.feed(event) of handle = spanbus.instrument(None), and handle.watching(stream) of it"
 )
 _NAMES_LISTED = 12
+_OUR_BUS = "spanbus._workflow.bus", "WorkflowEventBus"
 
 _watched: WeakIdentityMap[Handle] = WeakIdentityMap()
 _watching = threading.RLock()
@@ -114,7 +120,7 @@ def _attach(
         return
     if adapter is not None and adapter.attach(bus, handle) is not NotImplemented:
         return
-    if isinstance(bus, WorkflowEventBus):
+    if _is_ours(bus):
         _own_bus(bus, handle, mode)
         return
     if _is_stream(bus):
@@ -126,9 +132,9 @@ def _attach(
         _signal(bus, signals.name_of(bus), handle, mode)
         return
     handle.answering = "awaitable" if awaits_handlers(bus) else "plain"
-    way = way_in(bus)
     methods = _tappable(bus)
-    if way is not None and _subscribed(bus, way, handle, bool(methods) and mode != "observe"):
+    way = _harmless(bus, way_in(bus), handle, bool(methods))
+    if way is not None and _subscribed(bus, way, handle, bool(methods)):
         if methods and mode != "observe":
             tap = Tap(handle, feeds=False, current=mode == "wrap")
             for name in methods:
@@ -146,6 +152,10 @@ def _attach(
         _signal(signal, name, handle, mode)
     if not _signals_to_come(bus, named, handle, mode) and not named:
         raise refusal(bus)
+
+
+def _is_ours(bus: object) -> TypeGuard[WorkflowEventBus]:
+    return is_of(bus, *_OUR_BUS)
 
 
 def _by_hand(bus: object, handle: Handle, mode: Mode, subscribing: Subscribing) -> None:
@@ -174,6 +184,33 @@ def _own_bus(bus: WorkflowEventBus, handle: Handle, mode: Mode) -> None:
     subscribe(bus, way, handle)
     if mode == "wrap":  # publish and what the engine calls both end in dispatch
         _tapped(bus, "dispatch", Tap(handle, feeds=False, current=True), handle, needed=True)
+
+
+def _harmless(bus: object, way: WayIn | None, handle: Handle, tappable: bool) -> WayIn | None:
+    """``way``, where an observer among its subscribers changes nothing for the others and for whoever publishes.
+
+    Where its methods can be tapped, that is done instead. Else it is subscribed as a listener, if that is what the bus wants,
+    and answers None if answers matter; raises :class:`~spanbus.errors.InputError` if it wants what no observer has.
+    """
+    if way is None or way.call.slot.role == "sink" or "on_next" in way.call.options:
+        return way
+    delivery = delivery_of(bus, way.name)
+    if delivery.harmless and (delivery.known or not tappable):
+        return way
+    if way.call.says_all and not delivery.decides and not delivery.wants_more:
+        return way  # who listens to all types there is one of many, and answers for itself
+    if tappable:
+        return None
+    lacking = [*delivery.attributes, *(one for one in delivery.methods if not HOOK.fullmatch(one))]
+    if lacking:
+        raise InputError(
+            f"{_a(bus)} asks its subscribers for `{'`, `'.join(sorted(lacking))}`, which an observer does not have; {_ALWAYS}"
+        )
+    if delivery.minds and handle.answering == "plain":
+        handle.answering = "nothing"
+    if delivery.methods or delivery.by_name:
+        return way.for_listener()
+    return way
 
 
 def _subscribed(bus: object, way: WayIn, handle: Handle, tappable: bool) -> bool:
@@ -216,7 +253,8 @@ def _signal(signal: object, name: str, handle: Handle, mode: Mode) -> None:
     """Tapped where it is sent, for its receivers may be called in ways that not every function stands; else connected."""
     read = functools.partial(signals.event_of, name)
     tap = Tap(handle, feeds=True, current=mode == "wrap")
-    methods = publishing_methods(signal)
+    plain = signals.is_slot(signal) and not has(signal, "connect")
+    methods = [] if plain else publishing_methods(signal)
     try:
         for method in methods:
             _tapped(signal, method, tap, handle, needed=True, reader=read)
@@ -307,7 +345,7 @@ def attach_class(kind: type[object], handle: Handle, *, mode: Mode = "wrap") -> 
     """
     if handle.off:
         return handle
-    own = issubclass(kind, WorkflowEventBus)
+    own = is_kind_of(kind, *_OUR_BUS)
     names = ["dispatch"] if own else publishing_methods(kind)
     if not names:
         raise InputError(f"class {kind.__name__} has no publish() to wrap; {_ALWAYS}")
@@ -315,6 +353,9 @@ def attach_class(kind: type[object], handle: Handle, *, mode: Mode = "wrap") -> 
         raise InputError(f"class {kind.__name__} is instrumented already; detach its handle first")
     handle.answering = "plain" if own else "awaitable" if awaits_handlers(kind) else "plain"
     handle.by_publisher = mode != "observe"
+    for name in SUBSCRIBING:  # read now, and not when the first instance publishes
+        if has(kind, name):
+            delivery_of(kind, name)
     for name in names:
         _wrap_on_class(kind, name, handle, mode)
     return handle
@@ -362,7 +403,7 @@ def _first_seen(bus: object, handle: Handle) -> bool:
             )  # first of all: what cannot be known again would be subscribed to again
         except TypeError:
             return False
-        way = way_in(bus)
+        way = _harmless(bus, way_in(bus), handle, tappable=True)
         if way is None:
             return False
         try:

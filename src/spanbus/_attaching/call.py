@@ -69,7 +69,7 @@ def event_among(arguments: Sequence[object], options: Mapping[str, object]) -> o
     first = decoded(cast("object", first))
     if len(arguments) == 1 and (pair := pair_of(first) or _row(first)) is not None:
         return _of(pair[0], pair[1:], options)
-    if is_type(first):
+    if is_type(first) or (len(arguments) > 1 and _is_words(first)):
         return _of(first, arguments[1:], options)
     if not arguments or (len(options) > 0 and not is_event(first)):
         # by keyword, with the sender before them or without
@@ -140,6 +140,14 @@ class CallReader:
         return told(kind, rest)
 
 
+def tells(thing: object) -> bool:
+    """Whether it is an event by itself, of those that say what began or ended."""
+    if isinstance(thing, _NO_EVENT) and not hasattr(type(cast("object", thing)), "_fields"):
+        return False
+    one = cast("object", thing)
+    return is_event(one) or says_what_began_or_ended(one) or ending(type(one).__name__) is not None
+
+
 def pair_of(thing: object) -> tuple[object, object] | None:
     """A type with its payload."""
     if type(thing) is not tuple:
@@ -177,7 +185,8 @@ def is_type(thing: object) -> bool:
 
 def _is_words(thing: object) -> bool:
     """Whether it is a plain tuple of texts, and no record that happens to hold some."""
-    words = cast("tuple[object, ...]", thing) if type(thing) is tuple else ()
+    plain = isinstance(thing, tuple) and not hasattr(cast("object", thing), "_fields")
+    words = cast("tuple[object, ...]", thing) if plain else ()
     return bool(words) and all(isinstance(word, str) for word in words)
 
 
@@ -203,6 +212,10 @@ def is_event(thing: object) -> bool:
 
 def _of(kind: object, more: Sequence[object], options: Mapping[str, object]) -> object:
     """The event of a type, of what follows it, and of keywords."""
+    raised = next((one for one in more if isinstance(one, BaseException)), None)
+    if raised is not None:
+        more = [one for one in more if one is not raised]
+        options = {"error": raised, **options}
     payload = next(
         (one for one in map(decoded, more) if one is not None and not isinstance(one, _PLAIN)),
         None,

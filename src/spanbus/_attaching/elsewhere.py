@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import weakref
+from typing import TYPE_CHECKING
 
-from spanbus._workflow.bus import WorkflowEventBus
+from spanbus._loaded import is_of
+
+if TYPE_CHECKING:
+    from spanbus._workflow.bus import WorkflowEventBus
 
 _carried: weakref.WeakSet[WorkflowEventBus] = weakref.WeakSet()
 
@@ -16,4 +20,4 @@ def told_elsewhere(bus: WorkflowEventBus) -> None:
 
 def is_told_elsewhere(bus: object) -> bool:
     """Whether an observer makes the telemetry of this bus."""
-    return isinstance(bus, WorkflowEventBus) and bus in _carried
+    return is_of(bus, "spanbus._workflow.bus", "WorkflowEventBus") and bus in _carried

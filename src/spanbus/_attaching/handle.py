@@ -25,6 +25,7 @@ from spanbus._attaching.weak_identity_map import WeakIdentityMap
 from spanbus._correlation.correlator import Correlator, CorrelatorState
 from spanbus._correlation.span_state import SpanState
 from spanbus._reading.facts import Fact, Verb
+from spanbus._reading.read import Unreadable
 from spanbus._reading.reader import Reader
 from spanbus._reading.spelling import ending
 from spanbus._semantics import Flag, Level
@@ -40,6 +41,8 @@ T = TypeVar("T")
 _WORK = (Level.RUN, Level.PHASE, Level.ATTEMPT)
 _EVENT, _BEGINS = Verb.EVENT, (Verb.START, Verb.RETRY)  # members cost a look-up each
 _UNRECOGNISED_AFTER = 50
+_FEW = 5
+"""Events of a bus that is left after a short time, of which the same is said."""
 _TYPES_NAMED = 8
 
 
@@ -191,7 +194,7 @@ class Handle:
 
     # --- events of a bus ----------------------------------------------------------------------------------------------
 
-    def handle(self, *arguments: object, **options: object) -> bool | Heard:
+    def handle(self, *arguments: object, **options: object) -> bool | Heard | None:
         """Sink method for buses of sinks; the same as :attr:`observer`."""
         return self.observer(*arguments, **options)
 
@@ -331,14 +334,14 @@ class Handle:
             if said is None:
                 raise
             return self._reader.read(said, live=live)
-        if (
-            fact.verb is _EVENT
-            and ending(fact.event.name) is None
-            and kind_of(event) is None
-            and not is_event(event)
-        ):
+        if fact.verb is _EVENT and ending(fact.event.name) is None:
             said = publication.said()
-            if said is not None and ending(str(said["event_type"])) is not None:
+            if (
+                said is not None
+                and ending(str(said["event_type"])) is not None
+                and kind_of(event) is None
+                and not is_event(event)
+            ):
                 return self._reader.read(said, live=live)
         return fact
 
@@ -354,7 +357,7 @@ class Handle:
             opened.insert(0, run)
         task = publication.task() if publication.task is not None else None
         for one in opened:
-            publication.opened.add(one)
+            publication.opens(one)
             if task is not None:
                 self._ends.opened(task, one)
 
@@ -368,9 +371,12 @@ class Handle:
             types[event_type] = None
         if self._heard < _UNRECOGNISED_AFTER:
             return
-        self._types = None
+        self._say_what_is_not_understood()
+
+    def _say_what_is_not_understood(self) -> None:
+        types, self._types = self._types, None
         state = self._correlator.state()
-        if state.phases_open + state.phases_ended == 0 and self._expects_events:
+        if types and state.phases_open + state.phases_ended == 0 and self._expects_events:
             logger.warning(
                 "%d events of %s and no phase among them: the dialect %r does not know types such as %s. "
                 "`spanbus dialect check FILE STREAM` shows how each is read, `spanbus dialect suggest STREAM` writes a dialect",
@@ -393,7 +399,7 @@ class Handle:
                 "telemetry of %s met an error, the workflow is not affected: %s",
                 self._label,
                 error,
-                exc_info=error,
+                exc_info=None if isinstance(error, Unreadable) else error,
             )
 
     # --- life ---------------------------------------------------------------------------------------------------------
@@ -416,6 +422,8 @@ class Handle:
             except Exception as error:
                 self.failed(error)
         self._ends.tick(at_end=True)
+        if self._heard >= _FEW and self._correlator.state().runs_open == 0:
+            self._say_what_is_not_understood()
         self._correlator.close()
         if self._recorder is not None:
             self._recorder.close()
@@ -460,12 +468,12 @@ class Handle:
         self._undo.append(undo)
 
 
-def observer_of(handle: Handle) -> Callable[..., bool | Heard]:
+def observer_of(handle: Handle) -> Callable[..., bool | Heard | None]:
     """A function of its own, so that it is there for buses that refer to their handlers weakly, and a sink for those
     that call a method.
     """
 
-    def observer(*arguments: object, **options: object) -> bool | Heard:
+    def observer(*arguments: object, **options: object) -> bool | Heard | None:
         handle.called(arguments, options)
         return answer(handle.answering)
 

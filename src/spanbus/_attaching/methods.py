@@ -17,10 +17,17 @@ _PUBLISHING = re.compile(
     r"""(?: a_? | async_ )?
     (?: publish | emit | dispatch | send | fire | trigger | notify | raise_event | broadcast )
     (?: _ (?: async | nowait | sync | batch | many | all | event | events | message | messages
-        | later | soon | threadsafe | robust | and_wait ) )*
-    | sendMessage | sendEvent | publishEvent | emitEvent | fireEvent | raiseEvent | triggerEvent | notifyAll""",
+        | observers | listeners | subscribers | handlers | later | soon | threadsafe | robust | and_wait ) )*
+    | sendMessage | sendEvent | publishEvent | emitEvent | fireEvent | raiseEvent | triggerEvent | notifyAll
+    | notifyObservers | notifyListeners""",
     re.VERBOSE,
 )
+_PERHAPS_PUBLISHING = re.compile(r"(?:post|push|announce|report)(?:_event|_message|Event)?")
+_LISTENING = re.compile(
+    r"(?:subscribe|register|on|listen|attach|connect|bind|watch|observe|add_?(?:listener|handler|observer|callback|subscriber))\w*",
+    re.IGNORECASE,
+)
+"""Methods that say that others hear of what such a method is told."""
 _SCHEDULING = frozenset(
     (
         "create_task",
@@ -80,9 +87,11 @@ def names_of(thing: object) -> list[str]:
 
 def publishing_methods(thing: object) -> list[str]:
     """The names of its methods by which events are published."""
-    return [
-        name for name in names_of(thing) if _PUBLISHING.fullmatch(name) and has(thing, name)
-    ] or _delegated(thing)
+    names = names_of(thing)
+    found = [name for name in names if _PUBLISHING.fullmatch(name) and has(thing, name)]
+    if not found and any(_LISTENING.fullmatch(name) and has(thing, name) for name in names):
+        found = [name for name in names if _PERHAPS_PUBLISHING.fullmatch(name) and has(thing, name)]
+    return found or _delegated(thing)
 
 
 def _delegated(thing: object) -> list[str]:

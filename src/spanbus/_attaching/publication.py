@@ -10,19 +10,23 @@ from __future__ import annotations
 import sys
 import threading
 import weakref
-from asyncio import Task, current_task
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from enum import Enum
-from typing import Protocol, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
 from spanbus._attaching.opened import Opened
 from spanbus._correlation.span_state import SpanState
+from spanbus._loaded import current_task
 from spanbus._reading.places import TYPE_KEYS
 from spanbus._reading.shape import getter
 
+if TYPE_CHECKING:
+    from asyncio import Task
+
 _KEPT = 64
-_PRUNED_AT = 2
+_PRUNED_AT = 4
+_NONE_TOLD: frozenset[int] = frozenset()
 _WAITING = 4_096
 _NAMES_A_TYPE = (str, Enum)
 
@@ -70,8 +74,8 @@ class Publication:
         self.running = True
         self.heard = 0
         """Number of events that came of it."""
-        self.opened = Opened()
-        self.told: set[int] = set()
+        self.opened: Sequence[SpanState] = ()
+        self.told = _NONE_TOLD
         """Identities of the events of a batch."""
         self.whole: object = None
         """The event, until it is told."""
@@ -79,6 +83,12 @@ class Publication:
         """Publications before it, while its event waits in a queue."""
         self.key, self.task = _publisher()
         """The task that publishes, else the thread."""
+
+    def opens(self, record: SpanState) -> None:
+        """Its event opened ``record``: few do."""
+        if not isinstance(self.opened, Opened):
+            self.opened = Opened()
+        self.opened.add(record)
 
     def read(self) -> object:
         """Find out its event, where that was not done before: its type, if it is quickly told, and what it is known by."""
@@ -216,10 +226,7 @@ def payload_of(event: object) -> object:
 
 def _publisher() -> tuple[int, Callable[[], Task[object] | None] | None]:
     """Identity of the running code, and its task where it is one of asyncio."""
-    try:
-        task = current_task()
-    except RuntimeError:
-        task = None
+    task = current_task()
     if task is not None:
         return id(task), weakref.ref(task)
     if "trio" in sys.modules:

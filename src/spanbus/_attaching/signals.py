@@ -5,13 +5,23 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from types import ModuleType
-from typing import TYPE_CHECKING, cast
+from enum import Enum
+from types import FunctionType, ModuleType
+from typing import TYPE_CHECKING, Any, cast
 
-from spanbus._attaching.call import is_event, told
-from spanbus._attaching.methods import callable_of, has, names_of, publishing_methods
+from spanbus._attaching.call import event_among, is_event, is_type, told, type_text
+from spanbus._attaching.delivery import delivery_of
+from spanbus._attaching.methods import (
+    callable_of,
+    has,
+    names_of,
+    publishing_methods,
+    static_attribute,
+)
 from spanbus._attaching.signature import HANDLER_NAMES
 from spanbus._reading.shape import getter
+from spanbus._reading.spelling import ending
+from spanbus.errors import InputError
 
 if TYPE_CHECKING:
     from spanbus._attaching.handle import Handle
@@ -22,6 +32,8 @@ _CONTROL = ("signal", "sender", "dispatch_uid", "weak")
 
 def is_signal(thing: object) -> bool:
     """Whether it has ``connect`` for a receiver, and a way to be sent."""
+    if is_slot(thing):
+        return True
     if isinstance(thing, type | ModuleType) or not has(thing, "connect"):
         return False
     if not (publishing_methods(thing) or has(thing, "disconnect")):
@@ -35,20 +47,30 @@ def is_signal(thing: object) -> bool:
     )
 
 
+def is_slot(thing: object) -> bool:
+    """Whether it is an event as of C#: ``slot += handler``, and ``slot(...)`` calls them."""
+    kind = type(thing)
+    added, called = static_attribute(kind, "__iadd__"), static_attribute(kind, "__call__")
+    return isinstance(added, FunctionType) and isinstance(called, FunctionType)
+
+
 def signals_of(thing: object) -> dict[str, object]:
     """The signals of a mapping or namespace, by name."""
     if isinstance(thing, Mapping):
         named = list(cast("Mapping[object, object]", thing).items())[:_SIGNALS_LOOKED_AT]
         return {name_of(one, str(name)): one for name, one in named if is_signal(one)}
     found: dict[str, object] = {}
+    makes_more = has(type(thing), "__getattr__")  # slots that are not there yet would not be heard
     for name in names_of(thing)[:_SIGNALS_LOOKED_AT]:
         static = inspect.getattr_static(thing, name, None)
-        if static is None or (callable(static) and not hasattr(static, "connect")):
+        if static is None or (
+            callable(static) and not hasattr(static, "connect") and not is_slot(static)
+        ):
             continue
         if isinstance(static, property | classmethod | staticmethod):
             continue
         one = getattr(thing, name, None)
-        if is_signal(one):
+        if is_signal(one) and not (makes_more and is_slot(one)):
             found[name_of(one, name)] = one
     return found
 
@@ -83,6 +105,9 @@ def connect(signal: object, name: str, handle: Handle) -> None:
     def receiver(*arguments: object, **options: object) -> object:
         return handle.observer(event_of(name, arguments, options))
 
+    if is_slot(signal):
+        _add(signal, receiver, handle)
+        return
     method = callable_of(signal, "connect")
     options: dict[str, object] = {}
     try:
@@ -99,6 +124,23 @@ def connect(signal: object, name: str, handle: Handle) -> None:
     handle.add_undo(undo)
 
 
+def _add(slot: object, receiver: Callable[..., object], handle: Handle) -> None:
+    """Add a receiver to a slot, which must stay the one that it is: whoever has it holds it already."""
+    if handle.answering == "plain" and delivery_of(slot, "__iadd__").minds:
+        handle.answering = "nothing"
+    changed: Any = slot
+    changed += receiver
+    if changed is not slot:
+        raise InputError(f"{type(slot).__name__} makes another object of itself with each handler")
+
+    def undo() -> None:
+        if has(slot, "__isub__"):
+            left: Any = slot
+            left -= receiver
+
+    handle.add_undo(undo)
+
+
 def event_of(name: str, arguments: Sequence[object], options: Mapping[str, object]) -> object:
     """The event of one sending of a signal, or of what a group of signals passes on of one of its own."""
     if len(arguments) == 1 and not options:
@@ -106,6 +148,10 @@ def event_of(name: str, arguments: Sequence[object], options: Mapping[str, objec
         signal, told_with = get("signal"), get("args")
         if isinstance(told_with, tuple) and is_signal(signal):
             return event_of(name_of(signal), cast("tuple[object, ...]", told_with), {})
+    if arguments and ending(name) is None and is_type(arguments[0]):
+        kind = type_text(arguments[0])
+        if isinstance(kind, str | Enum) and ending(str(kind)) is not None:
+            return event_among(arguments, options)  # one for all types
     payload = {key: value for key, value in options.items() if key not in _CONTROL}
     given = list(arguments)
     sender = options.get("sender")

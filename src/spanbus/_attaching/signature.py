@@ -62,7 +62,7 @@ _TYPE_NAMES = frozenset(
 _ALL_TYPES = frozenset(("*", "**", "#", ">", "all", "any", "ALL", "ANY", ".*"))
 _CONCURRENCY = 1_000
 
-Role = Literal["observer", "sink", "on_error", "nothing"]
+Role = Literal["observer", "sink", "listener", "on_error", "nothing"]
 
 
 class SubscribingCall(NamedTuple):
@@ -71,6 +71,8 @@ class SubscribingCall(NamedTuple):
     arguments: tuple[object, ...]
     options: dict[str, object]
     slot: Slot
+    says_all: bool = False
+    """The method takes a type, and says how all of them are meant."""
 
 
 class Slot(NamedTuple):
@@ -139,7 +141,8 @@ def subscribing(method: Callable[..., object]) -> SubscribingCall | None:
             options[one.name] = value
         else:
             arguments.append(value)
-    return SubscribingCall(tuple(arguments), options, slot)
+    says_all = any(one.name in _TYPE_NAMES for one in named if one is not handler)
+    return SubscribingCall(tuple(arguments), options, slot, says_all)
 
 
 def _reactive(named: list[Parameter]) -> SubscribingCall:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import TYPE_CHECKING, cast
 
+from spanbus._attaching.listener import Listener
 from spanbus._attaching.methods import callable_of, has, is_coroutine_function
 from spanbus._attaching.publication import weakly
 from spanbus._attaching.signature import Slot, SubscribingCall, subscribing
@@ -57,6 +58,17 @@ class WayIn:
     def __init__(self, name: str, call: SubscribingCall) -> None:
         self.name, self.call = name, call
 
+    def for_listener(self) -> WayIn:
+        """The same for a listener in the place of a function."""
+        slot = self.call.slot._replace(role="listener")
+
+        def other(value: object) -> object:
+            return slot if value is self.call.slot else value
+
+        arguments = tuple([other(value) for value in self.call.arguments])
+        options = {name: other(value) for name, value in self.call.options.items()}
+        return WayIn(self.name, SubscribingCall(arguments, options, slot))
+
 
 def way_in(thing: object) -> WayIn | None:
     """The method by which this object provably gives all its events; nothing is called."""
@@ -101,6 +113,8 @@ def subscribe(thing: object, way: WayIn, handle: Handle) -> None:
 def _subscriber(slot: Slot, handle: Handle) -> object:
     if slot.role == "sink":
         return handle
+    if slot.role == "listener":
+        return Listener(handle)
     if slot.role == "on_error":
         return handle.stream_failed
     if slot.role == "nothing":

@@ -11,10 +11,11 @@ import functools
 import inspect
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from types import CoroutineType, FunctionType
+from inspect import CO_VARARGS
+from types import CodeType, CoroutineType, FunctionType
 from typing import Any, Protocol, cast
 
-from spanbus._attaching.call import CallReader, is_event, is_type
+from spanbus._attaching.call import CallReader, is_event, is_type, tells
 from spanbus._attaching.current import follow
 from spanbus._attaching.methods import is_coroutine_function
 from spanbus._attaching.publication import (
@@ -26,7 +27,7 @@ from spanbus._attaching.publication import (
     payload_of,
     publications,
 )
-from spanbus._workflow.bus import Receipt
+from spanbus._loaded import is_of
 
 Arguments = tuple[object, ...]
 Options = dict[str, object]
@@ -97,6 +98,8 @@ class _Method:
         self._feeds, self._current = feeds, current
         self._read = read
         self._several = any(word in _SAYS_SEVERAL for word in name.split("_"))
+        code = getattr(getattr(method, "__func__", method), "__code__", None)
+        self._varied = isinstance(code, CodeType) and bool(code.co_flags & CO_VARARGS)
 
     def now(self, arguments: Arguments, options: Options) -> object:
         publication = self._begin(arguments, options)
@@ -109,7 +112,9 @@ class _Method:
         finally:
             self._finish(publication)
         if self._current:
-            if inspect.isawaitable(result) and not isinstance(result, Receipt):
+            if inspect.isawaitable(result) and not is_of(
+                result, "spanbus._workflow.receipts", "Receipt"
+            ):
                 return self._followed(result, publication)
             self._follow(publication)
         return result
@@ -177,7 +182,7 @@ class _Method:
                 return
             publication.heard += 1
             for one in batch:
-                publication.told.update(map(id, _known_by(one)))
+                publication.told |= frozenset(map(id, _known_by(one)))
                 self._handle.published(_single(one), publication)
         except Exception as error:
             self._handle.failed(error)
@@ -186,7 +191,10 @@ class _Method:
         """The events of a call that publishes several."""
         if isinstance(event, list) or (self._several and isinstance(event, tuple)):
             return cast("Sequence[object]", event)
-        if self._several and len(arguments) > 1 and all(is_event(one) for one in arguments):
+        if len(arguments) > 1 and (
+            (self._several and all(is_event(one) for one in arguments))
+            or (self._varied and all(map(tells, arguments)))
+        ):
             return arguments
         return None
 

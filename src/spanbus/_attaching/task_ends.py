@@ -8,15 +8,18 @@ from __future__ import annotations
 import threading
 import time
 import weakref
-from asyncio import AbstractEventLoop, CancelledError, Task
-from asyncio import _get_running_loop as running_loop
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from spanbus._attaching.opened import Opened
 from spanbus._correlation.span_state import SpanState
+from spanbus._loaded import is_of, running_loop
 from spanbus._named_tuple import NamedTuple
 from spanbus._reading.outcomes import class_name
 from spanbus._semantics import ErrorType, Failure, Result
+
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop, Task
 
 _GRACE_NS = 1_000_000_000
 
@@ -85,7 +88,7 @@ def ended_with(error: BaseException | None) -> tuple[Result, Failure | None]:
     """Result of work whose task or stream ended with ``error``."""
     if error is None:
         return Result.SUCCESS, None
-    if isinstance(error, CancelledError | KeyboardInterrupt | GeneratorExit) or _of_trio(error):
+    if isinstance(error, KeyboardInterrupt | GeneratorExit) or _is_cancellation(error):
         return Result.CANCELLATION, None
     try:
         message = str(error)
@@ -96,14 +99,17 @@ def ended_with(error: BaseException | None) -> tuple[Result, Failure | None]:
     return Result.FAILURE, Failure(class_name(type(error)), message or None)
 
 
-def _of_trio(error: BaseException) -> bool:
-    """Whether it is trio's cancellation, a class that only those have who have trio."""
+def _is_cancellation(error: BaseException) -> bool:
+    """Of asyncio or of trio: classes that only those have who have loaded them."""
     kind = type(error)
-    return kind.__name__ == "Cancelled" and kind.__module__.partition(".")[0] == "trio"
+    return is_of(error, "asyncio", "CancelledError") or (
+        kind.__name__ == "Cancelled" and kind.__module__.partition(".")[0] == "trio"
+    )
 
 
 def _when_done(task: Task[object], call: Callable[[BaseException | None], None]) -> None:
     """Tell ``call`` when an asyncio task ends, and what it ended with."""
+    from asyncio import CancelledError  # loaded, where there is a task
 
     def done(ended: Task[object]) -> None:
         # exception() would mark it as retrieved, and asyncio would not log it any more

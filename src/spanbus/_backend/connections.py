@@ -47,7 +47,7 @@ class Unread:
             oldest.abort()
 
     def ended(self, transport: asyncio.Transport) -> None:
-        """Forget a transport: its bytes are read, or its connection is lost."""
+        """Told when bytes that a transport held are read, or its connection is lost."""
         timer = self._waiting.pop(transport, None)
         if timer is not None:
             timer.cancel()
@@ -76,7 +76,7 @@ class HttpConnection(H11Protocol):
 
     _asking: asyncio.TimerHandle | None = None
     _waits_for: _Wait | None = None
-    """The next thing that the client has to do; None where it is the server's turn."""
+    """The next thing for the client to do; None where it is the server's turn."""
     _waiting: ClassVar[OrderedDict[H11Protocol, None]] = OrderedDict()
     """Connections whose clients have something to do, the longest wait first: they make place for others."""
 

@@ -102,6 +102,8 @@ class _Lazy(TyperGroup):
             made = typer.main.get_command(alone)
         made.name = cmd_name
         made.epilog = made.epilog or epilog(cmd_name)
+        for name, beneath in getattr(made, "commands", {}).items():
+            beneath.epilog = beneath.epilog or epilog(f"{cmd_name} {name}")
         made.short_help = SUMMARIES.get(cmd_name)
         return made
 

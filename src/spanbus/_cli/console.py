@@ -66,6 +66,19 @@ def outlive_readers() -> None:
     )
 
 
+def open_what_is_closed() -> None:
+    """The null device where a standard stream is closed: a file of ours would get its number, and print to it."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is not None:
+            continue
+        stream = open(os.devnull, "r" if number == 0 else "w", encoding="utf-8")  # noqa: SIM115 - for good
+        try:
+            os.fstat(number)
+        except OSError:
+            os.dup2(stream.fileno(), number, inheritable=False)
+        setattr(sys, name, stream)
+
+
 def spell_what_cannot_be_shown() -> None:
     """Characters that the terminal's encoding lacks are spelled out, in place of an error."""
     for stream in (sys.stdout, sys.stderr):
@@ -118,12 +131,19 @@ def raw(text: str) -> None:
 
 def note(text: str) -> None:
     """One line of message."""
-    print(lines(text), file=sys.stderr)
+    _tell(lines(text))
 
 
 def complain(error: object) -> None:
     """One line that says what is wrong; terminal escapes of other people's text are spelled out."""
-    print(f"spanbus: {one_line(str(error), 2_000)}", file=sys.stderr)
+    _tell(f"spanbus: {one_line(str(error), 2_000)}")
+
+
+def _tell(text: str) -> None:
+    try:
+        print(text, file=sys.stderr)
+    except OSError:  # a full disk, a reader who left: nobody can be told
+        silence(sys.stderr)
 
 
 def document(value: object) -> None:

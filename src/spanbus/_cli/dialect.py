@@ -74,7 +74,9 @@ def suggest(
         str, typer.Option("--name", metavar="NAME", help="What the dialect is called.")
     ] = "mine",
 ) -> None:
-    """Write a first dialect for a recorded stream: TOML on stdout, with the reason of each guess as a comment.
+    """Write a first dialect for a recorded stream.
+
+    It is TOML on stdout, with the reason of each guess as a comment.
 
     Exit code: 0, or 2 when the stream cannot be read.
     """

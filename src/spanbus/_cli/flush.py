@@ -108,7 +108,8 @@ def _send_events(settings: Settings, wait: float) -> bool:
     from spanbus._pluralize import pluralize
 
     folder = settings.state_dir / EVENTS_FOLDER
-    if not status(folder).records:
+    before = status(folder)
+    if not before.records and not before.left_open:
         return True
     reason = "SPANBUS_NATS_URL is not set here"
     if settings.nats_url:

@@ -28,7 +28,7 @@ SUMMARIES: Final[Mapping[str, str]] = {
     "nats": "Set up and check the stream of NATS for events.",
 }
 
-EXAMPLES: Final[Mapping[str, tuple[str, ...]]] = {
+EXAMPLES: Final[Mapping[str, tuple[str, ...]]] = {  # and of commands of commands
     "run": ("spanbus run checks -j 4", "spanbus run --only tests --with-needs -- -k cart"),
     "exec": ("spanbus exec -- make test", "spanbus exec --name backup -- sh -c 'pg_dump shop'"),
     "runs": ("spanbus runs --result failed --since 2h", "spanbus runs --all --json"),
@@ -43,12 +43,19 @@ EXAMPLES: Final[Mapping[str, tuple[str, ...]]] = {
     "flush": ("spanbus flush --wait 10",),
     "doctor": ("spanbus doctor",),
     "stack": ("spanbus stack up",),
+    "stack up": ("spanbus stack up",),
+    "stack down": ("spanbus stack down --volumes",),
+    "stack status": ("spanbus stack status --json",),
     "demo": ("spanbus demo",),
     "metrics": ("spanbus metrics", "spanbus metrics --json"),
     "mcp": ("spanbus mcp",),
     "dialect": ("spanbus dialect suggest stream.jsonl",),
+    "dialect check": ("spanbus dialect check mine.toml stream.jsonl",),
+    "dialect suggest": ("spanbus dialect suggest stream.jsonl --name mine > mine.toml",),
     "observe": ("spanbus observe nats://127.0.0.1:4222", "spanbus observe --once"),
     "nats": ("spanbus nats setup nats://127.0.0.1:4222", "spanbus nats status --json"),
+    "nats setup": ("spanbus nats setup nats://127.0.0.1:4222",),
+    "nats status": ("spanbus nats status", "spanbus nats status --json"),
 }
 
 

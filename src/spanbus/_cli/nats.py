@@ -93,7 +93,9 @@ def status(
     as_json: Json = False,
     file: File = None,
 ) -> None:
-    """Show the stream, who observes it and how far they are, the publishers that live, and clocks that are wrong.
+    """Show the stream, its observers, and who publishes.
+
+    How far the observers are, the publishers that live, and clocks that are wrong.
 
     Exit code: 0, 1 when NATS or the stream is not there, or not as `setup` makes it, or an observer is gone that
     has not left, 2 for bad input.

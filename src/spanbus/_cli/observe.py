@@ -91,7 +91,7 @@ def command(
                 say=lambda line: console.note(f"spanbus: {line}"),
             ) as observer:
                 if once:
-                    observer.once()
+                    observer.once(stop)
                 else:
                     what = (
                         "" if len(mine) == 64 else f" partitions {_nats_partitions.shown(mine)} of"

@@ -71,7 +71,6 @@ class Plan:
         wide = max(len(phase.name) for phase in phases) if phases else 0
         for number, phase in enumerate(phases, 1):
             line = Text(f"{number:>3}. ", "dim")
-            line.append(f"{phase.name:<{wide}}", "bold")
             said = [phase.type if phase.type != "command" else ""]
             said.append(f"needs {', '.join(phase.needs)}" if phase.needs else "")
             said.append(f"when {phase.when}" if phase.when in ("always", "failure") else "")
@@ -79,7 +78,9 @@ class Plan:
             said.append(f"time-out {phase.timeout_s:g} s" if phase.timeout_s else "")
             said.append(f"up to {phase.retries + 1} attempts" if phase.retries else "")
             said.append("left out" if phase.name in self.left_out else "")
-            line.append(f"  {'; '.join(filter(None, said))}".rstrip(), "dim")
+            about = "; ".join(filter(None, said))
+            line.append(f"{phase.name:<{wide}}" if about else phase.name, "bold")
+            line.append(f"  {about}" if about else "", "dim")
             console.draw(screen, line)
             if phase.description:
                 console.draw(screen, Text(f"     {phase.description}"))

@@ -16,6 +16,7 @@ _CANNOT_BE_WRITTEN = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG)
 
 def run(call: Callable[[], object]) -> None:
     """Errors that were raised on purpose are one line on stderr: exit code 2, or 1 for a run that is not there."""
+    console.open_what_is_closed()
     console.spell_what_cannot_be_shown()
     when_loaded(console.take_what_is_logged)
     try:

@@ -174,7 +174,9 @@ def down(
 
 @app.command()
 def status(file: Files = None, as_json: Json = False) -> None:
-    """List the servers that answer, and where; works without Compose too.
+    """List the servers that answer, and where.
+
+    Works without Compose too.
 
     Exit code: 0 when all but Grafana answer, 1 when one does not.
     """

@@ -17,8 +17,7 @@ class FanOut:
         children_kept: int,
         on_error: Callable[[Exception], None] | None,
     ) -> None:
-        self._sinks = tuple(sinks)
-        self.note_sinks = tuple(note_sinks)
+        self.tell(sinks, note_sinks)
         self._children_kept = children_kept
         self._on_error = on_error
         self._disowned: dict[int, SpanState] = {}
@@ -30,6 +29,8 @@ class FanOut:
     def tell(self, sinks: Iterable[SpanSink], note_sinks: Iterable[EventSink]) -> None:
         """Replace the sinks. May be called by a sink."""
         self._sinks, self.note_sinks = tuple(sinks), tuple(note_sinks)
+        self._tell_opened = tuple([sink.opened for sink in self._sinks])
+        self._tell_closed = tuple([sink.closed for sink in self._sinks])
 
     def disown(self, records: Iterable[SpanState]) -> None:
         """The ends of these are another process's to tell."""
@@ -41,9 +42,9 @@ class FanOut:
         parent = record.parent
         if parent is not None:
             parent.adopt(record, self._children_kept)
-        for sink in self._sinks:
+        for tell in self._tell_opened:
             try:
-                sink.opened(record)
+                tell(record)
             except Exception as error:
                 self._failed(error)
 
@@ -64,9 +65,9 @@ class FanOut:
             if ended_at_ns is not None and ended_at_ns > parent.inner_ended_at_ns:
                 parent.inner_ended_at_ns = ended_at_ns
         if not self._disowned or id(record) not in self._disowned:
-            for sink in self._sinks:
+            for tell in self._tell_closed:
                 try:
-                    sink.closed(record)
+                    tell(record)
                 except Exception as error:
                     self._failed(error)
         record.events.release()

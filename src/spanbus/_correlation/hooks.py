@@ -115,17 +115,8 @@ def _level(fact: Fact) -> Level:
 
 def _child(parent: SpanState, level: Level, name: str, fact: Fact) -> SpanState:
     number = parent.number_of(f"{level}:{name}")
-    record = SpanState(
-        level,
-        name,
-        run_id=parent.run_id,
-        workflow=parent.workflow,
-        trace_id=parent.trace_id,
-        span_id=identity.child_span_id(parent.span_id, level, name, number),
-        started_at_ns=fact.event.at_ns,
-        parent=parent,
-        attempt=parent.attempt,
-    )
+    span_id = identity.child_span_id(parent.span_id, level, name, number)
+    record = parent.child(level, name, span_id, fact.event.at_ns, None, parent.attempt)
     if level in (Level.HOOK, Level.COMMAND):
         if level is Level.HOOK:
             record.describe(names.HOOK_NAME, name)

@@ -59,6 +59,7 @@ class OpenPhase:
     )
 
     def __init__(self, record: SpanState, rank: Rank) -> None:
+        alone = _ALONE[rank]
         self.record = record
         self.outer = rank
         self.aliases: frozenset[str] = _NONE
@@ -68,9 +69,9 @@ class OpenPhase:
         """A retry was announced, and the start of its attempt was not heard yet."""
         self.starts: frozenset[str] = _NONE
         """Types of the starts of the current attempt, where there was more than one."""
-        self.seen: frozenset[Rank] = _ALONE[rank]
+        self.seen: frozenset[Rank] = alone
         """Ranks that announced a start in the current attempt."""
-        self.open_ranks: frozenset[Rank] = _ALONE[rank]
+        self.open_ranks: frozenset[Rank] = alone
         self.attempt: SpanState | None = None
         """The record of the current attempt, from the second on."""
         self.attempts_started_at_ns = record.started_at_ns

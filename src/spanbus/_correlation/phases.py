@@ -18,7 +18,7 @@ from spanbus._semantics import ErrorType, Failure, Flag, Level, Result, names
 from spanbus._workflow import identity
 
 _ENTERED = ("enter", "entered")
-_SUCCESS, _PHASE = Result.SUCCESS, Level.PHASE  # a member is looked up by a descriptor
+_SUCCESS, _PHASE, _STEP, _END = Result.SUCCESS, Level.PHASE, Rank.STEP, Verb.END  # a look-up each
 
 
 class Phases:
@@ -53,7 +53,7 @@ class Phases:
         name, at_ns = fact.name, fact.event.at_ns
         if (
             name is not None
-            and fact.rank is Rank.STEP
+            and fact.rank is _STEP
             and fact.whose.exact
             and name not in run.phases
             and name not in run.ended
@@ -136,17 +136,13 @@ class Phases:
             needs, task_type = fact.needs, fact.task_type
         elif isinstance(fact, Ended):
             task_type, needs = fact.task_type, texts_of(event.payload.get("needs"))
-        record = SpanState(
+        record = parent.child(
             _PHASE,
             name,
-            run_id=parent.run_id,
-            workflow=parent.workflow,
-            trace_id=parent.trace_id,
-            span_id=identity.phase_span_id(parent.span_id, name, occurrence),
-            started_at_ns=at_ns,
-            parent=parent,
-            task_type=task_type or (name if fact.whose.exact else None),
-            attempt=event.attempt,
+            identity.phase_span_id(parent.span_id, name, occurrence),
+            at_ns,
+            task_type or (name if fact.whose.exact else None),
+            event.attempt,
         )
         for need in needs:
             if (done := run.ended.get(need)) is not None:
@@ -255,7 +251,7 @@ class Phases:
             group is not None
             and len(group) == 1
             and result is _SUCCESS
-            and fact.verb is Verb.END
+            and fact.verb is _END
             and group[0].outer >= fact.rank
             and not fact.aliases
         ):
@@ -473,17 +469,13 @@ def _attempt(
     phase: OpenPhase, number: int, started_at_ns: int, previous: SpanState | None
 ) -> SpanState:
     parent = phase.record
-    attempt = SpanState(
+    attempt = parent.child(
         Level.ATTEMPT,
         f"{parent.name} attempt {number}",
-        run_id=parent.run_id,
-        workflow=parent.workflow,
-        trace_id=parent.trace_id,
-        span_id=identity.child_span_id(parent.span_id, "attempt", number),
-        started_at_ns=started_at_ns,
-        parent=parent,
-        task_type=parent.task_type,
-        attempt=number,
+        identity.child_span_id(parent.span_id, "attempt", number),
+        started_at_ns,
+        parent.task_type,
+        number,
     )
     if previous is not None:
         attempt.link(Link(previous.trace_id, previous.span_id, names.LINK_RETRY_OF))

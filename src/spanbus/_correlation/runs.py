@@ -333,3 +333,5 @@ class Runs:
         self._out.closed(record)
         if self._on_ended is not None:
             self._out.call(self._on_ended, record)
+        else:
+            record.let_go()

@@ -39,18 +39,13 @@ class EventLog:
 
     __slots__ = (
         "_first",
-        "_keep_first",
-        "_keep_last",
         "_last",
         "dropped",
         "dropped_by_type",
         "total",
     )
 
-    def __init__(
-        self, keep_first: int = EVENTS_KEPT_FIRST, keep_last: int = EVENTS_KEPT_LAST
-    ) -> None:
-        self._keep_first, self._keep_last = keep_first, keep_last
+    def __init__(self) -> None:
         self._first: list[SpanEvent] = []
         self._last: deque[SpanEvent] | None = None
         self.total = 0
@@ -60,13 +55,13 @@ class EventLog:
     def append(self, note: SpanEvent) -> bool:
         """Keep ``note``; False when another one had to go for it."""
         self.total += 1
-        if len(self._first) < self._keep_first:
+        if len(self._first) < EVENTS_KEPT_FIRST:
             self._first.append(note)
             return True
         last = self._last
         if last is None:
-            last = self._last = deque(maxlen=self._keep_last)
-        if len(last) < self._keep_last:
+            last = self._last = deque(maxlen=EVENTS_KEPT_LAST)
+        if len(last) < EVENTS_KEPT_LAST:
             last.append(note)
             return True
         gone = last[0] if last else note
@@ -174,7 +169,6 @@ class SpanState:
         self,
         level: Level,
         name: str,
-        *,
         run_id: str,
         workflow: str,
         trace_id: int,
@@ -223,6 +217,31 @@ class SpanState:
         self.handle: object | None = None
         """For the sink that renders spans: the live span, where there is one."""
 
+    def child(
+        self,
+        level: Level,
+        name: str,
+        span_id: int,
+        started_at_ns: int,
+        task_type: str | None = None,
+        attempt: int = 1,
+    ) -> SpanState:
+        """A new record beneath it, of the same run."""
+        return SpanState(
+            level,
+            name,
+            self.run_id,
+            self.workflow,
+            self.trace_id,
+            span_id,
+            started_at_ns,
+            self,
+            None,
+            None,
+            task_type,
+            attempt,
+        )
+
     def flag(self, flag: Flag) -> None:
         """Say how certain it is."""
         self.flags = self.flags | {flag}
@@ -264,6 +283,14 @@ class SpanState:
             self.children = [child]
         elif len(self.children) < most:
             self.children.append(child)
+
+    def let_go(self) -> None:
+        """Forget what is beneath it, once nobody reads it: records that refer to each other wait for the garbage collector."""
+        left: list[SpanState] = [self]
+        while left:
+            record = left.pop()
+            left.extend(child for child in record.children if child.children)
+            record.children = ()
 
     def number_of(self, kind: str) -> int:
         """The number, from 1, of the next thing of a kind and name beneath this record: part of its identity."""

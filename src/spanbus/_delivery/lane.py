@@ -76,6 +76,7 @@ class Lane:
         self._prepare_due = 0.0
         self._pulse = Pulse(self.destination.shown, options.life_signs)
         self._probed = False
+        self._warm = threading.Event()
         self._born = time.monotonic()
         self._attempt = Attempt()
         self._outage = OutageNotice()
@@ -92,6 +93,11 @@ class Lane:
                 self._start()
                 self.sleeping = self._thread is None
             self._changed.notify_all()
+
+    def warm(self, deadline: float) -> None:
+        """Wait until what sending needs is loaded, where a thread is loading it."""
+        if self._thread is not None:
+            self._warm.wait(max(0.0, deadline - time.monotonic()))
 
     def flush_now(self) -> None:
         """Skip the linger time and the back-off, except for a delay that the destination asked for."""
@@ -228,6 +234,7 @@ class Lane:
                 self.destination.warm_up()
         except Exception:  # never raised into the program; the first attempt tells the error
             logger.debug("%s cannot be prepared", self.destination.shown, exc_info=True)
+        self._warm.set()
 
     def _wait(self) -> bool:
         """Wait for work; False when the thread shall end."""

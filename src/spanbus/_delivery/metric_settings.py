@@ -5,7 +5,29 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal
 
+from spanbus._named_tuple import NamedTuple
+from spanbus._otlp.metrics_data import CUMULATIVE, DELTA
+
 _DEFAULT_INTERVAL_MS = 60_000.0
+
+
+class Temporalities(NamedTuple):
+    """Of durations, and of counters that are observed; the others are cumulative."""
+
+    durations: int
+    counters: int
+
+
+def temporalities(lifetime: Literal["run", "service"], env: Mapping[str, str]) -> Temporalities:
+    """Delta for a one-shot process, which exports once and dies; else what the specification's preference says."""
+    preference = (
+        env.get("OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", "cumulative").strip().lower()
+    )
+    is_run = lifetime == "run"
+    return Temporalities(
+        DELTA if is_run or preference in ("delta", "lowmemory") else CUMULATIVE,
+        DELTA if is_run or preference == "delta" else CUMULATIVE,
+    )
 
 
 def exemplar_filter(env: Mapping[str, str]) -> Literal["trace_based", "always_on", "always_off"]:

@@ -163,7 +163,9 @@ class OpenJournal:
     ) -> tuple[int, ...] | None:
         self._order += 1
         parts = (len(data) + _PAYLOAD_BYTES - 1) // _PAYLOAD_BYTES or 1
-        if self._closed or parts > _PARTS_MOST or not self._room(parts, areas_most):
+        if self._closed or parts > _PARTS_MOST:
+            return None
+        if len(self._freed) < parts and not self._room(parts, areas_most):
             return None
         if parts == 1:
             slot = self._freed.pop() if self._freed else self._fresh()

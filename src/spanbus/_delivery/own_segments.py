@@ -152,6 +152,7 @@ class OwnSegments:
         segment, self.current = self.current, None
         if segment is not None:
             segment.sealed = True
+            segment.rest()
             self.sealed.append(segment)
 
     def failed(self) -> None:

@@ -327,23 +327,10 @@ class Pipeline:
             )
         self._broken[signal] = self._broken.get(signal, 0) + 1
 
-    # --- the journal of what is open ------------------------------------------------------------------------------------
-
-    def journal_open(self, key: int, data: bytes) -> None:
-        """Write a journal entry, which stays until its span closes it."""
-        self._spool.journal_open(key, data)
-
-    def journal_update(self, key: int, data: bytes) -> None:
-        """Add an update to a journal entry."""
-        self._spool.journal_update(key, data)
-
-    def journal_close(self, key: int) -> None:
-        """Remove a journal entry."""
-        self._spool.journal_close(key)
-
-    def journal_alive(self, now_ns: int) -> None:
-        """Record in the journal that the process was alive at this time, with all that is open."""
-        self._spool.journal_alive(now_ns)
+    @property
+    def journal(self) -> Spool:
+        """The journal of what is open: its entries stay until their spans close them."""
+        return self._spool
 
     # --- out ----------------------------------------------------------------------------------------------------------
 

@@ -11,6 +11,8 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from opentelemetry.sdk._logs.export import (
@@ -261,6 +263,16 @@ def _stock_exporter(protocol: str, signal: Signal) -> Callable[..., Any]:
             from opentelemetry.exporter.otlp.proto.http import _log_exporter
 
             return _log_exporter.OTLPLogExporter
+
+
+def load_exporters(env: Mapping[str, str]) -> None:
+    """Import the stock exporters that ``env`` names, which takes a while; raises nothing, for that shows when they are made."""
+    for signal in (Signal.TRACES, Signal.METRICS):
+        with suppress(SettingsError, ImportError):
+            protocol = endpoints(env, signal).protocol
+            _stock_exporter(protocol, signal)
+            if protocol != "grpc":
+                import_module("requests")  # with which they send
 
 
 class _Counts:

@@ -15,7 +15,9 @@ from __future__ import annotations
 import mmap
 import os
 import struct
+import sys
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from enum import IntEnum
 from pathlib import Path
 from time import time as now
@@ -369,6 +371,12 @@ class Segment:
         )
 
     # --- letting go ---------------------------------------------------------------------------------------------------
+
+    def rest(self) -> None:
+        """Give its memory back: the file keeps what is in it, and reading maps it again. A spool that waits takes none then."""
+        if isinstance(self._buffer, mmap.mmap) and sys.platform == "linux":
+            with suppress(OSError, ValueError):
+                self._buffer.madvise(mmap.MADV_DONTNEED)
 
     def sync(self) -> None:
         """Sync to the disk; needed only against a power cut."""

@@ -74,6 +74,12 @@ class Sender:
             if lane.sleeping:
                 lane.wake()
 
+    def warm(self, timeout_s: float) -> None:
+        """Wait until what sending needs is loaded, so that no limit of :meth:`stop` is spent on it."""
+        deadline = time.monotonic() + timeout_s
+        for lane in self.lanes:
+            lane.warm(deadline)
+
     def flush(self, timeout_s: float) -> bool:
         """Send now; True when nothing waits any more, False when it took longer than ``timeout_s``."""
         deadline = time.monotonic() + timeout_s

@@ -159,7 +159,9 @@ def recovered(path: Path) -> Segment | None:
     try:
         if size < HEADER_BYTES:
             raise BadSegment(path, "is shorter than a header")
-        return Segment.recover(mmap.mmap(descriptor, size), path, descriptor)
+        segment = Segment.recover(mmap.mmap(descriptor, size), path, descriptor)
+        segment.rest()
+        return segment
     except BadSegment:
         os.close(descriptor)
         raise

@@ -14,7 +14,7 @@ _SHOWN = 3
 
 def brokers(settings: Settings, env: Mapping[str, str], timeout_s: float) -> list[Finding]:
     """The configured server; it has limits of its own for an answer."""
-    del env, timeout_s
+    del timeout_s
     try:
         from spanbus.integrations import _nats_status, nats_stream
 
@@ -23,6 +23,7 @@ def brokers(settings: Settings, env: Mapping[str, str], timeout_s: float) -> lis
         clocks = _nats_status.clocks(
             settings.nats_url, settings.nats_stream, credentials=credentials
         )
+        sampling = _samplers(settings, env)
     except (BackendError, InputError) as error:
         return [
             wrong("nats", str(error), "until then events wait in the state directory; runs go on")
@@ -37,7 +38,7 @@ def brokers(settings: Settings, env: Mapping[str, str], timeout_s: float) -> lis
     else:
         stream = ok("nats", f"{where}, {pluralize(found.messages, 'message', 'messages')}")
     if not clocks:
-        return [stream]
+        return [stream, *sampling]
     told = [
         f"{each.publisher} {abs(each.offset_s):.1f} s {'ahead' if each.offset_s > 0 else 'behind'}"
         for each in clocks[:_SHOWN]
@@ -45,9 +46,35 @@ def brokers(settings: Settings, env: Mapping[str, str], timeout_s: float) -> lis
     more = f" and {len(clocks) - _SHOWN} more" if len(clocks) > _SHOWN else ""
     return [
         stream,
+        *sampling,
         warning(
             "nats.clocks",
             f"clocks of publishers are wrong by the server's: {', '.join(told)}{more}",
             "set the clocks of these hosts by NTP; times of their spans are wrong until then",
         ),
+    ]
+
+
+def _samplers(settings: Settings, env: Mapping[str, str]) -> list[Finding]:
+    """Where observers make the telemetry: they decide which spans are kept, and what is made here has its parents there."""
+    if settings.telemetry != "elsewhere":
+        return []
+    from spanbus._telemetry.sampling import EnvironmentSampler
+    from spanbus.integrations import _nats_status
+
+    mine = str(EnvironmentSampler.of(env))
+    theirs = _nats_status.samplers(
+        settings.nats_url, settings.nats_stream, credentials=settings.nats_creds or None
+    )
+    others = [each for each in theirs if each != mine]
+    if not others:
+        return (
+            [ok("nats.sampler", f"observers sample as this process does: {mine}")] if theirs else []
+        )
+    return [
+        warning(
+            "nats.sampler",
+            f"observers sample by {', '.join(others[:_SHOWN])}, this process by {mine}: spans made here may lack their parents",
+            "set OTEL_TRACES_SAMPLER and OTEL_TRACES_SAMPLER_ARG alike where events come from and where they are observed",
+        )
     ]

@@ -41,6 +41,7 @@ CHECKS = (
     "prometheus.alerting",
     "alertmanager",
     "nats",
+    "nats.sampler",
     "nats.clocks",
     "clock",
 )

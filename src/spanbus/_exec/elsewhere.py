@@ -9,7 +9,7 @@ import time
 
 from spanbus._exec.arguments import Arguments
 from spanbus._exec.attend import Ended
-from spanbus._exec.launch import Child, status_of
+from spanbus._exec.launch import Child, status_of, why_not
 from spanbus._exec.recording import Recording
 from spanbus._exec.say import say
 from spanbus._exec.trace import Trace
@@ -31,7 +31,7 @@ def execute(arguments: Arguments, trace: Trace | None) -> int:
         process = subprocess.Popen(arguments.argv, env=env, close_fds=False)
     except OSError as error:
         child.error = error
-        say(f"{arguments.argv[0]}: {error.strerror or error}")
+        say(f"{arguments.argv[0]}: {why_not(error)}")
     else:
         ended = Ended(process.wait(), time.perf_counter_ns() - child.started_ns, time.time_ns())
     if recording is not None:

@@ -31,11 +31,11 @@ class Guard:
 
         All signals are blocked in it, as they must be in the caller.
         """
-        from fcntl import F_DUPFD_CLOEXEC, fcntl  # not on Windows, which has no fork either
-
         try:
+            from fcntl import F_DUPFD_CLOEXEC, fcntl  # not on Windows, which has no fork either
+
             reading, low = os.pipe()
-        except OSError:
+        except (ImportError, OSError):  # also a module that no descriptor is left for
             return None
         try:
             writing = fcntl(

@@ -136,6 +136,13 @@ def status_of(error: OSError) -> int:
     return NOT_FOUND if error.errno in (errno.ENOENT, errno.ENOTDIR) else CANNOT_RUN
 
 
+def why_not(error: OSError) -> str:
+    """The words for a command which cannot be started, as a shell has them."""
+    if status_of(error) == NOT_FOUND:
+        return "command not found"
+    return f"cannot be run: {error.strerror}"
+
+
 def keep_standard_descriptors() -> None:
     """Put the null device where a standard stream is closed, or a file of ours would get its number."""
     for number in range(3):

@@ -14,8 +14,10 @@ _REMEMBERED = 100
 
 def one_line_each() -> None:
     """From here on what is logged is said so, and what ends a thread too; warnings of Python, also where they are set
-    to be errors, are not shown.
+    to be errors, are not shown. May be called twice.
     """
+    if threading.excepthook is _end_of_a_thread:
+        return
     warnings.simplefilter("ignore")
     threading.excepthook = _end_of_a_thread
     when_loaded(_take_what_is_logged)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from spanbus._exec.attend import Ended
 
 _TICK_S = 0.25
+_LONGEST_LOADING_S = 30.0
 _FOR_THE_END = ("spanbus._store.writes", "spanbus._store.metrics", "spanbus._otlp.encode_metrics")
 """Loaded while the command runs, so that nobody waits for it afterwards."""
 
@@ -84,6 +85,8 @@ class Recording:
         settings = load_settings(self._file(), strict=False)
         for warning in settings.warnings:
             say(warning)
+        for name in settings.refused:  # for whoever reads the environment by itself
+            os.environ.pop(name, None)
         if settings.delivery == "sdk" or any(name.startswith("OTEL_") for name in os.environ):
             load()  # who asks for them gets libraries that log
         if settings.endpoint_configured:  # before the exit limit runs
@@ -115,6 +118,7 @@ class Recording:
                 wiring.tick(correlator.take_changed())
             for fact in facts.ended(self._ended):
                 correlator.apply(fact)
+            wiring.warm(_LONGEST_LOADING_S)
         finally:
             correlator.close()
             wiring.close()

@@ -90,6 +90,11 @@ def _propagators(env: Mapping[str, str]) -> set[str]:
 
 def _by_propagators(env: Mapping[str, str], run_id: str, phase: str, command: str) -> Trace:
     """With others than those of W3C, which takes the API's: only who asks for them waits for it."""
+    from spanbus._exec.messages import one_line_each
+    from spanbus._loggers import load
+
+    one_line_each()
+    load()
     from opentelemetry import trace as api
     from opentelemetry.context import Context
     from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, TraceState

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from spanbus._exec import launch
 from spanbus._exec.arguments import Arguments
 from spanbus._exec.attend import Attendant, Ended
 from spanbus._exec.say import say
 from spanbus._exec.trace import Trace, disabled, trace_of
+
+if TYPE_CHECKING:
+    from spanbus._exec.recording import Recording
 
 LONGEST_S = 60.0
 """The most that loading and writing may take after the command's end: local work only, tenths of a second of CPU, and
@@ -37,18 +40,13 @@ def execute(arguments: Arguments) -> NoReturn:
     launch.keep_standard_descriptors()
     ended: Ended | None = None
     attendant = Attendant(child, inherited)
-    recording = None
-    if trace is not None:
-        from spanbus._exec.recording import Recording
-
-        recording = Recording(arguments, trace, child)
-        recording.begin(attendant.wake)
+    recording = _recording(arguments, trace, child, attendant) if trace is not None else None
     if child.error is None:
         ended = attendant.wait()
         child.release()
         status = ended.status
     else:
-        say(f"{arguments.argv[0]}: {_why(child.error)}")
+        say(f"{arguments.argv[0]}: {launch.why_not(child.error)}")
         status = launch.status_of(child.error)
     if recording is not None:
         recording.end(ended)
@@ -75,21 +73,29 @@ def _trace(arguments: Arguments) -> Trace | None:
         return None
 
 
+def _recording(
+    arguments: Arguments, trace: Trace, child: launch.Child, attendant: Attendant
+) -> Recording | None:
+    try:
+        from spanbus._exec.recording import Recording
+
+        recording = Recording(arguments, trace, child)
+        recording.begin(attendant.wake)
+    except Exception as error:  # a wall: the command has started, and would end with us
+        say(f"this command is not recorded: {type(error).__name__}: {error}")
+        return None
+    return recording
+
+
 def _become(arguments: Arguments, inherited: launch.Inherited, error: OSError) -> NoReturn:
     """Replace this process by the command, unrecorded: for want of a second process."""
     say(f"there is no second process to be had, so the command is not recorded: {error.strerror}")
     try:
         launch.become([os.fsencode(word) for word in arguments.argv], {}, inherited)
     except OSError as failure:
-        say(f"{arguments.argv[0]}: {_why(failure)}")
+        say(f"{arguments.argv[0]}: {launch.why_not(failure)}")
         leave(launch.status_of(failure))
     leave(launch.CANNOT_RUN)
-
-
-def _why(error: OSError) -> str:
-    if launch.status_of(error) == launch.NOT_FOUND:
-        return "command not found"
-    return f"cannot be run: {error.strerror}"
 
 
 def _check_attributes(given: list[str]) -> None:

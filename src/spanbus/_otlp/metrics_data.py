@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from spanbus._named_tuple import NamedTuple
 from spanbus._otlp.resource import PlainResource, Scope
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.resources import Resource
 
 CUMULATIVE, DELTA = 2, 1
 """``AggregationTemporality`` of OTLP; the SDK's members are equal to them."""
@@ -69,7 +73,7 @@ class ScopeMetrics(NamedTuple):
 
 
 class ResourceMetrics(NamedTuple):
-    resource: PlainResource
+    resource: Resource | PlainResource
     scope_metrics: Sequence[ScopeMetrics]
     schema_url: str
 

@@ -42,6 +42,9 @@ _TELLING = PLAIN_START | PLAIN_SUCCESS | {"stage", "strategy", "phase"}
 _STAMPED_NAME = re.compile(r"[_-]\d{9,}$")
 _TYPES_REMEMBERED = 1_000
 _PLAIN = (str, int, float, bytes, list, tuple, set)
+_RUNS = ("run", "workflow_run", "pipeline_run", "flow_run", "dag_run", "job_run", "build")
+"""Objects that are a run, and not what it is a run of."""
+_RUNS_TOO = frozenset(_RUNS)
 _EVENT, _START, _SUCCESS = Verb.EVENT, Verb.START, Result.SUCCESS  # members cost a look-up each
 
 
@@ -72,12 +75,15 @@ class Rule(NamedTuple):
         return self.result_by_word[max(words, key=len)] if words else Result.SUCCESS
 
 
-class Meaning(NamedTuple):
+class Meaning:
     """A rule as it reads for one event type, with the result that an end of this type states."""
 
-    rule: Rule
-    announced: Result
-    event_type: str
+    __slots__ = ("announced", "event_type", "final", "name", "rank", "rule", "verb")
+
+    def __init__(self, rule: Rule, announced: Result, event_type: str) -> None:
+        self.rule, self.rank, self.verb, self.final = rule, rule.rank, rule.verb, rule.final
+        self.announced, self.event_type = announced, event_type
+        self.name = _said_first(rule.name)
 
 
 class Names(NamedTuple):
@@ -135,6 +141,7 @@ class Dialect:
         self._by_type: dict[str, tuple[Meaning, ...]] = {}
         self.of_phases: dict[str, Meaning | None] = {}
         """Cached results of :meth:`of_phase`, by type."""
+        self._phase = _said_first(names.phase)
         only = tuple(names.durations)
         self._duration_key = only[0]
         self._attempts_key = names.attempts
@@ -206,7 +213,7 @@ class Dialect:
             if not known or "object_kind" in payload or "build" in payload:
                 raw = self.states.read(raw)
         meaning = self.meaning_of(raw)
-        name = self._first(raw, meaning.rule.name if meaning is not None else self.names.phase)
+        name = self._first(raw, meaning.name if meaning is not None else self._phase)
         event = SpanEvent(
             event_type, raw.at_ns, raw.event_id, raw.source, raw.payload, raw.attempt or 1
         )
@@ -230,10 +237,9 @@ class Dialect:
         named_run: bool,
     ) -> Fact:
         """The fact of an event that a rule matches; ``named_run`` where the event itself says of which run it is."""
-        rule, announced, _ = meaning
-        verb = rule.verb
+        verb, rank = meaning.verb, meaning.rank
         if verb is _EVENT:
-            return Noted(event, rule.rank, name, run_key, whose)
+            return Noted(event, rank, name, run_key, whose)
         payload = event.payload
         if verb is _START:
             known = self._plain_start
@@ -241,7 +247,7 @@ class Dialect:
                 task_type = payload.get("type")
                 return Started(
                     event,
-                    rule.rank,
+                    rank,
                     name,
                     run_key,
                     whose,
@@ -250,10 +256,10 @@ class Dialect:
                 )
             return Started(
                 event,
-                rule.rank,
+                rank,
                 name,
                 run_key,
-                self._further(rule, payload, whose, named_run),
+                self._further(rank, payload, whose, named_run),
                 self._task_type(payload),
                 texts_of(payload.get("needs")),
                 self._aliases(payload, name),
@@ -263,7 +269,7 @@ class Dialect:
         tried = attempts if type(attempts) is int else 0
         known = self._plain_success
         if (
-            announced is _SUCCESS
+            meaning.announced is _SUCCESS
             and known is not None
             and payload.keys() <= known
             and get("success") is not False
@@ -276,7 +282,7 @@ class Dialect:
             return Ended(
                 event,
                 verb,
-                rule.rank,
+                rank,
                 name,
                 run_key,
                 whose,
@@ -284,21 +290,23 @@ class Dialect:
                 None,
                 duration_ns,
                 tried,
-                rule.final,
+                meaning.final,
             )
-        result, failure = outcome(payload, announced, error_means_failure=self.error_means_failure)
+        result, failure = outcome(
+            payload, meaning.announced, error_means_failure=self.error_means_failure
+        )
         return Ended(
             event,
-            rule.verb,
-            rule.rank,
+            verb,
+            rank,
             name,
             run_key,
-            self._further(rule, payload, whose, named_run),
+            self._further(rank, payload, whose, named_run),
             result,
             failure,
             None if payload.get("cached") is True else self._duration_ns(payload),
             tried,
-            rule.final,
+            meaning.final,
             self._aliases(payload, name),
             self._task_type(payload),
             text_of(payload.get("reason")),
@@ -343,7 +351,10 @@ class Dialect:
 
     def _id_of_run(self, payload: Mapping[str, object]) -> str | None:
         """The id of a run that the payload holds as an object."""
-        for key in self.names.workflow:
+        keys = self.names.workflow
+        if not _RUNS_TOO.isdisjoint(payload):
+            keys = (*_RUNS, *keys)
+        for key in keys:
             value = payload.get(key)
             if value is not None and not isinstance(value, _PLAIN):
                 found = text_of(getter(value)("id"))
@@ -352,19 +363,25 @@ class Dialect:
         return None
 
     def _further(
-        self, rule: Rule, payload: Mapping[str, object], whose: Whose, named_run: bool
+        self, rank: Rank, payload: Mapping[str, object], whose: Whose, named_run: bool
     ) -> Whose:
         """With the workflow's name and the stage, where the payload has them."""
         workflow = None
-        if rule.rank is Rank.RUN or named_run:
+        if rank is Rank.RUN or named_run:
+            by_id: str | None = None
             for key in self.names.workflow:
-                if key == "name" and rule.rank is not Rank.RUN:
+                if key == "name" and rank is not Rank.RUN:
                     continue
                 value = payload.get(key)
                 found = name_of(value) if value is not None else None
                 if found:
+                    if not isinstance(value, str) and found == text_of(getter(value)("id")):
+                        by_id = by_id or found  # an object that has no name: another may
+                        continue
                     workflow = _STAMPED_NAME.sub("", found) or found
                     break
+            else:
+                workflow = _name_of_run(payload) or by_id
         stage = text_of(payload.get("stage"))
         if workflow is None and stage is None:
             return whose
@@ -397,21 +414,42 @@ class Dialect:
         )
 
     @staticmethod
-    def _first(raw: Raw, keys: tuple[str, ...]) -> str | None:
+    def _first(raw: Raw, keys: tuple[tuple[str, ...], tuple[str, ...]]) -> str | None:
+        said, further = keys
         payload = raw.payload
-        for key in keys:
+        for key in said:
             value = payload.get(key)
-            if value is not None:
-                text = value if type(value) is str else name_of(value)
-            elif key[0] == "@":
+            if value is not None and (text := value if type(value) is str else name_of(value)):
+                return text
+        for key in further:
+            if key[0] == "@":
                 text = text_of(_identity(raw, key))
             elif key[:5] == "word:":
                 text = _word(raw.event_type, int(key[5:]))
             else:
-                continue
+                text = name_of(payload.get(key))
             if text:
                 return text
         return None
+
+
+def _name_of_run(payload: Mapping[str, object]) -> str | None:
+    """The name of a run that the payload holds as an object."""
+    for key in _RUNS:
+        value = payload.get(key)
+        if value is not None and not isinstance(value, _PLAIN):
+            found = text_of(getter(value)("name"))
+            if found:
+                return found
+    return None
+
+
+def _said_first(keys: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The keys of a payload that stand first, and the others, of which some ask the event's identity or type."""
+    end = next(
+        (at for at, key in enumerate(keys) if key[0] == "@" or key[:5] == "word:"), len(keys)
+    )
+    return keys[:end], keys[end:]
 
 
 def _word(event_type: str, index: int) -> str | None:

@@ -28,9 +28,20 @@ TYPES_TOO = (
 )
 _CHANNELS = ("topic", "channel", "queue", "routing_key", "stream", "topic_arn")
 _ENCLOSING = ("payload", "data", "value", "body", "message", "detail", "event", "dagster_event")
-TIMES = ("timestamp", "time", "ts", "at", "created_at", "event_created_at")
+TIMES = (
+    "timestamp",
+    "time",
+    "ts",
+    "at",
+    "created_at",
+    "event_created_at",
+    "occurred_at",
+    "emitted_at",
+    "published_at",
+    "event_time",
+)
 _SINGLE = ("metadata", "id")
-_OWN = "at_ns run_id runid phase attempt traceparent tracestate meta context headers".split()
+_OWN = "at_ns run_id runid phase attempt traceparent tracestate meta context headers header".split()
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 _MAKES_REMEMBERED = 1_000
 _FIELDS_LOOKED_AT = 64

@@ -17,6 +17,7 @@ from time import struct_time
 from typing import Any, cast
 
 from spanbus._named_tuple import NamedTuple
+from spanbus._reading.getters import payload_by_methods, said_by_methods, says_by_methods
 from spanbus._reading.places import (
     METADATA,
     PAYLOAD,
@@ -33,7 +34,7 @@ from spanbus._reading.times import time_ns_of
 from spanbus._workflow.events import EMPTY, Event, WorkflowEvent
 
 _ENVELOPE = frozenset(
-    "metadata meta headers event_type type topic kind payload data event_id id source at_ns timestamp metadata_timestamp "
+    "metadata meta headers header event_type type topic kind payload data event_id id source at_ns timestamp metadata_timestamp "
     "time priority delivery_mode correlation_id tags attempt traceparent tracestate specversion datacontenttype "
     "dataschema subject runid event_created_at".split()
 )
@@ -41,6 +42,10 @@ _PAYLOADS_TOO = frozenset(
     "body detail details message msg content event_data attributes attrs properties params fields args kwargs".split()
 )
 """Payloads where the event has nothing else."""
+_OF_EVENTS = frozenset(
+    (*TIMES, *"version schema schema_version seq sequence offset partition level logger".split())
+)
+"""Fields that say nothing of what happened."""
 TYPES_OF_HEADERS = ("event_type", "message_type", "message_name", "type", "ce_type")
 """Headers that say the type of a message."""
 _MESSAGES = frozenset(
@@ -54,6 +59,10 @@ _CALLED_A_TIME = re.compile(r"datetime|timestamp|instant|arrow", re.IGNORECASE)
 
 
 USUAL = Keys()
+
+
+class Unreadable(ValueError):
+    """Nothing can be said of an event."""
 
 
 class Raw(NamedTuple):
@@ -98,9 +107,12 @@ def read(event: object, keys: Keys = USUAL, *, after_ns: int = 0, now_ns: int | 
             return _of_message(event, enclosed, keys, after_ns, now_ns)
         event_type = event_type or _first_of(_headers(about, get, keys).get, TYPES_OF_HEADERS)
         if event_type is None:
-            raise ValueError(
+            if not isinstance(event, Mapping) and (told := said_by_methods(event)) is not None:
+                return read(told, keys, after_ns=after_ns, now_ns=now_ns)
+            raise Unreadable(
                 "the event has no type (looked for metadata.event_type, event_type, type, topic, kind, name, event, "
-                "event_name and a class name such as TaskStarted)"
+                "event_name and a class name such as TaskStarted): name its place in a dialect "
+                "(type_keys), or feed {'event_type': …, 'payload': …}"
             )
     payload, apart = _payload(event, get, places, event_type)
     if keys.payloads_spelled.get(tuple(payload), "") is not None:  # unknown, or in another spelling
@@ -152,7 +164,7 @@ def read(event: object, keys: Keys = USUAL, *, after_ns: int = 0, now_ns: int | 
 
 def _headers(about: Getter, get: Getter, keys: Keys) -> Mapping[str, object]:
     """The headers of an event: a mapping, or a list of names with their values."""
-    for value in (about("headers"), get("headers")):
+    for value in (about("headers"), get("headers"), get("header")):
         headers = mapping_of(_named(value))
         if headers:
             return keys.payload(headers)
@@ -250,6 +262,8 @@ def _type(event: object, get: Getter, places: Places) -> str | None:
     if found:
         return _member(telling) if telling is not None and _said(get, telling) else _member(found)
     if telling is None:
+        if not isinstance(event, Mapping) and says_by_methods(event):
+            return None
         several = [text for text in rest if "." in normal(text)]
         named = isinstance(event, Mapping) or len(rest) > 1 or changed(rest[0])
         telling = (several or rest)[0] if rest and named else None
@@ -369,8 +383,19 @@ def _payload(
         and not (key in other and key_of(key) in _ENVELOPE)
         and not (key in TYPES_TOO and value == event_type and key != "object_kind")
     }
-    if len(fields) == 1:
-        key, value = next(iter(fields.items()))
-        if key in _PAYLOADS_TOO and isinstance(only := decoded(value), Mapping):
-            return cast("Mapping[str, object]", only), True
+    if not _PAYLOADS_TOO.isdisjoint(fields):
+        held = [key for key in fields if key in _PAYLOADS_TOO]
+        if len(held) == 1 and (len(fields) == 1 or _is_about_itself(fields, held[0])):
+            only = mapping_of(decoded(fields[held[0]]))
+            if only is not None:
+                return only, True
+    elif fields and not isinstance(event, Mapping) and next(iter(fields))[:1] == "_":
+        told = payload_by_methods(event)
+        if told is not None:
+            return told, True
     return fields, False
+
+
+def _is_about_itself(fields: Mapping[str, object], held: str) -> bool:
+    """Whether all fields but one are about the event as such: when it was, of which version or kind it is."""
+    return all(key == held or key_of(key) in _OF_EVENTS for key in fields)

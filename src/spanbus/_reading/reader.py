@@ -60,24 +60,18 @@ class Reader:
         then replaced. Raises ``ValueError`` when the event has no type.
         """
         if type(event) is Event:
-            name, run_id = event.phase, event.run_id
-            if name and run_id is not None and not event.metadata:
+            kind, event_id, at_ns, payload, source, run_id, name, attempt, _, _, metadata = event
+            if name and run_id is not None and not metadata:
                 try:
-                    meaning = self._of_phases[event.event_type]
+                    meaning = self._of_phases[kind]
                 except KeyError:
-                    meaning = self.dialect.of_phase(event.event_type)
+                    meaning = self.dialect.of_phase(kind)
                 if meaning is not None:
                     seen = SpanEvent(
-                        meaning.event_type,
-                        event.at_ns,
-                        event.event_id,
-                        event.source,
-                        event.payload,
-                        event.attempt or 1,
+                        meaning.event_type, at_ns, event_id, source, payload, attempt or 1
                     )
-                    rule = meaning.rule
-                    if rule.verb is _EVENT:
-                        return Noted(seen, rule.rank, name, run_id, OURS)
+                    if meaning.verb is _EVENT:
+                        return Noted(seen, meaning.rank, name, run_id, OURS)
                     return self._stated(meaning, seen, name, run_id, OURS, True)
             return self.dialect.fact(read_own(event))
         now_ns = self.now_ns() if live else None

@@ -27,11 +27,13 @@ Getter = Callable[[str], object]
 class _Shape:
     """Reader for the objects of one class."""
 
-    __slots__ = ("fields", "is_mapping", "kind", "known")
+    __slots__ = ("fields", "is_keyed", "is_mapping", "kind", "known")
 
     def __init__(self, kind: type) -> None:
         self.kind = kind
-        self.is_mapping = issubclass(kind, Mapping)
+        self.is_keyed = issubclass(kind, Mapping)
+        self.is_mapping = self.is_keyed and hasattr(kind, "get")
+        """A mapping with all that one has; some are registered as one, and lack ``get``."""
         self.known: dict[str, bool] = {}
         """Names that are more than entries of an object's own dictionary, and names that are not."""
         self.fields = _field_names(kind)
@@ -53,6 +55,9 @@ class _Shape:
 
 def _field_names(kind: type) -> tuple[str, ...] | None:
     """The fields that a class declares, None where its objects tell by themselves."""
+    of_message: Any = getattr(getattr(kind, "DESCRIPTOR", None), "fields_by_name", None)
+    if of_message is not None:  # of protobuf
+        return tuple([str(name) for name in of_message])
     if hasattr(kind, "__dataclass_fields__"):
         import dataclasses
 
@@ -136,6 +141,8 @@ def mapping_of(value: object) -> Mapping[str, object] | None:
     shape = _shape_of(type(value))
     if shape.is_mapping:
         return cast("Mapping[str, object]", value)
+    if shape.is_keyed:
+        return {key: cast("Any", value)[key] for key in cast("Mapping[str, object]", value)}
     names = shape.fields
     own: object = getattr(value, "__dict__", None)
     if type(own) is dict and (names is None or not hasattr(type(value), "__dataclass_fields__")):

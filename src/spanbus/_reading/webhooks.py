@@ -1,7 +1,8 @@
-"""Bodies of webhooks whose form is their own, those of GitLab and of Jenkins, as plain events.
+"""Bodies of webhooks whose form is their own, those of GitLab, of Jenkins and of Buildkite, as plain events.
 
 GitLab sends an ``object_kind`` with the attributes of a pipeline, or of one of its jobs (``build``). The notification plugin
-of Jenkins sends a job, with the ``phase`` and ``status`` of a ``build``.
+of Jenkins sends a job, with the ``phase`` and ``status`` of a ``build``. Buildkite sends an ``event`` with a ``build`` of a
+``pipeline``, and the ``job`` of it that it is about.
 """
 
 from __future__ import annotations
@@ -35,9 +36,12 @@ def event_of_body(event_type: str, body: Mapping[str, object]) -> Told | None:
         return _pipeline_of_gitlab(body, _mapping(body.get("object_attributes")))
     if kind == "build":
         return _job_of_gitlab(body)
-    return (
-        _build_of_jenkins(event_type, body, _mapping(body.get("build"))) if kind is None else None
-    )
+    if kind is not None:
+        return None
+    build = _mapping(body.get("build"))
+    if isinstance(body.get("pipeline"), Mapping) and build.get("id") is not None:
+        return _of_buildkite(event_type, body, build)
+    return _build_of_jenkins(event_type, body, build)
 
 
 def _pipeline_of_gitlab(body: Mapping[str, object], about: Mapping[str, object]) -> Told | None:
@@ -80,6 +84,36 @@ def _build_of_jenkins(
         status=status,
         duration_ms=build.get("duration"),
     )
+
+
+def _of_buildkite(
+    event_type: str, body: Mapping[str, object], build: Mapping[str, object]
+) -> Told | None:
+    """A build or one of its jobs; their ends are told by one type, their results by a state."""
+    about, _, what = (text_of(body.get("event")) or event_type).partition(".")
+    pipeline, job = _mapping(body.get("pipeline")), _mapping(body.get("job"))
+    if about == "build" and (what == "running" or what.endswith("finished") or what == "skipped"):
+        state = "running" if what == "running" else build.get("state")
+        return _told(
+            f"pipelinerun.{_word(state) or ('skipped' if what == 'skipped' else 'finished')}",
+            run_id=build["id"],
+            pipeline=pipeline.get("name") or pipeline.get("slug"),
+            status=state,
+            number=build.get("number"),
+            url=build.get("web_url"),
+        )
+    name = job.get("name") or job.get("step_key") or job.get("command")
+    if about == "job" and what in ("started", "finished") and name:
+        state = "running" if what == "started" else job.get("state")
+        part = job.get("parallel_group_index")
+        return _told(
+            f"taskrun.{_word(state) or 'finished'}",
+            run_id=build["id"],
+            task=name if part is None else f"{name}[{part}]",
+            status=state,
+            exit_code=job.get("exit_status"),
+        )
+    return None
 
 
 def _told(event_type: str, **payload: object) -> Told:

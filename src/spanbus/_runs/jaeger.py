@@ -106,7 +106,7 @@ def spans(group: ResourceSpans, process: str) -> Iterator[Document]:
 
 
 class _Seen(NamedTuple):
-    """The fields of a span that a summary reads."""
+    """The part of a span that a summary reads."""
 
     service: str
     name: str

@@ -337,7 +337,10 @@ def _flags(attributes: Mapping[str, object]) -> tuple[str, ...]:
     if _FLAGGED.isdisjoint(attributes):
         return ()
     flags: list[str] = []
-    if attributes.get(names.ERROR_TYPE) == ErrorType.ABANDONED:
+    if (
+        attributes.get(names.ERROR_TYPE) == ErrorType.ABANDONED
+        or attributes.get(names.ABANDONED) is not None
+    ):
         flags.append(Flag.ABANDONED.value)
     match = attributes.get(names.MATCH)
     if match is not None and match != Flag.INFERRED.value:

@@ -190,7 +190,10 @@ def _row(span: Span, service: str, depth: int, start_ns: int) -> Row:
             ("inferred", text(names.MATCH) == "inferred"),
             ("orphan_end", names.ORPHAN in found),
             ("clock", names.CLOCK in found),
-            ("abandoned", text(names.ERROR_TYPE) == "abandoned"),
+            (
+                "abandoned",
+                text(names.ERROR_TYPE) == "abandoned" or names.ABANDONED in found,
+            ),
         )
         if there
     ]

@@ -119,7 +119,8 @@ class Runtime:
             elif self.lifetime == "service":
                 self._prepare()
             if self._provide and not self.settings.sdk_disabled:
-                self.wiring().provide()
+                with without(self.settings.refused):
+                    self.wiring().provide()
         return self
 
     def close(self, timeout_s: float | None = None) -> None:
@@ -243,9 +244,9 @@ class Runtime:
             return
         try:
             with without(self.settings.refused):
-                from spanbus import _wiring
+                from spanbus._wiring.preparing import prepare
 
-                _wiring.prepare(self.settings)
+                prepare(self.settings, self.settings.usable(self._env))
         except (
             Exception
         ) as error:  # a wall: what is wrong shows again, and is told, with the first event

@@ -67,6 +67,7 @@ class Flag(StrEnum):
     ORPHAN_END = "orphan_end"
     ABANDONED = "abandoned"
     CLOCK = "clock"
+    UNREAD = "unread"
 
 
 class Failure(NamedTuple):

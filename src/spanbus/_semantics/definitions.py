@@ -155,6 +155,12 @@ ATTRIBUTES = (
         "`clamped`: the end was announced as earlier than the start, or a task began before it was published, as two clocks have it.",
     ),
     Attribute(
+        names.ABANDONED,
+        "string",
+        "run",
+        "`unread`: events of it may have been deleted from the stream before an observer had read them.",
+    ),
+    Attribute(
         names.EVENTS_TOTAL,
         "int",
         "all spans",

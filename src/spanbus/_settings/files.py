@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import Literal, cast
 
 from spanbus._named_tuple import NamedTuple
+from spanbus._patterns import pattern
 from spanbus._toml_document import document
 from spanbus._toml_lines import NO_LINES, Lines
 
@@ -20,6 +21,11 @@ Say = Callable[[str], None]
 
 _MOST_BYTES = 1 << 20
 """Of a file that was found, which may be anybody's."""
+_OUR_TABLE = pattern(
+    r"""^[ \t]*(?:\[+[ \t]*["']?tool["']?[ \t]*(?:\.[ \t]*["']?spanbus\b|\])|["']?tool["']?[ \t]*[.=])""",
+    re.MULTILINE,
+)
+"""A header of ``tool.spanbus``, one of ``tool`` alone, or a key that begins with it: there is no other way to write one."""
 _NO_SETTINGS: Mapping[str, object] = MappingProxyType({})
 
 
@@ -149,7 +155,7 @@ def _read(file: Path, wrong: Say, *, asked_for: bool) -> File | None:
         if mine or asked_for:
             wrong(f"{file}: is not UTF-8 at byte {error.start + 1}")
         return None
-    if not mine and not asked_for and "spanbus" not in text:
+    if not mine and not asked_for and not _may_have_our_table(text):
         return None
     try:
         whole = document(text)
@@ -169,6 +175,11 @@ def _read(file: Path, wrong: Say, *, asked_for: bool) -> File | None:
             wrong(f"{file}: has no table [tool.spanbus]")
         return None
     return File(file, cast("Mapping[str, object]", table), prefix, Lines(text))
+
+
+def _may_have_our_table(text: str) -> bool:
+    """Whether a pyproject.toml is worth parsing; most that name spanbus depend on it, and say nothing to it."""
+    return "spanbus" in text and _OUR_TABLE.search(text) is not None
 
 
 def _content(file: Path, most_bytes: int) -> bytes:

@@ -39,23 +39,29 @@ def sampler_ratio(value: object) -> object:
     return number
 
 
-def _propagators(value: object) -> object:
-    """The registry of installed propagators decides, as it does for the OpenTelemetry API."""
-    wanted = [part.strip() for part in str(value).split(",")]
-    if {part.lower() for part in wanted} <= {"tracecontext", "baggage", "none"}:
-        return value
-    from importlib.metadata import entry_points
+def _installed(group: str, *usual: str, several: bool = False) -> Parse:
+    """A name in the registry of installed parts, as the API and the SDK look it up: they raise, or log a traceback, where
+    it is not there. ``usual`` are names that need no looking.
+    """
 
-    known = (
-        *sorted({entry.name for entry in entry_points(group="opentelemetry_propagator")}),
-        "none",
-    )
-    for part in wanted:
-        if part not in known:
-            raise Wrong(
-                f"{part!r} is not installed; must be a list of {any_of(known)}{did_you_mean(part, known, quoted=False)}"
-            )
-    return value
+    def parse(value: object) -> object:
+        text = str(value)
+        wanted = [part.strip() for part in text.split(",")] if several else [text]
+        if {part.lower() for part in wanted} <= set(usual):
+            return value
+        from importlib.metadata import entry_points
+
+        extra = {*usual, *(entry.name for entry in entry_points(group=group))}
+        known = (*sorted(extra - {"none"}), *(["none"] if "none" in extra else []))
+        for part in wanted:
+            if part not in known:
+                said = "a list of " if several else ""
+                raise Wrong(
+                    f"{part!r} is not installed; must be {said}{any_of(known)}{did_you_mean(part, known, quoted=False)}"
+                )
+        return value
+
+    return parse
 
 
 def _exporter(value: object) -> object:
@@ -82,7 +88,17 @@ OTEL: Mapping[str, Parse] = {
         "parentbased_always_off",
         "parentbased_traceidratio",
     ),
-    "OTEL_PROPAGATORS": _propagators,
+    "OTEL_PROPAGATORS": _installed(
+        "opentelemetry_propagator", "tracecontext", "baggage", "none", several=True
+    ),
+    "OTEL_EXPERIMENTAL_RESOURCE_DETECTORS": _installed(
+        "opentelemetry_resource_detector", "otel", "*", several=True
+    ),
+    "OTEL_PYTHON_CONTEXT": _installed("opentelemetry_context"),
+    **{
+        f"OTEL_PYTHON_{signal.upper()}_PROVIDER": _installed(f"opentelemetry_{signal}_provider")
+        for signal in ("tracer", "meter", "logger")
+    },
     "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE": choice("cumulative", "delta", "lowmemory"),
     "OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION": choice(
         "explicit_bucket_histogram", "base2_exponential_bucket_histogram"

@@ -22,7 +22,7 @@ _MOST_BYTES: Final = 64 * 2**20
 _KEPT: Final = 32
 """Unpacked blocks that one question keeps: spans are asked for in about the order in which they came."""
 _KEPT_BYTES: Final = 4 * 2**20
-"""Their size together, exceeded by one block at most."""
+"""Their size together, at most by one block."""
 
 # Keys and values that most spans have, the most frequent last, so that a block need not spell out the first of each.
 # They are part of the format: what was packed with them is unpacked with them, and they are never changed.

@@ -7,7 +7,9 @@ Trace Context demands.
 
 from __future__ import annotations
 
+import os
 import re
+import sys
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -24,6 +26,7 @@ from opentelemetry.trace import SpanContext
 from spanbus._named_tuple import NamedTuple
 
 TRACEPARENT, TRACESTATE, BAGGAGE = "TRACEPARENT", "TRACESTATE", "BAGGAGE"
+_CHOICE = "OTEL_PROPAGATORS"
 _NOT_A_NAME = re.compile(r"[^A-Z0-9_]")
 
 
@@ -117,8 +120,11 @@ def _extracted(env: Mapping[str, str]) -> Context:
 
 
 def _propagator() -> TextMapPropagator:
-    """The global one. Importing its module raises where ``OTEL_PROPAGATORS`` names one that is not installed."""
-    return _usual_propagator() if _is_unusable() else _global_propagator()
+    """The global one. Importing its module looks through all that is installed, and raises where ``OTEL_PROPAGATORS``
+    names one that is not; where neither that says one nor anybody has imported it, it is the usual one.
+    """
+    nobody_chose = "opentelemetry.propagate" not in sys.modules and not os.environ.get(_CHOICE)
+    return _usual_propagator() if nobody_chose or _is_unusable() else _global_propagator()
 
 
 @cache

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
 from math import isfinite
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from spanbus._correlation.span_state import SpanEvent
 from spanbus._otlp.values import DOUBLE, attribute, attributes, string
 from spanbus._reading.shape import is_true
+from spanbus._remembering import remembering
 from spanbus._semantics import names
 from spanbus._telemetry.redaction import Redactor
 
@@ -50,7 +50,7 @@ class _Key:
         self.true, self.false = (attribute(_ATTRIBUTE, name, value) for value in (True, False))
         self.lead = attribute(_ATTRIBUTE, name, 0.0)[:-8] if shown else b""
         """Encoded bytes before a float; empty where no value is shown."""
-        self.encoded: Callable[[str | int], bytes] = lru_cache(_VALUES)(self.encode)
+        self.encoded: Callable[[str | int], bytes] = remembering(self.encode, _VALUES)
 
     def clean(self, raw: object) -> AttributeValue | None:
         """The value as it may leave the process; None where it has no place in telemetry."""
@@ -67,12 +67,11 @@ class EventFields:
 
     def __init__(self, redactor: Redactor) -> None:
         self._redactor = redactor
-        self._keys = lru_cache(_KEYS)(self._key)
-        self._shapes: dict[tuple[str, ...], tuple[_Key, ...]] = {}
-        """By the keys of a payload; a cache of calls would make and compare a tuple around each."""
-        self._names: Callable[[str], bytes] = lru_cache(_KEYS)(_name)
-        self._sources: Callable[[str], bytes] = lru_cache(_VALUES)(_source)
-        self._id_leads: Callable[[int], bytes] = lru_cache(_KEYS)(_id_lead)
+        self._keys = remembering(self._key, _KEYS)
+        self._usual_shape = remembering(self._shape, _KEYS)
+        self._names: Callable[[str], bytes] = remembering(_name, _KEYS)
+        self._sources: Callable[[str], bytes] = remembering(_source, _VALUES)
+        self._id_leads: Callable[[int], bytes] = remembering(_id_lead, _KEYS)
 
     def attributes(self, event: SpanEvent) -> dict[str, AttributeValue]:
         """The event's attributes; of its payload, at most 32, nested ones flattened."""
@@ -97,12 +96,7 @@ class EventFields:
         parts = [_MOMENT(0x09, event.at_ns), self._names(event.name)]
         payload: Mapping[str, Any] = event.payload
         shape = tuple(payload)
-        keys = self._shapes.get(shape)
-        if keys is None:
-            keys = self._shape(shape)
-            if len(shape) <= _USUAL and len(self._shapes) < _KEYS:
-                self._shapes[shape] = keys
-        for key in keys:
+        for key in self._usual_shape(shape) if len(shape) <= _USUAL else self._shape(shape):
             raw = payload[key.key]
             kind = type(raw)  # pyright: ignore[reportUnknownVariableType]
             if kind is str and len(raw) <= _SHORT:

@@ -7,13 +7,12 @@ groups of those that recur together, so that a group's bytes are looked up by it
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from functools import lru_cache
-from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final
 
 from spanbus._correlation.span_state import SpanState
 from spanbus._named_tuple import NamedTuple
 from spanbus._otlp.values import attribute
+from spanbus._remembering import remembering
 from spanbus._semantics import Flag, Level, names
 
 if TYPE_CHECKING:
@@ -21,29 +20,27 @@ if TYPE_CHECKING:
 
 SPAN_ATTRIBUTE: Final = b"\x4a"
 _RECURRING: Final = 4_000
+Value = str | int | None
 _RUN, _PHASE, _ATTEMPT = Level.RUN, Level.PHASE, Level.ATTEMPT
 
 
 class Field(NamedTuple):
-    """One attribute: its key, the attribute path of its value on a record (None: left out), and whether it is known
-    at the start.
-    """
+    """One attribute: its key, and whether it is known at the start."""
 
     key: str
-    path: str
     at_start: bool = False
 
 
 class Group:
-    """Fields whose values recur together."""
+    """Fields whose values recur together; ``values`` reads them from a record, None for what is left out."""
 
     __slots__ = ("encoded", "fields", "values")
 
-    def __init__(self, *fields: Field) -> None:
+    def __init__(self, values: Callable[[SpanState], tuple[Value, ...]], *fields: Field) -> None:
         self.fields = fields
-        self.values: Callable[[SpanState], Any] = attrgetter(*[field.path for field in fields])
+        self.values: Callable[[SpanState], Any] = values
 
-        def encode(values: tuple[str | int | None, ...]) -> bytes:
+        def encode(values: tuple[Value, ...]) -> bytes:
             return b"".join(
                 [
                     attribute(SPAN_ATTRIBUTE, field.key, _plain(value))
@@ -52,7 +49,7 @@ class Group:
                 ]
             )
 
-        self.encoded: Callable[[Any], bytes] = lru_cache(_RECURRING)(encode)
+        self.encoded: Callable[[Any], bytes] = remembering(encode, _RECURRING)
         """The attributes of such values in OTLP bytes."""
 
     def pairs(self, record: SpanState) -> Iterator[tuple[Field, str | int]]:
@@ -67,9 +64,9 @@ class SpanId(Group):
 
     __slots__ = ()
 
-    def __init__(self, field: Field) -> None:
+    def __init__(self, value: Callable[[SpanState], int], field: Field) -> None:
         self.fields = (field,)
-        self.values = attrgetter(field.path)
+        self.values = value
         lead = attribute(SPAN_ATTRIBUTE, field.key, "0" * 16)[:-16]
         self.encoded = lambda span_id: lead + b"%016x" % span_id
 
@@ -83,42 +80,98 @@ def _plain(value: str | int) -> str | int:
 
 
 _SAME_RUN = Group(
-    Field(names.PIPELINE_NAME, "workflow", True),
-    Field(names.PIPELINE_RUN_ID, "run_id", True),
-    Field(names.LEVEL, "level", True),
+    lambda record: (record.workflow, record.run_id, record.level),
+    Field(names.PIPELINE_NAME, True),
+    Field(names.PIPELINE_RUN_ID, True),
+    Field(names.LEVEL, True),
 )
-_TOTAL = Field(names.EVENTS_TOTAL, "events.total")
-_ERROR = Field(names.ERROR_TYPE, "error_type")
-_ATTEMPT_NUMBER = Field(names.PHASE_ATTEMPT, "attempt", True)
-_TASK_TYPE = Field(names.TASK_TYPE, "task_type", True)
-_TASK_RESULT = Field(names.TASK_RESULT, "result")
-_INSIDE = (_SAME_RUN, Group(_ATTEMPT_NUMBER, Field(names.HOOK_RESULT, "result"), _ERROR, _TOTAL))
+_TOTAL = Field(names.EVENTS_TOTAL)
+_ERROR = Field(names.ERROR_TYPE)
+_TASK_NAME = Field(names.TASK_NAME, True)
+_TASK_TYPE = Field(names.TASK_TYPE, True)
+_TASK_RUN_ID = Field(names.TASK_RUN_ID, True)
+_ATTEMPT_NUMBER = Field(names.PHASE_ATTEMPT, True)
+_ENDED = Group(
+    lambda record: (record.result, record.failure and record.error_type, record.events.total),
+    Field(names.TASK_RESULT),
+    _ERROR,
+    _TOTAL,
+)
+_INSIDE = (
+    _SAME_RUN,
+    Group(
+        lambda record: (
+            record.attempt,
+            record.result,
+            record.failure and record.error_type,
+            record.events.total,
+        ),
+        _ATTEMPT_NUMBER,
+        Field(names.HOOK_RESULT),
+        _ERROR,
+        _TOTAL,
+    ),
+)
 
 TABLES: Final[Mapping[Level, tuple[Group, ...]]] = {
     _RUN: (
-        Group(*_SAME_RUN.fields, Field(names.PIPELINE_ACTION_NAME, "action", True)),
-        Group(Field(names.PIPELINE_RESULT, "result"), _ERROR, _TOTAL),
+        Group(
+            lambda record: (record.workflow, record.run_id, record.level, record.action),
+            *_SAME_RUN.fields,
+            Field(names.PIPELINE_ACTION_NAME, True),
+        ),
+        Group(
+            lambda record: (
+                record.result,
+                record.failure and record.error_type,
+                record.events.total,
+            ),
+            Field(names.PIPELINE_RESULT),
+            _ERROR,
+            _TOTAL,
+        ),
     ),
     _PHASE: (
         _SAME_RUN,
-        Group(Field(names.TASK_NAME, "name", True), _TASK_TYPE),
-        SpanId(Field(names.TASK_RUN_ID, "span_id", True)),
-        Group(_TASK_RESULT, _ERROR, Field(names.PHASE_ATTEMPTS, "attempts"), _TOTAL),
+        Group(lambda record: (record.name, record.task_type), _TASK_NAME, _TASK_TYPE),
+        SpanId(lambda record: record.span_id, _TASK_RUN_ID),
+        Group(
+            lambda record: (
+                record.result,
+                record.failure and record.error_type,
+                record.attempts,
+                record.events.total,
+            ),
+            Field(names.TASK_RESULT),
+            _ERROR,
+            Field(names.PHASE_ATTEMPTS),
+            _TOTAL,
+        ),
     ),
     _ATTEMPT: (
         _SAME_RUN,
-        Group(Field(names.TASK_NAME, "phase.name", True), _TASK_TYPE, _ATTEMPT_NUMBER),
-        SpanId(Field(names.TASK_RUN_ID, "phase.span_id", True)),
-        Group(_TASK_RESULT, _ERROR, _TOTAL),
+        Group(
+            lambda record: (record.phase.name, record.task_type, record.attempt),
+            _TASK_NAME,
+            _TASK_TYPE,
+            _ATTEMPT_NUMBER,
+        ),
+        SpanId(lambda record: record.phase.span_id, _TASK_RUN_ID),
+        _ENDED,
     ),
     Level.STRATEGY: _INSIDE,
     Level.HOOK: _INSIDE,
     Level.COMMAND: _INSIDE,
     Level.EXECUTION: (
         _SAME_RUN,
-        Group(Field(names.TASK_NAME, "step", True), _TASK_TYPE, _ATTEMPT_NUMBER),
-        SpanId(Field(names.TASK_RUN_ID, "span_id", True)),
-        Group(_TASK_RESULT, _ERROR, _TOTAL),
+        Group(
+            lambda record: (record.step, record.task_type, record.attempt),
+            _TASK_NAME,
+            _TASK_TYPE,
+            _ATTEMPT_NUMBER,
+        ),
+        SpanId(lambda record: record.span_id, _TASK_RUN_ID),
+        _ENDED,
     ),
 }
 """Fields of each level. Those that identify a span come first, and stay within a low limit of attributes."""
@@ -148,6 +201,7 @@ def rare(record: SpanState) -> dict[str, AttributeValue]:
             (Flag.AMBIGUOUS, names.MATCH, "ambiguous"),
             (Flag.ORPHAN_END, names.ORPHAN, "end"),
             (Flag.CLOCK, names.CLOCK, "clamped"),
+            (Flag.UNREAD, names.ABANDONED, "unread"),
         )
         if flag in record.flags
     }

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping
-from functools import lru_cache
 from typing import Protocol, cast
 
 from spanbus._correlation.span_state import Held, SpanEvent, SpanState
 from spanbus._named_tuple import NamedTuple
+from spanbus._remembering import remembering
 from spanbus._semantics import ErrorType, Failure, Level, Result, names
 from spanbus._telemetry.span_handle import handle_of
 from spanbus._telemetry.template import Template
@@ -57,7 +57,7 @@ class JournalSink:
         """Number of a record's events in the journal, and the failure that is held."""
         self._beneath: tuple[SpanState, str, bytes] | None = None
         """Fields common to all entries beneath a record, while its workflow has this name; cached for the last such record."""
-        self._quoted: Callable[[str], bytes] = lru_cache(4_000)(_quoted_bytes)
+        self._quoted: Callable[[str], bytes] = remembering(_quoted_bytes, 4_000)
 
     def opened(self, record: SpanState) -> None:
         handle = handle_of(record)

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from spanbus._otlp.metrics_data import (
     CUMULATIVE,
@@ -24,6 +24,9 @@ from spanbus._otlp.metrics_data import (
 )
 from spanbus._otlp.resource import PlainResource, Scope
 from spanbus._semantics import names
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.resources import Resource
 
 Number = int | float
 Observe = Callable[[], Iterable[tuple[Number, Mapping[str, str]]]]
@@ -80,53 +83,37 @@ class Source(Protocol):
     def collect(self, temporality: int) -> Sequence[Metric]: ...
 
 
-class Joined:
-    """A meter, and what counts beside it, as one source."""
-
-    def __init__(self, meter: PlainMeter, source: Source) -> None:
-        self._meter, self._source = meter, source
-
-    def take(self, temporality: int) -> None:
-        self._source.take(temporality)
-
-    def collect(self, temporality: int) -> list[Metric]:
-        return [*self._meter.collect(), *self._source.collect(temporality)]
-
-
-class OneShotReader:
-    """Collects when told to, and at the end; the same face as the reader of a service."""
+class PlainReader:
+    """Collects a meter, and what counts beside it, when told to; ``durations`` is the temporality of the latter."""
 
     def __init__(
         self,
         meter: PlainMeter,
+        beside: Source,
         put: Callable[[MetricsData, int | None], None],
-        resource: PlainResource,
+        resource: Resource | PlainResource,
         scope: Scope,
         interval_s: float,
         *,
+        durations: int = DELTA,
         exclusive: Callable[[], AbstractContextManager[object]] = nullcontext,
         mark: Callable[[], int] | None = None,
     ) -> None:
-        self._meter, self._put, self._mark, self._exclusive = meter, put, mark, exclusive
-        self._resource, self._scope = resource, scope
-        self._more: Source | None = None
+        self._meter, self._beside = meter, beside
+        self._put, self._mark, self._exclusive = put, mark, exclusive
+        self._resource, self._scope, self._durations = resource, scope, durations
         self._lock = threading.Lock()
         self.interval_s = interval_s
 
-    def also(self, source: Source) -> None:
-        """Add a source that counts elsewhere: set aside while measurements are kept out, and read afterwards."""
-        self._more = source
-
     def export_now(self) -> None:
-        """Collect and put what was collected."""
+        """Collect and put what was collected. Measurements are kept out while their numbers are set aside; they are
+        read afterwards, when publishers go on.
+        """
         with self._lock:
             with self._exclusive():
                 upto = self._mark() if self._mark is not None else None
-                if self._more is not None:
-                    self._more.take(DELTA)
-            metrics = self._meter.collect()
-            if self._more is not None:
-                metrics += self._more.collect(DELTA)
+                self._beside.take(self._durations)
+            metrics = [*self._meter.collect(), *self._beside.collect(self._durations)]
             if metrics:
                 scope = ScopeMetrics(self._scope, metrics, self._scope.schema_url or "")
                 group = ResourceMetrics(self._resource, [scope], self._resource.schema_url)

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from spanbus._correlation.span_state import SpanEvent, SpanState
 from spanbus._named_tuple import NamedTuple
 from spanbus._otlp.metrics_data import Metric
+from spanbus._remembering import remembering
 from spanbus._semantics import OVERFLOW, Level, names
 from spanbus._telemetry.durations import DurationHistogram, ExemplarFilter
 from spanbus._telemetry.meter import Observe, PlainMeter
@@ -160,7 +160,7 @@ class MetricSink:
         def event_key(name: str) -> Key:
             return self._type_guard(name), "recorded"
 
-        self._event_keys: Callable[[str], Key] = lru_cache(1_000)(event_key)
+        self._event_keys: Callable[[str], Key] = remembering(event_key, 1_000)
         self._task_type_guard = Guard()
         self._queue_guard = Guard()
         self._error_guard = Guard()

@@ -12,11 +12,11 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
-from functools import lru_cache
 from pathlib import PurePath
 from typing import TYPE_CHECKING, cast
 
 from spanbus._loaded import is_of
+from spanbus._remembering import remembering
 from spanbus._semantics.names import ERROR_TEXT_LIMIT, EVENT_ATTRIBUTES_LIMIT, STRING_LIMIT
 from spanbus._telemetry import scrubbing
 from spanbus._telemetry.command_lines import cleaned_arguments
@@ -65,7 +65,7 @@ class Redactor:
         self._own = tuple(own)
         self._top: dict[str, dict[str, tuple[str | None, int]]] = {}
         """By prefix and payload key, as :meth:`named` says."""
-        self._short = lru_cache(maxsize=4_096)(self._clean)
+        self._short = remembering(self._clean, 4_096)
 
     def text(self, text: str, limit: int = STRING_LIMIT) -> str:
         """``text`` without secrets and control characters, at most ``limit`` characters. Never raises; applying it

@@ -1,13 +1,15 @@
 """The resource of this process, with the SDK or without it.
 
-For the command line, which starts often, it is put together here of the same attributes; a service, and whoever asks for
-detectors, gets the SDK's.
+It is put together here of the same attributes, for importing the SDK takes as long as all else that a service loads before
+its first event. Whoever asks for detectors, or has loaded the SDK, gets the SDK's.
 """
 
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import TYPE_CHECKING, cast
 from urllib.parse import unquote
 
@@ -37,7 +39,10 @@ def resource_of_process(
 ) -> Resource | PlainResource:
     """``more`` wins over the environment, and that over what is ``known`` of project, host and job."""
     if plain:
-        return PlainResource({**_sdk_attributes(), **known, **_given(env), **more})
+        found = {**_sdk_attributes(), **known, **_given(env), **more}
+        if not found.get(_SERVICE):
+            found[_SERVICE] = f"unknown_service:{os.path.basename(sys.executable)}".rstrip(":")
+        return PlainResource(found)
     from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 
     try:
@@ -92,11 +97,18 @@ def _given(env: Mapping[str, str]) -> dict[str, Value]:
 def _sdk_attributes() -> dict[str, Value]:
     from opentelemetry.sdk.version import __version__
 
-    random = os.urandom(16).hex()
-    variant = f"{8 | int(random[16], 16) & 3:x}"
     return {
         "telemetry.sdk.language": "python",
         "telemetry.sdk.name": "opentelemetry",
         "telemetry.sdk.version": __version__,
-        "service.instance.id": f"{random[:8]}-{random[8:12]}-4{random[13:16]}-{variant}{random[17:20]}-{random[20:]}",
+        "service.instance.id": _instance_id(os.getpid()),
     }
+
+
+@lru_cache(1)
+def _instance_id(process: int) -> str:
+    """Random; the same for all that one process makes, another one in a child."""
+    del process
+    random = os.urandom(16).hex()
+    variant = f"{8 | int(random[16], 16) & 3:x}"
+    return f"{random[:8]}-{random[8:12]}-4{random[13:16]}-{variant}{random[17:20]}-{random[20:]}"

@@ -33,6 +33,11 @@ class EnvironmentSampler:
         name = env.get("OTEL_TRACES_SAMPLER", "").strip().lower()
         return cls(name or _DEFAULT, ratio if 0.0 <= ratio <= 1.0 else 1.0)
 
+    def __str__(self) -> str:
+        """The name as ``OTEL_TRACES_SAMPLER`` has it, with the ratio of one that has a ratio."""
+        name = f"parentbased_{self.name}" if self.by_parent else self.name
+        return f"{name} {self.ratio:g}" if self.name == "traceidratio" else name
+
     def keeps(self, trace_id: int, parent: TraceContext | None) -> bool:
         """Whether a span with this trace id and remote parent is sampled."""
         if self.by_parent and parent is not None:

@@ -7,13 +7,13 @@ Conventions: OpenTelemetry semantic conventions 1.44.0, CI/CD and exceptions. At
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from functools import lru_cache
 from typing import TYPE_CHECKING, Final, Protocol
 
 from spanbus._correlation.span_state import SpanEvent, SpanState
 from spanbus._otlp import encode as wire
 from spanbus._otlp.values import attributes as encoded_attributes
 from spanbus._otlp.values import varint
+from spanbus._remembering import remembering
 from spanbus._semantics import (
     EVENTS_KEPT_FIRST,
     EVENTS_KEPT_LAST,
@@ -51,7 +51,8 @@ def span_end_ns(record: SpanState) -> int:
     """End time of the record's span: an instant gets one nanosecond, because Jaeger takes a span of none for a
     mistake of a clock.
     """
-    return max(record.ended_at_ns or 0, record.started_at_ns + 1)
+    ended_at_ns, least_ns = record.ended_at_ns, record.started_at_ns + 1
+    return ended_at_ns if ended_at_ns is not None and ended_at_ns > least_ns else least_ns
 
 
 class RemoteParent(Protocol):
@@ -74,7 +75,7 @@ class Template:
     ) -> None:
         self.redactor = self._redactor = redactor
         self._event_fields = EventFields(redactor)
-        self._names: Callable[[str], bytes] = lru_cache(_NAMES)(wire.span_name)
+        self._names: Callable[[str], bytes] = remembering(wire.span_name, _NAMES)
         self._span_events = span_events
         self._exception_events = exception_events
         limits = limits if limits is not None else SpanLimits()

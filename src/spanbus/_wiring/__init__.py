@@ -5,6 +5,7 @@ Made when the first event arrives, so that providers which the application sets 
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
@@ -18,19 +19,19 @@ from spanbus._delivery.ephemeral import is_ephemeral
 from spanbus._delivery.metric_settings import (
     exemplar_filter,
     export_interval_s,
+    temporalities,
     wants_exponential_histograms,
 )
 from spanbus._delivery.sender_options import to_stderr
 from spanbus._delivery.statistics import DeliveryStatistics, total
 from spanbus._loggers import Logger
-from spanbus._otlp.resource import PlainResource
 from spanbus._otlp.signals import OTLP_SIGNALS
 from spanbus._semantics import names
 from spanbus._settings import Settings
 from spanbus._telemetry.context_only import ContextOnly
 from spanbus._telemetry.journal import JournalSink
 from spanbus._telemetry.limits import log_record_limits, span_limits
-from spanbus._telemetry.meter import Joined, OneShotReader, PlainMeter
+from spanbus._telemetry.meter import PlainMeter, PlainReader
 from spanbus._telemetry.metrics import MetricSink, Numbers, observe_numbers
 from spanbus._telemetry.redaction import Redactor
 from spanbus._telemetry.resource import (
@@ -65,6 +66,7 @@ if TYPE_CHECKING:
     from spanbus._delivery.pipeline import Local, Pipeline
     from spanbus._delivery.recovery import Leftover
     from spanbus._delivery.sdk import SdkDelivery
+    from spanbus._otlp.resource import PlainResource
 
 logger = Logger("spanbus")
 
@@ -92,7 +94,7 @@ class Wiring:
         self._local: LocalKeeping | None = None
         self._pipeline: Pipeline | None = None
         self._sdk: SdkDelivery | None = None
-        self._reader: SpoolMetricReader | OneShotReader | None = None
+        self._reader: SpoolMetricReader | PlainReader | None = None
         self._next_export_s = float("inf")
         self._journal: JournalSink | None = None
         self._announcer: Announcer | None = None
@@ -155,7 +157,7 @@ class Wiring:
         if settings.events in ("log", "both") or settings.exception_signal is not None:
             self._wire_logs(sinks, notes)
         if pipeline is not None and theirs is None:
-            self._journal = JournalSink(pipeline, self.template)
+            self._journal = JournalSink(pipeline.journal, self.template)
             sinks.append(self._journal)
         if writes_store:
             from spanbus._backend.announce import Announcer
@@ -266,19 +268,25 @@ class Wiring:
         sinks: list[SpanSink],
     ) -> metrics.Meter | PlainMeter:
         """A meter of our own, with the sink that counts on it; the SDK's where it delivers, or for exponential histograms."""
-        if pipeline is not None and isinstance(pipeline.resource, PlainResource):
-            own = PlainMeter()
-            sink = MetricSink(own, long_lived=False, exemplar_filter=exemplar_filter(self._env))
-            self._reader = OneShotReader(
+        if pipeline is not None and not wants_exponential_histograms(self._env):
+            said = temporalities(self._lifetime, self._env)
+            own = PlainMeter(said.counters)
+            sink = MetricSink(
                 own,
+                long_lived=self._lifetime == "service",
+                exemplar_filter=exemplar_filter(self._env),
+            )
+            self._reader = PlainReader(
+                own,
+                sink,
                 pipeline.put_metrics,
                 pipeline.resource,
                 SCOPE,
                 export_interval_s(self._env),
+                durations=said.durations,
                 exclusive=paused,
                 mark=pipeline.measures(),
             )
-            self._reader.also(sink)
             self._next_export_s = time.monotonic() + self._reader.interval_s
             sinks.append(sink)
             return own
@@ -288,17 +296,6 @@ class Wiring:
             self._meter_provider = own_meter_provider(
                 [reader], sdk_resource(pipeline.resource), self._env
             )
-            if not wants_exponential_histograms(self._env):
-                own = PlainMeter(reader.counters)
-                sink = MetricSink(
-                    own,
-                    long_lived=self._lifetime == "service",
-                    exemplar_filter=exemplar_filter(self._env),
-                )
-                # Metrics of this source are only encoded.
-                reader.also(pipeline.resource, SCOPE, Joined(own, sink))  # pyright: ignore[reportArgumentType]
-                sinks.append(sink)
-                return own
         else:
             assert sdk is not None
             self._meter_provider = own_meter_provider(sdk.metric_readers(), sdk.resource, self._env)
@@ -371,12 +368,9 @@ class Wiring:
         return redacted(resource, self._redactor)
 
     def _is_plain(self) -> bool:
-        """A command, which starts often; nothing that its environment asks for is the SDK's alone."""
-        return (
-            self._command_line
-            and self._lifetime == "run"
-            and not asks_for_detectors(self._env)
-            and not wants_exponential_histograms(self._env)
+        """Whether the resource can be ours. Where an application has loaded the SDK's, its instance is that of this process."""
+        return not asks_for_detectors(self._env) and (
+            self._command_line or "opentelemetry.sdk.resources" not in sys.modules
         )
 
     def provide(self) -> None:
@@ -429,6 +423,11 @@ class Wiring:
         """The sink of a bus whose telemetry an observer makes."""
         return ContextOnly(self.template, EnvironmentSampler.of(self._env))
 
+    @property
+    def sampler(self) -> str:
+        """The sampler that the environment names, for people."""
+        return str(EnvironmentSampler.of(self._env))
+
     def arrival(self) -> Callable[[], bool]:
         """Collect metrics; the function returned says whether all that was told until now has arrived. What others than
         the spool deliver always has: it is not known.
@@ -441,6 +440,11 @@ class Wiring:
         """Take over what dead processes left and wait until everything is acknowledged, without a collection of metrics."""
         return self._delivery.flush(timeout_s) if self._delivery is not None else True
 
+    def warm(self, timeout_s: float) -> None:
+        """Wait until what sending needs is loaded: the exit limit of a command that is over at once is not for that."""
+        if self._pipeline is not None:
+            self._pipeline.sender.warm(timeout_s)
+
     def statistics(self) -> DeliveryStatistics | None:
         return self._delivery.statistics() if self._delivery is not None else None
 
@@ -450,7 +454,7 @@ class Wiring:
             self._announcer.close(0.05)
         if self._meter_provider is not None and self._sdk is None:
             self._meter_provider.shutdown()
-        elif isinstance(self._reader, OneShotReader):
+        elif isinstance(self._reader, PlainReader):
             self._reader.export_now()
         delivery = self._delivery
         if delivery is not None:
@@ -475,27 +479,3 @@ class Wiring:
         if found is not None and self.carried is not None:
             found = total(found, [self.carried()])
         return delivery_numbers(found) if found is not None else {}
-
-
-def prepare(settings: Settings) -> None:
-    """Load what the :class:`Wiring` of a service will need, and open nothing: providers are looked up when the first
-    event arrives. Without this its publisher would wait for it.
-    """
-    if settings.sdk_disabled:
-        return
-    wanted = [
-        "concurrent.futures.thread",  # in which the SDK looks for the resource
-        "opentelemetry.sdk.metrics.view",
-        "opentelemetry.sdk.trace",
-        "spanbus._delivery.metric_reader",
-        "spanbus._delivery.pipeline",
-        "spanbus._project",
-    ]
-    if settings.events in ("log", "both") or settings.exception_signal is not None:
-        wanted.append("spanbus._telemetry.logs")
-    if settings.local == "on" or (settings.local == "auto" and not settings.endpoint_configured):
-        wanted += ["spanbus._backend.announce", "spanbus._store.store"]
-    for module in wanted:
-        import_module(module)
-    # what is secret is read from a file and compiled with the first text
-    Redactor(settings.redact, patterns=settings.redact_patterns).text("first=text")

@@ -74,7 +74,10 @@ def provide(ours: TracerProviderApi | None, processors: Iterable[SpanProcessor])
     from opentelemetry import trace
     from opentelemetry.sdk.trace import TracerProvider
 
-    there = trace.get_tracer_provider()
+    try:
+        there = trace.get_tracer_provider()
+    except Exception:  # as above, where that was told
+        return
     if there in _provided() and isinstance(there, TracerProvider):
         for processor in processors if there is not ours else ():
             there.add_span_processor(processor)

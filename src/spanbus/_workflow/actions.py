@@ -339,6 +339,14 @@ async def _run_all(
             raise CommandFailed(work.command.executable, result)
 
 
+def _environment(given: Mapping[str, str]) -> dict[str, str]:
+    """Ours with what a tool is given; the state of an old trace does not go with a new one."""
+    env = {**os.environ, **given}
+    if "TRACEPARENT" in given and "TRACESTATE" not in given:
+        env.pop("TRACESTATE", None)
+    return env
+
+
 async def _run_one(
     work: ActionContext,
     bus: ActionBus | None,
@@ -371,7 +379,7 @@ async def _run_one(
         with anyio.move_on_after(what.timeout_s) as scope:
             result = await run_process(
                 what,
-                env={**os.environ, **work.env, **what.env},
+                env=_environment({**work.env, **what.env}),
                 cwd=work.cwd,
                 inherit=work.inherit,
                 interruption=work.interruption,

@@ -6,6 +6,7 @@ import functools
 from asyncio import CancelledError
 from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
 from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,8 @@ _RUNNER = "airflow.sdk.execution_time.task_runner"
 _AGAIN = "up_for_retry"
 _FAILED = "failed"
 _SKIPPED = "skipped"
+_LEFT_OUT = ("skipped", "upstream_failed")
+_BY_HAND = "manually set"
 _WAITING = ("deferred", "up_for_reschedule", "awaiting_input")
 
 
@@ -73,10 +76,6 @@ def _watched(handle: Callable[[], Handle], undo: Callable[[Callable[[], None]], 
 
     class Listener:
         @hookimpl
-        def on_dag_run_running(self, dag_run: Any) -> None:
-            tasks.told(tasks.run_began, dag_run)
-
-        @hookimpl
         def on_dag_run_success(self, dag_run: Any) -> None:
             tasks.told(tasks.run_ended, dag_run, None)
 
@@ -93,6 +92,9 @@ class _Tasks:
     def __init__(self, handle: Callable[[], Handle]) -> None:
         self._handle = handle
         self._runs: dict[str, Work] = {}
+        """DAG runs that this process makes from their beginning to their end."""
+        self._done: dict[str, set[str]] = {}
+        """For these the task instances that were told."""
         self._open: dict[tuple[str, str], tuple[Work, bool]] = {}
         """Task instances that go on, by run and name, and whether with another attempt; else they wait for something."""
 
@@ -108,18 +110,30 @@ class _Tasks:
             self._runs[key] = _watching.begun(self._handle(), "run", dag_run.dag_id, run_id=key)
 
     def run_ended(self, dag_run: Any, problem: str | None) -> None:
-        key = _key(dag_run)
-        work = self._runs.pop(key, None)
+        """The end of a DAG run, with the task instances that were left out of it.
+
+        A scheduler, or the server where somebody sets its state, tells of all of it now: it may have been begun by another
+        one, which may be gone.
+        """
+        key, handle = _key(dag_run), self._handle()
+        work, done = self._runs.pop(key, None), self._done.pop(key, set())
         for one in [one for one in self._open if one[0] == key]:
             del self._open[one]
+        began, ended = dag_run.start_date, dag_run.end_date
         if work is None:
-            return
-        if problem is None:
+            handle.feed(_event("run.started", began or ended, run_id=key, workflow=dag_run.dag_id))
+        for name, at, state in _left_out(dag_run):
+            if name not in done:
+                handle.feed(_event("phase.skipped", at, run_id=key, phase=name, reason=state))
+        if work is None:
+            word, error = _end_of_run(problem)
+            said = {} if error is None else {"error": error}
+            handle.feed(_event(f"run.{word}", ended, run_id=key, workflow=dag_run.dag_id, **said))
+        elif problem is None:
             work.end()
-        elif "timed_out" in problem:
-            work.end(TimeoutError(problem))
         else:
-            work.fail(problem)
+            word, error = _end_of_run(problem)
+            work.end(TimeoutError(error)) if word == "timeout" else work.fail(error)
 
     def around(self, run: Callable[..., Any]) -> Callable[..., Any]:
         """Airflow's function that runs a task instance, watched: it returns the state, a message, and the exception."""
@@ -145,6 +159,7 @@ class _Tasks:
         """A phase of a run that this process makes from its beginning to its end: ``dag.test()``."""
         self.told(self.run_began, ti)
         place = _key(ti), _name(ti)
+        self._done.setdefault(place[0], set()).add(place[1])
         said = {"run_id": place[0]}
         new = Work(self._handle(), "phase", place[1], said, doer=" ".join(place))
         work, begins = self._open.pop(place, (new, True))
@@ -203,6 +218,31 @@ class _Tasks:
         finally:
             if execution is not None:
                 executions.end(execution, *outcome)
+
+
+def _event(event_type: str, at: datetime | None, **said: object) -> dict[str, object]:
+    """An event of what Airflow's database says, at the time that is said there."""
+    return {"event_type": event_type, "payload": said, "time": at or datetime.now(UTC)}
+
+
+def _end_of_run(problem: str | None) -> tuple[str, str | None]:
+    """The word for the end of a DAG run, by the message that its listeners get; what somebody stops by hand is cancelled."""
+    if problem is None:
+        return "completed", None
+    if "timed_out" in problem:
+        return "timeout", problem
+    return ("cancelled", None) if _BY_HAND in problem else ("failed", problem)
+
+
+def _left_out(dag_run: Any) -> list[tuple[str, datetime | None, str]]:
+    """Task instances that never ran: because of a branch, a trigger rule or the failure of another one."""
+    session = import_module("sqlalchemy.orm").object_session(dag_run)
+    found = dag_run.get_task_instances(session=session) if session else dag_run.get_task_instances()
+    return [
+        (_name(ti), ti.end_date, str(getattr(ti.state, "value", ti.state)))
+        for ti in found
+        if ti.state in _LEFT_OUT and not ti.pid and not ti.hostname
+    ]
 
 
 def _tell(ended: Callable[..., None], returned: Any) -> None:

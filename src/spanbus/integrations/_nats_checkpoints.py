@@ -24,7 +24,8 @@ class Checkpoint(NamedTuple):
     """Progress in a partition of the stream, as a successor needs it.
 
     ``stream`` is the time at which the stream was made, ``stamp_ns`` the server's of the last message, ``open`` has each
-    open run's bucket and first message; ``by`` is the holder, and ``left`` says that it went in good order.
+    open run's bucket and first message; ``by`` is the holder, and ``left`` says that it went in good order. ``sampler``
+    is the holder's, for ``spanbus doctor``.
     """
 
     stream: str
@@ -35,6 +36,7 @@ class Checkpoint(NamedTuple):
     ended: tuple[str, ...]
     by: str
     left: bool = False
+    sampler: str = ""
 
     def encode(self) -> bytes:
         document = {"v": _VERSION, **self._asdict()}
@@ -55,6 +57,7 @@ class Checkpoint(NamedTuple):
             tuple(map(str, found["ended"])),
             str(found["by"]),
             bool(found["left"]),
+            str(found.get("sampler", "")),
         )
 
 

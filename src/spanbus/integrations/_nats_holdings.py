@@ -32,6 +32,10 @@ class TakenOver(BackendError):
     """Other observers of the same group hold all that this one held."""
 
 
+class Stopped(Exception):
+    """The observer was told to stop before it was through."""
+
+
 class StreamState(NamedTuple):
     """The stream as it was a moment ago, by the server's clock."""
 
@@ -91,8 +95,8 @@ class Holdings:
 
     # --- taking --------------------------------------------------------------------------------------------------------
 
-    def acquire(self, info: StreamState) -> bool:
-        """Take the partitions that nobody else holds; whether there were any."""
+    def acquire(self, info: StreamState, stopped: Callable[[], bool]) -> bool:
+        """Take the partitions that nobody else holds; whether there were any. Raises :class:`Stopped`."""
         free: list[tuple[int, Found | None]] = []
         others: dict[str, list[int]] = {}
         for number in sorted(self.awaited):
@@ -109,7 +113,7 @@ class Holdings:
                 f"partitions {shown(numbers)} are observed by {holder(by)}; this observer waits for them",
                 f"waits {by}",
             )
-        return bool(free) and self._take(free, info)
+        return bool(free) and self._take(free, info, stopped)
 
     def _may_take(self, number: int, found: Found | None, info: StreamState) -> bool:
         locked = self._marks.lock(number)
@@ -122,7 +126,12 @@ class Holdings:
     def _is_of_this_host(self, checkpoint: Checkpoint) -> bool:
         return checkpoint.by.rpartition("/")[2].partition("-")[0] == self._marks.holder
 
-    def _take(self, free: Sequence[tuple[int, Found | None]], info: StreamState) -> bool:
+    def _take(
+        self,
+        free: Sequence[tuple[int, Found | None]],
+        info: StreamState,
+        stopped: Callable[[], bool],
+    ) -> bool:
         """Go on where the last holders were: hear the open runs again, unheard, write the keys, and tell what is open."""
         taken = {number: self._partition(number, found, info) for number, found in free}
         anew = [each.number for each in taken.values() if not each.known and not each.told_upto]
@@ -131,7 +140,10 @@ class Holdings:
                 f"partitions {shown(anew)} have no checkpoint of group {self._options.group}: they are read from the beginning of the stream",
                 None,
             )
-        self._hear_again(taken)
+        if not self._hear_again(taken, stopped):
+            for partition in taken.values():
+                partition.leave()
+            raise Stopped
         refused = self.write(taken.values())  # from here on an observer before this one is refused
         for number, found in free:
             partition = taken[number]
@@ -140,7 +152,7 @@ class Holdings:
                 continue
             self.awaited.discard(number)
             self.held[number] = partition
-            partition.tell()
+            partition.tell(info.first)
             if found is not None and not self._is_of_this_host(found.checkpoint):
                 self._numbers.takeovers += 1
         return True
@@ -161,7 +173,8 @@ class Holdings:
             partition.begin(info.last)
         return partition
 
-    def _hear_again(self, taken: dict[int, Partition]) -> None:
+    def _hear_again(self, taken: dict[int, Partition], stopped: Callable[[], bool]) -> bool:
+        """Hear what was told before; False when it was to stop before the end."""
         ahead = any(each.told_upto > each.high for each in taken.values())
         again = {
             number: each
@@ -169,7 +182,7 @@ class Holdings:
             if each.buckets or each.told_upto > each.high
         }
         if not again:
-            return
+            return True
         whole = subjects(sorted(again))
         buckets = [(number, bucket) for number, each in again.items() for bucket in each.buckets]
         last = max(each.told_upto for each in again.values())
@@ -178,12 +191,15 @@ class Holdings:
         consumer = Consumer(self._client, self._ask, self._options.stream, chosen, first)
         while found := consumer.read():
             for message in found:
+                if stopped():
+                    return False
                 partition = again.get(message.partition)
                 if partition is not None and partition.hear_again(message):
                     self._numbers.read_again += message.body.count(b"\n") + 1
             if found[-1].sequence >= last:
                 break
         consumer.close()
+        return True
 
     # --- keeping -------------------------------------------------------------------------------------------------------
 

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping
 from functools import reduce
 
 from spanbus._semantics import names
-from spanbus.integrations._nats_partitions import PARTITIONS
 from spanbus.integrations._nats_reading import Counts
 
 
@@ -16,8 +15,8 @@ class Numbers:
 
     def __init__(self, group: str) -> None:
         self._attributes = {names.OBSERVE_GROUP: group}
-        self.lost_parts = 0
-        """Messages deleted unread, in 64ths: of each that is gone a partition counts one."""
+        self.lost = 0
+        """Messages deleted before they were read."""
         self.read_again = self.takeovers = self.killed = 0
         self.checkpoint_s: float | None = None
         """When (monotonic) the oldest checkpoint was taken; None while no partition is held."""
@@ -29,11 +28,6 @@ class Numbers:
         """The largest offset of a clock, without its sign."""
         self._behind_ns: int | None = None
         self._read_s = time.monotonic()
-
-    @property
-    def lost(self) -> int:
-        """Messages deleted before they were read."""
-        return self.lost_parts // PARTITIONS
 
     def counts(self, held: Iterable[Counts]) -> Counts:
         """The counts of lines: those of partitions held, and of those that were let go."""

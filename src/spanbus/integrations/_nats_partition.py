@@ -16,6 +16,7 @@ from spanbus._telemetry.metrics import MetricSink
 from spanbus.integrations._nats_checkpoints import Checkpoint, Found
 from spanbus.integrations._nats_clocks import Clocks
 from spanbus.integrations._nats_marks import Marks
+from spanbus.integrations._nats_partitions import counted_by
 from spanbus.integrations._nats_reading import Open, Read, Reading
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ class Partition:
     ) -> None:
         self.number = number
         self._runtime, self._marks, self._clocks = runtime, marks, clocks
-        self._created, self._by = created, by
+        self._created, self._by, self._sampler = created, by, runtime.wiring().sampler
         self._handle = runtime.replaying(lambda record: None, limits=_LIMITS)
         self._handle.correlator.tell(())
         self.reading = Reading(
@@ -86,6 +87,8 @@ class Partition:
         )
         self.revision = found.revision if found is not None else 0
         self.high = self.stamp_ns = 0
+        self._begun = False
+        """Somebody of the group has read until here: what is deleted behind it was lost."""
         self.known = False
         """Whether a checkpoint of this stream was found."""
         self._reopened: dict[str, tuple[int, int]] = {}
@@ -103,7 +106,7 @@ class Partition:
         self.written_s = self.durable_s = self._pending_s = time.monotonic()
 
     def _resume(self, checkpoint: Checkpoint) -> None:
-        self.known = True
+        self.known = self._begun = True
         self.high, self.stamp_ns = checkpoint.high, checkpoint.stamp_ns
         self._reopened = dict(checkpoint.open)
         self.reading.elsewhere = OrderedDict.fromkeys(checkpoint.elsewhere)
@@ -111,7 +114,7 @@ class Partition:
 
     def begin(self, high: int) -> None:
         """Begin behind this message, where nobody has been before."""
-        self.high = high
+        self.passed(high)
         self._durable = self.snapshot()
 
     # --- taking it ----------------------------------------------------------------------------------------------------
@@ -145,9 +148,13 @@ class Partition:
         self.high = message.sequence
         return True
 
-    def tell(self) -> None:
-        """Tell the sinks of all that is open, and of whatever comes from now on."""
+    def tell(self, first: int) -> None:
+        """Tell the sinks of all that is open, and of whatever comes from now on, of a stream that begins with this message."""
         self.high = max(self.high, self.told_upto)
+        for run, (bucket, begun) in self._reopened.items():
+            if begun < first:  # what is gone of it cannot be heard again
+                opened = self.reading.open.setdefault(run, Open(run, bucket, begun))
+                opened.first, opened.unread = begun, True
         self.reading.let_go(self._marks.of(self.number).let_go_ns)
         self._reopened.clear()
         self.reading.count_anew()
@@ -168,6 +175,7 @@ class Partition:
         self._marks.tell(self.number)
         stamp_ns = self.reading.take(message)
         self.high, self.stamp_ns, self.changed = message.sequence, message.stamp_ns, True
+        self._begun = True
         self._marks.told(self.number, message.sequence, stamp_ns)
         if self._doubtful:
             self._doubtful = ()
@@ -197,12 +205,27 @@ class Partition:
                 self.changed = True
         return len(runs)
 
-    def deleted(self, upto: int) -> None:
-        """Messages up to this one are gone."""
-        if upto > self.high:
-            self.high, self.changed = upto, True
+    def passed(self, upto: int) -> None:
+        """Nothing is left up to this message that was not told."""
+        self.high, self._begun = max(self.high, upto), True
+
+    def deleted(self, upto: int, position: int) -> int:
+        """Messages up to this one are gone, all of those after ``position`` unread; how many of them are counted here."""
+        after = max(self.high, position)
+        if upto <= after:
+            return 0
+        begun = self._begun
+        self.passed(upto)
+        self.changed = True
+        if not begun:  # they were gone before anybody observed
+            return 0
+        for opened in self.reading.open.values():
+            opened.unread = True
+        return counted_by(self.number, after, upto)
 
     def _ending(self, opened: Open) -> None:
+        if opened.unread:
+            self._handle.correlator.flag_run(opened.run_id, Flag.UNREAD)
         if any(self._clocks.is_wrong(each) for each in opened.publishers):
             self._handle.correlator.flag_run(opened.run_id, Flag.CLOCK)
 
@@ -221,6 +244,7 @@ class Partition:
             tuple(reading.ended),
             self._by,
             left,
+            self._sampler,
         )
 
     def prepare(self, now_s: float) -> None:

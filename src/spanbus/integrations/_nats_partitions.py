@@ -67,6 +67,14 @@ def checked(partitions: Iterable[int]) -> tuple[int, ...]:
     return found
 
 
+def counted_by(partition: int, after: int, upto: int) -> int:
+    """The number of those messages that a partition counts, of all that are gone after one number and up to another.
+
+    Nobody knows to which partitions they belonged. Each number is counted by one: the holders of all count each once.
+    """
+    return (upto - partition) // PARTITIONS - (after - partition) // PARTITIONS
+
+
 def shown(partitions: Sequence[int]) -> str:
     """Partitions for people: ``0-15, 40``."""
     parts: list[str] = []

@@ -24,6 +24,8 @@ SETTLE_S: Final = 2.0
 RUNS_OPEN: Final = Limits().open_runs
 """Beyond it the correlator has let go of the oldest run, whether it ends or not."""
 RUNS_ELSEWHERE: Final = 2_048
+ENDS_WAITING: Final = 128
+"""Beyond it the oldest end is let go before it has settled: a stream of 4,000 runs a second in all its partitions."""
 RUNS_REMEMBERED: Final = 256
 """Runs of one partition that ended last."""
 _IDS_REMEMBERED: Final = 8_192
@@ -79,11 +81,13 @@ class Held(NamedTuple):
 class Open:
     """A run that is open: where its events are, who announced it, who sent events of it, which events were heard."""
 
-    __slots__ = ("bucket", "first", "heard", "owner", "publishers", "run_id")
+    __slots__ = ("bucket", "first", "heard", "owner", "publishers", "run_id", "unread")
 
     def __init__(self, run_id: str, bucket: int, first: int) -> None:
         self.run_id, self.bucket, self.first = run_id, bucket, first
         self.owner = ""
+        self.unread = False
+        """Events of it may have been deleted before they were read."""
         self.publishers: set[str] = set()
         self.heard = Dedup(_IDS_REMEMBERED)
 
@@ -142,6 +146,8 @@ class Reading:
             run = key_of(run_id)
             if only is None or run in only:
                 self._take(run, str(run_id), line, message)
+        while len(self._held) > ENDS_WAITING:
+            let_go_ns = max(let_go_ns, self.let_go(next(iter(self._held.values())).stamp_ns))
         if line is not None and only is None:
             _tell_clock(self._clocks, message, line)
         return let_go_ns

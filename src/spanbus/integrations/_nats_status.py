@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -94,17 +95,39 @@ def clocks(
         return _clocks(asking, stream, info) if info is not None else ()
 
 
-def _partitions(
-    asking: nats_stream.Questions, stream: str, group: str, info: Mapping[str, Any], now_ns: int
-) -> tuple[PartitionStatus, ...]:
+def samplers(
+    servers: str | Sequence[str],
+    stream: str = nats_stream.STREAM,
+    *,
+    group: str = "main",
+    credentials: str | Path | None = None,
+) -> tuple[str, ...]:
+    """The samplers of the group's observers, as their checkpoints have them. Raises :class:`~spanbus.errors.BackendError`."""
+    with nats_stream.Questions(servers, credentials) as asking:
+        found: set[str] = set()
+        for each in _checkpoints(asking, stream, group).values():
+            with suppress(ValueError, KeyError, TypeError, AttributeError):
+                found.add(Checkpoint.decode(each.body).sampler)
+        return tuple(sorted(found - {""}))
+
+
+def _checkpoints(
+    asking: nats_stream.Questions, stream: str, group: str
+) -> dict[int, DirectMessage]:
     bucket = f"KV_{nats_stream.CHECKPOINTS}"
     if asking.stream(bucket) is None:
-        return ()
+        return {}
     subjects = subject_of(group, stream, "*")
-    found = {
+    return {
         int(each.subject.rpartition(".")[2]): each
         for each in asking.messages(bucket, 1, subjects, most=2 * PARTITIONS)
     }
+
+
+def _partitions(
+    asking: nats_stream.Questions, stream: str, group: str, info: Mapping[str, Any], now_ns: int
+) -> tuple[PartitionStatus, ...]:
+    found = _checkpoints(asking, stream, group)
     if not found:
         return ()
     return tuple(

@@ -1,5 +1,5 @@
 """Events of a bus to NATS JetStream, through an outbox on disk that survives the process: :func:`carry`. Back to handlers:
-:func:`deliver`.
+:func:`deliver`. To spans and metrics: :func:`observe`.
 
 Publishing on the bus writes to a mapped file and waits for nothing; a thread of its own sends. Needs the extra ``nats``.
 ``docs/distributed.md`` has the wire format, for producers in other languages too.
@@ -48,7 +48,9 @@ from spanbus.integrations._nats_client import (
     servers_of,
 )
 from spanbus.integrations._nats_deliver import Deliverer, DelivererState, deliver
+from spanbus.integrations._nats_left_open import RUN_ENDS, LeftOpen, ends_of
 from spanbus.integrations._nats_life_sign import RENEW_S, LifeSign
+from spanbus.integrations._nats_observe import Observation, observe
 from spanbus.integrations._nats_wire import Lines, Message, TooLong, messages_of
 from spanbus.integrations.nats_stream import STREAM, checked_name
 
@@ -57,9 +59,11 @@ __all__ = [
     "CarrierState",
     "Deliverer",
     "DelivererState",
+    "Observation",
     "ReceivedEvent",
     "carry",
     "deliver",
+    "observe",
 ]
 
 logger = logging.getLogger("spanbus")
@@ -69,13 +73,6 @@ _RUNS_KEPT: Final = 4_096
 _EXIT_S: Final = 0.25
 _LONGEST_BACKOFF_S: Final = 2.0
 _ATTEMPT_S: Final = 15.0
-_ENDS: Final = frozenset(
-    (
-        WorkflowEvent.WORKFLOW_COMPLETED,
-        WorkflowEvent.WORKFLOW_FAILED,
-        WorkflowEvent.WORKFLOW_INTERRUPTED,
-    )
-)
 
 
 class CarrierState(NamedTuple):
@@ -200,6 +197,7 @@ class Carrier(Closing):
             prepare=self._look_around,
         )
         self._group = self.spool.group(b"")
+        self._left_open = LeftOpen(self.spool) if elsewhere else None
         _carriers.add(self)
 
     def carrying(self, bus: WorkflowEventBus) -> Self:
@@ -228,7 +226,12 @@ class Carrier(Closing):
             logger.debug("an event for NATS cannot be read", exc_info=error)
             return
         self._carried += 1
-        self.spool.put(Signal.EVENTS, self._group, data)
+        if self._left_open is None:
+            self.spool.put(Signal.EVENTS, self._group, data)
+        else:
+            self._left_open.ends(event)
+            self.spool.put(Signal.EVENTS, self._group, data)
+            self._left_open.begins(event, workflow)
         self._sender.wake()
 
     def _workflow_of(self, event: Event) -> str | None:
@@ -243,7 +246,7 @@ class Carrier(Closing):
                 for known in (self._workflows, self._open):
                     while len(known) > _RUNS_KEPT:
                         known.popitem(last=False)
-        elif event.event_type in _ENDS and event.phase is None:
+        elif event.event_type in RUN_ENDS and event.phase is None:
             with self._lock:
                 self._open.pop(run_id, None)
         return self._workflows.get(run_id)
@@ -251,11 +254,15 @@ class Carrier(Closing):
     def _look_around(self) -> None:
         """In the thread that sends, now and then."""
         self._take_over()
+        if self._left_open is not None:
+            self.spool.journal_alive(time.time_ns())
         self._destination.renew()
 
     def _take_over(self) -> None:
-        """Send what dead processes left."""
+        """Send what dead processes left, and the ends of what they left open."""
         for leftover in self.spool.adopt():
+            for event, workflow in ends_of(leftover):
+                self.spool.put(Signal.EVENTS, self._group, self._lines.record_of(event, workflow))
             self.spool.adopted(leftover)
 
     def state(self) -> CarrierState:
@@ -327,6 +334,8 @@ class Carrier(Closing):
         self._destination.forked()
         self._sender.forked()
         self._group = self.spool.group(b"")
+        if self._left_open is not None:
+            self._left_open.forked()
 
 
 class NatsDestination:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, Literal, Protocol, Self
 
@@ -29,6 +30,7 @@ from spanbus.integrations._nats_holdings import (
     RENEW_S,
     Holdings,
     Options,
+    Stopped,
     StreamState,
     TakenOver,
 )
@@ -45,6 +47,9 @@ Durable = Literal["delivered", "spool"]
 
 CHECKPOINT_S: Final = 1.0
 _PAUSE_S: Final = 0.2
+_LOOK_S: Final = 0.05
+_STEP_S: Final = 0.25
+"""Seconds that one step may take, give or take a message: it may have a thousand of a hundred lines before it."""
 _ASK_S: Final = 30.0
 _AWAY_S: Final = 0.5
 _DELIVER_S: Final = 10.0
@@ -76,6 +81,17 @@ class Stop(Protocol):
     def is_set(self) -> bool: ...
 
     def wait(self, timeout_s: float, /) -> bool: ...
+
+
+class _Never:
+    """Nobody tells it to stop."""
+
+    def is_set(self) -> bool:
+        return False
+
+    def wait(self, timeout_s: float, /) -> bool:
+        time.sleep(timeout_s)
+        return False
 
 
 class Observer:
@@ -125,8 +141,11 @@ class Observer:
         )
         self._publishers: Publishers | None = None
         self._consumer: Consumer | None = None
+        self._unread: list[Read] = []
+        """Messages that the consumer gave and that were not taken yet."""
+        self._stop: Stop = _Never()
         self._info = StreamState("", 0, 0, 0)
-        self._looked = False
+        self._looked, self._looked_s = False, 0.0
         """The stream was looked at since something was read last."""
         self._position = self._stamp_ns = 0
         self._arrived: Callable[[], bool] | None = None
@@ -159,8 +178,21 @@ class Observer:
             tuple(sorted(awaited)),
         )
 
-    def once(self) -> None:
-        """Read to the end of the stream, let go of every end, and write the checkpoints."""
+    def once(self, stop: Stop | None = None) -> None:
+        """Read to the end of the stream, let go of every end, and write the checkpoints.
+
+        Told to stop before the end, it writes how far it is, and raises :class:`~spanbus.errors.BackendError`.
+        """
+        self._stop = stop or self._stop
+        try:
+            self._to_the_end()
+        except Stopped:
+            self._finish()
+            raise BackendError(
+                f"{self.shown}: told to stop at message {self._position}; the next time goes on there"
+            ) from None
+
+    def _to_the_end(self) -> None:
         deadline_s = time.monotonic() + LEASE_S + RENEW_S
         self._acquire()
         while self._holdings.awaited:
@@ -169,11 +201,14 @@ class Observer:
                 raise BackendError(
                     f"{self.shown}: another observer of group {self._group} has partitions {numbers}; --take takes them"
                 )
-            time.sleep(_AWAY_S)
+            if self._stop.wait(_AWAY_S):
+                raise Stopped
             self._look()
             self._acquire()
         self._look()
         while True:
+            if self._stop.is_set():
+                raise Stopped
             if not self._has_room() and not self._runtime.flush(_ASK_S):
                 raise BackendError(
                     f"{self.shown}: half of the spool waits for the collector; the rest stays in the stream for the next time"
@@ -192,19 +227,22 @@ class Observer:
 
     def follow(self, stop: Stop) -> None:
         """Read along until told to stop; then write the checkpoints, and say that they are left."""
-        away = False
-        self._acquire()
+        away, self._stop = False, stop
         self._fresh_s = time.monotonic()
+        with suppress(Stopped):
+            self._acquire()
         while not stop.is_set():
             try:
                 busy = self._step()
+            except Stopped:
+                break
             except (TakenOver, MadeAnew):
                 raise
             except BackendError as error:
                 if not away:
                     self._said(f"{error}; reading goes on when it is back")
                 away, busy = True, False
-                self._consumer = None
+                self._read_anew()
             else:
                 away = False
             if not busy:
@@ -229,9 +267,12 @@ class Observer:
         return busy
 
     def _acquire(self) -> None:
-        if self._holdings.acquire(self._info):
-            self._consumer = None  # of more partitions, and from an earlier message
+        if self._holdings.acquire(self._info, self._stop.is_set):
+            self._read_anew()  # of more partitions, and from an earlier message
             self._count()
+
+    def _read_anew(self) -> None:
+        self._consumer, self._unread = None, []
 
     def _has_room(self) -> bool:
         """Whether less than half of the spool is used: the rest of a backlog is safer in the stream."""
@@ -251,23 +292,42 @@ class Observer:
             self._consumer = Consumer(
                 self._client, self._ask, self._stream, mine, self._position + 1
             )
-        if self._info.first > self._position + 1:
-            self._deleted(self._info.first - 1)
-        found = self._consumer.read()
+        found = self._unread or self._next(self._consumer)
+        until_s, taken = time.monotonic() + _STEP_S, 0
         for message in found:
+            if self._stop.is_set() or time.monotonic() >= until_s:
+                break
             self._take(message)
-        if found:
+            taken += 1
+        self._unread = found[taken:]
+        if taken:
             self._settle(self._stamp_ns)
-        elif self._looked:  # all that had been there when the stream was looked at
+        elif self._looked and not found:  # all that had been there when the stream was looked at
             self._position = max(self._position, self._info.last)
-            for partition in self._holdings.held.values():
-                partition.high = max(partition.high, self._info.last)
+            self._passed()
         self.numbers.at(self._stamp_ns if found else None)
         self._looked = self._looked and bool(found)
         return bool(found)
 
+    def _next(self, consumer: Consumer) -> list[Read]:
+        """The next messages, after a look at what was deleted before them."""
+        if self._held_in_part and time.monotonic() - self._looked_s > _LOOK_S:
+            self._look()  # of a share no gap is seen in what is read
+        if self._info.first > self._position + 1:
+            self._deleted(self._info.first - 1)
+        return consumer.read()
+
+    @property
+    def _held_in_part(self) -> bool:
+        return len(self._holdings.held) < PARTITIONS
+
+    def _passed(self) -> None:
+        """All partitions held are read together: nothing of any is left before the position."""
+        for partition in self._holdings.held.values():
+            partition.passed(self._position)
+
     def _take(self, message: Read) -> None:
-        if len(self._holdings.held) == PARTITIONS and message.sequence > self._position + 1:
+        if not self._held_in_part and message.sequence > self._position + 1:
             self._deleted(message.sequence - 1)
         self._position, self._stamp_ns = message.sequence, message.stamp_ns
         partition = self._holdings.held.get(message.partition)
@@ -282,16 +342,12 @@ class Observer:
                 partition.settle(stamp_ns)
 
     def _deleted(self, upto: int) -> None:
-        """Messages up to this one were deleted unread; a share counts its part of them."""
-        behind = [each for each in self._holdings.held.values() if each.high]
-        count = sum(max(0, upto - max(self._position, each.high)) for each in behind)
-        for partition in self._holdings.held.values():
-            partition.deleted(upto)
+        """Messages up to this one were deleted unread."""
+        held = self._holdings.held.values()
+        lost = sum(each.deleted(upto, self._position) for each in held)
         self._position = max(self._position, upto)
-        if count:
-            before = self.numbers.lost
-            self.numbers.lost_parts += count
-            lost = self.numbers.lost - before
+        if lost:
+            self.numbers.lost += lost
             self._say(f"{lost} messages were deleted before they were read", "deleted")
 
     def _kill(self) -> None:
@@ -315,6 +371,8 @@ class Observer:
     def _checkpoint(self) -> None:
         """Write how far it is, as soon as what was told until then is durable; and now and then that it still lives."""
         held, now_s = self._holdings.held, time.monotonic()
+        if self._consumer is not None:
+            self._passed()
         if self._arrived is not None and self._arrived():
             self._arrived = None
             for partition in held.values():
@@ -368,7 +426,7 @@ class Observer:
             int(state["last_seq"]),
             unix_ns(str(info["ts"])) if info.get("ts") else time.time_ns(),
         )
-        self._looked = True
+        self._looked, self._looked_s = True, time.monotonic()
         self.numbers.server_ahead_ns = self._info.now_ns - time.time_ns()
 
     def _alive_bucket(self) -> Publishers | None:

@@ -1,0 +1,319 @@
+"""The calls that a bus makes of its subscribers, read off its source: whether an observer among them would be harmless.
+
+A bus may do more than call them: give back what they returned, stop at the first that answers, pass on what one made of the
+event, call a method of theirs. Nothing is called to find that out; where there is no source, nothing is known.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+import sys
+import textwrap
+import weakref
+from collections.abc import Iterator
+from types import FunctionType, MethodType
+from typing import TypeAlias, cast
+
+from spanbus._attaching.methods import static_attribute
+from spanbus._named_tuple import NamedTuple
+
+HOOK = re.compile(r"(?:on|handle|visit|before|after)(?:_\w+|[A-Z]\w*)")
+"""Methods of a listener, each of which stands for one type of events."""
+_OF_OBSERVERS = frozenset(("handle", "on_event", "handle_event"))
+_ASKING = frozenset(
+    "isawaitable iscoroutine iscoroutinefunction isfuture isinstance hasattr callable".split()
+)
+_OF_CONTAINERS = frozenset(
+    "append add remove discard pop copy clear items values keys get index sort extend insert".split()
+)
+"""Methods of the lists and dictionaries in which they are kept by type."""
+_STORING = frozenset(("append", "add", "insert", "appendleft", "put", "setdefault", "extend"))
+_LEAVING = (ast.Return, ast.Break, ast.Yield)
+_Loop: TypeAlias = ast.For | ast.AsyncFor | ast.comprehension
+
+
+class Delivery(NamedTuple):
+    """Use that the code of a bus makes of those that are subscribed on it."""
+
+    known: bool = False
+    """Its source was read."""
+    minds: bool = False
+    """Results of theirs go on to others, or decide on how it goes on."""
+    decides: bool = False
+    """They decide on how it goes on, or go on to the next of them."""
+    methods: frozenset[str] = frozenset()
+    """Methods of theirs that it calls, and that the observer does not have."""
+    attributes: frozenset[str] = frozenset()
+    """Other things of theirs that it looks at."""
+    by_name: bool = False
+    """It looks methods of theirs up by names that it makes."""
+
+    @property
+    def harmless(self) -> bool:
+        """A function among them that returns True changes nothing, as far as is known."""
+        return not (self.minds or self.wants_more)
+
+    @property
+    def wants_more(self) -> bool:
+        """It wants more of them than to be called."""
+        return bool(self.methods or self.attributes or self.by_name)
+
+
+_known: weakref.WeakKeyDictionary[type, dict[str, Delivery]] = weakref.WeakKeyDictionary()
+
+
+def delivery_of(thing: object, subscribing: str) -> Delivery:
+    """Use that an object makes of those that its method ``subscribing`` takes; remembered for its class."""
+    kind = thing if isinstance(thing, type) else type(thing)
+    of_class = _known.setdefault(kind, {})
+    if subscribing not in of_class:
+        try:
+            of_class[subscribing] = _read(kind, subscribing)
+        except (RecursionError, ValueError):
+            of_class[subscribing] = Delivery()
+    return of_class[subscribing]
+
+
+def _read(kind: type, subscribing: str) -> Delivery:
+    takes = _function(static_attribute(kind, subscribing))
+    tree = _tree(takes)
+    if tree is None:
+        return Delivery(known=takes is None)  # of native code nothing will ever be known
+    kept, itself = _kept(tree)
+    found = Delivery(known=True)
+    for function in _functions(kind):
+        other = _tree(function)
+        if other is not None and function.__name__ != subscribing:
+            read = _Function(other, kept, itself)
+            found = Delivery(
+                True,
+                found.minds or read.minds,
+                found.decides or read.decides,
+                found.methods | read.methods,
+                found.attributes | read.attributes,
+                found.by_name or read.by_name,
+            )
+    return found
+
+
+def _kept(tree: ast.AST) -> tuple[frozenset[str], bool]:
+    """The attributes in which a subscribing method keeps what it is given, and whether it keeps that itself."""
+    parameters = {
+        one.arg for node in ast.walk(tree) if isinstance(node, ast.arguments) for one in node.args
+    }
+    attributes = frozenset(
+        node.attr
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute)
+        and isinstance(node.value, ast.Name)
+        and node.value.id in ("self", "cls")
+    )
+    itself = False
+    for node in ast.walk(tree):
+        given: list[ast.expr] = []
+        if (
+            isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Attribute)
+            and node.func.attr in _STORING
+        ):
+            given = node.args
+        elif isinstance(node, ast.Assign) and not isinstance(node.targets[0], ast.Name):
+            given = [node.value]
+        itself = itself or any(isinstance(one, ast.Name) and one.id in parameters for one in given)
+    return attributes, itself
+
+
+def _functions(kind: type) -> Iterator[FunctionType]:
+    """The functions of a class; those of its bases where they are not replaced by others that do not call them."""
+    replaced: set[str] = set()
+    for one in kind.__mro__:
+        if one.__module__.partition(".")[0] in sys.stdlib_module_names:
+            continue
+        for name, found in vars(one).items():
+            function = None if name in replaced else _function(found)
+            if function is not None:
+                if "super" not in function.__code__.co_names:
+                    replaced.add(name)
+                yield function
+
+
+def _function(found: object) -> FunctionType | None:
+    while isinstance(found, staticmethod | classmethod | MethodType):
+        found = cast("object", found.__func__)  # pyright: ignore[reportUnknownMemberType]
+    found = inspect.unwrap(found) if callable(found) else found
+    return found if isinstance(found, FunctionType) else None
+
+
+def _tree(function: FunctionType | None) -> ast.AST | None:
+    if function is None:
+        return None
+    try:
+        tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
+    except (OSError, TypeError, SyntaxError):
+        return None
+    first = tree.body[0] if tree.body else None
+    name = getattr(first, "name", function.__code__.co_name)  # a lambda is in a statement
+    return tree if name == function.__code__.co_name else None  # else the file was edited since
+
+
+class _Function:
+    """One function that may call subscribers, which are in the attributes ``kept``."""
+
+    def __init__(self, tree: ast.AST, kept: frozenset[str], itself: bool) -> None:
+        self._tree, self._kept = tree, kept
+        self.minds = self.decides = self.by_name = False
+        self.methods: frozenset[str] = frozenset()
+        self.attributes: frozenset[str] = frozenset()
+        self._alone: set[str] = set()
+        """Variables that stand for one of them, and for nothing of what is kept with it."""
+        self._each = self._subscribers()
+        if not self._each:
+            return
+        self._parents = {one: node for node in ast.walk(tree) for one in ast.iter_child_nodes(node)}
+        calls = [
+            node
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Call) and self._is_theirs(node.func)
+        ]
+        if itself:
+            self._look_at_attributes()
+        results = {name for call in calls for name in self._results(call)}
+        self._look_at_names(results, calls)
+        self.minds = self.minds or self.decides
+
+    def _subscribers(self) -> set[str]:
+        """Variables that stand for one of them, in a loop over what is kept or what was made of it."""
+        some: set[str] = set()
+        each: set[str] = set()
+        nodes = list(ast.walk(self._tree))
+
+        def mentions(node: ast.expr) -> bool:
+            return any(
+                (isinstance(one, ast.Attribute) and one.attr in self._kept)
+                or (isinstance(one, ast.Name) and (one.id in some or one.id in each))
+                for one in ast.walk(node)
+            )
+
+        for _ in range(2):  # what is made of it may be made before or after, as the walk goes
+            for node in nodes:
+                if isinstance(node, ast.Assign) and mentions(node.value):
+                    some |= {name for target in node.targets for name in _names(target)}
+                elif isinstance(node, _Loop) and mentions(node.iter):
+                    each |= _names(node.target)
+                    if isinstance(node.target, ast.Name):
+                        self._alone.add(node.target.id)
+                elif isinstance(node, ast.Call) and any(map(mentions, node.args)):
+                    given = (*node.args, *(one.value for one in node.keywords))
+                    functions = [one for one in given if isinstance(one, ast.Lambda)]
+                    taken = {one.arg for function in functions for one in function.args.args}
+                    each |= taken
+                    self._alone |= taken
+        return each
+
+    def _is_theirs(self, function: ast.expr) -> bool:
+        while isinstance(function, ast.Attribute | ast.Subscript):
+            function = function.value
+        if (
+            isinstance(function, ast.Call)
+            and _name_of(function.func) == "getattr"
+            and function.args
+        ):
+            return self._is_theirs(function.args[0])
+        return isinstance(function, ast.Name) and function.id in self._each
+
+    def _look_at_attributes(self) -> None:
+        methods: set[str] = set()
+        attributes: set[str] = set()
+        for node in ast.walk(self._tree):
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+                if node.value.id in self._alone and not node.attr.startswith("__"):
+                    parent = self._parents.get(node)
+                    called = isinstance(parent, ast.Call) and parent.func is node
+                    (methods if called else attributes).add(node.attr)
+            elif (
+                isinstance(node, ast.Call)
+                and _name_of(node.func) == "getattr"
+                and len(node.args) > 1
+            ):
+                whose, name = node.args[:2]
+                if isinstance(whose, ast.Name) and whose.id in self._alone:
+                    if not isinstance(name, ast.Constant):
+                        self.by_name = True
+                    elif len(node.args) == 2 and not str(name.value).startswith("__"):
+                        attributes.add(str(name.value))
+        self.methods = frozenset(methods - _OF_OBSERVERS - _OF_CONTAINERS)
+        self.attributes = frozenset(attributes - _OF_OBSERVERS)
+
+    def _results(self, call: ast.Call) -> set[str]:
+        """Variables that hold what a call of them gave; whether it goes on at once is noted."""
+        node: ast.AST = call
+        while (parent := self._parents.get(node)) is not None:
+            if isinstance(parent, ast.Return | ast.Yield):
+                self.minds = True
+            elif isinstance(parent, ast.Assign):
+                return {name for target in parent.targets for name in _names(target)}
+            elif isinstance(parent, ast.AugAssign | ast.AnnAssign | ast.NamedExpr):
+                return _names(parent.target)
+            elif isinstance(parent, ast.If | ast.While) and node is parent.test:
+                self.decides = self.decides or _leaves(parent)
+            elif isinstance(parent, ast.comprehension):
+                self.decides = True
+            elif isinstance(parent, ast.Call):
+                if _name_of(parent.func) in _ASKING:
+                    return set()
+                if _name_of(parent.func) in _STORING and isinstance(parent.func, ast.Attribute):
+                    return _names(parent.func.value)
+            if isinstance(parent, ast.stmt):
+                return set()
+            node = parent
+        return set()
+
+    def _look_at_names(self, results: set[str], calls: list[ast.Call]) -> None:
+        """Note whether what they gave is given back, asked before going on, or passed to the next of them."""
+        nodes = list(ast.walk(self._tree))
+        for node in nodes:
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+                put = node.args if node.func.attr in _STORING else ()
+                if any(results & _names(one) for one in put):
+                    results |= _names(node.func.value)
+            elif (
+                isinstance(node, ast.Assign)
+                and results & _names(node.value)
+                and not self._only_asks(node.value)
+            ):
+                results |= {name for target in node.targets for name in _names(target)}
+        given = {name for call in calls for one in call.args for name in _names(one)}
+        self.decides = self.decides or bool(results & given)
+        for node in nodes:
+            value = None
+            if isinstance(node, ast.Return | ast.Yield):
+                value = node.value
+            elif isinstance(node, ast.If | ast.While) and _leaves(node):
+                value = node.test
+            if value is not None and results & _names(value) and not self._only_asks(value):
+                self.minds = True
+                self.decides = self.decides or isinstance(node, ast.If | ast.While)
+
+    @staticmethod
+    def _only_asks(test: ast.expr) -> bool:
+        return isinstance(test, ast.Call) and _name_of(test.func) in _ASKING
+
+
+def _leaves(node: ast.If | ast.While) -> bool:
+    return any(
+        isinstance(one, _LEAVING) for part in (*node.body, *node.orelse) for one in ast.walk(part)
+    )
+
+
+def _names(node: ast.AST) -> set[str]:
+    """Variables in it; the object itself is none."""
+    found = {one.id for one in ast.walk(node) if isinstance(one, ast.Name)}
+    return found - {"self", "cls"}
+
+
+def _name_of(function: ast.expr) -> str:
+    if isinstance(function, ast.Attribute):
+        return function.attr
+    return function.id if isinstance(function, ast.Name) else ""

@@ -1,0 +1,99 @@
+"""Events that say what they are by methods."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from spanbus._reading.read import Unreadable, read
+
+
+class Said:
+    def __init__(self, kind: str = "task.started", **payload: object) -> None:
+        self._kind, self._told = kind, payload
+
+
+class Getters:
+    def __init__(self, **payload: object) -> None:
+        self._t, self._d = "task.started", payload
+
+    def get_event_type(self) -> str:
+        return self._t
+
+    def get_payload(self) -> dict[str, object]:
+        return self._d
+
+    def get_timestamp(self) -> float:
+        return 1_764_324_000.5
+
+
+class OfJava(Said):
+    def getType(self) -> str:
+        return self._kind
+
+    def getData(self) -> dict[str, object]:
+        return self._told
+
+
+class TaskEvent(Said):
+    """Its class's name says less than its method."""
+
+    def name(self) -> str:
+        return self._kind
+
+    def to_dict(self, *, deep: bool = False) -> dict[str, object]:
+        return self._told
+
+
+class Attribute(Said):
+    @property
+    def payload(self) -> dict[str, object]:
+        return self._told
+
+    def type(self) -> str:
+        return self._kind
+
+
+@pytest.mark.parametrize("kind", [Getters, OfJava, TaskEvent, Attribute])
+def test_type_and_payload_by_methods(kind: Any) -> None:
+    raw = read(kind(task="fetch"))
+    assert (raw.event_type, raw.payload) == ("task.started", {"task": "fetch"})
+    assert raw.timed == (kind is Getters)
+
+
+class Wants:
+    def name(self, of: object) -> str:
+        raise AssertionError
+
+
+class Raises:
+    def get_type(self) -> str:
+        raise OSError("closed")
+
+
+class Waits:
+    async def type(self) -> str:
+        raise AssertionError
+
+
+class SaysNothing:
+    def kind(self) -> object:
+        return object()
+
+
+@pytest.mark.parametrize("kind", [Wants, Raises, Waits, SaysNothing])
+def test_methods_that_are_no_accessors(kind: Any) -> None:
+    with pytest.raises(Unreadable, match="has no type"):
+        read(kind())
+
+
+def test_a_class_that_tells_of_a_life_needs_no_method() -> None:
+    class TaskStarted:
+        def __init__(self) -> None:
+            self.task = "fetch"
+
+        def name(self) -> str:
+            raise AssertionError
+
+    assert read(TaskStarted()).event_type == "TaskStarted"
