@@ -51,7 +51,7 @@ def command(
     wanted = parse_fail_on(fail_on)
     thresholds = Thresholds(slower_by=parse_share(threshold), at_least_s=at_least)
     with store(file) as (opened, _):
-        runs = [opened.outline(run, project=project(everything)) for run in baseline]
+        runs = [opened.run(run, project=project(everything)) for run in baseline]
     found = compare(runs[:-1], runs[-1], thresholds)
     if as_json:
         console.document(found.document(wanted))

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
     from spanbus._correlation.span_state import SpanState
-    from spanbus._runs.listing import RunHead
     from spanbus._telemetry.template import Template
 
 Note = tuple[str, int, Mapping[str, object]]
@@ -186,50 +185,6 @@ def from_spans(spans: Iterable[Span], run_span_id: bytes | None = None) -> RunSu
         )
 
     return _run(part(run_span_id))
-
-
-def outlined(
-    run: RunHead, times: tuple[int, int], phases: Iterable[tuple[str, str, int, int, bytes]]
-) -> RunSummary:
-    """A run of what the rows of its phases say: name, result, start, end, span id; nothing lies beneath them."""
-    return RunSummary(
-        run.run_id,
-        run.workflow,
-        run.trace_id,
-        run.span_id,
-        run.result,
-        run.error_type,
-        None,
-        *times,
-        (),
-        tuple(
-            SpanSummary(
-                _PHASE,
-                name or "",
-                result or "",
-                None,
-                None,
-                started_at_ns,
-                ended_at_ns,
-                span_id.hex(),
-                run.span_id,
-                1,
-                1,
-                0,
-                0,
-                (),
-                None,
-                None,
-                None,
-                (),
-                None,
-                (),
-                (),
-            )
-            for name, result, started_at_ns, ended_at_ns, span_id in phases
-        ),
-        (),
-    )
 
 
 class _StoredNotes(Sequence[Note]):

@@ -134,22 +134,6 @@ class Runs(Database):
         missing = self.missing_spans(head.trace_id)
         return summary._replace(missing_spans=missing) if missing else summary
 
-    def outline(self, run: str, *, project: str | None = None) -> RunSummary:
-        """A stored run as it is compared with others: its phases with names, results and times, from their rows alone.
-
-        What lies beneath the phases and what was said is left out. Raises RunNotFound.
-        """
-        from spanbus._runs.summary import outlined
-
-        head = self.run_head(run, project=project)
-        trace_id, root = bytes.fromhex(head.trace_id), bytes.fromhex(head.span_id)
-        with self.reading() as connection:
-            whole = connection.execute(_TIMES, (trace_id, root)).fetchone()
-            rows = connection.execute(_CHILDREN, (trace_id, root, root)).fetchall()
-        if whole is None or any(level != Level.PHASE.value for level, *_ in rows):
-            return self.run(head)  # the name of what else lies there is not in its row
-        return outlined(head, whole, [row[1:] for row in rows])
-
     def runs_within(self, run: RunSummary) -> Sequence[RunHead]:
         """The runs that began beneath a stored one, such as those of ``spanbus exec`` in its commands, the oldest first."""
         trace_id, root = bytes.fromhex(run.trace_id), bytes.fromhex(run.span_id)
@@ -226,13 +210,6 @@ class Runs(Database):
             )
             found = [bodies.of(row_id, body) for row_id, body in rows]
         return _decoded(found)
-
-
-_TIMES = "SELECT start_ns, end_ns FROM spans WHERE trace_id = ? AND span_id = ?"
-_CHILDREN = (
-    "SELECT level, phase, result, start_ns, end_ns, span_id FROM spans WHERE trace_id = ? AND parent_id = ? AND span_id != ? "
-    "AND level IS NOT NULL AND level != 'run' ORDER BY start_ns, end_ns, span_id"
-)
 
 
 def _decoded(bodies: Sequence[bytes]) -> list[Span]:

@@ -68,7 +68,7 @@ class StoredRuns:
 
     def compare(self, baseline: str, candidate: str) -> Mapping[str, object]:
         with self._open() as store:
-            found = compare([store.outline(baseline)], store.outline(candidate))
+            found = compare([store.run(baseline)], store.run(candidate))
 
         def shown(phase: PhaseChange) -> PhaseChange:
             return phase._replace(name=one_line(phase.name, _NAME_CHARS))
