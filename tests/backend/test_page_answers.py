@@ -428,6 +428,7 @@ def test_two_runs_stand_side_by_side(sight: Sight) -> None:
         has_text="failure"
     ).first.get_by_role("link").click()
     page.get_by_role("button", name="Compare with the run before").click()
+    expect(page.get_by_role("button", name="Swap")).to_be_visible()
     row = page.locator("tbody tr").filter(has_text="publish")
     expect(row).to_contain_text("newly failing")
     expect(page.locator("tbody tr").last).to_contain_text("whole run")
