@@ -801,7 +801,7 @@ def prometheus_that_says(**replies: bytes) -> Says:
         ),
         "targets": http(b'{"status": "success", "data": {}}'),
     }
-    paths = {"buildinfo": "/api/v1/status/buildinfo"}
+    paths = {"buildinfo": "/api/v1/status/buildinfo", "config": "/api/v1/status/config"}
     return Says(
         html("404 Not Found"),
         {paths.get(name, f"/api/v1/{name}"): reply for name, reply in {**good, **replies}.items()},
@@ -843,6 +843,24 @@ def test_rules_in_another_shape_are_rules_that_are_not_there(cli: Cli, body: byt
         found["prometheus.rules"]["state"],
         found["prometheus.alerting"]["state"],
     ) == (1, "wrong", "warning")
+
+
+@pytest.mark.parametrize(
+    ("config", "says"),
+    [
+        ("alerting:\n  alertmanagers:\n  - scheme: http\n", "has not found the Alertmanager"),
+        ("global: {}\n", "has no Alertmanager"),
+    ],
+)
+def test_an_alertmanager_that_is_not_found_yet_is_not_one_that_is_missing(
+    cli: Cli, config: str, says: str
+) -> None:
+    none = http(b'{"status": "success", "data": {"activeAlertmanagers": []}}')
+    yaml = json.dumps({"status": "success", "data": {"yaml": config}}).encode()
+    with prometheus_that_says(alertmanagers=none, config=http(yaml)) as prometheus:
+        found = checks(cli("doctor", "--json", "--prometheus", prometheus.url).json())
+    assert found["prometheus.alerting"]["state"] == "warning"
+    assert says in str(found["prometheus.alerting"]["message"])
 
 
 def test_a_rule_that_cannot_be_evaluated_is_wrong_with_its_reason(cli: Cli) -> None:

@@ -289,6 +289,7 @@ class Stack:
     def start(self) -> Self:
         for server in (self.jaeger, self.collector, self.alertmanager, self.prometheus):
             server.start()
+        eventually(self.knows_whom_to_tell)  # Prometheus looks some seconds after its start
         return self
 
     def stop(self) -> None:
@@ -297,6 +298,11 @@ class Stack:
         self.webhook.close()
 
     # --- questions ----------------------------------------------------------------------------------------------------
+
+    def knows_whom_to_tell(self) -> bool:
+        """Whether Prometheus has found its Alertmanager."""
+        document = cast("Json", get(f"{self.prometheus_url}/api/v1/alertmanagers") or {})
+        return bool(cast("Json", document.get("data") or {}).get("activeAlertmanagers"))
 
     def query(self, expression: str) -> list[tuple[dict[str, str], float]]:
         """An instant query: labels with value."""

@@ -397,6 +397,15 @@ def alerting(where: Server, env: Mapping[str, str], timeout_s: float) -> Finding
         [] if isinstance(answer, Silence) else each(answer.json(), "data", "activeAlertmanagers")
     )
     if not active:
+        config = ask(where, "/api/v1/status/config", env, timeout_s)
+        if not isinstance(config, Silence) and "alertmanagers:" in text(
+            config.json(), "data", "yaml"
+        ):
+            return warning(
+                "prometheus.alerting",
+                "Prometheus has not found the Alertmanager of its configuration",
+                "ask again in ten seconds, where it has just started; else see its service discovery",
+            )
         return warning(
             "prometheus.alerting",
             "Prometheus has no Alertmanager: alerts fire and nobody is told",
