@@ -154,6 +154,44 @@ def test_who_subscribes_to_all_types_by_name_answers_as_the_others_do() -> None:
     assert bus.publish({"type": "task.started", "task": "lint"}) == [True]
 
 
+class HandsOn:
+    """Its subscribers are another bus's."""
+
+    def __init__(self, inner: Any) -> None:
+        self.inner = inner
+
+    def subscribe(self, handler: Callable[..., Any]) -> None:
+        self.inner.subscribe(handler)
+
+    def publish(self, event: object) -> Any:
+        return self.inner.publish(event)
+
+
+@pytest.mark.parametrize("between", [0, 1, 3])
+def test_who_hands_its_subscribers_on_is_as_the_bus_that_has_them(between: int) -> None:
+    program: list[object] = []
+    inner: Any = Returns()
+    inner.subscribe(program.append)
+    for _ in range(between):
+        inner = HandsOn(inner)
+    bus = HandsOn(inner)
+    assert delivery_of(bus, "subscribe").minds
+    assert not delivery_of(HandsOn(Plain()), "subscribe").minds
+    watched = Watched(bus)
+    before = bus.publish({"type": "task.started", "task": "lint"})
+    bus.publish({"type": "task.completed", "task": "lint"})
+    assert (before, len(program)) == ([None], 2)
+    assert watched.handle.state().phases_ended == 1
+
+
+class WithoutAModule(Stops):
+    __module__ = None  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]
+
+
+def test_a_class_that_does_not_say_its_module_is_read() -> None:
+    assert delivery_of(WithoutAModule(), "subscribe").decides
+
+
 def test_methods_of_subscribers_that_are_kept_by_type() -> None:
     found = delivery_of(ByTypeAndMethod(), "subscribe")
     assert found == Delivery(known=True, methods=frozenset(("notify",)))

@@ -30,6 +30,7 @@ _OF_CONTAINERS = frozenset(
 )
 """Methods of the lists and dictionaries in which they are kept by type."""
 _STORING = frozenset(("append", "add", "insert", "appendleft", "put", "setdefault", "extend"))
+_DEEPEST = 4
 _LEAVING = (ast.Return, ast.Break, ast.Yield)
 _Loop: TypeAlias = ast.For | ast.AsyncFor | ast.comprehension
 
@@ -49,6 +50,20 @@ class Delivery(NamedTuple):
     """Other things of theirs that it looks at."""
     by_name: bool = False
     """It looks methods of theirs up by names that it makes."""
+    handed: frozenset[tuple[str, str]] = frozenset()
+    """Attributes of the bus, and methods of these that it gives them on to."""
+
+    def plus(self, other: Delivery) -> Delivery:
+        """The use that both make of them."""
+        return Delivery(
+            self.known or other.known,
+            self.minds or other.minds,
+            self.decides or other.decides,
+            self.methods | other.methods,
+            self.attributes | other.attributes,
+            self.by_name or other.by_name,
+            self.handed | other.handed,
+        )
 
     @property
     def harmless(self) -> bool:
@@ -65,7 +80,29 @@ _known: weakref.WeakKeyDictionary[type, dict[str, Delivery]] = weakref.WeakKeyDi
 
 
 def delivery_of(thing: object, subscribing: str) -> Delivery:
-    """Use that an object makes of those that its method ``subscribing`` takes; remembered for its class."""
+    """Use that an object makes of those that its method ``subscribing`` takes, and that others make to which it gives them on."""
+    found = _of_class(thing, subscribing)
+    inner = [(thing, found)]
+    for _ in range(_DEEPEST):
+        inner = [
+            (other, _of_class(other, method))
+            for one, use in inner
+            for attribute, method in use.handed
+            if (other := _held(one, attribute)) is not None
+        ]
+        for _, use in inner:
+            found = found.plus(use)
+    return found
+
+
+def _held(thing: object, attribute: str) -> object:
+    """The object in an attribute; no property is asked."""
+    held: object = getattr(thing, "__dict__", None)
+    return cast("dict[str, object]", held).get(attribute) if isinstance(held, dict) else None
+
+
+def _of_class(thing: object, subscribing: str) -> Delivery:
+    """Use that its own class makes of them by its source; remembered."""
     kind = thing if isinstance(thing, type) else type(thing)
     of_class = _known.setdefault(kind, {})
     if subscribing not in of_class:
@@ -82,27 +119,27 @@ def _read(kind: type, subscribing: str) -> Delivery:
     if tree is None:
         return Delivery(known=takes is None)  # of native code nothing will ever be known
     kept, itself = _kept(tree)
-    found = Delivery(known=True)
+    found = Delivery(known=True, handed=_handed(tree))
     for function in _functions(kind):
         other = _tree(function)
         if other is not None and function.__name__ != subscribing:
             read = _Function(other, kept, itself)
-            found = Delivery(
-                True,
-                found.minds or read.minds,
-                found.decides or read.decides,
-                found.methods | read.methods,
-                found.attributes | read.attributes,
-                found.by_name or read.by_name,
+            found = found.plus(
+                Delivery(
+                    True,
+                    read.minds,
+                    read.decides,
+                    read.methods,
+                    read.attributes,
+                    read.by_name,
+                )
             )
     return found
 
 
 def _kept(tree: ast.AST) -> tuple[frozenset[str], bool]:
     """The attributes in which a subscribing method keeps what it is given, and whether it keeps that itself."""
-    parameters = {
-        one.arg for node in ast.walk(tree) if isinstance(node, ast.arguments) for one in node.args
-    }
+    parameters = _parameters(tree)
     attributes = frozenset(
         node.attr
         for node in ast.walk(tree)
@@ -125,11 +162,33 @@ def _kept(tree: ast.AST) -> tuple[frozenset[str], bool]:
     return attributes, itself
 
 
+def _parameters(tree: ast.AST) -> set[str]:
+    return {
+        one.arg for node in ast.walk(tree) if isinstance(node, ast.arguments) for one in node.args
+    }
+
+
+def _handed(tree: ast.AST) -> frozenset[tuple[str, str]]:
+    """Calls ``self.attribute.method(handler)`` with a parameter of the subscribing method."""
+    parameters = _parameters(tree)
+    return frozenset(
+        (node.func.value.attr, node.func.attr)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and isinstance(node.func.value, ast.Attribute)
+        and isinstance(node.func.value.value, ast.Name)
+        and node.func.value.value.id == "self"
+        and node.func.attr not in _STORING
+        and any(isinstance(one, ast.Name) and one.id in parameters for one in node.args)
+    )
+
+
 def _functions(kind: type) -> Iterator[FunctionType]:
     """The functions of a class; those of its bases where they are not replaced by others that do not call them."""
     replaced: set[str] = set()
     for one in kind.__mro__:
-        if one.__module__.partition(".")[0] in sys.stdlib_module_names:
+        if str(one.__module__).partition(".")[0] in sys.stdlib_module_names:
             continue
         for name, found in vars(one).items():
             function = None if name in replaced else _function(found)

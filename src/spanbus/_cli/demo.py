@@ -82,7 +82,8 @@ def command() -> None:
         console.draw(screen, waterfall(run, screen))
         console.flow(screen, failures(run, screen))
         screen.print(
-            "The metrics, as Prometheus names them (labels of one workflow left out)", style="bold"
+            "\nThe metrics, as Prometheus names them (labels of one workflow left out)",
+            style="bold",
         )
         _metrics(screen, store_path)
         screen.print("\nWhat an alert would say", style="bold")
