@@ -134,7 +134,7 @@ class Lines:
             name, shown, numbers = self._key(key)
             if value is None or not (shown or (everything and name)):
                 continue
-            kind: type[Any] = type(value)
+            kind: object = type(value)
             if kind is str and len(value) <= _SHORT:
                 member = self._member((key, value))
             elif kind is bool:
