@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Generator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -386,6 +389,36 @@ def test_a_server_without_jetstream(tmp_path: Path) -> None:
             nats_stream.set_up(server.url, SMALL)
     finally:
         server.kill()
+
+
+def test_nothing_is_said_to_a_server_without_tls_where_the_url_asks_for_it(tmp_path: Path) -> None:
+    library("nats")
+    heard: list[bytes] = []
+    greeting = b'INFO {"server_id":"a","version":"2.11.0","headers":true,"auth_required":true}\r\n'
+
+    def server(listener: socket.socket) -> None:
+        with suppress(OSError):
+            while True:
+                connection, _ = listener.accept()
+                with connection:
+                    connection.sendall(greeting)
+                    while piece := connection.recv(65_536):
+                        heard.append(piece)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=server, args=(listener,), daemon=True).start()
+        url = f"tls://ci:hunter2@127.0.0.1:{listener.getsockname()[1]}"
+        with pytest.raises(BackendError, match="does not speak TLS, and tls:// asks for it"):
+            nats_stream.set_up(url, SMALL)
+        listener.shutdown(socket.SHUT_RDWR)
+    assert heard == []
+
+
+def test_a_stream_whose_subjects_another_one_has(nats: Nats) -> None:
+    with nats_stream.Questions(nats.url, None) as asking:
+        asking.ask("STREAM.CREATE.AUDIT", {"name": "AUDIT", "subjects": ["spanbus.>"]})
+    with pytest.raises(BackendError, match=r"overlap.*: AUDIT; name that one with --stream"):
+        nats_stream.set_up(nats.url.replace("nats:", "NATS:"), SMALL)
 
 
 def test_a_stream_with_other_settings_and_the_commands(

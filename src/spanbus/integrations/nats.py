@@ -398,7 +398,7 @@ class NatsDestination:
         for message, answer in zip(sent, answers, strict=True):
             if answer.get("stream") != self._stream:
                 raise Unanswered(
-                    f"stream {answer.get('stream')} took these events, not {self._stream}"
+                    f"stream {answer.get('stream')} took these events, not {self._stream}; set SPANBUS_NATS_STREAM to it, or remove it"
                 )
             if answer.get("duplicate"):
                 self.doubled += message.lines
