@@ -157,7 +157,6 @@ def test_a_backlog_gives_what_reading_along_gave(
     ended([one])
     alone = Picture(collector)
     collector.clear()
-    print("resident", resident)
     assert resident[1] < resident[0] * 1.25 + 16, "its memory does not grow with the backlog"
 
     ended([working(tmp_path / k, "--group", "two", "--share", f"{k}/2") for k in "01"])

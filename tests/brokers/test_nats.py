@@ -487,3 +487,19 @@ def test_a_run_without_nats_goes_on(environment: dict[str, str], tmp_path: Path)
     assert len(run.stderr.strip().splitlines()) == 1, run.stderr
     wrong = spanbus_command({**env, "SPANBUS_NATS_URL": "http://a"}, "run", "w", cwd=tmp_path)
     assert wrong.returncode == 0 and "SPANBUS_NATS_URL" in wrong.stderr, "told, and left out"
+
+
+def test_events_that_no_disk_took_and_nobody_came_for_are_counted_at_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    library("nats")
+    from spanbus.integrations.nats import carry
+
+    (tmp_path / "events").write_text("not a folder")
+    monkeypatch.setenv("SPANBUS_STATE_DIR", str(tmp_path))
+    bus = spanbus.WorkflowEventBus()
+    with carry(bus, "nats://127.0.0.1:1") as carrier:
+        for number in range(3):
+            bus.publish_nowait("app.event", {"number": number}, run_id="r")
+        assert (carrier.state().waiting, carrier.state().dropped) == (3, {})
+    assert (carrier.state().waiting, carrier.state().dropped) == (0, {"no_spool": 3})

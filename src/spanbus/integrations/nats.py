@@ -329,6 +329,8 @@ class Carrier(Closing):
         self._closed = True
         self.detach()
         complete = self._sender.stop(timeout_s)
+        if not complete:
+            self.spool.give_up_memory()
         self.spool.close()
         return complete
 
