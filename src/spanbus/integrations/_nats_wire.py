@@ -132,9 +132,9 @@ class Lines:
         members: list[str] = []
         for key, value in payload.items():
             name, shown, numbers = self._key(key)
+            kind = type(value)  # pyright: ignore[reportUnknownVariableType]
             if value is None or not (shown or (everything and name)):
                 continue
-            kind: object = type(value)
             if kind is str and len(value) <= _SHORT:
                 member = self._member((key, value))
             elif kind is bool:

@@ -151,7 +151,7 @@ class Observer:
         self._arrived: Callable[[], bool] | None = None
         self._next_s = self._next_publishers_s = self._fresh_s = 0.0
         self._rounds = 0
-        """How often the stream was looked at and the checkpoints were written."""
+        """Rounds of looking at the stream and writing checkpoints that were completed."""
 
     def __enter__(self) -> Self:
         try:

@@ -224,7 +224,7 @@ def not_as_made(there: Mapping[str, Any]) -> str | None:
     if there.get("mirror") or there.get("sources"):
         return None
     wanted = Wanted().config()
-    transform = there.get("subject_transform") or {}
+    transform: Mapping[str, Any] = there.get("subject_transform") or {}
     if transform.get("dest") != cast("Mapping[str, object]", wanted["subject_transform"])["dest"]:
         there = {**there, "subject_transform": transform or None}
         return next(
