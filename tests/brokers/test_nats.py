@@ -490,15 +490,14 @@ def test_a_run_without_nats_goes_on(environment: dict[str, str], tmp_path: Path)
 
 
 def test_events_that_no_disk_took_and_nobody_came_for_are_counted_at_the_end(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
     library("nats")
-    from spanbus.integrations.nats import carry
+    from spanbus.integrations.nats import Carrier
 
     (tmp_path / "events").write_text("not a folder")
-    monkeypatch.setenv("SPANBUS_STATE_DIR", str(tmp_path))
     bus = spanbus.WorkflowEventBus()
-    with carry(bus, "nats://127.0.0.1:1") as carrier:
+    with Carrier(tmp_path, ["nats://127.0.0.1:1"], None, "SPANBUS", None).carrying(bus) as carrier:
         for number in range(3):
             bus.publish_nowait("app.event", {"number": number}, run_id="r")
         assert (carrier.state().waiting, carrier.state().dropped) == (3, {})

@@ -137,6 +137,9 @@ def test_a_second_observer_in_the_process_that_would_share_its_marks_is_refused(
     async def program(runtime: Runtime) -> None:
         low, high = range(32), range(32, 64)
         async with observe(nats.url, runtime=runtime, partitions=low) as first:
+            with anyio.fail_after(40):
+                while first.state().held != tuple(low):
+                    await anyio.sleep(0.02)
             for partitions in (low, high):
                 with pytest.raises(BackendError, match="another observer in this process has it"):
                     async with observe(nats.url, runtime=runtime, partitions=partitions):
