@@ -82,7 +82,7 @@ class Recording:
         from spanbus._settings import STORE_NAME, load_settings
         from spanbus._wiring import Wiring
 
-        settings = load_settings(self._file(), strict=False)
+        settings = load_settings(self._file(), strict=False, workflows=False)
         for warning in settings.warnings:
             say(warning)
         for name in settings.refused:  # for whoever reads the environment by itself
