@@ -1,4 +1,4 @@
-"""``typing.NamedTuple``, made in a tenth of its time: that one compiles a constructor for each class and every annotation of it."""
+"""``typing.NamedTuple`` in a tenth of its time: that one compiles a constructor for each class, and each of its annotations."""
 
 from __future__ import annotations
 
@@ -50,7 +50,8 @@ else:
     def _constructor(count):
         """The code of a constructor of so many fields, which have no names yet."""
         values = "".join(f"_{place}, " for place in range(count))
-        return compile(f"lambda _cls, {values}: _new(_cls, ({values}))", __file__, "eval").co_consts[0]
+        # compile() would make all classes of syntax trees first
+        return eval(f"lambda _cls, {values}: _new(_cls, ({values}))", {}).__code__
 
     class _Maker(type):
         """Makes a named tuple of a class body, in the place of a class."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 
@@ -14,6 +15,7 @@ def main() -> None:
     Only help, completion and a line that is wrong load typer, which takes longer than most commands. ``exec`` has a parser of
     its own, because its command waits for it.
     """
+    gc.disable()  # what is loaded stays: looking for garbage in it takes a fiftieth of a short command
     words = sys.argv[1:]
     if _COMPLETE in os.environ:
         from spanbus._cli.start import completed
@@ -44,6 +46,7 @@ def main() -> None:
 
         load()
     _interrupt_ends_us(False)
+    gc.enable()
     run(call)
 
 

@@ -61,7 +61,6 @@ class Recording:
     # --- in the thread ------------------------------------------------------------------------------------------------
 
     def _work(self) -> None:
-        gc.disable()  # what is loaded stays; collecting in the midst of it takes a tenth of its time
         try:
             self._record()
         except BaseException as error:  # a wall: the command's exit status is not ours to change
@@ -111,7 +110,7 @@ class Recording:
             if settings.local != "off":
                 for module in _FOR_THE_END:
                     import_module(module)
-            gc.freeze()  # nor is what was loaded looked at again
+            gc.freeze()  # what was loaded is not looked at again
             gc.enable()
             while not self._over.wait(_TICK_S):
                 correlator.tick()
