@@ -76,7 +76,6 @@ class Recording:
         one_line_each()
         from spanbus._correlation.correlator import Correlator
         from spanbus._exec.facts import CommandFacts
-        from spanbus._pluralize import pluralize
         from spanbus._project import attributes_given
         from spanbus._settings import STORE_NAME, load_settings
         from spanbus._wiring import Wiring
@@ -126,6 +125,8 @@ class Recording:
             return
         statistics = wiring.statistics()
         if statistics is not None and statistics.waiting and settings.endpoint_configured:
+            from spanbus._pluralize import pluralize
+
             records = pluralize(statistics.waiting, "record waits", "records wait")
             say(f"{records} in {settings.state_dir}, there was no time to send: spanbus flush")
 
