@@ -80,14 +80,13 @@ def test_what_is_read_plainly_is_what_a_parser_finds(text: str, whole_file: bool
     assert plain == found
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        '[project]\nname = "x"\n\n[tool.spanbus]\ndefault_workflow = "check" # of two\nstore_days = 3\n'
-        '[tool.spanbus.workflows.check]\nphases = [\n  { name = "a", run = "true" },\n]\n[tool.ruff]\nx = 1\n',
-        "[tool.spanbus.workflows.check]\nphases = []\n",
-    ],
+USUAL = (
+    '[project]\nname = "x"\n\n[tool.spanbus]\ndefault_workflow = "check" # of two\nstore_days = 3\n'
+    '[tool.spanbus.workflows.check]\nphases = [\n  { name = "a", run = "true" },\n]\n[tool.ruff]\nx = 1\n'
 )
+
+
+@pytest.mark.parametrize("text", [USUAL, "[tool.spanbus.workflows.check]\nphases = []\n"])
 def test_the_usual_ones_need_no_parser(text: str) -> None:
     assert plain_settings(text, whole_file=False) is not None
 

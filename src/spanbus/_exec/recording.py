@@ -8,7 +8,7 @@ from __future__ import annotations
 import gc
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -20,8 +20,12 @@ from spanbus._loggers import load
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from spanbus._correlation.correlator import Correlator
     from spanbus._exec.arguments import Arguments
     from spanbus._exec.attend import Ended
+    from spanbus._exec.output import Output
+    from spanbus._settings import Settings
+    from spanbus._wiring import Wiring
 
 _TICK_S = 0.25
 _LONGEST_LOADING_S = 30.0
@@ -32,8 +36,11 @@ _FOR_THE_END = ("spanbus._store.writes", "spanbus._store.metrics", "spanbus._otl
 class Recording:
     """One run with one phase that is one command."""
 
-    def __init__(self, arguments: Arguments, trace: Trace, child: Child) -> None:
+    def __init__(
+        self, arguments: Arguments, trace: Trace, child: Child, output: Output | None = None
+    ) -> None:
         self._arguments, self._trace, self._child = arguments, trace, child
+        self._output = output
         self._ended: Ended | None = None
         self._over = threading.Event()
         self._busy = True
@@ -66,6 +73,8 @@ class Recording:
         except BaseException as error:  # a wall: the command's exit status is not ours to change
             say(f"this command is not recorded: {type(error).__name__}: {error}")
         finally:
+            if self._output is not None:
+                self._output.forget()
             self._busy = False
             self._wake()
 
@@ -75,7 +84,7 @@ class Recording:
 
         one_line_each()
         from spanbus._correlation.correlator import Correlator
-        from spanbus._exec.facts import CommandFacts
+        from spanbus._exec.facts import CommandFacts, ending_of
         from spanbus._project import attributes_given
         from spanbus._settings import STORE_NAME, load_settings
         from spanbus._wiring import Wiring
@@ -106,6 +115,7 @@ class Recording:
             correlator.tell(wiring.sinks, wiring.note_sinks)
             for fact in facts.started():
                 correlator.apply(fact)
+            written = self._keep(settings, wiring, correlator)
             if settings.local != "off":
                 for module in _FOR_THE_END:
                     import_module(module)
@@ -114,7 +124,9 @@ class Recording:
             while not self._over.wait(_TICK_S):
                 correlator.tick()
                 wiring.tick(correlator.take_changed())
-            for fact in facts.ended(self._ended):
+            written(ending_of(self._ended) if self._ended is not None else {})
+            tail = self._output.tail() if self._output is not None else None
+            for fact in facts.ended(self._ended, tail):
                 correlator.apply(fact)
             wiring.warm(_LONGEST_LOADING_S)
         finally:
@@ -130,6 +142,28 @@ class Recording:
             records = pluralize(statistics.waiting, "record waits", "records wait")
             say(f"{records} in {settings.state_dir}, there was no time to send: spanbus flush")
 
+    def _keep(
+        self, settings: Settings, wiring: Wiring, correlator: Correlator
+    ) -> Callable[[Mapping[str, object]], None]:
+        """Keep the command's whole output, where that is wanted. What is returned takes its end, and waits until all is written."""
+        output, arguments = self._output, self._arguments
+        if output is None:
+            return _nothing
+        from spanbus._wiring.output import KeptOutput
+
+        if self._child.error is not None or not KeptOutput.is_wanted(settings):
+            output.forget()
+            return _nothing
+        kept = KeptOutput(settings, wiring, correlator, self._trace.run_id)
+        of_command = kept.command(arguments.phase, arguments.program, arguments.argv)
+        output.keep(of_command.line)
+
+        def written(ending: Mapping[str, object]) -> None:
+            of_command.close(ending)
+            kept.close()
+
+        return written
+
     def _file(self) -> Path | None:
         from pathlib import Path
 
@@ -138,6 +172,11 @@ class Recording:
 
 def _sink_failed(error: Exception) -> None:
     say(f"a part of this command's record is missing: {type(error).__name__}: {error}")
+
+
+def _nothing(ending: Mapping[str, object]) -> None:
+    """Nothing is kept."""
+    del ending
 
 
 def _nobody() -> None:

@@ -44,9 +44,7 @@ def _is_of_others(said: str) -> bool:
     """Whether a line that begins with a bracket is certainly no header of ours."""
     name = said.lstrip("[ \t\"'")
     return not name.startswith("tool") or (
-        name.startswith("tool.")
-        and name[5:6].isalnum()
-        and not name.startswith("tool.spanbus")
+        name.startswith("tool.") and name[5:6].isalnum() and not name.startswith("tool.spanbus")
     )
 
 

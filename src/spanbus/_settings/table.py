@@ -252,5 +252,5 @@ exit waits for.
 
 KEYS = tuple(setting.name for setting in SETTINGS)
 VARIABLES = tuple(setting.env for setting in SETTINGS if setting.env is not None)
-OF_COMMANDS = frozenset({"SPANBUS_UP_TOKEN"})
+OF_COMMANDS = frozenset({"SPANBUS_KEEP_OUTPUT", "SPANBUS_UP_TOKEN"})
 """Variables that stand for an option of one command; read there."""
