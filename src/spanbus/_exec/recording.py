@@ -145,7 +145,7 @@ class Recording:
     def _keep(
         self, settings: Settings, wiring: Wiring, correlator: Correlator
     ) -> Callable[[Mapping[str, object]], None]:
-        """Keep the command's whole output, where that is wanted. What is returned takes its end, and waits until all is written."""
+        """Keep the whole output, where that is wanted. What is returned takes the command's end, and waits for the rest."""
         output, arguments = self._output, self._arguments
         if output is None:
             return _nothing
