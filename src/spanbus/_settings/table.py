@@ -123,7 +123,7 @@ TABLE: tuple[tuple[Setting, Parse], ...] = (
             "output",
             "SPANBUS_OUTPUT",
             "local",
-            "The whole output of the commands of `spanbus run`: `local` keeps it beside the local store, `logs` sends it as OTLP logs too, `off` keeps none.",
+            "The whole output of the commands of `spanbus run` and `spanbus exec --keep-output`: `local` keeps it beside the local store, `logs` sends it as OTLP logs too, `off` keeps none.",
         ),
         choice("local", "logs", "off"),
     ),
