@@ -188,6 +188,48 @@ def test_where_descriptors_are_few_the_command_runs(cli: Cli, descriptors: int) 
     assert (done.returncode, done.stdout) == (3, "out\n"), done.stderr
     assert "Traceback" not in done.stderr
     assert [line for line in done.stderr.splitlines() if not line.startswith("spanbus: ")] == []
+    assert len(done.stderr.splitlines()) <= 1
+
+
+NO_MORE_THREADS = (
+    "import sys, threading\n"
+    "left, start = int(sys.argv.pop(1)), threading.Thread.start\n"
+    "def begin(thread):\n"
+    "    global left\n"
+    '    if not left: raise RuntimeError("can\'t start new thread")\n'
+    "    left -= 1\n"
+    "    start(thread)\n"
+    "threading.Thread.start = begin\n"
+    "from spanbus._cli import main\n"
+    "main()\n"
+)
+
+
+@pytest.mark.parametrize("options", [(), ("--keep-output",)], ids=["inherited", "kept"])
+@pytest.mark.parametrize("threads", range(7))
+def test_where_threads_are_few_the_command_runs_and_is_recorded(
+    cli: Cli, threads: int, options: tuple[str, ...]
+) -> None:
+    """Root has no limit of them, so the call itself refuses."""
+    argv = [sys.executable, "-c", NO_MORE_THREADS, str(threads), "exec", *options, *SAYS[1:]]
+    done = cli.run(argv)
+    assert (done.returncode, done.stdout) == (3, "out\n"), done.stderr
+    assert len(done.stderr.splitlines()) <= 1, done.stderr
+    cli("exec", "-w", "next", "--", "true")  # takes over what could not be stored
+    runs = json.loads(cli("runs", "--json").out)
+    assert [(run["workflow"], run["result"]) for run in runs] == [
+        ("next", "success"),
+        ("sh", "failure"),
+    ]
+
+
+def test_modules_of_the_command_are_not_ours(cli: Cli) -> None:
+    for name in ("typing", "json", "threading", "pathlib", "datetime", "sqlite3"):
+        (cli.folder / f"{name}.py").write_text("raise RuntimeError(__file__)\n")
+    path = {"PYTHONPATH": f".{os.pathsep}{cli.folder}{os.pathsep}{_sources()}"}
+    ours = [sys.executable, "-P", "-c", "from spanbus._cli import main; main()", "exec", "--"]
+    done = cli.run([*ours, "sh", "-c", "echo $PYTHONPATH; exit 3"], env=path)
+    assert (done.returncode, done.stdout, done.stderr) == (3, f"{path['PYTHONPATH']}\n", "")
 
 
 def test_only_arguments_of_ours_are_bad_usage(cli: Cli) -> None:

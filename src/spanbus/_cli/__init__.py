@@ -23,6 +23,7 @@ def main() -> None:
         if completed(os.environ[_COMPLETE], os.environ):
             return
     elif words[:1] == ["exec"]:
+        _our_modules_first()
         _interrupt_ends_us(True)  # and a command that was not started yet
         from spanbus._exec.arguments import asks_for_help, parse
 
@@ -48,6 +49,14 @@ def main() -> None:
     _interrupt_ends_us(False)
     gc.enable()
     run(call)
+
+
+def _our_modules_first() -> None:
+    """What ``PYTHONPATH`` adds is the command's: a ``typing.py`` in there is not the one that is meant here."""
+    given = os.environ.get("PYTHONPATH", "")
+    if given:
+        theirs = {os.path.abspath(folder) for folder in given.split(os.pathsep)}
+        sys.path.sort(key=theirs.__contains__)
 
 
 def _interrupt_ends_us(at_once: bool) -> None:

@@ -13,7 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from spanbus._exec.launch import Child
-from spanbus._exec.say import say
+from spanbus._exec.say import complain, say
 from spanbus._exec.trace import Trace
 from spanbus._loggers import load
 
@@ -71,7 +71,7 @@ class Recording:
         try:
             self._record()
         except BaseException as error:  # a wall: the command's exit status is not ours to change
-            say(f"this command is not recorded: {type(error).__name__}: {error}")
+            complain("this command is not recorded", error)
         finally:
             if self._output is not None:
                 self._output.forget()
@@ -171,7 +171,7 @@ class Recording:
 
 
 def _sink_failed(error: Exception) -> None:
-    say(f"a part of this command's record is missing: {type(error).__name__}: {error}")
+    complain("a part of this command's record is missing", error)
 
 
 def _nothing(ending: Mapping[str, object]) -> None:
