@@ -92,14 +92,28 @@ def test_a_broken_table_of_a_foreign_project_stops_nothing(cli: Cli, text: str) 
     assert len(done.err.splitlines()) <= 1
 
 
-@pytest.mark.parametrize("where", ["a file", "not ours to make"])
-def test_a_state_directory_that_cannot_be_made_is_one_line(cli: Cli, where: str) -> None:
+@pytest.mark.parametrize("options", [(), ("--keep-output",)], ids=["inherited", "kept"])
+@pytest.mark.parametrize("state", ["file/state", "/proc/none/state", "n" * 300])
+def test_a_state_directory_that_cannot_be_made_is_one_line(
+    cli: Cli, state: str, options: tuple[str, ...]
+) -> None:
     (cli.folder / "file").write_text("")
-    state = cli.folder / "file" / "state" if where == "a file" else Path("/proc/none/state")
-    done = cli(*SAYS, env={"SPANBUS_STATE_DIR": str(state)})
+    env = {"SPANBUS_STATE_DIR": str(cli.folder / state)}
+    done = cli("exec", *options, *SAYS[1:], env=env)
     assert (done.code, done.out) == (3, "out\n")
     [line] = done.err.splitlines()
-    assert line.startswith("spanbus: ")
+    assert line.startswith("spanbus: the local store does not take telemetry")
+
+
+@pytest.mark.parametrize("mask", ["777", "277"])
+def test_files_of_ours_can_be_opened_whatever_the_command_leaves(cli: Cli, mask: str) -> None:
+    kept = cli.argv("exec", "--keep-output", "--", "sh", "-c", "umask; exit 3")
+    done = cli.run(["sh", "-c", f'umask {mask}; exec "$@"', "sh", *kept])
+    assert (done.returncode, done.stdout, done.stderr) == (3, f"0{mask}\n", "")
+    state = cli.folder / "state"
+    made = [state, *state.rglob("*")]
+    assert len(made) > 4
+    assert {path.stat().st_mode & 0o777 for path in made} == {0o600, 0o700}
 
 
 def test_without_a_home_the_command_runs(cli: Cli) -> None:

@@ -21,6 +21,7 @@ LONGEST_S = 60.0
 the record is lost if it is cut off; a machine with a hundred processes for each core takes tens of seconds for it. Sending
 has its own limit."""
 _FOREVER_S = 1e9
+_PRIVATE = 0o077
 
 
 def execute(arguments: Arguments) -> NoReturn:
@@ -46,6 +47,7 @@ def execute(arguments: Arguments) -> NoReturn:
     except OSError as error:  # no process to be had
         _become(arguments, inherited, error)
     launch.keep_standard_descriptors()
+    os.umask(_PRIVATE)  # the command's own may leave files that nobody can open, ours too
     ended: Ended | None = None
     attendant = Attendant(child, inherited, output.resize if output is not None else None)
     if output is not None:
