@@ -20,6 +20,8 @@ _CANNOT_BE_REACHED = (
     errno.ENOTDIR,
     errno.ELOOP,
     errno.ENAMETOOLONG,
+    errno.EMFILE,
+    errno.ENFILE,
     *_CANNOT_BE_WRITTEN,
 )
 
