@@ -16,7 +16,7 @@ else:
     _GLOBALS = {"_new": tuple.__new__, "__name__": __name__}
 
     class _NamedTuple(tuple):
-        """What all named tuples share."""
+        """The part that all named tuples share."""
 
         __slots__ = ()
         _fields = ()

@@ -18,7 +18,8 @@ class Job:
     """A folder and variables, in which scripts run one after the other."""
 
     def __init__(self, folder: Path, env: Mapping[str, str]) -> None:
-        self.folder, self.env = folder, dict(env)
+        self.folder = folder
+        self.env: dict[str, str] = dict(env)
 
     def run(self, argv: Sequence[str], script: str, cwd: Path) -> subprocess.CompletedProcess[str]:
         file = self.folder / "script"
@@ -107,9 +108,10 @@ class GitlabJob(Job):
         self.job = self._extended(name)
         self.env |= {"CI": "true", "GITLAB_CI": "true", "CI_PROJECT_DIR": str(folder)}
         for key, value in cast("Table", self.job.get("variables", {})).items():
-            self.env[key] = re.sub(
-                r"\$\{?(\w+)\}?", lambda found: self.env.get(found[1], ""), str(value)
-            )
+            self.env[key] = re.sub(r"\$\{?(\w+)\}?", self._value, str(value))
+
+    def _value(self, found: re.Match[str]) -> str:
+        return self.env.get(found[1], "")
 
     def script(self) -> subprocess.CompletedProcess[str]:
         lines = [*self._lines("before_script"), *self._lines("script")]
