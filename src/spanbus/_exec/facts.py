@@ -184,7 +184,7 @@ class CommandFacts:
 
 
 def ending_of(ended: CommandEnded) -> Payload:
-    """How a tool ended."""
+    """The end of a tool as an event tells it."""
     status = "passed" if ended.exit_code == 0 else "failed"
     return {
         "exit_code": ended.exit_code,
