@@ -52,7 +52,7 @@ def main() -> None:
 
 
 def _our_modules_first() -> None:
-    """What ``PYTHONPATH`` adds is the command's: a ``typing.py`` in there is not the one that is meant here."""
+    """Put after ours the modules of ``PYTHONPATH``, which is the command's: a ``typing.py`` in there is not meant here."""
     given = os.environ.get("PYTHONPATH", "")
     if given:
         theirs = {os.path.abspath(folder) for folder in given.split(os.pathsep)}
