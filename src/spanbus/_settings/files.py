@@ -7,13 +7,14 @@ import re
 import stat
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
 from typing import Literal, cast
 
 from spanbus._named_tuple import NamedTuple
 from spanbus._patterns import pattern
-from spanbus._settings.plain import plain_settings
+from spanbus._settings.part import settings_part
 from spanbus._toml_document import document
 from spanbus._toml_lines import NO_LINES, Lines
 
@@ -27,7 +28,6 @@ _OUR_TABLE = pattern(
     re.MULTILINE,
 )
 """A header of ``tool.spanbus``, one of ``tool`` alone, or a key that begins with it: there is no other way to write one."""
-_PREFIX = "tool.spanbus."
 _NO_SETTINGS: Mapping[str, object] = MappingProxyType({})
 
 
@@ -159,12 +159,10 @@ def _read(file: Path, wrong: Say, *, asked_for: bool, workflows: bool = True) ->
         if mine or asked_for:
             wrong(f"{file}: is not UTF-8 at byte {error.start + 1}")
         return None
-    if not workflows and (plain := plain_settings(text, whole_file=mine)) is not None:
-        return File(file, plain, "" if mine else _PREFIX, Lines(text))
     if not mine and not asked_for and not _may_have_our_table(text):
         return None
     try:
-        whole = document(text)
+        whole = document(text) if workflows else _without_workflows(text, whole_file=mine)
     except (ValueError, RecursionError) as error:  # also an integer of thousands of digits
         if mine or asked_for or "[tool.spanbus" in text:
             wrong(f"{file}{_place(str(error))}: is not TOML: {_without_place(str(error))}")
@@ -173,7 +171,7 @@ def _read(file: Path, wrong: Say, *, asked_for: bool, workflows: bool = True) ->
     table: object = (
         cast("Mapping[str, object]", tool).get("spanbus") if isinstance(tool, Mapping) else None
     )
-    prefix = _PREFIX
+    prefix = "tool.spanbus."
     if table is None and mine:
         table, prefix = whole, ""
     if not isinstance(table, Mapping):
@@ -181,6 +179,14 @@ def _read(file: Path, wrong: Say, *, asked_for: bool, workflows: bool = True) ->
             wrong(f"{file}: has no table [tool.spanbus]")
         return None
     return File(file, cast("Mapping[str, object]", table), prefix, Lines(text))
+
+
+def _without_workflows(text: str, *, whole_file: bool) -> Mapping[str, object]:
+    part = settings_part(text, whole_file=whole_file)
+    if part is not None:
+        with suppress(ValueError, RecursionError):
+            return document(part)
+    return document(text)
 
 
 def _may_have_our_table(text: str) -> bool:

@@ -1,20 +1,18 @@
-"""Settings that are read without parsing the whole file are those that a parser finds."""
+"""Settings that are read in the part of a file that holds them are those of the whole."""
 
 from __future__ import annotations
 
-import sys
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import cast
 
 import pytest
-from command_line import Cli
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from spanbus._settings import load_settings
-from spanbus._settings.plain import plain_settings
+from spanbus._settings.part import settings_part
 
 LINES = (
     "[tool.spanbus]",
@@ -62,33 +60,46 @@ texts = st.lists(st.sampled_from(LINES), max_size=8).map("\n".join)
 @given(texts, st.booleans())
 @example("[tool.spanbus]\nevents = 'log'", False)
 @example('[tool.spanbus]\nevents = "both"\n[tool.spanbus.workflows.a]\nx = [\n["y"]]', False)
+@example('[tool.spanbus]\npayload_allow = [\n["a"],\n]', False)
 @example('events = "both"\n[workflows.a]', True)
-def test_what_is_read_plainly_is_what_a_parser_finds(text: str, whole_file: bool) -> None:
-    plain = plain_settings(text, whole_file=whole_file)
-    if plain is None:
-        return
+@example('[project] # \u2028[tool.spanbus]\u2028events = "log"', False)
+def test_a_part_holds_what_the_whole_does(text: str, whole_file: bool) -> None:
+    part = settings_part(text, whole_file=whole_file)
     try:
-        table: object = tomllib.loads(text)
+        whole = tomllib.loads(text)
+        found = tomllib.loads(part) if part is not None else whole
     except ValueError:
-        return  # whoever parses it says so
-    for name in () if whole_file else ("tool", "spanbus"):
-        assert isinstance(table, Mapping)
-        table = cast("Mapping[str, object]", table)[name]
-    assert isinstance(table, Mapping)
-    found = {**cast("Mapping[str, object]", table)}
-    found.pop("workflows", None)
-    assert plain == found
+        return  # then the whole is parsed, and what is wrong with it told
+    table = _ours(whole, whole_file=whole_file)
+    if table is not None and part is not None:
+        table = {key: value for key, value in table.items() if key != "workflows"}
+    assert _ours(found, whole_file=whole_file) == table
+
+
+def _ours(document: Mapping[str, object], *, whole_file: bool) -> Mapping[str, object] | None:
+    if whole_file:
+        return document
+    tool = document.get("tool")
+    table = cast("Mapping[str, object]", tool).get("spanbus") if isinstance(tool, dict) else None
+    return cast("Mapping[str, object] | None", table)
 
 
 USUAL = (
-    '[project]\nname = "x"\n\n[tool.spanbus]\ndefault_workflow = "check" # of two\nstore_days = 3\n'
+    '[project]\nname = "x"\n\n[tool.spanbus]\ndefault_workflow = "check" # of two\npayload_allow = ["a"]\n'
     '[tool.spanbus.workflows.check]\nphases = [\n  { name = "a", run = "true" },\n]\n[tool.ruff]\nx = 1\n'
 )
 
 
-@pytest.mark.parametrize("text", [USUAL, "[tool.spanbus.workflows.check]\nphases = []\n"])
-def test_the_usual_ones_need_no_parser(text: str) -> None:
-    assert plain_settings(text, whole_file=False) is not None
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        (USUAL, '[tool.spanbus]\ndefault_workflow = "check" # of two\npayload_allow = ["a"]'),
+        ("[tool.spanbus.workflows.check]\nphases = []\n", "[tool.spanbus]"),
+        ("[project]\n", None),
+    ],
+)
+def test_the_usual_ones_are_read_in_part(text: str, part: str | None) -> None:
+    assert settings_part(text, whole_file=False) == part
 
 
 def test_settings_without_workflows_are_those_with_them(tmp_path: Path) -> None:
@@ -104,16 +115,3 @@ def test_settings_without_workflows_are_those_with_them(tmp_path: Path) -> None:
     )
     assert plain.tables == {}
     assert plain._replace(tables=whole.tables) == whole
-
-
-def test_a_command_with_plain_settings_loads_no_parser(cli: Cli) -> None:
-    (cli.folder / "pyproject.toml").write_text(
-        '[project]\nname = "shop"\n[tool.spanbus]\nevents = "log"\n[tool.spanbus.workflows.a]\nphases = []\n'
-    )
-    program = (
-        "import sys; sys.argv[0] = 'spanbus'; import os; leave = os._exit\n"
-        "os._exit = lambda code: (print('tomllib' in sys.modules, flush=True), leave(code))\n"
-        "from spanbus._cli import main; main()"
-    )
-    done = cli.run([sys.executable, "-c", program, "exec", "--", "true"])
-    assert (done.returncode, done.stdout, done.stderr) == (0, "False\n", "")
