@@ -125,17 +125,17 @@ def test_words_of_any_language_are_suggested_by_their_order(
     of, error = keys
     events: list[tuple[str, dict[str, object]]] = []
     for number, result in (("7", failed), ("8", done)):
-        said: dict[str, object] = {of: number, task: "fetch"}
+        whole: dict[str, object] = {of: number}
+        fetch: dict[str, object] = {of: number, task: "fetch"}
+        test: dict[str, object] = {of: number, task: "test"}
+        ended: dict[str, object] = {**test, error: "x"} if result == failed else test
         events += [
-            (f"{run}.{begins}", {of: number}),
-            (f"{task}.{begins}", said),
-            (f"{task}.{done}", said),
-            (f"{task}.{begins}", {**said, task: "test"}),
-            (
-                f"{task}.{result}",
-                {**said, task: "test", **({error: "x"} if result == failed else {})},
-            ),
-            (f"{run}.{ends}", {of: number}),
+            (f"{run}.{begins}", whole),
+            (f"{task}.{begins}", fetch),
+            (f"{task}.{done}", fetch),
+            (f"{task}.{begins}", test),
+            (f"{task}.{result}", ended),
+            (f"{run}.{ends}", whole),
         ]
     suggested = cli("dialect", "suggest", stream(cli, *events), "--name", "theirs")
     (cli.folder / "theirs.toml").write_text(suggested.out)
