@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import functools
 import inspect
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from inspect import CO_VARARGS
-from types import CodeType, CoroutineType, FunctionType
+from types import CodeType, CoroutineType
 from typing import Any, Protocol, cast
 
 from spanbus._attaching.call import CallReader, is_event, is_type, tells
 from spanbus._attaching.current import follow
-from spanbus._attaching.methods import is_coroutine_function
+from spanbus._attaching.methods import is_coroutine_function, marked
 from spanbus._attaching.publication import (
     Owner,
     Publication,
@@ -109,6 +108,9 @@ class _Method:
             if self._feeds:
                 self._tell(publication, arguments)
             result = self._method(*arguments, **options)
+        except BaseException:
+            self._tell_unheard(publication, arguments)
+            raise
         finally:
             self._finish(publication)
         if self._current:
@@ -124,7 +126,8 @@ class _Method:
         if publication is None:
             return self._method(*arguments, **options)
         made = self._awaited(publication, arguments, options)
-        made.__name__ = made.__qualname__ = self._name  # for the warning when nobody awaits it
+        made.__name__ = self._name  # with the next, for the warning when nobody awaits it
+        made.__qualname__ = getattr(self._method, "__qualname__", self._name)
         return made
 
     async def _awaited(
@@ -138,6 +141,9 @@ class _Method:
                 self._tell(publication, arguments)
             made: Any = self._method(*arguments, **options)
             return await made
+        except BaseException:
+            self._tell_unheard(publication, arguments)
+            raise
         finally:
             self._finish(publication)
             if self._current:
@@ -186,6 +192,16 @@ class _Method:
                 self._handle.published(_single(one), publication)
         except Exception as error:
             self._handle.failed(error)
+
+    def _tell_unheard(self, publication: Publication, arguments: Arguments) -> None:
+        """Tell the event of a call that a handler before the observer has ended."""
+        if not self._feeds and not publication.heard:
+            try:
+                publication.whole = publication.read() or publication.said()
+            except Exception as error:
+                self._handle.failed(error)
+            else:
+                self._tell(publication, arguments)
 
     def _batch(self, event: object, arguments: Arguments) -> Sequence[object] | None:
         """The events of a call that publishes several."""
@@ -241,13 +257,3 @@ def _single(one: object) -> object:
     if isinstance(one, tuple) and len(one) == 2 and is_type(one[0]):  # pyright: ignore[reportUnknownArgumentType, reportUnknownMemberType]
         return {"event_type": one[0], "payload": one[1]}  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
     return one  # pyright: ignore[reportUnknownVariableType]
-
-
-def marked(function: Callable[..., object]) -> Callable[..., object]:
-    """``function`` as a coroutine function for ``inspect`` and ``asyncio``."""
-    if sys.version_info >= (3, 12):
-        return inspect.markcoroutinefunction(function)
-    plain = cast("FunctionType", function)
-    code = plain.__code__  # 3.11 asks for this flag alone
-    plain.__code__ = code.replace(co_flags=code.co_flags | inspect.CO_COROUTINE)
-    return plain

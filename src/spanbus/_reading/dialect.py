@@ -19,12 +19,26 @@ from spanbus._reading.facts import (
     Verb,
     Whose,
 )
+from spanbus._reading.naming import (
+    RUNS,
+    name_in,
+    name_of_run_in,
+    said_first,
+    with_those_of_the_thing,
+    word_of,
+)
 from spanbus._reading.outcomes import outcome
 from spanbus._reading.places import Keys
 from spanbus._reading.policy import Policy
 from spanbus._reading.read import Raw, read
 from spanbus._reading.shape import getter, name_of, text_of, texts_of
-from spanbus._reading.spelling import ending, ends_with, normal, plain, segments, subject
+from spanbus._reading.spelling import (
+    ends_with,
+    name_of_run,
+    normal,
+    plain,
+    subject,
+)
 from spanbus._reading.states import States
 from spanbus._reading.times import duration_ns_of, seconds_ns
 from spanbus._semantics import Result
@@ -42,9 +56,8 @@ _TELLING = PLAIN_START | PLAIN_SUCCESS | {"stage", "strategy", "phase"}
 _STAMPED_NAME = re.compile(r"[_-]\d{9,}$")
 _TYPES_REMEMBERED = 1_000
 _PLAIN = (str, int, float, bytes, list, tuple, set)
-_RUNS = ("run", "workflow_run", "pipeline_run", "flow_run", "dag_run", "job_run", "build")
 """Objects that are a run, and not what it is a run of."""
-_RUNS_TOO = frozenset(_RUNS)
+_RUNS_TOO = frozenset(RUNS)
 _EVENT, _START, _SUCCESS = Verb.EVENT, Verb.START, Result.SUCCESS  # members cost a look-up each
 
 
@@ -78,12 +91,14 @@ class Rule(NamedTuple):
 class Meaning:
     """A rule as it reads for one event type, with the result that an end of this type states."""
 
-    __slots__ = ("announced", "event_type", "final", "name", "rank", "rule", "verb")
+    __slots__ = ("announced", "event_type", "final", "name", "rank", "rule", "verb", "workflow")
 
     def __init__(self, rule: Rule, announced: Result, event_type: str) -> None:
         self.rule, self.rank, self.verb, self.final = rule, rule.rank, rule.verb, rule.final
         self.announced, self.event_type = announced, event_type
-        self.name = _said_first(rule.name)
+        self.workflow = name_of_run(event_type) if rule.rank is Rank.RUN and rule.subjects else None
+        """The name of the run that the type itself says."""
+        self.name = said_first(with_those_of_the_thing(rule.name, event_type))
 
 
 class Names(NamedTuple):
@@ -99,6 +114,8 @@ class Names(NamedTuple):
     attempts: str = "attempts"
     memory: str | None = None
     """The key of a task's id, where names come with the first event of a task only."""
+    identity: tuple[str, ...] = ()
+    """Keys of the id of what an event speaks of, by which things of one name are told apart."""
 
 
 class Dialect:
@@ -131,6 +148,7 @@ class Dialect:
             *names.durations,
             names.attempts,
             *((names.memory,) if names.memory is not None else ()),
+            *names.identity,
             *states.keys,
             *states.further_keys,
             "message_type",
@@ -141,7 +159,9 @@ class Dialect:
         self._by_type: dict[str, tuple[Meaning, ...]] = {}
         self.of_phases: dict[str, Meaning | None] = {}
         """Cached results of :meth:`of_phase`, by type."""
-        self._phase = _said_first(names.phase)
+        self._phase = said_first(names.phase)
+        self._phase_keys = frozenset(names.phase)
+        self._identity_keys = frozenset(names.identity)
         only = tuple(names.durations)
         self._duration_key = only[0]
         self._attempts_key = names.attempts
@@ -210,7 +230,7 @@ class Dialect:
         if self.states.subjects:
             payload = raw.payload
             known = event_type in self._stateless
-            if not known or "object_kind" in payload or "build" in payload:
+            if not known or "object_kind" in payload or "build" in payload or "object" in payload:
                 raw = self.states.read(raw)
         meaning = self.meaning_of(raw)
         name = self._first(raw, meaning.name if meaning is not None else self._phase)
@@ -225,7 +245,10 @@ class Dialect:
         if meaning is None:
             rank = Rank.PHASE if name is not None else Rank.RUN
             return Noted(event, rank, name, run_key, whose)
-        return self.stated(meaning, event, name, run_key, whose, raw.run_id is not None)
+        fact = self.stated(meaning, event, name, run_key, whose, raw.run_id is not None)
+        if meaning.workflow is not None and fact.whose.workflow is None:
+            fact.whose = fact.whose._replace(workflow=meaning.workflow)
+        return fact
 
     def stated(
         self,
@@ -331,9 +354,10 @@ class Dialect:
                 run_key = self._id_of_run(payload)
         exact = raw.phase is not None or "step_id" in payload
         task = self.task_of(raw) if self.names.memory is not None else None
+        own_id = self._own_id(raw) if self.names.identity else None
         correlation, traceparent = raw.correlation, raw.traceparent
         if (
-            correlation is traceparent is raw.tracestate is task is raw.odd_time is None
+            correlation is traceparent is raw.tracestate is task is raw.odd_time is own_id is None
             and not shared
         ):
             return run_key, OURS if exact else NOBODY
@@ -347,13 +371,32 @@ class Dialect:
             traceparent,
             raw.tracestate,
             raw.odd_time is not None,
+            own_id=own_id,
         )
+
+    def _own_id(self, raw: Raw) -> str | None:
+        """The id of what an event speaks of: in its payload, in an object there that is the task, or its own."""
+        payload = raw.payload
+        if not self._identity_keys.isdisjoint(payload):
+            for key in self.names.identity:
+                value = payload.get(key)
+                if value is not None and (text := value if type(value) is str else text_of(value)):
+                    return text
+        if not self._phase_keys.isdisjoint(payload):
+            for key in self.names.phase:
+                value = payload.get(key)
+                if value is None:
+                    continue
+                if type(value) is not str and not isinstance(value, _PLAIN):
+                    return text_of(getter(value)("id")) or raw.own_id
+                break
+        return raw.own_id
 
     def _id_of_run(self, payload: Mapping[str, object]) -> str | None:
         """The id of a run that the payload holds as an object."""
         keys = self.names.workflow
         if not _RUNS_TOO.isdisjoint(payload):
-            keys = (*_RUNS, *keys)
+            keys = (*RUNS, *keys)
         for key in keys:
             value = payload.get(key)
             if value is not None and not isinstance(value, _PLAIN):
@@ -381,7 +424,7 @@ class Dialect:
                     workflow = _STAMPED_NAME.sub("", found) or found
                     break
             else:
-                workflow = _name_of_run(payload) or by_id
+                workflow = name_of_run_in(payload) or by_id
         stage = text_of(payload.get("stage"))
         if workflow is None and stage is None:
             return whose
@@ -422,44 +465,17 @@ class Dialect:
             if value is not None and (text := value if type(value) is str else name_of(value)):
                 return text
         for key in further:
-            if key[0] == "@":
+            if key == "@id":
+                text = name_in(payload.get("id"))
+            elif key[0] == "@":
                 text = text_of(_identity(raw, key))
             elif key[:5] == "word:":
-                text = _word(raw.event_type, int(key[5:]))
+                text = word_of(raw.event_type, int(key[5:]))
             else:
                 text = name_of(payload.get(key))
             if text:
                 return text
         return None
-
-
-def _name_of_run(payload: Mapping[str, object]) -> str | None:
-    """The name of a run that the payload holds as an object."""
-    for key in _RUNS:
-        value = payload.get(key)
-        if value is not None and not isinstance(value, _PLAIN):
-            found = text_of(getter(value)("name"))
-            if found:
-                return found
-    return None
-
-
-def _said_first(keys: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The keys of a payload that stand first, and the others, of which some ask the event's identity or type."""
-    end = next(
-        (at for at, key in enumerate(keys) if key[0] == "@" or key[:5] == "word:"), len(keys)
-    )
-    return keys[:end], keys[end:]
-
-
-def _word(event_type: str, index: int) -> str | None:
-    """A word of a type; ``workflow_quality_started`` is read as ``workflow.quality.started`` where the first gives none."""
-    for words in (segments(event_type), plain(event_type).split(".")):
-        if -len(words) <= index < len(words):
-            word = words[index]
-            if index < 0 or word != words[-1] or ending(word) is None:
-                return word
-    return None
 
 
 def _identity(raw: Raw, key: str) -> object:

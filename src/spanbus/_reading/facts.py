@@ -77,6 +77,8 @@ class Whose(NamedTuple):
     """It ends what is open, and says nothing where nothing is."""
     state: bool = False
     """It is told as a state, which may be told again while nothing changes."""
+    own_id: str | None = None
+    """The id of what it speaks of, as far as an id can be believed to be that, and not the event's."""
 
 
 NOBODY = Whose()

@@ -13,6 +13,7 @@ import time
 from collections.abc import Mapping
 from datetime import date
 from decimal import Decimal
+from enum import Enum
 from time import struct_time
 from typing import Any, cast
 
@@ -36,7 +37,7 @@ from spanbus._workflow.events import EMPTY, Event, WorkflowEvent
 _ENVELOPE = frozenset(
     "metadata meta headers header event_type type topic kind payload data event_id id source at_ns timestamp metadata_timestamp "
     "time priority delivery_mode correlation_id tags attempt traceparent tracestate specversion datacontenttype "
-    "dataschema subject runid event_created_at".split()
+    "dataschema runid event_created_at".split()
 )
 _PAYLOADS_TOO = frozenset(
     "body detail details message msg content event_data attributes attrs properties params fields args kwargs".split()
@@ -52,6 +53,11 @@ _MESSAGES = frozenset(
     ("message", "pmessage", "notification", "Notification", "event", "record", "envelope")
 )
 """Types of messages that hold an event."""
+_STATES = ("state", "status", "new_state", "new_status")
+_WITH_STATES = tuple(
+    "task step stage node activity job build run pipeline flow workflow dag saga".split()
+)
+"""Things, the innermost first."""
 _RUN_IDS = ("run_id", "run-id", "x-run-id", "runid")
 _BY_NAME = {name: str(member.value) for name, member in WorkflowEvent.__members__.items()}
 _SHOWN = 80
@@ -83,6 +89,8 @@ class Raw(NamedTuple):
     """The text of a time that could not be read; the event then stands where it was heard."""
     timed: bool = True
     """The event carried its own time."""
+    own_id: str | None = None
+    """The ``id`` of an event that is its own payload: that of what it speaks of, or its own."""
 
 
 def read(event: object, keys: Keys = USUAL, *, after_ns: int = 0, now_ns: int | None = None) -> Raw:
@@ -140,8 +148,12 @@ def read(event: object, keys: Keys = USUAL, *, after_ns: int = 0, now_ns: int | 
     elif apart and places.run:
         run_id = _first_of(about, places.run)
     event_id = _first(places.id, about, get) if places.id else None
-    if event_id is None and apart and not keys.ids:  # the id of what is its own payload is a task's
-        event_id = text_of(get("id"))
+    own_id: str | None = None
+    if event_id is None and not keys.ids:  # the id of what is its own payload may be a task's
+        if apart:
+            event_id = text_of(get("id"))
+        else:
+            own_id = text_of(get("id"))
     timed = at_ns is not None
     if at_ns is None:
         at_ns = now_ns if now_ns is not None else time.time_ns()
@@ -159,6 +171,7 @@ def read(event: object, keys: Keys = USUAL, *, after_ns: int = 0, now_ns: int | 
         tracestate,
         odd,
         timed,
+        own_id,
     )
 
 
@@ -262,12 +275,28 @@ def _type(event: object, get: Getter, places: Places) -> str | None:
     if found:
         return _member(telling) if telling is not None and _said(get, telling) else _member(found)
     if telling is None:
+        if (thing := _thing_with_a_state(cast("object", event))) is not None:
+            return f"{thing}.state"
         if not isinstance(event, Mapping) and says_by_methods(event):
             return None
         several = [text for text in rest if "." in normal(text)]
         named = isinstance(event, Mapping) or len(rest) > 1 or changed(rest[0])
         telling = (several or rest)[0] if rest and named else None
     return _member(telling) if telling is not None else None
+
+
+def _thing_with_a_state(event: object) -> str | None:
+    """The innermost thing of which an event without a type says no more than its state: ``{"job": "x", "state": "RUNNING"}``."""
+    fields = mapping_of(event)
+    if fields is None or not any(isinstance(fields.get(key), str | Enum) for key in _STATES):
+        return None
+    names = {key_of(key) for key in fields if isinstance(key, str)}  # pyright: ignore[reportUnnecessaryIsInstance] - strangers' mappings
+    if not isinstance(event, Mapping):
+        names.add(key_of(type(event).__name__))
+    for thing in _WITH_STATES:
+        if not names.isdisjoint((thing, f"{thing}_id", f"{thing}_name")):
+            return thing
+    return None
 
 
 def _said(get: Getter, text: str) -> bool:
