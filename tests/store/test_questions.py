@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -56,7 +56,7 @@ def body(first: int, many: int = 1, *, service: str = "shop", workflow: str = "n
 
 
 @contextmanager
-def opened(folder: Path) -> Iterator[Store]:
+def opened(folder: Path) -> Generator[Store]:
     with Store.open(folder / "store.sqlite3") as one:
         one.ingest("traces", body(1, 40))
         one.ingest("traces", body(101, 40, service="mill", workflow="day"))

@@ -10,8 +10,7 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from opentelemetry.sdk._logs import LoggerProvider, ReadableLogRecord
 from opentelemetry.sdk._logs.export import InMemoryLogRecordExporter, SimpleLogRecordProcessor
-from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.metrics import MeterProvider, export
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, SpanLimits, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
@@ -32,7 +31,15 @@ from opentelemetry.util.types import AttributeValue
 from spanbus._correlation.correlator import Correlator
 from spanbus._correlation.span_state import SpanSink, SpanState
 from spanbus._delivery.sdk import RecordIds
-from spanbus._otlp.metrics_data import CUMULATIVE, HistogramDataPoint, Metric, MetricsData
+from spanbus._otlp.metrics_data import (
+    CUMULATIVE,
+    Histogram,
+    HistogramDataPoint,
+    Metric,
+    MetricsData,
+    NumberDataPoint,
+    Sum,
+)
 from spanbus._otlp.resource import PlainResource
 from spanbus._reading import dialect_file
 from spanbus._reading.reader import Reader
@@ -56,6 +63,8 @@ Provider = Literal["spool", "sdk", "theirs"]
 """Spans encoded by us for the spool, those of a tracer of ours with the same ids (``SPANBUS_DELIVERY=sdk``), or those of
 the tracer of a provider that an application has set."""
 PROVIDERS = get_args(Provider)
+SUMS, HISTOGRAMS = (Sum, export.Sum), (Histogram, export.Histogram)
+"""Of our own meter and of the SDK's, with the same names in them."""
 
 
 class DecodedEvent(NamedTuple):
@@ -212,7 +221,7 @@ class Rendered:
             counted = MetricSink(own, long_lived=long_lived, exemplar_filter="trace_based")
             self._collect = _collecting(own, counted)
         else:
-            reader = InMemoryMetricReader()
+            reader = export.InMemoryMetricReader()
             meters = MeterProvider([reader], shutdown_on_exit=False)
             counted = MetricSink(meters.get_meter("test"), long_lived=long_lived)
             self._collect = reader.get_metrics_data
@@ -275,7 +284,7 @@ class Rendered:
         return list(self._logs.get_finished_logs())
 
     def metrics(self) -> dict[str, Metric]:
-        data = self._collect()
+        data = cast("MetricsData | None", self._collect())
         if data is None:
             return {}
         return {
@@ -292,15 +301,13 @@ class Rendered:
         return {
             tuple(value for _, value in sorted((point.attributes or {}).items())): point.value
             for point in points
-            if not hasattr(point, "bucket_counts")
+            if isinstance(point, (NumberDataPoint, export.NumberDataPoint))
         }
 
     def histogram(self, name: str) -> list[HistogramDataPoint]:
-        return [
-            point
-            for point in self.metrics()[name].data.data_points
-            if hasattr(point, "bucket_counts")
-        ]
+        data = self.metrics()[name].data
+        assert isinstance(data, HISTOGRAMS)
+        return list(data.data_points)
 
 
 def _collecting(meter: PlainMeter, counted: MetricSink) -> Callable[[], MetricsData | None]:

@@ -3,7 +3,16 @@
 from __future__ import annotations
 
 import pytest
-from rendered import SECOND, START_NS, Provider, Rendered, executed, execution_begun
+from rendered import (
+    HISTOGRAMS,
+    SECOND,
+    START_NS,
+    SUMS,
+    Provider,
+    Rendered,
+    executed,
+    execution_begun,
+)
 
 from spanbus._semantics import Failure, Result, names
 from spanbus._telemetry.metrics import Guard
@@ -72,12 +81,12 @@ def test_counters_only_grow_and_histograms_are_histograms(delivery: Provider) ->
             continue
         data = metrics[listed.name].data if listed.name in metrics else None
         if listed.instrument == "histogram":
-            assert type(data).__name__ == "Histogram"
+            assert isinstance(data, HISTOGRAMS)
         elif listed.instrument == "counter" and data is not None:
-            assert type(data).__name__ == "Sum"
+            assert isinstance(data, SUMS)
             assert data.is_monotonic
         elif listed.instrument == "updowncounter":
-            assert type(data).__name__ == "Sum"
+            assert isinstance(data, SUMS)
             assert not data.is_monotonic
 
 
