@@ -119,7 +119,14 @@ DOCUMENTS: dict[str, Callable[[int], str]] = {
 
 @pytest.mark.parametrize(
     ("path", "packed"),
-    [("/v1/traces", False), ("/v1/logs", False), ("/v1/metrics", False), ("/v1/traces", True)],
+    [
+        ("/v1/traces", False),
+        ("/v1/logs", False),
+        ("/v1/metrics", False),
+        ("/v1/traces", True),
+        pytest.param("/v1/logs", True, marks=pytest.mark.slow),
+        pytest.param("/v1/metrics", True, marks=pytest.mark.slow),
+    ],
 )
 def test_many_elements_are_refused_within_bounded_memory(
     served: Served, path: str, packed: bool

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 from secrets_corpus import NAMED, SHAPED
-from thorough import QUICK
 
 from spanbus.testing import Receiver
 
@@ -68,16 +67,17 @@ def assert_clean(where: str, data: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    ("delivery", "listening", "part"),
+    "of", [3, pytest.param(1, marks=pytest.mark.slow)], ids=["a third", "all of the corpus"]
+)
+@pytest.mark.parametrize(
+    ("delivery", "listening", "third"),
     [("spool", True, 0), ("spool", False, 1), ("sdk", True, 2)],
     ids=["delivered", "kept in the spool", "delivered by the SDK"],
 )
 def test_no_secret_is_in_what_was_sent_kept_or_logged(
-    tmp_path: Path, delivery: str, listening: bool, part: int
+    tmp_path: Path, delivery: str, listening: bool, third: int, of: int
 ) -> None:
-    """Each with the whole corpus, and with a third of it in ``make test``."""
-    part, of = (part, 3) if QUICK else (0, 1)
-    count = (len(SHAPED) + len(NAMED)) // of
+    part, count = third % of, (len(SHAPED) + len(NAMED)) // of
     state = tmp_path / "state"
     with Receiver(listening=listening) as receiver:
         env = {
