@@ -13,6 +13,7 @@ from typing import Literal, cast
 
 from spanbus._named_tuple import NamedTuple
 from spanbus._patterns import pattern
+from spanbus._settings.plain import plain_settings
 from spanbus._toml_document import document
 from spanbus._toml_lines import NO_LINES, Lines
 
@@ -26,6 +27,7 @@ _OUR_TABLE = pattern(
     re.MULTILINE,
 )
 """A header of ``tool.spanbus``, one of ``tool`` alone, or a key that begins with it: there is no other way to write one."""
+_PREFIX = "tool.spanbus."
 _NO_SETTINGS: Mapping[str, object] = MappingProxyType({})
 
 
@@ -106,7 +108,7 @@ def given_state_dir(text: str) -> Path:
         return Path(os.devnull, "spanbus")
 
 
-def own_file(env: Mapping[str, str], wrong: Say) -> File | None:
+def own_file(env: Mapping[str, str], wrong: Say, *, workflows: bool = True) -> File | None:
     """The user's own configuration file, where there is one that belongs to the user."""
     try:
         path = user_file(env)
@@ -117,11 +119,13 @@ def own_file(env: Mapping[str, str], wrong: Say) -> File | None:
         hasattr(os, "getuid") and status.st_uid not in (os.getuid(), 0)
     ):
         return None
-    return _read(path, wrong, asked_for=True)
+    return _read(path, wrong, asked_for=True, workflows=workflows)
 
 
-def project_file(file: Path | None, cwd: Path | None, wrong: Say) -> File | None:
-    """The file that was asked for, else the nearest one."""
+def project_file(
+    file: Path | None, cwd: Path | None, wrong: Say, *, workflows: bool = True
+) -> File | None:
+    """The file that was asked for, else the nearest one; where ``workflows`` are not wanted, they may be missing in it."""
     if file is not None:
         return _read(file, wrong, asked_for=True) or File(file, _NO_SETTINGS, "", NO_LINES)
     try:
@@ -132,13 +136,13 @@ def project_file(file: Path | None, cwd: Path | None, wrong: Say) -> File | None
         for name in ("spanbus.toml", "pyproject.toml"):
             candidate = folder / name
             if os.path.isfile(candidate):  # Path.is_file raises for a folder that may not be read
-                found = _read(candidate, wrong, asked_for=False)
+                found = _read(candidate, wrong, asked_for=False, workflows=workflows)
                 if found is not None:
                     return found
     return None
 
 
-def _read(file: Path, wrong: Say, *, asked_for: bool) -> File | None:
+def _read(file: Path, wrong: Say, *, asked_for: bool, workflows: bool = True) -> File | None:
     mine = file.name != "pyproject.toml"
     try:
         content = _content(file, -1 if asked_for else _MOST_BYTES + 1)
@@ -155,6 +159,8 @@ def _read(file: Path, wrong: Say, *, asked_for: bool) -> File | None:
         if mine or asked_for:
             wrong(f"{file}: is not UTF-8 at byte {error.start + 1}")
         return None
+    if not workflows and (plain := plain_settings(text, whole_file=mine)) is not None:
+        return File(file, plain, "" if mine else _PREFIX, Lines(text))
     if not mine and not asked_for and not _may_have_our_table(text):
         return None
     try:
@@ -167,7 +173,7 @@ def _read(file: Path, wrong: Say, *, asked_for: bool) -> File | None:
     table: object = (
         cast("Mapping[str, object]", tool).get("spanbus") if isinstance(tool, Mapping) else None
     )
-    prefix = "tool.spanbus."
+    prefix = _PREFIX
     if table is None and mine:
         table, prefix = whole, ""
     if not isinstance(table, Mapping):
