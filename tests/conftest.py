@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 from pathlib import Path
@@ -48,6 +49,12 @@ settings.load_profile("any-machine")
 def pytest_xdist_auto_num_workers() -> int:
     """Half as many again as there are processors: tests wait for processes and sockets a good part of their time."""
     return (os.cpu_count() or 2) * 3 // 2
+
+
+def pytest_collection_finish() -> None:
+    """The thousands of collected tests are there until the end: collections of garbage do not look at them again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(params=["asyncio", "trio"])

@@ -411,7 +411,7 @@ def _lines(spans: Sequence[DecodedSpan | ReadableSpan]) -> list[tuple[object, ..
     )
 
 
-@pytest.mark.parametrize("count", [100, pytest.param(1_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [30, pytest.param(1_000, marks=pytest.mark.slow)])
 @pytest.mark.anyio
 async def test_of_interleaved_workflows_no_span_has_a_parent_in_another_trace_and_a_shuffled_replay_is_the_same(
     count: int,

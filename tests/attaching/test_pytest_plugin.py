@@ -26,7 +26,11 @@ def ran(folder: Path, *arguments: str, program: str = LISTS_MODULES, **env: str)
     plain = {
         key: value for key, value in os.environ.items() if not key.startswith(("OTEL_", "PYTEST"))
     }
-    state = {"SPANBUS_STATE_DIR": str(folder / "state"), "SPANBUS_EXIT_TIMEOUT_S": "5"}
+    state = {
+        "SPANBUS_STATE_DIR": str(folder / "state"),
+        "SPANBUS_EXIT_TIMEOUT_S": "5",
+        "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",  # those of others take longer than the session
+    }
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-s", "-p", "no:cacheprovider", *arguments],
         cwd=folder,
@@ -41,15 +45,18 @@ def ran(folder: Path, *arguments: str, program: str = LISTS_MODULES, **env: str)
 
 
 @pytest.mark.parametrize(
-    ("asked", "name"),
+    ("asked", "name", "delivery"),
     [
-        ("-p", "spanbus"),
-        ("-p", "spanbus.adapters.pytest"),
-        ("addopts", "spanbus"),
-        ("conftest", "spanbus"),
+        ("-p", "spanbus", "spool"),
+        ("-p", "spanbus", "sdk"),
+        ("-p", "spanbus.adapters.pytest", "spool"),
+        ("addopts", "spanbus", "spool"),
+        ("conftest", "spanbus", "spool"),
     ],
 )
-def test_a_session_that_asks_for_it_is_recorded(tmp_path: Path, asked: str, name: str) -> None:
+def test_a_session_that_asks_for_it_is_recorded(
+    tmp_path: Path, asked: str, name: str, delivery: str
+) -> None:
     arguments: tuple[str, ...] = ()
     if asked == "-p":
         arguments = ("-p", name)
@@ -58,13 +65,13 @@ def test_a_session_that_asks_for_it_is_recorded(tmp_path: Path, asked: str, name
     else:
         (tmp_path / "conftest.py").write_text(f'pytest_plugins = ["{name}"]\n')
     with Receiver() as collector:
-        ran(tmp_path, *arguments, **collector.env)
+        ran(tmp_path, *arguments, SPANBUS_DELIVERY=delivery, **collector.env)
         found = {span.name for span in collector.spans()}
     assert {"RUN pytest", "test_it.py::test_it"} <= found
 
 
 def test_nobody_else_gets_it(tmp_path: Path) -> None:
-    printed = ran(tmp_path).splitlines()
+    printed = ran(tmp_path, PYTEST_DISABLE_PLUGIN_AUTOLOAD="").splitlines()
     assert "MODULES" in [line.strip() for line in printed]
     points = metadata.distribution("spanbus").entry_points
     assert [point for point in points if point.group == "pytest11"] == []

@@ -46,12 +46,12 @@ def test_a_collector_that_never_answers_holds_it_no_longer_than_was_asked_for_an
     tmp_path: Path,
 ) -> None:
     with Receiver() as receiver:
-        receiver.answer(Answer(delay_s=60))
+        receiver.answer(Answer(delay_s=3_600))
         cli = Cli(tmp_path, receiver.env)
         assert cli("exec", "--", "true", env={"SPANBUS_EXIT_TIMEOUT_S": "0.25"}).code == 0
-        began = time.monotonic()
-        done = cli("flush", "--wait", "3")
-        assert (done.code, time.monotonic() - began < 60) == (1, True)  # before the answer
+        assert (
+            done := cli("flush", "--wait", "3")
+        ).code == 1  # within the minute that a command has
         assert "records still wait" in done.err
         assert "no answer in time" in done.err
         assert len(done.err.splitlines()) == 1

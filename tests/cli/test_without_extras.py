@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 import pytest
 from command_line import WORKFLOW, Cli
@@ -21,9 +20,10 @@ sys.meta_path.insert(0, Missing())
 """
 
 
-@pytest.fixture
-def bare(tmp_path: Path) -> Cli:
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory: pytest.TempPathFactory) -> Cli:
     """A folder with a workflow that ran twice, and a Python in which the extras are not to be found."""
+    tmp_path = tmp_path_factory.mktemp("bare")
     (tmp_path / "path").mkdir()
     (tmp_path / "path" / "sitecustomize.py").write_text(MISSING)
     (tmp_path / "spanbus.toml").write_text(WORKFLOW)

@@ -40,10 +40,14 @@ def failed_spans(receiver: Receiver) -> dict[str, str]:
 
 
 def test_what_was_open_on_a_bus_that_is_gone_ends_as_abandoned_while_the_program_goes_on(
-    tmp_path: Path,
+    tmp_path: Path, delivery: str
 ) -> None:
     with Receiver() as receiver:
-        env = {**receiver.env, "SPANBUS_STATE_DIR": str(tmp_path)}
+        env = {
+            **receiver.env,
+            "SPANBUS_STATE_DIR": str(tmp_path),
+            "SPANBUS_DELIVERY": delivery,
+        }
         with Runtime(load_settings(env=env), env=env) as runtime:
             leave_work_open(runtime)
             gc.collect()
@@ -52,10 +56,14 @@ def test_what_was_open_on_a_bus_that_is_gone_ends_as_abandoned_while_the_program
 
 
 def test_what_was_open_on_a_bus_that_is_gone_ends_as_abandoned_with_the_program(
-    tmp_path: Path,
+    tmp_path: Path, delivery: str
 ) -> None:
     with Receiver() as receiver:
-        env = {**receiver.env, "SPANBUS_STATE_DIR": str(tmp_path)}
+        env = {
+            **receiver.env,
+            "SPANBUS_STATE_DIR": str(tmp_path),
+            "SPANBUS_DELIVERY": delivery,
+        }
         with Runtime(load_settings(env=env), env=env) as runtime:
             leave_work_open(runtime)
             gc.collect()
@@ -63,9 +71,15 @@ def test_what_was_open_on_a_bus_that_is_gone_ends_as_abandoned_with_the_program(
         assert failed_spans(receiver) == {"RUN nightly": "abandoned", "lint": "abandoned"}
 
 
-def test_a_handle_that_is_fed_by_hand_goes_on_without_its_bus(tmp_path: Path) -> None:
+def test_a_handle_that_is_fed_by_hand_goes_on_without_its_bus(
+    tmp_path: Path, delivery: str
+) -> None:
     with Receiver() as receiver:
-        env = {**receiver.env, "SPANBUS_STATE_DIR": str(tmp_path)}
+        env = {
+            **receiver.env,
+            "SPANBUS_STATE_DIR": str(tmp_path),
+            "SPANBUS_DELIVERY": delivery,
+        }
         with Runtime(load_settings(env=env), env=env) as runtime:
             handle = runtime.instrument(Bus())
             gc.collect()

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import re
 import shlex
-import subprocess
-import sys
 import tomllib
 from functools import cache
 from pathlib import Path
 
+import prepared
 import pytest
+from command_line import Cli
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
@@ -44,14 +44,14 @@ def test_python_example(where: str, code: str, tmp_path: Path) -> None:
     env = {
         key: value for key, value in os.environ.items() if not key.startswith(("OTEL_", "SPANBUS_"))
     }
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code],
+    done = prepared.run(
+        [],
+        folder=tmp_path,
         env={**env, "SPANBUS_STATE_DIR": str(tmp_path)},
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
+        stdin=None,
+        timeout_s=60,
+        code=f"import warnings; warnings.simplefilter('error')\n{code}",
+        taken_down=True,
     )
     assert (done.returncode, done.stderr) == (0, ""), where
 
@@ -115,15 +115,10 @@ def commands() -> list[tuple[str, list[str]]]:
 
 @cache
 def help_of(*command: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "spanbus", *command, "--help"],
-        env={**os.environ, "COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, (command, done.stderr)
-    return done.stdout
+    env = {"COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb"}
+    done = Cli(ROOT, env)(*command, "--help")
+    assert done.code == 0, (command, done.err)
+    return done.out
 
 
 def test_every_command_and_option_of_the_shell_blocks_exists() -> None:

@@ -40,6 +40,7 @@ class Page:
         *,
         until: int | None = None,
         here: Mapping[str, str] = MappingProxyType({}),
+        env: Mapping[str, str] = MappingProxyType({}),
     ) -> str:
         """Run the page's blocks; ``here`` are names of elsewhere with what stands for them."""
         blocks = _SHELL.findall((HOW_TO / name).read_text())[:until]
@@ -59,6 +60,7 @@ class Page:
             | {
                 "PATH": f"{self.folder / 'bin'}:{os.environ['PATH']}",
                 "SPANBUS_STATE_DIR": str(self.state),
+                **env,
             },
             capture_output=True,
             text=True,
@@ -87,7 +89,14 @@ def test_own_attributes(page: Page) -> None:
 
 
 def test_buckets(page: Page) -> None:
-    page.run("buckets.md")
+    with Receiver() as receiver:
+        page.run("buckets.md", env={**receiver.env, "SPANBUS_EXIT_TIMEOUT_S": "20"})
+        durations = {
+            metric.name: metric.WhichOneof("data")
+            for metric in receiver.metrics()
+            if metric.name.endswith("run.duration")
+        }
+    assert durations == {"cicd.pipeline.run.duration": "exponential_histogram"}
 
 
 def test_sampling_leaves_out_traces_and_counts_every_run(page: Page) -> None:

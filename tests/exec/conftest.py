@@ -10,4 +10,4 @@ from command_line import Cli
 
 @pytest.fixture
 def cli(tmp_path: Path) -> Cli:
-    return Cli(tmp_path)
+    return Cli(tmp_path, exec_alone=True)

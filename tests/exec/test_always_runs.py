@@ -14,6 +14,13 @@ from command_line import Cli
 import spanbus
 from spanbus.testing import Receiver
 
+
+@pytest.fixture
+def cli(tmp_path: Path) -> Cli:
+    """What is said of settings is the same however the command was started."""
+    return Cli(tmp_path)
+
+
 SAYS = ("exec", "--", "sh", "-c", "echo out; exit 3")
 
 

@@ -45,9 +45,15 @@ def test_without_a_server_a_command_refuses_and_a_service_tells_itself(
         assert sorted(span.name for span in collector.spans()) == ["RUN w", "p"]
 
 
-def test_a_bus_that_is_told_elsewhere_makes_nothing_and_others_do(tmp_path: Path) -> None:
+def test_a_bus_that_is_told_elsewhere_makes_nothing_and_others_do(
+    tmp_path: Path, delivery: str
+) -> None:
     with Receiver() as collector:
-        env = {**collector.env, "SPANBUS_STATE_DIR": str(tmp_path)}
+        env = {
+            **collector.env,
+            "SPANBUS_STATE_DIR": str(tmp_path),
+            "SPANBUS_DELIVERY": delivery,
+        }
         with spanbus.open_runtime_sync(env=env) as runtime:
             carried, other = spanbus.WorkflowEventBus(), spanbus.WorkflowEventBus()
             told_elsewhere(carried)

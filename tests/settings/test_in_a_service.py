@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import prepared
 import pytest
 
 from spanbus.testing import Receiver
@@ -58,6 +59,24 @@ def assert_all_is_well(done: subprocess.CompletedProcess[str], receiver: Receive
 def test_a_value_that_cannot_be_used_is_a_warning_and_everything_is_delivered(
     tmp_path: Path, variable: str, value: str
 ) -> None:
+    assert_delivered_all_the_same(tmp_path, "spool", variable, value)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("OTEL_EXPORTER_OTLP_COMPRESSION", "brotli"),
+        ("OTEL_EXPORTER_OTLP_TIMEOUT", "soon"),
+        ("OTEL_METRIC_EXPORT_INTERVAL", "often"),
+    ],
+)
+def test_a_value_that_the_sdk_cannot_use_is_a_warning_and_everything_is_delivered(
+    tmp_path: Path, variable: str, value: str
+) -> None:
+    assert_delivered_all_the_same(tmp_path, "sdk", variable, value)
+
+
+def assert_delivered_all_the_same(tmp_path: Path, delivery: str, variable: str, value: str) -> None:
     with Receiver() as receiver:
         env = {
             **{
@@ -68,18 +87,12 @@ def test_a_value_that_cannot_be_used_is_a_warning_and_everything_is_delivered(
             "PYTHONPATH": os.pathsep.join(sys.path),
             "SPANBUS_STATE_DIR": str(tmp_path / "state"),
             "SPANBUS_EVENTS": "both",
+            "SPANBUS_DELIVERY": delivery,
+            "SPANBUS_EXIT_TIMEOUT_S": "20",
             **receiver.env,
             variable: value,
         }
-        done = subprocess.run(
-            [sys.executable, "-c", SERVICE],
-            cwd=tmp_path,
-            env=env,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+        done = prepared.run([], folder=tmp_path, env=env, stdin=None, timeout_s=60, code=SERVICE)
         assert_all_is_well(done, receiver)
 
 

@@ -12,12 +12,13 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import bodies
+import prepared
 import pytest
+from bodies import CUMULATIVE, DELTA, SECOND_NS, START_NS, metrics_body, run_body
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-from opentelemetry.proto.metrics.v1.metrics_pb2 import AggregationTemporality
-from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from spanbus._backend.api import TraceQuery
 from spanbus._store.metrics import SERIES_LIMIT
@@ -25,108 +26,11 @@ from spanbus._store.series import Series
 from spanbus._store.store import Retention, Store
 from spanbus.errors import RunNotFound, StoreError
 
-START_NS = 1_767_225_600_000_000_000  # 2026-01-01T00:00:00Z
-SECOND_NS = 10**9
-DELTA = AggregationTemporality.AGGREGATION_TEMPORALITY_DELTA
-CUMULATIVE = AggregationTemporality.AGGREGATION_TEMPORALITY_CUMULATIVE
-
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
     with Store.open(tmp_path / "state" / "store.sqlite3") as one:
         yield one
-
-
-def _said(span: Span, said: dict[str, str]) -> None:
-    for key, value in said.items():
-        span.attributes.add(key=key).value.string_value = value
-
-
-def run_body(
-    number: int = 1,
-    *,
-    workflow: str = "standard",
-    result: str = "success",
-    at_s: float = 0.0,
-    phases: tuple[str, ...] = ("build", "tests"),
-) -> bytes:
-    """A run as spanbus sends it: `run-N`, a second to each phase."""
-    request = ExportTraceServiceRequest()
-    group = request.resource_spans.add()
-    group.resource.attributes.add(key="service.name").value.string_value = "spanbus"
-    spans = group.scope_spans.add().spans
-    start_ns = START_NS + int(at_s * SECOND_NS)
-    trace_id, top = number.to_bytes(16, "big"), (number * 1_000).to_bytes(8, "big")
-    names = {"cicd.pipeline.name": workflow, "cicd.pipeline.run.id": f"run-{number}"}
-    span = spans.add(
-        trace_id=trace_id,
-        span_id=top,
-        name=f"RUN {workflow}",
-        kind=Span.SPAN_KIND_SERVER,
-        start_time_unix_nano=start_ns,
-        end_time_unix_nano=start_ns + max(1, len(phases)) * SECOND_NS,
-    )
-    _said(
-        span,
-        names
-        | {"spanbus.level": "run", "cicd.pipeline.result": result}
-        | ({"error.type": "unsuccessful"} if result == "failure" else {}),
-    )
-    for at, phase in enumerate(phases):
-        span = spans.add(
-            trace_id=trace_id,
-            span_id=(number * 1_000 + at + 1).to_bytes(8, "big"),
-            parent_span_id=top,
-            name=phase,
-            kind=Span.SPAN_KIND_INTERNAL,
-            start_time_unix_nano=start_ns + at * SECOND_NS,
-            end_time_unix_nano=start_ns + (at + 1) * SECOND_NS,
-        )
-        _said(
-            span,
-            names
-            | {
-                "spanbus.level": "phase",
-                "cicd.pipeline.task.name": phase,
-                "cicd.pipeline.task.run.result": result,
-            },
-        )
-    return request.SerializeToString()
-
-
-def metrics_body(
-    value: float,
-    *,
-    temporality: AggregationTemporality.ValueType = DELTA,
-    lifetime: str = "run",
-    instance: str = "one",
-    at_s: float = 1.0,
-) -> bytes:
-    """One counter and one histogram."""
-    request = ExportMetricsServiceRequest()
-    group = request.resource_metrics.add()
-    for key, text in {
-        "service.name": "spanbus",
-        "service.instance.id": instance,
-        "spanbus.lifetime": lifetime,
-    }.items():
-        group.resource.attributes.add(key=key).value.string_value = text
-    scope = group.scope_metrics.add()
-    at_ns = START_NS + int(at_s * SECOND_NS)
-    counter = scope.metrics.add(name="spanbus.phase.failures", unit="{failure}")
-    counter.sum.is_monotonic, counter.sum.aggregation_temporality = True, temporality
-    point = counter.sum.data_points.add(as_int=int(value), time_unix_nano=at_ns)
-    point.attributes.add(key="cicd.pipeline.name").value.string_value = "standard"
-    histogram = scope.metrics.add(name="spanbus.phase.duration", unit="s")
-    histogram.histogram.aggregation_temporality = temporality
-    histogram.histogram.data_points.add(
-        count=2,
-        sum=value,
-        explicit_bounds=[1.0, 10.0],
-        bucket_counts=[1, 1, 0],
-        time_unix_nano=at_ns,
-    )
-    return request.SerializeToString()
 
 
 def by_name(store: Store, name: str) -> list[Series]:
@@ -453,12 +357,12 @@ def test_what_is_older_than_agreed_is_let_go(tmp_path: Path) -> None:
 
 
 def test_the_oldest_are_let_go_when_the_file_is_too_large(tmp_path: Path) -> None:
-    size = 2**20
+    size = 2**19
     with Store.open(tmp_path / "store.sqlite3", Retention(size_bytes=size, every_s=0)) as store:
-        for number in range(1, 1_801):
+        for number in range(1, 901):
             store.ingest("traces", run_body(number, phases=("build", "tests", "publish")))
         heads = store.run_heads(limit=10_000)
-        assert "run-1800" in {head.run_id for head in heads}
+        assert "run-900" in {head.run_id for head in heads}
         assert "run-1" not in {head.run_id for head in heads}
         with sqlite3.connect(store.path) as connection:
             pages, free = (
@@ -470,8 +374,8 @@ def test_the_oldest_are_let_go_when_the_file_is_too_large(tmp_path: Path) -> Non
 
 
 def test_resources_that_no_span_needs_are_let_go_too(tmp_path: Path) -> None:
-    with Store.open(tmp_path / "store.sqlite3", Retention(size_bytes=2**20, every_s=0)) as store:
-        for number in range(1, 1_501):
+    with Store.open(tmp_path / "store.sqlite3", Retention(size_bytes=2**19, every_s=0)) as store:
+        for number in range(1, 751):
             request = ExportTraceServiceRequest.FromString(run_body(number, phases=()))
             request.resource_spans[0].resource.attributes.add(
                 key="process.pid"
@@ -501,13 +405,19 @@ def test_a_resource_that_was_let_go_by_another_process_is_stored_again(tmp_path:
         assert one.trace(f"{2:032x}")[0].resource.attributes[0].value.string_value == "spanbus"
 
 
+@pytest.fixture(params=[2_000, pytest.param(SERIES_LIMIT, marks=pytest.mark.slow)])
+def series_limit(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+    monkeypatch.setattr("spanbus._store.metrics.SERIES_LIMIT", request.param)
+    return int(request.param)
+
+
 def test_series_beyond_the_limit_are_left_out_and_counted_while_known_ones_go_on(
-    store: Store,
+    store: Store, series_limit: int
 ) -> None:
     request = ExportMetricsServiceRequest()
     metric = request.resource_metrics.add().scope_metrics.add().metrics.add(name="orders")
     metric.sum.is_monotonic, metric.sum.aggregation_temporality = True, DELTA
-    for number in range(SERIES_LIMIT + 50):
+    for number in range(series_limit + 50):
         metric.sum.data_points.add(as_int=1, time_unix_nano=1).attributes.add(
             key="order"
         ).value.int_value = number
@@ -515,12 +425,14 @@ def test_series_beyond_the_limit_are_left_out_and_counted_while_known_ones_go_on
     assert store.ingest_metrics(body) == 50
     assert store.ingest_metrics(body) == 50
     series = by_name(store, "orders")
-    assert len(series) == SERIES_LIMIT
+    assert len(series) == series_limit
     assert {each.value for each in series} == {2}
 
 
-def test_processes_that_are_long_gone_make_place_for_new_ones(store: Store) -> None:
-    for instance, at_ns, many in (("old", 1, SERIES_LIMIT), ("new", 2, 10)):
+def test_processes_that_are_long_gone_make_place_for_new_ones(
+    store: Store, series_limit: int
+) -> None:
+    for instance, at_ns, many in (("old", 1, series_limit), ("new", 2, 10)):
         request = ExportMetricsServiceRequest()
         group = request.resource_metrics.add()
         group.resource.attributes.add(key="service.instance.id").value.string_value = instance
@@ -555,9 +467,9 @@ from pathlib import Path
 from spanbus._store.store import Store
 path, first = Path(sys.argv[1]), int(sys.argv[2])
 sys.path.insert(0, sys.argv[3])
-from test_store import run_body, metrics_body
+from bodies import run_body, metrics_body
 with Store.open(path) as store:
-    for number in range(first, first + 100):
+    for number in range(first, first + 40):
         store.ingest("traces", run_body(number))
         store.ingest("metrics", metrics_body(1, instance=str(number)))
 """
@@ -565,12 +477,10 @@ with Store.open(path) as store:
 
 def test_processes_that_start_and_write_at_once_lose_nothing(tmp_path: Path) -> None:
     path = tmp_path / "state" / "store.sqlite3"
-    here = str(Path(__file__).parent)
+    here = str(Path(bodies.__file__).parent)
     writers = [
-        subprocess.Popen(
-            [sys.executable, "-c", WRITER, str(path), str(1 + 1_000 * at), here],
-            stderr=subprocess.PIPE,
-            text=True,
+        prepared.start(
+            [str(path), str(1 + 1_000 * at), here], folder=tmp_path, env=os.environ, code=WRITER
         )
         for at in range(4)
     ]
@@ -578,8 +488,8 @@ def test_processes_that_start_and_write_at_once_lose_nothing(tmp_path: Path) -> 
         _, said = writer.communicate(timeout=60)
         assert writer.returncode == 0, said
     with Store.open(path) as store:
-        assert len(store.run_heads(limit=1_000)) == 400
-        assert by_name(store, "spanbus.phase.failures")[0].value == 400
+        assert len(store.run_heads(limit=1_000)) == 160
+        assert by_name(store, "spanbus.phase.failures")[0].value == 160
 
 
 def test_threads_read_while_one_writes(store: Store) -> None:
@@ -608,9 +518,9 @@ def test_threads_read_while_one_writes(store: Store) -> None:
 
 def test_a_writer_that_was_killed_leaves_a_store_that_opens(tmp_path: Path) -> None:
     path = tmp_path / "store.sqlite3"
-    endless = WRITER.replace("first + 100", "first + 10**9")
+    endless = WRITER.replace("first + 40", "first + 10**9")
     writer = subprocess.Popen(
-        [sys.executable, "-c", endless, str(path), "1", str(Path(__file__).parent)]
+        [sys.executable, "-c", endless, str(path), "1", str(Path(bodies.__file__).parent)]
     )
     deadline = time.monotonic() + 30
     seen = 0
@@ -632,7 +542,7 @@ import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 from spanbus._store.store import Store
-from test_store import run_body
+from bodies import run_body
 path = Path(sys.argv[1])
 with Store.open(path) as store:
     store.ingest("traces", run_body(1))
@@ -649,7 +559,7 @@ def test_opening_a_store_twice_in_one_process_takes_no_lock_away(tmp_path: Path)
     """Closing any descriptor of a file ends this process's POSIX locks on it, SQLite's too; then others delete the log in use."""
     path = tmp_path / "store.sqlite3"
     holder = subprocess.Popen(
-        [sys.executable, "-c", OPENS_AGAIN, str(path), str(Path(__file__).parent)],
+        [sys.executable, "-c", OPENS_AGAIN, str(path), str(Path(bodies.__file__).parent)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -673,7 +583,7 @@ import os, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 from spanbus._store.store import Store
-from test_store import run_body
+from bodies import run_body
 with Store.open(Path(sys.argv[1])) as store:
     store.ingest("traces", run_body(1))
     children = []
@@ -694,7 +604,7 @@ with Store.open(Path(sys.argv[1])) as store:
 def test_forked_children_and_their_parent_write_to_the_same_store(tmp_path: Path) -> None:
     path = tmp_path / "store.sqlite3"
     done = subprocess.run(
-        [sys.executable, "-c", FORKS, str(path), str(Path(__file__).parent)],
+        [sys.executable, "-c", FORKS, str(path), str(Path(bodies.__file__).parent)],
         capture_output=True,
         text=True,
         timeout=60,

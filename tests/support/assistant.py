@@ -6,16 +6,21 @@ import json
 import urllib.request
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 
 import anyio
 import anyio.to_thread
 from command_line import Cli
-from mcp import ClientSession, StdioServerParameters
-from mcp.client.stdio import stdio_client
+
+if TYPE_CHECKING:
+    from mcp import ClientSession
 
 
 @asynccontextmanager
 async def client(cli: Cli) -> AsyncGenerator[ClientSession, None]:
+    from mcp import ClientSession, StdioServerParameters  # a second of every session of tests
+    from mcp.client.stdio import stdio_client
+
     command, *arguments = cli.argv("mcp")
     parameters = StdioServerParameters(
         command=command, args=arguments, env=cli.environment(), cwd=str(cli.folder)

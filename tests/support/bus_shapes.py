@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import gc
 import inspect
 import itertools
 import json
@@ -1351,11 +1352,16 @@ def main() -> None:
     """One process forks for each shape: what they need is loaded once."""
     from importlib import import_module
 
+    from prepared import warm
+
     for module in ("_attaching.attach", "_attaching.streams", "_runtime", "_wiring"):
         import_module(f"spanbus.{module}")
     import_module("opentelemetry.sdk.trace.export.in_memory_span_exporter")
     settings = import_module("spanbus._settings").load_settings()
     import_module("spanbus._wiring.preparing").prepare(settings, os.environ)
+    warm()
+    gc.collect()
+    gc.freeze()
     for shape_name in sys.argv[2:]:
         sys.stdout.flush()
         child = os.fork()

@@ -38,30 +38,19 @@ class Done:
         return cast("dict[str, object]", json.loads(self.out))
 
 
-READ_AT_IMPORT = (
-    "PYTHON",
-    "LC_",
-    "LANG",
-    "OTEL_PYTHON",
-    "OTEL_PROPAGATORS",
-    "TYPER",
-    "GRPC_",
-    "LD_",
-)
-"""Beginnings of the names of variables that Python and libraries look at when they are started or imported."""
-
-
 @dataclass
 class Cli:
     """Runs the command in ``folder``.
 
     Unless it is ``alone``, a command comes from a process that has loaded it already (:mod:`prepared`): a process of its own
-    all the same. Whoever tests the start itself, or puts something in its way, wants it alone.
+    all the same. Whoever tests the start itself, or puts something in its way, wants it alone; in tests of ``exec``, which
+    lives from what it does not load, that one is.
     """
 
     folder: Path
     env: dict[str, str] = field(default_factory=dict[str, str])
     alone: bool = False
+    exec_alone: bool = False
 
     def environment(self, more: Mapping[str, str] | None = None) -> dict[str, str]:
         kept = {
@@ -88,7 +77,7 @@ class Cli:
         stdin: str | None = None,
         timeout_s: float = 60,
     ) -> Done:
-        if self._needs_a_start(arguments, {**self.env, **(env or {})}):
+        if self._starts_alone(arguments, env or {}):
             done = self.run(self.argv(*arguments), env=env, stdin=stdin, timeout_s=timeout_s)
         else:
             done = prepared.run(
@@ -101,15 +90,14 @@ class Cli:
         assert "Traceback" not in done.stderr, done.stderr
         return Done(done.returncode, done.stdout, done.stderr)
 
-    def _needs_a_start(self, arguments: Sequence[str], env: Mapping[str, str]) -> bool:
-        """``exec`` and the one-word answers live from what they do not load."""
+    def _starts_alone(self, arguments: Sequence[str], env: Mapping[str, str]) -> bool:
+        """The one-word answers live from what they do not load, and so does completion."""
         return (
             self.alone
-            or not prepared.AVAILABLE
-            or arguments[:1] == ("exec",)
+            or not prepared.usable(self.environment(env))
+            or (self.exec_alone and arguments[:1] == ("exec",))
             or (len(arguments) == 1 and arguments[0].startswith("-"))
-            or "_SPANBUS_COMPLETE" in env
-            or any(name.startswith(READ_AT_IMPORT) for name in env)
+            or "_SPANBUS_COMPLETE" in self.environment(env)
         )
 
     def run(
@@ -136,7 +124,7 @@ class Cli:
 
     def start(self, *arguments: str, env: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
         """A command that runs beside the test."""
-        if not self._needs_a_start(arguments, {**self.env, **(env or {})}):
+        if not self._starts_alone(arguments, env or {}):
             return prepared.Forked(arguments, folder=self.folder, env=self.environment(env))
         return subprocess.Popen(
             self.argv(*arguments),

@@ -1,4 +1,4 @@
-"""A process that has loaded the command and forks a child for each command line: a test does not wait for imports."""
+"""A process that has loaded spanbus and forks a child for each command line or program: a test does not wait for imports."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import cache
-from importlib import import_module
+from importlib import import_module, metadata
 from pathlib import Path
 from typing import IO, Any
 
@@ -35,7 +35,7 @@ AVAILABLE = _available()
 
 _LOADED = (
     "_cli _settings _project _runs _store _workflow _reading _correlation _telemetry _otlp _delivery _wiring _runtime _attaching "
-    "_backend"
+    "_backend _doctor"
 ).split()
 _NOT_LOADED = ("grpc", "sdk", "rich_utils", "mcp", "nats", "stack", "observe", "demo")
 """They are seldom used, or read the environment when they are imported."""
@@ -47,8 +47,33 @@ _LOADED_OF_OTHERS = (
     "uvicorn.protocols.websockets.websockets_sansio_impl",
 )
 """They are imported by name when they are used."""
-_START = "import sys; sys.path.append({!r}); from prepared import serve; sys.path.pop(); serve(int(sys.argv[1])); from spanbus._cli import main; main()"
+_START = "import sys; sys.path.append({!r}); from prepared import serve; sys.path.pop(); serve(int(sys.argv[1]))"
+_COMMAND = "from spanbus._cli import main; main()"
+_READ_AT_START = (
+    "PYTHON",
+    "LC_",
+    "LANG",
+    "OTEL_PYTHON",
+    "OTEL_PROPAGATORS",
+    "TYPER",
+    "GRPC_",
+    "LD_",
+)
+"""Beginnings of the names of variables that Python and libraries look at when they are started or imported."""
 _NUMBER = struct.Struct("!i")
+
+
+def usable(env: Mapping[str, str]) -> bool:
+    """Whether a process with these variables may come from the prepared one, which was started with ours."""
+    return (
+        AVAILABLE
+        and {*env.get("PYTHONPATH", "").split(os.pathsep)} <= {"", *sys.path}
+        and all(
+            env.get(name) == os.environ.get(name) or name == "PYTHONPATH"
+            for name in env.keys() | os.environ.keys()
+            if name.startswith(_READ_AT_START)
+        )
+    )
 
 
 def run(
@@ -58,12 +83,31 @@ def run(
     env: Mapping[str, str],
     stdin: str | None,
     timeout_s: float,
+    code: str = _COMMAND,
+    taken_down: bool = False,
 ) -> subprocess.CompletedProcess[str]:
-    """Run ``spanbus ARGUMENTS`` in a process of its own, as :func:`subprocess.run` would."""
+    """Run ``spanbus ARGUMENTS``, or ``code``, in a process of its own, as :func:`subprocess.run` would.
+
+    At its end all that it made is ``taken_down``, where that is to be seen: Python tells then what was left open.
+    """
+    if not usable(env):
+        return subprocess.run(
+            [sys.executable, "-c", code, *arguments],
+            cwd=folder,
+            env=env,
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            input=stdin or "",
+            check=False,
+        )
     with tempfile.TemporaryFile() as given:
         given.write((stdin or "").encode())
         given.seek(0)
-        with Forked(arguments, folder=folder, env=env, stdin=given) as process:
+        forked = Forked(
+            arguments, folder=folder, env=env, stdin=given, code=code, taken_down=taken_down
+        )
+        with forked as process:
             try:
                 out, err = process.communicate(timeout=timeout_s)
             except BaseException:
@@ -72,8 +116,28 @@ def run(
     return subprocess.CompletedProcess(list(arguments), process.returncode, out, err)
 
 
+def start(
+    arguments: Sequence[str], *, folder: Path, env: Mapping[str, str], code: str
+) -> subprocess.Popen[str]:
+    """Start ``python -c CODE ARGUMENTS``, with spanbus loaded already where that can be."""
+    if usable(env):
+        return Forked(arguments, folder=folder, env=env, code=code)
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *arguments],
+        cwd=folder,
+        env=env,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
 class Forked(subprocess.Popen[str]):
-    """``spanbus ARGUMENTS`` as a child of the prepared process: it is read, waited for and sent signals like any other."""
+    """``spanbus ARGUMENTS`` as a child of the prepared process: it is read, waited for and sent signals like any other.
+
+    With ``code`` it is ``python -c CODE ARGUMENTS``, spanbus being loaded already.
+    """
 
     def __init__(
         self,
@@ -82,8 +146,11 @@ class Forked(subprocess.Popen[str]):
         folder: Path,
         env: Mapping[str, str],
         stdin: int | IO[bytes] = subprocess.DEVNULL,
+        code: str = _COMMAND,
+        taken_down: bool = False,
     ) -> None:
-        self._request = json.dumps([list(arguments), str(folder), dict(env)]).encode()
+        request = [code, taken_down, list(arguments), str(folder), dict(env)]
+        self._request = json.dumps(request).encode()
         pipe = subprocess.PIPE
         super().__init__(list(arguments), stdin=stdin, stdout=pipe, stderr=pipe, text=True)
 
@@ -149,8 +216,25 @@ def _prepared() -> _Prepared:
     return _Prepared()
 
 
+def warm() -> None:
+    """Make what is made when it is first used, so that no child has to."""
+    from spanbus._reading.dialect_file import load
+    from spanbus._reading.reader import Reader
+    from spanbus._telemetry.redaction import Redactor
+
+    metadata.entry_points = cache(metadata.entry_points)  # a file of every installed package
+    for each in gc.get_objects():
+        if type(each).__module__ == "spanbus._patterns":
+            each.search  # noqa: B018
+    Redactor().text("token = x")
+    for dialect in ("spanbus", "generic"):
+        read = Reader(load(dialect)).read
+        read({"event_type": "workflow.started", "payload": {"workflow_id": "w"}})
+
+
 def serve(number: int) -> None:
-    """Load the command, then fork for each request; returns in the child, whose command line it has made ours."""
+    """Load spanbus, then fork for each request; a child runs the code that it is given, with that command line."""
+    atexit.register(_leave)  # before anybody else does, and so it is called last
     for room in _LOADED:
         package = import_module(f"spanbus.{room}")
         for found in pkgutil.walk_packages(getattr(package, "__path__", ()), f"spanbus.{room}."):
@@ -158,6 +242,7 @@ def serve(number: int) -> None:
                 import_module(found.name)
     for name in _LOADED_OF_OTHERS:
         import_module(name)
+    warm()
     gc.collect()
     gc.freeze()
     ours = socket.socket(fileno=number)
@@ -189,16 +274,51 @@ def serve(number: int) -> None:
                 os.close(ended)
                 os.close(others)
             os.close(told)
-            arguments, folder, env = json.loads(request)
+            code, taken_down, arguments, folder, env = json.loads(request)
             for place, fd in enumerate(streams):
                 os.dup2(fd, place)
                 os.close(fd)
             os.environ.clear()
             os.environ.update(env)
+            given = env.get("PYTHONPATH", "").split(os.pathsep)
+            sys.path[1:1] = [path for path in given if path and path not in sys.path]
             os.chdir(folder)
             sys.argv[1:] = arguments
+            if taken_down:
+                atexit.unregister(_leave)
+            _run(code)
             return
         for fd in streams:
             os.close(fd)
         os.write(told, _NUMBER.pack(pid))
         children[os.pidfd_open(pid)] = pid, told
+
+
+_status: int | None = None
+
+
+def _run(code: str) -> None:
+    global _status
+    try:
+        exec(code, vars(sys.modules["__main__"]))
+    except SystemExit as left:
+        _status = left.code if isinstance(left.code, int) else int(left.code is not None)
+        raise
+    except KeyboardInterrupt:  # Python ends itself by the signal
+        raise
+    except BaseException:
+        _status = 1
+        raise
+    _status = 0
+
+
+def _leave() -> None:
+    """Leave without taking down what was loaded, object by object: that costs ten times what most commands do."""
+    if _status is None:
+        return
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except (OSError, ValueError):  # which is Python's to tell
+        return
+    os._exit(_status)

@@ -9,10 +9,12 @@ import textwrap
 from collections import Counter
 from pathlib import Path
 
+import prepared
+
 from spanbus.testing import Receiver
 
-HEAD = """
-import atexit, json, os, signal, sys, threading, time
+TIMED = """
+import atexit, time
 
 def slept_s():
     with open("/proc/self/schedstat") as file:
@@ -26,6 +28,14 @@ def said_at_the_end():
 started = []
 atexit.register(said_at_the_end)  # before anybody else does, and so it is called last
 
+def ready():
+    # from here on the sleep of the main thread counts, which is printed at the very end
+    print("ready", flush=True)
+    started.append(slept_s())
+"""
+
+HEAD = """
+import json, os, signal, sys, threading, time
 import spanbus
 from spanbus._workflow.bus import WorkflowEventBus
 
@@ -55,11 +65,6 @@ def counts():
     runtime.close()
     found = runtime.statistics()
     print(json.dumps({"waiting": found.waiting, "dropped": sum(found.dropped.values()), "reasons": sorted({reason for _, reason in found.dropped})}), flush=True)
-
-def ready():
-    # from here on the sleep of the main thread counts, which is printed at the very end
-    print("ready", flush=True)
-    started.append(slept_s())
 """
 
 NEXT = """
@@ -71,14 +76,22 @@ with spanbus.open_runtime_sync() as runtime:
 
 
 class Programs:
-    """Runs small programs on one state directory, each against an endpoint."""
+    """Runs small programs on one state directory, each against an endpoint.
+
+    They come from a process that has loaded spanbus (:mod:`prepared`). One whose exit is timed starts alone.
+    """
 
     def __init__(self, state: Path) -> None:
         self.state = state
 
     def start(self, url: str, body: str, **more: str) -> subprocess.Popen[str]:
+        code = HEAD + textwrap.dedent(body)
+        return prepared.start([], folder=Path.cwd(), env=self.env(url, **more), code=code)
+
+    def start_timed(self, url: str, body: str, **more: str) -> subprocess.Popen[str]:
+        """One that says ``ready()``, and at its very end for how long it slept since."""
         return subprocess.Popen(
-            [sys.executable, "-c", HEAD + textwrap.dedent(body)],
+            [sys.executable, "-c", TIMED + HEAD + textwrap.dedent(body)],
             env=self.env(url, **more),
             text=True,
             stdout=subprocess.PIPE,
@@ -130,13 +143,8 @@ class Programs:
 
     def next_one(self, url: str) -> None:
         """Another program comes by and delivers what waits."""
-        done = subprocess.run(
-            [sys.executable, "-c", NEXT],
-            env=self.env(url),
-            text=True,
-            capture_output=True,
-            timeout=120,
-            check=False,
+        done = prepared.run(
+            [], folder=Path.cwd(), env=self.env(url), stdin=None, timeout_s=120, code=NEXT
         )
         assert done.returncode == 0, done.stderr
 

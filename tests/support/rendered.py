@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, cast, get_args
 
@@ -10,13 +10,7 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from opentelemetry.sdk._logs import LoggerProvider, ReadableLogRecord
 from opentelemetry.sdk._logs.export import InMemoryLogRecordExporter, SimpleLogRecordProcessor
-from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import (
-    HistogramDataPoint,
-    InMemoryMetricReader,
-    Metric,
-    NumberDataPoint,
-)
+from opentelemetry.sdk.metrics import MeterProvider, export
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, SpanLimits, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
@@ -37,10 +31,21 @@ from opentelemetry.util.types import AttributeValue
 from spanbus._correlation.correlator import Correlator
 from spanbus._correlation.span_state import SpanSink, SpanState
 from spanbus._delivery.sdk import RecordIds
+from spanbus._otlp.metrics_data import (
+    CUMULATIVE,
+    Histogram,
+    HistogramDataPoint,
+    Metric,
+    MetricsData,
+    NumberDataPoint,
+    Sum,
+)
+from spanbus._otlp.resource import PlainResource
 from spanbus._reading import dialect_file
 from spanbus._reading.reader import Reader
 from spanbus._semantics import Level, Result, names
 from spanbus._telemetry.logs import LogSink
+from spanbus._telemetry.meter import PlainMeter, PlainReader
 from spanbus._telemetry.metrics import MetricSink
 from spanbus._telemetry.redaction import Redactor
 from spanbus._telemetry.spans import SCOPE, DirectSpans
@@ -58,6 +63,8 @@ Provider = Literal["spool", "sdk", "theirs"]
 """Spans encoded by us for the spool, those of a tracer of ours with the same ids (``SPANBUS_DELIVERY=sdk``), or those of
 the tracer of a provider that an application has set."""
 PROVIDERS = get_args(Provider)
+SUMS, HISTOGRAMS = (Sum, export.Sum), (Histogram, export.Histogram)
+"""Of our own meter and of the SDK's, with the same names in them."""
 
 
 class DecodedEvent(NamedTuple):
@@ -193,11 +200,7 @@ class Rendered:
         exception_logs: bool = False,
         long_lived: bool = False,
     ) -> None:
-        self._exporter, self._reader, self._logs = (
-            InMemorySpanExporter(),
-            InMemoryMetricReader(),
-            InMemoryLogRecordExporter(),
-        )
+        self._exporter, self._logs = InMemorySpanExporter(), InMemoryLogRecordExporter()
         template = Template(
             Redactor(), span_events=span_events, exception_events=exception_events, limits=limits
         )
@@ -213,18 +216,22 @@ class Rendered:
             )
             tracers.add_span_processor(SimpleSpanProcessor(self._exporter))
             sink = TracerSpans(tracers.get_tracer(provider), template, ids=ids)
-        meters = MeterProvider([self._reader], shutdown_on_exit=False)
+        if provider == "spool":
+            own = PlainMeter(CUMULATIVE)
+            counted = MetricSink(own, long_lived=long_lived, exemplar_filter="trace_based")
+            self._collect = _collecting(own, counted)
+        else:
+            reader = export.InMemoryMetricReader()
+            meters = MeterProvider([reader], shutdown_on_exit=False)
+            counted = MetricSink(meters.get_meter("test"), long_lived=long_lived)
+            self._collect = reader.get_metrics_data
         loggers = LoggerProvider(shutdown_on_exit=False)
         loggers.add_log_record_processor(SimpleLogRecordProcessor(self._logs))
         logs = LogSink(
             loggers.get_logger("test"), template, events=log_events, exceptions=exception_logs
         )
         self.errors: list[Exception] = []
-        sinks: list[SpanSink] = [
-            sink,
-            MetricSink(meters.get_meter("test"), long_lived=long_lived),
-            logs,
-        ]
+        sinks: list[SpanSink] = [sink, counted, logs]
         self.correlator = Correlator(sinks, note_sinks=[logs], on_sink_error=self.errors.append)
         self._events = Reader(dialect_file.load("spanbus"))
         self.now_ns = START_NS
@@ -277,7 +284,7 @@ class Rendered:
         return list(self._logs.get_finished_logs())
 
     def metrics(self) -> dict[str, Metric]:
-        data = self._reader.get_metrics_data()
+        data = cast("MetricsData | None", self._collect())
         if data is None:
             return {}
         return {
@@ -294,15 +301,33 @@ class Rendered:
         return {
             tuple(value for _, value in sorted((point.attributes or {}).items())): point.value
             for point in points
-            if isinstance(point, NumberDataPoint)
+            if isinstance(point, (NumberDataPoint, export.NumberDataPoint))
         }
 
     def histogram(self, name: str) -> list[HistogramDataPoint]:
-        return [
-            point
-            for point in self.metrics()[name].data.data_points
-            if isinstance(point, HistogramDataPoint)
-        ]
+        data = self.metrics()[name].data
+        assert isinstance(data, HISTOGRAMS)
+        return list(data.data_points)
+
+
+def _collecting(meter: PlainMeter, counted: MetricSink) -> Callable[[], MetricsData | None]:
+    """Collects our own meter, as a reader of the SDK's that keeps everything in memory would."""
+    put: list[MetricsData] = []
+    reader = PlainReader(
+        meter,
+        counted,
+        lambda data, _: put.append(data),
+        PlainResource({}),
+        SCOPE,
+        60.0,
+        durations=CUMULATIVE,
+    )
+
+    def collect() -> MetricsData | None:
+        reader.export_now()
+        return put.pop() if put else None
+
+    return collect
 
 
 def executed(correlator: Correlator, *, of_phase: str | None = None) -> SpanState:

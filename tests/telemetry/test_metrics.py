@@ -1,10 +1,18 @@
-"""Histograms, counters and gauges: names, buckets, exemplars, and how many series there may be."""
+"""Histograms, counters and gauges, of our own meter and of the SDK's: names, buckets, exemplars, and how many series."""
 
 from __future__ import annotations
 
 import pytest
-from opentelemetry.sdk.metrics.export import Histogram, HistogramDataPoint, Sum
-from rendered import SECOND, START_NS, Rendered, executed, execution_begun
+from rendered import (
+    HISTOGRAMS,
+    SECOND,
+    START_NS,
+    SUMS,
+    Provider,
+    Rendered,
+    executed,
+    execution_begun,
+)
 
 from spanbus._semantics import Failure, Result, names
 from spanbus._telemetry.metrics import Guard
@@ -36,8 +44,8 @@ def run(
     )
 
 
-def test_a_series_of_failures_is_born_at_0_before_the_first_failure() -> None:
-    rendered = Rendered()
+def test_a_series_of_failures_is_born_at_0_before_the_first_failure(delivery: Provider) -> None:
+    rendered = Rendered(delivery)
     run(rendered, "1", "p")
     assert rendered.numbers(names.PHASE_FAILURES) == {("w", "p"): 0}
     assert rendered.numbers(names.PHASE_RETRIES) == {("w", "p"): 0}
@@ -47,8 +55,8 @@ def test_a_series_of_failures_is_born_at_0_before_the_first_failure() -> None:
     assert rendered.numbers(names.RUN_ERRORS) == {("w", "RunError"): 2}
 
 
-def test_durations_are_seconds_in_our_buckets() -> None:
-    rendered = Rendered()
+def test_durations_are_seconds_in_our_buckets(delivery: Provider) -> None:
+    rendered = Rendered(delivery)
     run(rendered, "1", "p")
     [point] = rendered.histogram(names.PHASE_DURATION)
     assert tuple(point.explicit_bounds) == names.DURATION_BUCKETS_S
@@ -63,8 +71,8 @@ def test_durations_are_seconds_in_our_buckets() -> None:
     }
 
 
-def test_counters_only_grow_and_histograms_are_histograms() -> None:
-    rendered = Rendered(long_lived=True)
+def test_counters_only_grow_and_histograms_are_histograms(delivery: Provider) -> None:
+    rendered = Rendered(delivery, long_lived=True)
     run(rendered, "1", "p")
     executed(rendered.correlator)
     metrics = rendered.metrics()
@@ -73,17 +81,17 @@ def test_counters_only_grow_and_histograms_are_histograms() -> None:
             continue
         data = metrics[listed.name].data if listed.name in metrics else None
         if listed.instrument == "histogram":
-            assert isinstance(data, Histogram)
+            assert isinstance(data, HISTOGRAMS)
         elif listed.instrument == "counter" and data is not None:
-            assert isinstance(data, Sum)
+            assert isinstance(data, SUMS)
             assert data.is_monotonic
         elif listed.instrument == "updowncounter":
-            assert isinstance(data, Sum)
+            assert isinstance(data, SUMS)
             assert not data.is_monotonic
 
 
-def test_a_task_is_a_phase_unless_it_is_executed_for_one() -> None:
-    rendered = Rendered()
+def test_a_task_is_a_phase_unless_it_is_executed_for_one(delivery: Provider) -> None:
+    rendered = Rendered(delivery)
     executed(rendered.correlator, of_phase="build")
     metrics = rendered.metrics()
     [wait] = rendered.histogram(names.QUEUE_WAITS)
@@ -99,8 +107,8 @@ def test_a_task_is_a_phase_unless_it_is_executed_for_one() -> None:
     assert (duration.sum, (duration.attributes or {})[names.TASK_NAME]) == (1.0, "tasks.build")
 
 
-def test_a_task_that_asks_for_another_execution_has_not_failed() -> None:
-    rendered = Rendered()
+def test_a_task_that_asks_for_another_execution_has_not_failed(delivery: Provider) -> None:
+    rendered = Rendered(delivery)
     record = execution_begun(rendered.correlator)
     retry = Failure("celery.exceptions.Retry", "Retry in 1s")
     rendered.correlator.end(record, Result.FAILURE, retry, START_NS + SECOND, SECOND)
@@ -109,8 +117,8 @@ def test_a_task_that_asks_for_another_execution_has_not_failed() -> None:
     assert rendered.numbers(names.PHASE_FAILURES) == {("w", "tasks.build"): 0}
 
 
-def test_each_point_has_the_trace_of_its_phase_as_exemplar() -> None:
-    rendered = Rendered()
+def test_each_point_has_the_trace_of_its_phase_as_exemplar(delivery: Provider) -> None:
+    rendered = Rendered(delivery)
     run(rendered, "1", "p")
     metrics = rendered.metrics()
     for name, span, value in (
@@ -118,7 +126,6 @@ def test_each_point_has_the_trace_of_its_phase_as_exemplar() -> None:
         (names.RUN_DURATION, "RUN w", 3.0),
     ):
         [point] = metrics[name].data.data_points
-        assert isinstance(point, HistogramDataPoint)
         [exemplar] = point.exemplars
         context = rendered.span(span).get_span_context()
         assert (exemplar.trace_id, exemplar.span_id, exemplar.value) == (
@@ -128,8 +135,8 @@ def test_each_point_has_the_trace_of_its_phase_as_exemplar() -> None:
         )
 
 
-def test_the_last_run_is_the_unix_time_of_its_end_and_never_goes_back() -> None:
-    rendered = Rendered()
+def test_the_last_run_is_the_unix_time_of_its_end_and_never_goes_back(delivery: Provider) -> None:
+    rendered = Rendered(delivery)
     run(rendered, "1", "p")
     end_s = (START_NS + 2 * SECOND + SECOND // 4) / 1e9
     assert rendered.numbers(names.PHASE_LAST_RUN) == {("w", "p", "success"): pytest.approx(end_s)}
@@ -141,8 +148,8 @@ def test_the_last_run_is_the_unix_time_of_its_end_and_never_goes_back() -> None:
     }
 
 
-def test_runs_in_progress_are_counted_by_long_lived_processes_alone() -> None:
-    service, once = Rendered(long_lived=True), Rendered()
+def test_runs_in_progress_are_counted_by_long_lived_processes_alone(delivery: Provider) -> None:
+    service, once = Rendered(delivery, long_lived=True), Rendered(delivery)
     for rendered in (service, once):
         rendered.say("workflow.started", {"workflow": "w"}, run_id="1")
         rendered.say("workflow.started", {"workflow": "w"}, run_id="2")
@@ -153,8 +160,8 @@ def test_runs_in_progress_are_counted_by_long_lived_processes_alone() -> None:
     assert service.numbers(names.RUN_ACTIVE) == {("w", "executing"): 0}
 
 
-def test_the_run_id_is_no_attribute_of_any_metric() -> None:
-    rendered = Rendered(long_lived=True)
+def test_the_run_id_is_no_attribute_of_any_metric(delivery: Provider) -> None:
+    rendered = Rendered(delivery, long_lived=True)
     run(rendered, "a-very-special-id", "p", fails=True)
     points = [point for metric in rendered.metrics().values() for point in metric.data.data_points]
     values = [str(value) for point in points for value in (point.attributes or {}).values()]
@@ -162,8 +169,8 @@ def test_the_run_id_is_no_attribute_of_any_metric() -> None:
     assert "a-very-special-id" not in values
 
 
-def test_events_are_counted_by_type_and_what_became_of_them() -> None:
-    rendered = Rendered()
+def test_events_are_counted_by_type_and_what_became_of_them(delivery: Provider) -> None:
+    rendered = Rendered(delivery)
     run(rendered, "1", "p", event_type="conveyor.moved")
     rendered.say("workflow.completed", {}, run_id="of nobody")
     counts = rendered.numbers(names.EVENTS)
@@ -188,8 +195,10 @@ def test_the_guard_lets_known_names_through_for_ever() -> None:
 
 
 @pytest.mark.parametrize("what", ["workflow", "phase", "error", "event"])
-def test_names_of_users_cannot_make_more_series_than_the_limit(what: str) -> None:
-    rendered = Rendered()
+def test_names_of_users_cannot_make_more_series_than_the_limit(
+    what: str, delivery: Provider
+) -> None:
+    rendered = Rendered(delivery)
     count = names.NAMES_LIMIT + 50
     for number in range(count):
         run(

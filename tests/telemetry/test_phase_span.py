@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
+import prepared
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from spanbus.testing import Receiver
@@ -51,25 +53,26 @@ print(type(trace.get_tracer_provider()).__name__)
 """
 
 
-def ran(
-    tmp_path: Path, delivery: str, *arguments: str, spans: int
-) -> tuple[dict[str, list[Span]], str]:
-    with Receiver() as receiver:
+@cache
+def ran(delivery: str, *arguments: str, spans: int) -> tuple[dict[str, list[Span]], str]:
+    """Once for all tests that look at the same."""
+    with Receiver() as receiver, TemporaryDirectory() as folder:
         env = {
             **{k: v for k, v in os.environ.items() if not k.startswith(("OTEL_", "SPANBUS_"))},
             **receiver.env,
-            "SPANBUS_STATE_DIR": str(tmp_path),
+            "SPANBUS_STATE_DIR": folder,
             "SPANBUS_DELIVERY": delivery,
             "SPANBUS_EXIT_TIMEOUT_S": "30",
             "PYTHONPATH": os.pathsep.join(sys.path),
         }
-        done = subprocess.run(
-            [sys.executable, "-W", "error", "-c", PHASES, *arguments],
+        done = prepared.run(
+            arguments,
+            folder=Path(folder),
             env=env,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
+            stdin=None,
+            timeout_s=60,
+            code=f"import warnings; warnings.simplefilter('error')\n{PHASES}",
+            taken_down=True,
         )
         assert (done.returncode, done.stderr) == (0, "")
         assert receiver.wait_until(lambda records: len(records.spans()) >= spans)
@@ -79,8 +82,8 @@ def ran(
         return found, done.stdout.strip()
 
 
-def test_what_a_phase_s_code_puts_on_its_span_lands_there(tmp_path: Path, delivery: str) -> None:
-    spans, provider = ran(tmp_path, delivery, spans=6)
+def test_what_a_phase_s_code_puts_on_its_span_lands_there(delivery: str) -> None:
+    spans, provider = ran(delivery, spans=6)
     span = spans["lint"][0]
     attributes = {one.key: one.value for one in span.attributes}
     assert attributes["files"].int_value == 12
@@ -101,19 +104,15 @@ def test_what_a_phase_s_code_puts_on_its_span_lands_there(tmp_path: Path, delive
     assert provider == "ProxyTracerProvider"
 
 
-def test_an_exception_that_was_recorded_and_raised_is_there_once(
-    tmp_path: Path, delivery: str
-) -> None:
-    spans, _ = ran(tmp_path, delivery, spans=6)
+def test_an_exception_that_was_recorded_and_raised_is_there_once(delivery: str) -> None:
+    spans, _ = ran(delivery, spans=6)
     span = spans["tests"][0]
     assert [event.name for event in span.events].count("exception") == 1
     assert span.status.code == 2
 
 
-def test_with_provide_spans_made_inside_land_beneath_their_phase(
-    tmp_path: Path, delivery: str
-) -> None:
-    spans, provider = ran(tmp_path, delivery, "provide", spans=8)
+def test_with_provide_spans_made_inside_land_beneath_their_phase(delivery: str) -> None:
+    spans, provider = ran(delivery, "provide", spans=8)
     assert provider == "TracerProvider"
     assert len(spans["inside"]) == 2
     phases = {span.span_id: span.trace_id for span in spans["lint"]}

@@ -148,6 +148,40 @@ def test_a_secret_behind_a_telling_name_is_found(case: Named) -> None:
         assert_gone(case.secret, redactor.text(around % text, 100_000))
 
 
+DIGEST = 'Authorization: Digest username="u", response="6629fae49393a05397450978507c4ef1"'
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        DIGEST,
+        "echo correct-h0rse!battery | docker login -u deploy --password-stdin",
+        "printf 'correct-h0rse!battery' | gh auth login --with-token",
+        "cargo login QevSAhm8RIqtsAW7ajyBUQU3m6CdOQ93",
+        "--password-stdin",
+    ],
+)
+def test_a_line_takes_nothing_of_the_next_which_is_read_as_it_is_alone(before: str) -> None:
+    """The next name was taken for a value, and with it went what told that a secret stands behind it."""
+    shown = redactor.text(before, 1_000)
+    for line in (
+        'API_TOKEN: "7844a7c4:71b83b46"',
+        "signing_key = TvtmJakurJXtn9dKdWTVjcusI3WkG2",
+        "password := 'correct-h0rse!battery'",
+        "DEPLOY_TOKEN=correct-h0rse!battery",
+        "hello: world",
+    ):
+        alone = redactor.text(line, 1_000)
+        assert redactor.text(f"{before}\n{line}\nlast", 1_000) == f"{shown}\n{alone}\nlast"
+
+
+def test_a_value_in_the_line_behind_its_option_or_parameter_is_found() -> None:
+    for value in ("correct-h0rse!battery", "Y29ycmVjdC1oMHJzZSFiYXR0ZXJ5Cg=="):
+        assert_gone(value, redactor.text(f"curl\n--token\n{value}\n--silent", 1_000))
+    folded = redactor.text(DIGEST.replace(", ", ",\n  "), 1_000)
+    assert folded == "Authorization: Digest REDACTED"
+
+
 @named
 def test_a_secret_behind_a_telling_name_is_found_in_json(case: Named) -> None:
     text = case.around.replace("%s", case.secret)

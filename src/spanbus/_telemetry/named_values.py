@@ -24,6 +24,8 @@ _WRAPPED = r"(?:(?:[A-Za-z_][\w.:]{0,60}\(\s{0,9}){1,3}&?(?:b(?=['\"]))?)"
 """``Some(``, ``Secret(``, ``os.getenv(`` and their like."""
 _NEXT = r"\\*['\"]?(?:[\s,]|\\+[nrt]){1,99}\\*['\"]?(?:value|val|content|data)\\*['\"]?\s{0,9}(?:[:=]|=>)\s{0,9}"
 """The value of a pair of which the name is another one's value: ``key="password" value="…"``, ``name: TOKEN`` / ``value: …``."""
+_NAMED = r"['\"]?[\w.-]{1,100}+['\"]?[ \t]{0,9}[:=](?![= \t]{0,9}(?:[\r\n]|\Z))"
+"""A line of a name and its value, which is not the value of an option that ends the line before."""
 
 _VALUES = {
     # by the characters that may stand behind the name
@@ -49,7 +51,7 @@ _VALUES = {
     "percent": r"(?P<keep>(?:%22|%27)?(?:%3A|%3D)(?:%20|\+)*+(?:%22|%27)?)(?:[^%&\s\"'<>]|%(?!22|27|26|2C|7D)[0-9A-F]{2})+",
     "element": r"(?P<keep>\\*['\"]?(?:\s[^<>]{0,256}+)?>\s{0,99}(?:<!\[CDATA\[)?)(?:(?<=CDATA\[)(?:[^\]]|\](?!\]>))++|[^<\s][^<]*+)",
     "form": r"(?P<keep>\\*['\"][^\r\n\\]{0,200}+(?:(?:\r?\n|\\r\\n|\\n)[\w-]{1,40}:[^\r\n\\]{0,200}+){0,4}(?:(?:\r?\n){2}|(?:\\r\\n){2}|(?:\\n){2}))[^\r\n\\]++",
-    "option": rf"(?P<keep>\s{{1,99}})(?!-)(?:{REDACTED}|{QUOTED}{_GLUED}|[^\s'\"]++)",
+    "option": rf"(?P<keep>[^\S\r\n]{{1,99}}|\s{{1,99}}(?!{_NAMED}))(?!-)(?:{REDACTED}|{QUOTED}{_GLUED}|[^\s'\"]++)",
     "flag of gh": rf"(?P<keep>\s{{1,9}}(?:-b|--body|--value)[\s=]{{0,9}})(?:{REDACTED}|{QUOTED}{_GLUED}|[^\s'\"]++)",
 }
 _PLAIN = ("assigned",)
