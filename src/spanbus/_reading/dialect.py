@@ -41,6 +41,10 @@ _READ = frozenset(
 _TELLING = PLAIN_START | PLAIN_SUCCESS | {"stage", "strategy", "phase"}
 _STAMPED_NAME = re.compile(r"[_-]\d{9,}$")
 _TYPES_REMEMBERED = 1_000
+_MAKES_REMEMBERED = 1_000
+_KEYS_REMEMBERED = 64
+_IDENTITY = frozenset(("@phase", "@run_id"))
+"""Keys of rules that ask the event itself."""
 _PLAIN = (str, int, float, bytes, list, tuple, set)
 _RUNS = ("run", "workflow_run", "pipeline_run", "flow_run", "dag_run", "job_run", "build")
 """Objects that are a run, and not what it is a run of."""
@@ -78,12 +82,63 @@ class Rule(NamedTuple):
 class Meaning:
     """A rule as it reads for one event type, with the result that an end of this type states."""
 
-    __slots__ = ("announced", "event_type", "final", "name", "rank", "rule", "verb")
+    __slots__ = ("announced", "event_type", "final", "rank", "rule", "verb")
 
     def __init__(self, rule: Rule, announced: Result, event_type: str) -> None:
         self.rule, self.rank, self.verb, self.final = rule, rule.rank, rule.verb, rule.final
         self.announced, self.event_type = announced, event_type
-        self.name = _said_first(rule.name)
+
+
+class Candidate:
+    """A meaning that events of a make may have, with the keys of its rule whose values decide."""
+
+    __slots__ = ("has", "lacks", "meaning", "name", "name_else")
+
+    def __init__(self, meaning: Meaning | None, name: tuple[str, ...], keys: frozenset[str]) -> None:
+        self.meaning = meaning
+        rule = meaning.rule if meaning is not None else None
+        self.has = _those(rule.has, keys - _IDENTITY) if rule is not None else ()
+        self.lacks = _those(rule.lacks, keys) if rule is not None else ()
+        name = tuple([key for key in name if key in keys or key[:5] == "word:"])
+        end = next((at for at, key in enumerate(name) if key[0] == "@" or key[:5] == "word:"), None)
+        self.name, self.name_else = name[:end], () if end is None else name[end:]
+        """Keys of its name, the surest first; and where it stands else, from the first that is no key of the payload."""
+
+    def holds(self, raw: Raw) -> bool:
+        """Whether the values of an event agree with the rule."""
+        for key in self.has:
+            if not _present(raw, key):
+                return False
+        for key in self.lacks:
+            if _present(raw, key):
+                return False
+        return True
+
+
+class Make:
+    """Events of one type whose payloads have the same keys: what they can mean, and where they say it.
+
+    A payload is asked for nothing that it lacks.
+    """
+
+    __slots__ = ("candidates", "exact", "only", "run", "run_object", "tells_state")
+
+    def __init__(
+        self,
+        candidates: tuple[Candidate, ...],
+        run: tuple[str, ...],
+        run_object: tuple[str, ...],
+        exact: bool,
+        tells_state: bool,
+    ) -> None:
+        first = candidates[0]
+        self.only = None if first.has or first.lacks else first
+        """What all of them mean."""
+        self.candidates = candidates
+        """Else the first of these that holds; the last one always does."""
+        self.run, self.run_object = run, run_object
+        """Keys of the run's id, and of objects that may be the run."""
+        self.exact, self.tells_state = exact, tells_state
 
 
 class Names(NamedTuple):
@@ -121,7 +176,6 @@ class Dialect:
         self.keys = keys
         self.policy = policy
         self.states = states
-        self._stateless = states.stateless
         self.error_means_failure = error_means_failure
         self.keys.known = _READ | {
             *names.run,
@@ -141,7 +195,7 @@ class Dialect:
         self._by_type: dict[str, tuple[Meaning, ...]] = {}
         self.of_phases: dict[str, Meaning | None] = {}
         """Cached results of :meth:`of_phase`, by type."""
-        self._phase = _said_first(names.phase)
+        self._makes: dict[tuple[object, ...], Make] = {}
         only = tuple(names.durations)
         self._duration_key = only[0]
         self._attempts_key = names.attempts
@@ -188,40 +242,76 @@ class Dialect:
             self.of_phases[event_type] = only
         return only
 
-    def meaning_of(self, raw: Raw) -> Meaning | None:
-        """The first rule that matches."""
-        found = self._by_type.get(raw.event_type)
-        for meaning in found if found is not None else self.candidates(raw.event_type):
-            rule = meaning.rule
-            for key in rule.has:
-                if (key == "@phase" and raw.phase is None) or not _present(raw, key):
-                    break
-            else:
-                for key in rule.lacks:
-                    if _present(raw, key):
-                        break
-                else:
-                    return meaning
-        return None
+    def _made(self, event_type: str, keys: frozenset[str]) -> Make:
+        """The make of events of this type that have these keys."""
+        names = self.names
+        identity = keys & _IDENTITY
+        candidates = [
+            Candidate(meaning, meaning.rule.name, keys)
+            for meaning in self.candidates(event_type)
+            if keys.issuperset(meaning.rule.has) and identity.isdisjoint(meaning.rule.lacks)
+        ]
+        candidates.append(Candidate(None, names.phase, keys))
+        objects = names.workflow if _RUNS_TOO.isdisjoint(keys) else (*_RUNS, *names.workflow)
+        return Make(
+            tuple(candidates),
+            _those(names.run, keys),
+            _those(objects, keys),
+            "step_id" in keys or "@phase" in keys,
+            self.states.may_tell(event_type, keys),
+        )
+
+    def _make(self, raw: Raw) -> Make:
+        payload = raw.payload
+        make_of = (raw.event_type, raw.phase is None, raw.run_id is None, *payload)
+        make = self._makes.get(make_of)
+        if make is None:
+            keys = {key for key in payload if isinstance(key, str) and key[:1] != "@"}
+            if raw.phase is not None:
+                keys.add("@phase")
+            if raw.run_id is not None:
+                keys.add("@run_id")
+            make = self._made(raw.event_type, frozenset(keys))
+            if len(make_of) <= _KEYS_REMEMBERED:  # payloads come from outside: bounded
+                if len(self._makes) >= _MAKES_REMEMBERED:
+                    self._makes.clear()
+                self._makes[make_of] = make
+        return make
 
     def fact(self, raw: Raw) -> Fact:
         """The fact that ``raw`` states by the first rule that matches; without one it is noted where it belongs."""
-        event_type = raw.event_type
-        if self.states.subjects:
-            payload = raw.payload
-            known = event_type in self._stateless
-            if not known or "object_kind" in payload or "build" in payload:
-                raw = self.states.read(raw)
-        meaning = self.meaning_of(raw)
-        name = self._first(raw, meaning.name if meaning is not None else self._phase)
-        event = SpanEvent(
-            event_type, raw.at_ns, raw.event_id, raw.source, raw.payload, raw.attempt or 1
-        )
-        run_key, whose = self._whose(raw)
-        if event_type is not raw.event_type:
-            whose = whose._replace(state=True)
-        if meaning is not None and meaning.rule.of_open:
-            whose = whose._replace(of_open=True)
+        event_type, make, told_as_state = raw.event_type, self._make(raw), False
+        if make.tells_state:
+            raw = self.states.read(raw)
+            told_as_state, make = raw.event_type is not event_type, self._make(raw)
+        payload, candidate = raw.payload, make.only
+        if candidate is None:
+            candidate = next(one for one in make.candidates if one.holds(raw))
+        name: str | None = None
+        for key in candidate.name:
+            value = payload.get(key)
+            if value is not None and (text := value if type(value) is str else name_of(value)):
+                name = text
+                break
+        else:
+            if candidate.name_else:
+                name = _named(raw, candidate.name_else)
+        run_key, shared = raw.run_id, False
+        if run_key is None:
+            for key in make.run:
+                value = payload.get(key)
+                if value is not None and (text := value if type(value) is str else text_of(value)):
+                    run_key, shared = text, key in self.names.shared_run
+                    break
+            else:
+                if make.run_object:
+                    run_key = _id_of_run(payload, make.run_object)
+        event = SpanEvent(event_type, raw.at_ns, raw.event_id, raw.source, payload, raw.attempt or 1)
+        meaning = candidate.meaning
+        whose = self._whose(raw, make.exact, shared)
+        if told_as_state or (meaning is not None and meaning.rule.of_open):
+            whose = whose.copy()
+            whose.state, whose.of_open = told_as_state, meaning is not None and meaning.rule.of_open
         if meaning is None:
             rank = Rank.PHASE if name is not None else Rank.RUN
             return Noted(event, rank, name, run_key, whose)
@@ -318,49 +408,22 @@ class Dialect:
         key = self.names.memory
         return text_of(raw.payload.get(key)) if key is not None else None
 
-    def _whose(self, raw: Raw) -> tuple[str | None, Whose]:
-        payload = raw.payload
-        run_key, shared = raw.run_id, False
-        if run_key is None:
-            for key in self.names.run:
-                value = payload.get(key)
-                if value is not None and (text := value if type(value) is str else text_of(value)):
-                    run_key, shared = text, key in self.names.shared_run
-                    break
-            else:
-                run_key = self._id_of_run(payload)
-        exact = raw.phase is not None or "step_id" in payload
+    def _whose(self, raw: Raw, exact: bool, shared: bool) -> Whose:
         task = self.task_of(raw) if self.names.memory is not None else None
-        correlation, traceparent = raw.correlation, raw.traceparent
         if (
-            correlation is traceparent is raw.tracestate is task is raw.odd_time is None
+            raw.correlation is raw.traceparent is raw.tracestate is task is raw.odd_time is None
             and not shared
         ):
-            return run_key, OURS if exact else NOBODY
-        return run_key, Whose(
+            return OURS if exact else NOBODY
+        return Whose(
             exact,
             shared,
-            correlation,
-            None,
-            None,
+            raw.correlation,
             task,
-            traceparent,
+            raw.traceparent,
             raw.tracestate,
             raw.odd_time is not None,
         )
-
-    def _id_of_run(self, payload: Mapping[str, object]) -> str | None:
-        """The id of a run that the payload holds as an object."""
-        keys = self.names.workflow
-        if not _RUNS_TOO.isdisjoint(payload):
-            keys = (*_RUNS, *keys)
-        for key in keys:
-            value = payload.get(key)
-            if value is not None and not isinstance(value, _PLAIN):
-                found = text_of(getter(value)("id"))
-                if found:
-                    return found
-        return None
 
     def _further(
         self, rank: Rank, payload: Mapping[str, object], whose: Whose, named_run: bool
@@ -385,7 +448,9 @@ class Dialect:
         stage = text_of(payload.get("stage"))
         if workflow is None and stage is None:
             return whose
-        return whose._replace(workflow=workflow, stage=stage)
+        whose = whose.copy()
+        whose.workflow, whose.stage = workflow, stage
+        return whose
 
     def _aliases(self, payload: Mapping[str, object], name: str | None) -> tuple[str, ...]:
         found = [
@@ -413,24 +478,34 @@ class Dialect:
             or text_of(payload.get("phase"))
         )
 
-    @staticmethod
-    def _first(raw: Raw, keys: tuple[tuple[str, ...], tuple[str, ...]]) -> str | None:
-        said, further = keys
-        payload = raw.payload
-        for key in said:
-            value = payload.get(key)
-            if value is not None and (text := value if type(value) is str else name_of(value)):
-                return text
-        for key in further:
-            if key[0] == "@":
-                text = text_of(_identity(raw, key))
-            elif key[:5] == "word:":
-                text = _word(raw.event_type, int(key[5:]))
-            else:
-                text = name_of(payload.get(key))
-            if text:
-                return text
-        return None
+
+def _those(keys: tuple[str, ...], of: frozenset[str]) -> tuple[str, ...]:
+    return tuple([key for key in keys if key in of])
+
+
+def _named(raw: Raw, keys: tuple[str, ...]) -> str | None:
+    """The first name that an event's identity, a word of its type or its payload tells."""
+    for key in keys:
+        if key[0] == "@":
+            text = text_of(_identity(raw, key))
+        elif key[:5] == "word:":
+            text = _word(raw.event_type, int(key[5:]))
+        else:
+            text = name_of(raw.payload.get(key))
+        if text:
+            return text
+    return None
+
+
+def _id_of_run(payload: Mapping[str, object], keys: tuple[str, ...]) -> str | None:
+    """The id of a run that the payload holds as an object, in one of these places."""
+    for key in keys:
+        value = payload.get(key)
+        if value is not None and not isinstance(value, _PLAIN):
+            found = text_of(getter(value)("id"))
+            if found:
+                return found
+    return None
 
 
 def _name_of_run(payload: Mapping[str, object]) -> str | None:
@@ -442,14 +517,6 @@ def _name_of_run(payload: Mapping[str, object]) -> str | None:
             if found:
                 return found
     return None
-
-
-def _said_first(keys: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The keys of a payload that stand first, and the others, of which some ask the event's identity or type."""
-    end = next(
-        (at for at, key in enumerate(keys) if key[0] == "@" or key[:5] == "word:"), len(keys)
-    )
-    return keys[:end], keys[end:]
 
 
 def _word(event_type: str, index: int) -> str | None:
@@ -467,7 +534,5 @@ def _identity(raw: Raw, key: str) -> object:
 
 
 def _present(raw: Raw, key: str) -> bool:
-    if key[0] == "@":
-        return _identity(raw, key) is not None
     value = raw.payload.get(key)
     return value is not None and not (isinstance(value, str) and value == "")

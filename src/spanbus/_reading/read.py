@@ -16,7 +16,6 @@ from decimal import Decimal
 from time import struct_time
 from typing import Any, cast
 
-from spanbus._named_tuple import NamedTuple
 from spanbus._reading.getters import payload_by_methods, said_by_methods, says_by_methods
 from spanbus._reading.places import (
     METADATA,
@@ -65,24 +64,68 @@ class Unreadable(ValueError):
     """Nothing can be said of an event."""
 
 
-class Raw(NamedTuple):
+class Raw:
     """An event as it was read, before any rule."""
 
-    event_type: str
-    event_id: str
-    at_ns: int
-    source: str
-    payload: Mapping[str, object]
-    run_id: str | None = None
-    phase: str | None = None
-    attempt: int | None = None
-    correlation: str | None = None
-    traceparent: str | None = None
-    tracestate: str | None = None
-    odd_time: str | None = None
-    """The text of a time that could not be read; the event then stands where it was heard."""
-    timed: bool = True
-    """The event carried its own time."""
+    __slots__ = (
+        "at_ns",
+        "attempt",
+        "correlation",
+        "event_id",
+        "event_type",
+        "odd_time",
+        "payload",
+        "phase",
+        "run_id",
+        "source",
+        "timed",
+        "traceparent",
+        "tracestate",
+    )
+
+    def __init__(
+        self,
+        event_type: str,
+        event_id: str,
+        at_ns: int,
+        source: str,
+        payload: Mapping[str, object],
+        run_id: str | None = None,
+        phase: str | None = None,
+        attempt: int | None = None,
+        correlation: str | None = None,
+        traceparent: str | None = None,
+        tracestate: str | None = None,
+        odd_time: str | None = None,
+        timed: bool = True,
+    ) -> None:
+        self.event_type, self.event_id, self.at_ns = event_type, event_id, at_ns
+        self.source, self.payload = source, payload
+        self.run_id, self.phase, self.attempt = run_id, phase, attempt
+        self.correlation = correlation
+        self.traceparent, self.tracestate = traceparent, tracestate
+        self.odd_time = odd_time
+        """The text of a time that could not be read; the event then stands where it was heard."""
+        self.timed = timed
+        """The event carried its own time."""
+
+    def copy(self) -> Raw:
+        """One of its own, to be changed."""
+        return Raw(
+            self.event_type,
+            self.event_id,
+            self.at_ns,
+            self.source,
+            self.payload,
+            self.run_id,
+            self.phase,
+            self.attempt,
+            self.correlation,
+            self.traceparent,
+            self.tracestate,
+            self.odd_time,
+            self.timed,
+        )
 
 
 def read(event: object, keys: Keys = USUAL, *, after_ns: int = 0, now_ns: int | None = None) -> Raw:
@@ -99,7 +142,7 @@ def read(event: object, keys: Keys = USUAL, *, after_ns: int = 0, now_ns: int | 
     event_type = _first(places.type, about, get)
     if event_type is None:
         event_type = _type(event, get, places)
-    elif event_type[-1:].isupper():
+    elif event_type[-1] <= "Z":
         event_type = _member(event_type)
     if event_type is None or places.on_channel or event_type in _MESSAGES:
         enclosed = _enclosed(event_type, get, places)
@@ -230,11 +273,13 @@ def _of_message(
     raw = read(dict(event), keys, after_ns=after_ns, now_ns=now_ns)
     places, get, about = keys.look(message)
     if raw.run_id is None and "run_id" not in raw.payload:
-        raw = raw._replace(run_id=text_of(get("run_id")))
+        raw.run_id = text_of(get("run_id"))
     if raw.timed:
         return raw
     at_ns, odd = _moment(get, about, EMPTY, places.time, after_ns)
-    return raw if at_ns is None else raw._replace(at_ns=at_ns, odd_time=odd, timed=True)
+    if at_ns is not None:
+        raw.at_ns, raw.odd_time, raw.timed = at_ns, odd, True
+    return raw
 
 
 def says_what_began_or_ended(event: object) -> bool:

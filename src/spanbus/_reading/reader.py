@@ -112,18 +112,24 @@ class Reader:
             self._anchor()
             placed = self._placed(raw, self.now_ns())
             fact.event.at_ns = placed.at_ns
-            fact.whose = fact.whose._replace(odd_time=placed.odd_time is not None)
+            whose = fact.whose = fact.whose.copy()
+            whose.odd_time = placed.odd_time is not None
 
     def _placed(self, raw: Raw, now_ns: int) -> Raw:
         """A live event where the monotonic clock puts it, if its stamp says something else."""
         if raw.odd_time is not None:
             self._odd(raw.odd_time)
         elif not raw.timed:
-            return raw if raw.at_ns == now_ns else raw._replace(at_ns=now_ns)
+            if raw.at_ns != now_ns:
+                raw = raw.copy()
+                raw.at_ns = now_ns
+            return raw
         elif abs(raw.at_ns - now_ns) <= _DISAGREEMENT_NS:
             return raw
         self.moved_times += 1
-        return raw._replace(at_ns=now_ns, odd_time=raw.odd_time or "")
+        raw = raw.copy()
+        raw.at_ns, raw.odd_time = now_ns, raw.odd_time or ""
+        return raw
 
     def _odd(self, text: str) -> None:
         self.odd_times += 1
