@@ -23,6 +23,7 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
+from typing import Final
 
 from spanbus._correlation.dedup import Dedup
 from spanbus._correlation.fan_out import FanOut
@@ -42,7 +43,9 @@ from spanbus._reading.policy import Policy
 from spanbus._reading.spelling import subject
 from spanbus._semantics import ErrorType, Failure, Flag, Level, Result
 
-_RUN, _HOOK, _RETRY = Rank.RUN, Rank.HOOK, Verb.RETRY
+_RUN: Final = Rank.RUN
+_HOOK: Final = Rank.HOOK
+_RETRY: Final = Verb.RETRY
 
 
 class Correlator:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import Final
 
 from spanbus._correlation.span_state import SpanState
 from spanbus._named_tuple import NamedTuple
 from spanbus._reading.facts import OURS, Ended, Fact, Rank
 from spanbus._semantics import Failure, Flag, Result
 
-_NONE: frozenset[str] = frozenset()
-_ALONE = {rank: frozenset({rank}) for rank in Rank}
+_NONE: Final[frozenset[str]] = frozenset()
+_ALONE: Final = {rank: frozenset({rank}) for rank in Rank}
 
 
 class EndedPhase:

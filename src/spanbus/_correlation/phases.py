@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from spanbus._correlation.failures import abandoned_text, more_precise
 from spanbus._correlation.fan_out import FanOut
 from spanbus._correlation.hooks import Hooks
@@ -17,8 +19,11 @@ from spanbus._reading.spelling import ending
 from spanbus._semantics import ErrorType, Failure, Flag, Level, Result, names
 from spanbus._workflow import identity
 
-_ENTERED = ("enter", "entered")
-_SUCCESS, _PHASE, _STEP, _END = Result.SUCCESS, Level.PHASE, Rank.STEP, Verb.END  # a look-up each
+_ENTERED: Final = ("enter", "entered")
+_SUCCESS: Final = Result.SUCCESS  # members cost a look-up each
+_PHASE: Final = Level.PHASE
+_STEP: Final = Rank.STEP
+_END: Final = Verb.END
 
 
 class Phases:

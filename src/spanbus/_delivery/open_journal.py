@@ -49,7 +49,9 @@ _SLOTS: Final = _AREA_BYTES // SLOT_BYTES
 _FREE: Final = bytes(_LEADS.size)
 _PARTS_MOST: Final = 1024
 _RETRY_S: Final = 1.0
-_GROUP, _OPEN, _UPDATE = 1, 2, 3
+_GROUP: Final = 1
+_OPEN: Final = 2
+_UPDATE: Final = 3
 _LEADS_OF: Final = _LEADS.pack
 _HEAD_OF: Final = _HEAD.pack
 

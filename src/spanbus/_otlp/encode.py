@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, Final, Protocol, cast
 
 from spanbus._otlp.decode import attributes as decoded
 from spanbus._otlp.signals import Signal
@@ -24,20 +24,21 @@ if TYPE_CHECKING:
 
     from spanbus._otlp.resource import PlainResource, Scope
 
-_F64 = struct.Struct("<Q").pack
-_F32 = struct.Struct("<I").pack
-_TIMES = struct.Struct("<BBBQBQ").pack
-_MOMENT = struct.Struct("<BQB").pack
-_IDS = struct.Struct("<BB16sBB8s").pack
-_LENGTHS = struct.Struct("<IIII")
+_F64: Final = struct.Struct("<Q").pack
+_F32: Final = struct.Struct("<I").pack
+_TIMES: Final = struct.Struct("<BBBQBQ").pack
+_MOMENT: Final = struct.Struct("<BQB").pack
+_IDS: Final = struct.Struct("<BB16sBB8s").pack
+_LENGTHS: Final = struct.Struct("<IIII")
 
-_HAS_IS_REMOTE, _IS_REMOTE = 0x100, 0x200
-NO_STATUS = b"\x7a\x00"
-_NOT_REMOTE = b"\x85\x01" + _F32(_HAS_IS_REMOTE)
-_REMOTE = b"\x85\x01" + _F32(_HAS_IS_REMOTE | _IS_REMOTE)
-_LINK_NOT_REMOTE = b"\x35" + _F32(_HAS_IS_REMOTE)
-_LINK_REMOTE = b"\x35" + _F32(_HAS_IS_REMOTE | _IS_REMOTE)
-_UNSET = 0
+_HAS_IS_REMOTE: Final = 0x100
+_IS_REMOTE: Final = 0x200
+NO_STATUS: Final = b"\x7a\x00"
+_NOT_REMOTE: Final = b"\x85\x01" + _F32(_HAS_IS_REMOTE)
+_REMOTE: Final = b"\x85\x01" + _F32(_HAS_IS_REMOTE | _IS_REMOTE)
+_LINK_NOT_REMOTE: Final = b"\x35" + _F32(_HAS_IS_REMOTE)
+_LINK_REMOTE: Final = b"\x35" + _F32(_HAS_IS_REMOTE | _IS_REMOTE)
+_UNSET: Final = 0
 
 # --- spans ------------------------------------------------------------------------------------------------------------
 

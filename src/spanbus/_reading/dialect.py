@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping
 from fnmatch import fnmatchcase
+from typing import Final
 
 from spanbus._named_tuple import NamedTuple
 from spanbus._reading.facts import (
@@ -29,27 +30,29 @@ from spanbus._reading.states import States
 from spanbus._reading.times import duration_ns_of, seconds_ns
 from spanbus._semantics import Result
 
-PLAIN_START = frozenset({"type", "needs", "timestamp"})
+PLAIN_START: Final = frozenset({"type", "needs", "timestamp"})
 """All that may stand in the payload of a start for it to say nothing further."""
-PLAIN_SUCCESS = frozenset({"success", "duration", "attempts", "timestamp"})
+PLAIN_SUCCESS: Final = frozenset({"success", "duration", "attempts", "timestamp"})
 """The same of an end with success."""
-_READ = frozenset(
+_READ: Final = frozenset(
     "success skipped result conclusion outcome status state error exception error_message error_type stacktrace summary reason delay cached stage "
     "type needs timestamp max_attempts strategy phase".split()
 )
 """Keys that every dialect reads."""
-_TELLING = PLAIN_START | PLAIN_SUCCESS | {"stage", "strategy", "phase"}
-_STAMPED_NAME = re.compile(r"[_-]\d{9,}$")
-_TYPES_REMEMBERED = 1_000
-_MAKES_REMEMBERED = 1_000
-_KEYS_REMEMBERED = 64
-_IDENTITY = frozenset(("@phase", "@run_id"))
+_TELLING: Final = PLAIN_START | PLAIN_SUCCESS | {"stage", "strategy", "phase"}
+_STAMPED_NAME: Final = re.compile(r"[_-]\d{9,}$")
+_TYPES_REMEMBERED: Final = 1_000
+_MAKES_REMEMBERED: Final = 1_000
+_KEYS_REMEMBERED: Final = 64
+_IDENTITY: Final = frozenset(("@phase", "@run_id"))
 """Keys of rules that ask the event itself."""
-_PLAIN = (str, int, float, bytes, list, tuple, set)
-_RUNS = ("run", "workflow_run", "pipeline_run", "flow_run", "dag_run", "job_run", "build")
+_PLAIN: Final = (str, int, float, bytes, list, tuple, set)
+_RUNS: Final = ("run", "workflow_run", "pipeline_run", "flow_run", "dag_run", "job_run", "build")
 """Objects that are a run, and not what it is a run of."""
-_RUNS_TOO = frozenset(_RUNS)
-_EVENT, _START, _SUCCESS = Verb.EVENT, Verb.START, Result.SUCCESS  # members cost a look-up each
+_RUNS_TOO: Final = frozenset(_RUNS)
+_EVENT: Final = Verb.EVENT  # members cost a look-up each
+_START: Final = Verb.START
+_SUCCESS: Final = Result.SUCCESS
 
 
 class Rule(NamedTuple):
@@ -94,7 +97,9 @@ class Candidate:
 
     __slots__ = ("has", "lacks", "meaning", "name", "name_else")
 
-    def __init__(self, meaning: Meaning | None, name: tuple[str, ...], keys: frozenset[str]) -> None:
+    def __init__(
+        self, meaning: Meaning | None, name: tuple[str, ...], keys: frozenset[str]
+    ) -> None:
         self.meaning = meaning
         rule = meaning.rule if meaning is not None else None
         self.has = _those(rule.has, keys - _IDENTITY) if rule is not None else ()
@@ -106,13 +111,9 @@ class Candidate:
 
     def holds(self, raw: Raw) -> bool:
         """Whether the values of an event agree with the rule."""
-        for key in self.has:
-            if not _present(raw, key):
-                return False
-        for key in self.lacks:
-            if _present(raw, key):
-                return False
-        return True
+        return all([_present(raw, key) for key in self.has]) and not any(
+            [_present(raw, key) for key in self.lacks]
+        )
 
 
 class Make:
@@ -306,7 +307,9 @@ class Dialect:
             else:
                 if make.run_object:
                     run_key = _id_of_run(payload, make.run_object)
-        event = SpanEvent(event_type, raw.at_ns, raw.event_id, raw.source, payload, raw.attempt or 1)
+        event = SpanEvent(
+            event_type, raw.at_ns, raw.event_id, raw.source, payload, raw.attempt or 1
+        )
         meaning = candidate.meaning
         whose = self._whose(raw, make.exact, shared)
         if told_as_state or (meaning is not None and meaning.rule.of_open):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import IntEnum
+from typing import Final
 
 from spanbus._semantics import Failure, Result
 
@@ -31,7 +32,8 @@ class Verb(IntEnum):
     SKIP = 4
 
 
-_EVENT, _START = Verb.EVENT, Verb.START  # members cost a look-up each
+_EVENT: Final = Verb.EVENT  # members cost a look-up each
+_START: Final = Verb.START
 
 
 class SpanEvent:
@@ -122,8 +124,8 @@ class Whose:
         )
 
 
-NOBODY = Whose()
-OURS = Whose(exact=True)
+NOBODY: Final = Whose()
+OURS: Final = Whose(exact=True)
 """The hints of a plain event of our own engine."""
 
 

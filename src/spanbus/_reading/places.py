@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
-from spanbus._named_tuple import NamedTuple
 from spanbus._reading.shape import Getter, getter, has_attribute, is_other_mapping, mapping_of
 from spanbus._reading.spelling import key_of
 
@@ -52,32 +51,60 @@ Place = tuple[int, str]
 """Where to ask, and for which key."""
 
 
-class Places(NamedTuple):
+class Places:
     """For each thing that an event may say the places to look in, the surest first."""
 
-    type: tuple[Place, ...]
-    kind: tuple[str, ...]
-    """Keys of an event that may be its type, or that of something it speaks of."""
-    name: tuple[str, ...]
-    payload: tuple[str, ...]
-    time: tuple[Place, ...]
-    run: tuple[str, ...]
-    """Keys of a run's id that its metadata has."""
-    id: tuple[Place, ...]
-    source: tuple[Place, ...]
-    correlation: tuple[Place, ...]
-    further: bool
-    """It has something of what our own events and those with headers have: a time in nanoseconds, an identity."""
-    enclosing: tuple[str, ...]
-    """Keys in which a message of a broker holds the event."""
-    on_channel: bool
-    """It says where it was sent, and not of itself what it is."""
-    spelled: Mapping[str, str]
-    """Its own spelling of those of its fields that are spelled in another way, ``eventType`` or ``run-id``."""
-    spelled_in_metadata: Mapping[str, str]
-    plain: bool = False
-    """All that it has of these stands in its own dictionary."""
-    metadata_plain: bool = False
+    __slots__ = (
+        "correlation",
+        "enclosing",
+        "further",
+        "id",
+        "kind",
+        "metadata_plain",
+        "name",
+        "on_channel",
+        "payload",
+        "plain",
+        "run",
+        "source",
+        "spelled",
+        "spelled_in_metadata",
+        "time",
+        "type",
+    )
+
+    def __init__(
+        self,
+        type: tuple[Place, ...],  # noqa: A002 (it is called so)
+        kind: tuple[str, ...],
+        name: tuple[str, ...],
+        payload: tuple[str, ...],
+        time: tuple[Place, ...],
+        run: tuple[str, ...],
+        id: tuple[Place, ...],  # noqa: A002
+        source: tuple[Place, ...],
+        correlation: tuple[Place, ...],
+        further: bool,
+        enclosing: tuple[str, ...],
+        on_channel: bool,
+    ) -> None:
+        self.type = type
+        self.kind = kind
+        """Keys of an event that may be its type, or that of something it speaks of."""
+        self.name, self.payload, self.time = name, payload, time
+        self.run = run
+        """Keys of a run's id that its metadata has."""
+        self.id, self.source, self.correlation = id, source, correlation
+        self.further = further
+        """It has something of what our own events and those with headers have: a time in nanoseconds, an identity."""
+        self.enclosing = enclosing
+        """Keys in which a message of a broker holds the event."""
+        self.on_channel = on_channel
+        """It says where it was sent, and not of itself what it is."""
+        self.spelled = self.spelled_in_metadata = _NOTHING
+        """Its own spelling of those of its fields that are spelled in another way, ``eventType`` or ``run-id``."""
+        self.plain = self.metadata_plain = False
+        """All that it has of these stands in its own dictionary."""
 
 
 class Keys:
@@ -215,7 +242,9 @@ class Keys:
             return key in fields or key in spelled or has_attribute(event, key)
 
         if inner is None:
-            return self._places(has, None)._replace(spelled=spelled, plain=plain)
+            places = self._places(has, None)
+            places.spelled, places.plain = spelled, plain
+            return places
         spelled_inside = self._spellings(inner)
 
         def has_inner(key: str) -> bool:
@@ -223,15 +252,13 @@ class Keys:
 
         declared = {*(mapping_of(metadata) or ()), *spelled_inside}
         places = self._places(has, has_inner)
-        return places._replace(
-            run=tuple([key for key in places.run if key in declared]),
-            spelled=spelled,
-            spelled_in_metadata=spelled_inside,
-            plain=plain,
-            metadata_plain=not any(
-                key not in inner and has_attribute(metadata, key) for key in names
-            ),
+        places.run = tuple([key for key in places.run if key in declared])
+        places.spelled, places.plain = spelled, plain
+        places.spelled_in_metadata = spelled_inside
+        places.metadata_plain = not any(
+            key not in inner and has_attribute(metadata, key) for key in names
         )
+        return places
 
     def _places(
         self, has: Callable[[str], bool], has_inner: Callable[[str], bool] | None
@@ -273,8 +300,6 @@ class Keys:
             tuple([key for key in _ENCLOSING if has(key)]),
             not any(has(key) for key in ("event_type", "type", "kind"))
             and any(has(key) for key in _CHANNELS),
-            _NOTHING,
-            _NOTHING,
         )
 
 

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from datetime import date
 from decimal import Decimal
 from time import struct_time
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from spanbus._reading.getters import payload_by_methods, said_by_methods, says_by_methods
 from spanbus._reading.places import (
@@ -32,32 +32,32 @@ from spanbus._reading.spelling import changed, ending, key_of, normal
 from spanbus._reading.times import time_ns_of
 from spanbus._workflow.events import EMPTY, Event, WorkflowEvent
 
-_ENVELOPE = frozenset(
+_ENVELOPE: Final = frozenset(
     "metadata meta headers header event_type type topic kind payload data event_id id source at_ns timestamp metadata_timestamp "
     "time priority delivery_mode correlation_id tags attempt traceparent tracestate specversion datacontenttype "
     "dataschema subject runid event_created_at".split()
 )
-_PAYLOADS_TOO = frozenset(
+_PAYLOADS_TOO: Final = frozenset(
     "body detail details message msg content event_data attributes attrs properties params fields args kwargs".split()
 )
 """Payloads where the event has nothing else."""
-_OF_EVENTS = frozenset(
+_OF_EVENTS: Final = frozenset(
     (*TIMES, *"version schema schema_version seq sequence offset partition level logger".split())
 )
 """Fields that say nothing of what happened."""
-TYPES_OF_HEADERS = ("event_type", "message_type", "message_name", "type", "ce_type")
+TYPES_OF_HEADERS: Final = ("event_type", "message_type", "message_name", "type", "ce_type")
 """Headers that say the type of a message."""
-_MESSAGES = frozenset(
+_MESSAGES: Final = frozenset(
     ("message", "pmessage", "notification", "Notification", "event", "record", "envelope")
 )
 """Types of messages that hold an event."""
-_RUN_IDS = ("run_id", "run-id", "x-run-id", "runid")
-_BY_NAME = {name: str(member.value) for name, member in WorkflowEvent.__members__.items()}
-_SHOWN = 80
-_CALLED_A_TIME = re.compile(r"datetime|timestamp|instant|arrow", re.IGNORECASE)
+_RUN_IDS: Final = ("run_id", "run-id", "x-run-id", "runid")
+_BY_NAME: Final = {name: str(member.value) for name, member in WorkflowEvent.__members__.items()}
+_SHOWN: Final = 80
+_CALLED_A_TIME: Final = re.compile(r"datetime|timestamp|instant|arrow", re.IGNORECASE)
 
 
-USUAL = Keys()
+USUAL: Final = Keys()
 
 
 class Unreadable(ValueError):
@@ -84,48 +84,29 @@ class Raw:
     )
 
     def __init__(
-        self,
-        event_type: str,
-        event_id: str,
-        at_ns: int,
-        source: str,
-        payload: Mapping[str, object],
-        run_id: str | None = None,
-        phase: str | None = None,
-        attempt: int | None = None,
-        correlation: str | None = None,
-        traceparent: str | None = None,
-        tracestate: str | None = None,
-        odd_time: str | None = None,
-        timed: bool = True,
+        self, event_type: str, event_id: str, at_ns: int, source: str, payload: Mapping[str, object]
     ) -> None:
         self.event_type, self.event_id, self.at_ns = event_type, event_id, at_ns
         self.source, self.payload = source, payload
-        self.run_id, self.phase, self.attempt = run_id, phase, attempt
-        self.correlation = correlation
-        self.traceparent, self.tracestate = traceparent, tracestate
-        self.odd_time = odd_time
+        self.run_id: str | None = None
+        self.phase: str | None = None
+        self.attempt: int | None = None
+        self.correlation: str | None = None
+        self.traceparent: str | None = None
+        self.tracestate: str | None = None
+        self.odd_time: str | None = None
         """The text of a time that could not be read; the event then stands where it was heard."""
-        self.timed = timed
+        self.timed = True
         """The event carried its own time."""
 
     def copy(self) -> Raw:
         """One of its own, to be changed."""
-        return Raw(
-            self.event_type,
-            self.event_id,
-            self.at_ns,
-            self.source,
-            self.payload,
-            self.run_id,
-            self.phase,
-            self.attempt,
-            self.correlation,
-            self.traceparent,
-            self.tracestate,
-            self.odd_time,
-            self.timed,
-        )
+        copy = Raw(self.event_type, self.event_id, self.at_ns, self.source, self.payload)
+        copy.run_id, copy.phase, copy.attempt = self.run_id, self.phase, self.attempt
+        copy.correlation = self.correlation
+        copy.traceparent, copy.tracestate = self.traceparent, self.tracestate
+        copy.odd_time, copy.timed = self.odd_time, self.timed
+        return copy
 
 
 def read(event: object, keys: Keys = USUAL, *, after_ns: int = 0, now_ns: int | None = None) -> Raw:
@@ -164,45 +145,38 @@ def read(event: object, keys: Keys = USUAL, *, after_ns: int = 0, now_ns: int | 
     odd: str | None = None
     if at_ns is None:
         at_ns, odd = _moment(get, about, payload, places.time, after_ns)
-    run_id: str | None = None
-    phase: str | None = None
-    traceparent: str | None = None
-    tracestate: str | None = None
-    attempt: object = None
-    correlation = _first(places.correlation, about, get) if places.correlation else None
-    if places.further:
-        run_id, phase = text_of(get("run_id")) or None, text_of(get("phase")) or None
-        attempt = get("attempt")
-        headers = _headers(about, get, keys) if apart else EMPTY
-        if apart and run_id is None:
-            run_id = _run_id(get, about, headers, places.run, keys.runs)
-        if headers and correlation is None:
-            correlation = _first_text(headers, _RUN_IDS)
-        traceparent = text_of(get("traceparent")) or text_of(headers.get("traceparent"))
-        tracestate = text_of(get("tracestate")) or text_of(headers.get("tracestate"))
-    elif apart and places.run:
-        run_id = _first_of(about, places.run)
     event_id = _first(places.id, about, get) if places.id else None
     if event_id is None and apart and not keys.ids:  # the id of what is its own payload is a task's
         event_id = text_of(get("id"))
-    timed = at_ns is not None
+    source = _first(places.source, about, get) if places.source else None
+    raw = Raw(event_type, event_id or "", at_ns or 0, source or "", payload)
     if at_ns is None:
-        at_ns = now_ns if now_ns is not None else time.time_ns()
-    return Raw(
-        event_type,
-        event_id or "",
-        at_ns,
-        (_first(places.source, about, get) or "") if places.source else "",
-        payload,
-        run_id,
-        phase,
-        attempt if type(attempt) is int else None,
-        correlation,
-        traceparent,
-        tracestate,
-        odd,
-        timed,
-    )
+        raw.at_ns = now_ns if now_ns is not None else time.time_ns()
+        raw.timed, raw.odd_time = False, odd
+    if places.correlation:
+        raw.correlation = _first(places.correlation, about, get)
+    if places.further:
+        _read_further(raw, get, about, places, keys, apart)
+    elif apart and places.run:
+        raw.run_id = _first_of(about, places.run)
+    return raw
+
+
+def _read_further(
+    raw: Raw, get: Getter, about: Getter, places: Places, keys: Keys, apart: bool
+) -> None:
+    """The identity that events of ours and those with headers have."""
+    raw.run_id, raw.phase = text_of(get("run_id")) or None, text_of(get("phase")) or None
+    attempt = get("attempt")
+    if type(attempt) is int:
+        raw.attempt = attempt
+    headers = _headers(about, get, keys) if apart else EMPTY
+    if apart and raw.run_id is None:
+        raw.run_id = _run_id(get, about, headers, places.run, keys.runs)
+    if headers and raw.correlation is None:
+        raw.correlation = _first_text(headers, _RUN_IDS)
+    raw.traceparent = text_of(get("traceparent")) or text_of(headers.get("traceparent"))
+    raw.tracestate = text_of(get("tracestate")) or text_of(headers.get("tracestate"))
 
 
 def _headers(about: Getter, get: Getter, keys: Keys) -> Mapping[str, object]:
@@ -236,19 +210,12 @@ def _first(places: tuple[Place, ...], about: Getter, get: Getter) -> str | None:
 
 def read_own(event: Event) -> Raw:
     """An event of our own bus."""
-    return Raw(
-        str(event.event_type),
-        event.event_id,
-        event.at_ns,
-        event.source,
-        event.payload,
-        event.run_id,
-        event.phase,
-        event.attempt,
-        text_of(event.metadata.get("correlation_id")) if event.metadata else None,
-        event.traceparent,
-        event.tracestate,
-    )
+    raw = Raw(str(event.event_type), event.event_id, event.at_ns, event.source, event.payload)
+    raw.run_id, raw.phase, raw.attempt = event.run_id, event.phase, event.attempt
+    if event.metadata:
+        raw.correlation = text_of(event.metadata.get("correlation_id"))
+    raw.traceparent, raw.tracestate = event.traceparent, event.tracestate
+    return raw
 
 
 def _enclosed(event_type: str | None, get: Getter, places: Places) -> Mapping[str, object] | None:

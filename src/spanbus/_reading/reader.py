@@ -10,6 +10,7 @@ import logging
 import time
 from collections.abc import Callable
 from functools import partial
+from typing import Final
 
 from spanbus._reading.dialect import Dialect
 from spanbus._reading.facts import OURS, Fact, Noted, Rank, SpanEvent, Verb
@@ -18,11 +19,13 @@ from spanbus._workflow.events import Event
 
 logger = logging.getLogger("spanbus")
 
-_EVENT, _START, _RUN = Verb.EVENT, Verb.START, Rank.RUN  # members cost a look-up each
-_NAMES_REMEMBERED = 16_384
-_TOLD = 20
-_DISAGREEMENT_NS = 1_000_000_000
-_BOOT_TIME: int | None = getattr(time, "CLOCK_BOOTTIME", None)
+_EVENT: Final = Verb.EVENT  # members cost a look-up each
+_START: Final = Verb.START
+_RUN: Final = Rank.RUN
+_NAMES_REMEMBERED: Final = 16_384
+_TOLD: Final = 20
+_DISAGREEMENT_NS: Final = 1_000_000_000
+_BOOT_TIME: Final[int | None] = getattr(time, "CLOCK_BOOTTIME", None)
 
 
 _steady_ns: Callable[[], int] = (

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from opentelemetry.util.types import AttributeValue
 
 _ATTRIBUTE: Final = b"\x1a"
-_MOMENT = struct.Struct("<BQ").pack
+_MOMENT: Final = struct.Struct("<BQ").pack
 _SHORT: Final = 128
 _USUAL: Final = 32
 _OF_THE_SPEAKER: Final = frozenset(

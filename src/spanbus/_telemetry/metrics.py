@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from spanbus._correlation.span_state import SpanEvent, SpanState
 from spanbus._named_tuple import NamedTuple
@@ -26,9 +26,11 @@ if TYPE_CHECKING:
 Key = tuple[str | None, ...]
 Number = int | float
 
-_TIMED_MOST = 4_000
-_RUN, _PHASE, _EXECUTION = Level.RUN, Level.PHASE, Level.EXECUTION
-_TRIED_AGAIN = frozenset({"celery.exceptions.Retry"})
+_TIMED_MOST: Final = 4_000
+_RUN: Final = Level.RUN
+_PHASE: Final = Level.PHASE
+_EXECUTION: Final = Level.EXECUTION
+_TRIED_AGAIN: Final = frozenset({"celery.exceptions.Retry"})
 """Errors by which a task asks for another execution, which is no failure of it."""
 
 

@@ -7,12 +7,15 @@ format is W3C Trace Context level 1 (https://www.w3.org/TR/trace-context/).
 from __future__ import annotations
 
 import re
+from typing import Final
 
 from spanbus._hash import blake2b
 from spanbus._named_tuple import NamedTuple
 from spanbus._patterns import pattern
 
-_TRACEPARENT = pattern(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?", re.ASCII)
+_TRACEPARENT: Final = pattern(
+    r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?", re.ASCII
+)
 
 
 class TraceContext(NamedTuple):
