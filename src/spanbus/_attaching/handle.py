@@ -303,20 +303,19 @@ class Handle:
             else:
                 fact = self._fact(event, publication, live=live)
             within = innermost(self.mark, here) if here and self.by_publisher else None
-            task = f"{publication.key:x}" if publication is not None and self.by_publisher else None
+            task = publication.key if publication is not None and self.by_publisher else None
             record = self._correlator.apply(fact, within, task)
             if publication is not None:
                 publication.heard += 1
+                verb = fact.verb
                 if (
                     record is not None
+                    and verb is not _EVENT
+                    and (verb in _BEGINS or record.events.total == 1)  # an orphan end
                     and record.level in _WORK
-                    and (
-                        fact.verb in _BEGINS
-                        or (fact.verb is not _EVENT and record.events.total == 1)  # an orphan end
-                    )
                 ):
                     self._opened(publication, record)
-            if fact.verb is _EVENT and self._types is not None:
+            if self._types is not None and fact.verb is _EVENT:
                 self._not_understood(fact.event.name)
         except Exception as error:
             self.failed(error)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import inspect
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from inspect import CO_VARARGS
 from types import CodeType, CoroutineType, FunctionType
 from typing import Any, Protocol, cast
@@ -21,6 +21,7 @@ from spanbus._attaching.methods import is_coroutine_function
 from spanbus._attaching.publication import (
     Owner,
     Publication,
+    Reader,
     enter,
     kind_of,
     leave,
@@ -31,7 +32,6 @@ from spanbus._loaded import is_of
 
 Arguments = tuple[object, ...]
 Options = dict[str, object]
-Reader = Callable[[Arguments, Mapping[str, object]], object]
 _SAYS_SEVERAL = ("batch", "many", "all", "events", "messages")
 
 
@@ -131,7 +131,7 @@ class _Method:
         self, publication: Publication, arguments: Arguments, options: Options
     ) -> object:
         here = publications.get()
-        if not here or here[-1] is not publication:  # another task awaits what its publisher made
+        if not (here and here[-1] is publication):  # another task awaits what its publisher made
             enter(publication)
         try:
             if self._feeds:
@@ -157,7 +157,7 @@ class _Method:
             here = publications.get()
             outer = here[-1] if here else None
             publication = Publication(
-                self._handle.mark, self._name, functools.partial(self._read, arguments, options)
+                self._handle.mark, self._name, (self._read, arguments, options)
             )
             if outer is not None and outer.running and outer.owner is self._handle.mark:
                 outer.read()
