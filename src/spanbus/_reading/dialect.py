@@ -178,6 +178,7 @@ class Dialect:
         self.policy = policy
         self.states = states
         self.error_means_failure = error_means_failure
+        self._remembers = names.memory is not None
         self.keys.known = _READ | {
             *names.run,
             *names.workflow,
@@ -412,7 +413,7 @@ class Dialect:
         return text_of(raw.payload.get(key)) if key is not None else None
 
     def _whose(self, raw: Raw, exact: bool, shared: bool) -> Whose:
-        task = self.task_of(raw) if self.names.memory is not None else None
+        task = self.task_of(raw) if self._remembers else None
         if (
             raw.correlation is raw.traceparent is raw.tracestate is task is raw.odd_time is None
             and not shared

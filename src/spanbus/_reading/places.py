@@ -7,10 +7,18 @@ those after it are asked for nothing that they lack.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from operator import itemgetter
 from types import MappingProxyType
 from typing import Any
 
-from spanbus._reading.shape import Getter, getter, has_attribute, is_other_mapping, mapping_of
+from spanbus._reading.shape import (
+    Getter,
+    getter,
+    has_attribute,
+    is_other_mapping,
+    mapping_of,
+    text_of,
+)
 from spanbus._reading.spelling import key_of
 
 TYPE_KEYS = ("event_type", "type", "topic", "kind")
@@ -45,8 +53,10 @@ _NOTHING: Mapping[str, str] = MappingProxyType({})
 _MAKES_REMEMBERED = 1_000
 _FIELDS_LOOKED_AT = 64
 
-EVENT, METADATA, PAYLOAD = range(3)
+EVENT, METADATA, PAYLOAD = 0, 1, 2
 
+Texts = tuple[object, object, object, object]
+"""What an event has as its type, id, source and correlation."""
 Place = tuple[int, str]
 """Where to ask, and for which key."""
 
@@ -69,6 +79,8 @@ class Places:
         "source",
         "spelled",
         "spelled_in_metadata",
+        "texts",
+        "texts_in_metadata",
         "time",
         "type",
     )
@@ -105,6 +117,9 @@ class Places:
         """Its own spelling of those of its fields that are spelled in another way, ``eventType`` or ``run-id``."""
         self.plain = self.metadata_plain = False
         """All that it has of these stands in its own dictionary."""
+        self.texts: Callable[[dict[str, object]], Texts] | None = None
+        """Takes its type, id, source and correlation at once, where one dictionary holds them all."""
+        self.texts_in_metadata = False
 
 
 class Keys:
@@ -161,8 +176,8 @@ class Keys:
         self.payloads_spelled: dict[tuple[str, ...], tuple[str, ...] | None] = {}
         """For the keys of payloads the spelling that is asked for, None where that is theirs."""
 
-    def look(self, event: object) -> tuple[Places, Getter, Getter]:
-        """The places of an event, with what gives its fields and those of its metadata."""
+    def look(self, event: object) -> tuple[Places, Getter, Getter, Texts]:
+        """The places of an event, with what gives its fields and those of its metadata, and its texts."""
         fields = _own(event)
         if fields is None:
             return self._anywhere(event)
@@ -187,24 +202,28 @@ class Keys:
         get = fields.get if places.plain else getter(event)
         if places.spelled:
             get = _spelled(get, places.spelled)
-        if inner is None:
-            return places, get, get
-        about = inner.get if places.metadata_plain else getter(metadata)
-        if places.spelled_in_metadata:
-            about = _spelled(about, places.spelled_in_metadata)
-        return places, get, about
+        about = get
+        if inner is not None:
+            about = inner.get if places.metadata_plain else getter(metadata)
+            if places.spelled_in_metadata:
+                about = _spelled(about, places.spelled_in_metadata)
+        if places.texts is None:
+            return places, get, about, _texts(places, get, about)
+        holder = inner if inner is not None and places.texts_in_metadata else fields
+        return places, get, about, places.texts(holder)
 
-    def _anywhere(self, event: object) -> tuple[Places, Getter, Getter]:
+    def _anywhere(self, event: object) -> tuple[Places, Getter, Getter, Texts]:
         get = getter(event)
         if other := self._spellings(mapping_of(event)):
             get = _spelled(get, other)
         metadata = get("metadata")
         if metadata is None:
-            return self._all, get, get
+            return self._all, get, get, _texts(self._all, get, get)
         about = getter(metadata)
         if other := self._spellings(mapping_of(metadata)):
             about = _spelled(about, other)
-        return self._all_of_metadata, get, about
+        places = self._all_of_metadata
+        return places, get, about, _texts(places, get, about)
 
     def payload(self, payload: Mapping[str, object]) -> Mapping[str, object]:
         """A payload in which the keys that the dialect asks for are spelled as it asks for them."""
@@ -244,6 +263,7 @@ class Keys:
         if inner is None:
             places = self._places(has, None)
             places.spelled, places.plain = spelled, plain
+            _take_at_once(places, fields, {})
             return places
         spelled_inside = self._spellings(inner)
 
@@ -258,6 +278,7 @@ class Keys:
         places.metadata_plain = not any(
             key not in inner and has_attribute(metadata, key) for key in names
         )
+        _take_at_once(places, fields, inner)
         return places
 
     def _places(
@@ -301,6 +322,39 @@ class Keys:
             not any(has(key) for key in ("event_type", "type", "kind"))
             and any(has(key) for key in _CHANNELS),
         )
+
+
+def _texts(places: Places, get: Getter, about: Getter) -> Texts:
+    return (
+        _first(places.type, get, about),
+        _first(places.id, get, about) if places.id else None,
+        _first(places.source, get, about) if places.source else None,
+        _first(places.correlation, get, about) if places.correlation else None,
+    )
+
+
+def _first(places: tuple[Place, ...], get: Getter, about: Getter) -> str | None:
+    """The first text that stands in one of these places of the envelope or the event."""
+    for where, key in places:
+        value = (about if where == METADATA else get)(key)
+        if value is not None and (text := value if type(value) is str else text_of(value)):
+            return text
+    return None
+
+
+def _take_at_once(
+    places: Places, fields: Mapping[str, object], inner: Mapping[str, object]
+) -> None:
+    """Note where there is one place for each text, and all of them stand in one dictionary."""
+    several = (places.type, places.id, places.source, places.correlation)
+    found = [one[0] for one in several if len(one) == 1]
+    holders = {where for where, _ in found}
+    if len(found) < len(several) or len(holders) > 1:
+        return
+    inside = METADATA in holders
+    if all(key in (inner if inside else fields) for _, key in found):
+        places.texts = itemgetter(*[key for _, key in found])
+        places.texts_in_metadata = inside
 
 
 def _keys_of(places: Places) -> list[str]:

@@ -119,9 +119,9 @@ def read(event: object, keys: Keys = USUAL, *, after_ns: int = 0, now_ns: int | 
         return read_own(event)
     if isinstance(event, TEXTS):
         event = decoded(event)
-    places, get, about = keys.look(event)
-    event_type = _first(places.type, about, get)
-    if event_type is None:
+    places, get, about, (kind, said_id, said_source, said_correlation) = keys.look(event)
+    event_type = kind if type(kind) is str else text_of(kind)
+    if not event_type:
         event_type = _type(event, get, places)
     elif event_type[-1] <= "Z":
         event_type = _member(event_type)
@@ -145,16 +145,16 @@ def read(event: object, keys: Keys = USUAL, *, after_ns: int = 0, now_ns: int | 
     odd: str | None = None
     if at_ns is None:
         at_ns, odd = _moment(get, about, payload, places.time, after_ns)
-    event_id = _first(places.id, about, get) if places.id else None
-    if event_id is None and apart and not keys.ids:  # the id of what is its own payload is a task's
+    event_id = said_id if type(said_id) is str else text_of(said_id)
+    if not event_id and apart and not keys.ids:  # the id of what is its own payload is a task's
         event_id = text_of(get("id"))
-    source = _first(places.source, about, get) if places.source else None
+    source = said_source if type(said_source) is str else text_of(said_source)
     raw = Raw(event_type, event_id or "", at_ns or 0, source or "", payload)
     if at_ns is None:
         raw.at_ns = now_ns if now_ns is not None else time.time_ns()
         raw.timed, raw.odd_time = False, odd
-    if places.correlation:
-        raw.correlation = _first(places.correlation, about, get)
+    if said_correlation is not None:
+        raw.correlation = text_of(said_correlation) or None
     if places.further:
         _read_further(raw, get, about, places, keys, apart)
     elif apart and places.run:
@@ -199,15 +199,6 @@ def _named(value: object) -> object:
     return {str(one[0]): one[1] for one in pairs if len(one) == 2}
 
 
-def _first(places: tuple[Place, ...], about: Getter, get: Getter) -> str | None:
-    """The first text that stands in one of these places of the envelope or the event."""
-    for where, key in places:
-        value = (about if where == METADATA else get)(key)
-        if value is not None and (text := value if type(value) is str else text_of(value)):
-            return text
-    return None
-
-
 def read_own(event: Event) -> Raw:
     """An event of our own bus."""
     raw = Raw(str(event.event_type), event.event_id, event.at_ns, event.source, event.payload)
@@ -238,7 +229,7 @@ def _of_message(
     now_ns: int | None,
 ) -> Raw:
     raw = read(dict(event), keys, after_ns=after_ns, now_ns=now_ns)
-    places, get, about = keys.look(message)
+    places, get, about, _ = keys.look(message)
     if raw.run_id is None and "run_id" not in raw.payload:
         raw.run_id = text_of(get("run_id"))
     if raw.timed:

@@ -28,7 +28,7 @@ _DISAGREEMENT_NS: Final = 1_000_000_000
 _BOOT_TIME: Final[int | None] = getattr(time, "CLOCK_BOOTTIME", None)
 
 
-_steady_ns: Callable[[], int] = (
+_steady_ns: Final[Callable[[], int]] = (
     partial(time.clock_gettime_ns, _BOOT_TIME) if _BOOT_TIME is not None else time.monotonic_ns
 )
 """A clock that nobody sets and that goes on while the machine sleeps, where there is one."""
@@ -44,6 +44,8 @@ class Reader:
     def __init__(self, dialect: Dialect, *, say: Callable[[str], None] = _say) -> None:
         self.dialect = dialect
         self._say = say
+        self._keys = dialect.keys
+        self._remembers = dialect.names.memory is not None
         self._of_phases = dialect.of_phases
         self._stated = dialect.stated
         self._names: dict[str, str] = {}
@@ -79,7 +81,7 @@ class Reader:
             return self.dialect.fact(read_own(event))
         now_ns = self.now_ns() if live else None
         after_ns = now_ns if now_ns is not None else self._last_ns
-        return self.raw(read(event, self.dialect.keys, after_ns=after_ns, now_ns=now_ns), now_ns)
+        return self.raw(read(event, self._keys, after_ns=after_ns, now_ns=now_ns), now_ns)
 
     def raw(self, raw: Raw, now_ns: int | None = None) -> Fact:
         """The fact of an event that was read already; ``now_ns`` is the present where it happens just now."""
@@ -98,7 +100,7 @@ class Reader:
         fact = self.dialect.fact(raw)
         if now_ns is not None and fact.rank is _RUN and fact.verb is _START:
             self._anchored_anew(fact, heard)
-        if self.dialect.names.memory is not None:
+        if self._remembers:
             self._remember(fact)
         return fact
 
