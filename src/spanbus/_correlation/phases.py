@@ -43,11 +43,13 @@ class Phases:
         self._out = out
         self._hooks = hooks
         self._counts = counts
-        self._limits = limits
         self._waiting = waiting
         self._spans = spans
         self._restart_is_attempt = restart_is_attempt
-        self._open_phases = limits.open_phases
+        self._open_phases, self._phases_remembered = (
+            limits.open_phases,
+            limits.ended_phases_remembered,
+        )
         self.jobs_done: list[OpenRun] = []
         """Runs of one job each, whose job has ended just now."""
 
@@ -132,7 +134,7 @@ class Phases:
     def _opened(self, run: OpenRun, fact: Fact, at_ns: int, task: str | None) -> OpenPhase:
         name, counts = fact.name or "phase", self._counts
         occurrence = run.occurrences[name] = run.occurrences.get(name, 0) + 1
-        if occurrence == 1 and len(run.occurrences) > self._limits.ended_phases_remembered:
+        if occurrence == 1 and len(run.occurrences) > self._phases_remembered:
             del run.occurrences[next(iter(run.occurrences))]
         parent, event = run.record, fact.event
         needs: tuple[str, ...] = ()
@@ -418,7 +420,7 @@ class Phases:
         if phase.aliases:
             for alias in phase.aliases:
                 run.ended.setdefault(alias, ended)
-        while len(run.ended) > self._limits.ended_phases_remembered:
+        while len(run.ended) > self._phases_remembered:
             del run.ended[next(iter(run.ended))]
         if result.failed:
             counts.phase_failures += 1
