@@ -137,7 +137,7 @@ class Handle:
         if self._off:
             return
         publication = Publication(self.mark, "tell")
-        enter(publication)
+        enter(publication, publications.get())
         try:
             self.published({"event_type": event_type, "payload": payload}, publication)
         finally:
@@ -207,7 +207,7 @@ class Handle:
             if type(event) is Event and self.in_place:
                 self._heard_in_place(event)
                 return
-            if isinstance(event, ReceivedEvent):
+            if type(event) is ReceivedEvent:
                 return
             publication, here = self._published_by(event)
         except Exception as error:
@@ -217,7 +217,7 @@ class Handle:
 
     def published(self, event: object, publication: Publication) -> None:
         """One event, told by the method that published it. Never raises, like :meth:`feed`."""
-        if not isinstance(event, ReceivedEvent):
+        if type(event) is not ReceivedEvent:
             self._take(event, publication, publications.get())
 
     def heard(self, event: object, publication: Publication) -> None:
@@ -266,7 +266,7 @@ class Handle:
             self._take(event, None, ())
             return
         publication = Publication(self.mark, "dispatch")
-        enter(publication)
+        enter(publication, publications.get())
         self._take(event, publication, publications.get())
         leave(publication)
 

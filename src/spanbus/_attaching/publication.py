@@ -135,9 +135,8 @@ class Publication:
 publications: ContextVar[tuple[Publication, ...]] = ContextVar("spanbus_publications", default=())
 
 
-def enter(publication: Publication) -> None:
-    """Put ``publication`` last in this context; now and then those that are over leave it."""
-    here = publications.get()
+def enter(publication: Publication, here: tuple[Publication, ...]) -> None:
+    """Put ``publication`` last in this context, where there are those of ``here``; now and then those that are over leave it."""
     if len(here) >= _PRUNED_AT or publication in here:
         kept = [one for one in here if one is not publication and not one.over]
         here = tuple(kept[-_KEPT:])

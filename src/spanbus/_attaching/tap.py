@@ -97,6 +97,7 @@ class _Method:
         self._handle, self._method, self._name = handle, method, name
         self._feeds, self._current = feeds, current
         self._read = read
+        self._later = _called(name, _Method._awaited)
         self._several = any(word in _SAYS_SEVERAL for word in name.split("_"))
         code = getattr(getattr(method, "__func__", method), "__code__", None)
         self._varied = isinstance(code, CodeType) and bool(code.co_flags & CO_VARARGS)
@@ -123,16 +124,14 @@ class _Method:
         publication = self._begin(arguments, options)
         if publication is None:
             return self._method(*arguments, **options)
-        made = self._awaited(publication, arguments, options)
-        made.__name__ = made.__qualname__ = self._name  # for the warning when nobody awaits it
-        return made
+        return self._later(self, publication, arguments, options)
 
     async def _awaited(
         self, publication: Publication, arguments: Arguments, options: Options
     ) -> object:
         here = publications.get()
         if not (here and here[-1] is publication):  # another task awaits what its publisher made
-            enter(publication)
+            enter(publication, here)
         try:
             if self._feeds:
                 self._tell(publication, arguments)
@@ -167,7 +166,7 @@ class _Method:
                 publication.whole = event if self._feeds else None
             elif self._feeds:
                 publication.whole = publication.read()
-            enter(publication)
+            enter(publication, here)
             return publication
         except Exception as error:
             self._handle.failed(error)
@@ -213,6 +212,14 @@ class _Method:
             follow(publication.opened)
         except Exception as error:
             self._handle.failed(error)
+
+
+def _called(name: str, function: Callable[..., object]) -> Callable[..., object]:
+    """``function``, whose coroutines bear this name, for the warning when nobody awaits one."""
+    plain = cast("FunctionType", function)
+    named = FunctionType(plain.__code__, plain.__globals__, name)
+    named.__qualname__ = name
+    return named
 
 
 def _is_same(outer: Publication, name: str, event: object, inner: Publication) -> bool:

@@ -81,7 +81,7 @@ class Work:
         if self._doer is not None:
             publication.key = sha256(self._doer.encode()).hexdigest()[:16]
         before = publications.get()
-        enter(publication)
+        enter(publication, before)
         self._inside = publications.get()
         self._tell("started", self._said)
         publications.set(before)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import date
 from decimal import Decimal
 from time import struct_time
@@ -30,6 +30,7 @@ from spanbus._reading.places import (
 from spanbus._reading.shape import TEXTS, Getter, decoded, getter, mapping_of, text_of
 from spanbus._reading.spelling import changed, ending, key_of, normal
 from spanbus._reading.times import time_ns_of
+from spanbus._remembering import remembering
 from spanbus._workflow.events import EMPTY, Event, WorkflowEvent
 
 _ENVELOPE: Final = frozenset(
@@ -115,9 +116,9 @@ def read(event: object, keys: Keys = USUAL, *, after_ns: int = 0, now_ns: int | 
     ``after_ns`` is the time of the event before it, which settles a local time in an hour that occurs twice; ``now_ns`` the
     time of an event that carries none. Raises ``ValueError`` when the event has no type: then nothing can be said of it.
     """
-    if isinstance(event, Event):
-        return read_own(event)
-    if isinstance(event, TEXTS):
+    if _is_of_a_kind(type(event)):
+        if isinstance(event, Event):
+            return read_own(event)
         event = decoded(event)
     places, get, about, (kind, said_id, said_source, said_correlation) = keys.look(event)
     event_type = kind if type(kind) is str else text_of(kind)
@@ -160,6 +161,14 @@ def read(event: object, keys: Keys = USUAL, *, after_ns: int = 0, now_ns: int | 
     elif apart and places.run:
         raw.run_id = _first_of(about, places.run)
     return raw
+
+
+def _is_own_or_text(kind: type) -> bool:
+    return issubclass(kind, (Event, *TEXTS))
+
+
+_is_of_a_kind: Final[Callable[[type], bool]] = remembering(_is_own_or_text, 1_000)
+"""Whether objects of a class are events of ours, or text; asked once for each class."""
 
 
 def _read_further(

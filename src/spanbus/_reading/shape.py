@@ -16,6 +16,7 @@ from spanbus._loaded import is_of
 _MISSING: Final = object()
 _CLASSES_REMEMBERED: Final = 1_000
 _PLAIN: Final = (str, int, float, list, set, type)
+_LISTS: Final = (list, tuple)
 TEXTS: Final = (str, bytes, bytearray)
 """Kinds that JSON text may be of."""
 _JSON_READ: Final = 65_536
@@ -213,6 +214,6 @@ def is_true(value: object) -> bool:
 
 def texts_of(value: object) -> tuple[str, ...]:
     """A list of names from outside."""
-    if not isinstance(value, list | tuple):
+    if value is None or not isinstance(value, _LISTS):
         return ()
     return tuple([str(each) for each in cast("Sequence[object]", value)])
