@@ -364,7 +364,12 @@ def _keys_of(places: Places) -> list[str]:
 
 def _own(thing: object) -> dict[str, object] | None:
     """Its own dictionary, where it has one that is not too large to be compared."""
-    own: Any = thing if type(thing) is dict else getattr(thing, "__dict__", None)  # pyright: ignore[reportUnknownVariableType]
+    own: Any = thing
+    if type(thing) is not dict:
+        try:
+            own = thing.__dict__
+        except AttributeError:
+            return None
     return own if type(own) is dict and len(own) <= _FIELDS_LOOKED_AT else None  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType] - a cast costs a call
 
 

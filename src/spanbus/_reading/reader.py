@@ -51,6 +51,7 @@ class Reader:
         self._names: dict[str, str] = {}
         self._told: set[str] = set()
         self._anchor_ns = 0
+        """Unix time where the monotonic clock is at zero: with it live events are placed."""
         self._anchor()
         self._last_ns = 0
         self.odd_times = 0
@@ -79,7 +80,7 @@ class Reader:
                         return Noted(seen, meaning.rank, name, run_id, OURS)
                     return self._stated(meaning, seen, name, run_id, OURS, True)
             return self.dialect.fact(read_own(event))
-        now_ns = self.now_ns() if live else None
+        now_ns = self._anchor_ns + _steady_ns() if live else None
         after_ns = now_ns if now_ns is not None else self._last_ns
         return self.raw(read(event, self._keys, after_ns=after_ns, now_ns=now_ns), now_ns)
 
@@ -107,15 +108,11 @@ class Reader:
     def _anchor(self) -> None:
         self._anchor_ns = max(time.time_ns(), 1) - _steady_ns()
 
-    def now_ns(self) -> int:
-        """Unix time by the monotonic clock, as live events are placed."""
-        return self._anchor_ns + _steady_ns()
-
     def _anchored_anew(self, fact: Fact, raw: Raw) -> None:
         """A run that starts after the clock was set has the new time."""
-        if abs(time.time_ns() - self.now_ns()) > _DISAGREEMENT_NS:
+        if abs(time.time_ns() - self._anchor_ns - _steady_ns()) > _DISAGREEMENT_NS:
             self._anchor()
-            placed = self._placed(raw, self.now_ns())
+            placed = self._placed(raw, self._anchor_ns + _steady_ns())
             fact.event.at_ns = placed.at_ns
             whose = fact.whose = fact.whose.copy()
             whose.odd_time = placed.odd_time is not None
