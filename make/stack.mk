@@ -1,5 +1,5 @@
 # The real servers, for maintainers and CI only.
-.PHONY: stack test-stack test-compose brokers test-brokers demo-distributed
+.PHONY: stack test-stack test-compose brokers test-brokers test-backlog demo-distributed
 
 stack: ## build the real servers of the stack tests (needs Go)
 	tools/build-servers
@@ -18,6 +18,9 @@ brokers: ## the brokers of their tests: builds nats-server and a producer (needs
 
 test-brokers: setup ## Celery and NATS with real brokers, on loopback
 	$(PY) -m pytest -m brokers tests/brokers -n 2 --dist loadfile
+
+test-backlog: setup ## the backlog of observers with all its 300,000 events, some minutes; test-brokers has 66,000
+	TESTS_BACKLOG_EVENTS=300000 $(PY) -m pytest -m brokers tests/brokers/test_backlog.py
 
 demo-distributed: setup ## one run over two hosts, in under a minute: phases on Celery workers, events over NATS, an observer killed; needs `make brokers`
 	@$(PY) examples/distributed/demo.py

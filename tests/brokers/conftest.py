@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import warnings
 from collections.abc import Callable, Generator
 from pathlib import Path
 
@@ -13,12 +15,22 @@ from spanbus.integrations import nats_stream
 from spanbus.testing import Receiver
 
 FOLDER = Path(__file__).parent
+LEFT_OPEN = "ignore:Exception ignored in. <socket:pytest.PytestUnraisableExceptionWarning"
+"""Celery's clients leave connections of threads that have ended to the garbage collector, which comes when it comes."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:  # those of every folder
         if item.path.is_relative_to(FOLDER):
             item.add_marker(pytest.mark.brokers)
+            if item.path.name.startswith("test_celery"):
+                item.add_marker(pytest.mark.filterwarnings(LEFT_OPEN))
+
+
+def pytest_sessionfinish() -> None:
+    with warnings.catch_warnings():  # the same, after the last test
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
 
 
 @pytest.fixture

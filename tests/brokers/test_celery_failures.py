@@ -300,6 +300,11 @@ def test_bad_input_is_one_line(redis: Redis) -> None:
             lambda: on_celery(make("memory://", "nonsense://").ok),
             "the result backend cannot be used",
         ),
+        (
+            lambda: on_celery(make("memory://", "file:///no/such").ok),
+            "file-system backend does not work correctly, please make sure",
+        ),
+        (lambda: on_celery(make("memory://", "cache://").ok), "cache backend 'cache' is unknown"),
         (lambda: instrument(object()), "takes the Celery app, not object"),
     ):
         with pytest.raises(InputError) as refused:

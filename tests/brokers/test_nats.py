@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Generator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -388,6 +391,36 @@ def test_a_server_without_jetstream(tmp_path: Path) -> None:
         server.kill()
 
 
+def test_nothing_is_said_to_a_server_without_tls_where_the_url_asks_for_it(tmp_path: Path) -> None:
+    library("nats")
+    heard: list[bytes] = []
+    greeting = b'INFO {"server_id":"a","version":"2.11.0","headers":true,"auth_required":true}\r\n'
+
+    def server(listener: socket.socket) -> None:
+        with suppress(OSError):
+            while True:
+                connection, _ = listener.accept()
+                with connection:
+                    connection.sendall(greeting)
+                    while piece := connection.recv(65_536):
+                        heard.append(piece)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=server, args=(listener,), daemon=True).start()
+        url = f"tls://ci:hunter2@127.0.0.1:{listener.getsockname()[1]}"
+        with pytest.raises(BackendError, match="does not speak TLS, and tls:// asks for it"):
+            nats_stream.set_up(url, SMALL)
+        listener.shutdown(socket.SHUT_RDWR)
+    assert heard == []
+
+
+def test_a_stream_whose_subjects_another_one_has(nats: Nats) -> None:
+    with nats_stream.Questions(nats.url, None) as asking:
+        asking.ask("STREAM.CREATE.AUDIT", {"name": "AUDIT", "subjects": ["spanbus.>"]})
+    with pytest.raises(BackendError, match=r"overlap.*: AUDIT; name that one with --stream"):
+        nats_stream.set_up(nats.url.replace("nats:", "NATS:"), SMALL)
+
+
 def test_a_stream_with_other_settings_and_the_commands(
     nats: Nats, environment: dict[str, str]
 ) -> None:
@@ -454,3 +487,18 @@ def test_a_run_without_nats_goes_on(environment: dict[str, str], tmp_path: Path)
     assert len(run.stderr.strip().splitlines()) == 1, run.stderr
     wrong = spanbus_command({**env, "SPANBUS_NATS_URL": "http://a"}, "run", "w", cwd=tmp_path)
     assert wrong.returncode == 0 and "SPANBUS_NATS_URL" in wrong.stderr, "told, and left out"
+
+
+def test_events_that_no_disk_took_and_nobody_came_for_are_counted_at_the_end(
+    tmp_path: Path,
+) -> None:
+    library("nats")
+    from spanbus.integrations.nats import Carrier
+
+    (tmp_path / "events").write_text("not a folder")
+    bus = spanbus.WorkflowEventBus()
+    with Carrier(tmp_path, ["nats://127.0.0.1:1"], None, "SPANBUS", None).carrying(bus) as carrier:
+        for number in range(3):
+            bus.publish_nowait("app.event", {"number": number}, run_id="r")
+        assert (carrier.state().waiting, carrier.state().dropped) == (3, {})
+    assert (carrier.state().waiting, carrier.state().dropped) == (0, {"no_spool": 3})

@@ -11,7 +11,19 @@ from pathlib import Path
 
 import pytest
 from brokers import Nats
-from observing import EXPECTED, SECOND, START_NS, once, publish, run, total, unique
+from observing import (
+    EXPECTED,
+    SECOND,
+    SMALL,
+    START_NS,
+    Observing,
+    Start,
+    once,
+    publish,
+    run,
+    total,
+    unique,
+)
 from picture import picture
 from servers import ROOT, eventually
 from spans import attributes
@@ -189,3 +201,65 @@ def test_a_server_that_was_restarted_and_messages_that_were_deleted(
     away = subprocess.run(argv, env=env, capture_output=True, text=True, timeout=60, check=False)
     assert away.returncode == 1
     assert len(away.stderr.strip().splitlines()) == 1 and nats.url in away.stderr
+
+
+@pytest.mark.parametrize(
+    ("other", "words"),
+    [
+        ({"subject_transform": None}, "subject_transform is None"),
+        ({"retention": "workqueue"}, "retention is 'workqueue', wanted 'limits'"),
+    ],
+)
+def test_a_stream_that_was_made_otherwise_is_refused_in_one_line(
+    nats: Nats, tmp_path: Path, other: dict[str, object], words: str
+) -> None:
+    config = {**SMALL.config(), **other}
+    with nats_stream.Questions(nats.url, None) as asking:
+        asking.ask("STREAM.DELETE.SPANBUS", None)
+        asking.ask("STREAM.CREATE.SPANBUS", {k: v for k, v in config.items() if v is not None})
+    publish(nats.url, run("r"))
+    one = Observing(nats, None, tmp_path, "--once", env={"OTEL_SDK_DISABLED": "true"})
+    done = subprocess.run(
+        one.argv, env=one.env, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 1 and len(done.stderr.strip().splitlines()) == 1, done.stderr
+    assert words in done.stderr and "remove it and make it with `spanbus nats setup`" in done.stderr
+
+
+def test_a_copy_of_a_stream_is_observed_as_the_stream(
+    nats: Nats, collector: Receiver, tmp_path: Path
+) -> None:
+    publish(nats.url, run("r"))
+    with nats_stream.Questions(nats.url, None) as asking:
+        asking.ask("STREAM.CREATE.COPY", {"name": "COPY", "mirror": {"name": "SPANBUS"}})
+        eventually(lambda: asking.stream("COPY")["state"]["messages"] == 7, 30.0)
+    once(nats, collector, tmp_path, "--stream", "COPY")
+    assert picture(collector.spans()) == EXPECTED
+
+
+@pytest.mark.parametrize("bucket", ["purged", "removed", "of publishers removed"])
+def test_a_bucket_that_is_lost_under_an_observer(
+    nats: Nats, collector: Receiver, observe: Start, tmp_path: Path, bucket: str
+) -> None:
+    lines = run("r")
+    publish(nats.url, lines[:4])
+    observer = observe(tmp_path)
+    assert collector.wait_for(spans=1, timeout_s=40.0)
+    with nats_stream.Questions(nats.url, None) as asking:
+        if bucket == "purged":
+            asking.ask("STREAM.PURGE.KV_spanbus_observe", {})
+        else:
+            name = "spanbus_observe" if bucket == "removed" else "spanbus_alive"
+            asking.ask(f"STREAM.DELETE.KV_{name}", None)
+            observer.wait_for("nobody answers for JetStream")
+    publish(nats.url, lines[4:])
+    if bucket == "removed":
+        nats_stream.set_up(nats.url, SMALL)
+    assert collector.wait_until(lambda got: len(got.spans()) == 5, 60.0)
+    with nats_stream.Questions(nats.url, None) as asking:
+        eventually(lambda: asking.stream("KV_spanbus_observe")["state"]["messages"] == 64, 40.0)
+    assert observer.end(signal.SIGTERM) == 0, observer.said
+    assert picture(collector.spans()) == EXPECTED
+    assert len(collector.spans()) == 5, "nothing twice"
+    assert len([line for line in observer.said if "nobody answers" in line]) <= 1, observer.said
+    assert "0 events" in once(nats, collector, tmp_path / "next"), "the checkpoints are there again"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
 import threading
 from pathlib import Path
 
 import anyio
 import pytest
 from brokers import Nats
-from observing import EXPECTED, mixed, once, publish, run, total
+from observing import EXPECTED, Observing, mixed, once, publish, run, total
 from picture import picture
 
 from spanbus._runtime import Runtime
@@ -124,3 +125,45 @@ def test_an_observer_in_a_program_says_why_it_cannot_begin_and_why_it_ended(
         pytest.raises(InputError, match=r"SPANBUS_DELIVERY=sdk"),
     ):
         observe(nats.url, runtime=runtime)
+
+
+def test_a_second_observer_in_the_process_that_would_share_its_marks_is_refused(
+    nats: Nats, collector: Receiver, tmp_path: Path
+) -> None:
+    env = {**collector.env, "SPANBUS_STATE_DIR": str(tmp_path), "SPANBUS_LOCAL": "off"}
+    lines = run("r")
+    publish(nats.url, lines[:4])
+
+    async def program(runtime: Runtime) -> None:
+        low, high = range(32), range(32, 64)
+        async with observe(nats.url, runtime=runtime, partitions=low) as first:
+            with anyio.fail_after(40):
+                while first.state().held != tuple(low):
+                    await anyio.sleep(0.02)
+            for partitions in (low, high):
+                with pytest.raises(BackendError, match="another observer in this process has it"):
+                    async with observe(nats.url, runtime=runtime, partitions=partitions):
+                        pass
+            async with observe(nats.url, runtime=runtime, group="other"):  # of files of its own
+                assert first.observing and first.state().held == tuple(low)
+            # what the first one has is still its own: another process waits for it
+            assert "another observer of group main has partitions 0-31" in _refused(
+                nats, tmp_path, "--partitions", "0-31"
+            )
+        async with observe(nats.url, runtime=runtime) as again:  # it was let go
+            with anyio.fail_after(40):
+                while len(again.state().held) < 64:
+                    await anyio.sleep(0.02)
+
+    with Runtime(load_settings(env=env), env=env) as runtime:
+        anyio.run(program, runtime)
+
+
+def _refused(nats: Nats, folder: Path, *words: str) -> str:
+    """The error of an observer that reads to the end of the stream, in a process of its own."""
+    one = Observing(nats, None, folder, "--once", *words)
+    done = subprocess.run(
+        one.argv, env=one.env, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 1, done.stderr
+    return done.stderr

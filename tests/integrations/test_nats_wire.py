@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
+from enum import Enum
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
@@ -21,6 +26,7 @@ from spanbus.integrations._nats_wire import (
     MESSAGE_LINES,
     Lines,
     TooLong,
+    event_of,
     messages_of,
     subject,
     token,
@@ -118,6 +124,105 @@ def test_a_value_is_the_redactors_whatever_way_it_takes(key: str, value: object)
         found = first.get("counts", first)
         assert found.get(key) == (list(wanted) if isinstance(wanted, tuple) else wanted)
         assert found.get("token", REDACTED) == REDACTED, "a number beneath a key of a secret"
+
+
+class Loud(str):
+    """A text that is equal to another one."""
+
+    __slots__ = ()
+    __hash__ = str.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, str) and self.lower() == other.lower()
+
+
+class Size(Enum):
+    SMALL = "small"
+    LARGE = 7
+
+
+def rules(
+    payload: Mapping[Any, object], redactor: Redactor, depth: int = 3, *, everything: bool = False
+) -> dict[str, object]:
+    """The rules of redaction, one after another, with nothing remembered."""
+    found: dict[str, object] = {}
+    for key, value in payload.items():
+        if not isinstance(key, str) or len(found) >= 32:
+            continue
+        if not (everything or key in {"rerun_of", "stacktrace"} or redactor.named("", key)[0]):
+            continue
+        if isinstance(value, Mapping):
+            if depth:
+                inner = cast("Mapping[Any, object]", value)
+                found[key] = rules(inner, redactor, depth - 1, everything=key == "counts")
+        elif key == "stacktrace" and isinstance(value, str) and len(value) > 64:
+            found[key] = redactor.text(value, 16_384)
+        elif (cleaned := redactor.value(key, value)) is not None:
+            found[key] = cleaned
+    return found
+
+
+SECRET = "gh" + "p_" + "a1B2" * 9
+TEXTS = st.one_of(
+    st.text(max_size=8),
+    st.sampled_from(["ok", "OK", "lint", f"--token {SECRET}", SECRET, "x" * 64, "x" * 65, "y" * 5_000, "\ud800", '"\\\n'])
+)  # fmt: skip
+NUMBERS = st.one_of(
+    st.sampled_from([0, 1, True, False, 1.0, -1, 2**63 - 1, 2**63, -(2**63), -(2**63) - 1, 1e300]),
+    st.floats(),
+    st.integers(),
+)
+LEAVES = st.one_of(
+    st.none(),
+    TEXTS,
+    TEXTS.map(Loud),
+    NUMBERS,
+    st.sampled_from([*Size, Result.SUCCESS, b"x", 3 + 0j, ValueError("401"), Path("a/b")]),
+    st.lists(st.one_of(TEXTS, TEXTS.map(Loud), NUMBERS, st.none()), max_size=4),
+    st.lists(TEXTS, max_size=40).map(tuple),
+)
+KEYS = st.one_of(
+    st.sampled_from(["type", "result", "needs", "error", "output_tail", "counts", "summary", "attempt", "token", "stacktrace", "unknown"]),
+    st.text(max_size=4),
+    st.sampled_from([1, True, None, (1, 2)]),
+)  # fmt: skip
+PAYLOADS = st.recursive(
+    st.dictionaries(KEYS, LEAVES, max_size=6),
+    lambda inner: st.dictionaries(KEYS, st.one_of(LEAVES, inner), max_size=6),
+    max_leaves=8,
+)
+KNOWING = Lines(Redactor())
+"""One for all examples: what it remembers of one must not show in another."""
+
+
+@given(PAYLOADS)
+def test_a_payload_is_what_the_rules_say_whatever_was_there_before(payload: dict[Any, Any]) -> None:
+    written = json.dumps(rules(payload, Redactor()), ensure_ascii=False, default=str)
+    wanted = json.dumps(json.loads(written.encode("utf-8", "replace")))
+    for lines in (Lines(Redactor()), KNOWING, KNOWING):
+        line = lines.record_of(Event("e", "e-1", 1, MappingProxyType(payload)), "w")
+        found = json.loads(line.split(b"\n", 2)[2])["payload"]
+        assert json.dumps(found) == wanted
+
+
+def test_at_most_32_members_of_a_payload() -> None:
+    many = {"counts": {f"key {number}": number for number in range(40)}}
+    line = Lines(Redactor()).record_of(Event("e", "e-1", 1, many), "w").split(b"\n", 2)[2]
+    assert json.loads(line)["payload"]["counts"] == dict(list(many["counts"].items())[:32])
+
+
+@pytest.mark.parametrize("redactor", [None, Redactor()])
+def test_a_key_that_json_has_not_does_not_cost_the_event(redactor: Redactor | None) -> None:
+    payload = {"counts": {"a": 2, (1, 2): 3, b"x": 4}, "type": "command"}
+    line = Lines(redactor).record_of(Event("e", "e-1", 1, payload), "w").split(b"\n", 2)[2]
+    assert json.loads(line)["payload"] == {"counts": {"a": 2}, "type": "command"}
+
+
+def test_an_attempt_that_is_no_number_leaves_the_line_one_of_json() -> None:
+    odd: Any = "second"
+    line = Lines(None).record_of(Event("e", "e-1", 1, {}, run_id="r", attempt=odd), "w")
+    found = event_of(line.split(b"\n", 2)[2], 1, 1)
+    assert found is not None and found.run_id == "r" and found.attempt is None
 
 
 def test_a_line_has_the_shape_of_a_recorded_stream() -> None:

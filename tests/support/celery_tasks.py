@@ -24,6 +24,8 @@ def make(broker: str, backend: str, **settings: object) -> SimpleNamespace:
         broker_connection_retry_on_startup=True,
         task_track_started=True,
         worker_prefetch_multiplier=1,
+        # a child that is not up by then is killed, and another one after it: by default 4 s, which a busy machine does not keep
+        worker_proc_alive_timeout=120.0,
         **settings,
     )
 

@@ -29,19 +29,28 @@ SMALL = nats_stream.Wanted(max_bytes=64 * 2**20)
 """A stream as tests want it."""
 
 
+def line_of(
+    run_id: str, number: int, kind: str, phase: str | None, at_ns: int, **payload: object
+) -> Line:
+    """One event of a run, the ``number``-th of it."""
+    return {
+        "event_type": f"workflow.{kind}",
+        "event_id": f"{run_id}-{number:02d}",
+        "at_ns": at_ns,
+        "run_id": run_id,
+        **({"phase": phase, "attempt": 1} if phase else {}),
+        "payload": payload,
+    }
+
+
 def run(run_id: str, *, telemetry: str | None = None, start_ns: int = START_NS) -> list[Line]:
     """Two phases, the second tried twice and failed: five spans."""
 
     def line(number: int, kind: str, phase: str | None = None, **payload: object) -> Line:
-        return {
-            "event_type": f"workflow.{kind}",
-            "event_id": f"{run_id}-{number:02d}",
-            "at_ns": start_ns + number * SECOND,
-            "run_id": run_id,
-            **({"phase": phase, "attempt": 1} if phase else {}),
-            **({"metadata": {"telemetry": telemetry}} if telemetry and number == 1 else {}),
-            "payload": payload,
-        }
+        found = line_of(run_id, number, kind, phase, start_ns + number * SECOND, **payload)
+        return (
+            {**found, "metadata": {"telemetry": telemetry}} if telemetry and number == 1 else found
+        )
 
     failed = {"success": False, "result": "failure", "error_type": "E", "error": "no"}
     return [

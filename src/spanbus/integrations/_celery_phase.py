@@ -210,8 +210,9 @@ def _check_results(task: Any, options: Mapping[str, Any]) -> None:
     try:
         kind = type(task.backend).__name__
     except Exception as error:
+        why = " ".join(str(error).split())  # some take several lines
         raise InputError(
-            f"on_celery({name}): the result backend cannot be used ({type(error).__name__}: {error}); {advice}"
+            f"on_celery({name}): the result backend cannot be used ({type(error).__name__}: {why}); {advice}"
         ) from error
     if kind == "DisabledBackend":
         raise InputError(f"on_celery({name}): its app has no result backend; {advice}")

@@ -29,6 +29,8 @@ _IDLE_S: Final = 20.0
 """Seconds after which a connection is asked whether it is still there: nobody answers its pings between two batches."""
 
 
+_REASON_CHARS: Final = 300
+NOBODY: Final = "nobody answers for JetStream; start nats-server with -js, or make what is missing with `spanbus nats setup`"
 _ENDS: Final = ("204", "404", "408")
 """Statuses that end what is gathered: all is there, or there is no more."""
 
@@ -48,7 +50,12 @@ def servers_of(servers: str | Sequence[str], where: str = "carry") -> tuple[str,
             usable(each)
         except Wrong as error:
             raise InputError(f"{where}: {shown_url(each)!r} {error}") from None
-    return found
+    return tuple(map(_as_the_client_reads_it, found))
+
+
+def _as_the_client_reads_it(url: str) -> str:
+    scheme, separator, rest = url.partition("://")
+    return f"{scheme.lower()}{separator}{rest}"
 
 
 def credentials_of(path: str | Path | None, where: str = "carry") -> str | None:
@@ -182,6 +189,8 @@ class Client:
 
     async def _connect(self, server: str) -> Any:
         connection = library().NATS()
+        if server.startswith("tls:"):
+            _only_with_tls(connection)
         try:
             await connection.connect(
                 server,
@@ -248,7 +257,7 @@ class Client:
         finally:
             self._waiting.clear()
         if _status(found) == "503":
-            raise Unanswered("nobody answers for JetStream")
+            raise Unanswered(NOBODY)
         return json.loads(found.data)
 
     async def put_all(
@@ -274,9 +283,7 @@ class Client:
                 answer.cancel()
             self._waiting.clear()
         if any(_status(one) == "503" for one in found):
-            raise Unanswered(
-                "nobody answers for JetStream; `spanbus nats setup` makes what is missing"
-            )
+            raise Unanswered(NOBODY)
         return [json.loads(one.data) for one in found]
 
     async def batch(
@@ -321,8 +328,11 @@ class Client:
         """Whether this was one message of what is gathered, and not its end."""
         status = _status(message)
         if status is not None:
-            if status not in _ENDS and "MaxBytes" not in str(message.headers.get("Description")):
-                self._fail(str(message.headers.get("Description") or "it cannot be read"))
+            said = str(message.headers.get("Description") or "")
+            if status not in _ENDS and "MaxBytes" not in said:
+                self._fail(
+                    NOBODY if status == "503" else " ".join(said.split()) or "it cannot be read"
+                )
                 return True
             return False
         gathering.found.append(message)
@@ -385,13 +395,27 @@ def unix_ns(stamp: str) -> int:
     return int(seconds) * 1_000_000_000 + int(rest[:9].ljust(9, "0") or 0)
 
 
+def _only_with_tls(connection: Any) -> None:
+    """Let it send nothing, neither credentials nor events, to a server that does not ask for TLS: the client takes such a one
+    whatever its URL says.
+    """
+    greeting = connection._connect_command
+
+    def checked() -> bytes:
+        if not connection._server_info.get("tls_required"):
+            raise ConnectionError("the server does not speak TLS, and tls:// asks for it")
+        return cast("bytes", greeting())
+
+    connection._connect_command = checked
+
+
 def _status(answer: Any) -> object:
     headers: Any = answer.headers
     return headers.get("Status") if headers else None
 
 
 def _reason(error: BaseException) -> str:
-    text = str(error).strip().removeprefix("nats: ").strip("'\"")
+    text = " ".join(str(error).split()).removeprefix("nats: ").strip("'\"")[:_REASON_CHARS]
     if isinstance(error, ConnectionResetError):  # before its words could be read
         return f"{text}, as by a server that refuses the authorization"
     return text or type(error).__name__

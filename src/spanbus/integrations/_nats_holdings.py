@@ -234,7 +234,10 @@ class Holdings:
             revision = answer
             if revision is None:
                 found = self._checkpoints.read(number)
-                if found is None or found.checkpoint.by != self._by:
+                if found is None:  # it was removed, and nobody has it: written anew the next time
+                    given[number].revision = 0
+                    continue
+                if found.checkpoint.by != self._by:
                     refused.append(number)
                     continue
                 revision = found.revision  # an answer of ours was lost: the next one is right
@@ -246,7 +249,7 @@ class Holdings:
         others: dict[str, list[int]] = {}
         for number in sorted(self.held):
             found = self._checkpoints.read(number)
-            by = found.checkpoint.by if found is not None else ""
+            by = found.checkpoint.by if found is not None else self._by
             if by == self._by:
                 continue
             others.setdefault(by, []).append(number)

@@ -61,12 +61,16 @@ class LeftOpen:
             self._spool.journal_close(key)
 
     def begins(self, event: Event, workflow: str | None) -> None:
-        """After an event lies in the outbox: what it began is open."""
+        """After an event lies in the outbox: what it began is open, and its run lived until then."""
         run_id, phase = event.run_id, event.phase
         starts = event.event_type == (
             WorkflowEvent.WORKFLOW_STARTED if phase is None else WorkflowEvent.PHASE_STARTED
         )
-        if run_id is None or not starts:
+        if run_id is None:
+            return
+        if not starts:
+            if run_id in self._runs:  # no end of it is to be before what was heard last
+                self._spool.journal_alive(event.at_ns)
             return
         key = _key(run_id, phase)
         with self._lock:

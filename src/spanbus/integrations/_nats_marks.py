@@ -8,6 +8,7 @@ from __future__ import annotations
 import fcntl
 import os
 import struct
+import threading
 from contextlib import suppress
 from hashlib import blake2b
 from pathlib import Path
@@ -19,6 +20,13 @@ from spanbus.errors import BackendError
 
 _HEAD: Final = 32
 _MARK: Final = struct.Struct("<16sQQQ")
+
+
+_guard: Final = threading.Lock()
+_here: Final[set[tuple[int, int]]] = set()
+"""Files (device, inode) that this process has open: locks of a process do not keep it from itself, and closing such a file
+anywhere in it lets go of all of them.
+"""
 
 
 class Mark(NamedTuple):
@@ -36,17 +44,30 @@ class Marks:
 
     def __init__(self, path: Path) -> None:
         self._path, self._descriptor = path, -1
+        self._file: tuple[int, int] | None = None
         self._stream = b""
         self._marks: dict[int, Mark] = {}
         self.holder = ""
         """The name of this state directory among observers: the same for every process that has it."""
 
     def open(self, stream: str) -> None:
-        """Open the file for the stream that was made at this time."""
+        """Open the file for the stream that was made at this time.
+
+        Raises :class:`~spanbus.errors.BackendError` where it cannot be, and where another observer of this process has it.
+        """
         self._stream = blake2b(stream.encode(), digest_size=16).digest()
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self._descriptor = open_own(self._path, os.O_RDWR)
+            with _guard:
+                if _file_of(self._path) in _here:
+                    raise BackendError(
+                        f"{self._path}: another observer in this process has it; give one observer the partitions of both, or the"
+                        " second one a runtime with a state directory of its own"
+                    )
+                self._descriptor = open_own(self._path, os.O_RDWR)
+                self._file = _file_of(self._path)
+                if self._file is not None:
+                    _here.add(self._file)
         except OSError as error:
             raise BackendError(
                 f"{self._path}: {error.strerror or error}; move it away, or set SPANBUS_STATE_DIR to another folder"
@@ -111,6 +132,26 @@ class Marks:
     def close(self) -> None:
         """Close the file, and let go of every partition. May be called twice."""
         if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
+            with _guard:
+                os.close(self._descriptor)
+                if self._file is not None:
+                    _here.discard(self._file)
+            self._descriptor, self._file = -1, None
             self._marks.clear()
+
+
+def _file_of(path: Path) -> tuple[int, int] | None:
+    """Device and inode of a file; None where there is none."""
+    with suppress(FileNotFoundError):
+        found = path.lstat()
+        return found.st_dev, found.st_ino
+    return None
+
+
+def _forked() -> None:
+    """In a child process: the locks are the parent's."""
+    _here.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import lru_cache
 from hashlib import sha256
 from types import MappingProxyType
 from typing import Any, Final, cast
 
 from spanbus._named_tuple import NamedTuple
 from spanbus._reading.times import time_ns_of
+from spanbus._remembering import remembering
 from spanbus._semantics.names import ERROR_TEXT_LIMIT
 from spanbus._telemetry.redaction import Redactor
 from spanbus._workflow.events import Event, ReceivedEvent
@@ -30,12 +30,22 @@ _KEPT: Final = frozenset({"rerun_of", "stacktrace"})
 """Payload keys that observers read, beside those that span events show."""
 _KEYS_KNOWN: Final = 1_000
 _NOT_IN_A_HEADER: Final = re.compile(r"[^\x21-\x7e]")
+_PLAIN_ID: Final = re.compile(r"[!#-\[\]-~]{1,200}").fullmatch
+"""Stands in a header and in JSON as it is."""
 _SHORT: Final = 64
 """Texts up to here recur, such as results and names of classes: their cleaned form is remembered."""
+_SHORT_LIST: Final = 1_024
+"""Characters of all texts of a list, of which the same is true."""
+_ONLY_TEXTS: Final = frozenset({str}).issuperset
+_SMALLEST: Final = -(2**63)
 _LARGEST: Final = 2**63 - 1
-_plain: Final = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, default=str).encode
+_INFINITE: Final = float("inf")
+_BELOW: Final = -_INFINITE
+_plain: Final = json.JSONEncoder(
+    separators=(",", ":"), ensure_ascii=False, skipkeys=True, default=str
+).encode
 _quote: Final = json.encoder.encode_basestring
-_quoted: Final = lru_cache(4_096)(json.encoder.encode_basestring)
+_quoted: Final = remembering(json.encoder.encode_basestring, 1_024)
 
 
 def _encoder() -> Callable[[object], str]:
@@ -43,7 +53,7 @@ def _encoder() -> Callable[[object], str]:
     make: Any = getattr(json.encoder, "c_make_encoder", None)
     if make is None:  # an interpreter without it
         return _plain
-    encode: Any = make(None, str, _quote, None, ":", ",", False, False, True)
+    encode: Any = make(None, str, _quote, None, ":", ",", False, True, True)
     return lambda value: "".join(encode(value, 0))
 
 
@@ -74,25 +84,9 @@ def token(name: str | None) -> str:
     return f"{plain[: _TOKEN_CHARS - 17]}_{digest}"
 
 
-@lru_cache(4_096)
 def subject(workflow: str | None, run_id: str | None) -> str:
     """The subject of a run's events."""
     return f"{PREFIX}.{token(workflow)}.{token(run_id)}"
-
-
-def _is_a_number(value: object) -> bool:
-    """Whether it is one that telemetry shows as it is."""
-    return (type(value) is int or type(value) is float) and -_LARGEST <= value <= _LARGEST
-
-
-class _Key(NamedTuple):
-    """Whether a key of a payload is shown, and whether its numbers are, which a key that names a secret hides."""
-
-    allowed: bool
-    numbers: bool
-
-
-_NO_KEY: Final = _Key(False, False)
 
 
 class Lines:
@@ -100,95 +94,123 @@ class Lines:
 
     def __init__(self, redactor: Redactor | None) -> None:
         self._redactor = redactor
-        self._keys: dict[str, _Key] = {}
-        self._short: Callable[[str, str], object] = lru_cache(4_096)(self._text)
-        self._texts: Callable[[str, tuple[object, ...]], object] = lru_cache(1_000)(self._list)
-        """Names of phases, mostly, which recur."""
-
-    def _text(self, key: str, text: str) -> object:
-        return self._redactor.value(key, text) if self._redactor is not None else None
-
-    def _list(self, key: str, texts: tuple[object, ...]) -> object:
-        return self._redactor.value(key, texts) if self._redactor is not None else None
+        self._key = remembering(self._key_of, 1_000)
+        self._member = remembering(self._member_of, 4_096)
+        """Members with short texts, or lists of them: results, names of phases and classes recur."""
 
     def record_of(self, event: Event, workflow: str | None) -> bytes:
         """An event as a record of the outbox: subject, id, and its line of JSON. Raises :class:`TooLong`."""
-        payload = event.payload
-        if self._redactor is not None:
-            payload = self._redacted(payload, self._redactor, _DEPTH, everything=False)
-        rest = _encode({**event.metadata}) if event.metadata else None
-        line = (
-            f'{{"event_type":{_quoted(str(event.event_type))},"event_id":{_quote(event.event_id)},"at_ns":{event.at_ns}'
-            + (f',"source":{_quoted(event.source)}' if event.source else "")
-            + (f',"run_id":{_quoted(event.run_id)}' if event.run_id is not None else "")
-            + (f',"phase":{_quoted(event.phase)}' if event.phase is not None else "")
-            + (f',"attempt":{event.attempt}' if event.attempt is not None else "")
-            + (f',"traceparent":{_quoted(event.traceparent)}' if event.traceparent else "")
-            + (f',"tracestate":{_quoted(event.tracestate)}' if event.tracestate else "")
-            + (f',"metadata":{rest}' if rest is not None else "")
-            + f',"payload":{_encode(payload if isinstance(payload, dict) else dict(payload))}}}'
-        )
-        text = line.encode("utf-8", "replace")
-        if len(text) > LINE_BYTES:
-            raise TooLong(f"an event of {len(text)} bytes")
         event_id = event.event_id
-        if not (event_id.isascii() and event_id.isprintable() and " " not in event_id):
-            event_id = _NOT_IN_A_HEADER.sub("_", event_id)
-        head = f"{subject(workflow, event.run_id)}\n{event_id[:200]}\n"
-        return head.encode() + text
+        payload = (
+            _encode(dict(event.payload))
+            if self._redactor is None
+            else self._redacted(event.payload, self._redactor, _DEPTH, everything=False)
+        )
+        rest = f',"metadata":{_encode({**event.metadata})}' if event.metadata else ""
+        if _PLAIN_ID(event_id):
+            header, quoted = event_id, f'"{event_id}"'
+        else:
+            header, quoted = _NOT_IN_A_HEADER.sub("_", event_id)[:200], _quote(event_id)
+        where, identity = _belonging((workflow, event[4:10]))
+        record = (
+            f'{where}\n{header}\n{{"event_type":{_quoted(str(event.event_type))},"event_id":{quoted},"at_ns":{event.at_ns}'
+            f'{identity}{rest},"payload":{payload}}}'
+        ).encode("utf-8", "replace")
+        if len(record) > LINE_BYTES and len(record) - len(where) - len(header) - 2 > LINE_BYTES:
+            raise TooLong(f"an event of {len(record)} bytes")
+        return record
 
     def _redacted(
         self,
-        payload: Mapping[str, object],
+        payload: Mapping[str, Any],
         redactor: Redactor,
         depth: int,
         *,
         everything: bool,
-    ) -> dict[str, object]:
-        """A payload by the allow-list of span events, its texts cut and scrubbed, nested as it was."""
-        found: dict[str, object] = {}
+    ) -> str:
+        """A payload as JSON, by the allow-list of span events, its texts cut and scrubbed, nested as it was."""
+        members: list[str] = []
         for key, value in payload.items():
-            allowed, numbers = self._keys.get(key) or self._key(key, redactor)
-            if not (everything or allowed) or value is None:
+            name, shown, numbers = self._key(key)
+            kind = type(value)  # pyright: ignore[reportUnknownVariableType]
+            if value is None or not (shown or (everything and name)):
                 continue
-            if type(value) is bool or (numbers and _is_a_number(value)):
-                found[key] = value
-            elif type(value) is str and len(value) <= _SHORT:
-                found[str(key)] = self._short(key, value)
+            if kind is str and len(value) <= _SHORT:
+                member = self._member((key, value))
+            elif kind is bool:
+                member = f"{name}true" if value else f"{name}false"
+            elif numbers and (
+                (kind is int and _SMALLEST <= value <= _LARGEST)
+                or (kind is float and _BELOW < value < _INFINITE)
+            ):
+                member = f"{name}{value!r}"
+            elif (kind is list or kind is tuple) and _are_short(value):
+                member = self._member((key, tuple(value)))
             elif isinstance(value, Mapping):
-                if depth:
-                    inner = cast("Mapping[str, object]", value)
-                    found[str(key)] = self._redacted(
-                        inner, redactor, depth - 1, everything=key == "counts"
-                    )
-            elif key in _LONG_TEXTS and isinstance(value, str):
-                found[key] = redactor.text(value, 4 * ERROR_TEXT_LIMIT)
+                if not depth:
+                    continue
+                inner = cast("Mapping[str, Any]", value)
+                member = name + self._redacted(
+                    inner, redactor, depth - 1, everything=key == "counts"
+                )
             else:
-                cleaned = self._cleaned(key, value, redactor)
-                if cleaned is not None:
-                    found[str(key)] = cleaned
-            if len(found) >= _ITEMS:
+                cleaned = (
+                    redactor.text(value, 4 * ERROR_TEXT_LIMIT)
+                    if key in _LONG_TEXTS and isinstance(value, str)
+                    else redactor.value(key, value)
+                )
+                if cleaned is None:
+                    continue
+                member = name + _encode(cleaned)
+            members.append(member)
+            if len(members) >= _ITEMS:
                 break
-        return found
+        return f"{{{','.join(members)}}}"
 
-    def _cleaned(self, key: str, value: object, redactor: Redactor) -> object:
-        if isinstance(value, list | tuple):
-            texts = tuple(cast("Sequence[object]", value))
-            value = list(texts)
-            if len(texts) <= _ITEMS and all(type(one) is str for one in texts):
-                cleaned = self._texts(key, texts)
-                return list(cast("tuple[str, ...]", cleaned)) if cleaned is not None else None
-        cleaned = redactor.value(key, value)
-        return list(cleaned) if isinstance(cleaned, tuple) else cleaned
+    def _key_of(self, key: object) -> tuple[str, bool, bool]:
+        """A key of a payload as JSON, empty for what is none; whether it is shown, and whether its numbers are, which a key that
+        names a secret hides.
+        """
+        if self._redactor is None or not isinstance(key, str):
+            return "", False, False
+        name, limit = self._redactor.named("", key)
+        return f"{_quote(key)}:", key in _KEPT or name is not None, limit > 0
 
-    def _key(self, key: object, redactor: Redactor) -> _Key:
-        if not isinstance(key, str):
-            return _NO_KEY
-        name, limit = redactor.named("", key)
-        known = _Key(key in _KEPT or name is not None, limit > 0)
-        if len(self._keys) < _KEYS_KNOWN:
-            self._keys[key] = known
-        return known
+    def _member_of(self, member: tuple[str, str | tuple[str, ...]]) -> str:
+        key, value = member
+        cleaned = self._redactor.value(key, value) if self._redactor is not None else None
+        return f"{_quote(key)}:{_encode(cleaned)}"
+
+
+def _are_short(texts: Sequence[Any]) -> bool:
+    """Whether these are texts, and few of them, none of a class of its own, which may be equal to another."""
+    return (
+        len(texts) <= _ITEMS
+        and _ONLY_TEXTS(map(type, texts))
+        and len("".join(texts)) <= _SHORT_LIST
+    )
+
+
+def _belonging_of(place: tuple[str | None, tuple[object, ...]]) -> tuple[str, str]:
+    """The subject and the members of a line that say what an event belongs to, which many events in turn have in common: of its
+    workflow, and of the fields of :class:`Event` from its source to its ``tracestate``.
+    """
+    workflow, fields = place
+    source, run_id, phase, attempt, traceparent, tracestate = fields
+    members = {
+        "source": source or None,
+        "run_id": run_id,
+        "phase": phase,
+        "attempt": attempt,
+        "traceparent": traceparent or None,
+        "tracestate": tracestate or None,
+    }
+    return subject(workflow, cast("str | None", run_id)), "".join(
+        f',"{name}":{_encode(value)}' for name, value in members.items() if value is not None
+    )
+
+
+_belonging: Final = remembering(_belonging_of, 1_024)
 
 
 def messages_of(records: Sequence[bytes]) -> dict[str, list[Message]]:

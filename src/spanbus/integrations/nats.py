@@ -69,6 +69,9 @@ __all__ = [
 logger = logging.getLogger("spanbus")
 
 _NAME: Final = "nats"
+_STARTED: Final = str(WorkflowEvent.WORKFLOW_STARTED)
+_LIFE: Final = frozenset({_STARTED, *map(str, RUN_ENDS)})
+_EVENTS: Final = Signal.EVENTS
 _RUNS_KEPT: Final = 4_096
 _EXIT_S: Final = 0.25
 _LONGEST_BACKOFF_S: Final = 2.0
@@ -163,8 +166,8 @@ class Carrier(Closing):
         self._lines = Lines(redactor)
         self._elsewhere = elsewhere
         self._lock = threading.Lock()
-        self._workflows: OrderedDict[str, str] = OrderedDict()
-        self._open: OrderedDict[str, None] = OrderedDict()
+        self._workflows: OrderedDict[str | None, str] = OrderedDict()
+        self._open: OrderedDict[str | None, None] = OrderedDict()
         """The runs that began here and have not ended."""
         self._carried = 0
         self._too_large = self._unreadable = 0
@@ -213,10 +216,9 @@ class Carrier(Closing):
         if isinstance(event, ReceivedEvent):  # it came from the stream
             return
         try:
-            workflow = self._workflow_of(event)
-            if event.event_type == WorkflowEvent.WORKFLOW_STARTED and not self._elsewhere:
-                # this process makes its telemetry itself
-                event = event._replace(metadata={**event.metadata, "telemetry": "here"})
+            if event.event_type in _LIFE:
+                event = self._followed(event)
+            workflow = self._workflows.get(event.run_id)
             data = self._lines.record_of(event, workflow)
         except TooLong:
             self._too_large += 1
@@ -227,29 +229,32 @@ class Carrier(Closing):
             return
         self._carried += 1
         if self._left_open is None:
-            self.spool.put(Signal.EVENTS, self._group, data)
+            self.spool.put(_EVENTS, self._group, data)
         else:
             self._left_open.ends(event)
-            self.spool.put(Signal.EVENTS, self._group, data)
+            self.spool.put(_EVENTS, self._group, data)
             self._left_open.begins(event, workflow)
         self._sender.wake()
 
-    def _workflow_of(self, event: Event) -> str | None:
+    def _followed(self, event: Event) -> Event:
+        """The beginning or the end of a run, remembered; with it goes who makes its telemetry."""
         run_id = event.run_id
-        if run_id is None:
-            return None
-        if event.event_type == WorkflowEvent.WORKFLOW_STARTED:
-            name = event.payload.get("workflow")
+        if event.event_type != _STARTED:
+            if event.phase is None:
+                with self._lock:
+                    self._open.pop(run_id, None)
+            return event
+        name = event.payload.get("workflow")
+        if run_id is not None:
             with self._lock:
                 self._workflows[run_id] = str(name) if name is not None else ""
                 self._open[run_id] = None
                 for known in (self._workflows, self._open):
                     while len(known) > _RUNS_KEPT:
                         known.popitem(last=False)
-        elif event.event_type in RUN_ENDS and event.phase is None:
-            with self._lock:
-                self._open.pop(run_id, None)
-        return self._workflows.get(run_id)
+        if self._elsewhere:
+            return event
+        return event._replace(metadata={**event.metadata, "telemetry": "here"})
 
     def _look_around(self) -> None:
         """In the thread that sends, now and then."""
@@ -262,7 +267,7 @@ class Carrier(Closing):
         """Send what dead processes left, and the ends of what they left open."""
         for leftover in self.spool.adopt():
             for event, workflow in ends_of(leftover):
-                self.spool.put(Signal.EVENTS, self._group, self._lines.record_of(event, workflow))
+                self.spool.put(_EVENTS, self._group, self._lines.record_of(event, workflow))
             self.spool.adopted(leftover)
 
     def state(self) -> CarrierState:
@@ -277,7 +282,7 @@ class Carrier(Closing):
         age_s = max(0.0, time.time() - oldest_ns / 1e9) if oldest_ns is not None else None
         return CarrierState(
             self._carried,
-            lane.delivered.get(Signal.EVENTS, 0),
+            lane.delivered.get(_EVENTS, 0),
             waiting,
             self._destination.doubled,
             dropped,
@@ -287,7 +292,7 @@ class Carrier(Closing):
 
     def delivery(self) -> DeliveryStatistics:
         """The same for the metrics of delivery: records of the signal ``events``."""
-        found, spool, signal = self.state(), self.spool.statistics(), str(Signal.EVENTS)
+        found, spool, signal = self.state(), self.spool.statistics(), str(_EVENTS)
         return DeliveryStatistics(
             {signal: found.carried},
             {signal: found.stored},
@@ -324,6 +329,8 @@ class Carrier(Closing):
         self._closed = True
         self.detach()
         complete = self._sender.stop(timeout_s)
+        if not complete:
+            self.spool.give_up_memory()
         self.spool.close()
         return complete
 
@@ -393,7 +400,7 @@ class NatsDestination:
         for message, answer in zip(sent, answers, strict=True):
             if answer.get("stream") != self._stream:
                 raise Unanswered(
-                    f"stream {answer.get('stream')} took these events, not {self._stream}"
+                    f"stream {answer.get('stream')} took these events, not {self._stream}; set SPANBUS_NATS_STREAM to it, or remove it"
                 )
             if answer.get("duplicate"):
                 self.doubled += message.lines

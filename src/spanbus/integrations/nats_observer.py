@@ -39,7 +39,7 @@ from spanbus.integrations._nats_partitions import PARTITIONS, checked, subjects
 from spanbus.integrations._nats_partitions import shown as named
 from spanbus.integrations._nats_publishers import Publishers
 from spanbus.integrations._nats_reading import SETTLE_S, Counts, Read
-from spanbus.integrations.nats_stream import ALIVE, checked_name
+from spanbus.integrations.nats_stream import ALIVE, checked_name, not_as_made
 
 __all__ = ["Observed", "Observer"]
 
@@ -150,6 +150,8 @@ class Observer:
         self._position = self._stamp_ns = 0
         self._arrived: Callable[[], bool] | None = None
         self._next_s = self._next_publishers_s = self._fresh_s = 0.0
+        self._rounds = 0
+        """Rounds of looking at the stream and writing checkpoints that were completed."""
 
     def __enter__(self) -> Self:
         try:
@@ -227,7 +229,7 @@ class Observer:
 
     def follow(self, stop: Stop) -> None:
         """Read along until told to stop; then write the checkpoints, and say that they are left."""
-        away, self._stop = False, stop
+        away, failed_in, self._stop = False, 0, stop
         self._fresh_s = time.monotonic()
         with suppress(Stopped):
             self._acquire()
@@ -241,10 +243,10 @@ class Observer:
             except BackendError as error:
                 if not away:
                     self._said(f"{error}; reading goes on when it is back")
-                away, busy = True, False
+                away, busy, failed_in = True, False, self._rounds
                 self._read_anew()
             else:
-                away = False
+                away = away and self._rounds == failed_in
             if not busy:
                 stop.wait(_AWAY_S if away else _PAUSE_S)
         self._finish()
@@ -259,6 +261,7 @@ class Observer:
                 self._acquire()
             self._checkpoint()
             self._kill()
+            self._rounds += 1
         busy = self._has_room() and self._read()
         if busy:
             self._fresh_s = now_s
@@ -356,7 +359,11 @@ class Observer:
         if self._publishers is None or now_s < self._next_publishers_s:
             return
         self._next_publishers_s = now_s + min(_PUBLISHERS_S, self._lost_after_s / 4 + 0.25)
-        self._publishers.look()
+        try:
+            self._publishers.look()
+        except BackendError as error:
+            self._say(f"runs of dead publishers stay open: bucket {ALIVE}: {error}", "publishers")
+            return
         at_head = self._position >= self._info.last
         dead = self._publishers.dead(
             self._info.now_ns if at_head else self._stamp_ns, self._lost_after_s
@@ -416,6 +423,12 @@ class Observer:
         if info.get("error") is not None:
             raise BackendError(
                 f"{self.shown}: stream {self._stream}: {info['error'].get('description')}; `spanbus nats setup` makes it"
+            )
+        unreadable = not_as_made(info["config"])
+        if unreadable:
+            raise BackendError(
+                f"{self.shown}: stream {self._stream}: {unreadable}, so it cannot be observed; remove it and make it with"
+                " `spanbus nats setup`, or name another one with --stream"
             )
         state, created = info["state"], str(info["created"])
         if self._info.created not in ("", created):

@@ -219,6 +219,22 @@ def differences_of(
     )
 
 
+def not_as_made(there: Mapping[str, Any]) -> str | None:
+    """The first difference for which a stream's events cannot be observed; a copy of a stream has what that one has."""
+    if there.get("mirror") or there.get("sources"):
+        return None
+    wanted = Wanted().config()
+    transform: Mapping[str, Any] = there.get("subject_transform") or {}
+    if transform.get("dest") != cast("Mapping[str, object]", wanted["subject_transform"])["dest"]:
+        there = {**there, "subject_transform": transform or None}
+        return next(
+            str(each) for each in differences_of(there, wanted) if each.name == "subject_transform"
+        )
+    return next(
+        (str(each) for each in differences_of(there, wanted) if each.name == "retention"), None
+    )
+
+
 class Questions(Closing):
     """A connection for a few questions to JetStream's API."""
 
@@ -288,8 +304,16 @@ class Questions(Closing):
         if error is not None:
             why = str(error.get("description"))
             advice = "; give less by --max-bytes" if "storage" in why else ""
+            if "overlap" in why:
+                advice = f": {self._streams_of(request)}; name that one with --stream, or remove it"
             raise BackendError(f"{self.shown}: JetStream refuses: {why}{advice}")
         return cast("Mapping[str, object]", found)
+
+    def _streams_of(self, config: Mapping[str, object] | None) -> str:
+        """The streams that have the subjects of one that cannot be made."""
+        subjects = cast("Sequence[str]", (config or {}).get("subjects") or [">"])
+        found = self.run(self.client.ask("$JS.API.STREAM.NAMES", {"subject": subjects[0]}))
+        return ", ".join(map(str, found.get("streams") or ["one that is not shown"]))
 
     def messages(self, stream: str, first: int, subjects: str, *, most: int) -> list[DirectMessage]:
         """Messages of these subjects from number ``first`` on, as any copy of the stream has them."""
