@@ -134,9 +134,9 @@ class Make:
     ) -> None:
         first = candidates[0]
         self.only = None if first.has or first.lacks else first
-        """What all of them mean."""
+        """The one that all of them have, where no value decides."""
         self.candidates = candidates
-        """Else the first of these that holds; the last one always does."""
+        """Else it is the first of these that holds; the last one always does."""
         self.run, self.run_object = run, run_object
         """Keys of the run's id, and of objects that may be the run."""
         self.exact, self.tells_state = exact, tells_state

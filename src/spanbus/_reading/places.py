@@ -56,7 +56,7 @@ _FIELDS_LOOKED_AT = 64
 EVENT, METADATA, PAYLOAD = 0, 1, 2
 
 Texts = tuple[object, object, object, object]
-"""What an event has as its type, id, source and correlation."""
+"""Values of an event that may be its type, id, source and correlation."""
 Place = tuple[int, str]
 """Where to ask, and for which key."""
 

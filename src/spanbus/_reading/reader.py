@@ -25,7 +25,7 @@ _RUN: Final = Rank.RUN
 _NAMES_REMEMBERED: Final = 16_384
 _TOLD: Final = 20
 _DISAGREEMENT_NS: Final = 1_000_000_000
-_BOOT_TIME: Final[int | None] = getattr(time, "CLOCK_BOOTTIME", None)
+_BOOT_TIME: int | None = getattr(time, "CLOCK_BOOTTIME", None)
 
 
 _steady_ns: Final[Callable[[], int]] = (
