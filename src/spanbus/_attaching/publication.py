@@ -68,7 +68,7 @@ class Publication:
         """Gives the handle that observes the bus."""
         self.method = method
         self.unread = unread
-        """What gives the event, and the call that it is found in; few ask."""
+        """Gives the event, with the call that it is found in; few ask."""
         self.kind: str | None = None
         self.event: object = None
         """Type of the event, and the event or its payload, once it was asked for."""
