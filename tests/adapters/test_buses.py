@@ -269,6 +269,45 @@ def test_spans_made_inside(library: str, runtime: spanbus.Runtime, drawn: Drawn)
     assert len(set(seen)) == 2 and 0 not in seen
 
 
+def test_events_that_are_made_when_they_are_named() -> None:
+    events = pytest.importorskip("events").Events()
+    heard: list[object] = []
+    events.on_task_started += lambda **payload: heard.append(payload)
+    handle = attached(events)
+    for kind, payload in JOB:
+        getattr(events, "on_" + kind.replace(".", "_"))(**payload)
+    assert_right(handle)
+    assert len(heard) == sum(kind == "task.started" for kind, _ in JOB)
+    assert len(events) == len({kind for kind, _ in JOB})
+
+
+def test_events_that_are_declared() -> None:
+    library = pytest.importorskip("events")
+    names = ["on_" + kind.replace(".", "_") for kind, _ in JOB]
+    events = library.Events(tuple(dict.fromkeys(names)))
+    handle = attached(events)
+    for name, (_, payload) in zip(names, JOB, strict=True):
+        getattr(events, name)(**payload)
+    assert_right(handle)
+    with pytest.raises(library.events.EventsException):
+        events.on_something_else()
+
+
+def test_signals_of_psygnal_that_are_called() -> None:
+    psygnal = pytest.importorskip("psygnal")
+
+    class Engine:
+        told = psygnal.Signal(str, dict)
+
+    engine, heard = Engine(), list[object]()
+    engine.told.connect(lambda kind, payload: heard.append(kind))
+    handle = attached(engine)
+    for number, (kind, payload) in enumerate(JOB):
+        (engine.told.emit if number % 2 else engine.told)(kind, payload)
+    assert_right(handle)
+    assert len(heard) == len(JOB)
+
+
 def test_a_group_of_psygnal() -> None:
     psygnal = pytest.importorskip("psygnal")
 

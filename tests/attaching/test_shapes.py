@@ -11,7 +11,7 @@ from typing import Any
 
 import bus_shapes
 import pytest
-import stranger_shapes
+import touchy_shapes
 
 RIGHT: dict[str, Any] = {
     "heard": 10,
@@ -54,7 +54,7 @@ def recorded(mode: str) -> dict[str, dict[str, Any]]:
         if mode != "wrap" or name not in WITHOUT_A_PUBLISHING_METHOD
     ]
     done = subprocess.run(
-        [sys.executable, str(Path(stranger_shapes.__file__)), mode, *names],
+        [sys.executable, str(Path(touchy_shapes.__file__)), mode, *names],
         capture_output=True,
         text=True,
         timeout=300,

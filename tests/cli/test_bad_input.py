@@ -233,3 +233,26 @@ def test_names_with_markup_escapes_and_controls_are_shown_harmlessly(cli: Cli) -
     for text in (done.out, done.err, cli("show").out, cli("show", "--events").out, cli("runs").out):
         assert not {"\x1b", "\u202e", "\x07"} & set(text)
     assert "[red]x[/red]" in done.out
+
+
+UNREACHABLE = "a" * 300
+"""No name of a folder may be so long: the system refuses it as it refuses root nothing else."""
+
+
+@pytest.mark.parametrize(
+    "words", ["runs", "show", "logs", "status", "flush", "report -o -", "diff last last~1"]
+)
+def test_a_state_directory_that_cannot_be_reached_is_one_line(cli: Cli, words: str) -> None:
+    done = cli(*words.split(), env={"SPANBUS_STATE_DIR": f"/tmp/{UNREACHABLE}"})
+    assert (done.code, done.out) == (2, "")
+    assert one_line(done.err).endswith(": File name too long")
+
+
+def test_a_workflow_runs_though_its_state_cannot_be_reached(cli: Cli) -> None:
+    (cli.folder / "spanbus.toml").write_text(OK)
+    done = cli("run", env={"SPANBUS_STATE_DIR": f"/tmp/{UNREACHABLE}"})
+    assert done.code == 0
+    assert "success" in done.out
+    lines = done.err.splitlines()  # what it means for the run, and at the end what is lost
+    assert len(lines) <= 2
+    assert all(line.startswith("spanbus: ") and "File name too long" in line for line in lines)

@@ -108,3 +108,44 @@ def test_a_mistake_is_one_line(cli: Cli, arguments: list[str], said: str) -> Non
     done = cli("dialect", *arguments)
     assert (done.code, len(done.err.splitlines())) == (2, 1)
     assert said in done.err
+
+
+@pytest.mark.parametrize(
+    ("words", "keys"),
+    [
+        (("lauf", "begonnen", "beendet", "aufgabe", "fertig", "gescheitert"), ("lauf", "fehler")),
+        (("运行", "开始", "结束", "任务", "完成", "失败"), ("批次", "原因")),
+        (("tarea", "empezada", "acabada", "paso", "hecho", "fallido"), ("lote", "motivo")),
+    ],
+)
+def test_words_of_any_language_are_suggested_by_their_order(
+    cli: Cli, words: tuple[str, ...], keys: tuple[str, str]
+) -> None:
+    run, begins, ends, task, done, failed = words
+    of, error = keys
+    events: list[tuple[str, dict[str, object]]] = []
+    for number, result in (("7", failed), ("8", done)):
+        whole: dict[str, object] = {of: number}
+        fetch: dict[str, object] = {of: number, task: "fetch"}
+        test: dict[str, object] = {of: number, task: "test"}
+        ended: dict[str, object] = {**test, error: "x"} if result == failed else test
+        events += [
+            (f"{run}.{begins}", whole),
+            (f"{task}.{begins}", fetch),
+            (f"{task}.{done}", fetch),
+            (f"{task}.{begins}", test),
+            (f"{task}.{result}", ended),
+            (f"{run}.{ends}", whole),
+        ]
+    suggested = cli("dialect", "suggest", stream(cli, *events), "--name", "theirs")
+    (cli.folder / "theirs.toml").write_text(suggested.out)
+    checked = cli("dialect", "check", "theirs.toml", "stream.jsonl", "--json").json()
+    types = checked["types"]
+    assert isinstance(types, list)
+    assert [(one["level"], one["verb"], one["names"], one["results"]) for one in types] == [
+        ("run", "start", [], []),
+        ("phase", "start", ["fetch", "test"], []),
+        ("phase", "end", ["fetch", "test"], ["success"]),
+        ("phase", "end", ["test"], ["failure"]),
+        ("run", "end", [], ["success"]),
+    ]

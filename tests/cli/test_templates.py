@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import cast
 
 import pytest
+from ci_files import GithubAction, GitlabJob
 from command_line import Cli, Json
 
 from spanbus._otlp.decode import attributes
@@ -34,12 +35,6 @@ def path(tmp_path: Path) -> str:
     return f"{folder}{os.pathsep}{os.environ['PATH']}"
 
 
-def scripts_of_the_action() -> list[str]:
-    text = (ROOT / "action.yml").read_text()
-    found = re.findall(r"^      run: \|\n((?:        .*\n|\n)+)", text, re.MULTILINE)
-    return ["".join(line[8:] for line in script.splitlines(keepends=True)) for script in found]
-
-
 def sh(script: str, cli: Cli, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         ["sh", "-e", "-c", script],
@@ -52,41 +47,93 @@ def sh(script: str, cli: Cli, env: dict[str, str]) -> subprocess.CompletedProces
     )
 
 
+def action(cli: Cli, path: str, **inputs: str) -> GithubAction:
+    given = {name.replace("_", "-"): value for name, value in inputs.items()}
+    return GithubAction(ROOT / "action.yml", given, cli.folder, cli.environment({"PATH": path}))
+
+
 def test_the_action_runs_a_workflow_and_gives_its_exit_code(cli: Cli, path: str) -> None:
+    (cli.folder / "part").mkdir()
+    (cli.folder / "part" / "spanbus.toml").write_text(FAILING)
+    given = {"arguments": "--only a -j 1", "report": "page.html", "working_directory": "part"}
+    ran = action(cli, path, workflow="checks", **given)
+    install, run = ran.steps()
+    assert (install.returncode, install.stdout, install.stderr) == (0, "", "")
+    assert run.returncode == 1
+    assert "::group::a" in run.stdout
+    assert "left out: b" in run.stdout
+    assert "| ✗ failure | `a` |" in ran.summary()
+    assert "<!doctype html>" in (cli.folder / "part" / "page.html").read_text()
+
+
+def test_the_action_with_nothing_given_takes_the_only_workflow(cli: Cli, path: str) -> None:
+    (cli.folder / "spanbus.toml").write_text(FAILING.replace("exit 3", "exit 0"))
+    _, run = action(cli, path).steps()
+    assert run.returncode == 0
+    assert "telemetry stays in" in run.stderr.splitlines()[-1]
+
+
+def test_the_action_sends_to_an_endpoint_with_its_headers(cli: Cli, path: str) -> None:
     (cli.folder / "spanbus.toml").write_text(FAILING)
-    install, run = scripts_of_the_action()
-    summary = cli.folder / "summary.md"
-    env = {
-        "PATH": path,
-        "WANTED": "",
-        "WORKFLOW": "checks",
-        "ARGUMENTS": "--only a -j 1",
-        "REPORT": "page.html",
-        "ENDPOINT": "",
-        "HEADERS": "",
-        "GITHUB_ACTIONS": "true",
-        "GITHUB_STEP_SUMMARY": str(summary),
-    }
-    assert sh(install, cli, env).returncode == 0
-    done = sh(run, cli, env)
-    assert done.returncode == 1
-    assert "::group::a" in done.stdout
-    assert "left out: b" in done.stdout
-    assert "| ✗ failure | `a` |" in summary.read_text()
-    assert "<!doctype html>" in (cli.folder / "page.html").read_text()
+    with Receiver() as receiver:
+        endpoint = receiver.env["OTEL_EXPORTER_OTLP_ENDPOINT"]
+        ran = action(cli, path, endpoint=endpoint, headers="authorization=Bearer x").steps()[-1]
+        assert ran.stderr.splitlines()[-1] == "spanbus: flushed"
+        assert receiver.spans()
+        assert {request.headers["authorization"] for request in receiver.taken("traces")} == {
+            "Bearer x"
+        }
+
+
+def test_the_action_installs_what_is_not_there(cli: Cli, path: str) -> None:
+    """With a ``pip`` that notes what it is asked for: from where it installs is the runner's matter."""
+    tools = cli.folder / "tools"
+    tools.mkdir()
+    for name in ("sh", "env"):
+        (tools / name).symlink_to(f"/bin/{name}")
+    python = tools / "python3"
+    python.write_text('#!/bin/sh\necho "$@" >>pip\n')
+    python.chmod(0o755)
+    for there, version, asked in (
+        (str(tools), "", "-m pip install --quiet spanbus"),
+        (str(tools), "0.2.0", "-m pip install --quiet spanbus==0.2.0"),
+        (f"{tools}{os.pathsep}{path}", "0.2.0", "-m pip install --quiet spanbus==0.2.0"),
+    ):
+        (cli.folder / "pip").unlink(missing_ok=True)
+        assert action(cli, there, version=version).steps()[0].returncode == 0
+        assert (cli.folder / "pip").read_text() == f"{asked}\n"
+
+
+INCLUDED = """
+checks:
+  extends: .spanbus
+  variables:
+    WORKFLOW: checks
+other:
+  extends: .spanbus
+  script:
+    - echo before
+    - !reference [.spanbus, script]
+"""
 
 
 def test_the_template_for_gitlab_runs_a_workflow(cli: Cli, path: str) -> None:
     (cli.folder / "spanbus.toml").write_text(FAILING)
-    text = (ROOT / "deploy" / "ci" / "gitlab.yml").read_text()
-    lines = re.findall(
-        r"^    - (.*)$", text.partition("  script:\n")[2].partition("  artifacts:")[0], re.MULTILINE
-    )
-    env = {"PATH": path, "WORKFLOW": "checks", "ARGUMENTS": "", "GITLAB_CI": "true", "CI": "true"}
-    done = sh("\n".join(lines), cli, env)
-    assert done.returncode == 1
-    assert "section_start:" in done.stdout
-    assert (cli.folder / "spanbus.html").exists()
+    text = (ROOT / "deploy" / "ci" / "gitlab.yml").read_text() + INCLUDED
+    for name in ("checks", "other"):
+        (cli.folder / "spanbus.html").unlink(missing_ok=True)
+        job = GitlabJob(text, name, cli.folder, cli.environment({"PATH": path}))
+        done = job.script()
+        assert done.returncode == 1
+        assert "section_start:" in done.stdout
+        assert done.stdout.startswith("before\n") is (name == "other")
+        artifacts = cast("Json", job.job["artifacts"])
+        assert artifacts["when"] == "always"
+        assert all(
+            (cli.folder / str(kept)).exists() for kept in cast("list[str]", artifacts["paths"])
+        )
+        assert (cli.folder / ".spanbus" / "store.sqlite3").exists()
+        assert job.after_script().returncode == 0
 
 
 class Jenkins:

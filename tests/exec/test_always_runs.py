@@ -92,14 +92,28 @@ def test_a_broken_table_of_a_foreign_project_stops_nothing(cli: Cli, text: str) 
     assert len(done.err.splitlines()) <= 1
 
 
-@pytest.mark.parametrize("where", ["a file", "not ours to make"])
-def test_a_state_directory_that_cannot_be_made_is_one_line(cli: Cli, where: str) -> None:
+@pytest.mark.parametrize("options", [(), ("--keep-output",)], ids=["inherited", "kept"])
+@pytest.mark.parametrize("state", ["file/state", "/proc/none/state", "n" * 300])
+def test_a_state_directory_that_cannot_be_made_is_one_line(
+    cli: Cli, state: str, options: tuple[str, ...]
+) -> None:
     (cli.folder / "file").write_text("")
-    state = cli.folder / "file" / "state" if where == "a file" else Path("/proc/none/state")
-    done = cli(*SAYS, env={"SPANBUS_STATE_DIR": str(state)})
+    env = {"SPANBUS_STATE_DIR": str(cli.folder / state)}
+    done = cli("exec", *options, *SAYS[1:], env=env)
     assert (done.code, done.out) == (3, "out\n")
     [line] = done.err.splitlines()
-    assert line.startswith("spanbus: ")
+    assert line.startswith("spanbus: the local store does not take telemetry")
+
+
+@pytest.mark.parametrize("mask", ["777", "277"])
+def test_files_of_ours_can_be_opened_whatever_the_command_leaves(cli: Cli, mask: str) -> None:
+    kept = cli.argv("exec", "--keep-output", "--", "sh", "-c", "umask; exit 3")
+    done = cli.run(["sh", "-c", f'umask {mask}; exec "$@"', "sh", *kept])
+    assert (done.returncode, done.stdout, done.stderr) == (3, f"0{mask}\n", "")
+    state = cli.folder / "state"
+    made = [state, *state.rglob("*")]
+    assert len(made) > 4
+    assert {path.stat().st_mode & 0o777 for path in made} == {0o600, 0o700}
 
 
 def test_without_a_home_the_command_runs(cli: Cli) -> None:
@@ -188,6 +202,48 @@ def test_where_descriptors_are_few_the_command_runs(cli: Cli, descriptors: int) 
     assert (done.returncode, done.stdout) == (3, "out\n"), done.stderr
     assert "Traceback" not in done.stderr
     assert [line for line in done.stderr.splitlines() if not line.startswith("spanbus: ")] == []
+    assert len(done.stderr.splitlines()) <= 1
+
+
+NO_MORE_THREADS = (
+    "import sys, threading\n"
+    "left, start = int(sys.argv.pop(1)), threading.Thread.start\n"
+    "def begin(thread):\n"
+    "    global left\n"
+    '    if not left: raise RuntimeError("can\'t start new thread")\n'
+    "    left -= 1\n"
+    "    start(thread)\n"
+    "threading.Thread.start = begin\n"
+    "from spanbus._cli import main\n"
+    "main()\n"
+)
+
+
+@pytest.mark.parametrize("options", [(), ("--keep-output",)], ids=["inherited", "kept"])
+@pytest.mark.parametrize("threads", range(7))
+def test_where_threads_are_few_the_command_runs_and_is_recorded(
+    cli: Cli, threads: int, options: tuple[str, ...]
+) -> None:
+    """Root has no limit of them, so the call itself refuses."""
+    argv = [sys.executable, "-c", NO_MORE_THREADS, str(threads), "exec", *options, *SAYS[1:]]
+    done = cli.run(argv)
+    assert (done.returncode, done.stdout) == (3, "out\n"), done.stderr
+    assert len(done.stderr.splitlines()) <= 1, done.stderr
+    cli("exec", "-w", "next", "--", "true")  # takes over what could not be stored
+    runs = json.loads(cli("runs", "--json").out)
+    assert [(run["workflow"], run["result"]) for run in runs] == [
+        ("next", "success"),
+        ("sh", "failure"),
+    ]
+
+
+def test_modules_of_the_command_are_not_ours(cli: Cli) -> None:
+    for name in ("typing", "json", "threading", "pathlib", "datetime", "sqlite3"):
+        (cli.folder / f"{name}.py").write_text("raise RuntimeError(__file__)\n")
+    path = {"PYTHONPATH": f".{os.pathsep}{cli.folder}{os.pathsep}{_sources()}"}
+    ours = [sys.executable, "-P", "-c", "from spanbus._cli import main; main()", "exec", "--"]
+    done = cli.run([*ours, "sh", "-c", "echo $PYTHONPATH; exit 3"], env=path)
+    assert (done.returncode, done.stdout, done.stderr) == (3, f"{path['PYTHONPATH']}\n", "")
 
 
 def test_only_arguments_of_ours_are_bad_usage(cli: Cli) -> None:

@@ -39,8 +39,9 @@ LINES = {
 }
 
 
+@pytest.mark.parametrize("options", [(), ("--keep-output",)], ids=["inherited", "kept"])
 @pytest.mark.parametrize("line", LINES)
-def test_it_is_as_without_us(cli: Cli, line: str) -> None:
+def test_it_is_as_without_us(cli: Cli, line: str, options: tuple[str, ...]) -> None:
     def run(*before: str) -> tuple[int, bytes, bytes]:
         folder = cli.folder / "work"
         shutil.rmtree(folder, ignore_errors=True)
@@ -57,7 +58,7 @@ def test_it_is_as_without_us(cli: Cli, line: str) -> None:
         )
         return done.returncode, done.stdout, done.stderr
 
-    assert run(*cli.argv("exec", "--")) == run()
+    assert run(*cli.argv("exec", *options, "--")) == run()
 
 
 def _sources() -> str:

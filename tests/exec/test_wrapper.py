@@ -236,11 +236,18 @@ def test_what_ends_us_ends_the_command(cli: Cli) -> None:
     process.stdout.close()
 
 
-@pytest.mark.parametrize("whom", ["us", "our group"])
-def test_what_ends_us_ends_what_the_command_started(cli: Cli, whom: str) -> None:
-    """``timeout -s KILL`` and CI runners end a whole group, of which the command and its children are without us."""
+@pytest.mark.parametrize("options", [(), ("--keep-output",)], ids=["inherited", "kept"])
+@pytest.mark.parametrize("whom", ["us", "our group", "all of our name"])
+def test_what_ends_us_ends_what_the_command_started(
+    cli: Cli, whom: str, options: tuple[str, ...]
+) -> None:
+    """``timeout -s KILL`` and CI runners end a whole group, of which the command and its children are without us; ``killall``
+    ends all that have our name.
+    """
+    if whom == "all of our name" and not sys.platform.startswith("linux"):
+        pytest.skip("names are given on Linux")
     process = subprocess.Popen(
-        cli.argv("exec", "--", "sh", "-c", "sleep 600 & echo $! $$; wait"),
+        cli.argv("exec", *options, "--", "sh", "-c", "sleep 600 & echo $! $$; wait"),
         cwd=cli.folder,
         env=cli.environment(),
         stdout=subprocess.PIPE,
@@ -249,7 +256,13 @@ def test_what_ends_us_ends_what_the_command_started(cli: Cli, whom: str) -> None
     )
     assert process.stdout is not None
     members = [int(word) for word in process.stdout.readline().split()]
-    (os.kill if whom == "us" else os.killpg)(process.pid, signal.SIGKILL)
+    if whom == "all of our name":
+        name = _name_of(process.pid)
+        for each in _of_session(process.pid):
+            if _name_of(each) == name:
+                os.kill(each, signal.SIGKILL)
+    else:
+        (os.kill if whom == "us" else os.killpg)(process.pid, signal.SIGKILL)
     assert process.communicate(timeout=60)[0] == ""  # nobody holds it any more
     end = time.monotonic() + 30
     while any(map(alive, members)):
@@ -269,13 +282,18 @@ def test_a_daemon_that_the_command_left_outlives_us_and_nothing_of_ours_stays(cl
     out, _ = process.communicate(timeout=60)
     daemon = int(out)
     assert process.returncode == 0 and alive(daemon)
-    of_session = [
-        int(path.name)
-        for path in Path("/proc").iterdir()
-        if path.name.isdecimal() and _session_of(int(path.name)) == process.pid
-    ]
+    of_session = _of_session(process.pid)
     os.kill(daemon, signal.SIGKILL)
     assert of_session == [daemon]
+
+
+def _of_session(session: int) -> list[int]:
+    found = [int(path.name) for path in Path("/proc").iterdir() if path.name.isdecimal()]
+    return [pid for pid in found if _session_of(pid) == session]
+
+
+def _name_of(pid: int) -> str:
+    return Path(f"/proc/{pid}/comm").read_text()
 
 
 def _session_of(pid: int) -> int:

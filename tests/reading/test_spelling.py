@@ -330,7 +330,15 @@ def test_requests_and_other_things_say_nothing(text: str) -> None:
         ("hooks.run.started", "PHASE"),
         ("child.workflow.started", "PHASE"),
         ("user.session.started", "PHASE"),
-        ("shop.checkout_workflow.started", "PHASE"),
+        ("shop.checkout_workflow.started", "RUN"),
+        ("NightlyPipelineStarted", "RUN"),
+        ("ci.build.started", "RUN"),
+        ("acme/task#started", "PHASE"),
+        ("acme|run>started", "RUN"),
+        ("task->started", "PHASE"),
+        ("Run.started()", "RUN"),
+        ("child_workflow.started", "PHASE"),
+        ("test_run.started", "PHASE"),
     ],
 )
 def test_the_application_may_stand_before_a_run(text: str, rank: str) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import pty
 import select
+import struct
 import subprocess
+import termios
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -42,6 +45,9 @@ class Terminal:
 
     def type(self, keys: bytes) -> None:
         os.write(self._screen, keys)
+
+    def resize(self, *, columns: int, lines: int) -> None:
+        fcntl.ioctl(self._screen, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
 
     def until(self, wanted: bytes) -> bytes:
         """What is shown until ``wanted`` is, from the last reading on."""

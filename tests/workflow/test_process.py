@@ -13,14 +13,8 @@ from spanbus._workflow.bus import WorkflowEventBus
 from spanbus._workflow.definition import Command, Phase, Workflow
 from spanbus._workflow.engine import BasicWorkflowEngine, RunOptions
 from spanbus._workflow.events import Event, WorkflowEvent
-from spanbus._workflow.process import (
-    LONGEST_LINE_BYTES,
-    TAIL_BYTES,
-    Interruption,
-    Tail,
-    run_process,
-    signal_all,
-)
+from spanbus._workflow.output import LONGEST_LINE_BYTES, TAIL_BYTES, Tail
+from spanbus._workflow.process import Interruption, run_process, signal_all
 from spanbus._workflow.stop import Stop
 
 pytestmark = pytest.mark.anyio

@@ -22,6 +22,7 @@ from spanbus._attaching.methods import (
     awaits_handlers,
     has,
     is_coroutine_function,
+    marked,
     names_of,
     publishing_methods,
     static_attribute,
@@ -29,7 +30,7 @@ from spanbus._attaching.methods import (
 from spanbus._attaching.publication import weakly
 from spanbus._attaching.replace import replaced
 from spanbus._attaching.subscribe import SUBSCRIBING, WayIn, end, subscribe, way_in
-from spanbus._attaching.tap import Tap, marked
+from spanbus._attaching.tap import Tap
 from spanbus._attaching.weak_identity_map import WeakIdentityMap
 from spanbus._loaded import is_kind_of, is_of
 from spanbus.errors import InputError
@@ -253,8 +254,7 @@ def _signal(signal: object, name: str, handle: Handle, mode: Mode) -> None:
     """Tapped where it is sent, for its receivers may be called in ways that not every function stands; else connected."""
     read = functools.partial(signals.event_of, name)
     tap = Tap(handle, feeds=True, current=mode == "wrap")
-    plain = signals.is_slot(signal) and not has(signal, "connect")
-    methods = [] if plain else publishing_methods(signal)
+    methods = signals.sending_methods(signal)
     try:
         for method in methods:
             _tapped(signal, method, tap, handle, needed=True, reader=read)
@@ -269,7 +269,8 @@ def _signals_to_come(
     namespace: object, named: Mapping[str, object], handle: Handle, mode: Mode
 ) -> bool:
     """Whether a namespace makes its signals when they are asked for, and those that it makes are heard too."""
-    if not signals.makes_signals(namespace):
+    maker = signals.makes_signals(namespace)
+    if maker is None:
         return False
     heard: WeakIdentityMap[str] = WeakIdentityMap()
     for name, signal in named.items():
@@ -281,7 +282,9 @@ def _signals_to_come(
             signal = make(*arguments, **options)
             try:
                 if heard.get(signal) is None and signals.is_signal(signal):
-                    name = signals.name_of(signal)
+                    name = signals.name_of(
+                        signal, known_as=str(arguments[0]) if arguments else None
+                    )
                     heard.put(signal, name)
                     _signal(signal, name, handle, mode)
             except Exception as error:
@@ -290,7 +293,7 @@ def _signals_to_come(
 
         return signal_of
 
-    handle.add_undo(replaced(namespace, "signal", wrapped))
+    handle.add_undo(replaced(namespace, maker, wrapped))
     return True
 
 

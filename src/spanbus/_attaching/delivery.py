@@ -7,16 +7,21 @@ event, call a method of theirs. Nothing is called to find that out; where there 
 from __future__ import annotations
 
 import ast
-import inspect
 import re
-import sys
-import textwrap
 import weakref
-from collections.abc import Iterator
-from types import FunctionType, MethodType
-from typing import TypeAlias, cast
+from collections.abc import Collection, Iterable
+from types import FunctionType, MethodType, ModuleType
+from typing import TypeAlias
 
-from spanbus._attaching.methods import static_attribute
+from spanbus._attaching.methods import own_attributes, static_attribute
+from spanbus._attaching.sources import (
+    function_of,
+    functions_of,
+    itself_of,
+    tree_of,
+    variables_of,
+    with_those_they_call,
+)
 from spanbus._named_tuple import NamedTuple
 
 HOOK = re.compile(r"(?:on|handle|visit|before|after)(?:_\w+|[A-Z]\w*)")
@@ -30,6 +35,8 @@ _OF_CONTAINERS = frozenset(
 )
 """Methods of the lists and dictionaries in which they are kept by type."""
 _STORING = frozenset(("append", "add", "insert", "appendleft", "put", "setdefault", "extend"))
+_CALLING = frozenset("submit run_in_executor to_thread run_sync apply call invoke".split())
+"""Functions that call what they are given."""
 _DEEPEST = 4
 _LEAVING = (ast.Return, ast.Break, ast.Yield)
 _Loop: TypeAlias = ast.For | ast.AsyncFor | ast.comprehension
@@ -81,24 +88,42 @@ _known: weakref.WeakKeyDictionary[type, dict[str, Delivery]] = weakref.WeakKeyDi
 
 def delivery_of(thing: object, subscribing: str) -> Delivery:
     """Use that an object makes of those that its method ``subscribing`` takes, and that others make to which it gives them on."""
-    found = _of_class(thing, subscribing)
-    inner = [(thing, found)]
-    for _ in range(_DEEPEST):
-        inner = [
-            (other, _of_class(other, method))
-            for one, use in inner
-            for attribute, method in use.handed
-            if (other := _held(one, attribute)) is not None
-        ]
-        for _, use in inner:
+    found = Delivery()
+    inner = [(thing, subscribing)]
+    for _ in range(_DEEPEST + 1):
+        uses = [(one, method, _of_one(one, method)) for one, method in inner]
+        for _, _, use in uses:
             found = found.plus(use)
+        inner = [
+            (other, further)
+            for one, method, use in uses
+            for attribute, further in use.handed
+            if (other := _held(one, method, attribute)) is not None
+        ]
     return found
 
 
-def _held(thing: object, attribute: str) -> object:
-    """The object in an attribute; no property is asked."""
-    held: object = getattr(thing, "__dict__", None)
-    return cast("dict[str, object]", held).get(attribute) if isinstance(held, dict) else None
+def _held(thing: object, method: str, name: str) -> object:
+    """The object in an attribute, or in a variable that a method of it knows; no property is asked."""
+    held = own_attributes(thing).get(name)
+    if held is None and (function := function_of(static_attribute(thing, method))) is not None:
+        held = variables_of(function).get(name)
+    return held
+
+
+def _of_one(thing: object, subscribing: str) -> Delivery:
+    """Use that it makes of them by its source: that of its class, or of functions that it holds itself, as a module does."""
+    own = own_attributes(thing).get(subscribing) if not isinstance(thing, type) else None
+    if isinstance(own, MethodType) and own.__self__ is not thing:
+        return delivery_of(own.__self__, own.__name__)
+    if isinstance(own, FunctionType):
+        held = [one for one in own_attributes(thing).values() if isinstance(one, FunctionType)]
+        others = (*with_those_they_call(held), *functions_of(type(thing)))
+        try:
+            return _read(function_of(own), others)
+        except (RecursionError, ValueError):
+            return Delivery()
+    return _of_class(thing, subscribing)
 
 
 def _of_class(thing: object, subscribing: str) -> Delivery:
@@ -107,23 +132,25 @@ def _of_class(thing: object, subscribing: str) -> Delivery:
     of_class = _known.setdefault(kind, {})
     if subscribing not in of_class:
         try:
-            of_class[subscribing] = _read(kind, subscribing)
+            takes = function_of(static_attribute(kind, subscribing))
+            of_class[subscribing] = _read(takes, functions_of(kind))
         except (RecursionError, ValueError):
             of_class[subscribing] = Delivery()
     return of_class[subscribing]
 
 
-def _read(kind: type, subscribing: str) -> Delivery:
-    takes = _function(static_attribute(kind, subscribing))
-    tree = _tree(takes)
-    if tree is None:
+def _read(takes: FunctionType | None, functions: Iterable[FunctionType]) -> Delivery:
+    tree = tree_of(takes)
+    if takes is None or tree is None:
         return Delivery(known=takes is None)  # of native code nothing will ever be known
-    kept, itself = _kept(tree)
-    found = Delivery(known=True, handed=_handed(tree))
-    for function in _functions(kind):
-        other = _tree(function)
-        if other is not None and function.__name__ != subscribing:
-            read = _Function(other, kept, itself)
+    outside = {name for name, value in variables_of(takes).items() if _may_hold(value)}
+    kept, itself = _kept(tree, itself_of(takes))
+    counted = _presence_matters(tree, kept, _parameters(tree) - {itself_of(takes)})
+    found = Delivery(True, counted, handed=_handed(tree, outside, itself_of(takes)))
+    for function in functions:
+        other = tree_of(function)
+        if other is not None and function is not takes:
+            read = _Function(other, itself_of(function), kept, frozenset(outside), itself)
             found = found.plus(
                 Delivery(
                     True,
@@ -137,7 +164,13 @@ def _read(kind: type, subscribing: str) -> Delivery:
     return found
 
 
-def _kept(tree: ast.AST) -> tuple[frozenset[str], bool]:
+def _may_hold(value: object) -> bool:
+    return not isinstance(value, ModuleType | type | FunctionType) and (
+        isinstance(value, Iterable) or hasattr(value, "__dict__")
+    )
+
+
+def _kept(tree: ast.AST, own: str) -> tuple[frozenset[str], bool]:
     """The attributes in which a subscribing method keeps what it is given, and whether it keeps that itself."""
     parameters = _parameters(tree)
     attributes = frozenset(
@@ -145,7 +178,7 @@ def _kept(tree: ast.AST) -> tuple[frozenset[str], bool]:
         for node in ast.walk(tree)
         if isinstance(node, ast.Attribute)
         and isinstance(node.value, ast.Name)
-        and node.value.id in ("self", "cls")
+        and node.value.id == own
     )
     itself = False
     for node in ast.walk(tree):
@@ -168,60 +201,43 @@ def _parameters(tree: ast.AST) -> set[str]:
     }
 
 
-def _handed(tree: ast.AST) -> frozenset[tuple[str, str]]:
-    """Calls ``self.attribute.method(handler)`` with a parameter of the subscribing method."""
+def _handed(tree: ast.AST, outside: Collection[str], itself: str) -> frozenset[tuple[str, str]]:
+    """Calls ``self.attribute.method(handler)``, or ``variable.method(handler)``, with a parameter of the subscribing method."""
     parameters = _parameters(tree)
     return frozenset(
-        (node.func.value.attr, node.func.attr)
+        (name, node.func.attr)
         for node in ast.walk(tree)
         if isinstance(node, ast.Call)
         and isinstance(node.func, ast.Attribute)
-        and isinstance(node.func.value, ast.Attribute)
-        and isinstance(node.func.value.value, ast.Name)
-        and node.func.value.value.id == "self"
+        and (name := _holder(node.func.value, outside, itself)) is not None
         and node.func.attr not in _STORING
         and any(isinstance(one, ast.Name) and one.id in parameters for one in node.args)
     )
 
 
-def _functions(kind: type) -> Iterator[FunctionType]:
-    """The functions of a class; those of its bases where they are not replaced by others that do not call them."""
-    replaced: set[str] = set()
-    for one in kind.__mro__:
-        if str(one.__module__).partition(".")[0] in sys.stdlib_module_names:
-            continue
-        for name, found in vars(one).items():
-            function = None if name in replaced else _function(found)
-            if function is not None:
-                if "super" not in function.__code__.co_names:
-                    replaced.add(name)
-                yield function
-
-
-def _function(found: object) -> FunctionType | None:
-    while isinstance(found, staticmethod | classmethod | MethodType):
-        found = cast("object", found.__func__)  # pyright: ignore[reportUnknownMemberType]
-    found = inspect.unwrap(found) if callable(found) else found
-    return found if isinstance(found, FunctionType) else None
-
-
-def _tree(function: FunctionType | None) -> ast.AST | None:
-    if function is None:
-        return None
-    try:
-        tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
-    except (OSError, TypeError, SyntaxError):
-        return None
-    first = tree.body[0] if tree.body else None
-    name = getattr(first, "name", function.__code__.co_name)  # a lambda is in a statement
-    return tree if name == function.__code__.co_name else None  # else the file was edited since
+def _holder(node: ast.expr, outside: Collection[str], itself: str) -> str | None:
+    """The attribute of the object itself, or the variable, that an expression is."""
+    if isinstance(node, ast.Name):
+        return node.id if node.id in outside else None
+    if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+        return node.attr if node.value.id == itself else None
+    return None
 
 
 class _Function:
-    """One function that may call subscribers, which are in the attributes ``kept``."""
+    """One function that may call subscribers, which are in the attributes ``kept`` or in variables from outside."""
 
-    def __init__(self, tree: ast.AST, kept: frozenset[str], itself: bool) -> None:
-        self._tree, self._kept = tree, kept
+    def __init__(
+        self,
+        tree: ast.AST,
+        own: str,
+        kept: frozenset[str],
+        outside: frozenset[str],
+        itself: bool,
+    ) -> None:
+        self._tree, self._kept, self._outside = tree, kept, outside
+        self._own = own
+        """The name of the object itself."""
         self.minds = self.decides = self.by_name = False
         self.methods: frozenset[str] = frozenset()
         self.attributes: frozenset[str] = frozenset()
@@ -234,13 +250,17 @@ class _Function:
         calls = [
             node
             for node in ast.walk(tree)
-            if isinstance(node, ast.Call) and self._is_theirs(node.func)
+            if isinstance(node, ast.Call)
+            and (
+                self._is_theirs(node.func)
+                or (_name_of(node.func) in _CALLING and any(map(self._is_theirs, node.args)))
+            )
         ]
         if itself:
             self._look_at_attributes()
         results = {name for call in calls for name in self._results(call)}
         self._look_at_names(results, calls)
-        self.minds = self.minds or self.decides
+        self.minds = self.minds or self.decides or bool(calls and self._counts_them())
 
     def _subscribers(self) -> set[str]:
         """Variables that stand for one of them, in a loop over what is kept or what was made of it."""
@@ -251,16 +271,19 @@ class _Function:
         def mentions(node: ast.expr) -> bool:
             return any(
                 (isinstance(one, ast.Attribute) and one.attr in self._kept)
-                or (isinstance(one, ast.Name) and (one.id in some or one.id in each))
+                or (
+                    isinstance(one, ast.Name)
+                    and (one.id in some or one.id in each or one.id in self._outside)
+                )
                 for one in ast.walk(node)
             )
 
         for _ in range(2):  # what is made of it may be made before or after, as the walk goes
             for node in nodes:
                 if isinstance(node, ast.Assign) and mentions(node.value):
-                    some |= {name for target in node.targets for name in _names(target)}
+                    some |= {name for target in node.targets for name in self._names(target)}
                 elif isinstance(node, _Loop) and mentions(node.iter):
-                    each |= _names(node.target)
+                    each |= self._names(node.target)
                     if isinstance(node.target, ast.Name):
                         self._alone.add(node.target.id)
                 elif isinstance(node, ast.Call) and any(map(mentions, node.args)):
@@ -312,9 +335,9 @@ class _Function:
             if isinstance(parent, ast.Return | ast.Yield):
                 self.minds = True
             elif isinstance(parent, ast.Assign):
-                return {name for target in parent.targets for name in _names(target)}
+                return {name for target in parent.targets for name in self._names(target)}
             elif isinstance(parent, ast.AugAssign | ast.AnnAssign | ast.NamedExpr):
-                return _names(parent.target)
+                return self._names(parent.target)
             elif isinstance(parent, ast.If | ast.While) and node is parent.test:
                 self.decides = self.decides or _leaves(parent)
             elif isinstance(parent, ast.comprehension):
@@ -323,11 +346,32 @@ class _Function:
                 if _name_of(parent.func) in _ASKING:
                     return set()
                 if _name_of(parent.func) in _STORING and isinstance(parent.func, ast.Attribute):
-                    return _names(parent.func.value)
+                    return self._names(parent.func.value)
             if isinstance(parent, ast.stmt):
                 return set()
             node = parent
         return set()
+
+    def _counts_them(self) -> bool:
+        """Whether it tells how many there are, or does something else where there is none."""
+        counted = {
+            name
+            for node in ast.walk(self._tree)
+            if isinstance(node, _Loop) and not isinstance(node, ast.comprehension)
+            for one in ast.walk(node)
+            if isinstance(one, ast.AugAssign)
+            for name in self._names(one.target)
+        }
+        returned = [
+            node.value
+            for node in ast.walk(self._tree)
+            if isinstance(node, ast.Return) and node.value is not None
+        ]
+        return (
+            any(counted & self._names(value) for value in returned)
+            or any(_mentions(value, self._kept) for value in returned)
+            or _presence_matters(self._tree, self._kept, ())
+        )
 
     def _look_at_names(self, results: set[str], calls: list[ast.Call]) -> None:
         """Note whether what they gave is given back, asked before going on, or passed to the next of them."""
@@ -335,15 +379,15 @@ class _Function:
         for node in nodes:
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
                 put = node.args if node.func.attr in _STORING else ()
-                if any(results & _names(one) for one in put):
-                    results |= _names(node.func.value)
+                if any(results & self._names(one) for one in put):
+                    results |= self._names(node.func.value)
             elif (
                 isinstance(node, ast.Assign)
-                and results & _names(node.value)
+                and results & self._names(node.value)
                 and not self._only_asks(node.value)
             ):
-                results |= {name for target in node.targets for name in _names(target)}
-        given = {name for call in calls for one in call.args for name in _names(one)}
+                results |= {name for target in node.targets for name in self._names(target)}
+        given = {name for call in calls for one in call.args for name in self._names(one)}
         self.decides = self.decides or bool(results & given)
         for node in nodes:
             value = None
@@ -351,25 +395,43 @@ class _Function:
                 value = node.value
             elif isinstance(node, ast.If | ast.While) and _leaves(node):
                 value = node.test
-            if value is not None and results & _names(value) and not self._only_asks(value):
+            if value is not None and results & self._names(value) and not self._only_asks(value):
                 self.minds = True
                 self.decides = self.decides or isinstance(node, ast.If | ast.While)
+
+    def _names(self, node: ast.AST) -> set[str]:
+        """Variables in it; the object itself is none."""
+        return {one.id for one in ast.walk(node) if isinstance(one, ast.Name)} - {self._own}
 
     @staticmethod
     def _only_asks(test: ast.expr) -> bool:
         return isinstance(test, ast.Call) and _name_of(test.func) in _ASKING
 
 
+def _mentions(node: ast.AST, kept: Collection[str]) -> bool:
+    """Whether what is kept is looked at, and not asked for one of its kinds."""
+    return any(isinstance(one, ast.Attribute) and one.attr in kept for one in ast.walk(node))
+
+
+def _presence_matters(tree: ast.AST, kept: Collection[str], apart: Collection[str]) -> bool:
+    """Whether it is asked how many are kept, and something done or refused by that; not where a parameter is asked for."""
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.If) or not _mentions(node.test, kept):
+            continue
+        asked = {one.id for one in ast.walk(node.test) if isinstance(one, ast.Name)}
+        if asked.isdisjoint(apart) and any(
+            isinstance(one, ast.Raise) or (isinstance(one, ast.Return) and one.value is not None)
+            for part in node.body
+            for one in ast.walk(part)
+        ):
+            return True
+    return False
+
+
 def _leaves(node: ast.If | ast.While) -> bool:
     return any(
         isinstance(one, _LEAVING) for part in (*node.body, *node.orelse) for one in ast.walk(part)
     )
-
-
-def _names(node: ast.AST) -> set[str]:
-    """Variables in it; the object itself is none."""
-    found = {one.id for one in ast.walk(node) if isinstance(one, ast.Name)}
-    return found - {"self", "cls"}
 
 
 def _name_of(function: ast.expr) -> str:

@@ -387,6 +387,10 @@ class Handle:
 
     def failed(self, error: Exception) -> None:
         """An error of our own: counted, and logged once for each kind with its traceback."""
+        if isinstance(error, Unreadable) and not self.by_publisher:
+            error = Unreadable(
+                f"{error}. Handlers of this bus may not be told the type: mode='auto' also reads the call that publishes"
+            )
         with self._lock:
             self._errors += 1
             self._last_error = f"{type(error).__name__}: {error}"

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import inspect
 import re
+import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any, cast
+
+from spanbus._loaded import is_of
 
 _PUBLISHING = re.compile(
     r"""(?: a_? | async_ )?
@@ -99,17 +102,28 @@ def _delegated(thing: object) -> list[str]:
     kind = type(thing)
     if static_attribute(kind, "__getattr__") is _MISSING or isinstance(thing, type | ModuleType):
         return []
+    if made_by_name(thing) is not None:
+        return []
     try:
-        if getattr(thing, _NO_SUCH_NAME, _MISSING) is not _MISSING:
-            if _NO_SUCH_NAME in own_attributes(thing):  # it keeps what it is asked for
-                delattr(thing, _NO_SUCH_NAME)
-            return []
         found = [
             name for name in ("publish", "emit", "dispatch") if callable(getattr(thing, name, None))
         ]
     except Exception:
         return []
     return found
+
+
+def made_by_name(thing: object) -> object:
+    """Its answer to a name that nobody has given it, None for most; it does not keep that."""
+    if is_of(thing, "unittest.mock", "NonCallableMock"):
+        return thing  # it gives everything, and remembers what it was asked for
+    try:
+        made = cast("object", getattr(thing, _NO_SUCH_NAME, None))
+        if _NO_SUCH_NAME in own_attributes(thing):
+            delattr(thing, _NO_SUCH_NAME)
+    except Exception:
+        return None
+    return made
 
 
 def is_coroutine_function(method: object) -> bool:
@@ -121,6 +135,16 @@ def is_coroutine_function(method: object) -> bool:
         not isinstance(method, FunctionType | type)
         and inspect.iscoroutinefunction(getattr(method, "__call__", None))  # noqa: B004
     )
+
+
+def marked(function: Callable[..., object]) -> Callable[..., object]:
+    """``function`` as a coroutine function for ``inspect`` and ``asyncio``."""
+    if sys.version_info >= (3, 12):
+        return inspect.markcoroutinefunction(function)
+    plain = cast("FunctionType", function)
+    code = plain.__code__  # 3.11 asks for this flag alone
+    plain.__code__ = code.replace(co_flags=code.co_flags | inspect.CO_COROUTINE)
+    return plain
 
 
 def awaits_handlers(thing: object) -> bool:
@@ -162,15 +186,16 @@ def _schedules(function: object) -> bool:
         function = inner.fget if isinstance(function, property) else inner.__func__
     code: object = getattr(function, "__code__", None)
     return isinstance(code, CodeType) and any(
-        not _SCHEDULING.isdisjoint(one.co_names) for one in _codes(code)
+        not _SCHEDULING.isdisjoint(one.co_names) for one in codes(code)
     )
 
 
-def _codes(code: CodeType) -> Iterator[CodeType]:
+def codes(code: CodeType) -> Iterator[CodeType]:
+    """A function's code, with those of the functions inside it."""
     yield code
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
-            yield from _codes(constant)
+            yield from codes(constant)
 
 
 def own_attributes(thing: object) -> dict[str, object]:

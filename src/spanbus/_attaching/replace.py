@@ -6,13 +6,14 @@ class, and there only this instance is given the other function.
 
 from __future__ import annotations
 
+import functools
 import inspect
 import weakref
 from collections.abc import Callable
-from types import ModuleType
+from types import FunctionType, MethodType, ModuleType
 from typing import cast
 
-from spanbus._attaching.methods import own_attributes
+from spanbus._attaching.methods import is_coroutine_function, marked, own_attributes
 from spanbus._attaching.publication import weakly
 from spanbus._attaching.weak_identity_map import WeakIdentityMap
 from spanbus.errors import InputError
@@ -28,6 +29,8 @@ def replaced(thing: object, name: str, wrap: Wrapping) -> Callable[[], None]:
     static = inspect.getattr_static(thing, name, None)
     if isinstance(thing, type):
         return _on_class(thing, name, wrap, None)  # a static or class method
+    if name.startswith("__"):  # looked up on the class alone
+        return _on_class(type(thing), name, wrap, thing)
     if not isinstance(thing, ModuleType) and isinstance(
         static, property | staticmethod | classmethod
     ):
@@ -35,7 +38,7 @@ def replaced(thing: object, name: str, wrap: Wrapping) -> Callable[[], None]:
     method = cast("Callable[..., object]", getattr(thing, name))
     own = own_attributes(thing)
     had, before = name in own, own.get(name)
-    wrapped = wrap(method)
+    wrapped = wrap(method) if had else _bound(thing, method, wrap(method))
     try:
         object.__setattr__(thing, name, wrapped)
     except (AttributeError, TypeError):
@@ -49,12 +52,35 @@ def replaced(thing: object, name: str, wrap: Wrapping) -> Callable[[], None]:
     return _undo(thing, name, wrapped, had, before)
 
 
+def _bound(
+    thing: object, method: Callable[..., object], wrapped: Callable[..., object]
+) -> Callable[..., object]:
+    """``wrapped`` as a method of the object, as which it is pickled and copied with it; a copy has its own method again."""
+    if not isinstance(method, MethodType) or method.__self__ is not thing:
+        return wrapped
+    plain = cast("Callable[..., object]", method.__func__)
+
+    @functools.wraps(plain)
+    def instead(itself: object, /, *arguments: object, **options: object) -> object:
+        if itself is thing:
+            return wrapped(*arguments, **options)
+        return plain(itself, *arguments, **options)
+
+    return MethodType(marked(instead) if is_coroutine_function(wrapped) else instead, thing)
+
+
+def is_function(kind: type, name: str) -> bool:
+    """Whether a class has a function of Python of this name, also where another one stands in its place for some."""
+    static = cast("object", inspect.getattr_static(kind, name, None))
+    return isinstance(static.before if isinstance(static, _ForSome) else static, FunctionType)
+
+
 def _undo(
     thing: object, name: str, wrapped: Callable[..., object], had: bool, before: object
 ) -> Callable[[], None]:
     """Takes it back; keeps neither the object nor what is bound to it, unless it is the only way."""
     known, ours = weakly(thing), weakref.ref(wrapped)
-    wrapped.__dict__["__spanbus_before__"] = before
+    function_of(wrapped).__dict__["__spanbus_before__"] = before
 
     def undo() -> None:
         there, function = known(), ours()
@@ -63,9 +89,14 @@ def _undo(
             and function is not None
             and own_attributes(there).get(name) is function
         ):
-            _restore(there, name, had, function.__dict__["__spanbus_before__"])
+            _restore(there, name, had, function_of(function).__dict__["__spanbus_before__"])
 
     return undo
+
+
+def function_of(method: Callable[..., object]) -> Callable[..., object]:
+    """The function of a bound method."""
+    return method.__func__ if isinstance(method, MethodType) else method
 
 
 def _restore(thing: object, name: str, had: bool, before: object) -> None:

@@ -6,7 +6,7 @@ import inspect
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
-from types import FunctionType, ModuleType
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, cast
 
 from spanbus._attaching.call import event_among, is_event, is_type, told, type_text
@@ -14,10 +14,13 @@ from spanbus._attaching.delivery import delivery_of
 from spanbus._attaching.methods import (
     callable_of,
     has,
+    made_by_name,
     names_of,
+    own_attributes,
     publishing_methods,
     static_attribute,
 )
+from spanbus._attaching.replace import is_function
 from spanbus._attaching.signature import HANDLER_NAMES
 from spanbus._reading.shape import getter
 from spanbus._reading.spelling import ending
@@ -36,7 +39,7 @@ def is_signal(thing: object) -> bool:
         return True
     if isinstance(thing, type | ModuleType) or not has(thing, "connect"):
         return False
-    if not (publishing_methods(thing) or has(thing, "disconnect")):
+    if not (sending_methods(thing) or has(thing, "disconnect")):
         return False
     try:
         parameters = list(inspect.signature(callable_of(thing, "connect")).parameters.values())
@@ -50,8 +53,7 @@ def is_signal(thing: object) -> bool:
 def is_slot(thing: object) -> bool:
     """Whether it is an event as of C#: ``slot += handler``, and ``slot(...)`` calls them."""
     kind = type(thing)
-    added, called = static_attribute(kind, "__iadd__"), static_attribute(kind, "__call__")
-    return isinstance(added, FunctionType) and isinstance(called, FunctionType)
+    return is_function(kind, "__iadd__") and is_function(kind, "__call__")
 
 
 def signals_of(thing: object) -> dict[str, object]:
@@ -60,7 +62,6 @@ def signals_of(thing: object) -> dict[str, object]:
         named = list(cast("Mapping[object, object]", thing).items())[:_SIGNALS_LOOKED_AT]
         return {name_of(one, str(name)): one for name, one in named if is_signal(one)}
     found: dict[str, object] = {}
-    makes_more = has(type(thing), "__getattr__")  # slots that are not there yet would not be heard
     for name in names_of(thing)[:_SIGNALS_LOOKED_AT]:
         static = inspect.getattr_static(thing, name, None)
         if static is None or (
@@ -70,14 +71,26 @@ def signals_of(thing: object) -> dict[str, object]:
         if isinstance(static, property | classmethod | staticmethod):
             continue
         one = getattr(thing, name, None)
-        if is_signal(one) and not (makes_more and is_slot(one)):
+        if is_signal(one):
             found[name_of(one, name)] = one
     return found
 
 
-def makes_signals(thing: object) -> bool:
-    """Whether it is a mapping of signals whose method ``signal`` makes those that are not there yet."""
-    return isinstance(thing, Mapping) and has(cast("object", thing), "signal")
+def makes_signals(thing: object) -> str | None:
+    """The method of a namespace of signals that makes those which are not there yet: ``signal(name)``, ``namespace.name``."""
+    if isinstance(thing, Mapping):
+        return "signal" if has(cast("object", thing), "signal") else None
+    if not is_function(type(thing), "__getattr__"):
+        return None
+    declared = static_attribute(thing, "__events__")
+    gives = isinstance(declared, tuple | list) or any(map(is_slot, own_attributes(thing).values()))
+    return "__getattr__" if gives or is_slot(made_by_name(thing)) else None
+
+
+def sending_methods(signal: object) -> list[str]:
+    """The methods of a signal by which it is sent; calling it may be one more."""
+    called = ("__call__",) if is_function(type(signal), "__call__") else ()
+    return [*publishing_methods(signal), *called]
 
 
 def name_of(signal: object, known_as: str | None = None) -> str:

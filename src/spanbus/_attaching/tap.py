@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import sys
 from collections.abc import Callable, Sequence
 from inspect import CO_VARARGS
 from types import CodeType, CoroutineType, FunctionType
@@ -17,7 +16,7 @@ from typing import Any, Protocol, cast
 
 from spanbus._attaching.call import CallReader, is_event, is_type, tells
 from spanbus._attaching.current import follow
-from spanbus._attaching.methods import is_coroutine_function
+from spanbus._attaching.methods import is_coroutine_function, marked
 from spanbus._attaching.publication import (
     Owner,
     Publication,
@@ -97,7 +96,7 @@ class _Method:
         self._handle, self._method, self._name = handle, method, name
         self._feeds, self._current = feeds, current
         self._read = read
-        self._later = _called(name, _Method._awaited)
+        self._later = _called(name, getattr(method, "__qualname__", name), _Method._awaited)
         self._several = any(word in _SAYS_SEVERAL for word in name.split("_"))
         code = getattr(getattr(method, "__func__", method), "__code__", None)
         self._varied = isinstance(code, CodeType) and bool(code.co_flags & CO_VARARGS)
@@ -110,6 +109,9 @@ class _Method:
             if self._feeds:
                 self._tell(publication, arguments)
             result = self._method(*arguments, **options)
+        except BaseException:
+            self._tell_unheard(publication, arguments)
+            raise
         finally:
             self._finish(publication)
         if self._current:
@@ -137,6 +139,9 @@ class _Method:
                 self._tell(publication, arguments)
             made: Any = self._method(*arguments, **options)
             return await made
+        except BaseException:
+            self._tell_unheard(publication, arguments)
+            raise
         finally:
             self._finish(publication)
             if self._current:
@@ -186,6 +191,16 @@ class _Method:
         except Exception as error:
             self._handle.failed(error)
 
+    def _tell_unheard(self, publication: Publication, arguments: Arguments) -> None:
+        """Tell the event of a call that a handler before the observer has ended."""
+        if not self._feeds and not publication.heard:
+            try:
+                publication.whole = publication.read() or publication.said()
+            except Exception as error:
+                self._handle.failed(error)
+            else:
+                self._tell(publication, arguments)
+
     def _batch(self, event: object, arguments: Arguments) -> Sequence[object] | None:
         """The events of a call that publishes several."""
         if isinstance(event, list) or (self._several and isinstance(event, tuple)):
@@ -214,11 +229,11 @@ class _Method:
             self._handle.failed(error)
 
 
-def _called(name: str, function: Callable[..., object]) -> Callable[..., object]:
-    """``function``, whose coroutines bear this name, for the warning when nobody awaits one."""
+def _called(name: str, qualified: str, function: Callable[..., object]) -> Callable[..., object]:
+    """``function``, whose coroutines bear these names, for the warning when nobody awaits one."""
     plain = cast("FunctionType", function)
     named = FunctionType(plain.__code__, plain.__globals__, name)
-    named.__qualname__ = name
+    named.__qualname__ = qualified
     return named
 
 
@@ -248,13 +263,3 @@ def _single(one: object) -> object:
     if isinstance(one, tuple) and len(one) == 2 and is_type(one[0]):  # pyright: ignore[reportUnknownArgumentType, reportUnknownMemberType]
         return {"event_type": one[0], "payload": one[1]}  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
     return one  # pyright: ignore[reportUnknownVariableType]
-
-
-def marked(function: Callable[..., object]) -> Callable[..., object]:
-    """``function`` as a coroutine function for ``inspect`` and ``asyncio``."""
-    if sys.version_info >= (3, 12):
-        return inspect.markcoroutinefunction(function)
-    plain = cast("FunctionType", function)
-    code = plain.__code__  # 3.11 asks for this flag alone
-    plain.__code__ = code.replace(co_flags=code.co_flags | inspect.CO_COROUTINE)
-    return plain

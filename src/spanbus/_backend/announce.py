@@ -133,10 +133,13 @@ class Announcer:
     def _start(self) -> None:
         with self._lock:
             if self._thread is None and not self._closing:
-                self._thread = threading.Thread(
-                    target=self._work, name="spanbus-announce", daemon=True
-                )
-                self._thread.start()
+                thread = threading.Thread(target=self._work, name="spanbus-announce", daemon=True)
+                try:
+                    thread.start()
+                except RuntimeError:  # no more threads: nothing is shown live
+                    self._closing = True
+                else:
+                    self._thread = thread
 
     def close(self, timeout_s: float = 0.1) -> None:
         """Send what is queued, say good-bye, at most ``timeout_s``. May be called twice."""

@@ -33,6 +33,13 @@ def command(
         list[str] | None,
         typer.Option("--attr", metavar="KEY=VALUE", help="Say this of the run; may be repeated."),
     ] = None,
+    keep_output: Annotated[
+        bool,
+        typer.Option(
+            "--keep-output",
+            help="Keep what it prints, for `spanbus logs` and reports; so does SPANBUS_KEEP_OUTPUT=true.",
+        ),
+    ] = False,
 ) -> None:
     """Run one command as a run with one phase; TRACEPARENT is passed on to it.
 
@@ -45,4 +52,5 @@ def command(
     arguments.workflow, arguments.name = workflow, name
     arguments.file = str(file) if file is not None else None
     arguments.attributes = list(attr or ())
+    arguments.keep_output = keep_output
     execute(arguments)

@@ -73,6 +73,7 @@ COMMANDS: dict[str, Command] = {
             (("--name", "-n"), False, "name", "text", None),
             (("--file",), False, "file", "path", None),
             (("--attr",), True, "attr", "text", None),
+            (("--keep-output",), False, "keep_output", "flag", None),
             (("--help", "-h"), False, "help", "", None),
         ),
     ),

@@ -29,7 +29,7 @@ def store(file: Path | None = None) -> Generator[tuple[Store, Settings]]:
     from spanbus._settings import STORE_NAME, load_settings
     from spanbus._store.store import Store
 
-    settings = load_settings(file)
+    settings = load_settings(file, workflows=False)
     take_over(settings)
     path = settings.state_dir / STORE_NAME
     if not path.exists():

@@ -225,7 +225,7 @@ class Correlator:
         if run is not None:
             return run
         if self._spans.is_late(fact):
-            if fact.verb is Verb.END:
+            if fact.verb is Verb.END and not fact.whose.state:
                 self._counts.unmatched_ends += 1
             self._too_late(fact)
             return None

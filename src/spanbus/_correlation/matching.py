@@ -5,6 +5,7 @@ from __future__ import annotations
 from spanbus._correlation.open_run import OpenPhase, OpenRun
 from spanbus._correlation.span_state import SpanState
 from spanbus._reading.facts import Ended, Fact, Rank, Verb
+from spanbus._reading.spelling import segments, subject
 from spanbus._semantics import Result
 
 
@@ -14,10 +15,17 @@ def find(
     """The open phase that a fact means, with whether there was a choice: by name, by alias, by the only one that can be meant."""
     name = fact.name
     group = run.phases.get(name) if name is not None else None
+    if fact.whose.own_id is not None and (phase := _of_id(run, group, fact)) is not None:
+        return phase, False
     if group:
         if len(group) > 1 and (phase := _publishers(group, fact.whose.task or task, within)):
             return phase, False
         return _fitting(group, fact)
+    ends = fact.verb is not Verb.EVENT and fact.verb is not Verb.START
+    if ends and name is not None and not fact.whose.exact:
+        phase = _of_kind(run, fact, fact.whose.task or task, within)
+        if phase is not None:
+            return phase, False
     rank = fact.rank
     if fact.whose.exact and (name is not None or rank is Rank.STEP):
         return None, False
@@ -41,6 +49,38 @@ def find(
         ]
         related = [phase for phase in near if _is_unsaid(phase, fact)] or related or near
     return _fitting(related, fact)
+
+
+def _of_id(run: OpenRun, group: list[OpenPhase] | None, fact: Fact) -> OpenPhase | None:
+    """The open phase with the id that an event tells; one of another name where its end does not tell the name."""
+    own_id = fact.whose.own_id
+    for phase in group or ():
+        if phase.own_id == own_id:
+            return phase
+    if group or fact.verb is Verb.START:
+        return None
+    about = subject(fact.event.name)
+    for phase in run.open_phases():
+        if phase.own_id == own_id and any(subject(start) == about for start in phase.starts):
+            return phase
+    return None
+
+
+def _of_kind(
+    run: OpenRun, fact: Fact, task: str | None, within: SpanState | None
+) -> OpenPhase | None:
+    """The open phase that the end of a ``task`` means which does not say of which: that of its publisher, or the only one."""
+    parts = segments(fact.event.name)
+    if len(parts) < 2 or parts[-2] != fact.name:
+        return None
+    about = subject(fact.event.name)
+    some = [
+        phase
+        for phase in run.open_phases()
+        if phase.own_id is None or fact.whose.own_id is None
+        if any(subject(start) == about for start in phase.starts)
+    ]
+    return _publishers(some, task, within) or (some[0] if len(some) == 1 else None)
 
 
 def _publishers(

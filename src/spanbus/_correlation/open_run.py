@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Final
 
-from spanbus._correlation.span_state import SpanState
+from spanbus._correlation.span_state import Link, SpanState
 from spanbus._named_tuple import NamedTuple
-from spanbus._reading.facts import OURS, Ended, Fact, Rank
-from spanbus._semantics import Failure, Flag, Result
+from spanbus._reading.facts import OURS, Ended, Fact, Rank, Started
+from spanbus._reading.spelling import ending
+from spanbus._semantics import Failure, Flag, Level, Result, names
+from spanbus._workflow import identity
 
+_ENTERED: Final = ("enter", "entered")
 _NONE: Final[frozenset[str]] = frozenset()
 _ALONE: Final = {rank: frozenset({rank}) for rank in Rank}
 
@@ -17,12 +20,21 @@ _ALONE: Final = {rank: frozenset({rank}) for rank in Rank}
 class EndedPhase:
     """Remains of an ended phase: enough to recognize a late announcement of it."""
 
-    __slots__ = ("announced", "ended_at_ns", "orphan", "span_id")
+    __slots__ = ("announced", "ended_at_ns", "orphan", "rank", "span_id", "task")
 
-    def __init__(self, ended_at_ns: int, span_id: int, orphan: bool, announced: bool) -> None:
+    def __init__(
+        self,
+        ended_at_ns: int,
+        span_id: int,
+        orphan: bool,
+        announced: bool,
+        rank: Rank,
+        task: str | None,
+    ) -> None:
         self.ended_at_ns, self.span_id, self.orphan = ended_at_ns, span_id, orphan
         self.announced = announced
         """False where it was closed with its run: its own end may still come."""
+        self.rank, self.task = rank, task
 
 
 class EndedRun(NamedTuple):
@@ -49,6 +61,7 @@ class OpenPhase:
         "open_ranks",
         "orphan",
         "outer",
+        "own_id",
         "pending",
         "pending_at_ns",
         "record",
@@ -66,6 +79,8 @@ class OpenPhase:
         self.aliases: frozenset[str] = _NONE
         self.task: str | None = None
         """Its publisher, where that is known."""
+        self.own_id: str | None = None
+        """Its id, where its events tell one."""
         self.retry_announced = False
         """A retry was announced, and the start of its attempt was not heard yet."""
         self.starts: frozenset[str] = _NONE
@@ -109,9 +124,11 @@ class OpenRun:
         "known_end",
         "last_at_ns",
         "occurrences",
+        "own_id",
         "phases",
         "record",
         "results",
+        "shared_names",
         "starts",
         "subject",
     )
@@ -147,12 +164,30 @@ class OpenRun:
         """The run stands for one outermost job, and ends with it."""
         self.results: frozenset[Result] = frozenset()
         """Results of its phases, while nobody has announced the run."""
+        self.own_id: str | None = None
+        """Its id, where only the events that begin and end it tell one."""
+        self.shared_names: frozenset[str] = _NONE
+        """Names by which several publishers call phases of theirs."""
         self.has_aliases = False
         """One of its phases is or was known by another name too."""
 
     def open_phases(self) -> Iterator[OpenPhase]:
         for group in self.phases.values():
             yield from group
+
+    def add(self, phase: OpenPhase) -> None:
+        """Add an open phase, the youngest of its name."""
+        name = phase.record.name
+        group, before = self.phases.get(name), self.ended.get(name)
+        if group is None:
+            self.phases[name] = [phase]
+            known = before.task if before is not None else None
+            others = known is not None and known != phase.task
+        else:
+            others = phase.task is not None and any(one.task != phase.task for one in group)
+            group.append(phase)
+        if others:
+            self.shared_names |= {name}
 
     def known_as(self, phase: OpenPhase, aliases: Iterable[str]) -> None:
         """Add names by which one of its phases is known."""
@@ -170,3 +205,42 @@ def keep(run: OpenRun, record: SpanState, fact: Fact) -> SpanState:
     if event.at_ns > run.last_at_ns:
         run.last_at_ns = event.at_ns
     return record
+
+
+def is_entered(phase: OpenPhase) -> bool:
+    """It was heard that something entered it, which need not say when it leaves."""
+    return bool(phase.starts) and all(ending(name) in _ENTERED for name in phase.starts)
+
+
+def left_at_ns(run: OpenRun, phase: OpenPhase, at_ns: int) -> int:
+    """The time at which the next one was entered that was not left either, else ``at_ns``."""
+    began_ns = phase.record.started_at_ns
+    later = [
+        one.record.started_at_ns
+        for one in run.open_phases()
+        if one is not phase and one.starts == phase.starts
+    ]
+    return min([one for one in later if one >= began_ns], default=max(at_ns, run.last_at_ns))
+
+
+def may_be_retried(fact: Fact) -> bool:
+    """The start says that there may be more than one attempt, so that the first one is a span from its beginning."""
+    most = fact.event.payload.get("max_attempts")
+    return isinstance(fact, Started) and isinstance(most, int) and most > 1
+
+
+def attempt_of(
+    phase: OpenPhase, number: int, started_at_ns: int, previous: SpanState | None
+) -> SpanState:
+    parent = phase.record
+    attempt = parent.child(
+        Level.ATTEMPT,
+        f"{parent.name} attempt {number}",
+        identity.child_span_id(parent.span_id, "attempt", number),
+        started_at_ns,
+        parent.task_type,
+        number,
+    )
+    if previous is not None:
+        attempt.link(Link(previous.trace_id, previous.span_id, names.LINK_RETRY_OF))
+    return attempt

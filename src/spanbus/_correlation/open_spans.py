@@ -30,7 +30,7 @@ class OpenSpans:
         self.runs[id(run.record)] = run
         if run.implicit:
             self.implicit = run
-        for name in {run.key, run.record.run_id} - {None}:
+        for name in {run.key, run.record.run_id, run.own_id} - {None}:
             self.by_key.setdefault(str(name), []).append(run)
         if run.correlation is not None:
             self.by_correlation[run.correlation] = run
@@ -78,9 +78,17 @@ class OpenSpans:
             and (run := self.by_correlation.get(fact.whose.correlation)) is not None
         ):
             return run, False
+        own_id = fact.whose.own_id
+        if own_id is not None and (runs := self.by_key.get(own_id)):
+            return (within if within is not None and within in runs else runs[0]), False
+        active = [run for run in self.runs.values() if not run.implicit]
+        workflow = fact.whose.workflow
+        if len(active) > 1 and workflow is not None:
+            named = [run for run in active if run.record.workflow == workflow]
+            if named and within not in named:
+                within, active = None, named
         if within is not None:
             return within, False
-        active = [run for run in self.runs.values() if not run.implicit]
         likely = (
             [run for run in active if may_end(run, fact)] or active if len(active) > 1 else active
         )
@@ -95,7 +103,7 @@ class OpenSpans:
         self.runs.pop(id(run.record), None)
         if self.implicit is run:
             self.implicit = None
-        for name in {run.key, run.record.run_id} - {None}:
+        for name in {run.key, run.record.run_id, run.own_id} - {None}:
             group = self.by_key.get(str(name))
             if group is not None and run in group:
                 group.remove(run)

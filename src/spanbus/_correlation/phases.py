@@ -9,18 +9,26 @@ from spanbus._correlation.fan_out import FanOut
 from spanbus._correlation.hooks import Hooks
 from spanbus._correlation.limits import Counts, Limits
 from spanbus._correlation.matching import find, host_of_strategy, open_strategy
-from spanbus._correlation.open_run import EndedPhase, OpenPhase, OpenRun, keep
+from spanbus._correlation.open_run import (
+    EndedPhase,
+    OpenPhase,
+    OpenRun,
+    attempt_of,
+    is_entered,
+    keep,
+    left_at_ns,
+    may_be_retried,
+)
 from spanbus._correlation.open_spans import OpenSpans
 from spanbus._correlation.span_state import Held, Link, SpanState
 from spanbus._correlation.waiting import Waiting
 from spanbus._reading.facts import Ended, Fact, Rank, Started, Verb
 from spanbus._reading.shape import texts_of
-from spanbus._reading.spelling import ending
+from spanbus._reading.spelling import segments
 from spanbus._semantics import ErrorType, Failure, Flag, Level, Result, names
 from spanbus._workflow import identity
 
-_ENTERED: Final = ("enter", "entered")
-_SUCCESS: Final = Result.SUCCESS  # members cost a look-up each
+_SUCCESS: Final = Result.SUCCESS  # a look-up each
 _PHASE: Final = Level.PHASE
 _STEP: Final = Rank.STEP
 _END: Final = Verb.END
@@ -50,6 +58,8 @@ class Phases:
             limits.open_phases,
             limits.ended_phases_remembered,
         )
+        self._ids_are_of_events = False
+        """An end had another id than its start: they say nothing of the phase."""
         self.jobs_done: list[OpenRun] = []
         """Runs of one job each, whose job has ended just now."""
 
@@ -67,10 +77,16 @@ class Phases:
         ):
             return keep(run, self._opened(run, fact, at_ns, task).record, fact)
         phase, _ = find(run, fact, task, within)
+        own_id = self._own_id(fact)
+        if phase is not None and self._is_another(run, phase, fact, own_id, task):
+            self.settle(run, phase)
+            phase = None
         if phase is None:
             ended = run.ended.get(name) if name is not None else None
-            if ended is not None and (
-                at_ns <= ended.ended_at_ns if ended.orphan else at_ns < ended.ended_at_ns
+            if (
+                ended is not None
+                and (at_ns <= ended.ended_at_ns if ended.orphan else at_ns < ended.ended_at_ns)
+                and not (self._is_of_other(ended.task, fact, task) and ended.rank == fact.rank)
             ):
                 return keep(run, run.record, fact)  # a late announcement of what has ended
             host = host_of_strategy(run, fact)
@@ -83,6 +99,7 @@ class Phases:
             run.known_as(phase, (name,))
         if phase.retry_announced and (phase.pending is not None or fact.rank <= phase.outer):
             self._begin_announced(phase, at_ns)
+            phase.own_id = own_id or phase.own_id
             phase.starts = frozenset({fact.event.name})
         elif phase.pending is not None or fact.rank in phase.seen:
             if phase.pending is None and fact.rank in phase.open_ranks and fact.rank == phase.outer:
@@ -91,7 +108,10 @@ class Phases:
             if not belongs and at_ns >= (
                 phase.pending_at_ns if phase.pending is not None else phase.attempts_started_at_ns
             ):
+                if phase.pending is not None and phase.record.name in run.shared_names:
+                    phase.record.flag(Flag.AMBIGUOUS)
                 self._next_attempt(phase, at_ns, phase.evidence, None, None)
+                phase.own_id = own_id or phase.own_id
                 phase.starts = frozenset({fact.event.name})
                 phase.seen = phase.open_ranks  # an outer speaker whose start still holds was heard
         elif fact.rank < phase.outer:
@@ -106,21 +126,53 @@ class Phases:
     ) -> SpanState:
         """The speaker that opened a phase announces its start once more, without an end between them."""
         at_ns = fact.event.at_ns
-        if fact.whose.state:  # it still is as it was
+        own_id = self._own_id(fact)
+        other = None not in (own_id, phase.own_id) and own_id != phase.own_id
+        if fact.whose.state and not other:  # it still is as it was
             return keep(run, phase.innermost, fact)
+        if other or self._is_of_other(phase.task, fact, task):
+            return keep(run, self._opened(run, fact, at_ns, task).record, fact)  # beside it
         if at_ns <= phase.attempts_started_at_ns:  # the same start, heard late or again
             phase.record.started_at_ns = min(phase.record.started_at_ns, at_ns)
             return keep(run, phase.innermost, fact)
         if phase.starts and fact.event.name not in phase.starts:  # "starting", then "started"
             phase.starts |= {fact.event.name}
             return keep(run, phase.innermost, fact)
-        restarts = self._restart_is_attempt and not _is_entered(phase)
+        restarts = self._restart_is_attempt and not is_entered(phase)
         if not restarts or (fact.whose.task or task) != phase.task:
             return keep(run, self._opened(run, fact, at_ns, task).record, fact)  # beside it
         self._next_attempt(phase, at_ns, phase.evidence, None, None)
         phase.seen = phase.open_ranks
         phase.starts = frozenset({fact.event.name})
         return keep(run, phase.innermost, fact)
+
+    def _compare_ids(self, phase: OpenPhase, fact: Ended) -> None:
+        if phase.own_id is not None and fact.whose.own_id not in (None, phase.own_id):
+            self._ids_are_of_events, phase.own_id = True, None
+
+    def _own_id(self, fact: Fact) -> str | None:
+        return None if self._ids_are_of_events else fact.whose.own_id
+
+    def _is_of_other(self, known: str | None, fact: Fact, task: str | None) -> bool:
+        """Whether phases of one name are those of two publishers."""
+        task = fact.whose.task or task
+        return self._restart_is_attempt and None is not known != task is not None
+
+    def _is_another(
+        self, run: OpenRun, phase: OpenPhase, fact: Started, own_id: str | None, task: str | None
+    ) -> bool:
+        """Not the next attempt of a phase that failed, but one of another publisher, where they have phases of one name
+        side by side, or one of another id that is called as its kind is.
+        """
+        if phase.pending is None or phase.retry_announced:
+            return False
+        if self._is_of_other(phase.task, fact, task) and (
+            phase.record.name in run.shared_names or fact.event.at_ns < phase.pending_at_ns
+        ):
+            return True
+        if own_id is None or phase.own_id in (None, own_id):
+            return False
+        return fact.name in segments(fact.event.name)[-2:-1]
 
     def _begin_announced(self, phase: OpenPhase, at_ns: int) -> None:
         """The start of the attempt that a retry announced before."""
@@ -157,20 +209,16 @@ class Phases:
         phase = OpenPhase(record, fact.rank)
         if fact.aliases:
             run.known_as(phase, fact.aliases)
-        phase.task = fact.whose.task or task
+        phase.task, phase.own_id = fact.whose.task or task, self._own_id(fact)
         if self._restart_is_attempt:
             phase.starts = frozenset({event.name})
         while counts.phases_open >= self._open_phases:
             self._abandon_oldest()
-        group = run.phases.get(name)
-        if group is None:
-            run.phases[name] = [phase]
-        else:
-            group.append(phase)
+        run.add(phase)
         counts.phases_open += 1
         self._out.opened(record)
-        if "max_attempts" in event.payload and _may_be_retried(fact):
-            phase.attempt = _attempt(phase, 1, at_ns, None)
+        if "max_attempts" in event.payload and may_be_retried(fact):
+            phase.attempt = attempt_of(phase, 1, at_ns, None)
             self._out.opened(phase.attempt)
         return phase
 
@@ -220,7 +268,7 @@ class Phases:
         number = record.attempts
         attempt = phase.attempt
         if attempt is None:
-            attempt = _attempt(phase, number, phase.attempts_started_at_ns, None)
+            attempt = attempt_of(phase, number, phase.attempts_started_at_ns, None)
             self._out.opened(attempt)
         self._hooks.close_inside(phase, result, ended_at_ns)
         attempt.finish(result, failure, ended_at_ns, fact.duration_ns if fact is not None else None)
@@ -228,7 +276,7 @@ class Phases:
         self._counts.retries += 1
         record.attempts = number + 1
         started_at_ns = at_ns + (fact.delay_ns if fact is not None else 0)
-        phase.attempt = _attempt(phase, number + 1, started_at_ns, attempt)
+        phase.attempt = attempt_of(phase, number + 1, started_at_ns, attempt)
         phase.attempts_started_at_ns = started_at_ns
         phase.evidence = None
         phase.inner_ended_at_ns = None
@@ -263,6 +311,8 @@ class Phases:
             and not fact.aliases
         ):
             phase = group[0]
+            if phase.own_id is not None:
+                self._compare_ids(phase, fact)
             kept = keep(run, phase.innermost, fact)
             if fact.attempts > 1:
                 self._believe(phase, fact)
@@ -272,6 +322,7 @@ class Phases:
         if found is None:
             return self._ended_unheard(run, fact, task)
         phase = found
+        self._compare_ids(phase, fact)
         if ambiguous:
             phase.record.flag(Flag.AMBIGUOUS)
         if fact.aliases:
@@ -367,10 +418,10 @@ class Phases:
 
     def abandon(self, run: OpenRun, phase: OpenPhase, at_ns: int, error_type: ErrorType) -> None:
         """Close a phase whose end was not announced."""
-        if error_type is ErrorType.ABANDONED and _is_entered(phase):
+        if error_type is ErrorType.ABANDONED and is_entered(phase):
             phase.record.flag(Flag.INFERRED)
             self.close(
-                run, phase, _SUCCESS, None, _left_at_ns(run, phase, at_ns), None, announced=False
+                run, phase, _SUCCESS, None, left_at_ns(run, phase, at_ns), None, announced=False
             )
             return
         self._counts.abandoned += 1
@@ -415,7 +466,12 @@ class Phases:
         counts.phases_ended += 1
         record.finish(result, failure, at_ns, duration_ns)
         ended = run.ended[name] = EndedPhase(
-            record.ended_at_ns or at_ns, record.span_id, phase.orphan, announced
+            record.ended_at_ns or at_ns,
+            record.span_id,
+            phase.orphan,
+            announced,
+            phase.outer,
+            phase.task,
         )
         if phase.aliases:
             for alias in phase.aliases:
@@ -448,42 +504,3 @@ class Phases:
                 self.close(run, phase, result, phase.evidence, at_ns, None, announced=False)
             else:
                 self.abandon(run, phase, at_ns, leftover)
-
-
-def _is_entered(phase: OpenPhase) -> bool:
-    """It was heard that something entered it, which need not say when it leaves."""
-    return bool(phase.starts) and all(ending(name) in _ENTERED for name in phase.starts)
-
-
-def _left_at_ns(run: OpenRun, phase: OpenPhase, at_ns: int) -> int:
-    """The time at which the next one was entered that was not left either, else ``at_ns``."""
-    began_ns = phase.record.started_at_ns
-    later = [
-        one.record.started_at_ns
-        for one in run.open_phases()
-        if one is not phase and one.starts == phase.starts
-    ]
-    return min([one for one in later if one >= began_ns], default=max(at_ns, run.last_at_ns))
-
-
-def _may_be_retried(fact: Fact) -> bool:
-    """The start says that there may be more than one attempt, so that the first one is a span from its beginning."""
-    most = fact.event.payload.get("max_attempts")
-    return isinstance(fact, Started) and isinstance(most, int) and most > 1
-
-
-def _attempt(
-    phase: OpenPhase, number: int, started_at_ns: int, previous: SpanState | None
-) -> SpanState:
-    parent = phase.record
-    attempt = parent.child(
-        Level.ATTEMPT,
-        f"{parent.name} attempt {number}",
-        identity.child_span_id(parent.span_id, "attempt", number),
-        started_at_ns,
-        parent.task_type,
-        number,
-    )
-    if previous is not None:
-        attempt.link(Link(previous.trace_id, previous.span_id, names.LINK_RETRY_OF))
-    return attempt

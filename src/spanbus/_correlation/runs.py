@@ -175,6 +175,8 @@ class Runs:
             last_at_ns=at_ns,
         )
         run.each = each
+        if key is None and fact.rank is Rank.RUN:
+            run.own_id = whose.own_id
         if not announced:
             record.flag(Flag.INFERRED)
             self._waiting.infer(run)
@@ -320,7 +322,7 @@ class Runs:
         record.finish(result, failure, at_ns, duration_ns)
         self._spans.ended.append(
             EndedRun(
-                run.key,
+                run.key if run.key is not None else run.own_id,
                 record.run_id,
                 run.ended,
                 record.started_at_ns,

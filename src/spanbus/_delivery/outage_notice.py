@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from spanbus._pluralize import pluralize
-
 _told_on_stderr: set[tuple[str, str]] = set()
 """Outages reported by this process, by destination and place of the records; shared by its successive runtimes."""
 
@@ -70,6 +68,8 @@ def outage_notice(
     at_the_end: bool,
 ) -> str:
     """Message about an outage: the destination and the reason, the number of waiting records and their place, and the remedy."""
+    from spanbus._pluralize import pluralize
+
     said: list[str] = []
     on_disk = waiting - in_memory
     if on_disk > 0 or not waiting:

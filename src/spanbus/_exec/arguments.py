@@ -14,13 +14,14 @@ _VALUES = {
     "--file": "file",
     "--attr": "attributes",
 }
+_KEEP_OUTPUT = "--keep-output"
 _HELP = ("--help", "-h")
 
 
 class Arguments:
     """Parsed command line; ``argv`` is the command with its arguments, as it came."""
 
-    __slots__ = ("argv", "attributes", "file", "name", "workflow")
+    __slots__ = ("argv", "attributes", "file", "keep_output", "name", "workflow")
 
     def __init__(self, argv: list[str]) -> None:
         self.argv = argv
@@ -28,6 +29,7 @@ class Arguments:
         self.name: str | None = None
         self.file: str | None = None
         self.attributes: list[str] = []
+        self.keep_output = False
 
     @property
     def program(self) -> str:
@@ -72,6 +74,8 @@ def parse(words: list[str]) -> Arguments:
     for name, value in given:
         if name == "attributes":
             arguments.attributes.append(value)
+        elif name == "keep_output":
+            arguments.keep_output = True
         else:
             setattr(arguments, name, value)
     return arguments
@@ -99,6 +103,10 @@ def _options(words: list[str]) -> tuple[list[tuple[str, str]], list[str] | None]
                     raise BadUsage(f"Option '{option}' requires an argument.")
                 value = words[place]
             given.append((_VALUES[option], value))
+        elif option == _KEEP_OUTPUT:
+            if equals:
+                raise BadUsage(f"Option '{option}' does not take a value.")
+            given.append(("keep_output", ""))
         else:
             raise BadUsage(f"No such option: {option}")
         place += 1

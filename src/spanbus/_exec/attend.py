@@ -41,8 +41,12 @@ class Ended:
 class Attendant:
     """Waits for one command in the main thread; ``wake`` may be called from any."""
 
-    def __init__(self, child: Child, inherited: Inherited) -> None:
+    def __init__(
+        self, child: Child, inherited: Inherited, resize: Callable[[], bool] | None = None
+    ) -> None:
+        """``resize`` gives the command's terminal, which is not ours, the size of ours; whether there is one."""
         self._child = child
+        self._resize = resize
         never = {int(getattr(signal, name)) for name in _NEVER}
         self._heard = {int(number) for number in signal.valid_signals()} - never
         self._heard -= inherited.ignored - {int(signal.SIGCHLD)}
@@ -108,7 +112,8 @@ class Attendant:
         name = _name(number)
         if self._asked is None and name in _ENDS_WORK:
             self._asked = name
-        if by_kernel and not self._child.own_group:
+        resized = name == "SIGWINCH" and self._resize is not None and self._resize()
+        if by_kernel and not self._child.own_group and not resized:
             return
         if self._child.own_group:
             with suppress(ProcessLookupError, PermissionError):

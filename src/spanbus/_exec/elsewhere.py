@@ -23,6 +23,8 @@ def execute(arguments: Arguments, trace: Trace | None) -> int:
             env.pop(name, None)
         else:
             env[name] = value
+    if arguments.keep_output:
+        say("the output of this command is not kept: it cannot be on this system")
     child = Child(time.time_ns(), time.perf_counter_ns())
     recording = Recording(arguments, trace, child) if trace is not None else None
     ended: Ended | None = None

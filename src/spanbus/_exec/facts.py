@@ -60,8 +60,10 @@ class CommandFacts:
             ),
         )
 
-    def ended(self, ended: CommandEnded | None) -> tuple[Fact, ...]:
-        """Tool, phase and run are over; ``ended`` is None for a command that could not be started."""
+    def ended(self, ended: CommandEnded | None, tail: str | None = None) -> tuple[Fact, ...]:
+        """Tool, phase and run are over; ``ended`` is None for a command that could not be started, ``tail`` the end of what
+        it wrote.
+        """
         if ended is None:
             error = self._child.error
             why = error.strerror if error is not None else "it was not started"
@@ -69,14 +71,13 @@ class CommandFacts:
             tool: Payload = {"status": "error", "error": text}
             return self._failed(time.time_ns(), 0, tool, text, Failure(ErrorType.OTHER, text))
         at_ns, duration_ns = ended.ended_at_ns, ended.duration_ns
-        tool = {"exit_code": ended.exit_code}
+        tool = ending_of(ended)
+        if tail:
+            tool["output_tail"] = tail
         if ended.signal_name is not None:
-            tool["status"] = "cancelled"
             return self._cancelled(at_ns, duration_ns, tool, ended.signal_name)
         if ended.exit_code == 0:
-            tool["status"] = "passed"
             return self._succeeded(at_ns, duration_ns, tool)
-        tool["status"] = "failed"
         text = _why(self._program, ended.exit_code)
         return self._failed(at_ns, duration_ns, tool, text, Failure(ErrorType.UNSUCCESSFUL))
 
@@ -181,6 +182,15 @@ class CommandFacts:
 
     def _about(self) -> Payload:
         return {"step_id": self._phase, "executable": self._program, "command": self._argv}
+
+
+def ending_of(ended: CommandEnded) -> Payload:
+    """The end of a tool as an event tells it."""
+    status = "passed" if ended.exit_code == 0 else "failed"
+    return {
+        "exit_code": ended.exit_code,
+        "status": "cancelled" if ended.signal_name is not None else status,
+    }
 
 
 def _event(name: str, at_ns: int, payload: Payload) -> SpanEvent:

@@ -69,8 +69,13 @@ class Inherited:
         self.mask: set[int] = set(signal.pthread_sigmask(signal.SIG_BLOCK, ()))
 
 
-def start(argv: Sequence[str], changes: Mapping[str, str | None], inherited: Inherited) -> Child:
-    """Start ``argv``; raises ``OSError`` only where no process can be made at all."""
+def start(
+    argv: Sequence[str],
+    changes: Mapping[str, str | None],
+    inherited: Inherited,
+    connect: Callable[[], None] | None = None,
+) -> Child:
+    """Start ``argv``; raises ``OSError`` only where no process can be made at all. ``connect`` is called in its process."""
     arguments = [os.fsencode(word) for word in argv]
     child = Child(time.time_ns(), time.perf_counter_ns())
     child.own_group = not _has_terminal()
@@ -95,6 +100,8 @@ def start(argv: Sequence[str], changes: Mapping[str, str | None], inherited: Inh
                 with_parent()
                 if os.getppid() != us:  # it died meanwhile
                     os._exit(128 + signal.SIGKILL)
+            if connect is not None:
+                connect()
             become(arguments, changes, inherited)
         except OSError as error:
             os.write(writing, f"{error.errno or errno.EIO}".encode())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import warnings
 
-from spanbus._exec.say import say
+from spanbus._exec.say import complain, say
 from spanbus._loggers import when_loaded
 
 _LOGGERS = ("spanbus", "opentelemetry")
@@ -47,4 +47,4 @@ def _take_what_is_logged() -> None:
 
 def _end_of_a_thread(what: threading.ExceptHookArgs) -> None:
     name = what.thread.name if what.thread is not None else "a thread"
-    say(f"{name} ended: {what.exc_type.__name__}: {what.exc_value}")
+    complain(f"{name} ended", what.exc_value)

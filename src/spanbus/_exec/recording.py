@@ -8,20 +8,24 @@ from __future__ import annotations
 import gc
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING
 
 from spanbus._exec.launch import Child
-from spanbus._exec.say import say
+from spanbus._exec.say import complain, say
 from spanbus._exec.trace import Trace
 from spanbus._loggers import load
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from spanbus._correlation.correlator import Correlator
     from spanbus._exec.arguments import Arguments
     from spanbus._exec.attend import Ended
+    from spanbus._exec.output import Output
+    from spanbus._settings import Settings
+    from spanbus._wiring import Wiring
 
 _TICK_S = 0.25
 _LONGEST_LOADING_S = 30.0
@@ -32,8 +36,11 @@ _FOR_THE_END = ("spanbus._store.writes", "spanbus._store.metrics", "spanbus._otl
 class Recording:
     """One run with one phase that is one command."""
 
-    def __init__(self, arguments: Arguments, trace: Trace, child: Child) -> None:
+    def __init__(
+        self, arguments: Arguments, trace: Trace, child: Child, output: Output | None = None
+    ) -> None:
         self._arguments, self._trace, self._child = arguments, trace, child
+        self._output = output
         self._ended: Ended | None = None
         self._over = threading.Event()
         self._busy = True
@@ -61,12 +68,13 @@ class Recording:
     # --- in the thread ------------------------------------------------------------------------------------------------
 
     def _work(self) -> None:
-        gc.disable()  # what is loaded stays; collecting in the midst of it takes a tenth of its time
         try:
             self._record()
         except BaseException as error:  # a wall: the command's exit status is not ours to change
-            say(f"this command is not recorded: {type(error).__name__}: {error}")
+            complain("this command is not recorded", error)
         finally:
+            if self._output is not None:
+                self._output.forget()
             self._busy = False
             self._wake()
 
@@ -76,13 +84,12 @@ class Recording:
 
         one_line_each()
         from spanbus._correlation.correlator import Correlator
-        from spanbus._exec.facts import CommandFacts
-        from spanbus._pluralize import pluralize
+        from spanbus._exec.facts import CommandFacts, ending_of
         from spanbus._project import attributes_given
         from spanbus._settings import STORE_NAME, load_settings
         from spanbus._wiring import Wiring
 
-        settings = load_settings(self._file(), strict=False)
+        settings = load_settings(self._file(), strict=False, workflows=False)
         for warning in settings.warnings:
             say(warning)
         for name in settings.refused:  # for whoever reads the environment by itself
@@ -108,15 +115,18 @@ class Recording:
             correlator.tell(wiring.sinks, wiring.note_sinks)
             for fact in facts.started():
                 correlator.apply(fact)
+            written = self._keep(settings, wiring, correlator)
             if settings.local != "off":
                 for module in _FOR_THE_END:
                     import_module(module)
-            gc.freeze()  # nor is what was loaded looked at again
+            gc.freeze()  # what was loaded is not looked at again
             gc.enable()
             while not self._over.wait(_TICK_S):
                 correlator.tick()
                 wiring.tick(correlator.take_changed())
-            for fact in facts.ended(self._ended):
+            written(ending_of(self._ended) if self._ended is not None else {})
+            tail = self._output.tail() if self._output is not None else None
+            for fact in facts.ended(self._ended, tail):
                 correlator.apply(fact)
             wiring.warm(_LONGEST_LOADING_S)
         finally:
@@ -127,8 +137,32 @@ class Recording:
             return
         statistics = wiring.statistics()
         if statistics is not None and statistics.waiting and settings.endpoint_configured:
+            from spanbus._pluralize import pluralize
+
             records = pluralize(statistics.waiting, "record waits", "records wait")
             say(f"{records} in {settings.state_dir}, there was no time to send: spanbus flush")
+
+    def _keep(
+        self, settings: Settings, wiring: Wiring, correlator: Correlator
+    ) -> Callable[[Mapping[str, object]], None]:
+        """Keep the whole output, where that is wanted. What is returned takes the command's end, and waits for the rest."""
+        output, arguments = self._output, self._arguments
+        if output is None:
+            return _nothing
+        from spanbus._wiring.output import KeptOutput
+
+        if self._child.error is not None or not KeptOutput.is_wanted(settings):
+            output.forget()
+            return _nothing
+        kept = KeptOutput(settings, wiring, correlator, self._trace.run_id)
+        of_command = kept.command(arguments.phase, arguments.program, arguments.argv)
+        output.keep(of_command.line)
+
+        def written(ending: Mapping[str, object]) -> None:
+            of_command.close(ending)
+            kept.close()
+
+        return written
 
     def _file(self) -> Path | None:
         from pathlib import Path
@@ -137,7 +171,12 @@ class Recording:
 
 
 def _sink_failed(error: Exception) -> None:
-    say(f"a part of this command's record is missing: {type(error).__name__}: {error}")
+    complain("a part of this command's record is missing", error)
+
+
+def _nothing(ending: Mapping[str, object]) -> None:
+    """Nothing is kept."""
+    del ending
 
 
 def _nobody() -> None:

@@ -5,6 +5,15 @@ from __future__ import annotations
 import os
 
 _LONGEST = 2_000
+_complained: list[str] = []
+
+
+def complain(text: str, error: object) -> None:
+    """Say what is wrong with the record of a command, once: what comes after it mostly comes of it."""
+    if not _complained:
+        kind, why = type(error).__name__, str(error)
+        _complained.append(text)
+        say(f"{text}: {kind}: {why}" if why else f"{text}: {kind}")
 
 
 def say(text: str) -> None:

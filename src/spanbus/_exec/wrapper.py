@@ -13,12 +13,15 @@ from spanbus._exec.say import say
 from spanbus._exec.trace import Trace, disabled, trace_of
 
 if TYPE_CHECKING:
+    from spanbus._exec.output import Output
     from spanbus._exec.recording import Recording
 
 LONGEST_S = 60.0
 """The most that loading and writing may take after the command's end: local work only, tenths of a second of CPU, and
 the record is lost if it is cut off; a machine with a hundred processes for each core takes tens of seconds for it. Sending
 has its own limit."""
+_FOREVER_S = 1e9
+_PRIVATE = 0o077
 
 
 def execute(arguments: Arguments) -> NoReturn:
@@ -32,15 +35,24 @@ def execute(arguments: Arguments) -> NoReturn:
         from spanbus._exec.elsewhere import execute as execute_elsewhere
 
         leave(execute_elsewhere(arguments, trace))
+    output = _output(arguments) if trace is not None else None
     inherited = launch.Inherited()
     try:
-        child = launch.start(arguments.argv, trace.changes if trace is not None else {}, inherited)
+        child = launch.start(
+            arguments.argv,
+            trace.changes if trace is not None else {},
+            inherited,
+            output.connect if output is not None else None,
+        )
     except OSError as error:  # no process to be had
         _become(arguments, inherited, error)
     launch.keep_standard_descriptors()
+    os.umask(_PRIVATE)  # the command's own may leave files that nobody can open, ours too
     ended: Ended | None = None
-    attendant = Attendant(child, inherited)
-    recording = _recording(arguments, trace, child, attendant) if trace is not None else None
+    attendant = Attendant(child, inherited, output.resize if output is not None else None)
+    if output is not None:
+        output.begin(attendant.wake)
+    recording = _recording(arguments, trace, child, attendant, output) if trace else None
     if child.error is None:
         ended = attendant.wait()
         child.release()
@@ -48,6 +60,9 @@ def execute(arguments: Arguments) -> NoReturn:
     else:
         say(f"{arguments.argv[0]}: {launch.why_not(child.error)}")
         status = launch.status_of(child.error)
+    if output is not None:
+        output.end()
+        attendant.linger(output.busy, _FOREVER_S)
     if recording is not None:
         recording.end(ended)
         if not attendant.linger(recording.busy, LONGEST_S):
@@ -73,16 +88,36 @@ def _trace(arguments: Arguments) -> Trace | None:
         return None
 
 
+def _output(arguments: Arguments) -> Output | None:
+    """Ways for the command's output, where it is to be kept; its own streams otherwise."""
+    variable = os.environ.get("SPANBUS_KEEP_OUTPUT", "")
+    if not arguments.keep_output and not variable:
+        return None
+    try:
+        from spanbus._exec.output import Output, is_wanted
+
+        return Output.opened() if arguments.keep_output or is_wanted(variable) else None
+    except Exception as error:  # a wall: the command always runs
+        say(f"the output of this command is not kept: {type(error).__name__}: {error}")
+        return None
+
+
 def _recording(
-    arguments: Arguments, trace: Trace, child: launch.Child, attendant: Attendant
+    arguments: Arguments,
+    trace: Trace,
+    child: launch.Child,
+    attendant: Attendant,
+    output: Output | None,
 ) -> Recording | None:
     try:
         from spanbus._exec.recording import Recording
 
-        recording = Recording(arguments, trace, child)
+        recording = Recording(arguments, trace, child, output)
         recording.begin(attendant.wake)
     except Exception as error:  # a wall: the command has started, and would end with us
         say(f"this command is not recorded: {type(error).__name__}: {error}")
+        if output is not None:
+            output.forget()
         return None
     return recording
 

@@ -20,12 +20,26 @@ from spanbus._reading.facts import (
     Verb,
     Whose,
 )
+from spanbus._reading.naming import (
+    RUNS,
+    name_in,
+    name_of_run_in,
+    said_first,
+    with_those_of_the_thing,
+    word_of,
+)
 from spanbus._reading.outcomes import outcome
 from spanbus._reading.places import Keys
 from spanbus._reading.policy import Policy
 from spanbus._reading.read import Raw, read
 from spanbus._reading.shape import getter, name_of, text_of, texts_of
-from spanbus._reading.spelling import ending, ends_with, normal, plain, segments, subject
+from spanbus._reading.spelling import (
+    ends_with,
+    name_of_run,
+    normal,
+    plain,
+    subject,
+)
 from spanbus._reading.states import States
 from spanbus._reading.times import duration_ns_of, seconds_ns
 from spanbus._semantics import Result
@@ -47,9 +61,7 @@ _KEYS_REMEMBERED: Final = 64
 _IDENTITY: Final = frozenset(("@phase", "@run_id"))
 """Keys of rules that ask the event itself."""
 _PLAIN: Final = (str, int, float, bytes, list, tuple, set)
-_RUNS: Final = ("run", "workflow_run", "pipeline_run", "flow_run", "dag_run", "job_run", "build")
-"""Objects that are a run, and not what it is a run of."""
-_RUNS_TOO: Final = frozenset(_RUNS)
+_RUNS_TOO: Final = frozenset(RUNS)
 _EVENT: Final = Verb.EVENT  # members cost a look-up each
 _START: Final = Verb.START
 _SUCCESS: Final = Result.SUCCESS
@@ -85,11 +97,14 @@ class Rule(NamedTuple):
 class Meaning:
     """A rule as it reads for one event type, with the result that an end of this type states."""
 
-    __slots__ = ("announced", "event_type", "final", "rank", "rule", "verb")
+    __slots__ = ("announced", "event_type", "final", "name", "rank", "rule", "verb", "workflow")
 
     def __init__(self, rule: Rule, announced: Result, event_type: str) -> None:
         self.rule, self.rank, self.verb, self.final = rule, rule.rank, rule.verb, rule.final
         self.announced, self.event_type = announced, event_type
+        self.workflow = name_of_run(event_type) if rule.rank is Rank.RUN and rule.subjects else None
+        """The name of the run that the type itself says."""
+        self.name = with_those_of_the_thing(rule.name, event_type)
 
 
 class Candidate:
@@ -104,9 +119,8 @@ class Candidate:
         rule = meaning.rule if meaning is not None else None
         self.has = _those(rule.has, keys - _IDENTITY) if rule is not None else ()
         self.lacks = _those(rule.lacks, keys) if rule is not None else ()
-        name = tuple([key for key in name if key in keys or key[:5] == "word:"])
-        end = next((at for at, key in enumerate(name) if key[0] == "@" or key[:5] == "word:"), None)
-        self.name, self.name_else = name[:end], () if end is None else name[end:]
+        asked = [key for key in name if key in keys or key[:5] == "word:"]
+        self.name, self.name_else = said_first(tuple(asked))
         """Keys of its name, the surest first; and where it stands else, from the first that is no key of the payload."""
 
     def holds(self, raw: Raw) -> bool:
@@ -122,13 +136,24 @@ class Make:
     A payload is asked for nothing that it lacks.
     """
 
-    __slots__ = ("candidates", "exact", "only", "run", "run_object", "tells_state")
+    __slots__ = (
+        "candidates",
+        "exact",
+        "identity",
+        "only",
+        "phase",
+        "run",
+        "run_object",
+        "tells_state",
+    )
 
     def __init__(
         self,
         candidates: tuple[Candidate, ...],
         run: tuple[str, ...],
         run_object: tuple[str, ...],
+        identity: tuple[str, ...],
+        phase: tuple[str, ...],
         exact: bool,
         tells_state: bool,
     ) -> None:
@@ -139,6 +164,8 @@ class Make:
         """Else it is the first of these that holds; the last one always does."""
         self.run, self.run_object = run, run_object
         """Keys of the run's id, and of objects that may be the run."""
+        self.identity, self.phase = identity, phase
+        """Keys of the id of what they speak of, and of objects that may be it."""
         self.exact, self.tells_state = exact, tells_state
 
 
@@ -155,6 +182,8 @@ class Names(NamedTuple):
     attempts: str = "attempts"
     memory: str | None = None
     """The key of a task's id, where names come with the first event of a task only."""
+    identity: tuple[str, ...] = ()
+    """Keys of the id of what an event speaks of, by which things of one name are told apart."""
 
 
 class Dialect:
@@ -187,6 +216,7 @@ class Dialect:
             *names.durations,
             names.attempts,
             *((names.memory,) if names.memory is not None else ()),
+            *names.identity,
             *states.keys,
             *states.further_keys,
             "message_type",
@@ -249,16 +279,18 @@ class Dialect:
         names = self.names
         identity = keys & _IDENTITY
         candidates = [
-            Candidate(meaning, meaning.rule.name, keys)
+            Candidate(meaning, meaning.name, keys)
             for meaning in self.candidates(event_type)
             if keys.issuperset(meaning.rule.has) and identity.isdisjoint(meaning.rule.lacks)
         ]
         candidates.append(Candidate(None, names.phase, keys))
-        objects = names.workflow if _RUNS_TOO.isdisjoint(keys) else (*_RUNS, *names.workflow)
+        objects = names.workflow if _RUNS_TOO.isdisjoint(keys) else (*RUNS, *names.workflow)
         return Make(
             tuple(candidates),
             _those(names.run, keys),
             _those(objects, keys),
+            _those(names.identity, keys),
+            _those(names.phase, keys),
             "step_id" in keys or "@phase" in keys,
             self.states.may_tell(event_type, keys),
         )
@@ -273,6 +305,8 @@ class Dialect:
                 keys.add("@phase")
             if raw.run_id is not None:
                 keys.add("@run_id")
+            if "id" in keys:
+                keys.add("@id")
             make = self._made(raw.event_type, frozenset(keys))
             if len(make_of) <= _KEYS_REMEMBERED:  # payloads come from outside: bounded
                 if len(self._makes) >= _MAKES_REMEMBERED:
@@ -312,14 +346,18 @@ class Dialect:
             event_type, raw.at_ns, raw.event_id, raw.source, payload, raw.attempt or 1
         )
         meaning = candidate.meaning
-        whose = self._whose(raw, make.exact, shared)
+        whose = self._whose(raw, make, shared)
         if told_as_state or (meaning is not None and meaning.rule.of_open):
             whose = whose.copy()
             whose.state, whose.of_open = told_as_state, meaning is not None and meaning.rule.of_open
         if meaning is None:
             rank = Rank.PHASE if name is not None else Rank.RUN
             return Noted(event, rank, name, run_key, whose)
-        return self.stated(meaning, event, name, run_key, whose, raw.run_id is not None)
+        fact = self.stated(meaning, event, name, run_key, whose, raw.run_id is not None)
+        if meaning.workflow is not None and fact.whose.workflow is None:
+            whose = fact.whose = fact.whose.copy()
+            whose.workflow = meaning.workflow
+        return fact
 
     def stated(
         self,
@@ -412,21 +450,24 @@ class Dialect:
         key = self.names.memory
         return text_of(raw.payload.get(key)) if key is not None else None
 
-    def _whose(self, raw: Raw, exact: bool, shared: bool) -> Whose:
+    def _whose(self, raw: Raw, make: Make, shared: bool) -> Whose:
         task = self.task_of(raw) if self._remembers else None
+        own_id = _own_id(raw, make) if self.names.identity else None
         if (
-            raw.correlation is raw.traceparent is raw.tracestate is task is raw.odd_time is None
+            raw.correlation is raw.traceparent is raw.tracestate is task is raw.odd_time is own_id
+            and own_id is None
             and not shared
         ):
-            return OURS if exact else NOBODY
+            return OURS if make.exact else NOBODY
         return Whose(
-            exact,
+            make.exact,
             shared,
             raw.correlation,
             task,
             raw.traceparent,
             raw.tracestate,
             raw.odd_time is not None,
+            own_id=own_id,
         )
 
     def _further(
@@ -448,7 +489,7 @@ class Dialect:
                     workflow = _STAMPED_NAME.sub("", found) or found
                     break
             else:
-                workflow = _name_of_run(payload) or by_id
+                workflow = name_of_run_in(payload) or by_id
         stage = text_of(payload.get("stage"))
         if workflow is None and stage is None:
             return whose
@@ -490,10 +531,12 @@ def _those(keys: tuple[str, ...], of: frozenset[str]) -> tuple[str, ...]:
 def _named(raw: Raw, keys: tuple[str, ...]) -> str | None:
     """The first name that an event's identity, a word of its type or its payload tells."""
     for key in keys:
-        if key[0] == "@":
+        if key == "@id":
+            text = name_in(raw.payload.get("id"))
+        elif key[0] == "@":
             text = text_of(_identity(raw, key))
         elif key[:5] == "word:":
-            text = _word(raw.event_type, int(key[5:]))
+            text = word_of(raw.event_type, int(key[5:]))
         else:
             text = name_of(raw.payload.get(key))
         if text:
@@ -512,25 +555,21 @@ def _id_of_run(payload: Mapping[str, object], keys: tuple[str, ...]) -> str | No
     return None
 
 
-def _name_of_run(payload: Mapping[str, object]) -> str | None:
-    """The name of a run that the payload holds as an object."""
-    for key in _RUNS:
+def _own_id(raw: Raw, make: Make) -> str | None:
+    """The id of what an event speaks of: in its payload, in an object there that is the task, or its own."""
+    payload = raw.payload
+    for key in make.identity:
         value = payload.get(key)
-        if value is not None and not isinstance(value, _PLAIN):
-            found = text_of(getter(value)("name"))
-            if found:
-                return found
-    return None
-
-
-def _word(event_type: str, index: int) -> str | None:
-    """A word of a type; ``workflow_quality_started`` is read as ``workflow.quality.started`` where the first gives none."""
-    for words in (segments(event_type), plain(event_type).split(".")):
-        if -len(words) <= index < len(words):
-            word = words[index]
-            if index < 0 or word != words[-1] or ending(word) is None:
-                return word
-    return None
+        if value is not None and (text := value if type(value) is str else text_of(value)):
+            return text
+    for key in make.phase:
+        value = payload.get(key)
+        if value is None:
+            continue
+        if type(value) is not str and not isinstance(value, _PLAIN):
+            return text_of(getter(value)("id")) or raw.own_id
+        break
+    return raw.own_id
 
 
 def _identity(raw: Raw, key: str) -> object:

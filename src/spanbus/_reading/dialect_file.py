@@ -50,12 +50,14 @@ _TOP = {
     "restart",
     "error_means_failure",
     "name_memory",
+    "identity_keys",
     "state_keys",
     "state_subjects",
     "rules",
     "after",
 }
 _IDENTITIES = ("@phase", "@run_id")
+_NAMES = (*_IDENTITIES, "@thing", "@id")
 _RULE = {
     "type",
     "subjects",
@@ -152,6 +154,7 @@ def parse(table: Mapping[str, object], *, where: str = "the dialect") -> Dialect
             else usual.durations,
             keys("attempts_key", (usual.attempts,))[0],
             keys("name_memory", (usual.memory,) if usual.memory else ("",))[0] or None,
+            keys("identity_keys", usual.identity),
         ),
         Keys(
             keys("type_keys", looked.types),
@@ -239,11 +242,12 @@ def _rule(given: object, where: str) -> Rule:
         _strings(rule.get("has", []), f"{where}: has"),
         _strings(rule.get("lacks", []), f"{where}: lacks"),
     )
-    for name in (*names, *has, *lacks):
-        if name.startswith("@") and name not in _IDENTITIES:
-            raise DialectError(
-                f"{where}: {name!r} is not one of {', '.join(_IDENTITIES)}{did_you_mean(name, _IDENTITIES)}"
-            )
+    for asked, known in ((names, _NAMES), ((*has, *lacks), _IDENTITIES)):
+        for name in asked:
+            if name.startswith("@") and name not in known:
+                raise DialectError(
+                    f"{where}: {name!r} is not one of {', '.join(known)}{did_you_mean(name, known)}"
+                )
     by_word = rule.get("result_by_word", {})
     if not isinstance(by_word, Mapping):
         raise DialectError(f"{where}: result_by_word must be a table")

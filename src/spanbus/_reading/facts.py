@@ -66,6 +66,7 @@ class Whose:
         "exact",
         "odd_time",
         "of_open",
+        "own_id",
         "shared",
         "stage",
         "state",
@@ -84,6 +85,7 @@ class Whose:
         traceparent: str | None = None,
         tracestate: str | None = None,
         odd_time: bool = False,
+        own_id: str | None = None,
     ) -> None:
         self.exact = exact
         """The name is an identity (a step id, our engine's phase), not one that has to be looked for among aliases."""
@@ -97,6 +99,8 @@ class Whose:
         self.traceparent, self.tracestate = traceparent, tracestate
         self.odd_time = odd_time
         """The event's time could not be read or believed: it stands where it was heard."""
+        self.own_id = own_id
+        """The id of what it speaks of, as far as an id can be believed to be that, and not the event's."""
         self.of_open = False
         """It ends what is open, and says nothing where nothing is."""
         self.state = False
@@ -112,6 +116,7 @@ class Whose:
             self.traceparent,
             self.tracestate,
             self.odd_time,
+            self.own_id,
         )
         copy.workflow, copy.stage = self.workflow, self.stage
         copy.of_open, copy.state = self.of_open, self.state
@@ -120,7 +125,7 @@ class Whose:
     def __repr__(self) -> str:
         return (
             f"Whose({self.exact}, {self.shared}, {self.correlation!r}, {self.workflow!r}, {self.stage!r}, {self.task!r}, "
-            f"{self.traceparent!r}, {self.tracestate!r}, {self.odd_time}, {self.of_open}, {self.state})"
+            f"{self.traceparent!r}, {self.tracestate!r}, {self.odd_time}, {self.of_open}, {self.state}, {self.own_id!r})"
         )
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from enum import Enum
 from typing import Final, cast
 
-from spanbus._reading.shape import is_true, text_of
+from spanbus._reading.shape import getter, is_true, text_of
 from spanbus._reading.spelling import CANCELLATIONS, ENDS, FAILURES, SKIPS, TIMEOUTS, key_of
 from spanbus._semantics import ErrorType, Failure, Result, error_text
 from spanbus._workflow.events import EMPTY
@@ -16,6 +16,7 @@ from spanbus._workflow.events import EMPTY
 _RESULTS: Final = {result.value: result for result in Result}
 _WORDS: Final = (str, Enum)
 _LONGEST_WORD: Final = 32
+_PLAIN: Final = (str, bytes, int, float, list, tuple, set)
 _STATUS: Final = {
     **dict.fromkeys((*ENDS, "pass", "fixed"), Result.SUCCESS),
     **dict.fromkeys((*FAILURES, "broken", "killed", "rejected"), Result.FAILURE),
@@ -26,6 +27,10 @@ _STATUS: Final = {
 OUTCOMES: Final = ("conclusion", "outcome", "status", "state")
 """Keys whose value may be the word of a result; a conclusion and an outcome are more than a state."""
 _ERRORS: Final = ("error", "exception", "error_message")
+_FINE: Final = ("ok", "passed", "succeeded", "is_success", "successful")
+"""Keys that are false where something failed."""
+_EXIT_CODES: Final = ("exit_code", "returncode", "return_code", "exit_status", "exitcode")
+"""Keys that are above or below zero where something failed."""
 _TIMED_OUT: Final = re.compile(
     r"\btimed[ -]out\b|\btime-?out(error|expired)?\b(?!\s*[=:])", re.IGNORECASE
 )
@@ -64,7 +69,10 @@ def outcome(
                 announced is Result.SUCCESS
                 and success is None
                 and (said, named) == (None, None)
-                and (_some_failed(payload) or (error_means_failure and _tells_error(payload)))
+                and (
+                    _some_failed(payload)
+                    or (error_means_failure and _tells_error(payload, cast("object", nested)))
+                )
             )
         ):
             result = Result.FAILURE
@@ -94,8 +102,20 @@ def _word_of(value: object) -> str:
     return key_of(text) if text and len(text) <= _LONGEST_WORD else ""
 
 
-def _tells_error(payload: Mapping[str, object]) -> bool:
-    return any(is_true(payload.get(key)) for key in _ERRORS)
+def _tells_error(payload: Mapping[str, object], result: object) -> bool:
+    """Whether an end that says nothing of success tells of an error, or that it is not well."""
+    if any(is_true(payload.get(key)) for key in (*_ERRORS, "errors")):
+        return True
+    if _raised(payload.get("exc_info")) is not None:
+        return True
+    if any(payload.get(key) is False for key in _FINE):
+        return True
+    if any(type(code := payload.get(key)) is int and code != 0 for key in _EXIT_CODES):
+        return True
+    if result is None or isinstance(result, _PLAIN):
+        return False
+    get = getter(result)
+    return any(get(key) is False for key in ("success", *_FINE))
 
 
 def _some_failed(payload: Mapping[str, object]) -> bool:
@@ -116,6 +136,8 @@ def _failure(
             error = inner.get(key)
         if is_true(error):
             break
+    else:
+        error = _further_error(payload)
     declared = text_of(payload.get("error_type"))
     stack = payload.get("stacktrace")
     stacktrace = stack if isinstance(stack, str) else None
@@ -151,6 +173,28 @@ def _failure(
     return result, Failure(
         declared or (ErrorType.OTHER if message else ErrorType.UNSUCCESSFUL), message, stacktrace
     )
+
+
+def _further_error(payload: Mapping[str, object]) -> object:
+    """The error in what ``sys.exc_info()`` gave, the first of several, or that of an object which is the result."""
+    errors, result = payload.get("errors"), payload.get("result")
+    raised = _raised(payload.get("exc_info"))
+    if raised is not None:
+        return raised
+    if isinstance(errors, list) and errors:
+        return cast("list[object]", errors)[0]
+    if result is None or isinstance(result, _PLAIN):
+        return None
+    get = getter(result)
+    return next((error for key in _ERRORS if is_true(error := get(key))), None)
+
+
+def _raised(exc_info: object) -> BaseException | None:
+    """The exception, which may stand in the triple of ``sys.exc_info()``."""
+    if isinstance(exc_info, tuple):
+        some = cast("tuple[object, ...]", exc_info)
+        return next((one for one in some if isinstance(one, BaseException)), None)
+    return exc_info if isinstance(exc_info, BaseException) else None
 
 
 def class_name(kind: type[BaseException]) -> str:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Mapping
 from datetime import date
 from decimal import Decimal
+from enum import Enum
 from time import struct_time
 from typing import Any, Final, cast
 
@@ -36,7 +37,7 @@ from spanbus._workflow.events import EMPTY, Event, WorkflowEvent
 _ENVELOPE: Final = frozenset(
     "metadata meta headers header event_type type topic kind payload data event_id id source at_ns timestamp metadata_timestamp "
     "time priority delivery_mode correlation_id tags attempt traceparent tracestate specversion datacontenttype "
-    "dataschema subject runid event_created_at".split()
+    "dataschema runid event_created_at".split()
 )
 _PAYLOADS_TOO: Final = frozenset(
     "body detail details message msg content event_data attributes attrs properties params fields args kwargs".split()
@@ -52,6 +53,11 @@ _MESSAGES: Final = frozenset(
     ("message", "pmessage", "notification", "Notification", "event", "record", "envelope")
 )
 """Types of messages that hold an event."""
+_STATES: Final = ("state", "status", "new_state", "new_status")
+_WITH_STATES: Final = tuple(
+    "task step stage node activity job build run pipeline flow workflow dag saga".split()
+)
+"""Things, the innermost first."""
 _RUN_IDS: Final = ("run_id", "run-id", "x-run-id", "runid")
 _BY_NAME: Final = {name: str(member.value) for name, member in WorkflowEvent.__members__.items()}
 _SHOWN: Final = 80
@@ -75,6 +81,7 @@ class Raw:
         "event_id",
         "event_type",
         "odd_time",
+        "own_id",
         "payload",
         "phase",
         "run_id",
@@ -99,6 +106,8 @@ class Raw:
         """The text of a time that could not be read; the event then stands where it was heard."""
         self.timed = True
         """The event carried its own time."""
+        self.own_id: str | None = None
+        """The ``id`` of an event that is its own payload: that of what it speaks of, or its own."""
 
     def copy(self) -> Raw:
         """One of its own, to be changed."""
@@ -106,7 +115,7 @@ class Raw:
         copy.run_id, copy.phase, copy.attempt = self.run_id, self.phase, self.attempt
         copy.correlation = self.correlation
         copy.traceparent, copy.tracestate = self.traceparent, self.tracestate
-        copy.odd_time, copy.timed = self.odd_time, self.timed
+        copy.odd_time, copy.timed, copy.own_id = self.odd_time, self.timed, self.own_id
         return copy
 
 
@@ -147,10 +156,15 @@ def read(event: object, keys: Keys = USUAL, *, after_ns: int = 0, now_ns: int | 
     if at_ns is None:
         at_ns, odd = _moment(get, about, payload, places.time, after_ns)
     event_id = said_id if type(said_id) is str else text_of(said_id)
-    if not event_id and apart and not keys.ids:  # the id of what is its own payload is a task's
-        event_id = text_of(get("id"))
+    own_id: str | None = None
+    if not event_id and not keys.ids:  # the id of what is its own payload may be a task's
+        if apart:
+            event_id = text_of(get("id"))
+        else:
+            own_id = text_of(get("id"))
     source = said_source if type(said_source) is str else text_of(said_source)
     raw = Raw(event_type, event_id or "", at_ns or 0, source or "", payload)
+    raw.own_id = own_id
     if at_ns is None:
         raw.at_ns = now_ns if now_ns is not None else time.time_ns()
         raw.timed, raw.odd_time = False, odd
@@ -274,12 +288,28 @@ def _type(event: object, get: Getter, places: Places) -> str | None:
     if found:
         return _member(telling) if telling is not None and _said(get, telling) else _member(found)
     if telling is None:
+        if (thing := _thing_with_a_state(cast("object", event))) is not None:
+            return f"{thing}.state"
         if not isinstance(event, Mapping) and says_by_methods(event):
             return None
         several = [text for text in rest if "." in normal(text)]
         named = isinstance(event, Mapping) or len(rest) > 1 or changed(rest[0])
         telling = (several or rest)[0] if rest and named else None
     return _member(telling) if telling is not None else None
+
+
+def _thing_with_a_state(event: object) -> str | None:
+    """The innermost thing of which an event without a type says no more than its state: ``{"job": "x", "state": "RUNNING"}``."""
+    fields = mapping_of(event)
+    if fields is None or not any(isinstance(fields.get(key), str | Enum) for key in _STATES):
+        return None
+    names = {key_of(key) for key in fields if isinstance(key, str)}  # pyright: ignore[reportUnnecessaryIsInstance] - strangers' mappings
+    if not isinstance(event, Mapping):
+        names.add(key_of(type(event).__name__))
+    for thing in _WITH_STATES:
+        if not names.isdisjoint((thing, f"{thing}_id", f"{thing}_name")):
+            return thing
+    return None
 
 
 def _said(get: Getter, text: str) -> bool:

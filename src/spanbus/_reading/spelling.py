@@ -8,8 +8,8 @@ from typing import Final
 from spanbus._patterns import pattern
 
 _HUMP: Final = pattern(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
-_BETWEEN: Final = pattern(r"[\s.:/_\-]+")
-_LEVELS: Final = pattern(r"[.:/]+")
+_BETWEEN: Final = pattern(r"[\s.:/_\-#|>@()]+")
+_LEVELS: Final = pattern(r"[.:/#|>@()]+")
 _DECORATIONS: Final = frozenset("event message signal notification".split())
 _SAID_FIRST: Final = ("on.", "event.", "evt.")
 _DOMAINS: Final = frozenset("com org net io dev".split())
@@ -50,10 +50,15 @@ _FIRST: Final = frozenset(
 )
 """Words that say the same before the thing that they speak of: ``start_task``, ``finished_run``. Others are requests there."""
 _RUNS: Final = frozenset(
-    "run pipeline job flow workflow dag saga workflow.run pipeline.run dag.run flow.run job.run workflow.execution".split()
+    "run pipeline job flow workflow dag saga build batch workflow.run pipeline.run dag.run flow.run job.run "
+    "workflow.execution pipeline.execution job.execution workflow.instance".split()
 )
 """Runs, also where an application or a package is named before them: ``shop.workflow.started``."""
-_PARTS: Final = frozenset("sub child nested inner hooks".split())
+_NAMED_RUNS: Final = frozenset("pipeline workflow dag".split())
+"""Runs, also where their name stands before them in one word: ``CheckoutWorkflowStarted``."""
+_PARTS: Final = frozenset(
+    "sub child nested inner hooks steps tasks stages nodes activities phases".split()
+)
 _THINGS: Final = frozenset(
     "task step stage node activity phase job run pipeline flow workflow dag saga build session batch test hook".split()
 )
@@ -144,15 +149,31 @@ def subject(text: str) -> str:
 
 
 def _of_run(text: str, about: str) -> str:
-    """A run without the levels before it that name an application or a package; else all of it."""
+    """A run without what names it, or an application or a package, before it; else all of it."""
     rest = about
     for head in filter(None, map(normal, _LEVELS.split(text))):
-        if head in _THINGS or head in _PARTS or not rest.startswith(head + "."):
+        if head in _THINGS or head in _PARTS:
             return about
+        if not rest.startswith(head + "."):
+            break
         rest = rest[len(head) + 1 :]
         if rest in _RUNS:
             return rest
-    return about
+    *before, last = rest.split(".")
+    named = last in _NAMED_RUNS and _THINGS.isdisjoint(before) and _PARTS.isdisjoint(before)
+    return last if named else about
+
+
+@lru_cache(2_048)
+def name_of_run(text: str) -> str | None:
+    """The name of a run in the type of an event: ``checkout_workflow`` of ``CheckoutWorkflowStarted``."""
+    parts = segments(text)
+    name = parts[-2] if len(parts) > 1 else ""
+    return (
+        name
+        if "." in normal(name) and normal(name) not in _RUNS and subject(text) in _NAMED_RUNS
+        else None
+    )
 
 
 @lru_cache(2_048)

@@ -13,7 +13,7 @@ from typing import cast
 from spanbus._reading.read import Raw
 from spanbus._reading.shape import text_of
 from spanbus._reading.spelling import changing, ending, word_of_state
-from spanbus._reading.webhooks import event_of_body, is_body
+from spanbus._reading.webhooks import BODIES, event_of_body, is_body
 
 _TYPES_REMEMBERED = 1_000
 _WORDS = (str, Enum)
@@ -56,7 +56,7 @@ class States:
     def may_tell(self, event_type: str, keys: Collection[str]) -> bool:
         """Whether an event of this type, with these keys in its payload, may be one of a state."""
         return bool(self.subjects) and (
-            "object_kind" in keys or "build" in keys or self._changes(event_type) is not None
+            not BODIES.isdisjoint(keys) or self._changes(event_type) is not None
         )
 
     def _changes(self, event_type: str) -> str | None:

@@ -10,6 +10,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from spanbus._reading.read import Raw
 from spanbus._reading.shape import text_of
@@ -22,6 +23,10 @@ _FAILING = frozenset(
 _ERRORS = ("error", "exception", "error_message")
 _NOT_NAMES = frozenset(("timestamp", "duration", "status", "result", "success", *_ERRORS))
 _VALUES = 5_000
+
+
+_Roles = tuple[list[str], list[str], list[str]]
+"""Types that start, that end, and the others."""
 
 
 @dataclass(slots=True)
@@ -46,7 +51,7 @@ def suggest(name: str, events: Iterable[Raw]) -> str:
     raws = list(events)
     keys = _keys(raws)
     subjects = _subjects(raws)
-    run_keys = _run_keys(keys, len(raws))
+    run_keys = _run_keys(keys, raws)
     unknown = {
         subject: found
         for subject, found in subjects.items()
@@ -73,7 +78,8 @@ def suggest(name: str, events: Iterable[Raw]) -> str:
         )
     for subject, found in unknown.items():
         names = _name_keys(found, keys, run_keys)
-        lines += _rules(subject, found, names, raws, is_run=subject == outermost)
+        roles = _roles(found, (*run_keys, *_USUAL_RUN_KEYS), names, raws)
+        lines += _rules(subject, roles, names, raws, is_run=subject == outermost)
     read = [each for found in subjects.values() for each in found.types if ending(each)]
     rest = [
         each
@@ -117,12 +123,20 @@ def _subjects(raws: Sequence[Raw]) -> dict[str, _Subject]:
     return subjects
 
 
-def _run_keys(keys: Mapping[str, _Key], events: int) -> list[str]:
-    """Keys that most events share, with few values for the number of events; such as are named an id go first."""
+def _run_keys(keys: Mapping[str, _Key], raws: Sequence[Raw]) -> list[str]:
+    """Keys that most events share, with few values for the number of events; such as are named an id go first, then the
+    one whose value changes least from event to event.
+    """
+    events = len(raws)
     if any(key in keys for key in _USUAL_RUN_KEYS):
         return []
     shared = [
-        (not key.lower().endswith(("id", "uuid", "key")), -sum(found.values.values()), key)
+        (
+            not key.lower().endswith(("id", "uuid", "key")),
+            _changes(key, raws),
+            -sum(found.values.values()),
+            key,
+        )
         for key, found in keys.items()
         if key not in _NOT_NAMES
         and sum(found.values.values()) >= 0.9 * events
@@ -130,6 +144,11 @@ def _run_keys(keys: Mapping[str, _Key], events: int) -> list[str]:
         and len(found.types) > 1
     ]
     return [key for *_, key in sorted(shared)][:1]
+
+
+def _changes(key: str, raws: Sequence[Raw]) -> int:
+    said = [text for raw in raws if (text := text_of(raw.payload.get(key)))]
+    return sum(one != before for before, one in pairwise(said))
 
 
 def _about_runs(run_keys: list[str]) -> list[str]:
@@ -163,9 +182,9 @@ def _name_keys(found: _Subject, keys: Mapping[str, _Key], run_keys: Sequence[str
 
 
 def _rules(
-    subject: str, found: _Subject, names: Sequence[str], raws: Sequence[Raw], *, is_run: bool
+    subject: str, roles: _Roles, names: Sequence[str], raws: Sequence[Raw], *, is_run: bool
 ) -> list[str]:
-    starts, ends, between = _roles(found, names, raws)
+    starts, ends, between = roles
     level = "run" if is_run else "phase"
     why = "it comes first and last of all" if is_run else "inside the run"
     lines = ["", f"# {subject}: a {level}, because {why}" if is_run else f"# {subject}: a {level}"]
@@ -178,7 +197,7 @@ def _rules(
             *_named(names, is_run),
         ]
     if ends:
-        failing = [each for each in ends if _fails(each, raws)]
+        failing = [each for each in ends if _fails(each, raws)] or _with_more_to_say(ends, raws)
         words = {segments(each)[-1]: "failure" if each in failing else "success" for each in ends}
         by_word = ", ".join(f"{_text(word)} = {_text(result)}" for word, result in words.items())
         lines += [
@@ -202,17 +221,17 @@ def _named(names: Sequence[str], is_run: bool) -> list[str]:
 
 
 def _roles(
-    found: _Subject, names: Sequence[str], raws: Sequence[Raw]
-) -> tuple[list[str], list[str], list[str]]:
+    found: _Subject, run_keys: Sequence[str], names: Sequence[str], raws: Sequence[Raw]
+) -> _Roles:
     """The types that are said first of a thing, those that are said last, and the rest."""
-    first: dict[str, str] = {}
-    last: dict[str, str] = {}
+    first: dict[tuple[str, ...], str] = {}
+    last: dict[tuple[str, ...], str] = {}
     for raw in raws:
         if raw.event_type not in found.types:
             continue
-        of = text_of(raw.payload.get(names[0])) if names else None
-        first.setdefault(of or "", raw.event_type)
-        last[of or ""] = raw.event_type
+        of = tuple([text_of(raw.payload.get(key)) or "" for key in (*run_keys, *names[:1])])
+        first.setdefault(of, raw.event_type)
+        last[of] = raw.event_type
     starts = list(dict.fromkeys(first.values()))
     ends = [each for each in dict.fromkeys(last.values()) if each not in starts]
     known = {each for each in found.types if _fails(each, raws) and each not in starts}
@@ -227,6 +246,16 @@ def _fails(event_type: str, raws: Sequence[Raw]) -> bool:
         raw.event_type == event_type and any(raw.payload.get(key) for key in _ERRORS)
         for raw in raws
     )
+
+
+def _with_more_to_say(ends: Sequence[str], raws: Sequence[Raw]) -> list[str]:
+    """Of several ends those that tell what no other does: the error, in whichever language."""
+    told = {
+        end: {key for raw in raws if raw.event_type == end for key in raw.payload} for end in ends
+    }
+    by_others = {end: set[str]().union(*(told[one] for one in ends if one != end)) for end in ends}
+    more = [end for end in ends if told[end] - by_others[end]]
+    return more if 0 < len(more) < len(ends) else []
 
 
 def _text(value: str) -> str:

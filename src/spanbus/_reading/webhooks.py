@@ -1,4 +1,4 @@
-"""Bodies of webhooks whose form is their own, those of GitLab, of Jenkins and of Buildkite, as plain events.
+"""Bodies whose form is their own, of the webhooks of GitLab, Jenkins and Buildkite and of watches of Kubernetes, as plain events.
 
 GitLab sends an ``object_kind`` with the attributes of a pipeline, or of one of its jobs (``build``). The notification plugin
 of Jenkins sends a job, with the ``phase`` and ``status`` of a ``build``. Buildkite sends an ``event`` with a ``build`` of a
@@ -14,7 +14,12 @@ from spanbus._named_tuple import NamedTuple
 from spanbus._reading.shape import text_of
 from spanbus._reading.spelling import word_of_state
 
+_OF_WATCHES = ("ADDED", "MODIFIED", "DELETED")
 _PHASES_OF_JENKINS = {"STARTED": "started", "COMPLETED": "completed", "FINALIZED": "completed"}
+
+
+BODIES = frozenset(("object_kind", "build", "object"))
+"""Keys of which the body of such a webhook has one."""
 
 
 class Told(NamedTuple):
@@ -26,11 +31,13 @@ class Told(NamedTuple):
 
 def is_body(payload: Mapping[str, object]) -> bool:
     """Whether it may be the body of such a webhook."""
-    return "object_kind" in payload or "build" in payload
+    return not BODIES.isdisjoint(payload)
 
 
 def event_of_body(event_type: str, body: Mapping[str, object]) -> Told | None:
     """The event that ``body`` tells of; None for other bodies, and for states in which nothing runs yet."""
+    if "object" in body:
+        return _of_kubernetes(event_type, body)
     kind = body.get("object_kind")
     if kind == "pipeline":
         return _pipeline_of_gitlab(body, _mapping(body.get("object_attributes")))
@@ -114,6 +121,16 @@ def _of_buildkite(
             exit_code=job.get("exit_status"),
         )
     return None
+
+
+def _of_kubernetes(event_type: str, body: Mapping[str, object]) -> Told | None:
+    """A Job, or a pod of one, as a watch tells of it."""
+    if event_type not in _OF_WATCHES:
+        return None
+    from spanbus._reading.kubernetes import event_of_watch
+
+    found = event_of_watch(event_type, body)
+    return None if found is None else Told(*found)
 
 
 def _told(event_type: str, **payload: object) -> Told:

@@ -145,7 +145,7 @@ ATTRIBUTES = (
         names.MATCH,
         "string",
         "spans",
-        "`ambiguous`: the end could have belonged to several open spans; the oldest was taken. `inferred`: nobody announced this run.",
+        "`ambiguous`: an end or a further attempt could have belonged to several spans; the oldest was taken. `inferred`: nobody announced this run.",
     ),
     Attribute(names.ORPHAN, "string", "spans", "`end`: an end arrived without its start."),
     Attribute(

@@ -72,8 +72,10 @@ def load_settings(
     cwd: Path | None = None,
     strict: bool = True,
     tell: bool = True,
+    workflows: bool = True,
 ) -> Settings:
-    """Decide every setting. ``file`` instead of the one that is searched from ``cwd`` upwards.
+    """Decide every setting. ``file`` instead of the one that is searched from ``cwd`` upwards. Who needs no ``workflows`` has
+    them sooner, and is not told of what is wrong in those.
 
     Raises :class:`~spanbus.errors.SettingsError`: one line that names variable or file, key and line. With ``strict`` False
     (a library in somebody's service) what cannot be used falls back to its default and stands in ``warnings``. A found file
@@ -83,10 +85,10 @@ def load_settings(
     loading = _Loading(strict)
     values: dict[str, object] = {}
     origin: dict[str, str | Callable[[], str]] = dict.fromkeys(KEYS, "default")
-    own = own_file(env, loading.wrong)
+    own = own_file(env, loading.wrong, workflows=workflows)
     if own is not None:
         loading.table(own, values, origin)
-    project = project_file(file, cwd, loading.wrong)
+    project = project_file(file, cwd, loading.wrong, workflows=workflows)
     if project is not None:
         loading.table(project, values, origin, trusted=file is not None)
     if tell:
@@ -127,11 +129,11 @@ def load_settings(
         )
     dialects = cast("dict[str, Path]", values.pop("dialects", {}))
     shown = project if project is not None and (project.table or own is None) else own
-    workflows: object = shown.table.get("workflows", {}) if shown is not None else {}
-    if not isinstance(workflows, Mapping):
+    tables: object = shown.table.get("workflows", {}) if shown is not None else {}
+    if not isinstance(tables, Mapping):
         assert shown is not None
         loading.wrong(f"{shown.path}: {shown.prefix}workflows: must be a table of workflows")
-        workflows = {}
+        tables = {}
     return Settings(
         **values,  # pyright: ignore[reportArgumentType] - each was parsed to its type
         dialects=MappingProxyType(dialects),
@@ -147,7 +149,7 @@ def load_settings(
         warnings=tuple(loading.warnings),
         ignored=tuple(loading.ignored),
         refused=frozenset(loading.refused),
-        tables=MappingProxyType(dict(cast("Mapping[str, object]", workflows))),
+        tables=MappingProxyType(dict(cast("Mapping[str, object]", tables))),
         lines=shown.lines if shown is not None else NO_LINES,
         prefix=shown.prefix if shown is not None else "",
     )

@@ -7,12 +7,14 @@ import re
 import stat
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
 from typing import Literal, cast
 
 from spanbus._named_tuple import NamedTuple
 from spanbus._patterns import pattern
+from spanbus._settings.part import settings_part
 from spanbus._toml_document import document
 from spanbus._toml_lines import NO_LINES, Lines
 
@@ -106,7 +108,7 @@ def given_state_dir(text: str) -> Path:
         return Path(os.devnull, "spanbus")
 
 
-def own_file(env: Mapping[str, str], wrong: Say) -> File | None:
+def own_file(env: Mapping[str, str], wrong: Say, *, workflows: bool = True) -> File | None:
     """The user's own configuration file, where there is one that belongs to the user."""
     try:
         path = user_file(env)
@@ -117,11 +119,13 @@ def own_file(env: Mapping[str, str], wrong: Say) -> File | None:
         hasattr(os, "getuid") and status.st_uid not in (os.getuid(), 0)
     ):
         return None
-    return _read(path, wrong, asked_for=True)
+    return _read(path, wrong, asked_for=True, workflows=workflows)
 
 
-def project_file(file: Path | None, cwd: Path | None, wrong: Say) -> File | None:
-    """The file that was asked for, else the nearest one."""
+def project_file(
+    file: Path | None, cwd: Path | None, wrong: Say, *, workflows: bool = True
+) -> File | None:
+    """The file that was asked for, else the nearest one; where ``workflows`` are not wanted, they may be missing in it."""
     if file is not None:
         return _read(file, wrong, asked_for=True) or File(file, _NO_SETTINGS, "", NO_LINES)
     try:
@@ -132,13 +136,13 @@ def project_file(file: Path | None, cwd: Path | None, wrong: Say) -> File | None
         for name in ("spanbus.toml", "pyproject.toml"):
             candidate = folder / name
             if os.path.isfile(candidate):  # Path.is_file raises for a folder that may not be read
-                found = _read(candidate, wrong, asked_for=False)
+                found = _read(candidate, wrong, asked_for=False, workflows=workflows)
                 if found is not None:
                     return found
     return None
 
 
-def _read(file: Path, wrong: Say, *, asked_for: bool) -> File | None:
+def _read(file: Path, wrong: Say, *, asked_for: bool, workflows: bool = True) -> File | None:
     mine = file.name != "pyproject.toml"
     try:
         content = _content(file, -1 if asked_for else _MOST_BYTES + 1)
@@ -158,7 +162,7 @@ def _read(file: Path, wrong: Say, *, asked_for: bool) -> File | None:
     if not mine and not asked_for and not _may_have_our_table(text):
         return None
     try:
-        whole = document(text)
+        whole = document(text) if workflows else _without_workflows(text, whole_file=mine)
     except (ValueError, RecursionError) as error:  # also an integer of thousands of digits
         if mine or asked_for or "[tool.spanbus" in text:
             wrong(f"{file}{_place(str(error))}: is not TOML: {_without_place(str(error))}")
@@ -175,6 +179,14 @@ def _read(file: Path, wrong: Say, *, asked_for: bool) -> File | None:
             wrong(f"{file}: has no table [tool.spanbus]")
         return None
     return File(file, cast("Mapping[str, object]", table), prefix, Lines(text))
+
+
+def _without_workflows(text: str, *, whole_file: bool) -> Mapping[str, object]:
+    part = settings_part(text, whole_file=whole_file)
+    if part is not None:
+        with suppress(ValueError, RecursionError):
+            return document(part)
+    return document(text)
 
 
 def _may_have_our_table(text: str) -> bool:

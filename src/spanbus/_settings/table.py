@@ -123,7 +123,7 @@ TABLE: tuple[tuple[Setting, Parse], ...] = (
             "output",
             "SPANBUS_OUTPUT",
             "local",
-            "The whole output of the commands of `spanbus run`: `local` keeps it beside the local store, `logs` sends it as OTLP logs too, `off` keeps none.",
+            "The whole output of the commands of `spanbus run` and `spanbus exec --keep-output`: `local` keeps it beside the local store, `logs` sends it as OTLP logs too, `off` keeps none.",
         ),
         choice("local", "logs", "off"),
     ),
@@ -252,5 +252,5 @@ exit waits for.
 
 KEYS = tuple(setting.name for setting in SETTINGS)
 VARIABLES = tuple(setting.env for setting in SETTINGS if setting.env is not None)
-OF_COMMANDS = frozenset({"SPANBUS_UP_TOKEN"})
+OF_COMMANDS = frozenset({"SPANBUS_KEEP_OUTPUT", "SPANBUS_UP_TOKEN"})
 """Variables that stand for an option of one command; read there."""

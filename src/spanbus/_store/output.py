@@ -103,8 +103,12 @@ class OutputLog(Closing):
                     "pid": os.getpid(),
                 },
             )
-            self._thread = threading.Thread(target=self._work, name="spanbus-output", daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._work, name="spanbus-output", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:  # no more threads: the output is shown and not kept
+                return made
+            self._thread = thread
         return made
 
     def close(self) -> None:
@@ -123,6 +127,8 @@ class OutputLog(Closing):
 
     def put(self, where: CommandOutput, text: str | None) -> None:
         """Take text, or None at the end of a command."""
+        if self._thread is None:
+            return
         with self._changed:
             while self._backlog > _BACKLOG_CHARS and self._broken is None:
                 self._changed.wait(1.0)

@@ -30,9 +30,12 @@ def can_be_written(path: Path) -> bool:
 
 def takes_files(folder: Path) -> bool:
     """Whether this process may write files into a folder, or make it when it is not there."""
-    while not folder.exists() and folder != folder.parent:
-        folder = folder.parent
-    return folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)
+    try:
+        while not folder.exists() and folder != folder.parent:
+            folder = folder.parent
+        return folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)
+    except OSError:  # it cannot even be looked at
+        return False
 
 
 def reading(path: Path) -> Source:

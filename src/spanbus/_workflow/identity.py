@@ -7,13 +7,11 @@ format is W3C Trace Context level 1 (https://www.w3.org/TR/trace-context/).
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from typing import Final
 
 from spanbus._hash import blake2b
 from spanbus._named_tuple import NamedTuple
 from spanbus._patterns import pattern
-from spanbus._remembering import remembering
 
 _TRACEPARENT: Final = pattern(
     r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?", re.ASCII
@@ -73,15 +71,7 @@ def child_span_id(parent_span_id: int, *path: object) -> int:
 
 def phase_span_id(run_span_id: int, name: str, occurrence: int) -> int:
     """``child_span_id(run_span_id, "phase", name, occurrence)``."""
-    return _hashed(8, f"{_phases_of(run_span_id)}{name}\x1f{occurrence}")
-
-
-def _beginning(run_span_id: int) -> str:
-    return f"{run_span_id:016x}\x1fphase\x1f"
-
-
-_phases_of: Final[Callable[[int], str]] = remembering(_beginning, 256)
-"""The beginning of what the phases of a run are hashed of."""
+    return _hashed(8, f"{run_span_id.to_bytes(8, 'big').hex()}\x1fphase\x1f{name}\x1f{occurrence}")
 
 
 def short_hash(*parts: object) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import os
 import signal
 import subprocess
@@ -18,10 +17,8 @@ from anyio.abc import ByteReceiveStream, Process
 
 from spanbus._named_tuple import NamedTuple
 from spanbus._workflow.definition import Command
+from spanbus._workflow.output import Lines, OutputSink, Tail
 
-TAIL_BYTES = 20_480
-"""Enough for 4,096 characters of any language, and for what is taken out of them as secret."""
-LONGEST_LINE_BYTES = 65_536
 GRACE_S = 3.0
 _WINDOWS = sys.platform == "win32"
 _groups: set[int] = set()
@@ -33,10 +30,6 @@ class Interruption(NamedTuple):
 
     number: signal.Signals
     told: bool
-
-
-OutputSink = Callable[[str], None]
-"""Takes one line of output, without its end, as it comes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,35 +44,6 @@ class ProcessResult:
     @property
     def success(self) -> bool:
         return self.exit_code == 0 and self.error is None
-
-
-class Tail:
-    """The last bytes of an output, in constant memory. What was written over (``\\r``) is not kept beside what stands there."""
-
-    def __init__(self, limit_bytes: int = TAIL_BYTES) -> None:
-        self._limit = limit_bytes
-        self._kept = bytearray()
-
-    def add(self, data: bytes) -> None:
-        self._kept += data
-        if len(self._kept) > 2 * self._limit:
-            self._shorten()
-
-    def text(self) -> str:
-        """Text that was kept, which may begin within a line."""
-        self._shorten()
-        text = self._kept.decode("utf-8", "replace")
-        return "\n".join(map(_last_state, text.split("\n"))).strip("\n")
-
-    def _shorten(self) -> None:
-        if b"\r" in self._kept:
-            *lines, last = self._kept.split(b"\n")
-            lines = [line.rstrip(b"\r").rpartition(b"\r")[2] for line in lines]
-            shown = last.rstrip(b"\r")
-            ends = last[len(shown) :][:1]  # the next state begins a line of its own
-            self._kept = bytearray(b"\n").join([*lines, shown.rpartition(b"\r")[2] + ends])
-        if len(self._kept) > self._limit:
-            del self._kept[: len(self._kept) - self._limit]
 
 
 class Remains:
@@ -185,7 +149,7 @@ async def _stream(
     process: Process, stream: ByteReceiveStream, tail: Tail, on_line: OutputSink | None
 ) -> None:
     """Read until the child has ended and its output is read; what a grandchild still holds open is not waited for."""
-    lines = _Lines(on_line) if on_line is not None else None
+    lines = Lines(on_line) if on_line is not None else None
     with anyio.CancelScope() as reading:
         async with anyio.create_task_group() as group:
 
@@ -204,44 +168,6 @@ async def _stream(
             done.set()
     if lines is not None:
         lines.end()
-
-
-class _Lines:
-    """Bytes as they come, told line by line; a line that does not end is told in pieces, each of whole letters.
-
-    Of a line that was written over (``\\r``, as progress bars do) the last state is told.
-    """
-
-    def __init__(self, on_line: OutputSink) -> None:
-        self._on_line = on_line
-        self._decode = codecs.getincrementaldecoder("utf-8")("replace").decode
-        self._pending = ""
-
-    def add(self, data: bytes) -> None:
-        first, *rest = self._decode(data).split("\n")
-        self._pending += first
-        for line in rest:
-            self._tell()
-            self._pending = line
-        if len(self._pending) > LONGEST_LINE_BYTES:
-            self._pending = _last_state(self._pending)
-            if len(self._pending) > LONGEST_LINE_BYTES:
-                self._tell()
-                self._pending = ""
-
-    def end(self) -> None:
-        """Tell what came after the last line's end."""
-        self._pending += self._decode(b"", True)
-        if self._pending:
-            self._tell()
-            self._pending = ""
-
-    def _tell(self) -> None:
-        self._on_line(_last_state(self._pending))
-
-
-def _last_state(line: str) -> str:
-    return line.rstrip("\r").rpartition("\r")[2]
 
 
 async def _end(process: Process, interruption: Interruption | None, *, group: bool) -> None:

@@ -8,9 +8,8 @@ from collections.abc import AsyncGenerator, Callable, Generator, Iterator
 from types import MethodType
 from typing import TYPE_CHECKING, Any, cast
 
-from spanbus._attaching.methods import is_coroutine_function
+from spanbus._attaching.methods import is_coroutine_function, marked
 from spanbus._attaching.replace import replaced
-from spanbus._attaching.tap import marked
 from spanbus._attaching.work import Work
 
 if TYPE_CHECKING:

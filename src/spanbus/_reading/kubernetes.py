@@ -1,0 +1,101 @@
+"""Events of a watch of Kubernetes, as plain events: a Job is a run, the pods that it owns are phases of it.
+
+Watches tell ``{"type": "MODIFIED", "object": …}``, where the object is the decoded JSON of the API or one of its client's.
+Pods that no Job owns are services for all that is known, and what has ended before it is first seen is history.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+
+from spanbus._reading.shape import getter, text_of
+from spanbus._reading.spelling import normal
+
+_OF_PODS = {"Running": "running", "Succeeded": "completed", "Failed": "failed"}
+_OF_JOBS = {"Complete": "completed", "Failed": "failed"}
+_INDEX = "batch.kubernetes.io/job-completion-index"
+_ENDED = ("completed", "failed")
+
+
+def event_of_watch(
+    event_type: str, body: Mapping[str, object]
+) -> tuple[str, dict[str, object]] | None:
+    """Type and payload of what a watch tells of a Job or of one of its pods; None for everything else."""
+    thing = body.get("raw_object") or body.get("object")
+    kind = text_of(_of(thing, "kind")) or type(thing).__name__.removeprefix("V1")
+    if kind not in ("Job", "Pod"):
+        return None
+    word, said = (_job if kind == "Job" else _pod)(thing)
+    if event_type == "DELETED" and word not in _ENDED:
+        word = "cancelled"
+    if word is None or said is None or (event_type == "ADDED" and word in _ENDED):
+        return None
+    told = {key: value for key, value in said.items() if value is not None}
+    return f"{'pipelinerun' if kind == 'Job' else 'taskrun'}.{word}", told
+
+
+def _job(job: object) -> tuple[str | None, dict[str, object] | None]:
+    status, uid = _of(job, "status"), _of(job, "metadata", "uid")
+    word = "running" if _of(status, "startTime") is not None else None
+    error: object = None
+    for condition in _list(_of(status, "conditions")):
+        if _of(condition, "status") == "True" and (
+            ended := _OF_JOBS.get(str(_of(condition, "type")))
+        ):
+            word = ended
+            error = _of(condition, "message") or _of(condition, "reason")
+    cron = _owner(job, "CronJob")
+    return word, None if uid is None else {
+        "run_id": uid,
+        "pipeline": _of(cron, "name") or _of(job, "metadata", "name"),
+        "namespace": _of(job, "metadata", "namespace"),
+        "error": error if word == "failed" else None,
+    }
+
+
+def _pod(pod: object) -> tuple[str | None, dict[str, object] | None]:
+    owner, status = _owner(pod, "Job"), _of(pod, "status")
+    if owner is None:
+        return None, None
+    word = _OF_PODS.get(str(_of(status, "phase")))
+    containers = _list(_of(pod, "spec", "containers"))
+    name = _of(containers[0], "name") if containers else _of(owner, "name")
+    index = getter(_of(pod, "metadata", "annotations"))(_INDEX)
+    failed = [
+        ended
+        for one in _list(_of(status, "containerStatuses"))
+        if (ended := _of(one, "state", "terminated")) is not None and _of(ended, "exitCode") != 0
+    ]
+    exit_code = _of(failed[0], "exitCode") if failed else None
+    reason = _of(status, "reason") or (_of(failed[0], "reason") if failed else None)
+    return word, {
+        "run_id": _of(owner, "uid"),
+        "task": name if index is None else f"{name}[{index}]",
+        "id": _of(pod, "metadata", "uid"),
+        "pod": _of(pod, "metadata", "name"),
+        "error": (_of(status, "message") or reason) if word == "failed" else None,
+        "error_type": reason if word == "failed" else None,
+        "exit_code": exit_code,
+    }
+
+
+def _owner(thing: object, kind: str) -> object:
+    """The one that a thing belongs to, where it is of this kind."""
+    owners = _list(_of(thing, "metadata", "ownerReferences"))
+    return next((one for one in owners if _of(one, "kind") == kind), None)
+
+
+def _of(thing: object, *path: str) -> object:
+    """A field of a field, in the spelling of the API or, in objects of its client, in that of Python."""
+    for name in path:
+        if thing is None:
+            return None
+        get = getter(thing)
+        found = get(name)
+        thing = found if found is not None else get(normal(name).replace(".", "_"))
+    return str(thing) if isinstance(thing, datetime) else thing
+
+
+def _list(value: object) -> list[object]:
+    return list(value) if isinstance(value, list | tuple) else []  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]

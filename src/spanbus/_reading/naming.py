@@ -1,0 +1,58 @@
+"""The places in which an event names what it speaks of: keys of its payload, words of its type, an id that is a name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from spanbus._patterns import pattern
+from spanbus._reading.shape import getter, text_of
+from spanbus._reading.spelling import ending, key_of, plain, segments
+
+_NAME = pattern(r"[a-zA-Z][a-zA-Z ._:/-]{2,63}\d{0,3}")
+RUNS = ("run", "workflow_run", "pipeline_run", "flow_run", "dag_run", "job_run", "build")
+"""Objects that are a run, and not what it is a run of."""
+_PLAIN = (str, int, float, bytes, list, tuple, set)
+
+
+def said_first(keys: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The keys of a payload that stand first, and the others, of which some ask the event's identity or type."""
+    end = next(
+        (at for at, key in enumerate(keys) if key[0] == "@" or key[:5] == "word:"), len(keys)
+    )
+    return keys[:end], keys[end:]
+
+
+def with_those_of_the_thing(keys: tuple[str, ...], event_type: str) -> tuple[str, ...]:
+    """With the keys that are called as the thing in a type: ``check`` and ``check_name`` of ``check.started``."""
+    if "@thing" not in keys:
+        return keys
+    at, word = keys.index("@thing"), word_of(event_type, -2)
+    thing = key_of(word) if word is not None else ""
+    said = (thing, f"{thing}_name", f"{thing}Name", f"{thing}_id", f"{thing}Id") if thing else ()
+    return (*keys[:at], *said, *keys[at + 1 :])
+
+
+def word_of(event_type: str, index: int) -> str | None:
+    """A word of a type; ``workflow_quality_started`` is read as ``workflow.quality.started`` where the first gives none."""
+    for words in (segments(event_type), plain(event_type).split(".")):
+        if -len(words) <= index < len(words):
+            word = words[index]
+            if index < 0 or word != words[-1] or ending(word) is None:
+                return word
+    return None
+
+
+def name_in(value: object) -> str | None:
+    """A text that is a name, and no number or random id."""
+    return value if isinstance(value, str) and _NAME.fullmatch(value) else None
+
+
+def name_of_run_in(payload: Mapping[str, object]) -> str | None:
+    """The name of a run that the payload holds as an object."""
+    for key in RUNS:
+        value = payload.get(key)
+        if value is not None and not isinstance(value, _PLAIN):
+            found = text_of(getter(value)("name"))
+            if found:
+                return found
+    return None

@@ -1,0 +1,111 @@
+"""An object that is attached to looks, is copied and is pickled as before."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import inspect
+import pickle
+import typing
+import warnings
+from typing import Any
+from unittest.mock import AsyncMock, MagicMock, Mock
+
+import pytest
+from told import Watched
+
+from spanbus.errors import InputError
+
+
+class Bus:
+    """Counts what it is told."""
+
+    def __init__(self) -> None:
+        self.told = 0
+
+    def publish(self, kind: str, *, times: int = 1) -> int:
+        """Count it."""
+        self.told += times
+        return self.told
+
+    async def emit(self, kind: str) -> int:
+        return self.publish(kind)
+
+
+def of(bus: Any) -> dict[str, object]:
+    """What can be seen of its methods."""
+    return {
+        "signature": str(inspect.signature(bus.publish)),
+        "names": (bus.publish.__name__, bus.publish.__qualname__, bus.publish.__doc__),
+        "hints": typing.get_type_hints(bus.publish),
+        "is of the bus": (inspect.ismethod(bus.publish), bus.publish.__self__ is bus),
+        "is itself": (bus.publish == bus.publish, hash(bus.publish) == hash(bus.publish)),
+        "coroutine functions": [
+            inspect.iscoroutinefunction(one) for one in (bus.publish, bus.emit)
+        ],
+    }
+
+
+def test_its_methods_look_as_before() -> None:
+    bus = Bus()
+    before = of(bus)
+    watched = Watched(bus)
+    assert of(bus) == before
+    watched.handle.detach()
+    assert of(bus) == before
+    assert vars(bus) == {"told": 0}
+
+
+@pytest.mark.parametrize(
+    "again", [copy.deepcopy, lambda bus: pickle.loads(pickle.dumps(bus))], ids=["copied", "pickled"]
+)
+def test_a_copy_has_methods_of_its_own_that_nobody_hears(again: Any) -> None:
+    bus = Bus()
+    watched = Watched(bus)
+    assert bus.publish("task.started") == 1
+    other = again(bus)
+    assert (other.publish("task.started", times=5), asyncio.run(other.emit("task.done"))) == (6, 7)
+    assert (bus.told, watched.handle.state().events_seen) == (1, 1)
+
+
+def test_a_coroutine_that_nobody_awaits_is_told_by_its_own_name() -> None:
+    bus = Bus()
+    Watched(bus)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        nobody_awaits_it = bus.emit("task.started")
+        del nobody_awaits_it
+    assert [str(one.message) for one in told] == ["coroutine 'Bus.emit' was never awaited"]
+
+
+@pytest.mark.parametrize("kind", [Mock, MagicMock, AsyncMock])
+def test_a_mock_is_refused_and_remembers_nothing(kind: type[Mock]) -> None:
+    mock = kind()
+    with pytest.raises(InputError):
+        Watched(mock)
+    assert (mock.mock_calls, vars(mock)["_mock_children"]) == ([], {})
+
+
+def test_in_observe_mode_the_error_says_where_a_type_may_be_found() -> None:
+    from spanbus._attaching.attach import attach
+    from spanbus._attaching.handle import Handle
+    from spanbus._correlation.correlator import Correlator
+    from spanbus._reading.dialect_file import load
+    from spanbus._reading.reader import Reader
+
+    class NoTypes:
+        def __init__(self) -> None:
+            self.handlers: list[Any] = []
+
+        def subscribe(self, handler: Any) -> None:
+            self.handlers.append(handler)
+
+        def publish(self, kind: str, payload: dict[str, object]) -> None:
+            for handler in self.handlers:
+                handler(payload)
+
+    bus = NoTypes()
+    handle = Handle(Correlator(), Reader(load("generic")), label="a bus")
+    attach(bus, handle, mode="observe")
+    bus.publish("task.started", {"task": "a"})
+    assert "mode='auto' also reads the call that publishes" in str(handle.state().last_error)
