@@ -32,8 +32,10 @@ def running_loop() -> AbstractEventLoop | None:
 
 def current_task() -> Task[object] | None:
     """The task of asyncio that runs in this thread."""
-    current = getattr(sys.modules.get("asyncio"), "current_task", None)
+    asyncio = sys.modules.get("asyncio")
+    if asyncio is None:
+        return None
     try:
-        return current() if current is not None else None
-    except RuntimeError:  # no loop runs here
+        return asyncio.current_task()
+    except (RuntimeError, AttributeError):  # no loop runs here; it is being loaded just now
         return None

@@ -47,7 +47,7 @@ def test_a_cloud_event_is_read() -> None:
             "data": {"task": "fetch"},
         }
     )
-    assert raw[:5] == (
+    assert (raw.event_type, raw.event_id, raw.at_ns, raw.source, raw.payload) == (
         "dev.example.task.started",
         "e-1",
         1_764_324_000 * 10**9,

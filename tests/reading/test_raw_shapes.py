@@ -263,14 +263,18 @@ VALUES_OF_FIELDS = st.one_of(
     st.dictionaries(FIELDS, st.one_of(st.none(), WORDS, st.just(1_760_000_001)), max_size=4),
 )
 EVENTS = st.lists(st.dictionaries(FIELDS, VALUES_OF_FIELDS, max_size=6), max_size=8)
+SAID = (
+    "event_type event_id at_ns source payload run_id phase attempt correlation traceparent tracestate odd_time timed"
+).split()
 KEYS = Keys(("kind",), ("meta",), ("time",), (), ("run_id", "job_id"))
 
 
 def told(event: object, keys: Keys) -> object:
     try:
-        return read(event, keys, now_ns=1)
+        raw = read(event, keys, now_ns=1)
     except ValueError as error:
         return str(error)
+    return [getattr(raw, name) for name in SAID]
 
 
 @given(EVENTS)

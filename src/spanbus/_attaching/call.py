@@ -12,6 +12,7 @@ from spanbus._reading.places import TYPE_KEYS
 from spanbus._reading.read import TYPES_OF_HEADERS, says_what_began_or_ended
 from spanbus._reading.shape import decoded, getter
 from spanbus._reading.spelling import ending, key_of
+from spanbus._remembering import remembering
 
 TYPE_NAMES = (
     "event_type",
@@ -64,7 +65,7 @@ _SHORT = 2
 def event_among(arguments: Sequence[object], options: Mapping[str, object]) -> object:
     """The event in arguments of which nothing is known: an event; its type and payload; any of these by keyword."""
     first: object = arguments[0] if arguments else None
-    if len(arguments) == 1 and not options and not isinstance(first, _NO_EVENT):
+    if len(arguments) == 1 and not options and _may_be_event(type(first)):
         return first
     first = decoded(cast("object", first))
     if len(arguments) == 1 and (pair := pair_of(first) or _row(first)) is not None:
@@ -83,6 +84,14 @@ def event_among(arguments: Sequence[object], options: Mapping[str, object]) -> o
             return options
         return next(iter(options.values())) if len(options) == 1 and not arguments else first
     return first
+
+
+def _is_no_value(kind: type) -> bool:
+    return not issubclass(kind, _NO_EVENT)
+
+
+_may_be_event: Callable[[type], bool] = remembering(_is_no_value, 1_000)
+"""Whether an only argument of this class may be the event; asked once for each class."""
 
 
 class CallReader:

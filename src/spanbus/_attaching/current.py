@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextvars
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from opentelemetry import context as otel_context
 from opentelemetry import trace
@@ -31,13 +31,15 @@ attached_here: contextvars.ContextVar[tuple[Attached, ...]] = contextvars.Contex
 )
 
 
-def follow(opened: Iterable[SpanState]) -> None:
+def follow(opened: Sequence[SpanState]) -> None:
     """Make the innermost phase that this task started, and nobody ended, the current span of this task.
 
     When it ends, what was current before it is current again. A span that the application made current in between is its
     own to take back, and what else it keeps in its context stays.
     """
     attached = attached_here.get()
+    if not opened and not attached:
+        return
     known = [one.record for one in attached]
     started = [
         record

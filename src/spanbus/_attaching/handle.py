@@ -137,7 +137,7 @@ class Handle:
         if self._off:
             return
         publication = Publication(self.mark, "tell")
-        enter(publication)
+        enter(publication, publications.get())
         try:
             self.published({"event_type": event_type, "payload": payload}, publication)
         finally:
@@ -207,7 +207,7 @@ class Handle:
             if type(event) is Event and self.in_place:
                 self._heard_in_place(event)
                 return
-            if isinstance(event, ReceivedEvent):
+            if type(event) is ReceivedEvent:
                 return
             publication, here = self._published_by(event)
         except Exception as error:
@@ -217,7 +217,7 @@ class Handle:
 
     def published(self, event: object, publication: Publication) -> None:
         """One event, told by the method that published it. Never raises, like :meth:`feed`."""
-        if not isinstance(event, ReceivedEvent):
+        if type(event) is not ReceivedEvent:
             self._take(event, publication, publications.get())
 
     def heard(self, event: object, publication: Publication) -> None:
@@ -266,7 +266,7 @@ class Handle:
             self._take(event, None, ())
             return
         publication = Publication(self.mark, "dispatch")
-        enter(publication)
+        enter(publication, publications.get())
         self._take(event, publication, publications.get())
         leave(publication)
 
@@ -303,20 +303,19 @@ class Handle:
             else:
                 fact = self._fact(event, publication, live=live)
             within = innermost(self.mark, here) if here and self.by_publisher else None
-            task = f"{publication.key:x}" if publication is not None and self.by_publisher else None
+            task = publication.key if publication is not None and self.by_publisher else None
             record = self._correlator.apply(fact, within, task)
             if publication is not None:
                 publication.heard += 1
+                verb = fact.verb
                 if (
                     record is not None
+                    and verb is not _EVENT
+                    and (verb in _BEGINS or record.events.total == 1)  # an orphan end
                     and record.level in _WORK
-                    and (
-                        fact.verb in _BEGINS
-                        or (fact.verb is not _EVENT and record.events.total == 1)  # an orphan end
-                    )
                 ):
                     self._opened(publication, record)
-            if fact.verb is _EVENT and self._types is not None:
+            if self._types is not None and fact.verb is _EVENT:
                 self._not_understood(fact.event.name)
         except Exception as error:
             self.failed(error)

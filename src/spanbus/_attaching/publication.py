@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 import threading
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from enum import Enum
 from typing import TYPE_CHECKING, Protocol, cast
@@ -20,6 +20,7 @@ from spanbus._correlation.span_state import SpanState
 from spanbus._loaded import current_task
 from spanbus._reading.places import TYPE_KEYS
 from spanbus._reading.shape import getter
+from spanbus._remembering import remembering
 
 if TYPE_CHECKING:
     from asyncio import Task
@@ -39,6 +40,8 @@ class Observing(Protocol):
 
 
 Owner = Callable[[], Observing | None]
+Reader = Callable[[tuple[object, ...], Mapping[str, object]], object]
+Unread = tuple[Reader, tuple[object, ...], Mapping[str, object]]
 
 
 class Publication:
@@ -60,14 +63,12 @@ class Publication:
         "whole",
     )
 
-    def __init__(
-        self, owner: Owner, method: str, unread: Callable[[], object] | None = None
-    ) -> None:
+    def __init__(self, owner: Owner, method: str, unread: Unread | None = None) -> None:
         self.owner = owner
         """Gives the handle that observes the bus."""
         self.method = method
         self.unread = unread
-        """Gives the event; few ask."""
+        """Gives the event, with the call that it is found in; few ask."""
         self.kind: str | None = None
         self.event: object = None
         """Type of the event, and the event or its payload, once it was asked for."""
@@ -81,8 +82,14 @@ class Publication:
         """The event, until it is told."""
         self.before: tuple[Publication, ...] = ()
         """Publications before it, while its event waits in a queue."""
-        self.key, self.task = _publisher()
-        """The task that publishes, else the thread."""
+        self.key: str = ""
+        """Tells the task that publishes from others, else the thread."""
+        self.task: Callable[[], Task[object] | None] | None = None
+        task = current_task()
+        if task is not None:
+            self.key, self.task = _hexadecimal(id(task)), weakref.ref(task)
+        else:
+            self.key = _hexadecimal(_publisher())
 
     def opens(self, record: SpanState) -> None:
         """Its event opened ``record``: few do."""
@@ -94,7 +101,8 @@ class Publication:
         """Find out its event, where that was not done before: its type, if it is quickly told, and what it is known by."""
         if self.unread is None:
             return None
-        event: object = self.unread()
+        find, arguments, options = self.unread
+        event = find(arguments, options)
         self.unread, self.event = None, event
         if isinstance(event, dict):
             told = cast("dict[str, object]", event)
@@ -127,9 +135,8 @@ class Publication:
 publications: ContextVar[tuple[Publication, ...]] = ContextVar("spanbus_publications", default=())
 
 
-def enter(publication: Publication) -> None:
-    """Put ``publication`` last in this context; now and then those that are over leave it."""
-    here = publications.get()
+def enter(publication: Publication, here: tuple[Publication, ...]) -> None:
+    """Put ``publication`` last in this context, where there are those of ``here``; now and then those that are over leave it."""
     if len(here) >= _PRUNED_AT or publication in here:
         kept = [one for one in here if one is not publication and not one.over]
         here = tuple(kept[-_KEPT:])
@@ -150,7 +157,7 @@ def innermost(owner: Owner, here: tuple[Publication, ...]) -> SpanState | None:
     for publication in reversed(here):
         if publication.opened and publication.owner is owner:
             for record in reversed(publication.opened):
-                if not record.resting:
+                if record.result is None and record.held is None:  # not resting
                     return record
     return None
 
@@ -224,19 +231,19 @@ def payload_of(event: object) -> object:
     return payload if payload is not None else get("data")
 
 
-def _publisher() -> tuple[int, Callable[[], Task[object] | None] | None]:
-    """Identity of the running code, and its task where it is one of asyncio."""
-    task = current_task()
-    if task is not None:
-        return id(task), weakref.ref(task)
+def _publisher() -> int:
+    """Identity of the running code, where it is no task of asyncio."""
     if "trio" in sys.modules:
         from trio.lowlevel import current_task as current_trio_task
 
         try:
-            return id(current_trio_task()), None
+            return id(current_trio_task())
         except RuntimeError:
             pass
-    return threading.get_ident(), None
+    return threading.get_ident()
+
+
+_hexadecimal: Callable[[int], str] = remembering("{:x}".format, 256)
 
 
 def weakly(thing: object) -> Callable[[], object]:

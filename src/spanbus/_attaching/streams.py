@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
 from spanbus._attaching.methods import has, is_coroutine_function
-from spanbus._attaching.publication import Publication, enter, leave
+from spanbus._attaching.publication import Publication, enter, leave, publications
 from spanbus._attaching.replace import replaced
 from spanbus.errors import InputError
 
@@ -110,7 +110,7 @@ class _Calls:
     def _phase(self, arguments: tuple[object, ...], options: dict[str, object]) -> Generator[None]:
         name = self._name_of(arguments, options)
         publication = Publication(self._handle.mark, self._method)
-        enter(publication)
+        enter(publication, publications.get())
         self._tell(publication, "phase.started", {"phase": name})
         try:
             yield

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from inspect import CO_VARARGS
-from types import CodeType, CoroutineType
+from types import CodeType, CoroutineType, FunctionType
 from typing import Any, Protocol, cast
 
 from spanbus._attaching.call import CallReader, is_event, is_type, tells
@@ -20,6 +20,7 @@ from spanbus._attaching.methods import is_coroutine_function, marked
 from spanbus._attaching.publication import (
     Owner,
     Publication,
+    Reader,
     enter,
     kind_of,
     leave,
@@ -30,7 +31,6 @@ from spanbus._loaded import is_of
 
 Arguments = tuple[object, ...]
 Options = dict[str, object]
-Reader = Callable[[Arguments, Mapping[str, object]], object]
 _SAYS_SEVERAL = ("batch", "many", "all", "events", "messages")
 
 
@@ -96,6 +96,7 @@ class _Method:
         self._handle, self._method, self._name = handle, method, name
         self._feeds, self._current = feeds, current
         self._read = read
+        self._later = _called(name, getattr(method, "__qualname__", name), _Method._awaited)
         self._several = any(word in _SAYS_SEVERAL for word in name.split("_"))
         code = getattr(getattr(method, "__func__", method), "__code__", None)
         self._varied = isinstance(code, CodeType) and bool(code.co_flags & CO_VARARGS)
@@ -125,17 +126,14 @@ class _Method:
         publication = self._begin(arguments, options)
         if publication is None:
             return self._method(*arguments, **options)
-        made = self._awaited(publication, arguments, options)
-        made.__name__ = self._name  # with the next, for the warning when nobody awaits it
-        made.__qualname__ = getattr(self._method, "__qualname__", self._name)
-        return made
+        return self._later(self, publication, arguments, options)
 
     async def _awaited(
         self, publication: Publication, arguments: Arguments, options: Options
     ) -> object:
         here = publications.get()
-        if not here or here[-1] is not publication:  # another task awaits what its publisher made
-            enter(publication)
+        if not (here and here[-1] is publication):  # another task awaits what its publisher made
+            enter(publication, here)
         try:
             if self._feeds:
                 self._tell(publication, arguments)
@@ -163,7 +161,7 @@ class _Method:
             here = publications.get()
             outer = here[-1] if here else None
             publication = Publication(
-                self._handle.mark, self._name, functools.partial(self._read, arguments, options)
+                self._handle.mark, self._name, (self._read, arguments, options)
             )
             if outer is not None and outer.running and outer.owner is self._handle.mark:
                 outer.read()
@@ -173,7 +171,7 @@ class _Method:
                 publication.whole = event if self._feeds else None
             elif self._feeds:
                 publication.whole = publication.read()
-            enter(publication)
+            enter(publication, here)
             return publication
         except Exception as error:
             self._handle.failed(error)
@@ -229,6 +227,14 @@ class _Method:
             follow(publication.opened)
         except Exception as error:
             self._handle.failed(error)
+
+
+def _called(name: str, qualified: str, function: Callable[..., object]) -> Callable[..., object]:
+    """``function``, whose coroutines bear these names, for the warning when nobody awaits one."""
+    plain = cast("FunctionType", function)
+    named = FunctionType(plain.__code__, plain.__globals__, name)
+    named.__qualname__ = qualified
+    return named
 
 
 def _is_same(outer: Publication, name: str, event: object, inner: Publication) -> bool:

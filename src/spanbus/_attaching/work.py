@@ -79,9 +79,9 @@ class Work:
         if not self._of_task:
             publication.task = None  # its end is told; a task may end between two attempts
         if self._doer is not None:
-            publication.key = int.from_bytes(sha256(self._doer.encode()).digest()[:8])
+            publication.key = sha256(self._doer.encode()).hexdigest()[:16]
         before = publications.get()
-        enter(publication)
+        enter(publication, before)
         self._inside = publications.get()
         self._tell("started", self._said)
         publications.set(before)

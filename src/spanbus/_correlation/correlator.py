@@ -23,6 +23,7 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
+from typing import Final
 
 from spanbus._correlation.dedup import Dedup
 from spanbus._correlation.fan_out import FanOut
@@ -42,7 +43,9 @@ from spanbus._reading.policy import Policy
 from spanbus._reading.spelling import subject
 from spanbus._semantics import ErrorType, Failure, Flag, Level, Result
 
-_RUN, _HOOK, _RETRY = Rank.RUN, Rank.HOOK, Verb.RETRY
+_RUN: Final = Rank.RUN
+_HOOK: Final = Rank.HOOK
+_RETRY: Final = Verb.RETRY
 
 
 class Correlator:
@@ -116,7 +119,7 @@ class Correlator:
         or thread from another, where the caller knows them.
         """
         with self._lock:
-            event, counts, waiting = fact.event, self._counts, self._waiting
+            event, counts, waiting, out = fact.event, self._counts, self._waiting, self._out
             counts.seen += 1
             if event.event_id and self._dedup.is_double(event.event_id, event.name):
                 counts.duplicates += 1
@@ -128,35 +131,29 @@ class Correlator:
                     self._sweep(at_ns)  # an end that arrives wins over it
             elif at_ns < 1:  # a clock before 1970
                 event.at_ns = 1
-            key, rank = fact.run_key, fact.rank
+            key, rank, phases = fact.run_key, fact.rank, self._phases
             runs = self._by_key.get(key) if key is not None else None
+            record: SpanState | None
             if runs is not None and len(runs) == 1 and rank is not _RUN and rank is not _HOOK:
-                run = runs[0]
-                record: SpanState | None
-                if isinstance(fact, Started):
-                    record = self._phases.started(run, fact, task, within)
-                elif isinstance(fact, Ended) and fact.verb is not _RETRY:
-                    record = self._phases.ended(run, fact, task, within)
-                else:
-                    record = self._within(run, fact, within, task)
+                record = self._within(runs[0], fact, within, task)
             else:
                 record = self._anywhere(fact, within, task)
-            if self._phases.jobs_done:
+            if phases.jobs_done:
                 self._close_jobs()
             if self.latest_at_ns >= waiting.due_ns:
                 self._sweep(self.latest_at_ns)
             if record is None:
                 return None
             counts.recorded += 1
-            if self._out.note_sinks:
-                self._out.noted(record, event)
+            if out.note_sinks:
+                out.noted(record, event)
             return record
 
     def _within(
         self, run: OpenRun, fact: Fact, within: SpanState | None, task: str | None
     ) -> SpanState:
         """A fact of a phase, in its run."""
-        if isinstance(fact, Noted):
+        if type(fact) is Noted:
             group = run.phases.get(fact.name) if fact.name is not None else None
             if group is not None and len(group) == 1:
                 return keep(run, group[0].innermost, fact)
@@ -167,10 +164,10 @@ class Correlator:
             if inner and self._spans.of_record(within) is run and within is not None:
                 return keep(run, within, fact)
             return keep(run, run.record, fact)
-        if isinstance(fact, Started):
+        if type(fact) is Started:
             return self._phases.started(run, fact, task, within)
-        assert isinstance(fact, Ended)
-        if fact.verb is Verb.RETRY:
+        assert type(fact) is Ended
+        if fact.verb is _RETRY:
             return self._phases.retried(run, fact, task, within)
         return self._phases.ended(run, fact, task, within)
 

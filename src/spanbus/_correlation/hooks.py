@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import cast
+from typing import Final, cast
 
 from spanbus._correlation.fan_out import FanOut
 from spanbus._correlation.limits import Counts
@@ -14,7 +14,7 @@ from spanbus._reading.facts import Ended, Fact, Started
 from spanbus._semantics import ErrorType, Failure, Flag, Level, Result, names
 from spanbus._workflow import identity
 
-_HOOKS_OF_A_RUN = 256
+_HOOKS_OF_A_RUN: Final = 256
 
 
 class Hooks:

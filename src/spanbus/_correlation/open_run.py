@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import Final
 
 from spanbus._correlation.span_state import Link, SpanState
 from spanbus._named_tuple import NamedTuple
@@ -11,9 +12,9 @@ from spanbus._reading.spelling import ending
 from spanbus._semantics import Failure, Flag, Level, Result, names
 from spanbus._workflow import identity
 
-_ENTERED = ("enter", "entered")
-_NONE: frozenset[str] = frozenset()
-_ALONE = {rank: frozenset({rank}) for rank in Rank}
+_ENTERED: Final = ("enter", "entered")
+_NONE: Final[frozenset[str]] = frozenset()
+_ALONE: Final = {rank: frozenset({rank}) for rank in Rank}
 
 
 class EndedPhase:

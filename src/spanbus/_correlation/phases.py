@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from spanbus._correlation.failures import abandoned_text, more_precise
 from spanbus._correlation.fan_out import FanOut
 from spanbus._correlation.hooks import Hooks
@@ -26,7 +28,10 @@ from spanbus._reading.spelling import segments
 from spanbus._semantics import ErrorType, Failure, Flag, Level, Result, names
 from spanbus._workflow import identity
 
-_SUCCESS, _PHASE, _STEP, _END = Result.SUCCESS, Level.PHASE, Rank.STEP, Verb.END  # a look-up each
+_SUCCESS: Final = Result.SUCCESS  # a look-up each
+_PHASE: Final = Level.PHASE
+_STEP: Final = Rank.STEP
+_END: Final = Verb.END
 
 
 class Phases:
@@ -46,11 +51,13 @@ class Phases:
         self._out = out
         self._hooks = hooks
         self._counts = counts
-        self._limits = limits
         self._waiting = waiting
         self._spans = spans
         self._restart_is_attempt = restart_is_attempt
-        self._open_phases = limits.open_phases
+        self._open_phases, self._phases_remembered = (
+            limits.open_phases,
+            limits.ended_phases_remembered,
+        )
         self._ids_are_of_events = False
         """An end had another id than its start: they say nothing of the phase."""
         self.jobs_done: list[OpenRun] = []
@@ -179,7 +186,7 @@ class Phases:
     def _opened(self, run: OpenRun, fact: Fact, at_ns: int, task: str | None) -> OpenPhase:
         name, counts = fact.name or "phase", self._counts
         occurrence = run.occurrences[name] = run.occurrences.get(name, 0) + 1
-        if occurrence == 1 and len(run.occurrences) > self._limits.ended_phases_remembered:
+        if occurrence == 1 and len(run.occurrences) > self._phases_remembered:
             del run.occurrences[next(iter(run.occurrences))]
         parent, event = run.record, fact.event
         needs: tuple[str, ...] = ()
@@ -469,7 +476,7 @@ class Phases:
         if phase.aliases:
             for alias in phase.aliases:
                 run.ended.setdefault(alias, ended)
-        while len(run.ended) > self._limits.ended_phases_remembered:
+        while len(run.ended) > self._phases_remembered:
             del run.ended[next(iter(run.ended))]
         if result.failed:
             counts.phase_failures += 1

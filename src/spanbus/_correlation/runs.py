@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
 from spanbus._correlation.failures import abandoned_text, inherited
 from spanbus._correlation.fan_out import FanOut
@@ -18,7 +19,7 @@ from spanbus._reading.spelling import ending, subject
 from spanbus._semantics import ErrorType, Failure, Flag, Level, Result, names
 from spanbus._workflow import identity
 
-IMPLICIT = "implicit"
+IMPLICIT: Final = "implicit"
 """Name of the run of events that belong to no run."""
 
 Caller = Callable[[], tuple[str | None, str | None]]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from spanbus._named_tuple import NamedTuple
 from spanbus._reading.facts import SpanEvent as SpanEvent
@@ -26,12 +26,12 @@ from spanbus._semantics import (
 )
 from spanbus._workflow.identity import TraceContext
 
-_NONE: Mapping[str, int] = MappingProxyType({})
-_ATTEMPT = Level.ATTEMPT
-_NO_FLAGS: frozenset[Flag] = frozenset()
+_NONE: Final[Mapping[str, int]] = MappingProxyType({})
+_ATTEMPT: Final = Level.ATTEMPT
+_NO_FLAGS: Final[frozenset[Flag]] = frozenset()
 
 AttributeValue = str | int | float | bool | tuple[str, ...]
-_NO_ATTRIBUTES: Mapping[str, AttributeValue] = MappingProxyType({})
+_NO_ATTRIBUTES: Final[Mapping[str, AttributeValue]] = MappingProxyType({})
 
 
 class EventLog:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
+from typing import Final
 
 from spanbus._correlation.limits import Limits
 from spanbus._correlation.open_run import OpenPhase, OpenRun
 from spanbus._named_tuple import NamedTuple
 from spanbus._reading.facts import Fact
 
-NEVER_NS = 2**63 - 1
+NEVER_NS: Final = 2**63 - 1
 
 
 class EarlyEvent(NamedTuple):

@@ -13,7 +13,8 @@ from spanbus._otlp.signals import Signal
 
 _SLICE: Final = 8
 _SLICE_S: Final = 0.000_3
-_GROUP, _RECORD = Kind.GROUP, Kind.RECORD
+_GROUP: Final = Kind.GROUP
+_RECORD: Final = Kind.RECORD
 """Cached, because it is needed at every frame and the look-up of an enum member is slow."""
 
 

@@ -49,7 +49,9 @@ _SLOTS: Final = _AREA_BYTES // SLOT_BYTES
 _FREE: Final = bytes(_LEADS.size)
 _PARTS_MOST: Final = 1024
 _RETRY_S: Final = 1.0
-_GROUP, _OPEN, _UPDATE = 1, 2, 3
+_GROUP: Final = 1
+_OPEN: Final = 2
+_UPDATE: Final = 3
 _LEADS_OF: Final = _LEADS.pack
 _HEAD_OF: Final = _HEAD.pack
 
@@ -185,18 +187,16 @@ class OpenJournal:
         return slot
 
     def _put(self, slot: int, body: bytes) -> None:
-        area, number = divmod(slot, _SLOTS)
-        begin = number * SLOT_BYTES
+        begin = slot % _SLOTS * SLOT_BYTES
         frame = _LEADS_OF(len(body), crc32(body)) + body
-        self._areas[area][begin : begin + len(frame)] = frame
+        self._areas[slot // _SLOTS][begin : begin + len(frame)] = frame
         if not self._mapped:
             self._through(frame, _place(slot))
 
     def _release(self, slots: tuple[int, ...]) -> None:
         for slot in slots:
-            area, number = divmod(slot, _SLOTS)
-            begin = number * SLOT_BYTES
-            self._areas[area][begin : begin + len(_FREE)] = _FREE
+            begin = slot % _SLOTS * SLOT_BYTES
+            self._areas[slot // _SLOTS][begin : begin + len(_FREE)] = _FREE
             if not self._mapped:
                 self._through(_FREE, _place(slot))
             self._freed.append(slot)

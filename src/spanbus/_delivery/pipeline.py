@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from spanbus._delivery.dead_letters import REFUSED, DeadLetters
 from spanbus._delivery.delivery_options import DeliveryOptions, Local
@@ -54,14 +54,15 @@ K = TypeVar("K")
 
 Exclusive = Callable[[], AbstractContextManager[object]]
 
-_GROUPS_MOST = 1000
-_SMALLEST_SEGMENT_BYTES = 64 * 1024
-_LINGER_S, _SERVICE_LINGER_S = 0.2, 1.0
+_GROUPS_MOST: Final = 1000
+_SMALLEST_SEGMENT_BYTES: Final = 64 * 1024
+_LINGER_S: Final = 0.2
+_SERVICE_LINGER_S: Final = 1.0
 """Seconds. A request costs as much CPU as forty spans, so a service sends at most one a second while few records come."""
-_CLOSING_S = 0.05
+_CLOSING_S: Final = 0.05
 """Part of the exit limit, in seconds, that is reserved for everything but sending."""
-_TRACES = Signal.TRACES
-_NOWHERE = PlainResource({})
+_TRACES: Final = Signal.TRACES
+_NOWHERE: Final = PlainResource({})
 
 
 class Pipeline:

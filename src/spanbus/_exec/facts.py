@@ -29,9 +29,10 @@ class CommandFacts:
         self._program, self._argv = arguments.program, arguments.argv
         self._phase, self._workflow = arguments.phase, arguments.workflow_name
         self._trace, self._child = trace, child
-        of_caller = Whose(traceparent=trace.traceparent, tracestate=trace.tracestate)
-        self._of_run = of_caller._replace(workflow=self._workflow)
-        self._of_tool = of_caller._replace(exact=True)
+        self._of_run = Whose(traceparent=trace.traceparent, tracestate=trace.tracestate)
+        self._of_run.workflow = self._workflow
+        self._of_tool = self._of_run.copy()
+        self._of_tool.workflow, self._of_tool.exact = None, True
 
     def started(self) -> tuple[Fact, ...]:
         """Run, phase and tool began."""

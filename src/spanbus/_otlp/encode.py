@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, Final, Protocol, cast
 
 from spanbus._otlp.decode import attributes as decoded
 from spanbus._otlp.signals import Signal
@@ -24,20 +24,23 @@ if TYPE_CHECKING:
 
     from spanbus._otlp.resource import PlainResource, Scope
 
-_F64 = struct.Struct("<Q").pack
-_F32 = struct.Struct("<I").pack
-_TIMES = struct.Struct("<BBBQBQ").pack
-_MOMENT = struct.Struct("<BQB").pack
-_IDS = struct.Struct("<BB16sBB8s").pack
-_LENGTHS = struct.Struct("<IIII")
+_F64: Final = struct.Struct("<Q").pack
+_F32: Final = struct.Struct("<I").pack
+_TIMES: Final = struct.Struct("<BBBQBQ").pack
+_MOMENT: Final = struct.Struct("<BQB").pack
+_IDS: Final = struct.Struct(">BB16sBBQ").pack
+_PARENT: Final = struct.Struct(">BBQ").pack
+_IDS_WITH_PARENT: Final = struct.Struct(">BB16sBBQBBQ").pack
+_LENGTHS: Final = struct.Struct("<IIII")
 
-_HAS_IS_REMOTE, _IS_REMOTE = 0x100, 0x200
-NO_STATUS = b"\x7a\x00"
-_NOT_REMOTE = b"\x85\x01" + _F32(_HAS_IS_REMOTE)
-_REMOTE = b"\x85\x01" + _F32(_HAS_IS_REMOTE | _IS_REMOTE)
-_LINK_NOT_REMOTE = b"\x35" + _F32(_HAS_IS_REMOTE)
-_LINK_REMOTE = b"\x35" + _F32(_HAS_IS_REMOTE | _IS_REMOTE)
-_UNSET = 0
+_HAS_IS_REMOTE: Final = 0x100
+_IS_REMOTE: Final = 0x200
+NO_STATUS: Final = b"\x7a\x00"
+_NOT_REMOTE: Final = b"\x85\x01" + _F32(_HAS_IS_REMOTE)
+_REMOTE: Final = b"\x85\x01" + _F32(_HAS_IS_REMOTE | _IS_REMOTE)
+_LINK_NOT_REMOTE: Final = b"\x35" + _F32(_HAS_IS_REMOTE)
+_LINK_REMOTE: Final = b"\x35" + _F32(_HAS_IS_REMOTE | _IS_REMOTE)
+_UNSET: Final = 0
 
 # --- spans ------------------------------------------------------------------------------------------------------------
 
@@ -145,10 +148,13 @@ def span_ids(
     trace_id: int, span_id: int, state: Mapping[str, str] | None, parent_span_id: int | None
 ) -> bytes:
     """A span's ids and trace state, with which its message begins."""
-    ids = _IDS(0x0A, 16, trace_id.to_bytes(16, "big"), 0x12, 8, span_id.to_bytes(8, "big"))
+    trace = trace_id.to_bytes(16, "big")
+    if parent_span_id is not None and not state:
+        return _IDS_WITH_PARENT(0x0A, 16, trace, 0x12, 8, span_id, 0x22, 8, parent_span_id)
+    ids = _IDS(0x0A, 16, trace, 0x12, 8, span_id)
     if state:
         ids += string(b"\x1a", ",".join([f"{key}={value}" for key, value in state.items()]))
-    return ids if parent_span_id is None else ids + b"\x22\x08" + parent_span_id.to_bytes(8, "big")
+    return ids if parent_span_id is None else ids + _PARENT(0x22, 8, parent_span_id)
 
 
 def span_name(name: str) -> bytes:

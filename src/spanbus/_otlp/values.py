@@ -8,20 +8,20 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from spanbus._named_tuple import NamedTuple
 
-DOUBLE = struct.Struct("<d").pack
+DOUBLE: Final = struct.Struct("<d").pack
 
-_KEYS_MOST = 2_000
-_VALUES_PER_KEY = 64
-_VALUE_LONGEST = 64
-_KEY_LONGEST = 1_800
-_NO_KEYS: dict[str, Any] = {}
+_KEYS_MOST: Final = 2_000
+_VALUES_PER_KEY: Final = 64
+_VALUE_LONGEST: Final = 64
+_KEY_LONGEST: Final = 1_800
+_NO_KEYS: Final[dict[str, Any]] = {}
 
-TABLED = 2_048
-VARINTS: tuple[bytes, ...] = tuple(
+TABLED: Final = 2_048
+VARINTS: Final[tuple[bytes, ...]] = tuple(
     [bytes((number,)) for number in range(128)]
     + [bytes((low, high)) for high in range(1, TABLED >> 7) for low in range(128, 256)]
 )
@@ -71,7 +71,7 @@ class _Key(NamedTuple):
     texts: dict[str, bytes]
 
 
-_keys: dict[bytes, dict[str, _Key]] = {}
+_keys: Final[dict[bytes, dict[str, _Key]]] = {}
 """By the tag of the field that holds the attributes."""
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping
 from fnmatch import fnmatchcase
+from typing import Final
 
 from spanbus._named_tuple import NamedTuple
 from spanbus._reading.facts import (
@@ -43,22 +44,27 @@ from spanbus._reading.states import States
 from spanbus._reading.times import duration_ns_of, seconds_ns
 from spanbus._semantics import Result
 
-PLAIN_START = frozenset({"type", "needs", "timestamp"})
+PLAIN_START: Final = frozenset({"type", "needs", "timestamp"})
 """All that may stand in the payload of a start for it to say nothing further."""
-PLAIN_SUCCESS = frozenset({"success", "duration", "attempts", "timestamp"})
+PLAIN_SUCCESS: Final = frozenset({"success", "duration", "attempts", "timestamp"})
 """The same of an end with success."""
-_READ = frozenset(
+_READ: Final = frozenset(
     "success skipped result conclusion outcome status state error exception error_message error_type stacktrace summary reason delay cached stage "
     "type needs timestamp max_attempts strategy phase".split()
 )
 """Keys that every dialect reads."""
-_TELLING = PLAIN_START | PLAIN_SUCCESS | {"stage", "strategy", "phase"}
-_STAMPED_NAME = re.compile(r"[_-]\d{9,}$")
-_TYPES_REMEMBERED = 1_000
-_PLAIN = (str, int, float, bytes, list, tuple, set)
-"""Objects that are a run, and not what it is a run of."""
-_RUNS_TOO = frozenset(RUNS)
-_EVENT, _START, _SUCCESS = Verb.EVENT, Verb.START, Result.SUCCESS  # members cost a look-up each
+_TELLING: Final = PLAIN_START | PLAIN_SUCCESS | {"stage", "strategy", "phase"}
+_STAMPED_NAME: Final = re.compile(r"[_-]\d{9,}$")
+_TYPES_REMEMBERED: Final = 1_000
+_MAKES_REMEMBERED: Final = 1_000
+_KEYS_REMEMBERED: Final = 64
+_IDENTITY: Final = frozenset(("@phase", "@run_id"))
+"""Keys of rules that ask the event itself."""
+_PLAIN: Final = (str, int, float, bytes, list, tuple, set)
+_RUNS_TOO: Final = frozenset(RUNS)
+_EVENT: Final = Verb.EVENT  # members cost a look-up each
+_START: Final = Verb.START
+_SUCCESS: Final = Result.SUCCESS
 
 
 class Rule(NamedTuple):
@@ -98,7 +104,69 @@ class Meaning:
         self.announced, self.event_type = announced, event_type
         self.workflow = name_of_run(event_type) if rule.rank is Rank.RUN and rule.subjects else None
         """The name of the run that the type itself says."""
-        self.name = said_first(with_those_of_the_thing(rule.name, event_type))
+        self.name = with_those_of_the_thing(rule.name, event_type)
+
+
+class Candidate:
+    """A meaning that events of a make may have, with the keys of its rule whose values decide."""
+
+    __slots__ = ("has", "lacks", "meaning", "name", "name_else")
+
+    def __init__(
+        self, meaning: Meaning | None, name: tuple[str, ...], keys: frozenset[str]
+    ) -> None:
+        self.meaning = meaning
+        rule = meaning.rule if meaning is not None else None
+        self.has = _those(rule.has, keys - _IDENTITY) if rule is not None else ()
+        self.lacks = _those(rule.lacks, keys) if rule is not None else ()
+        asked = [key for key in name if key in keys or key[:5] == "word:"]
+        self.name, self.name_else = said_first(tuple(asked))
+        """Keys of its name, the surest first; and where it stands else, from the first that is no key of the payload."""
+
+    def holds(self, raw: Raw) -> bool:
+        """Whether the values of an event agree with the rule."""
+        return all([_present(raw, key) for key in self.has]) and not any(
+            [_present(raw, key) for key in self.lacks]
+        )
+
+
+class Make:
+    """Events of one type whose payloads have the same keys: what they can mean, and where they say it.
+
+    A payload is asked for nothing that it lacks.
+    """
+
+    __slots__ = (
+        "candidates",
+        "exact",
+        "identity",
+        "only",
+        "phase",
+        "run",
+        "run_object",
+        "tells_state",
+    )
+
+    def __init__(
+        self,
+        candidates: tuple[Candidate, ...],
+        run: tuple[str, ...],
+        run_object: tuple[str, ...],
+        identity: tuple[str, ...],
+        phase: tuple[str, ...],
+        exact: bool,
+        tells_state: bool,
+    ) -> None:
+        first = candidates[0]
+        self.only = None if first.has or first.lacks else first
+        """The one that all of them have, where no value decides."""
+        self.candidates = candidates
+        """Else it is the first of these that holds; the last one always does."""
+        self.run, self.run_object = run, run_object
+        """Keys of the run's id, and of objects that may be the run."""
+        self.identity, self.phase = identity, phase
+        """Keys of the id of what they speak of, and of objects that may be it."""
+        self.exact, self.tells_state = exact, tells_state
 
 
 class Names(NamedTuple):
@@ -138,8 +206,8 @@ class Dialect:
         self.keys = keys
         self.policy = policy
         self.states = states
-        self._stateless = states.stateless
         self.error_means_failure = error_means_failure
+        self._remembers = names.memory is not None
         self.keys.known = _READ | {
             *names.run,
             *names.workflow,
@@ -159,9 +227,7 @@ class Dialect:
         self._by_type: dict[str, tuple[Meaning, ...]] = {}
         self.of_phases: dict[str, Meaning | None] = {}
         """Cached results of :meth:`of_phase`, by type."""
-        self._phase = said_first(names.phase)
-        self._phase_keys = frozenset(names.phase)
-        self._identity_keys = frozenset(names.identity)
+        self._makes: dict[tuple[object, ...], Make] = {}
         only = tuple(names.durations)
         self._duration_key = only[0]
         self._attempts_key = names.attempts
@@ -208,46 +274,89 @@ class Dialect:
             self.of_phases[event_type] = only
         return only
 
-    def meaning_of(self, raw: Raw) -> Meaning | None:
-        """The first rule that matches."""
-        found = self._by_type.get(raw.event_type)
-        for meaning in found if found is not None else self.candidates(raw.event_type):
-            rule = meaning.rule
-            for key in rule.has:
-                if (key == "@phase" and raw.phase is None) or not _present(raw, key):
-                    break
-            else:
-                for key in rule.lacks:
-                    if _present(raw, key):
-                        break
-                else:
-                    return meaning
-        return None
+    def _made(self, event_type: str, keys: frozenset[str]) -> Make:
+        """The make of events of this type that have these keys."""
+        names = self.names
+        identity = keys & _IDENTITY
+        candidates = [
+            Candidate(meaning, meaning.name, keys)
+            for meaning in self.candidates(event_type)
+            if keys.issuperset(meaning.rule.has) and identity.isdisjoint(meaning.rule.lacks)
+        ]
+        candidates.append(Candidate(None, names.phase, keys))
+        objects = names.workflow if _RUNS_TOO.isdisjoint(keys) else (*RUNS, *names.workflow)
+        return Make(
+            tuple(candidates),
+            _those(names.run, keys),
+            _those(objects, keys),
+            _those(names.identity, keys),
+            _those(names.phase, keys),
+            "step_id" in keys or "@phase" in keys,
+            self.states.may_tell(event_type, keys),
+        )
+
+    def _make(self, raw: Raw) -> Make:
+        payload = raw.payload
+        make_of = (raw.event_type, raw.phase is None, raw.run_id is None, *payload)
+        make = self._makes.get(make_of)
+        if make is None:
+            keys = {key for key in payload if isinstance(key, str) and key[:1] != "@"}
+            if raw.phase is not None:
+                keys.add("@phase")
+            if raw.run_id is not None:
+                keys.add("@run_id")
+            if "id" in keys:
+                keys.add("@id")
+            make = self._made(raw.event_type, frozenset(keys))
+            if len(make_of) <= _KEYS_REMEMBERED:  # payloads come from outside: bounded
+                if len(self._makes) >= _MAKES_REMEMBERED:
+                    self._makes.clear()
+                self._makes[make_of] = make
+        return make
 
     def fact(self, raw: Raw) -> Fact:
         """The fact that ``raw`` states by the first rule that matches; without one it is noted where it belongs."""
-        event_type = raw.event_type
-        if self.states.subjects:
-            payload = raw.payload
-            known = event_type in self._stateless
-            if not known or "object_kind" in payload or "build" in payload or "object" in payload:
-                raw = self.states.read(raw)
-        meaning = self.meaning_of(raw)
-        name = self._first(raw, meaning.name if meaning is not None else self._phase)
+        event_type, make, told_as_state = raw.event_type, self._make(raw), False
+        if make.tells_state:
+            raw = self.states.read(raw)
+            told_as_state, make = raw.event_type is not event_type, self._make(raw)
+        payload, candidate = raw.payload, make.only
+        if candidate is None:
+            candidate = next(one for one in make.candidates if one.holds(raw))
+        name: str | None = None
+        for key in candidate.name:
+            value = payload.get(key)
+            if value is not None and (text := value if type(value) is str else name_of(value)):
+                name = text
+                break
+        else:
+            if candidate.name_else:
+                name = _named(raw, candidate.name_else)
+        run_key, shared = raw.run_id, False
+        if run_key is None:
+            for key in make.run:
+                value = payload.get(key)
+                if value is not None and (text := value if type(value) is str else text_of(value)):
+                    run_key, shared = text, key in self.names.shared_run
+                    break
+            else:
+                if make.run_object:
+                    run_key = _id_of_run(payload, make.run_object)
         event = SpanEvent(
-            event_type, raw.at_ns, raw.event_id, raw.source, raw.payload, raw.attempt or 1
+            event_type, raw.at_ns, raw.event_id, raw.source, payload, raw.attempt or 1
         )
-        run_key, whose = self._whose(raw)
-        if event_type is not raw.event_type:
-            whose = whose._replace(state=True)
-        if meaning is not None and meaning.rule.of_open:
-            whose = whose._replace(of_open=True)
+        meaning = candidate.meaning
+        whose = self._whose(raw, make, shared)
+        if told_as_state or (meaning is not None and meaning.rule.of_open):
+            whose = whose.copy()
+            whose.state, whose.of_open = told_as_state, meaning is not None and meaning.rule.of_open
         if meaning is None:
             rank = Rank.PHASE if name is not None else Rank.RUN
             return Noted(event, rank, name, run_key, whose)
         fact = self.stated(meaning, event, name, run_key, whose, raw.run_id is not None)
         if meaning.workflow is not None and fact.whose.workflow is None:
-            fact.whose = fact.whose._replace(workflow=meaning.workflow)
+            whose = fact.whose = fact.whose.copy()
+            whose.workflow = meaning.workflow
         return fact
 
     def stated(
@@ -341,69 +450,25 @@ class Dialect:
         key = self.names.memory
         return text_of(raw.payload.get(key)) if key is not None else None
 
-    def _whose(self, raw: Raw) -> tuple[str | None, Whose]:
-        payload = raw.payload
-        run_key, shared = raw.run_id, False
-        if run_key is None:
-            for key in self.names.run:
-                value = payload.get(key)
-                if value is not None and (text := value if type(value) is str else text_of(value)):
-                    run_key, shared = text, key in self.names.shared_run
-                    break
-            else:
-                run_key = self._id_of_run(payload)
-        exact = raw.phase is not None or "step_id" in payload
-        task = self.task_of(raw) if self.names.memory is not None else None
-        own_id = self._own_id(raw) if self.names.identity else None
-        correlation, traceparent = raw.correlation, raw.traceparent
+    def _whose(self, raw: Raw, make: Make, shared: bool) -> Whose:
+        task = self.task_of(raw) if self._remembers else None
+        own_id = _own_id(raw, make) if self.names.identity else None
         if (
-            correlation is traceparent is raw.tracestate is task is raw.odd_time is own_id is None
+            raw.correlation is raw.traceparent is raw.tracestate is task is raw.odd_time is own_id
+            and own_id is None
             and not shared
         ):
-            return run_key, OURS if exact else NOBODY
-        return run_key, Whose(
-            exact,
+            return OURS if make.exact else NOBODY
+        return Whose(
+            make.exact,
             shared,
-            correlation,
-            None,
-            None,
+            raw.correlation,
             task,
-            traceparent,
+            raw.traceparent,
             raw.tracestate,
             raw.odd_time is not None,
             own_id=own_id,
         )
-
-    def _own_id(self, raw: Raw) -> str | None:
-        """The id of what an event speaks of: in its payload, in an object there that is the task, or its own."""
-        payload = raw.payload
-        if not self._identity_keys.isdisjoint(payload):
-            for key in self.names.identity:
-                value = payload.get(key)
-                if value is not None and (text := value if type(value) is str else text_of(value)):
-                    return text
-        if not self._phase_keys.isdisjoint(payload):
-            for key in self.names.phase:
-                value = payload.get(key)
-                if value is None:
-                    continue
-                if type(value) is not str and not isinstance(value, _PLAIN):
-                    return text_of(getter(value)("id")) or raw.own_id
-                break
-        return raw.own_id
-
-    def _id_of_run(self, payload: Mapping[str, object]) -> str | None:
-        """The id of a run that the payload holds as an object."""
-        keys = self.names.workflow
-        if not _RUNS_TOO.isdisjoint(payload):
-            keys = (*RUNS, *keys)
-        for key in keys:
-            value = payload.get(key)
-            if value is not None and not isinstance(value, _PLAIN):
-                found = text_of(getter(value)("id"))
-                if found:
-                    return found
-        return None
 
     def _further(
         self, rank: Rank, payload: Mapping[str, object], whose: Whose, named_run: bool
@@ -428,7 +493,9 @@ class Dialect:
         stage = text_of(payload.get("stage"))
         if workflow is None and stage is None:
             return whose
-        return whose._replace(workflow=workflow, stage=stage)
+        whose = whose.copy()
+        whose.workflow, whose.stage = workflow, stage
+        return whose
 
     def _aliases(self, payload: Mapping[str, object], name: str | None) -> tuple[str, ...]:
         found = [
@@ -456,26 +523,53 @@ class Dialect:
             or text_of(payload.get("phase"))
         )
 
-    @staticmethod
-    def _first(raw: Raw, keys: tuple[tuple[str, ...], tuple[str, ...]]) -> str | None:
-        said, further = keys
-        payload = raw.payload
-        for key in said:
-            value = payload.get(key)
-            if value is not None and (text := value if type(value) is str else name_of(value)):
-                return text
-        for key in further:
-            if key == "@id":
-                text = name_in(payload.get("id"))
-            elif key[0] == "@":
-                text = text_of(_identity(raw, key))
-            elif key[:5] == "word:":
-                text = word_of(raw.event_type, int(key[5:]))
-            else:
-                text = name_of(payload.get(key))
-            if text:
-                return text
-        return None
+
+def _those(keys: tuple[str, ...], of: frozenset[str]) -> tuple[str, ...]:
+    return tuple([key for key in keys if key in of])
+
+
+def _named(raw: Raw, keys: tuple[str, ...]) -> str | None:
+    """The first name that an event's identity, a word of its type or its payload tells."""
+    for key in keys:
+        if key == "@id":
+            text = name_in(raw.payload.get("id"))
+        elif key[0] == "@":
+            text = text_of(_identity(raw, key))
+        elif key[:5] == "word:":
+            text = word_of(raw.event_type, int(key[5:]))
+        else:
+            text = name_of(raw.payload.get(key))
+        if text:
+            return text
+    return None
+
+
+def _id_of_run(payload: Mapping[str, object], keys: tuple[str, ...]) -> str | None:
+    """The id of a run that the payload holds as an object, in one of these places."""
+    for key in keys:
+        value = payload.get(key)
+        if value is not None and not isinstance(value, _PLAIN):
+            found = text_of(getter(value)("id"))
+            if found:
+                return found
+    return None
+
+
+def _own_id(raw: Raw, make: Make) -> str | None:
+    """The id of what an event speaks of: in its payload, in an object there that is the task, or its own."""
+    payload = raw.payload
+    for key in make.identity:
+        value = payload.get(key)
+        if value is not None and (text := value if type(value) is str else text_of(value)):
+            return text
+    for key in make.phase:
+        value = payload.get(key)
+        if value is None:
+            continue
+        if type(value) is not str and not isinstance(value, _PLAIN):
+            return text_of(getter(value)("id")) or raw.own_id
+        break
+    return raw.own_id
 
 
 def _identity(raw: Raw, key: str) -> object:
@@ -483,7 +577,5 @@ def _identity(raw: Raw, key: str) -> object:
 
 
 def _present(raw: Raw, key: str) -> bool:
-    if key[0] == "@":
-        return _identity(raw, key) is not None
     value = raw.payload.get(key)
     return value is not None and not (isinstance(value, str) and value == "")

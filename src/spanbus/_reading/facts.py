@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import IntEnum
+from typing import Final
 
-from spanbus._named_tuple import NamedTuple
 from spanbus._semantics import Failure, Result
 
 
@@ -32,7 +32,8 @@ class Verb(IntEnum):
     SKIP = 4
 
 
-_EVENT, _START = Verb.EVENT, Verb.START  # members cost a look-up each
+_EVENT: Final = Verb.EVENT  # members cost a look-up each
+_START: Final = Verb.START
 
 
 class SpanEvent:
@@ -57,32 +58,79 @@ class SpanEvent:
         return f"SpanEvent({self.name!r}, {self.at_ns}, {self.event_id!r}, {self.source!r}, {self.payload!r}, {self.attempt})"
 
 
-class Whose(NamedTuple):
-    """Further hints of an event about the work that it belongs to; absent things are None."""
+class Whose:
+    """Further hints of an event about the work that it belongs to; absent things are None. Most events share one of few."""
 
-    exact: bool = False
-    """The name is an identity (a step id, our engine's phase), not one that has to be looked for among aliases."""
-    shared: bool = False
-    """The run key is a definition's name or the like: concurrent and later runs bear the same one."""
-    correlation: str | None = None
-    workflow: str | None = None
-    stage: str | None = None
-    task: str | None = None
-    """The publisher's task, thread or job, where the event tells."""
-    traceparent: str | None = None
-    tracestate: str | None = None
-    odd_time: bool = False
-    """The event's time could not be read or believed: it stands where it was heard."""
-    of_open: bool = False
-    """It ends what is open, and says nothing where nothing is."""
-    state: bool = False
-    """It is told as a state, which may be told again while nothing changes."""
-    own_id: str | None = None
-    """The id of what it speaks of, as far as an id can be believed to be that, and not the event's."""
+    __slots__ = (
+        "correlation",
+        "exact",
+        "odd_time",
+        "of_open",
+        "own_id",
+        "shared",
+        "stage",
+        "state",
+        "task",
+        "traceparent",
+        "tracestate",
+        "workflow",
+    )
+
+    def __init__(
+        self,
+        exact: bool = False,
+        shared: bool = False,
+        correlation: str | None = None,
+        task: str | None = None,
+        traceparent: str | None = None,
+        tracestate: str | None = None,
+        odd_time: bool = False,
+        own_id: str | None = None,
+    ) -> None:
+        self.exact = exact
+        """The name is an identity (a step id, our engine's phase), not one that has to be looked for among aliases."""
+        self.shared = shared
+        """The run key is a definition's name or the like: concurrent and later runs bear the same one."""
+        self.correlation = correlation
+        self.workflow: str | None = None
+        self.stage: str | None = None
+        self.task = task
+        """The publisher's task, thread or job, where the event tells."""
+        self.traceparent, self.tracestate = traceparent, tracestate
+        self.odd_time = odd_time
+        """The event's time could not be read or believed: it stands where it was heard."""
+        self.own_id = own_id
+        """The id of what it speaks of, as far as an id can be believed to be that, and not the event's."""
+        self.of_open = False
+        """It ends what is open, and says nothing where nothing is."""
+        self.state = False
+        """It is told as a state, which may be told again while nothing changes."""
+
+    def copy(self) -> Whose:
+        """One of its own, to be changed."""
+        copy = Whose(
+            self.exact,
+            self.shared,
+            self.correlation,
+            self.task,
+            self.traceparent,
+            self.tracestate,
+            self.odd_time,
+            self.own_id,
+        )
+        copy.workflow, copy.stage = self.workflow, self.stage
+        copy.of_open, copy.state = self.of_open, self.state
+        return copy
+
+    def __repr__(self) -> str:
+        return (
+            f"Whose({self.exact}, {self.shared}, {self.correlation!r}, {self.workflow!r}, {self.stage!r}, {self.task!r}, "
+            f"{self.traceparent!r}, {self.tracestate!r}, {self.odd_time}, {self.of_open}, {self.state}, {self.own_id!r})"
+        )
 
 
-NOBODY = Whose()
-OURS = Whose(exact=True)
+NOBODY: Final = Whose()
+OURS: Final = Whose(exact=True)
 """The hints of a plain event of our own engine."""
 
 

@@ -6,36 +6,38 @@ import re
 import traceback
 from collections.abc import Mapping
 from enum import Enum
-from typing import cast
+from typing import Final, cast
 
 from spanbus._reading.shape import getter, is_true, text_of
 from spanbus._reading.spelling import CANCELLATIONS, ENDS, FAILURES, SKIPS, TIMEOUTS, key_of
 from spanbus._semantics import ErrorType, Failure, Result, error_text
 from spanbus._workflow.events import EMPTY
 
-_RESULTS = {result.value: result for result in Result}
-_WORDS = (str, Enum)
-_LONGEST_WORD = 32
-_PLAIN = (str, bytes, int, float, list, tuple, set)
-_STATUS = {
+_RESULTS: Final = {result.value: result for result in Result}
+_WORDS: Final = (str, Enum)
+_LONGEST_WORD: Final = 32
+_PLAIN: Final = (str, bytes, int, float, list, tuple, set)
+_STATUS: Final = {
     **dict.fromkeys((*ENDS, "pass", "fixed"), Result.SUCCESS),
     **dict.fromkeys((*FAILURES, "broken", "killed", "rejected"), Result.FAILURE),
     **dict.fromkeys((*TIMEOUTS, "timed_out"), Result.TIMEOUT),
     **dict.fromkeys((*CANCELLATIONS, "stopped", "halted", "terminated"), Result.CANCELLATION),
     **dict.fromkeys(SKIPS, Result.SKIP),
 }
-OUTCOMES = ("conclusion", "outcome", "status", "state")
+OUTCOMES: Final = ("conclusion", "outcome", "status", "state")
 """Keys whose value may be the word of a result; a conclusion and an outcome are more than a state."""
-_ERRORS = ("error", "exception", "error_message")
-_FINE = ("ok", "passed", "succeeded", "is_success", "successful")
+_ERRORS: Final = ("error", "exception", "error_message")
+_FINE: Final = ("ok", "passed", "succeeded", "is_success", "successful")
 """Keys that are false where something failed."""
-_EXIT_CODES = ("exit_code", "returncode", "return_code", "exit_status", "exitcode")
+_EXIT_CODES: Final = ("exit_code", "returncode", "return_code", "exit_status", "exitcode")
 """Keys that are above or below zero where something failed."""
-_TIMED_OUT = re.compile(r"\btimed[ -]out\b|\btime-?out(error|expired)?\b(?!\s*[=:])", re.IGNORECASE)
-_CANCELLED = re.compile(
+_TIMED_OUT: Final = re.compile(
+    r"\btimed[ -]out\b|\btime-?out(error|expired)?\b(?!\s*[=:])", re.IGNORECASE
+)
+_CANCELLED: Final = re.compile(
     r"^\W*(?:asyncio\.)?(?:exceptions\.)?(CancelledError|KeyboardInterrupt|Cancelled)\b"
 )
-_CLASS = re.compile(
+_CLASS: Final = re.compile(
     r"^((?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Exit|Interrupt|Warning|Timeout|Failure))\s*(?:[:(]|$)",
     re.ASCII,
 )

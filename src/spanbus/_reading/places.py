@@ -7,11 +7,18 @@ those after it are asked for nothing that they lack.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from operator import itemgetter
 from types import MappingProxyType
 from typing import Any
 
-from spanbus._named_tuple import NamedTuple
-from spanbus._reading.shape import Getter, getter, has_attribute, is_other_mapping, mapping_of
+from spanbus._reading.shape import (
+    Getter,
+    getter,
+    has_attribute,
+    is_other_mapping,
+    mapping_of,
+    text_of,
+)
 from spanbus._reading.spelling import key_of
 
 TYPE_KEYS = ("event_type", "type", "topic", "kind")
@@ -46,38 +53,73 @@ _NOTHING: Mapping[str, str] = MappingProxyType({})
 _MAKES_REMEMBERED = 1_000
 _FIELDS_LOOKED_AT = 64
 
-EVENT, METADATA, PAYLOAD = range(3)
+EVENT, METADATA, PAYLOAD = 0, 1, 2
 
+Texts = tuple[object, object, object, object]
+"""Values of an event that may be its type, id, source and correlation."""
 Place = tuple[int, str]
 """Where to ask, and for which key."""
 
 
-class Places(NamedTuple):
+class Places:
     """For each thing that an event may say the places to look in, the surest first."""
 
-    type: tuple[Place, ...]
-    kind: tuple[str, ...]
-    """Keys of an event that may be its type, or that of something it speaks of."""
-    name: tuple[str, ...]
-    payload: tuple[str, ...]
-    time: tuple[Place, ...]
-    run: tuple[str, ...]
-    """Keys of a run's id that its metadata has."""
-    id: tuple[Place, ...]
-    source: tuple[Place, ...]
-    correlation: tuple[Place, ...]
-    further: bool
-    """It has something of what our own events and those with headers have: a time in nanoseconds, an identity."""
-    enclosing: tuple[str, ...]
-    """Keys in which a message of a broker holds the event."""
-    on_channel: bool
-    """It says where it was sent, and not of itself what it is."""
-    spelled: Mapping[str, str]
-    """Its own spelling of those of its fields that are spelled in another way, ``eventType`` or ``run-id``."""
-    spelled_in_metadata: Mapping[str, str]
-    plain: bool = False
-    """All that it has of these stands in its own dictionary."""
-    metadata_plain: bool = False
+    __slots__ = (
+        "correlation",
+        "enclosing",
+        "further",
+        "id",
+        "kind",
+        "metadata_plain",
+        "name",
+        "on_channel",
+        "payload",
+        "plain",
+        "run",
+        "source",
+        "spelled",
+        "spelled_in_metadata",
+        "texts",
+        "texts_in_metadata",
+        "time",
+        "type",
+    )
+
+    def __init__(
+        self,
+        type: tuple[Place, ...],  # noqa: A002 (it is called so)
+        kind: tuple[str, ...],
+        name: tuple[str, ...],
+        payload: tuple[str, ...],
+        time: tuple[Place, ...],
+        run: tuple[str, ...],
+        id: tuple[Place, ...],  # noqa: A002
+        source: tuple[Place, ...],
+        correlation: tuple[Place, ...],
+        further: bool,
+        enclosing: tuple[str, ...],
+        on_channel: bool,
+    ) -> None:
+        self.type = type
+        self.kind = kind
+        """Keys of an event that may be its type, or that of something it speaks of."""
+        self.name, self.payload, self.time = name, payload, time
+        self.run = run
+        """Keys of a run's id that its metadata has."""
+        self.id, self.source, self.correlation = id, source, correlation
+        self.further = further
+        """It has something of what our own events and those with headers have: a time in nanoseconds, an identity."""
+        self.enclosing = enclosing
+        """Keys in which a message of a broker holds the event."""
+        self.on_channel = on_channel
+        """It says where it was sent, and not of itself what it is."""
+        self.spelled = self.spelled_in_metadata = _NOTHING
+        """Its own spelling of those of its fields that are spelled in another way, ``eventType`` or ``run-id``."""
+        self.plain = self.metadata_plain = False
+        """All that it has of these stands in its own dictionary."""
+        self.texts: Callable[[dict[str, object]], Texts] | None = None
+        """Takes its type, id, source and correlation at once, where one dictionary holds them all."""
+        self.texts_in_metadata = False
 
 
 class Keys:
@@ -134,8 +176,8 @@ class Keys:
         self.payloads_spelled: dict[tuple[str, ...], tuple[str, ...] | None] = {}
         """For the keys of payloads the spelling that is asked for, None where that is theirs."""
 
-    def look(self, event: object) -> tuple[Places, Getter, Getter]:
-        """The places of an event, with what gives its fields and those of its metadata."""
+    def look(self, event: object) -> tuple[Places, Getter, Getter, Texts]:
+        """The places of an event, with what gives its fields and those of its metadata, and its texts."""
         fields = _own(event)
         if fields is None:
             return self._anywhere(event)
@@ -160,24 +202,28 @@ class Keys:
         get = fields.get if places.plain else getter(event)
         if places.spelled:
             get = _spelled(get, places.spelled)
-        if inner is None:
-            return places, get, get
-        about = inner.get if places.metadata_plain else getter(metadata)
-        if places.spelled_in_metadata:
-            about = _spelled(about, places.spelled_in_metadata)
-        return places, get, about
+        about = get
+        if inner is not None:
+            about = inner.get if places.metadata_plain else getter(metadata)
+            if places.spelled_in_metadata:
+                about = _spelled(about, places.spelled_in_metadata)
+        if places.texts is None:
+            return places, get, about, _texts(places, get, about)
+        holder = inner if inner is not None and places.texts_in_metadata else fields
+        return places, get, about, places.texts(holder)
 
-    def _anywhere(self, event: object) -> tuple[Places, Getter, Getter]:
+    def _anywhere(self, event: object) -> tuple[Places, Getter, Getter, Texts]:
         get = getter(event)
         if other := self._spellings(mapping_of(event)):
             get = _spelled(get, other)
         metadata = get("metadata")
         if metadata is None:
-            return self._all, get, get
+            return self._all, get, get, _texts(self._all, get, get)
         about = getter(metadata)
         if other := self._spellings(mapping_of(metadata)):
             about = _spelled(about, other)
-        return self._all_of_metadata, get, about
+        places = self._all_of_metadata
+        return places, get, about, _texts(places, get, about)
 
     def payload(self, payload: Mapping[str, object]) -> Mapping[str, object]:
         """A payload in which the keys that the dialect asks for are spelled as it asks for them."""
@@ -215,7 +261,10 @@ class Keys:
             return key in fields or key in spelled or has_attribute(event, key)
 
         if inner is None:
-            return self._places(has, None)._replace(spelled=spelled, plain=plain)
+            places = self._places(has, None)
+            places.spelled, places.plain = spelled, plain
+            _take_at_once(places, fields, {})
+            return places
         spelled_inside = self._spellings(inner)
 
         def has_inner(key: str) -> bool:
@@ -223,15 +272,14 @@ class Keys:
 
         declared = {*(mapping_of(metadata) or ()), *spelled_inside}
         places = self._places(has, has_inner)
-        return places._replace(
-            run=tuple([key for key in places.run if key in declared]),
-            spelled=spelled,
-            spelled_in_metadata=spelled_inside,
-            plain=plain,
-            metadata_plain=not any(
-                key not in inner and has_attribute(metadata, key) for key in names
-            ),
+        places.run = tuple([key for key in places.run if key in declared])
+        places.spelled, places.plain = spelled, plain
+        places.spelled_in_metadata = spelled_inside
+        places.metadata_plain = not any(
+            key not in inner and has_attribute(metadata, key) for key in names
         )
+        _take_at_once(places, fields, inner)
+        return places
 
     def _places(
         self, has: Callable[[str], bool], has_inner: Callable[[str], bool] | None
@@ -273,9 +321,40 @@ class Keys:
             tuple([key for key in _ENCLOSING if has(key)]),
             not any(has(key) for key in ("event_type", "type", "kind"))
             and any(has(key) for key in _CHANNELS),
-            _NOTHING,
-            _NOTHING,
         )
+
+
+def _texts(places: Places, get: Getter, about: Getter) -> Texts:
+    return (
+        _first(places.type, get, about),
+        _first(places.id, get, about) if places.id else None,
+        _first(places.source, get, about) if places.source else None,
+        _first(places.correlation, get, about) if places.correlation else None,
+    )
+
+
+def _first(places: tuple[Place, ...], get: Getter, about: Getter) -> str | None:
+    """The first text that stands in one of these places of the envelope or the event."""
+    for where, key in places:
+        value = (about if where == METADATA else get)(key)
+        if value is not None and (text := value if type(value) is str else text_of(value)):
+            return text
+    return None
+
+
+def _take_at_once(
+    places: Places, fields: Mapping[str, object], inner: Mapping[str, object]
+) -> None:
+    """Note where there is one place for each text, and all of them stand in one dictionary."""
+    several = (places.type, places.id, places.source, places.correlation)
+    found = [one[0] for one in several if len(one) == 1]
+    holders = {where for where, _ in found}
+    if len(found) < len(several) or len(holders) > 1:
+        return
+    inside = METADATA in holders
+    if all(key in (inner if inside else fields) for _, key in found):
+        places.texts = itemgetter(*[key for _, key in found])
+        places.texts_in_metadata = inside
 
 
 def _keys_of(places: Places) -> list[str]:
@@ -285,7 +364,12 @@ def _keys_of(places: Places) -> list[str]:
 
 def _own(thing: object) -> dict[str, object] | None:
     """Its own dictionary, where it has one that is not too large to be compared."""
-    own: Any = thing if type(thing) is dict else getattr(thing, "__dict__", None)  # pyright: ignore[reportUnknownVariableType]
+    own: Any = thing
+    if type(thing) is not dict:
+        try:
+            own = thing.__dict__
+        except AttributeError:
+            return None
     return own if type(own) is dict and len(own) <= _FIELDS_LOOKED_AT else None  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType] - a cast costs a call
 
 

@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import date
 from decimal import Decimal
 from enum import Enum
 from time import struct_time
-from typing import Any, cast
+from typing import Any, Final, cast
 
-from spanbus._named_tuple import NamedTuple
 from spanbus._reading.getters import payload_by_methods, said_by_methods, says_by_methods
 from spanbus._reading.places import (
     METADATA,
@@ -32,65 +31,92 @@ from spanbus._reading.places import (
 from spanbus._reading.shape import TEXTS, Getter, decoded, getter, mapping_of, text_of
 from spanbus._reading.spelling import changed, ending, key_of, normal
 from spanbus._reading.times import time_ns_of
+from spanbus._remembering import remembering
 from spanbus._workflow.events import EMPTY, Event, WorkflowEvent
 
-_ENVELOPE = frozenset(
+_ENVELOPE: Final = frozenset(
     "metadata meta headers header event_type type topic kind payload data event_id id source at_ns timestamp metadata_timestamp "
     "time priority delivery_mode correlation_id tags attempt traceparent tracestate specversion datacontenttype "
     "dataschema runid event_created_at".split()
 )
-_PAYLOADS_TOO = frozenset(
+_PAYLOADS_TOO: Final = frozenset(
     "body detail details message msg content event_data attributes attrs properties params fields args kwargs".split()
 )
 """Payloads where the event has nothing else."""
-_OF_EVENTS = frozenset(
+_OF_EVENTS: Final = frozenset(
     (*TIMES, *"version schema schema_version seq sequence offset partition level logger".split())
 )
 """Fields that say nothing of what happened."""
-TYPES_OF_HEADERS = ("event_type", "message_type", "message_name", "type", "ce_type")
+TYPES_OF_HEADERS: Final = ("event_type", "message_type", "message_name", "type", "ce_type")
 """Headers that say the type of a message."""
-_MESSAGES = frozenset(
+_MESSAGES: Final = frozenset(
     ("message", "pmessage", "notification", "Notification", "event", "record", "envelope")
 )
 """Types of messages that hold an event."""
-_STATES = ("state", "status", "new_state", "new_status")
-_WITH_STATES = tuple(
+_STATES: Final = ("state", "status", "new_state", "new_status")
+_WITH_STATES: Final = tuple(
     "task step stage node activity job build run pipeline flow workflow dag saga".split()
 )
 """Things, the innermost first."""
-_RUN_IDS = ("run_id", "run-id", "x-run-id", "runid")
-_BY_NAME = {name: str(member.value) for name, member in WorkflowEvent.__members__.items()}
-_SHOWN = 80
-_CALLED_A_TIME = re.compile(r"datetime|timestamp|instant|arrow", re.IGNORECASE)
+_RUN_IDS: Final = ("run_id", "run-id", "x-run-id", "runid")
+_BY_NAME: Final = {name: str(member.value) for name, member in WorkflowEvent.__members__.items()}
+_SHOWN: Final = 80
+_CALLED_A_TIME: Final = re.compile(r"datetime|timestamp|instant|arrow", re.IGNORECASE)
 
 
-USUAL = Keys()
+USUAL: Final = Keys()
 
 
 class Unreadable(ValueError):
     """Nothing can be said of an event."""
 
 
-class Raw(NamedTuple):
+class Raw:
     """An event as it was read, before any rule."""
 
-    event_type: str
-    event_id: str
-    at_ns: int
-    source: str
-    payload: Mapping[str, object]
-    run_id: str | None = None
-    phase: str | None = None
-    attempt: int | None = None
-    correlation: str | None = None
-    traceparent: str | None = None
-    tracestate: str | None = None
-    odd_time: str | None = None
-    """The text of a time that could not be read; the event then stands where it was heard."""
-    timed: bool = True
-    """The event carried its own time."""
-    own_id: str | None = None
-    """The ``id`` of an event that is its own payload: that of what it speaks of, or its own."""
+    __slots__ = (
+        "at_ns",
+        "attempt",
+        "correlation",
+        "event_id",
+        "event_type",
+        "odd_time",
+        "own_id",
+        "payload",
+        "phase",
+        "run_id",
+        "source",
+        "timed",
+        "traceparent",
+        "tracestate",
+    )
+
+    def __init__(
+        self, event_type: str, event_id: str, at_ns: int, source: str, payload: Mapping[str, object]
+    ) -> None:
+        self.event_type, self.event_id, self.at_ns = event_type, event_id, at_ns
+        self.source, self.payload = source, payload
+        self.run_id: str | None = None
+        self.phase: str | None = None
+        self.attempt: int | None = None
+        self.correlation: str | None = None
+        self.traceparent: str | None = None
+        self.tracestate: str | None = None
+        self.odd_time: str | None = None
+        """The text of a time that could not be read; the event then stands where it was heard."""
+        self.timed = True
+        """The event carried its own time."""
+        self.own_id: str | None = None
+        """The ``id`` of an event that is its own payload: that of what it speaks of, or its own."""
+
+    def copy(self) -> Raw:
+        """One of its own, to be changed."""
+        copy = Raw(self.event_type, self.event_id, self.at_ns, self.source, self.payload)
+        copy.run_id, copy.phase, copy.attempt = self.run_id, self.phase, self.attempt
+        copy.correlation = self.correlation
+        copy.traceparent, copy.tracestate = self.traceparent, self.tracestate
+        copy.odd_time, copy.timed, copy.own_id = self.odd_time, self.timed, self.own_id
+        return copy
 
 
 def read(event: object, keys: Keys = USUAL, *, after_ns: int = 0, now_ns: int | None = None) -> Raw:
@@ -99,15 +125,15 @@ def read(event: object, keys: Keys = USUAL, *, after_ns: int = 0, now_ns: int | 
     ``after_ns`` is the time of the event before it, which settles a local time in an hour that occurs twice; ``now_ns`` the
     time of an event that carries none. Raises ``ValueError`` when the event has no type: then nothing can be said of it.
     """
-    if isinstance(event, Event):
-        return read_own(event)
-    if isinstance(event, TEXTS):
+    if _is_of_a_kind(type(event)):
+        if isinstance(event, Event):
+            return read_own(event)
         event = decoded(event)
-    places, get, about = keys.look(event)
-    event_type = _first(places.type, about, get)
-    if event_type is None:
+    places, get, about, (kind, said_id, said_source, said_correlation) = keys.look(event)
+    event_type = kind if type(kind) is str else text_of(kind)
+    if not event_type:
         event_type = _type(event, get, places)
-    elif event_type[-1:].isupper():
+    elif event_type[-1] <= "Z":
         event_type = _member(event_type)
     if event_type is None or places.on_channel or event_type in _MESSAGES:
         enclosed = _enclosed(event_type, get, places)
@@ -129,50 +155,51 @@ def read(event: object, keys: Keys = USUAL, *, after_ns: int = 0, now_ns: int | 
     odd: str | None = None
     if at_ns is None:
         at_ns, odd = _moment(get, about, payload, places.time, after_ns)
-    run_id: str | None = None
-    phase: str | None = None
-    traceparent: str | None = None
-    tracestate: str | None = None
-    attempt: object = None
-    correlation = _first(places.correlation, about, get) if places.correlation else None
-    if places.further:
-        run_id, phase = text_of(get("run_id")) or None, text_of(get("phase")) or None
-        attempt = get("attempt")
-        headers = _headers(about, get, keys) if apart else EMPTY
-        if apart and run_id is None:
-            run_id = _run_id(get, about, headers, places.run, keys.runs)
-        if headers and correlation is None:
-            correlation = _first_text(headers, _RUN_IDS)
-        traceparent = text_of(get("traceparent")) or text_of(headers.get("traceparent"))
-        tracestate = text_of(get("tracestate")) or text_of(headers.get("tracestate"))
-    elif apart and places.run:
-        run_id = _first_of(about, places.run)
-    event_id = _first(places.id, about, get) if places.id else None
+    event_id = said_id if type(said_id) is str else text_of(said_id)
     own_id: str | None = None
-    if event_id is None and not keys.ids:  # the id of what is its own payload may be a task's
+    if not event_id and not keys.ids:  # the id of what is its own payload may be a task's
         if apart:
             event_id = text_of(get("id"))
         else:
             own_id = text_of(get("id"))
-    timed = at_ns is not None
+    source = said_source if type(said_source) is str else text_of(said_source)
+    raw = Raw(event_type, event_id or "", at_ns or 0, source or "", payload)
+    raw.own_id = own_id
     if at_ns is None:
-        at_ns = now_ns if now_ns is not None else time.time_ns()
-    return Raw(
-        event_type,
-        event_id or "",
-        at_ns,
-        (_first(places.source, about, get) or "") if places.source else "",
-        payload,
-        run_id,
-        phase,
-        attempt if type(attempt) is int else None,
-        correlation,
-        traceparent,
-        tracestate,
-        odd,
-        timed,
-        own_id,
-    )
+        raw.at_ns = now_ns if now_ns is not None else time.time_ns()
+        raw.timed, raw.odd_time = False, odd
+    if said_correlation is not None:
+        raw.correlation = text_of(said_correlation) or None
+    if places.further:
+        _read_further(raw, get, about, places, keys, apart)
+    elif apart and places.run:
+        raw.run_id = _first_of(about, places.run)
+    return raw
+
+
+def _is_own_or_text(kind: type) -> bool:
+    return issubclass(kind, (Event, *TEXTS))
+
+
+_is_of_a_kind: Final[Callable[[type], bool]] = remembering(_is_own_or_text, 1_000)
+"""Whether objects of a class are events of ours, or text; asked once for each class."""
+
+
+def _read_further(
+    raw: Raw, get: Getter, about: Getter, places: Places, keys: Keys, apart: bool
+) -> None:
+    """The identity that events of ours and those with headers have."""
+    raw.run_id, raw.phase = text_of(get("run_id")) or None, text_of(get("phase")) or None
+    attempt = get("attempt")
+    if type(attempt) is int:
+        raw.attempt = attempt
+    headers = _headers(about, get, keys) if apart else EMPTY
+    if apart and raw.run_id is None:
+        raw.run_id = _run_id(get, about, headers, places.run, keys.runs)
+    if headers and raw.correlation is None:
+        raw.correlation = _first_text(headers, _RUN_IDS)
+    raw.traceparent = text_of(get("traceparent")) or text_of(headers.get("traceparent"))
+    raw.tracestate = text_of(get("tracestate")) or text_of(headers.get("tracestate"))
 
 
 def _headers(about: Getter, get: Getter, keys: Keys) -> Mapping[str, object]:
@@ -195,30 +222,14 @@ def _named(value: object) -> object:
     return {str(one[0]): one[1] for one in pairs if len(one) == 2}
 
 
-def _first(places: tuple[Place, ...], about: Getter, get: Getter) -> str | None:
-    """The first text that stands in one of these places of the envelope or the event."""
-    for where, key in places:
-        value = (about if where == METADATA else get)(key)
-        if value is not None and (text := value if type(value) is str else text_of(value)):
-            return text
-    return None
-
-
 def read_own(event: Event) -> Raw:
     """An event of our own bus."""
-    return Raw(
-        str(event.event_type),
-        event.event_id,
-        event.at_ns,
-        event.source,
-        event.payload,
-        event.run_id,
-        event.phase,
-        event.attempt,
-        text_of(event.metadata.get("correlation_id")) if event.metadata else None,
-        event.traceparent,
-        event.tracestate,
-    )
+    raw = Raw(str(event.event_type), event.event_id, event.at_ns, event.source, event.payload)
+    raw.run_id, raw.phase, raw.attempt = event.run_id, event.phase, event.attempt
+    if event.metadata:
+        raw.correlation = text_of(event.metadata.get("correlation_id"))
+    raw.traceparent, raw.tracestate = event.traceparent, event.tracestate
+    return raw
 
 
 def _enclosed(event_type: str | None, get: Getter, places: Places) -> Mapping[str, object] | None:
@@ -241,13 +252,15 @@ def _of_message(
     now_ns: int | None,
 ) -> Raw:
     raw = read(dict(event), keys, after_ns=after_ns, now_ns=now_ns)
-    places, get, about = keys.look(message)
+    places, get, about, _ = keys.look(message)
     if raw.run_id is None and "run_id" not in raw.payload:
-        raw = raw._replace(run_id=text_of(get("run_id")))
+        raw.run_id = text_of(get("run_id"))
     if raw.timed:
         return raw
     at_ns, odd = _moment(get, about, EMPTY, places.time, after_ns)
-    return raw if at_ns is None else raw._replace(at_ns=at_ns, odd_time=odd, timed=True)
+    if at_ns is not None:
+        raw.at_ns, raw.odd_time, raw.timed = at_ns, odd, True
+    return raw
 
 
 def says_what_began_or_ended(event: object) -> bool:

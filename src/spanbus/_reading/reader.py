@@ -10,6 +10,7 @@ import logging
 import time
 from collections.abc import Callable
 from functools import partial
+from typing import Final
 
 from spanbus._reading.dialect import Dialect
 from spanbus._reading.facts import OURS, Fact, Noted, Rank, SpanEvent, Verb
@@ -18,14 +19,16 @@ from spanbus._workflow.events import Event
 
 logger = logging.getLogger("spanbus")
 
-_EVENT, _START, _RUN = Verb.EVENT, Verb.START, Rank.RUN  # members cost a look-up each
-_NAMES_REMEMBERED = 16_384
-_TOLD = 20
-_DISAGREEMENT_NS = 1_000_000_000
+_EVENT: Final = Verb.EVENT  # members cost a look-up each
+_START: Final = Verb.START
+_RUN: Final = Rank.RUN
+_NAMES_REMEMBERED: Final = 16_384
+_TOLD: Final = 20
+_DISAGREEMENT_NS: Final = 1_000_000_000
 _BOOT_TIME: int | None = getattr(time, "CLOCK_BOOTTIME", None)
 
 
-_steady_ns: Callable[[], int] = (
+_steady_ns: Final[Callable[[], int]] = (
     partial(time.clock_gettime_ns, _BOOT_TIME) if _BOOT_TIME is not None else time.monotonic_ns
 )
 """A clock that nobody sets and that goes on while the machine sleeps, where there is one."""
@@ -41,11 +44,14 @@ class Reader:
     def __init__(self, dialect: Dialect, *, say: Callable[[str], None] = _say) -> None:
         self.dialect = dialect
         self._say = say
+        self._keys = dialect.keys
+        self._remembers = dialect.names.memory is not None
         self._of_phases = dialect.of_phases
         self._stated = dialect.stated
         self._names: dict[str, str] = {}
         self._told: set[str] = set()
         self._anchor_ns = 0
+        """Unix time where the monotonic clock is at zero: with it live events are placed."""
         self._anchor()
         self._last_ns = 0
         self.odd_times = 0
@@ -74,9 +80,9 @@ class Reader:
                         return Noted(seen, meaning.rank, name, run_id, OURS)
                     return self._stated(meaning, seen, name, run_id, OURS, True)
             return self.dialect.fact(read_own(event))
-        now_ns = self.now_ns() if live else None
+        now_ns = self._anchor_ns + _steady_ns() if live else None
         after_ns = now_ns if now_ns is not None else self._last_ns
-        return self.raw(read(event, self.dialect.keys, after_ns=after_ns, now_ns=now_ns), now_ns)
+        return self.raw(read(event, self._keys, after_ns=after_ns, now_ns=now_ns), now_ns)
 
     def raw(self, raw: Raw, now_ns: int | None = None) -> Fact:
         """The fact of an event that was read already; ``now_ns`` is the present where it happens just now."""
@@ -95,35 +101,37 @@ class Reader:
         fact = self.dialect.fact(raw)
         if now_ns is not None and fact.rank is _RUN and fact.verb is _START:
             self._anchored_anew(fact, heard)
-        if self.dialect.names.memory is not None:
+        if self._remembers:
             self._remember(fact)
         return fact
 
     def _anchor(self) -> None:
         self._anchor_ns = max(time.time_ns(), 1) - _steady_ns()
 
-    def now_ns(self) -> int:
-        """Unix time by the monotonic clock, as live events are placed."""
-        return self._anchor_ns + _steady_ns()
-
     def _anchored_anew(self, fact: Fact, raw: Raw) -> None:
         """A run that starts after the clock was set has the new time."""
-        if abs(time.time_ns() - self.now_ns()) > _DISAGREEMENT_NS:
+        if abs(time.time_ns() - self._anchor_ns - _steady_ns()) > _DISAGREEMENT_NS:
             self._anchor()
-            placed = self._placed(raw, self.now_ns())
+            placed = self._placed(raw, self._anchor_ns + _steady_ns())
             fact.event.at_ns = placed.at_ns
-            fact.whose = fact.whose._replace(odd_time=placed.odd_time is not None)
+            whose = fact.whose = fact.whose.copy()
+            whose.odd_time = placed.odd_time is not None
 
     def _placed(self, raw: Raw, now_ns: int) -> Raw:
         """A live event where the monotonic clock puts it, if its stamp says something else."""
         if raw.odd_time is not None:
             self._odd(raw.odd_time)
         elif not raw.timed:
-            return raw if raw.at_ns == now_ns else raw._replace(at_ns=now_ns)
+            if raw.at_ns != now_ns:
+                raw = raw.copy()
+                raw.at_ns = now_ns
+            return raw
         elif abs(raw.at_ns - now_ns) <= _DISAGREEMENT_NS:
             return raw
         self.moved_times += 1
-        return raw._replace(at_ns=now_ns, odd_time=raw.odd_time or "")
+        raw = raw.copy()
+        raw.at_ns, raw.odd_time = now_ns, raw.odd_time or ""
+        return raw
 
     def _odd(self, text: str) -> None:
         self.odd_times += 1

@@ -108,13 +108,12 @@ def raws(
 def _read(line: bytes, key: _Key, keys: Keys) -> Raw:
     event = json.loads(line)
     raw = read(event, keys, after_ns=key.at_ns)
-    timed = raw.timed
     if not raw.event_id:  # equal lines are one event, said twice, where they tell when
-        mark = b"" if timed else b"%d" % key.number
-        raw = raw._replace(
-            event_id=f"line:{blake2b(line.strip() + mark, digest_size=12).hexdigest()}"
-        )
-    return raw if timed else raw._replace(at_ns=key.at_ns)
+        mark = b"" if raw.timed else b"%d" % key.number
+        raw.event_id = f"line:{blake2b(line.strip() + mark, digest_size=12).hexdigest()}"
+    if not raw.timed:
+        raw.at_ns = key.at_ns
+    return raw
 
 
 class _Source:

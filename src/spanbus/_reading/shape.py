@@ -9,16 +9,17 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
 from types import BuiltinFunctionType, FunctionType
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from spanbus._loaded import is_of
 
-_MISSING = object()
-_CLASSES_REMEMBERED = 1_000
-_PLAIN = (str, int, float, list, set, type)
-TEXTS = (str, bytes, bytearray)
+_MISSING: Final = object()
+_CLASSES_REMEMBERED: Final = 1_000
+_PLAIN: Final = (str, int, float, list, set, type)
+_LISTS: Final = (list, tuple)
+TEXTS: Final = (str, bytes, bytearray)
 """Kinds that JSON text may be of."""
-_JSON_READ = 65_536
+_JSON_READ: Final = 65_536
 """Longest text that is looked at for JSON: a millisecond of the publisher's time."""
 
 Getter = Callable[[str], object]
@@ -213,6 +214,6 @@ def is_true(value: object) -> bool:
 
 def texts_of(value: object) -> tuple[str, ...]:
     """A list of names from outside."""
-    if not isinstance(value, list | tuple):
+    if value is None or not isinstance(value, _LISTS):
         return ()
     return tuple([str(each) for each in cast("Sequence[object]", value)])

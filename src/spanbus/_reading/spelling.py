@@ -3,35 +3,38 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Final
 
 from spanbus._patterns import pattern
 
-_HUMP = pattern(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
-_BETWEEN = pattern(r"[\s.:/_\-#|>@()]+")
-_LEVELS = pattern(r"[.:/#|>@()]+")
-_DECORATIONS = frozenset("event message signal notification".split())
-_SAID_FIRST = ("on.", "event.", "evt.")
-_DOMAINS = frozenset("com org net io dev".split())
+_HUMP: Final = pattern(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+_BETWEEN: Final = pattern(r"[\s.:/_\-#|>@()]+")
+_LEVELS: Final = pattern(r"[.:/#|>@()]+")
+_DECORATIONS: Final = frozenset("event message signal notification".split())
+_SAID_FIRST: Final = ("on.", "event.", "evt.")
+_DOMAINS: Final = frozenset("com org net io dev".split())
 
-STARTS = "start started starting begin began begun running executing enter entered prerun".split()
-ENDS = "end ended complete completed done finish finished success succeeded successful ok passed exit exited postrun".split()
-FAILURES = "fail failed failure error errored crash crashed exception lost".split()
-TIMEOUTS = "timeout timed_out timedout expired".split()
-CANCELLATIONS = "cancel cancelled canceled aborted revoked interrupted".split()
-SKIPS = "skip skipped missed".split()
-STOPS = "stopped halted terminated killed rejected".split()
+STARTS: Final = (
+    "start started starting begin began begun running executing enter entered prerun".split()
+)
+ENDS: Final = "end ended complete completed done finish finished success succeeded successful ok passed exit exited postrun".split()
+FAILURES: Final = "fail failed failure error errored crash crashed exception lost".split()
+TIMEOUTS: Final = "timeout timed_out timedout expired".split()
+CANCELLATIONS: Final = "cancel cancelled canceled aborted revoked interrupted".split()
+SKIPS: Final = "skip skipped missed".split()
+STOPS: Final = "stopped halted terminated killed rejected".split()
 """Ends of what was heard to begin, and of nothing else."""
-RETRIES = "retry retrying retried up_for_retry rescheduled".split()
+RETRIES: Final = "retry retrying retried up_for_retry rescheduled".split()
 
-_LIFE_CYCLE = frozenset(
+_LIFE_CYCLE: Final = frozenset(
     word.replace("_", ".")
     for words in (STARTS, ENDS, FAILURES, TIMEOUTS, CANCELLATIONS, STOPS, SKIPS, RETRIES)
     for word in words
 )
-_CHANGES = frozenset(
+_CHANGES: Final = frozenset(
     "changed change updated update status state transition transitioned modified".split()
 )
-_STATES = {
+_STATES: Final = {
     "in.progress": "running",
     "active": "running",
     "processing": "running",
@@ -40,23 +43,23 @@ _STATES = {
     "upstream.failed": "skipped",
     "unstable": "failed",
 }
-_LONGEST = max(word.count(".") + 1 for word in _LIFE_CYCLE)
-_FIRST = frozenset(
+_LONGEST: Final = max(word.count(".") + 1 for word in _LIFE_CYCLE)
+_FIRST: Final = frozenset(
     "start started starting begin began begun running finish finished finishing end ended complete completed "
     "succeeded fail failed timed.out aborted cancelled canceled interrupted skipped retrying retried".split()
 )
 """Words that say the same before the thing that they speak of: ``start_task``, ``finished_run``. Others are requests there."""
-_RUNS = frozenset(
+_RUNS: Final = frozenset(
     "run pipeline job flow workflow dag saga build batch workflow.run pipeline.run dag.run flow.run job.run "
     "workflow.execution pipeline.execution job.execution workflow.instance".split()
 )
 """Runs, also where an application or a package is named before them: ``shop.workflow.started``."""
-_NAMED_RUNS = frozenset("pipeline workflow dag".split())
+_NAMED_RUNS: Final = frozenset("pipeline workflow dag".split())
 """Runs, also where their name stands before them in one word: ``CheckoutWorkflowStarted``."""
-_PARTS = frozenset(
+_PARTS: Final = frozenset(
     "sub child nested inner hooks steps tasks stages nodes activities phases".split()
 )
-_THINGS = frozenset(
+_THINGS: Final = frozenset(
     "task step stage node activity phase job run pipeline flow workflow dag saga build session batch test hook".split()
 )
 

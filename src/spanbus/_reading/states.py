@@ -6,14 +6,14 @@ that have a form of their own (GitLab, Jenkins) are read as such events too.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from enum import Enum
 from typing import cast
 
 from spanbus._reading.read import Raw
 from spanbus._reading.shape import text_of
 from spanbus._reading.spelling import changing, ending, word_of_state
-from spanbus._reading.webhooks import event_of_body, is_body
+from spanbus._reading.webhooks import BODIES, event_of_body, is_body
 
 _TYPES_REMEMBERED = 1_000
 _WORDS = (str, Enum)
@@ -36,8 +36,6 @@ class States:
         """Things that have states."""
         self._names = names
         self._changing: dict[str, str | None] = {}
-        self.stateless: set[str] = set()
-        """Types that say nothing of states; few, for they come from outside."""
         self.further_keys = frozenset(
             f"{one}_{key}" for thing in subjects for one in _short(thing) for key in _OF_A_THING
         )
@@ -47,11 +45,19 @@ class States:
         if is_body(raw.payload):
             told = event_of_body(raw.event_type, raw.payload)
             if told is not None:
-                return raw._replace(event_type=told.event_type, payload=told.payload, phase=None)
+                raw = raw.copy()
+                raw.event_type, raw.payload, raw.phase = told.event_type, told.payload, None
+                return raw
             if "object_kind" in raw.payload:
                 return raw
         changes = self._changes(raw.event_type)
         return raw if changes is None else self._of(raw, changes) or raw
+
+    def may_tell(self, event_type: str, keys: Collection[str]) -> bool:
+        """Whether an event of this type, with these keys in its payload, may be one of a state."""
+        return bool(self.subjects) and (
+            not BODIES.isdisjoint(keys) or self._changes(event_type) is not None
+        )
 
     def _changes(self, event_type: str) -> str | None:
         """The thing that changes, where this type says no more than that it does."""
@@ -62,8 +68,6 @@ class States:
         found = thing if thing in self.subjects else None
         if len(known) < _TYPES_REMEMBERED:
             known[event_type] = found
-            if found is None:
-                self.stateless.add(event_type)
         return found
 
     def _of(self, raw: Raw, changes: str) -> Raw | None:
@@ -76,13 +80,15 @@ class States:
             text = text_of(value) if isinstance(value, _WORDS) else None
             word = word_of_state(text) if text else None
             if word is not None:
+                raw = raw.copy()
                 if key in self._names:  # it is no name here
                     payload = {one: value for one, value in payload.items() if one != key}
-                    raw = raw._replace(phase=None if raw.phase == text else raw.phase)
+                    raw.phase = None if raw.phase == text else raw.phase
                 elif key in further:
                     payload = {**payload, "status": text}
-                kind = f"{changes.replace('_', '')}.{word}"  # of two words: workflow.job is a phase of ours
-                return raw._replace(event_type=kind, payload=payload)
+                # of two words: workflow.job is a phase of ours
+                raw.event_type, raw.payload = f"{changes.replace('_', '')}.{word}", payload
+                return raw
         return None
 
 

@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from typing import Final
 
-_EARLIEST_NS = 1_000_000_000 * 100_000_000  # 1973: smaller numbers are counters or durations
-_NUMBER = re.compile(r"[+-]?\d+(\.\d*)?([eE][+-]?\d+)?", re.ASCII)
-_COMPACT = re.compile(r"(19|20)\d{12}", re.ASCII)
-_ZONE_NAME = re.compile(r"\s*(?<=[\d\s])(UTC|GMT|Z)$")
-_ZONE_ID = re.compile(r"(?<=[\dZz])\[[\w/+\-]+\]$", re.ASCII)
-_EXACT_S = 2**32
-"""Below it a float tells seconds from microseconds."""
-_DISORDER_NS = 2_000_000_000
-_UNITS_NS: Mapping[str, int] = {
+_EARLIEST_NS: Final = 1_000_000_000 * 100_000_000  # 1973: smaller numbers are counters or durations
+_NUMBER: Final = re.compile(r"[+-]?\d+(\.\d*)?([eE][+-]?\d+)?", re.ASCII)
+_COMPACT: Final = re.compile(r"(19|20)\d{12}", re.ASCII)
+_ZONE_NAME: Final = re.compile(r"\s*(?<=[\d\s])(UTC|GMT|Z)$")
+_ZONE_ID: Final = re.compile(r"(?<=[\dZz])\[[\w/+\-]+\]$", re.ASCII)
+_EXACT_S: Final = 2.0**32
+"""Below it a float of seconds tells microseconds apart."""
+_DISORDER_NS: Final = 2_000_000_000
+_UNITS_NS: Final[Mapping[str, int]] = {
     **dict.fromkeys(("s", "sec", "secs", "second", "seconds"), 1_000_000_000),
     **dict.fromkeys(("ms", "milli", "millis", "millisecond", "milliseconds"), 1_000_000),
     **dict.fromkeys(("us", "µs", "micros", "microsecond", "microseconds"), 1_000),
     **dict.fromkeys(("ns", "nanos", "nanosecond", "nanoseconds"), 1),
     **dict.fromkeys(("min", "mins", "minute", "minutes"), 60_000_000_000),
 }
-UNITS = tuple(_UNITS_NS)
+UNITS: Final = tuple(_UNITS_NS)
 
 
 def time_ns_of(value: object, *, scale: int | None = None, after_ns: int = 0) -> int | None:
@@ -100,11 +100,11 @@ def _datetime(text: str) -> datetime | int | float | None:
 def _of_datetime(moment: datetime, after_ns: int) -> int | None:
     try:
         at_s = moment.timestamp()
-        if -_EXACT_S < at_s < _EXACT_S:
-            at_ns = math.floor(at_s) * 1_000_000_000 + moment.microsecond * 1_000
+        if 0.0 < at_s < _EXACT_S:
+            at_ns = round(at_s * 1e6) * 1_000
         else:
             at_ns = _exactly(moment)
-        if moment.tzinfo is None and after_ns - at_ns > _DISORDER_NS:
+        if after_ns - at_ns > _DISORDER_NS and moment.tzinfo is None:
             again_ns = _exactly(moment.replace(fold=1 - moment.fold))
             at_ns = max(at_ns, again_ns) if again_ns > at_ns else at_ns
     except (OverflowError, ValueError, OSError):

@@ -18,6 +18,10 @@ _OF_WATCHES = ("ADDED", "MODIFIED", "DELETED")
 _PHASES_OF_JENKINS = {"STARTED": "started", "COMPLETED": "completed", "FINALIZED": "completed"}
 
 
+BODIES = frozenset(("object_kind", "build", "object"))
+"""Keys of which the body of such a webhook has one."""
+
+
 class Told(NamedTuple):
     """The event that a body tells of."""
 
@@ -27,7 +31,7 @@ class Told(NamedTuple):
 
 def is_body(payload: Mapping[str, object]) -> bool:
     """Whether it may be the body of such a webhook."""
-    return "object_kind" in payload or "build" in payload or "object" in payload
+    return not BODIES.isdisjoint(payload)
 
 
 def event_of_body(event_type: str, body: Mapping[str, object]) -> Told | None:

@@ -27,13 +27,12 @@ class Result(StrEnum):
     SKIP = "skip"
     ERROR = "error"
 
-    @property
-    def failed(self) -> bool:
+    def __init__(self, value: str) -> None:
+        self.failed = value in ("failure", "timeout", "error")
         """Counted as a failure, with span status ERROR."""
-        return self in FAILED_RESULTS
 
 
-FAILED_RESULTS: frozenset[str] = frozenset({Result.FAILURE, Result.TIMEOUT, Result.ERROR})
+FAILED_RESULTS: frozenset[str] = frozenset(result for result in Result if result.failed)
 
 
 class ErrorType(StrEnum):

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Mapping, Sequence
-from math import isfinite
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from spanbus._correlation.span_state import SpanEvent
-from spanbus._otlp.values import DOUBLE, attribute, attributes, string
+from spanbus._otlp.values import DOUBLE, attribute, attributes, string, utf8
 from spanbus._reading.shape import is_true
 from spanbus._remembering import remembering
 from spanbus._semantics import names
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
     from opentelemetry.util.types import AttributeValue
 
 _ATTRIBUTE: Final = b"\x1a"
-_MOMENT = struct.Struct("<BQ").pack
+_MOMENT: Final = struct.Struct("<BQ").pack
 _SHORT: Final = 128
 _USUAL: Final = 32
 _OF_THE_SPEAKER: Final = frozenset(
@@ -101,7 +100,7 @@ class EventFields:
             kind = type(raw)  # pyright: ignore[reportUnknownVariableType]
             if kind is str and len(raw) <= _SHORT:
                 parts.append(key.encoded(raw))
-            elif kind is float and key.lead and isfinite(raw):
+            elif kind is float and key.lead and raw - raw == 0.0:  # it is finite
                 parts.append(key.lead + DOUBLE(raw))
             elif kind is bool:
                 parts.append(key.true if raw else key.false)
@@ -111,7 +110,7 @@ class EventFields:
                 parts.append(key.encode(raw))
         if event.source:
             parts.append(self._sources(event.source))
-        event_id = event.event_id.encode("utf-8", "replace")
+        event_id = utf8(event.event_id)
         parts += (self._id_leads(len(event_id)), event_id)
         return b"".join(parts)
 

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 SPAN_ATTRIBUTE: Final = b"\x4a"
 _RECURRING: Final = 4_000
 Value = str | int | None
-_RUN, _PHASE, _ATTEMPT = Level.RUN, Level.PHASE, Level.ATTEMPT
+_RUN: Final = Level.RUN
+_PHASE: Final = Level.PHASE
+_ATTEMPT: Final = Level.ATTEMPT
 
 
 class Field(NamedTuple):
@@ -79,25 +81,25 @@ def _plain(value: str | int) -> str | int:
     return value if type(value) is int else str(value)
 
 
-_SAME_RUN = Group(
+_SAME_RUN: Final = Group(
     lambda record: (record.workflow, record.run_id, record.level),
     Field(names.PIPELINE_NAME, True),
     Field(names.PIPELINE_RUN_ID, True),
     Field(names.LEVEL, True),
 )
-_TOTAL = Field(names.EVENTS_TOTAL)
-_ERROR = Field(names.ERROR_TYPE)
-_TASK_NAME = Field(names.TASK_NAME, True)
-_TASK_TYPE = Field(names.TASK_TYPE, True)
-_TASK_RUN_ID = Field(names.TASK_RUN_ID, True)
-_ATTEMPT_NUMBER = Field(names.PHASE_ATTEMPT, True)
-_ENDED = Group(
+_TOTAL: Final = Field(names.EVENTS_TOTAL)
+_ERROR: Final = Field(names.ERROR_TYPE)
+_TASK_NAME: Final = Field(names.TASK_NAME, True)
+_TASK_TYPE: Final = Field(names.TASK_TYPE, True)
+_TASK_RUN_ID: Final = Field(names.TASK_RUN_ID, True)
+_ATTEMPT_NUMBER: Final = Field(names.PHASE_ATTEMPT, True)
+_ENDED: Final = Group(
     lambda record: (record.result, record.failure and record.error_type, record.events.total),
     Field(names.TASK_RESULT),
     _ERROR,
     _TOTAL,
 )
-_INSIDE = (
+_INSIDE: Final = (
     _SAME_RUN,
     Group(
         lambda record: (

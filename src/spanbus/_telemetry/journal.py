@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping
-from typing import Protocol, cast
+from typing import Final, Protocol, cast
 
 from spanbus._correlation.span_state import Held, SpanEvent, SpanState
 from spanbus._named_tuple import NamedTuple
@@ -19,10 +19,11 @@ from spanbus._telemetry.span_handle import handle_of
 from spanbus._telemetry.template import Template
 from spanbus._workflow.identity import TraceContext
 
-_RESULTS = frozenset(Result)
-_ATTEMPT, _EXECUTION = Level.ATTEMPT, Level.EXECUTION
-_quoted = json.encoder.encode_basestring_ascii
-_COMPACT = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, default=str).encode
+_RESULTS: Final = frozenset(Result)
+_ATTEMPT: Final = Level.ATTEMPT
+_EXECUTION: Final = Level.EXECUTION
+_quoted: Final = json.encoder.encode_basestring_ascii
+_COMPACT: Final = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, default=str).encode
 
 
 class JournalWriter(Protocol):

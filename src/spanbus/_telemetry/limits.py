@@ -6,7 +6,7 @@ The SDK reads the process's environment for what it is not given, and raises for
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from spanbus._named_tuple import NamedTuple
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from opentelemetry.sdk import trace as sdk
     from opentelemetry.sdk._logs import LogRecordLimits
 
-_UNLIMITED = ("", "unset")
+_UNLIMITED: Final = ("", "unset")
 
 
 class Limits(Protocol):

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from spanbus._correlation.span_state import SpanEvent, SpanState
-from spanbus._named_tuple import NamedTuple
 from spanbus._otlp.metrics_data import Metric
 from spanbus._remembering import remembering
 from spanbus._semantics import OVERFLOW, Level, names
@@ -26,9 +25,11 @@ if TYPE_CHECKING:
 Key = tuple[str | None, ...]
 Number = int | float
 
-_TIMED_MOST = 4_000
-_RUN, _PHASE, _EXECUTION = Level.RUN, Level.PHASE, Level.EXECUTION
-_TRIED_AGAIN = frozenset({"celery.exceptions.Retry"})
+_TIMED_MOST: Final = 4_000
+_RUN: Final = Level.RUN
+_PHASE: Final = Level.PHASE
+_EXECUTION: Final = Level.EXECUTION
+_TRIED_AGAIN: Final = frozenset({"celery.exceptions.Retry"})
 """Errors by which a task asks for another execution, which is no failure of it."""
 
 
@@ -89,12 +90,15 @@ class _Series:
         ]
 
 
-class _Timed(NamedTuple):
+class _Timed:
     """Instruments and keys for phases that agree in their names and their end."""
 
-    key: Key
-    result_key: Key
-    record: Callable[[float, SpanState], None]
+    __slots__ = ("key", "record", "result_key")
+
+    def __init__(
+        self, key: Key, result_key: Key, record: Callable[[float, SpanState], None]
+    ) -> None:
+        self.key, self.result_key, self.record = key, result_key, record
 
 
 class MetricSink:
@@ -239,11 +243,15 @@ class MetricSink:
             timed = _Timed(
                 (workflow, phase), (workflow, phase, result.value), self._phase_duration(attributes)
             )
+            for series in (self._phase_failures, self._phase_retries):
+                series.add(timed.key, 0)  # a phase that never fails has its series too
             if len(self._timed) < _TIMED_MOST:
                 self._timed[same] = timed
         timed.record(record.duration_s, record)
-        self._phase_failures.add(timed.key, 1 if result.failed else 0)
-        self._phase_retries.add(timed.key, record.attempts - 1)
+        if result.failed:
+            self._phase_failures.add(timed.key, 1)
+        if record.attempts != 1:
+            self._phase_retries.add(timed.key, record.attempts - 1)
         self._phase_last.put(timed.result_key, record.ended_at_ns / 1e9)
 
     def _execution_closed(self, record: SpanState) -> None:

@@ -7,7 +7,7 @@ render by one template. Nothing of the API is loaded here unless a sampler of th
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, Final, Protocol, cast
 
 from spanbus._correlation.span_state import SpanEvent, SpanState
 from spanbus._otlp.resource import PlainResource, Scope
@@ -29,11 +29,12 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Link, TraceState
     from opentelemetry.util.types import AttributeValue
 
-SCOPE = Scope(names.SCOPE, __version__, names.SCHEMA_URL)
+SCOPE: Final = Scope(names.SCOPE, __version__, names.SCHEMA_URL)
 
-_USUAL, _LEFT_OUT = SpanHandle(True), SpanHandle(False)
+_USUAL: Final = SpanHandle(True)
+_LEFT_OUT: Final = SpanHandle(False)
 """Shared by all spans of which a sampler says nothing more."""
-_RUN = Level.RUN
+_RUN: Final = Level.RUN
 
 
 class FinishedSpans(Protocol):

@@ -38,9 +38,12 @@ Event = tuple[str, int, Attributes]
 """A span event: its name, Unix nanoseconds, attributes."""
 
 _EVENT_ATTRIBUTE: Final = b"\x1a"
-_ERROR_TYPES = frozenset(ErrorType)
-_RUN, _PHASE, _EXECUTION = Level.RUN, Level.PHASE, Level.EXECUTION
-_SKIP, _CANCELLATION = Result.SKIP, Result.CANCELLATION
+_ERROR_TYPES: Final = frozenset(ErrorType)
+_RUN: Final = Level.RUN
+_PHASE: Final = Level.PHASE
+_EXECUTION: Final = Level.EXECUTION
+_SKIP: Final = Result.SKIP
+_CANCELLATION: Final = Result.CANCELLATION
 _RESULT_ROOM: Final = 16
 _MOST_ATTRIBUTES: Final = 64
 _NAMES: Final = 2_000

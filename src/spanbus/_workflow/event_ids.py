@@ -5,8 +5,9 @@ from __future__ import annotations
 import itertools
 import os
 import time
+from typing import Final
 
-_LAST_DIGITS = tuple([f"{number:02x}" for number in range(256)])
+_LAST_DIGITS: Final = tuple([f"{number:02x}" for number in range(256)])
 
 
 class EventIds:

@@ -7,12 +7,15 @@ format is W3C Trace Context level 1 (https://www.w3.org/TR/trace-context/).
 from __future__ import annotations
 
 import re
+from typing import Final
 
 from spanbus._hash import blake2b
 from spanbus._named_tuple import NamedTuple
 from spanbus._patterns import pattern
 
-_TRACEPARENT = pattern(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?", re.ASCII)
+_TRACEPARENT: Final = pattern(
+    r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?", re.ASCII
+)
 
 
 class TraceContext(NamedTuple):
@@ -68,7 +71,7 @@ def child_span_id(parent_span_id: int, *path: object) -> int:
 
 def phase_span_id(run_span_id: int, name: str, occurrence: int) -> int:
     """``child_span_id(run_span_id, "phase", name, occurrence)``."""
-    return _hashed(8, f"{run_span_id:016x}\x1fphase\x1f{name}\x1f{occurrence}")
+    return _hashed(8, f"{run_span_id.to_bytes(8, 'big').hex()}\x1fphase\x1f{name}\x1f{occurrence}")
 
 
 def short_hash(*parts: object) -> str:
