@@ -7,6 +7,7 @@ import random
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import Context
 from typing import Any
 
 import pytest
@@ -217,13 +218,15 @@ def test_a_task_keeps_nothing_of_what_it_published_and_what_has_ended() -> None:
     class Plain:
         def publish(self, kind: str, payload: dict[str, object]) -> None: ...
 
-    bus = Plain()
-    watched(bus, "auto")
-    for number in range(50):
-        bus.publish("run.started", {"workflow": f"w{number}"})
-        bus.publish("task.started", {"task": "lint"})
-        bus.publish("note", {})
-        bus.publish("task.completed", {"task": "lint"})
-        bus.publish("run.completed", {})
-        assert len(publications.get()) <= 2
-    assert len(publications.get()) <= 2
+    def publish_many() -> None:
+        bus = Plain()
+        watched(bus, "auto")
+        for number in range(50):
+            bus.publish("run.started", {"workflow": f"w{number}"})
+            bus.publish("task.started", {"task": "lint"})
+            bus.publish("note", {})
+            bus.publish("task.completed", {"task": "lint"})
+            bus.publish("run.completed", {})
+            assert len(publications.get()) <= 2
+
+    Context().run(publish_many)  # nothing of other tests is in it
