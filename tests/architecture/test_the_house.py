@@ -34,6 +34,12 @@ def test_every_module_says_in_its_first_line_what_it_is() -> None:
     assert silent == []
 
 
+def test_no_module_is_longer_than_a_reader_likes() -> None:
+    lengths = {path: len(path.read_text().splitlines()) for path in SOURCES.rglob("*.py")}
+    long = {str(path.relative_to(SOURCES)): lines for path, lines in lengths.items() if lines > 500}
+    assert long == {}, "a longer one needs its reason in docs/decisions"
+
+
 def test_no_docstring_begins_with_a_question() -> None:
     for path in SOURCES.rglob("*.py"):
         if "_demo_project" not in path.parts:

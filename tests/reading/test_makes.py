@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spanbus._reading.dialect import Dialect, Rule
+from spanbus._reading.dialect import Dialect
 from spanbus._reading.dialect_file import BUILT_IN, load
 from spanbus._reading.facts import Rank, Verb
 from spanbus._reading.read import Raw
+from spanbus._reading.rules import Rule
 
 TYPES = st.sampled_from(
     "step.started step.completed task.failed pipeline.started workflow.failed build.started workflow.phase.started "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from spanbus._correlation.open_run import OpenPhase, OpenRun
 from spanbus._correlation.span_state import SpanState
-from spanbus._reading.facts import Ended, Fact, Rank, Verb
+from spanbus._reading.facts import Ended, Fact, Rank, Started, Verb
 from spanbus._reading.spelling import segments, subject
 from spanbus._semantics import Result
 
@@ -97,6 +97,23 @@ def _publishers(
             if phase.task == task:
                 return phase
     return None
+
+
+def is_another(
+    run: OpenRun, phase: OpenPhase, fact: Started, own_id: str | None, *, of_other: bool
+) -> bool:
+    """Not the next attempt of a phase that failed, but one ``of_other`` publishers, where they have phases of one name side by
+    side, or one of another id that is called as its kind is.
+    """
+    if phase.pending is None or phase.retry_announced:
+        return False
+    if of_other and (
+        phase.record.name in run.shared_names or fact.event.at_ns < phase.pending_at_ns
+    ):
+        return True
+    if own_id is None or phase.own_id in (None, own_id):
+        return False
+    return fact.name in segments(fact.event.name)[-2:-1]
 
 
 def host_of_strategy(run: OpenRun, fact: Fact) -> OpenPhase | None:

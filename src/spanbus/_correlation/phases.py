@@ -8,7 +8,7 @@ from spanbus._correlation.failures import abandoned_text, more_precise
 from spanbus._correlation.fan_out import FanOut
 from spanbus._correlation.hooks import Hooks
 from spanbus._correlation.limits import Counts, Limits
-from spanbus._correlation.matching import find, host_of_strategy, open_strategy
+from spanbus._correlation.matching import find, host_of_strategy, is_another, open_strategy
 from spanbus._correlation.open_run import (
     EndedPhase,
     OpenPhase,
@@ -24,7 +24,6 @@ from spanbus._correlation.span_state import Held, Link, SpanState
 from spanbus._correlation.waiting import Waiting
 from spanbus._reading.facts import Ended, Fact, Rank, Started, Verb
 from spanbus._reading.shape import texts_of
-from spanbus._reading.spelling import segments
 from spanbus._semantics import ErrorType, Failure, Flag, Level, Result, names
 from spanbus._workflow import identity
 
@@ -54,10 +53,8 @@ class Phases:
         self._waiting = waiting
         self._spans = spans
         self._restart_is_attempt = restart_is_attempt
-        self._open_phases, self._phases_remembered = (
-            limits.open_phases,
-            limits.ended_phases_remembered,
-        )
+        self._open_phases = limits.open_phases
+        self._phases_remembered = limits.ended_phases_remembered
         self._ids_are_of_events = False
         """An end had another id than its start: they say nothing of the phase."""
         self.jobs_done: list[OpenRun] = []
@@ -78,7 +75,9 @@ class Phases:
             return keep(run, self._opened(run, fact, at_ns, task).record, fact)
         phase, _ = find(run, fact, task, within)
         own_id = self._own_id(fact)
-        if phase is not None and self._is_another(run, phase, fact, own_id, task):
+        if phase is not None and is_another(
+            run, phase, fact, own_id, of_other=self._is_of_other(phase.task, fact, task)
+        ):
             self.settle(run, phase)
             phase = None
         if phase is None:
@@ -157,22 +156,6 @@ class Phases:
         """Whether phases of one name are those of two publishers."""
         task = fact.whose.task or task
         return self._restart_is_attempt and None is not known != task is not None
-
-    def _is_another(
-        self, run: OpenRun, phase: OpenPhase, fact: Started, own_id: str | None, task: str | None
-    ) -> bool:
-        """Not the next attempt of a phase that failed, but one of another publisher, where they have phases of one name
-        side by side, or one of another id that is called as its kind is.
-        """
-        if phase.pending is None or phase.retry_announced:
-            return False
-        if self._is_of_other(phase.task, fact, task) and (
-            phase.record.name in run.shared_names or fact.event.at_ns < phase.pending_at_ns
-        ):
-            return True
-        if own_id is None or phase.own_id in (None, own_id):
-            return False
-        return fact.name in segments(fact.event.name)[-2:-1]
 
     def _begin_announced(self, phase: OpenPhase, at_ns: int) -> None:
         """The start of the attempt that a retry announced before."""

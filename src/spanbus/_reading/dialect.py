@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from fnmatch import fnmatchcase
-from typing import Final
+from typing import Final, cast
 
-from spanbus._named_tuple import NamedTuple
 from spanbus._reading.facts import (
     NOBODY,
     OURS,
@@ -24,18 +23,25 @@ from spanbus._reading.naming import (
     RUNS,
     name_in,
     name_of_run_in,
-    said_first,
-    with_those_of_the_thing,
     word_of,
 )
 from spanbus._reading.outcomes import outcome
 from spanbus._reading.places import Keys
 from spanbus._reading.policy import Policy
 from spanbus._reading.read import Raw, read
+from spanbus._reading.rules import (
+    IDENTITY,
+    Candidate,
+    Make,
+    Meaning,
+    Names,
+    Rule,
+    identity_of,
+    those,
+)
 from spanbus._reading.shape import getter, name_of, text_of, texts_of
 from spanbus._reading.spelling import (
     ends_with,
-    name_of_run,
     normal,
     plain,
     subject,
@@ -58,132 +64,11 @@ _STAMPED_NAME: Final = re.compile(r"[_-]\d{9,}$")
 _TYPES_REMEMBERED: Final = 1_000
 _MAKES_REMEMBERED: Final = 1_000
 _KEYS_REMEMBERED: Final = 64
-_IDENTITY: Final = frozenset(("@phase", "@run_id"))
-"""Keys of rules that ask the event itself."""
 _PLAIN: Final = (str, int, float, bytes, list, tuple, set)
 _RUNS_TOO: Final = frozenset(RUNS)
 _EVENT: Final = Verb.EVENT  # members cost a look-up each
 _START: Final = Verb.START
 _SUCCESS: Final = Result.SUCCESS
-
-
-class Rule(NamedTuple):
-    """If an event has one of these types and these keys, it means this. Types and words are in their normal spelling."""
-
-    types: tuple[str, ...]
-    words: frozenset[str]
-    subjects: frozenset[str]
-    has: tuple[str, ...]
-    lacks: tuple[str, ...]
-    rank: Rank
-    verb: Verb
-    name: tuple[str, ...]
-    result: Result | None
-    result_by_word: Mapping[str, Result]
-    final: bool
-    of_open: bool = False
-    """It matters only where what it ends is open."""
-
-    def announced(self, kinds: Collection[str]) -> Result:
-        """The result that an end of this type, in its spellings, states by its type alone."""
-        if self.result is not None:
-            return self.result
-        words = [
-            word for word in self.result_by_word if any(ends_with(kind, word) for kind in kinds)
-        ]
-        return self.result_by_word[max(words, key=len)] if words else Result.SUCCESS
-
-
-class Meaning:
-    """A rule as it reads for one event type, with the result that an end of this type states."""
-
-    __slots__ = ("announced", "event_type", "final", "name", "rank", "rule", "verb", "workflow")
-
-    def __init__(self, rule: Rule, announced: Result, event_type: str) -> None:
-        self.rule, self.rank, self.verb, self.final = rule, rule.rank, rule.verb, rule.final
-        self.announced, self.event_type = announced, event_type
-        self.workflow = name_of_run(event_type) if rule.rank is Rank.RUN and rule.subjects else None
-        """The name of the run that the type itself says."""
-        self.name = with_those_of_the_thing(rule.name, event_type)
-
-
-class Candidate:
-    """A meaning that events of a make may have, with the keys of its rule whose values decide."""
-
-    __slots__ = ("has", "lacks", "meaning", "name", "name_else")
-
-    def __init__(
-        self, meaning: Meaning | None, name: tuple[str, ...], keys: frozenset[str]
-    ) -> None:
-        self.meaning = meaning
-        rule = meaning.rule if meaning is not None else None
-        self.has = _those(rule.has, keys - _IDENTITY) if rule is not None else ()
-        self.lacks = _those(rule.lacks, keys) if rule is not None else ()
-        asked = [key for key in name if key in keys or key[:5] == "word:"]
-        self.name, self.name_else = said_first(tuple(asked))
-        """Keys of its name, the surest first; and where it stands else, from the first that is no key of the payload."""
-
-    def holds(self, raw: Raw) -> bool:
-        """Whether the values of an event agree with the rule."""
-        return all([_present(raw, key) for key in self.has]) and not any(
-            [_present(raw, key) for key in self.lacks]
-        )
-
-
-class Make:
-    """Events of one type whose payloads have the same keys: what they can mean, and where they say it.
-
-    A payload is asked for nothing that it lacks.
-    """
-
-    __slots__ = (
-        "candidates",
-        "exact",
-        "identity",
-        "only",
-        "phase",
-        "run",
-        "run_object",
-        "tells_state",
-    )
-
-    def __init__(
-        self,
-        candidates: tuple[Candidate, ...],
-        run: tuple[str, ...],
-        run_object: tuple[str, ...],
-        identity: tuple[str, ...],
-        phase: tuple[str, ...],
-        exact: bool,
-        tells_state: bool,
-    ) -> None:
-        first = candidates[0]
-        self.only = None if first.has or first.lacks else first
-        """The one that all of them have, where no value decides."""
-        self.candidates = candidates
-        """Else it is the first of these that holds; the last one always does."""
-        self.run, self.run_object = run, run_object
-        """Keys of the run's id, and of objects that may be the run."""
-        self.identity, self.phase = identity, phase
-        """Keys of the id of what they speak of, and of objects that may be it."""
-        self.exact, self.tells_state = exact, tells_state
-
-
-class Names(NamedTuple):
-    """Payload keys of names and measures, best first."""
-
-    run: tuple[str, ...] = ("run_id", "job_id", "workflow_id")
-    shared_run: frozenset[str] = frozenset({"workflow_id"})
-    workflow: tuple[str, ...] = ("workflow", "workflow_name", "workflow_id")
-    phase: tuple[str, ...] = ("step_id", "phase", "strategy")
-    alias: tuple[str, ...] = ("step_name", "phase", "strategy")
-    durations: Mapping[str, int] = {"duration": 1_000_000_000}
-    """With the nanoseconds of their unit."""
-    attempts: str = "attempts"
-    memory: str | None = None
-    """The key of a task's id, where names come with the first event of a task only."""
-    identity: tuple[str, ...] = ()
-    """Keys of the id of what an event speaks of, by which things of one name are told apart."""
 
 
 class Dialect:
@@ -277,7 +162,7 @@ class Dialect:
     def _made(self, event_type: str, keys: frozenset[str]) -> Make:
         """The make of events of this type that have these keys."""
         names = self.names
-        identity = keys & _IDENTITY
+        identity = keys & IDENTITY
         candidates = [
             Candidate(meaning, meaning.name, keys)
             for meaning in self.candidates(event_type)
@@ -287,10 +172,10 @@ class Dialect:
         objects = names.workflow if _RUNS_TOO.isdisjoint(keys) else (*RUNS, *names.workflow)
         return Make(
             tuple(candidates),
-            _those(names.run, keys),
-            _those(objects, keys),
-            _those(names.identity, keys),
-            _those(names.phase, keys),
+            those(names.run, keys),
+            those(objects, keys),
+            those(names.identity, keys),
+            those(names.phase, keys),
             "step_id" in keys or "@phase" in keys,
             self.states.may_tell(event_type, keys),
         )
@@ -300,7 +185,8 @@ class Dialect:
         make_of = (raw.event_type, raw.phase is None, raw.run_id is None, *payload)
         make = self._makes.get(make_of)
         if make is None:
-            keys = {key for key in payload if isinstance(key, str) and key[:1] != "@"}
+            given = cast("Mapping[object, object]", payload)  # a foreign one
+            keys = {key for key in given if isinstance(key, str) and key[:1] != "@"}
             if raw.phase is not None:
                 keys.add("@phase")
             if raw.run_id is not None:
@@ -524,17 +410,13 @@ class Dialect:
         )
 
 
-def _those(keys: tuple[str, ...], of: frozenset[str]) -> tuple[str, ...]:
-    return tuple([key for key in keys if key in of])
-
-
 def _named(raw: Raw, keys: tuple[str, ...]) -> str | None:
     """The first name that an event's identity, a word of its type or its payload tells."""
     for key in keys:
         if key == "@id":
             text = name_in(raw.payload.get("id"))
         elif key[0] == "@":
-            text = text_of(_identity(raw, key))
+            text = text_of(identity_of(raw, key))
         elif key[:5] == "word:":
             text = word_of(raw.event_type, int(key[5:]))
         else:
@@ -570,12 +452,3 @@ def _own_id(raw: Raw, make: Make) -> str | None:
             return text_of(getter(value)("id")) or raw.own_id
         break
     return raw.own_id
-
-
-def _identity(raw: Raw, key: str) -> object:
-    return raw.phase if key == "@phase" else raw.run_id if key == "@run_id" else None
-
-
-def _present(raw: Raw, key: str) -> bool:
-    value = raw.payload.get(key)
-    return value is not None and not (isinstance(value, str) and value == "")

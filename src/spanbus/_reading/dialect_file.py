@@ -10,10 +10,11 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TypeVar, cast
 
-from spanbus._reading.dialect import Dialect, Names, Rule
+from spanbus._reading.dialect import Dialect
 from spanbus._reading.facts import Rank, Verb
 from spanbus._reading.places import Keys
 from spanbus._reading.policy import Policy
+from spanbus._reading.rules import Names, Rule
 from spanbus._reading.spelling import key_of, normal
 from spanbus._reading.states import States
 from spanbus._reading.times import UNITS, unit_ns, unit_ns_of
