@@ -138,6 +138,26 @@ def test_a_collector_that_comes_late_in_the_program_gets_what_still_waits(tmp_pa
         assert len(receiver.spans()) == 11, "the end of the program flushes"
 
 
+@pytest.mark.parametrize(
+    ("variable", "value", "line"),
+    [
+        ("OTEL_BSP_SCHEDULE_DELAY", "later", "must be a whole number, at least 1; 5000 is used"),
+        ("OTEL_BSP_MAX_QUEUE_SIZE", "-1", "must be a whole number, at least 1; 2048 is used"),
+        ("OTEL_BLRP_SCHEDULE_DELAY", "9" * 5_000, "at least 1; 1000 is used"),
+        ("OTEL_BSP_MAX_QUEUE_SIZE", "100", ""),  # smaller than a batch
+    ],
+)
+def test_a_wrong_setting_of_the_processors_is_one_line_and_the_default(
+    tmp_path: Path, variable: str, value: str, line: str
+) -> None:
+    with Receiver() as receiver:
+        done = run(receiver.url, tmp_path, "sdk", **{variable: value})
+        assert len(receiver.spans()) == 11
+    assert done.stdout.startswith("True")
+    assert len(done.stderr.splitlines()) == (1 if line else 0), done.stderr
+    assert line in done.stderr
+
+
 def test_the_command_line_keeps_its_local_store(tmp_path: Path) -> None:
     cli = Cli(tmp_path, {"SPANBUS_DELIVERY": "sdk"})
     done = cli("exec", "--", "true")

@@ -2,7 +2,7 @@
 
 For people who want the stock path and for systems without a spool. Nothing is kept on disk: what its queues cannot hold, what
 the exporters give up and what has not left when the process ends is lost. The exporters read ``OTEL_EXPORTER_OTLP_*`` and the
-processors ``OTEL_BSP_*``, ``OTEL_BLRP_*`` and ``OTEL_METRIC_EXPORT_*`` from the environment of the process by themselves.
+reader of metrics ``OTEL_METRIC_EXPORT_*`` from the environment of the process by themselves.
 """
 
 from __future__ import annotations
@@ -48,6 +48,16 @@ if TYPE_CHECKING:
 NOT_DELIVERED: Final = "not_delivered"
 _AT_ONCE_S: Final = 0.02
 
+_BATCHING: Final = {
+    "max_queue_size": ("MAX_QUEUE_SIZE", 2_048),
+    "schedule_delay_millis": ("SCHEDULE_DELAY", 5_000),
+    "max_export_batch_size": ("MAX_EXPORT_BATCH_SIZE", 512),
+    "export_timeout_millis": ("EXPORT_TIMEOUT", 30_000),
+}
+"""Arguments of the batching processors, with the variable of each and its default in the specification."""
+_LOGS_DELAY_MS: Final = 1_000
+_DIGITS: Final = 10
+
 Keep = Callable[[str, bytes], None]
 """Takes a signal and an OTLP export request in protobuf bytes; raises what went wrong."""
 
@@ -76,6 +86,26 @@ class RecordIds(IdGenerator):
     def done(self) -> None:
         """Clear the ids: that span was started."""
         self._next.ids = None
+
+
+def _batching(
+    env: Mapping[str, str], prefix: str, tell: Callable[[str], None], **defaults: int
+) -> dict[str, Any]:
+    """Arguments of a batching processor from ``OTEL_BSP_*`` or ``OTEL_BLRP_*``: reading them itself, it logs a traceback for
+    what is no number, and raises for a queue that is smaller than a batch.
+    """
+    found: dict[str, Any] = {}
+    for argument, (name, usual) in _BATCHING.items():
+        found[argument] = default = defaults.get(argument, usual)
+        text = env.get(f"OTEL_{prefix}_{name}", "").strip()
+        if text.isascii() and text.isdecimal() and len(text) < _DIGITS and int(text) > 0:
+            found[argument] = int(text)
+        elif text:
+            tell(
+                f"spanbus: OTEL_{prefix}_{name}={text[:40]!r}: must be a whole number, at least 1; {default} is used"
+            )
+    found["max_export_batch_size"] = min(found["max_export_batch_size"], found["max_queue_size"])
+    return found
 
 
 class SdkDelivery:
@@ -115,11 +145,12 @@ class SdkDelivery:
         if self._span_processors is not None:
             return self._span_processors
         found: list[SpanProcessor] = []
+        how = _batching(self._env, "BSP", self._tell)
         if (exporter := self._exporter(Signal.TRACES)) is not None:
             found.append(_CountedSpans(self._counts))
-            found.append(BatchSpanProcessor(_Spans(exporter, self._counts)))
+            found.append(BatchSpanProcessor(_Spans(exporter, self._counts), **how))
         if self._local is not None:
-            found.append(BatchSpanProcessor(_KeptSpans(self._local)))
+            found.append(BatchSpanProcessor(_KeptSpans(self._local), **how))
         self._closes([each for each in found if not isinstance(each, _CountedSpans)])
         self._span_processors = found
         return found
@@ -141,10 +172,11 @@ class SdkDelivery:
     def log_processors(self) -> list[LogRecordProcessor]:
         """Processors for a LoggerProvider."""
         found: list[LogRecordProcessor] = []
+        how = _batching(self._env, "BLRP", self._tell, schedule_delay_millis=_LOGS_DELAY_MS)
         if (exporter := self._exporter(Signal.LOGS)) is not None:
-            found.append(BatchLogRecordProcessor(_Logs(exporter, self._counts)))
+            found.append(BatchLogRecordProcessor(_Logs(exporter, self._counts), **how))
         if self._local is not None:
-            found.append(BatchLogRecordProcessor(_KeptLogs(self._local)))
+            found.append(BatchLogRecordProcessor(_KeptLogs(self._local), **how))
         self._closes(found)
         return found
 
