@@ -8,12 +8,26 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from contextlib import chdir
+from pathlib import Path
 
 from bench.rounds import Row, at_most, cpu_ms, in_turns
 
 _MAIN = "import sys; sys.argv = ['spanbus', *sys.argv[1:]]; from spanbus._cli import main; main()"
 _PASS = (sys.executable, "-c", "pass")
 _ROUNDS = 11
+_PROJECT = """
+[project]
+name = "shop"
+version = "1"
+"""
+_SETTINGS = """
+[tool.spanbus]
+store_days = 30
+
+[tool.spanbus.workflows.check]
+phases = [{ name = "lint", run = "true" }]
+"""
 
 
 def _ours(*words: str) -> tuple[str, ...]:
@@ -41,8 +55,10 @@ def _pair(ours: Callable[[], float], yardstick: Callable[[], float]) -> tuple[fl
 
 def measure() -> list[Row]:
     rows: list[Row] = []
-    with tempfile.TemporaryDirectory() as folder:
-        env = {**os.environ, "SPANBUS_STATE_DIR": folder}
+    with tempfile.TemporaryDirectory() as folder, chdir(folder):
+        project = Path(folder, "pyproject.toml")
+        project.write_text(_PROJECT)
+        env = {**os.environ, "SPANBUS_STATE_DIR": str(Path(folder, "state"))}
         env.pop("PYTHONDONTWRITEBYTECODE", None)
         for name in [name for name in env if name.startswith("OTEL_")]:
             del env[name]
@@ -58,6 +74,8 @@ def measure() -> list[Row]:
         row("spanbus --version: CPU", cpu_ms, _ours("--version"), 3)
         row("spanbus --help: CPU", cpu_ms, _ours("--help"), 3)
         row("spanbus show last: CPU", cpu_ms, _ours("show", "last"), 6)
+        project.write_text(_PROJECT + _SETTINGS)
+        row("exec -- true, a project with settings: CPU", cpu_ms, _ours("exec", "--", "true"), 7)
         mine, theirs = _pair(
             lambda: _wall_ms(_ours("exec", "--", "sleep", "1"), env),
             lambda: _wall_ms(("sleep", "1"), env),
