@@ -15,7 +15,7 @@ def find(
     """The open phase that a fact means, with whether there was a choice: by name, by alias, by the only one that can be meant."""
     name = fact.name
     group = run.phases.get(name) if name is not None else None
-    if fact.whose.own_id is not None and (phase := _of_id(run, group, fact)) is not None:
+    if run.by_id and (phase := _of_id(run, group, fact)) is not None:
         return phase, False
     if group:
         if len(group) > 1 and (phase := _publishers(group, fact.whose.task or task, within)):
@@ -54,14 +54,19 @@ def find(
 def _of_id(run: OpenRun, group: list[OpenPhase] | None, fact: Fact) -> OpenPhase | None:
     """The open phase with the id that an event tells; one of another name where its end does not tell the name."""
     own_id = fact.whose.own_id
-    for phase in group or ():
-        if phase.own_id == own_id:
-            return phase
-    if group or fact.verb is Verb.START:
+    known = run.by_id.get(own_id) if own_id is not None else None
+    if known is None:
+        return None
+    if group:
+        for phase in min(group, known, key=len):  # an id may be that of many, and a name too
+            if phase.own_id == own_id and phase.record.name == fact.name:
+                return phase
+        return None
+    if fact.verb is Verb.START:
         return None
     about = subject(fact.event.name)
-    for phase in run.open_phases():
-        if phase.own_id == own_id and any(subject(start) == about for start in phase.starts):
+    for phase in known:
+        if any(subject(start) == about for start in phase.starts):
             return phase
     return None
 

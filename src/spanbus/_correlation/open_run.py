@@ -112,6 +112,7 @@ class OpenRun:
 
     __slots__ = (
         "announced",
+        "by_id",
         "changed",
         "correlation",
         "each",
@@ -149,6 +150,8 @@ class OpenRun:
         """Open records with new events, by span id; shared with the fan-out."""
         self.implicit, self.announced, self.correlation = implicit, announced, correlation
         self.phases: dict[str, list[OpenPhase]] = {}
+        self.by_id: dict[str, list[OpenPhase]] = {}
+        """Its open phases whose id is known."""
         self.ended: dict[str, EndedPhase] = {}
         self.occurrences: dict[str, int] = {}
         self.hooks: dict[str, list[SpanState]] = {}
@@ -166,7 +169,7 @@ class OpenRun:
         """Results of its phases, while nobody has announced the run."""
         self.own_id: str | None = None
         """Its id, where only the events that begin and end it tell one."""
-        self.shared_names: frozenset[str] = _NONE
+        self.shared_names: dict[str, None] = {}
         """Names by which several publishers call phases of theirs."""
         self.has_aliases = False
         """One of its phases is or was known by another name too."""
@@ -184,15 +187,41 @@ class OpenRun:
             known = before.task if before is not None else None
             others = known is not None and known != phase.task
         else:
-            others = phase.task is not None and any(one.task != phase.task for one in group)
+            others = phase.task is not None and group[-1].task != phase.task
             group.append(phase)
         if others:
-            self.shared_names |= {name}
+            self.shared_names[name] = None
+
+    def remove(self, phase: OpenPhase) -> None:
+        """Remove a phase that ends."""
+        _remove(self.phases, phase.record.name, phase)
+        self.identify(phase, None)
+
+    def identify(self, phase: OpenPhase, own_id: str | None) -> None:
+        """Note the id of an open phase, or that it has none."""
+        known = phase.own_id
+        if own_id == known:
+            return
+        if known is not None:
+            _remove(self.by_id, known, phase)
+        phase.own_id = own_id
+        if own_id is not None:
+            self.by_id.setdefault(own_id, []).append(phase)
 
     def known_as(self, phase: OpenPhase, aliases: Iterable[str]) -> None:
         """Add names by which one of its phases is known."""
         phase.aliases = phase.aliases.union(aliases)
         self.has_aliases = self.has_aliases or bool(phase.aliases)
+
+
+def _remove(groups: dict[str, list[OpenPhase]], name: str, phase: OpenPhase) -> None:
+    group = groups.get(name)
+    if group is None or phase not in group:
+        return
+    if len(group) == 1:
+        del groups[name]
+    else:
+        group.remove(phase)
 
 
 def keep(run: OpenRun, record: SpanState, fact: Fact) -> SpanState:

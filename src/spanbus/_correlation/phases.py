@@ -98,7 +98,7 @@ class Phases:
             run.known_as(phase, (name,))
         if phase.retry_announced and (phase.pending is not None or fact.rank <= phase.outer):
             self._begin_announced(phase, at_ns)
-            phase.own_id = own_id or phase.own_id
+            run.identify(phase, own_id or phase.own_id)
             phase.starts = frozenset({fact.event.name})
         elif phase.pending is not None or fact.rank in phase.seen:
             if phase.pending is None and fact.rank in phase.open_ranks and fact.rank == phase.outer:
@@ -110,7 +110,7 @@ class Phases:
                 if phase.pending is not None and phase.record.name in run.shared_names:
                     phase.record.flag(Flag.AMBIGUOUS)
                 self._next_attempt(phase, at_ns, phase.evidence, None, None)
-                phase.own_id = own_id or phase.own_id
+                run.identify(phase, own_id or phase.own_id)
                 phase.starts = frozenset({fact.event.name})
                 phase.seen = phase.open_ranks  # an outer speaker whose start still holds was heard
         elif fact.rank < phase.outer:
@@ -145,9 +145,10 @@ class Phases:
         phase.starts = frozenset({fact.event.name})
         return keep(run, phase.innermost, fact)
 
-    def _compare_ids(self, phase: OpenPhase, fact: Ended) -> None:
+    def _compare_ids(self, run: OpenRun, phase: OpenPhase, fact: Ended) -> None:
         if phase.own_id is not None and fact.whose.own_id not in (None, phase.own_id):
-            self._ids_are_of_events, phase.own_id = True, None
+            self._ids_are_of_events = True
+            run.identify(phase, None)
 
     def _own_id(self, fact: Fact) -> str | None:
         return None if self._ids_are_of_events else fact.whose.own_id
@@ -170,7 +171,9 @@ class Phases:
         name, counts = fact.name or "phase", self._counts
         occurrence = run.occurrences[name] = run.occurrences.get(name, 0) + 1
         if occurrence == 1 and len(run.occurrences) > self._phases_remembered:
-            del run.occurrences[next(iter(run.occurrences))]
+            forgotten = next(iter(run.occurrences))
+            del run.occurrences[forgotten]
+            run.shared_names.pop(forgotten, None)
         parent, event = run.record, fact.event
         needs: tuple[str, ...] = ()
         task_type: str | None = None
@@ -192,12 +195,14 @@ class Phases:
         phase = OpenPhase(record, fact.rank)
         if fact.aliases:
             run.known_as(phase, fact.aliases)
-        phase.task, phase.own_id = fact.whose.task or task, self._own_id(fact)
+        phase.task = fact.whose.task or task
         if self._restart_is_attempt:
             phase.starts = frozenset({event.name})
         while counts.phases_open >= self._open_phases:
             self._abandon_oldest()
         run.add(phase)
+        if (own_id := self._own_id(fact)) is not None:
+            run.identify(phase, own_id)
         counts.phases_open += 1
         self._out.opened(record)
         if "max_attempts" in event.payload and may_be_retried(fact):
@@ -295,7 +300,7 @@ class Phases:
         ):
             phase = group[0]
             if phase.own_id is not None:
-                self._compare_ids(phase, fact)
+                self._compare_ids(run, phase, fact)
             kept = keep(run, phase.innermost, fact)
             if fact.attempts > 1:
                 self._believe(phase, fact)
@@ -305,7 +310,7 @@ class Phases:
         if found is None:
             return self._ended_unheard(run, fact, task)
         phase = found
-        self._compare_ids(phase, fact)
+        self._compare_ids(run, phase, fact)
         if ambiguous:
             phase.record.flag(Flag.AMBIGUOUS)
         if fact.aliases:
@@ -439,12 +444,7 @@ class Phases:
             attempt.finish(result, failure, ends_ns, None)
             self._out.closed(attempt)
         name, counts = record.name, self._counts
-        group = run.phases.get(name)
-        if group is not None and phase in group:
-            if len(group) == 1:
-                del run.phases[name]
-            else:
-                group.remove(phase)
+        run.remove(phase)
         counts.phases_open -= 1
         counts.phases_ended += 1
         record.finish(result, failure, at_ns, duration_ns)

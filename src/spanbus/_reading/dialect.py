@@ -19,12 +19,7 @@ from spanbus._reading.facts import (
     Verb,
     Whose,
 )
-from spanbus._reading.naming import (
-    RUNS,
-    name_in,
-    name_of_run_in,
-    word_of,
-)
+from spanbus._reading.naming import PLAIN, RUNS, in_object, name_in, word_of
 from spanbus._reading.outcomes import outcome
 from spanbus._reading.places import Keys
 from spanbus._reading.policy import Policy
@@ -40,12 +35,7 @@ from spanbus._reading.rules import (
     those,
 )
 from spanbus._reading.shape import getter, name_of, text_of, texts_of
-from spanbus._reading.spelling import (
-    ends_with,
-    normal,
-    plain,
-    subject,
-)
+from spanbus._reading.spelling import ends_with, normal, plain, subject
 from spanbus._reading.states import States
 from spanbus._reading.times import duration_ns_of, seconds_ns
 from spanbus._semantics import Result
@@ -64,7 +54,6 @@ _STAMPED_NAME: Final = re.compile(r"[_-]\d{9,}$")
 _TYPES_REMEMBERED: Final = 1_000
 _MAKES_REMEMBERED: Final = 1_000
 _KEYS_REMEMBERED: Final = 64
-_PLAIN: Final = (str, int, float, bytes, list, tuple, set)
 _RUNS_TOO: Final = frozenset(RUNS)
 _EVENT: Final = Verb.EVENT  # members cost a look-up each
 _START: Final = Verb.START
@@ -227,7 +216,7 @@ class Dialect:
                     break
             else:
                 if make.run_object:
-                    run_key = _id_of_run(payload, make.run_object)
+                    run_key = in_object(payload, make.run_object, "id")
         event = SpanEvent(
             event_type, raw.at_ns, raw.event_id, raw.source, payload, raw.attempt or 1
         )
@@ -375,7 +364,7 @@ class Dialect:
                     workflow = _STAMPED_NAME.sub("", found) or found
                     break
             else:
-                workflow = name_of_run_in(payload) or by_id
+                workflow = in_object(payload, RUNS, "name") or by_id
         stage = text_of(payload.get("stage"))
         if workflow is None and stage is None:
             return whose
@@ -426,17 +415,6 @@ def _named(raw: Raw, keys: tuple[str, ...]) -> str | None:
     return None
 
 
-def _id_of_run(payload: Mapping[str, object], keys: tuple[str, ...]) -> str | None:
-    """The id of a run that the payload holds as an object, in one of these places."""
-    for key in keys:
-        value = payload.get(key)
-        if value is not None and not isinstance(value, _PLAIN):
-            found = text_of(getter(value)("id"))
-            if found:
-                return found
-    return None
-
-
 def _own_id(raw: Raw, make: Make) -> str | None:
     """The id of what an event speaks of: in its payload, in an object there that is the task, or its own."""
     payload = raw.payload
@@ -448,7 +426,7 @@ def _own_id(raw: Raw, make: Make) -> str | None:
         value = payload.get(key)
         if value is None:
             continue
-        if type(value) is not str and not isinstance(value, _PLAIN):
+        if type(value) is not str and not isinstance(value, PLAIN):
             return text_of(getter(value)("id")) or raw.own_id
         break
     return raw.own_id

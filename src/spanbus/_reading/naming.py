@@ -11,7 +11,8 @@ from spanbus._reading.spelling import ending, key_of, plain, segments
 _NAME = pattern(r"[a-zA-Z][a-zA-Z ._:/-]{2,63}\d{0,3}")
 RUNS = ("run", "workflow_run", "pipeline_run", "flow_run", "dag_run", "job_run", "build")
 """Objects that are a run, and not what it is a run of."""
-_PLAIN = (str, int, float, bytes, list, tuple, set)
+PLAIN = (str, int, float, bytes, list, tuple, set)
+"""Values that are no object with fields."""
 
 
 def said_first(keys: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -47,12 +48,12 @@ def name_in(value: object) -> str | None:
     return value if isinstance(value, str) and _NAME.fullmatch(value) else None
 
 
-def name_of_run_in(payload: Mapping[str, object]) -> str | None:
-    """The name of a run that the payload holds as an object."""
-    for key in RUNS:
+def in_object(payload: Mapping[str, object], keys: tuple[str, ...], field: str) -> str | None:
+    """A field, such as ``id``, of the first object that the payload holds in one of these places."""
+    for key in keys:
         value = payload.get(key)
-        if value is not None and not isinstance(value, _PLAIN):
-            found = text_of(getter(value)("name"))
+        if value is not None and not isinstance(value, PLAIN):
+            found = text_of(getter(value)(field))
             if found:
                 return found
     return None
