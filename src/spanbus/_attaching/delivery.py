@@ -409,7 +409,7 @@ class _Function:
 
 
 def _mentions(node: ast.AST, kept: Collection[str]) -> bool:
-    """Whether what is kept is looked at, and not asked for one of its kinds."""
+    """Whether what is kept is looked at."""
     return any(isinstance(one, ast.Attribute) and one.attr in kept for one in ast.walk(node))
 
 

@@ -80,7 +80,7 @@ def _undo(
 ) -> Callable[[], None]:
     """Takes it back; keeps neither the object nor what is bound to it, unless it is the only way."""
     known, ours = weakly(thing), weakref.ref(wrapped)
-    function_of(wrapped).__dict__["__spanbus_before__"] = before
+    unbound(wrapped).__dict__["__spanbus_before__"] = before
 
     def undo() -> None:
         there, function = known(), ours()
@@ -89,12 +89,12 @@ def _undo(
             and function is not None
             and own_attributes(there).get(name) is function
         ):
-            _restore(there, name, had, function_of(function).__dict__["__spanbus_before__"])
+            _restore(there, name, had, unbound(function).__dict__["__spanbus_before__"])
 
     return undo
 
 
-def function_of(method: Callable[..., object]) -> Callable[..., object]:
+def unbound(method: Callable[..., object]) -> Callable[..., object]:
     """The function of a bound method."""
     return method.__func__ if isinstance(method, MethodType) else method
 

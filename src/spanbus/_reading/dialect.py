@@ -19,7 +19,7 @@ from spanbus._reading.facts import (
     Verb,
     Whose,
 )
-from spanbus._reading.naming import PLAIN, RUNS, in_object, name_in, word_of
+from spanbus._reading.naming import RUNS, in_object, name_in, word_of
 from spanbus._reading.outcomes import outcome
 from spanbus._reading.places import Keys
 from spanbus._reading.policy import Policy
@@ -34,7 +34,7 @@ from spanbus._reading.rules import (
     identity_of,
     those,
 )
-from spanbus._reading.shape import getter, name_of, text_of, texts_of
+from spanbus._reading.shape import WITHOUT_FIELDS, getter, name_of, text_of, texts_of
 from spanbus._reading.spelling import ends_with, normal, plain, subject
 from spanbus._reading.states import States
 from spanbus._reading.times import duration_ns_of, seconds_ns
@@ -426,7 +426,7 @@ def _own_id(raw: Raw, make: Make) -> str | None:
         value = payload.get(key)
         if value is None:
             continue
-        if type(value) is not str and not isinstance(value, PLAIN):
+        if type(value) is not str and not isinstance(value, WITHOUT_FIELDS):
             return text_of(getter(value)("id")) or raw.own_id
         break
     return raw.own_id

@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from spanbus._patterns import pattern
-from spanbus._reading.shape import getter, text_of
+from spanbus._reading.shape import WITHOUT_FIELDS, getter, text_of
 from spanbus._reading.spelling import ending, key_of, plain, segments
 
 _NAME = pattern(r"[a-zA-Z][a-zA-Z ._:/-]{2,63}\d{0,3}")
 RUNS = ("run", "workflow_run", "pipeline_run", "flow_run", "dag_run", "job_run", "build")
 """Objects that are a run, and not what it is a run of."""
-PLAIN = (str, int, float, bytes, list, tuple, set)
-"""Values that are no object with fields."""
 
 
 def said_first(keys: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -52,7 +50,7 @@ def in_object(payload: Mapping[str, object], keys: tuple[str, ...], field: str) 
     """A field, such as ``id``, of the first object that the payload holds in one of these places."""
     for key in keys:
         value = payload.get(key)
-        if value is not None and not isinstance(value, PLAIN):
+        if value is not None and not isinstance(value, WITHOUT_FIELDS):
             found = text_of(getter(value)(field))
             if found:
                 return found

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from enum import Enum
 from typing import Final, cast
 
-from spanbus._reading.shape import getter, is_true, text_of
+from spanbus._reading.shape import WITHOUT_FIELDS, getter, is_true, text_of
 from spanbus._reading.spelling import CANCELLATIONS, ENDS, FAILURES, SKIPS, TIMEOUTS, key_of
 from spanbus._semantics import ErrorType, Failure, Result, error_text
 from spanbus._workflow.events import EMPTY
@@ -16,7 +16,6 @@ from spanbus._workflow.events import EMPTY
 _RESULTS: Final = {result.value: result for result in Result}
 _WORDS: Final = (str, Enum)
 _LONGEST_WORD: Final = 32
-_PLAIN: Final = (str, bytes, int, float, list, tuple, set)
 _STATUS: Final = {
     **dict.fromkeys((*ENDS, "pass", "fixed"), Result.SUCCESS),
     **dict.fromkeys((*FAILURES, "broken", "killed", "rejected"), Result.FAILURE),
@@ -112,7 +111,7 @@ def _tells_error(payload: Mapping[str, object], result: object) -> bool:
         return True
     if any(type(code := payload.get(key)) is int and code != 0 for key in _EXIT_CODES):
         return True
-    if result is None or isinstance(result, _PLAIN):
+    if result is None or isinstance(result, WITHOUT_FIELDS):
         return False
     get = getter(result)
     return any(get(key) is False for key in ("success", *_FINE))
@@ -183,7 +182,7 @@ def _further_error(payload: Mapping[str, object]) -> object:
         return raised
     if isinstance(errors, list) and errors:
         return cast("list[object]", errors)[0]
-    if result is None or isinstance(result, _PLAIN):
+    if result is None or isinstance(result, WITHOUT_FIELDS):
         return None
     get = getter(result)
     return next((error for key in _ERRORS if is_true(error := get(key))), None)

@@ -16,6 +16,8 @@ from spanbus._loaded import is_of
 _MISSING: Final = object()
 _CLASSES_REMEMBERED: Final = 1_000
 _PLAIN: Final = (str, int, float, list, set, type)
+WITHOUT_FIELDS: Final = (str, bytes, int, float, list, tuple, set)
+"""Classes of values that are no object with fields, as a task or a result may be."""
 _LISTS: Final = (list, tuple)
 TEXTS: Final = (str, bytes, bytearray)
 """Kinds that JSON text may be of."""
