@@ -1,5 +1,6 @@
-"""The part of a TOML text that holds settings: parsing the tables of workflows and of others takes a short command as long as
-writing what it has to say.
+"""The part of a TOML text that holds settings, without the tables of workflows and of others.
+
+Parsing those takes a short command as long as writing what it has to say.
 """
 
 from __future__ import annotations
