@@ -58,6 +58,7 @@ class OpenPhase:
         "evidence",
         "hooks",
         "inner_ended_at_ns",
+        "innermost",
         "open_ranks",
         "orphan",
         "outer",
@@ -90,6 +91,8 @@ class OpenPhase:
         self.open_ranks: frozenset[Rank] = alone
         self.attempt: SpanState | None = None
         """The record of the current attempt, from the second on."""
+        self.innermost = record
+        """That, else the record of the phase."""
         self.attempts_started_at_ns = record.started_at_ns
         self.evidence: Failure | None = None
         """Failure of the current attempt, by its inner speakers."""
@@ -101,10 +104,6 @@ class OpenPhase:
         self.hooks: dict[str, list[SpanState]] = {}
         self.strategies: list[SpanState] = []
         self.orphan = False
-
-    @property
-    def innermost(self) -> SpanState:
-        return self.attempt or self.record
 
 
 class OpenRun:
@@ -195,7 +194,8 @@ class OpenRun:
     def remove(self, phase: OpenPhase) -> None:
         """Remove a phase that ends."""
         _remove(self.phases, phase.record.name, phase)
-        self.identify(phase, None)
+        if phase.own_id is not None:
+            self.identify(phase, None)
 
     def identify(self, phase: OpenPhase, own_id: str | None) -> None:
         """Note the id of an open phase, or that it has none."""

@@ -16,7 +16,6 @@ import fcntl
 import mmap
 import os
 import struct
-import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -77,7 +76,9 @@ class Remains(NamedTuple):
 
 
 class OpenJournal:
-    """Thread-safe. The file is made with the first entry; without room for it entries are not kept, and nothing else changes."""
+    """Not thread-safe: the spool has the lock. The file is made with the first entry; without room for it entries are not kept,
+    and nothing else changes.
+    """
 
     def __init__(
         self,
@@ -93,7 +94,6 @@ class OpenJournal:
         self._destinations = tuple(destinations)
         self._mapped = mapped
         self._areas_most = max(1, limit_bytes // _AREA_BYTES)
-        self._lock = threading.Lock()
         self._descriptor: int | None = None
         self._header: _Area = bytearray()
         self._areas: list[_Area] = []
@@ -116,47 +116,42 @@ class OpenJournal:
 
     def opened(self, key: int, place: int, data: bytes) -> None:
         """Write an entry."""
-        with self._lock:
-            if key in self._opened:
-                self._forget(key)
-            slots = self._write(_OPEN, key, place, data, self._areas_most)
-            if slots is not None:
-                self._opened[key] = slots
+        if key in self._opened:
+            self.closed(key)
+        slots = self._write(_OPEN, key, place, data, self._areas_most)
+        if slots is not None:
+            self._opened[key] = slots
 
     def updated(self, key: int, data: bytes) -> None:
         """Add to an entry; nothing when it is closed by now."""
-        with self._lock:
-            if key not in self._opened:
-                return
-            slots = self._write(_UPDATE, key, 0, data, max(1, self._areas_most * 3 // 4))
-            if slots is None:
-                return
-            pieces = self._updates.get(key)
-            if pieces is None:
-                pieces = self._updates[key] = deque()
-            pieces.append(slots)
-            while len(pieces) > 1 and sum(map(len, pieces)) * _PAYLOAD_BYTES > UPDATES_BYTES:
-                self._release(pieces.popleft())
+        if key not in self._opened:
+            return
+        slots = self._write(_UPDATE, key, 0, data, max(1, self._areas_most * 3 // 4))
+        if slots is None:
+            return
+        pieces = self._updates.get(key)
+        if pieces is None:
+            pieces = self._updates[key] = deque()
+        pieces.append(slots)
+        while len(pieces) > 1 and sum(map(len, pieces)) * _PAYLOAD_BYTES > UPDATES_BYTES:
+            self._release(pieces.popleft())
 
     def closed(self, key: int) -> None:
         """Free the slots of an entry."""
-        with self._lock:
-            if key in self._opened:
-                self._forget(key)
+        slots = self._opened.pop(key, None)
+        if slots is None:
+            return
+        self._release(slots)
+        if self._updates:
+            for more in self._updates.pop(key, ()):
+                self._release(more)
 
     def alive(self, now_ns: int) -> None:
         """Write the heartbeat: all entries were open at this time."""
-        with self._lock:
-            if self._opened and not self._closed:
-                data = _ALIVE.pack(now_ns)
-                self._header[_ALIVE_AT : _ALIVE_AT + 8] = data
-                self._through(data, _ALIVE_AT)
-
-    def _forget(self, key: int) -> None:
-        self._release(self._opened.pop(key))
-        if self._updates:
-            for slots in self._updates.pop(key, ()):
-                self._release(slots)
+        if self._opened and not self._closed:
+            data = _ALIVE.pack(now_ns)
+            self._header[_ALIVE_AT : _ALIVE_AT + 8] = data
+            self._through(data, _ALIVE_AT)
 
     # --- slots --------------------------------------------------------------------------------------------------------
 
@@ -266,18 +261,13 @@ class OpenJournal:
             except OSError:
                 return
 
-    def sync(self) -> None:
-        """Sync to the disk; if the file was removed, write everything into a new one."""
-        with self._lock:
-            if self._descriptor is None or self._closed:
-                return
-            if not self.path.exists():
-                self._again()
-            descriptor = self._descriptor
-        try:
-            getattr(os, "fdatasync", os.fsync)(descriptor)
-        except OSError:
-            return
+    def renewed(self) -> int | None:
+        """The descriptor of the file, for a sync without the lock; if the file was removed, of a new one with everything in it.
+        None while there is none.
+        """
+        if self._descriptor is not None and not self._closed and not self.path.exists():
+            self._again()
+        return None if self._closed else self._descriptor
 
     def _again(self) -> None:
         before = self._areas, self._header, self._descriptor, self._used
@@ -299,21 +289,19 @@ class OpenJournal:
 
     def close(self) -> None:
         """Close; delete the file when nothing is open, else leave it for the next process. May be called twice."""
-        with self._lock:
-            self._closed = True
-            try:
-                if self._descriptor is not None and not self._opened:
-                    self.path.unlink(missing_ok=True)
-            except OSError:
-                pass
-            _let_go(self._areas, self._header, self._descriptor)
-            self._areas, self._header, self._descriptor = [], bytearray(), None
-            self._opened.clear()
-            self._updates.clear()
+        self._closed = True
+        try:
+            if self._descriptor is not None and not self._opened:
+                self.path.unlink(missing_ok=True)
+        except OSError:
+            pass
+        _let_go(self._areas, self._header, self._descriptor)
+        self._areas, self._header, self._descriptor = [], bytearray(), None
+        self._opened.clear()
+        self._updates.clear()
 
     def forked(self) -> None:
         """In a child process: the file is the parent's. Not used there again."""
-        self._lock = threading.Lock()
         self._closed = True
         _let_go(self._areas, self._header, self._descriptor)
         self._descriptor = None

@@ -102,10 +102,10 @@ class OwnSegments:
         return segment is self.current or segment in self.sealed
 
     @property
-    def place(self) -> tuple[int, int]:
-        """Number of the segment that is written, and the position in it."""
+    def place(self) -> int:
+        """The place where the next record goes, or before it, as :meth:`Segment.place_of` says it."""
         segment = self.current
-        return (segment.number, segment.position) if segment is not None else (self._number, 0)
+        return segment.place_of(segment.position) if segment is not None else self._number << 32
 
     # --- groups -------------------------------------------------------------------------------------------------------
 

@@ -88,7 +88,7 @@ class Adopted:
     def waits(self, destinations: tuple[str, ...]) -> bool:
         """Whether any of it is still to be sent or finished here."""
         return self.leftover is not None or any(
-            segment.waiting.get(name) for segment in self.segments for name in destinations
+            segment.waiting(name) for segment in self.segments for name in destinations
         )
 
     def finished(self) -> None:
@@ -255,7 +255,7 @@ def left_open(
     token = segments[0].token if segments else journal.token if journal is not None else b""
     for segment in segments:
         for frame in segment.frames(HEADER_BYTES):
-            place = place_of(segment.number, frame.offset)
+            place = segment.place_of(frame.offset)
             match frame.kind:
                 case Kind.GROUP:
                     groups[frame.key] = frame.data
@@ -295,11 +295,6 @@ def left_open(
         group,
         journal.alive_ns if journal is not None else 0,
     )
-
-
-def place_of(number: int, offset: int) -> int:
-    """A place in all segments of a process as one growing number."""
-    return number << 32 | offset
 
 
 def is_token(text: str) -> bool:

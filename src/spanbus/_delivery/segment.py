@@ -20,7 +20,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from enum import IntEnum
 from pathlib import Path
-from time import time as now
+from time import time_ns
 from typing import Final
 from zlib import crc32
 
@@ -48,6 +48,7 @@ _KEY_HEAD: Final = struct.Struct("<BBHIQ").pack
 _KEY_HEAD_BYTES: Final = _HEAD.size + _KEY.size
 FRAME_BYTES: Final = _LEADS.size + _HEAD.size
 
+_SECOND_NS: Final = 1_000_000_000
 _SIGNALS: Final[tuple[Signal, ...]] = tuple(Signal)
 _NUMBER: Final = {signal: number for number, signal in enumerate(_SIGNALS)}
 
@@ -120,6 +121,7 @@ class Segment:
     __slots__ = (
         "_buffer",
         "_descriptor",
+        "_taken",
         "_through",
         "acknowledged",
         "bytes",
@@ -135,7 +137,6 @@ class Segment:
         "records",
         "sealed",
         "token",
-        "waiting",
     )
 
     def __init__(
@@ -151,8 +152,8 @@ class Segment:
         self.sealed = False
         self.measured_last = 0
         """The highest number of a measured record in it."""
-        self.waiting: dict[str, int] = {}
-        """Records that a destination has not acknowledged."""
+        self._taken: dict[str, int] = {}
+        """Records that a destination has acknowledged."""
         self.cursors: dict[str, int] = {}
         self.acknowledged = 0
         self.destinations: tuple[str, ...] = ()
@@ -179,9 +180,9 @@ class Segment:
         """A new one in an empty buffer."""
         segment = cls(buffer, path, descriptor, through=through)
         segment.token, segment.number, segment.destinations = token, number, tuple(destinations)
-        segment.pid, segment.created_s = os.getpid(), int(now())
+        segment.pid, segment.created_s = os.getpid(), time_ns() // _SECOND_NS
         segment.cursors = dict.fromkeys(destinations, HEADER_BYTES)
-        segment.waiting = dict.fromkeys(destinations, 0)
+        segment._taken = dict.fromkeys(destinations, 0)
         names = [name.encode()[:16] for name in destinations] + [b""] * DESTINATIONS_MOST
         header = _HEADER.pack(
             MAGIC,
@@ -235,18 +236,22 @@ class Segment:
             for position, name in enumerate(segment.destinations)
         }
         segment.cursors = dict.fromkeys(segment.destinations, HEADER_BYTES)
-        segment.waiting = dict.fromkeys(segment.destinations, 0)
+        segment._taken = dict.fromkeys(segment.destinations, 0)
         for frame in segment.frames(HEADER_BYTES):
             segment.position = frame.end
             if frame.kind is Kind.RECORD:
                 segment.records += 1
                 for name, cursor in wanted.items():
-                    if frame.offset >= cursor:
-                        segment.waiting[name] += 1
+                    if frame.offset < cursor:
+                        segment._taken[name] += 1
             for name, cursor in wanted.items():
                 if frame.end <= cursor:  # a cursor is believed as far as whole frames go
                     segment.cursors[name] = frame.end
         return segment
+
+    def place_of(self, offset: int) -> int:
+        """A place in it as a number that grows over all segments of a process."""
+        return self.number << 32 | offset
 
     # --- writing ------------------------------------------------------------------------------------------------------
 
@@ -258,19 +263,24 @@ class Segment:
     ) -> None:
         """One record; ``closes`` is a journal key or 0, ``sequence`` the number of a measurement or 0."""
         self._append(
-            _RECORD_HEAD(_RECORD_KIND, _NUMBER[signal], count, int(now()), group, closes, sequence)
+            _RECORD_HEAD(
+                _RECORD_KIND,
+                _NUMBER[signal],
+                count,
+                time_ns() // _SECOND_NS,
+                group,
+                closes,
+                sequence,
+            )
             + data
         )
         self.records += 1
-        waiting = self.waiting
-        for name in waiting:
-            waiting[name] += 1
 
     def group(self, number: int, data: bytes) -> None:
-        self._append(_KEY_HEAD(Kind.GROUP, 0, 0, int(now()), number) + data)
+        self._append(_KEY_HEAD(Kind.GROUP, 0, 0, time_ns() // _SECOND_NS, number) + data)
 
     def journal(self, kind: Kind, key: int, data: bytes) -> None:
-        self._append(_KEY_HEAD(kind, 0, 0, int(now()), key) + data)
+        self._append(_KEY_HEAD(kind, 0, 0, time_ns() // _SECOND_NS, key) + data)
 
     def _append(self, body: bytes) -> None:
         position = self.position
@@ -294,7 +304,7 @@ class Segment:
     def acknowledge(self, destination: str, offset: int, records: int) -> None:
         """Acknowledge everything before ``offset``."""
         self.cursors[destination] = offset
-        self.waiting[destination] -= records
+        self._taken[destination] += records
         self._put(_CURSORS_AT + 8 * self.destinations.index(destination), _CURSOR.pack(offset))
 
     def finish_leftovers(self) -> None:
@@ -357,13 +367,17 @@ class Segment:
                 return
             offset = end
 
+    def waiting(self, destination: str) -> int:
+        """Number of records that ``destination`` has not acknowledged; 0 where they are not for it."""
+        return self.records - self._taken.get(destination, self.records)
+
     def finished(self) -> bool:
         """Whether every destination has acknowledged everything."""
-        return not any(self.waiting.values())
+        return all([taken == self.records for taken in self._taken.values()])
 
     def oldest_at_s(self) -> int | None:
         """Time of the oldest record that some destination does not have."""
-        waiting = [self.cursors[name] for name, count in self.waiting.items() if count]
+        waiting = [cursor for name, cursor in self.cursors.items() if self.waiting(name)]
         if not waiting:
             return None
         return next(

@@ -250,7 +250,7 @@ class Dialect:
         payload = event.payload
         if verb is _START:
             known = self._plain_start
-            if known is not None and payload.keys() <= known:  # nothing further is said
+            if known is not None and known.issuperset(payload):  # nothing further is said
                 task_type = payload.get("type")
                 return Started(
                     event,
@@ -278,7 +278,7 @@ class Dialect:
         if (
             meaning.announced is _SUCCESS
             and known is not None
-            and payload.keys() <= known
+            and known.issuperset(payload)
             and get("success") is not False
         ):
             lasted, unit_ns = get(self._duration_key), self._only_duration
