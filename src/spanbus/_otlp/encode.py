@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final, Protocol, cast
 from spanbus._otlp.decode import attributes as decoded
 from spanbus._otlp.signals import Signal
 from spanbus._otlp.values import TABLED, VARINTS, any_value, attributes, field, string, utf8, varint
+from spanbus._remembering import remembering
 
 if TYPE_CHECKING:
     from opentelemetry.sdk._logs import ReadableLogRecord
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 _F64: Final = struct.Struct("<Q").pack
 _F32: Final = struct.Struct("<I").pack
 _TIMES: Final = struct.Struct("<BBBQBQ").pack
-_MOMENT: Final = struct.Struct("<BQB").pack
+_MOMENT: Final = struct.Struct("<BQ").pack
 _IDS: Final = struct.Struct(">BB16sBBQ").pack
 _PARENT: Final = struct.Struct(">BBQ").pack
 _IDS_WITH_PARENT: Final = struct.Struct(">BB16sBBQBBQ").pack
@@ -41,6 +42,7 @@ _REMOTE: Final = b"\x85\x01" + _F32(_HAS_IS_REMOTE | _IS_REMOTE)
 _LINK_NOT_REMOTE: Final = b"\x35" + _F32(_HAS_IS_REMOTE)
 _LINK_REMOTE: Final = b"\x35" + _F32(_HAS_IS_REMOTE | _IS_REMOTE)
 _UNSET: Final = 0
+_NAMES: Final = 1_000
 
 # --- spans ------------------------------------------------------------------------------------------------------------
 
@@ -106,7 +108,7 @@ def encode_span(span: FinishedSpan) -> bytes:
     assert context is not None
     events: list[bytes] = []
     for event in span.events:
-        body = _MOMENT(0x09, event.timestamp, 0x12) + _sized(utf8(event.name))
+        body = _MOMENT(0x09, event.timestamp) + event_name(event.name)
         body += attributes(b"\x1a", event.attributes)
         if event.dropped_attributes:
             body += b"\x20" + varint(event.dropped_attributes)
@@ -160,6 +162,14 @@ def span_ids(
 def span_name(name: str) -> bytes:
     """The field of a span's name."""
     return b"\x2a" + _sized(utf8(name))
+
+
+def _event_name(name: str) -> bytes:
+    return b"\x12" + _sized(utf8(name))
+
+
+event_name: Final = remembering(_event_name, _NAMES)
+"""The field of an event's name."""
 
 
 def span_message(

@@ -11,7 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from spanbus._correlation.span_state import SpanEvent
-from spanbus._otlp.values import DOUBLE, attribute, attributes, string, utf8
+from spanbus._otlp.encode import event_name
+from spanbus._otlp.values import DOUBLE, attribute, attributes, utf8
 from spanbus._reading.shape import is_true
 from spanbus._remembering import remembering
 from spanbus._semantics import names
@@ -68,7 +69,6 @@ class EventFields:
         self._redactor = redactor
         self._keys = remembering(self._key, _KEYS)
         self._usual_shape = remembering(self._shape, _KEYS)
-        self._names: Callable[[str], bytes] = remembering(_name, _KEYS)
         self._sources: Callable[[str], bytes] = remembering(_source, _VALUES)
         self._id_leads: Callable[[int], bytes] = remembering(_id_lead, _KEYS)
 
@@ -92,7 +92,7 @@ class EventFields:
 
     def encoded(self, event: SpanEvent) -> bytes:
         """The body of the event's message in OTLP bytes."""
-        parts = [_MOMENT(0x09, event.at_ns), self._names(event.name)]
+        parts = [_MOMENT(0x09, event.at_ns), event_name(event.name)]
         payload: Mapping[str, Any] = event.payload
         shape = tuple(payload)
         for key in self._usual_shape(shape) if len(shape) <= _USUAL else self._shape(shape):
@@ -110,13 +110,16 @@ class EventFields:
                 parts.append(key.encode(raw))
         if event.source:
             parts.append(self._sources(event.source))
-        event_id = utf8(event.event_id)
+        try:
+            event_id = event.event_id.encode()
+        except UnicodeEncodeError:
+            event_id = utf8(event.event_id)
         parts += (self._id_leads(len(event_id)), event_id)
         return b"".join(parts)
 
     def head(self, name: str, at_ns: int) -> bytes:
         """The beginning of an event's message: its time and name."""
-        return _MOMENT(0x09, at_ns) + self._names(name)
+        return _MOMENT(0x09, at_ns) + event_name(name)
 
     def _shape(self, keys: tuple[str, ...]) -> tuple[_Key, ...]:
         """The allowed keys of a payload in the order of their attributes, at most 32."""
@@ -157,10 +160,6 @@ def _same(one: SpanEvent, other: SpanEvent) -> bool:
 
 def _detail(event: SpanEvent) -> int:
     return sum(1 for key in _FIRST if is_true(event.payload.get(key)))
-
-
-def _name(name: str) -> bytes:
-    return string(b"\x12", name) or b"\x12\x00"
 
 
 def _source(source: str) -> bytes:

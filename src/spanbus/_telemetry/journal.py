@@ -8,6 +8,7 @@ that is known of them; what it had measured but not yet exported is measured aga
 from __future__ import annotations
 
 import json
+from binascii import hexlify
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final, Protocol, cast
 
@@ -15,7 +16,7 @@ from spanbus._correlation.span_state import Held, SpanEvent, SpanState
 from spanbus._named_tuple import NamedTuple
 from spanbus._remembering import remembering
 from spanbus._semantics import ErrorType, Failure, Level, Result, names
-from spanbus._telemetry.span_handle import handle_of
+from spanbus._telemetry.span_handle import SpanHandle
 from spanbus._telemetry.template import Template
 from spanbus._workflow.identity import TraceContext
 
@@ -61,8 +62,8 @@ class JournalSink:
         self._quoted: Callable[[str], bytes] = remembering(_quoted_bytes, 4_000)
 
     def opened(self, record: SpanState) -> None:
-        handle = handle_of(record)
-        if handle is None or not handle.sampled:
+        handle = record.handle
+        if not isinstance(handle, SpanHandle) or not handle.sampled:
             return
         self._journal.journal_open(record.span_id, self._entry(record))
 
@@ -79,11 +80,11 @@ class JournalSink:
         else:
             same = _of_run(record, parent.span_id)
             self._beneath = parent, record.workflow, same
-        entry = b'{"level":%b,"name":%b,%b,"span":"%016x","start":%d,"attempt":%d' % (
+        entry = b'{"level":%b,"name":%b,%b,"span":"%b","start":%d,"attempt":%d' % (
             quoted(record.level),
             quoted(record.name),
             same,
-            record.span_id,
+            hexlify(record.span_id.to_bytes(8, "big")),
             record.started_at_ns,
             record.attempt,
         )
