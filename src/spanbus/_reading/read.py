@@ -146,7 +146,10 @@ def read(
             return _read_enclosed(event, enclosed, keys, after_ns, now_ns)
         event_type = event_type or _first_of(_headers(about, get, keys).get, TYPES_OF_HEADERS)
         if event_type is None:
-            if not isinstance(event, Mapping) and (read_by_methods := event_from_methods(event)) is not None:
+            if (
+                not isinstance(event, Mapping)
+                and (read_by_methods := event_from_methods(event)) is not None
+            ):
                 return read(read_by_methods, keys, after_ns=after_ns, now_ns=now_ns)
             raise Unreadable(
                 "the event has no type (looked for metadata.event_type, event_type, type, topic, kind, name, event, "
@@ -154,7 +157,9 @@ def read(
                 "(type_keys), or feed {'event_type': …, 'payload': …}"
             )
     payload, apart = _payload(event, get, places, event_type)
-    if keys.payloads_spelled.get(tuple(payload), "") is not None:  # not cached, or spelled differently
+    if (
+        keys.payloads_spelled.get(tuple(payload), "") is not None
+    ):  # not cached, or spelled differently
         payload = keys.payload(payload)
     at_ns = time_ns_of(get("at_ns"), scale=1) if places.has_identity else None
     unreadable: str | None = None
@@ -162,7 +167,9 @@ def read(
         at_ns, unreadable = _event_time(get, about, payload, places.time, after_ns)
     event_id = said_id if type(said_id) is str else text_of(said_id)
     subject_id: str | None = None
-    if not event_id and not keys.ids:  # without a payload of its own, the event's id may be a task's
+    if (
+        not event_id and not keys.ids
+    ):  # without a payload of its own, the event's id may be a task's
         if apart:
             event_id = text_of(get("id"))
         else:
@@ -437,7 +444,9 @@ def _payload(
     }
     if not _SOLE_PAYLOADS.isdisjoint(fields):
         payload_keys = [key for key in fields if key in _SOLE_PAYLOADS]
-        if len(payload_keys) == 1 and (len(fields) == 1 or _is_envelope_except(fields, payload_keys[0])):
+        if len(payload_keys) == 1 and (
+            len(fields) == 1 or _is_envelope_except(fields, payload_keys[0])
+        ):
             only = mapping_of(decoded(fields[payload_keys[0]]))
             if only is not None:
                 return only, True

@@ -70,7 +70,7 @@ class Candidate:
         self.lacks = common(rule.lacks, keys) if rule is not None else ()
         asked = [key for key in name if key in keys or key[:5] == "word:"]
         self.name, self.name_elsewhere = split_payload_keys(tuple(asked))
-        """Payload keys of the name, most reliable first; then the keys from the first that is no payload key (``@id``, ``word:1``)."""
+        """Payload keys of the name, most reliable first; then all keys from the first other one (``@id``, ``word:1``)."""
 
     def matches(self, raw: Raw) -> bool:
         """Whether the values of an event satisfy the rule."""
