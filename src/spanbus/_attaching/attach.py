@@ -411,7 +411,9 @@ def _is_subscribed(bus: object, handle: Handle) -> bool:
         if known is not None:
             return known is not handle or handle.subscribed_to(bus)
         try:
-            _handles.put(bus, handle)  # before subscribing: an unknown bus would be subscribed to again
+            _handles.put(
+                bus, handle
+            )  # before subscribing: an unknown bus would be subscribed to again
         except TypeError:
             return False
         way = _harmless_way(bus, way_in(bus), handle, tappable=True)

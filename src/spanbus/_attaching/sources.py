@@ -74,5 +74,7 @@ def tree_of(function: FunctionType | None) -> ast.AST | None:
     except (OSError, TypeError, SyntaxError):
         return None
     first = tree.body[0] if tree.body else None
-    name = getattr(first, "name", function.__code__.co_name)  # the statement of a lambda has no name
+    name = getattr(
+        first, "name", function.__code__.co_name
+    )  # the statement of a lambda has no name
     return tree if name == function.__code__.co_name else None
