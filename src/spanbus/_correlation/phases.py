@@ -136,7 +136,9 @@ class Phases:
         if fact.hints.state and not other:  # state unchanged
             return add_event(run, phase.innermost, fact)
         if other or self._is_other_publisher(phase.task, fact, task):
-            return add_event(run, self._open(run, fact, at_ns, task).record, fact)  # a parallel phase
+            return add_event(
+                run, self._open(run, fact, at_ns, task).record, fact
+            )  # a parallel phase
         if at_ns <= phase.attempts_started_at_ns:  # a late or repeated announcement
             phase.record.started_at_ns = min(phase.record.started_at_ns, at_ns)
             return add_event(run, phase.innermost, fact)
@@ -145,7 +147,9 @@ class Phases:
             return add_event(run, phase.innermost, fact)
         restarts = self._restart_is_attempt and not is_entered(phase)
         if not restarts or (fact.hints.task or task) != phase.task:
-            return add_event(run, self._open(run, fact, at_ns, task).record, fact)  # a parallel phase
+            return add_event(
+                run, self._open(run, fact, at_ns, task).record, fact
+            )  # a parallel phase
         self._next_attempt(phase, at_ns, phase.evidence, None, None)
         phase.seen = phase.open_ranks
         phase.starts = frozenset({fact.event.name})
@@ -378,9 +382,7 @@ class Phases:
             return self._hooks.strategy_ended(run, *strategy, fact)
         again = fact.verb is Verb.END or fact.hints.state
         if fact.hints.of_open or (again and fact.name in run.ended):
-            return add_event(
-                run, run.record, fact
-            )  # late or repeated: the phase has ended
+            return add_event(run, run.record, fact)  # late or repeated: the phase has ended
         if fact.name is None:
             self._counts.unmatched_ends += 1
             return add_event(run, run.record, fact)
