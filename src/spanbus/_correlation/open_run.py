@@ -1,4 +1,4 @@
-"""One open run with its open phases, and what is remembered of those that ended."""
+"""An open run with its open phases, and the remains of ended ones."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class EndedPhase:
     ) -> None:
         self.ended_at_ns, self.span_id, self.orphan = ended_at_ns, span_id, orphan
         self.announced = announced
-        """False where it was closed with its run: its own end may still come."""
+        """False if it was closed with its run; its own end may still arrive."""
         self.rank, self.task = rank, task
 
 
@@ -49,7 +49,7 @@ class EndedRun(NamedTuple):
 
 
 class OpenPhase:
-    """An open phase: its record, who announced it, and its attempts."""
+    """An open phase: its record, the ranks that announced it, and its current attempt."""
 
     __slots__ = (
         "aliases",
@@ -78,13 +78,13 @@ class OpenPhase:
         self.outer = rank
         self.aliases: frozenset[str] = _NONE
         self.task: str | None = None
-        """Its publisher, where that is known."""
+        """Id of the publishing task, if known."""
         self.subject_id: str | None = None
-        """Its id, where its events tell one."""
+        """Id of the phase, if its events carry one."""
         self.retry_announced = False
-        """A retry was announced, and the start of its attempt was not heard yet."""
+        """A retry was announced; the start of its attempt has not arrived yet."""
         self.starts: frozenset[str] = _NONE
-        """Types of the starts of the current attempt, where there was more than one."""
+        """Event types of the starts of the current attempt."""
         self.seen: frozenset[Rank] = alone
         """Ranks that announced a start in the current attempt."""
         self.open_ranks: frozenset[Rank] = alone
@@ -92,11 +92,11 @@ class OpenPhase:
         """The record of the current attempt, from the second on."""
         self.attempts_started_at_ns = record.started_at_ns
         self.evidence: Failure | None = None
-        """Failure of the current attempt, by its inner speakers."""
+        """Failure of the current attempt, as reported by inner publishers."""
         self.inner_ended_at_ns: int | None = None
-        """Time of an inner speaker's last announcement of the current attempt's end."""
+        """Time of the last end of the current attempt by an inner publisher."""
         self.pending: tuple[Result, Failure | None] | None = None
-        """A failure that was announced and may still be retried."""
+        """An announced failure that may still be retried."""
         self.pending_at_ns = 0
         self.hooks: dict[str, list[SpanState]] = {}
         self.strategies: list[SpanState] = []
@@ -108,7 +108,7 @@ class OpenPhase:
 
 
 class OpenRun:
-    """An open run with its open phases; the oldest of a name first."""
+    """An open run and its open phases; the oldest of a name first."""
 
     __slots__ = (
         "announced",
@@ -147,39 +147,39 @@ class OpenRun:
     ) -> None:
         self.record, self.key = record, key
         self.changed = changed
-        """Open records with new events, by span id; shared with the fan-out."""
+        """Open records with new events, by span id; shared with :class:`FanOut`."""
         self.implicit, self.announced, self.correlation = implicit, announced, correlation
         self.phases: dict[str, list[OpenPhase]] = {}
         self.by_id: dict[str, list[OpenPhase]] = {}
-        """Its open phases whose id is known."""
+        """Open phases by id."""
         self.ended: dict[str, EndedPhase] = {}
         self.occurrences: dict[str, int] = {}
         self.hooks: dict[str, list[SpanState]] = {}
-        """Hooks that started outside any phase."""
+        """Open hooks outside any phase."""
         self.first_failure: tuple[Result, Failure | None] | None = None
         self.known_end: Ended | None = None
         self.last_at_ns = last_at_ns
         self.subject: str | None = None
-        """The word by which it was announced: a job inside a pipeline is a phase of it."""
+        """Subject of the event type that announced it; a run of another subject inside it is a phase."""
         self.starts: frozenset[str] = _NONE
-        """Types of the events that announced its start."""
+        """Event types that announced its start."""
         self.each = False
-        """The run stands for one outermost job, and ends with it."""
+        """The run is one outermost job, and ends with it."""
         self.results: frozenset[Result] = frozenset()
-        """Results of its phases, while nobody has announced the run."""
+        """Results of its phases, kept while the run is unannounced."""
         self.subject_id: str | None = None
-        """Its id, where only the events that begin and end it tell one."""
+        """Id of the run, if only its own start and end events carry one."""
         self.shared_names: dict[str, None] = {}
-        """Names by which several publishers call phases of theirs."""
+        """Phase names used by several publishers; a dict as an ordered set."""
         self.has_aliases = False
-        """One of its phases is or was known by another name too."""
+        """A phase has or had an alias."""
 
     def open_phases(self) -> Iterator[OpenPhase]:
         for group in self.phases.values():
             yield from group
 
     def add(self, phase: OpenPhase) -> None:
-        """Add an open phase, the youngest of its name."""
+        """Add an open phase, as the youngest of its name."""
         name = phase.record.name
         group, before = self.phases.get(name), self.ended.get(name)
         if group is None:
@@ -198,7 +198,7 @@ class OpenRun:
         self.identify(phase, None)
 
     def identify(self, phase: OpenPhase, subject_id: str | None) -> None:
-        """Note the id of an open phase, or that it has none."""
+        """Set or remove the id of an open phase."""
         known = phase.subject_id
         if subject_id == known:
             return
@@ -209,7 +209,7 @@ class OpenRun:
             self.by_id.setdefault(subject_id, []).append(phase)
 
     def add_aliases(self, phase: OpenPhase, aliases: Iterable[str]) -> None:
-        """Add names by which one of its phases is known."""
+        """Add aliases to one of its phases."""
         phase.aliases = phase.aliases.union(aliases)
         self.has_aliases = self.has_aliases or bool(phase.aliases)
 
@@ -225,7 +225,7 @@ def _remove(groups: dict[str, list[OpenPhase]], name: str, phase: OpenPhase) -> 
 
 
 def add_event(run: OpenRun, record: SpanState, fact: Fact) -> SpanState:
-    """Put a fact's event on a record of a run."""
+    """Add a fact's event to a record of a run; return the record."""
     event, hints = fact.event, fact.hints
     if hints is not ENGINE_HINTS and hints.odd_time:
         record.flag(Flag.CLOCK)
@@ -237,12 +237,12 @@ def add_event(run: OpenRun, record: SpanState, fact: Fact) -> SpanState:
 
 
 def is_entered(phase: OpenPhase) -> bool:
-    """It was heard that something entered it, which need not say when it leaves."""
+    """Whether the phase was only entered (``state.entered``); such phases often have no end event."""
     return bool(phase.starts) and all(ending(name) in _ENTERED for name in phase.starts)
 
 
 def left_at_ns(run: OpenRun, phase: OpenPhase, at_ns: int) -> int:
-    """The time at which the next one was entered that was not left either, else ``at_ns``."""
+    """Return the end of an entered phase: the time at which the next such phase was entered, else ``at_ns``."""
     began_ns = phase.record.started_at_ns
     later = [
         one.record.started_at_ns
@@ -253,7 +253,7 @@ def left_at_ns(run: OpenRun, phase: OpenPhase, at_ns: int) -> int:
 
 
 def may_be_retried(fact: Fact) -> bool:
-    """The start says that there may be more than one attempt, so that the first one is a span from its beginning."""
+    """Whether the start allows several attempts, so that the first one gets a span from the beginning."""
     most = fact.event.payload.get("max_attempts")
     return isinstance(fact, Started) and isinstance(most, int) and most > 1
 
