@@ -13,7 +13,9 @@ class ContextOnly:
     """Makes phases usable as current spans: spans of application code become children of the observer's spans."""
 
     def __init__(self, template: Template, sampler: EnvironmentSampler) -> None:
-        self._spans = DirectSpans(_NullSpans(), template, sampler=sampler, resource=PlainResource({}))
+        self._spans = DirectSpans(
+            _NullSpans(), template, sampler=sampler, resource=PlainResource({})
+        )
 
     def opened(self, record: SpanState) -> None:
         self._spans.opened(record)

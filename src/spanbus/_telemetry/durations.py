@@ -92,7 +92,7 @@ class DurationSeries:
             self._exemplars[bucket] = seconds, time.time_ns(), ids.trace_id, ids.span_id
 
     def snapshot(self, at_ns: int, *, reset: bool) -> Snapshot:
-        """The counts until now; with ``again`` the series begins again at zero, as delta temporality has it."""
+        """Return the counts; ``reset`` starts the series again at zero, for delta temporality."""
         snapshot = Snapshot(
             self.attributes,
             self.started_at_ns,

@@ -36,7 +36,15 @@ _STARTS_AND_ENDS: Final = tuple(
 )
 _CACHED_KEYS: Final = 1_000
 _CACHED_VALUES: Final = 64
-_SHOWN_FIRST: Final = ("type", "error_type", "error", "message", "reason", "exit_code", "output_tail")
+_SHOWN_FIRST: Final = (
+    "type",
+    "error_type",
+    "error",
+    "message",
+    "reason",
+    "exit_code",
+    "output_tail",
+)
 
 
 class _Key:
@@ -95,7 +103,9 @@ class EventFields:
         parts = [_TIMESTAMP(0x09, event.at_ns), self._names(event.name)]
         payload: Mapping[str, Any] = event.payload
         shape = tuple(payload)
-        for key in self._cached_shape(shape) if len(shape) <= _CACHED_PAYLOAD_KEYS else self._shape(shape):
+        for key in (
+            self._cached_shape(shape) if len(shape) <= _CACHED_PAYLOAD_KEYS else self._shape(shape)
+        ):
             raw = payload[key.key]
             kind = type(raw)  # pyright: ignore[reportUnknownVariableType]
             if kind is str and len(raw) <= _CACHED_CHARS:
@@ -121,7 +131,11 @@ class EventFields:
     def _shape(self, keys: tuple[str, ...]) -> tuple[_Key, ...]:
         """Return the allowed keys of a payload in the order of their attributes, at most 32."""
         found = [one for one in map(self._keys, keys) if one is not None]
-        found.sort(key=lambda key: _SHOWN_FIRST.index(key.key) if key.key in _SHOWN_FIRST else len(_SHOWN_FIRST))
+        found.sort(
+            key=lambda key: (
+                _SHOWN_FIRST.index(key.key) if key.key in _SHOWN_FIRST else len(_SHOWN_FIRST)
+            )
+        )
         return tuple(found[: names.EVENT_ATTRIBUTES_LIMIT])
 
     def _key(self, key: str) -> _Key | None:
@@ -140,7 +154,9 @@ def without_repeats(events: Sequence[SpanEvent]) -> list[SpanEvent]:
     kept: list[SpanEvent] = []
     for event in events:
         announces = event.name.lower().endswith(_STARTS_AND_ENDS)
-        place = next((at for at, one in enumerate(kept) if announces and _is_repeat(one, event)), None)
+        place = next(
+            (at for at, one in enumerate(kept) if announces and _is_repeat(one, event)), None
+        )
         if place is None:
             kept.append(event)
         elif _detail(event) > _detail(kept[place]):

@@ -181,7 +181,9 @@ class MetricSink:
 
     def collect(self, temporality: int) -> list[Metric]:
         """Return the duration histograms."""
-        return [metric for histogram in self._histograms for metric in histogram.collect(temporality)]
+        return [
+            metric for histogram in self._histograms for metric in histogram.collect(temporality)
+        ]
 
     def opened(self, record: SpanState) -> None:
         if record.level is _RUN and self._run_active is not None:

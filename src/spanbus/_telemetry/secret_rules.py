@@ -33,7 +33,9 @@ class Rule:
         self.name = name
         self.literals = tuple(cast("list[str]", row["literals"]))
         required = row.get("with", ())
-        self.required = (required,) if isinstance(required, str) else tuple(cast("list[str]", required))
+        self.required = (
+            (required,) if isinstance(required, str) else tuple(cast("list[str]", required))
+        )
         self.backs = tuple(cast("list[int]", row.get("back", [0])))
         self.glued = row.get("glued") is True
         self.names = cast("str | None", row.get("names"))

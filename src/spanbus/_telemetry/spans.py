@@ -86,7 +86,9 @@ class DirectSpans:
         elif isinstance(self._sampler, EnvironmentSampler):
             keeps = self._sampler.keeps(record.trace_id, record.remote_parent)
             state = self._parent_trace_state(record)
-            record.handle = SpanHandle(keeps, state) if state else _SAMPLED if keeps else _NOT_SAMPLED
+            record.handle = (
+                SpanHandle(keeps, state) if state else _SAMPLED if keeps else _NOT_SAMPLED
+            )
         else:
             record.handle = self._sampled(record, self._sampler)
 
