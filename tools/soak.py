@@ -27,7 +27,7 @@ PHASES_OF_A_RUN = 5
 RUNS_A_SECOND = 20
 FAILS_EVERY = 7
 NEVER_ENDS_EVERY = 20
-"""One in so many runs stays open with its phase until the service ends."""
+"""After this many runs, one more run stays open with its phase until the service ends."""
 KILL_EVERY_S = 8.0
 STORE_BYTES = 512 << 20
 MOST_RSS_BYTES = 300 << 20
