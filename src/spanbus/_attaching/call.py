@@ -9,7 +9,7 @@ from enum import Enum
 from typing import Any, cast
 
 from spanbus._reading.places import TYPE_KEYS
-from spanbus._reading.read import TYPES_OF_HEADERS, says_what_began_or_ended
+from spanbus._reading.read import TYPES_OF_HEADERS, states_start_or_end
 from spanbus._reading.shape import decoded, getter
 from spanbus._reading.spelling import ending, key_of
 from spanbus._remembering import remembering
@@ -154,7 +154,7 @@ def tells(thing: object) -> bool:
     if isinstance(thing, _NO_EVENT) and not hasattr(type(cast("object", thing)), "_fields"):
         return False
     one = cast("object", thing)
-    return is_event(one) or says_what_began_or_ended(one) or ending(type(one).__name__) is not None
+    return is_event(one) or states_start_or_end(one) or ending(type(one).__name__) is not None
 
 
 def pair_of(thing: object) -> tuple[object, object] | None:
@@ -261,7 +261,7 @@ def _whole(kind: object, payload: object) -> object:
     if is_event(payload) or (
         isinstance(kind, str)
         and ending(kind) is None
-        and (says_what_began_or_ended(payload) or getter(payload)("object_kind") is not None)
+        and (states_start_or_end(payload) or getter(payload)("object_kind") is not None)
     ):
         return payload
     return told(kind, payload)

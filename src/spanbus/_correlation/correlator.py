@@ -217,7 +217,7 @@ class Correlator:
         starts_job = False
         if self._policy.each:
             starts_job = isinstance(fact, Started) and fact.rank is not _HOOK
-            key = fact.run_key or fact.whose.task
+            key = fact.run_key or fact.hints.task
             known = self._spans.by_key.get(key) if key is not None else None
             run = known[-1] if known else inside
         if run is None and not starts_job:
@@ -225,7 +225,7 @@ class Correlator:
         if run is not None:
             return run
         if self._spans.is_late(fact):
-            if fact.verb is Verb.END and not fact.whose.state:
+            if fact.verb is Verb.END and not fact.hints.state:
                 self._counts.unmatched_ends += 1
             self._too_late(fact)
             return None
@@ -445,12 +445,12 @@ class Correlator:
 def _is_only_a_word(fact: Fact) -> bool:
     """No proof of a phase: an end of what would be open, or a failure that names a word of its type alone (``config.error``)."""
     return isinstance(fact, Ended) and (
-        fact.whose.of_open
+        fact.hints.of_open
         or (
             fact.rank is not _HOOK
             and fact.result.failed
             and fact.run_key is None
-            and not fact.whose.exact
+            and not fact.hints.exact
             and not fact.named_by_payload
         )
     )

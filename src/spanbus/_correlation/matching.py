@@ -18,16 +18,16 @@ def find(
     if run.by_id and (phase := _of_id(run, group, fact)) is not None:
         return phase, False
     if group:
-        if len(group) > 1 and (phase := _publishers(group, fact.whose.task or task, within)):
+        if len(group) > 1 and (phase := _publishers(group, fact.hints.task or task, within)):
             return phase, False
         return _fitting(group, fact)
     ends = fact.verb is not Verb.EVENT and fact.verb is not Verb.START
-    if ends and name is not None and not fact.whose.exact:
-        phase = _of_kind(run, fact, fact.whose.task or task, within)
+    if ends and name is not None and not fact.hints.exact:
+        phase = _of_kind(run, fact, fact.hints.task or task, within)
         if phase is not None:
             return phase, False
     rank = fact.rank
-    if fact.whose.exact and (name is not None or rank is Rank.STEP):
+    if fact.hints.exact and (name is not None or rank is Rank.STEP):
         return None, False
     if name is not None and not (run.has_aliases or fact.aliases or rank is Rank.STRATEGY):
         return None, False  # nothing is known by another name
@@ -53,13 +53,13 @@ def find(
 
 def _of_id(run: OpenRun, group: list[OpenPhase] | None, fact: Fact) -> OpenPhase | None:
     """The open phase with the id that an event tells; one of another name where its end does not tell the name."""
-    own_id = fact.whose.own_id
-    known = run.by_id.get(own_id) if own_id is not None else None
+    subject_id = fact.hints.subject_id
+    known = run.by_id.get(subject_id) if subject_id is not None else None
     if known is None:
         return None
     if group:
         for phase in min(group, known, key=len):  # an id may be that of many, and a name too
-            if phase.own_id == own_id and phase.record.name == fact.name:
+            if phase.subject_id == subject_id and phase.record.name == fact.name:
                 return phase
         return None
     if fact.verb is Verb.START:
@@ -82,7 +82,7 @@ def _of_kind(
     some = [
         phase
         for phase in run.open_phases()
-        if phase.own_id is None or fact.whose.own_id is None
+        if phase.subject_id is None or fact.hints.subject_id is None
         if any(subject(start) == about for start in phase.starts)
     ]
     return _publishers(some, task, within) or (some[0] if len(some) == 1 else None)
@@ -105,7 +105,7 @@ def _publishers(
 
 
 def is_another(
-    run: OpenRun, phase: OpenPhase, fact: Started, own_id: str | None, *, of_other: bool
+    run: OpenRun, phase: OpenPhase, fact: Started, subject_id: str | None, *, of_other: bool
 ) -> bool:
     """Not the next attempt of a phase that failed, but one ``of_other`` publishers, where they have phases of one name side by
     side, or one of another id that is called as its kind is.
@@ -116,7 +116,7 @@ def is_another(
         phase.record.name in run.shared_names or fact.event.at_ns < phase.pending_at_ns
     ):
         return True
-    if own_id is None or phase.own_id in (None, own_id):
+    if subject_id is None or phase.subject_id in (None, subject_id):
         return False
     return fact.name in segments(fact.event.name)[-2:-1]
 
@@ -151,12 +151,12 @@ def host_of_hook(run: OpenRun, fact: Fact) -> tuple[OpenPhase | None, SpanState 
     ]
     for text in wanted:
         if group := run.phases.get(text):
-            return group[0], _strategy_of(group[0], fact.whose.stage)
-    if fact.whose.stage is not None:
+            return group[0], _strategy_of(group[0], fact.hints.stage)
+    if fact.hints.stage is not None:
         for phase in opened:
-            if (strategy := _strategy_of(phase, fact.whose.stage)) is not None:
+            if (strategy := _strategy_of(phase, fact.hints.stage)) is not None:
                 return phase, strategy
-        related = [phase for phase in opened if is_staged(phase, fact.whose.stage)]
+        related = [phase for phase in opened if is_staged(phase, fact.hints.stage)]
         if related:
             return related[0], None
     holding = [phase for phase in opened if fact.name in phase.hooks]
@@ -196,8 +196,8 @@ def _is_unsaid(phase: OpenPhase, fact: Fact) -> bool:
 def may_end(run: OpenRun, fact: Ended) -> bool:
     """Whether what is known of a run agrees with this end of it."""
     result = fact.result
-    if fact.whose.stage is not None and result.failed:
-        return fact.whose.stage in run.phases
+    if fact.hints.stage is not None and result.failed:
+        return fact.hints.stage in run.phases
     if result.failed:
         return run.first_failure is not None or any(
             phase.pending is not None for phase in run.open_phases()

@@ -30,7 +30,7 @@ class OpenSpans:
         self.runs[id(run.record)] = run
         if run.implicit:
             self.implicit = run
-        for name in {run.key, run.record.run_id, run.own_id} - {None}:
+        for name in {run.key, run.record.run_id, run.subject_id} - {None}:
             self.by_key.setdefault(str(name), []).append(run)
         if run.correlation is not None:
             self.by_correlation[run.correlation] = run
@@ -74,15 +74,15 @@ class OpenSpans:
             likely = [run for run in runs if may_end(run, fact)] or runs if len(runs) > 1 else runs
             return likely[0], len(likely) > 1
         if (
-            fact.whose.correlation is not None
-            and (run := self.by_correlation.get(fact.whose.correlation)) is not None
+            fact.hints.correlation is not None
+            and (run := self.by_correlation.get(fact.hints.correlation)) is not None
         ):
             return run, False
-        own_id = fact.whose.own_id
-        if own_id is not None and (runs := self.by_key.get(own_id)):
+        subject_id = fact.hints.subject_id
+        if subject_id is not None and (runs := self.by_key.get(subject_id)):
             return (within if within is not None and within in runs else runs[0]), False
         active = [run for run in self.runs.values() if not run.implicit]
-        workflow = fact.whose.workflow
+        workflow = fact.hints.workflow
         if len(active) > 1 and workflow is not None:
             named = [run for run in active if run.record.workflow == workflow]
             if named and within not in named:
@@ -103,7 +103,7 @@ class OpenSpans:
         self.runs.pop(id(run.record), None)
         if self.implicit is run:
             self.implicit = None
-        for name in {run.key, run.record.run_id, run.own_id} - {None}:
+        for name in {run.key, run.record.run_id, run.subject_id} - {None}:
             group = self.by_key.get(str(name))
             if group is not None and run in group:
                 group.remove(run)
@@ -121,8 +121,8 @@ class OpenSpans:
                 return runs[0] if len(runs) == 1 else self._which(runs, fact, within)
             return None
         if (
-            fact.whose.correlation is not None
-            and (run := self.by_correlation.get(fact.whose.correlation)) is not None
+            fact.hints.correlation is not None
+            and (run := self.by_correlation.get(fact.hints.correlation)) is not None
         ):
             return run
         if within is not None:
@@ -201,8 +201,8 @@ class OpenSpans:
         staged = [
             run
             for run in runs
-            if fact.whose.stage is not None
-            and any(is_staged(phase, fact.whose.stage) for phase in run.open_phases())
+            if fact.hints.stage is not None
+            and any(is_staged(phase, fact.hints.stage) for phase in run.open_phases())
         ]
         return next((run for run in staged if run not in holding), staged[0] if staged else None)
 
@@ -233,7 +233,7 @@ class OpenSpans:
                 fact.run_key in (run.key, run.run_id)
                 and not (
                     begins
-                    and (fact.whose.shared or not run.announced)
+                    and (fact.hints.shared or not run.announced)
                     and fact.event.at_ns >= run.ended_at_ns
                 )
                 for run in ended

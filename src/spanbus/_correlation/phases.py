@@ -68,15 +68,15 @@ class Phases:
         if (
             name is not None
             and fact.rank is _STEP
-            and fact.whose.exact
+            and fact.hints.exact
             and name not in run.phases
             and name not in run.ended
         ):
             return keep(run, self._opened(run, fact, at_ns, task).record, fact)
         phase, _ = find(run, fact, task, within)
-        own_id = self._own_id(fact)
+        subject_id = self._own_id(fact)
         if phase is not None and is_another(
-            run, phase, fact, own_id, of_other=self._is_of_other(phase.task, fact, task)
+            run, phase, fact, subject_id, of_other=self._is_of_other(phase.task, fact, task)
         ):
             self.settle(run, phase)
             phase = None
@@ -98,7 +98,7 @@ class Phases:
             run.known_as(phase, (name,))
         if phase.retry_announced and (phase.pending is not None or fact.rank <= phase.outer):
             self._begin_announced(phase, at_ns)
-            run.identify(phase, own_id or phase.own_id)
+            run.identify(phase, subject_id or phase.subject_id)
             phase.starts = frozenset({fact.event.name})
         elif phase.pending is not None or fact.rank in phase.seen:
             if phase.pending is None and fact.rank in phase.open_ranks and fact.rank == phase.outer:
@@ -110,7 +110,7 @@ class Phases:
                 if phase.pending is not None and phase.record.name in run.shared_names:
                     phase.record.flag(Flag.AMBIGUOUS)
                 self._next_attempt(phase, at_ns, phase.evidence, None, None)
-                run.identify(phase, own_id or phase.own_id)
+                run.identify(phase, subject_id or phase.subject_id)
                 phase.starts = frozenset({fact.event.name})
                 phase.seen = phase.open_ranks  # an outer speaker whose start still holds was heard
         elif fact.rank < phase.outer:
@@ -125,9 +125,9 @@ class Phases:
     ) -> SpanState:
         """The speaker that opened a phase announces its start once more, without an end between them."""
         at_ns = fact.event.at_ns
-        own_id = self._own_id(fact)
-        other = None not in (own_id, phase.own_id) and own_id != phase.own_id
-        if fact.whose.state and not other:  # it still is as it was
+        subject_id = self._own_id(fact)
+        other = None not in (subject_id, phase.subject_id) and subject_id != phase.subject_id
+        if fact.hints.state and not other:  # it still is as it was
             return keep(run, phase.innermost, fact)
         if other or self._is_of_other(phase.task, fact, task):
             return keep(run, self._opened(run, fact, at_ns, task).record, fact)  # beside it
@@ -138,7 +138,7 @@ class Phases:
             phase.starts |= {fact.event.name}
             return keep(run, phase.innermost, fact)
         restarts = self._restart_is_attempt and not is_entered(phase)
-        if not restarts or (fact.whose.task or task) != phase.task:
+        if not restarts or (fact.hints.task or task) != phase.task:
             return keep(run, self._opened(run, fact, at_ns, task).record, fact)  # beside it
         self._next_attempt(phase, at_ns, phase.evidence, None, None)
         phase.seen = phase.open_ranks
@@ -146,16 +146,16 @@ class Phases:
         return keep(run, phase.innermost, fact)
 
     def _compare_ids(self, run: OpenRun, phase: OpenPhase, fact: Ended) -> None:
-        if phase.own_id is not None and fact.whose.own_id not in (None, phase.own_id):
+        if phase.subject_id is not None and fact.hints.subject_id not in (None, phase.subject_id):
             self._ids_are_of_events = True
             run.identify(phase, None)
 
     def _own_id(self, fact: Fact) -> str | None:
-        return None if self._ids_are_of_events else fact.whose.own_id
+        return None if self._ids_are_of_events else fact.hints.subject_id
 
     def _is_of_other(self, known: str | None, fact: Fact, task: str | None) -> bool:
         """Whether phases of one name are those of two publishers."""
-        task = fact.whose.task or task
+        task = fact.hints.task or task
         return self._restart_is_attempt and None is not known != task is not None
 
     def _begin_announced(self, phase: OpenPhase, at_ns: int) -> None:
@@ -186,7 +186,7 @@ class Phases:
             name,
             identity.phase_span_id(parent.span_id, name, occurrence),
             at_ns,
-            task_type or (name if fact.whose.exact else None),
+            task_type or (name if fact.hints.exact else None),
             event.attempt,
         )
         for need in needs:
@@ -195,14 +195,14 @@ class Phases:
         phase = OpenPhase(record, fact.rank)
         if fact.aliases:
             run.known_as(phase, fact.aliases)
-        phase.task = fact.whose.task or task
+        phase.task = fact.hints.task or task
         if self._restart_is_attempt:
             phase.starts = frozenset({event.name})
         while counts.phases_open >= self._open_phases:
             self._abandon_oldest()
         run.add(phase)
-        if (own_id := self._own_id(fact)) is not None:
-            run.identify(phase, own_id)
+        if (subject_id := self._own_id(fact)) is not None:
+            run.identify(phase, subject_id)
         counts.phases_open += 1
         self._out.opened(record)
         if "max_attempts" in event.payload and may_be_retried(fact):
@@ -299,7 +299,7 @@ class Phases:
             and not fact.aliases
         ):
             phase = group[0]
-            if phase.own_id is not None:
+            if phase.subject_id is not None:
                 self._compare_ids(run, phase, fact)
             kept = keep(run, phase.innermost, fact)
             if fact.attempts > 1:
@@ -370,8 +370,8 @@ class Phases:
         strategy = open_strategy(run, fact.name)
         if strategy is not None:
             return self._hooks.strategy_ended(run, *strategy, fact)
-        again = fact.verb is Verb.END or fact.whose.state
-        if fact.whose.of_open or (again and fact.name in run.ended):
+        again = fact.verb is Verb.END or fact.hints.state
+        if fact.hints.of_open or (again and fact.name in run.ended):
             return keep(run, run.record, fact)  # by another speaker, or late: the phase has ended
         if fact.name is None:
             self._counts.unmatched_ends += 1

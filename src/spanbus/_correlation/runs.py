@@ -64,12 +64,12 @@ class Runs:
         key, at_ns = fact.run_key, fact.event.at_ns
         if key is not None:
             waiting = self._spans.by_key.get(key)
-            if waiting and waiting[0].announced and fact.whose.state:
+            if waiting and waiting[0].announced and fact.hints.state:
                 return keep(waiting[0], waiting[0].record, fact)  # it still is as it was
             if waiting and not waiting[0].announced:
                 first = waiting[0]
                 if (
-                    not fact.whose.shared
+                    not fact.hints.shared
                     or at_ns <= first.record.started_at_ns
                     or not first.occurrences
                 ):
@@ -116,7 +116,7 @@ class Runs:
         record = run.record
         record.unflag(Flag.INFERRED)
         record.started_at_ns = min(record.started_at_ns, fact.event.at_ns)
-        record.workflow = record.name = fact.whose.workflow or "workflow"
+        record.workflow = record.name = fact.hints.workflow or "workflow"
         self._end_if_known(run, fact)
         return keep(run, record, fact)
 
@@ -138,14 +138,14 @@ class Runs:
     ) -> OpenRun:
         """A new run; ``each`` where it stands for the job that the fact starts."""
         key = None if implicit else fact.run_key
-        whose, at_ns = fact.whose, fact.event.at_ns
-        workflow = IMPLICIT if implicit else whose.workflow or "workflow"
+        hints, at_ns = fact.hints, fact.event.at_ns
+        workflow = IMPLICIT if implicit else hints.workflow or "workflow"
         if each:
-            key, workflow = key or whose.task, whose.workflow or fact.name or workflow
+            key, workflow = key or hints.task, hints.workflow or fact.name or workflow
         run_id, mark = self._identity(key, workflow, fact, each=each)
-        parent, tracestate = None, whose.tracestate
+        parent, tracestate = None, hints.tracestate
         if fact.rank is Rank.RUN or implicit or each:
-            traceparent = whose.traceparent
+            traceparent = hints.traceparent
             if traceparent is None and self._caller is not None and fact.verb is Verb.START:
                 traceparent, called = self._caller()
                 tracestate = called if traceparent is not None else tracestate
@@ -171,12 +171,12 @@ class Runs:
             self._out.changed,
             implicit=implicit,
             announced=announced,
-            correlation=whose.correlation,
+            correlation=hints.correlation,
             last_at_ns=at_ns,
         )
         run.each = each
         if key is None and fact.rank is Rank.RUN:
-            run.own_id = whose.own_id
+            run.subject_id = hints.subject_id
         if not announced:
             record.flag(Flag.INFERRED)
             self._waiting.infer(run)
@@ -195,7 +195,7 @@ class Runs:
         self, key: str | None, workflow: str, fact: Fact, *, each: bool
     ) -> tuple[str, str]:
         """The run's id, and the text that its trace is made of: with its time, where ids are used again."""
-        made = key is None or (fact.whose.shared and not each)
+        made = key is None or (fact.hints.shared and not each)
         if made:
             event = fact.event
             told = event.event_id or f"{event.name}@{event.at_ns}"
@@ -217,7 +217,7 @@ class Runs:
         run, ambiguous = self._spans.run_to_end(fact, within)
         if run is None:
             ended = self._spans.was_ended(fact)
-            if fact.whose.of_open or (fact.whose.state and ended):
+            if fact.hints.of_open or (fact.hints.state and ended):
                 return None
             self._counts.unmatched_ends += 1
             key = fact.run_key
@@ -231,7 +231,7 @@ class Runs:
         if ambiguous:
             run.record.flag(Flag.AMBIGUOUS)
         kept = keep(run, run.record, fact)
-        at_ns, result, stage = fact.event.at_ns, fact.result, fact.whose.stage
+        at_ns, result, stage = fact.event.at_ns, fact.result, fact.hints.stage
         if stage is not None and result.failed:
             for phase in list(run.phases.get(stage, ())):
                 if phase.pending is None:
@@ -322,7 +322,7 @@ class Runs:
         record.finish(result, failure, at_ns, duration_ns)
         self._spans.ended.append(
             EndedRun(
-                run.key if run.key is not None else run.own_id,
+                run.key if run.key is not None else run.subject_id,
                 record.run_id,
                 run.ended,
                 record.started_at_ns,
