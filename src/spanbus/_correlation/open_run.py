@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Final
 
+from spanbus._correlation.crowd import Crowd
+from spanbus._correlation.open_phase import OpenPhase
 from spanbus._correlation.span_state import Link, SpanState
 from spanbus._named_tuple import NamedTuple
 from spanbus._reading.facts import ENGINE_HINTS, Ended, Fact, Rank, Started
@@ -14,7 +16,6 @@ from spanbus._workflow import identity
 
 _ENTERED: Final = ("enter", "entered")
 _NONE: Final[frozenset[str]] = frozenset()
-_ALONE: Final = {rank: frozenset({rank}) for rank in Rank}
 
 
 class EndedPhase:
@@ -48,65 +49,6 @@ class EndedRun(NamedTuple):
     announced: bool = True
 
 
-class OpenPhase:
-    """An open phase: its record, who announced it, and its attempts."""
-
-    __slots__ = (
-        "aliases",
-        "attempt",
-        "attempts_started_at_ns",
-        "evidence",
-        "hooks",
-        "inner_ended_at_ns",
-        "open_ranks",
-        "orphan",
-        "outer",
-        "pending",
-        "pending_at_ns",
-        "record",
-        "retry_announced",
-        "seen",
-        "starts",
-        "strategies",
-        "subject_id",
-        "task",
-    )
-
-    def __init__(self, record: SpanState, rank: Rank) -> None:
-        alone = _ALONE[rank]
-        self.record = record
-        self.outer = rank
-        self.aliases: frozenset[str] = _NONE
-        self.task: str | None = None
-        """Its publisher, where that is known."""
-        self.subject_id: str | None = None
-        """Its id, where its events tell one."""
-        self.retry_announced = False
-        """A retry was announced, and the start of its attempt was not heard yet."""
-        self.starts: frozenset[str] = _NONE
-        """Types of the starts of the current attempt, where there was more than one."""
-        self.seen: frozenset[Rank] = alone
-        """Ranks that announced a start in the current attempt."""
-        self.open_ranks: frozenset[Rank] = alone
-        self.attempt: SpanState | None = None
-        """The record of the current attempt, from the second on."""
-        self.attempts_started_at_ns = record.started_at_ns
-        self.evidence: Failure | None = None
-        """Failure of the current attempt, by its inner speakers."""
-        self.inner_ended_at_ns: int | None = None
-        """Time of an inner speaker's last announcement of the current attempt's end."""
-        self.pending: tuple[Result, Failure | None] | None = None
-        """A failure that was announced and may still be retried."""
-        self.pending_at_ns = 0
-        self.hooks: dict[str, list[SpanState]] = {}
-        self.strategies: list[SpanState] = []
-        self.orphan = False
-
-    @property
-    def innermost(self) -> SpanState:
-        return self.attempt or self.record
-
-
 class OpenRun:
     """An open run with its open phases; the oldest of a name first."""
 
@@ -115,6 +57,7 @@ class OpenRun:
         "by_id",
         "changed",
         "correlation",
+        "crowds",
         "each",
         "ended",
         "first_failure",
@@ -173,6 +116,8 @@ class OpenRun:
         """Names by which several publishers call phases of theirs."""
         self.has_aliases = False
         """One of its phases is or was known by another name too."""
+        self.crowds: dict[str, Crowd] = {}
+        """Indexes of its open phases, for names of more than one."""
 
     def open_phases(self) -> Iterator[OpenPhase]:
         for group in self.phases.values():
@@ -189,13 +134,29 @@ class OpenRun:
         else:
             others = phase.task is not None and group[-1].task != phase.task
             group.append(phase)
+            crowd = self.crowds.get(name)
+            if crowd is None:
+                self.crowds[name] = Crowd(group)
+            else:
+                crowd.add(phase)
         if others:
             self.shared_names[name] = None
 
     def remove(self, phase: OpenPhase) -> None:
         """Remove a phase that ends."""
-        _remove(self.phases, phase.record.name, phase)
+        name = phase.record.name
+        _remove(self.phases, name, phase)
+        if self.crowds and (crowd := self.crowds.get(name)) is not None:
+            crowd.remove(phase)
+            if name not in self.phases:
+                del self.crowds[name]
         self.identify(phase, None)
+
+    def announced_anew(self, phase: OpenPhase) -> None:
+        """Note that a phase has another attempt or speaker: not all of its name have been announced by each now."""
+        crowd = self.crowds.get(phase.record.name)
+        if crowd is not None:
+            crowd.said.clear()
 
     def identify(self, phase: OpenPhase, subject_id: str | None) -> None:
         """Note the id of an open phase, or that it has none."""

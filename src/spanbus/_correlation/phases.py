@@ -9,9 +9,9 @@ from spanbus._correlation.fan_out import FanOut
 from spanbus._correlation.hooks import Hooks
 from spanbus._correlation.limits import Counts, Limits
 from spanbus._correlation.matching import find, host_of_strategy, is_another, open_strategy
+from spanbus._correlation.open_phase import OpenPhase
 from spanbus._correlation.open_run import (
     EndedPhase,
-    OpenPhase,
     OpenRun,
     attempt_of,
     is_entered,
@@ -118,6 +118,7 @@ class Phases:
             phase.record.started_at_ns = min(phase.record.started_at_ns, at_ns)
         phase.seen |= {fact.rank}
         phase.open_ranks |= {fact.rank}
+        run.announced_anew(phase)
         return keep(run, phase.innermost, fact)
 
     def _started_again(
@@ -142,6 +143,7 @@ class Phases:
             return keep(run, self._opened(run, fact, at_ns, task).record, fact)  # beside it
         self._next_attempt(phase, at_ns, phase.evidence, None, None)
         phase.seen = phase.open_ranks
+        run.announced_anew(phase)
         phase.starts = frozenset({fact.event.name})
         return keep(run, phase.innermost, fact)
 
@@ -228,6 +230,7 @@ class Phases:
         self._next_attempt(phase, fact.event.at_ns, fact.failure, fact.result, fact)
         phase.retry_announced = True
         phase.seen = phase.open_ranks
+        run.announced_anew(phase)
         return kept
 
     def _next_attempt(
