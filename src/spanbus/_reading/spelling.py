@@ -44,7 +44,7 @@ _STATES: Final = {
     "unstable": "failed",
 }
 _MAX_WORDS: Final = max(word.count(".") + 1 for word in _LIFE_CYCLE)
-_LEADING_WORDS: Final = frozenset(
+LEADING_WORDS: Final = frozenset(
     "start started starting begin began begun running finish finished finishing end ended complete completed "
     "succeeded fail failed timed.out aborted cancelled canceled interrupted skipped retrying retried".split()
 )
@@ -99,7 +99,7 @@ def plain(text: str) -> str:
         bare = bare.removeprefix(said)
     if "." not in bare:
         return kind
-    return bare if _life_cycle_word(bare) is not None else _reordered(bare) or kind
+    return bare if life_cycle_word(bare) is not None else _reordered(bare) or kind
 
 
 def _reordered(kind: str) -> str | None:
@@ -107,7 +107,7 @@ def _reordered(kind: str) -> str | None:
     words = kind.split(".")
     for count in (2, 1):
         first, things = ".".join(words[:count]), words[count:]
-        if first in _LEADING_WORDS and things and _THINGS.issuperset(things):
+        if first in LEADING_WORDS and things and _THINGS.issuperset(things):
             return ".".join((*things, first))
     return None
 
@@ -117,7 +117,7 @@ def _is_decoration(word: str) -> bool:
     return word in _DECORATIONS or word.removeprefix("v").isdecimal()
 
 
-def _life_cycle_word(kind: str) -> str | None:
+def life_cycle_word(kind: str) -> str | None:
     words = kind.split(".")
     for count in range(min(_MAX_WORDS, len(words)), 0, -1):
         last = ".".join(words[-count:])
@@ -129,7 +129,7 @@ def _life_cycle_word(kind: str) -> str | None:
 @lru_cache(2_048)
 def ending(text: str) -> str | None:
     """The word at the end of a type that says where in its life something is, None where there is none."""
-    return _life_cycle_word(plain(text))
+    return life_cycle_word(plain(text))
 
 
 @lru_cache(2_048)
@@ -209,7 +209,7 @@ def segments(text: str) -> tuple[str, ...]:
     if kind != normal(text):
         if (
             len(parts) > 1
-            and normal(parts[0]) in _LEADING_WORDS
+            and normal(parts[0]) in LEADING_WORDS
             and (word := ending(text)) is not None
         ):
             return kind[: -len(word) - 1].replace(".", "_"), word.replace(".", "_")  # "start:task"
