@@ -19,17 +19,17 @@ def find(
     """The open phase that a fact means, with whether there was a choice: by name, by alias, by the only one that can be meant."""
     name = fact.name
     group = run.phases.get(name) if name is not None else None
-    if run.by_id and (phase := _of_id(run, group, fact)) is not None:
+    if run.by_id and (phase := _by_id(run, group, fact)) is not None:
         return phase, False
     if group:
         if len(group) == 1:
             return group[0], False
         crowd = run.crowds[group[0].record.name]
-        phase = _publishers(crowd, fact.hints.task or task, within)
-        return (phase, False) if phase is not None else _fitting(group, fact, crowd)
+        phase = _by_publisher(crowd, fact.hints.task or task, within)
+        return (phase, False) if phase is not None else _oldest(group, fact, crowd)
     ends = fact.verb is not Verb.EVENT and fact.verb is not Verb.START
     if ends and name is not None and not fact.hints.exact:
-        phase = _of_kind(run, fact, fact.hints.task or task, within)
+        phase = _by_kind(run, fact, fact.hints.task or task, within)
         if phase is not None:
             return phase, False
     rank = fact.rank
@@ -45,7 +45,7 @@ def find(
         for phase in opened
         if phase.outer < fact.rank and (name in phase.aliases or phase.record.name in fact.aliases)
     ]
-    if fact.rank is Rank.STRATEGY and not any(_is_unsaid(phase, fact) for phase in related):
+    if fact.rank is Rank.STRATEGY and not any(_is_new_to(phase, fact) for phase in related):
         near = [
             phase
             for phase in opened
@@ -53,11 +53,11 @@ def find(
             and _same_work(phase.record.name, name)
             and phase not in related
         ]
-        related = [phase for phase in near if _is_unsaid(phase, fact)] or related or near
-    return _fitting(related, fact)
+        related = [phase for phase in near if _is_new_to(phase, fact)] or related or near
+    return _oldest(related, fact)
 
 
-def _of_id(run: OpenRun, group: list[OpenPhase] | None, fact: Fact) -> OpenPhase | None:
+def _by_id(run: OpenRun, group: list[OpenPhase] | None, fact: Fact) -> OpenPhase | None:
     """The open phase with the id that an event tells; one of another name where its end does not tell the name."""
     subject_id = fact.hints.subject_id
     known = run.by_id.get(subject_id) if subject_id is not None else None
@@ -77,7 +77,7 @@ def _of_id(run: OpenRun, group: list[OpenPhase] | None, fact: Fact) -> OpenPhase
     return None
 
 
-def _of_kind(
+def _by_kind(
     run: OpenRun, fact: Fact, task: str | None, within: SpanState | None
 ) -> OpenPhase | None:
     """The open phase that the end of a ``task`` means which does not say of which: that of its publisher, or the only one."""
@@ -91,10 +91,10 @@ def _of_kind(
         if phase.subject_id is None or fact.hints.subject_id is None
         if any(subject(start) == about for start in phase.starts)
     ]
-    return _publishers(Crowd(some), task, within) or (some[0] if len(some) == 1 else None)
+    return _by_publisher(Crowd(some), task, within) or (some[0] if len(some) == 1 else None)
 
 
-def _publishers(crowd: Crowd, task: str | None, within: SpanState | None) -> OpenPhase | None:
+def _by_publisher(crowd: Crowd, task: str | None, within: SpanState | None) -> OpenPhase | None:
     """The one of several phases in which the publisher is, or that it opened."""
     while within is not None:
         phase = crowd.of_record(within)
@@ -104,15 +104,15 @@ def _publishers(crowd: Crowd, task: str | None, within: SpanState | None) -> Ope
     return crowd.of_task(task) if task is not None else None
 
 
-def is_another(
-    run: OpenRun, phase: OpenPhase, fact: Started, subject_id: str | None, *, of_other: bool
+def is_separate_phase(
+    run: OpenRun, phase: OpenPhase, fact: Started, subject_id: str | None, *, other_publisher: bool
 ) -> bool:
     """Not the next attempt of a phase that failed, but one ``of_other`` publishers, where they have phases of one name side by
     side, or one of another id that is called as its kind is.
     """
     if phase.pending is None or phase.retry_announced:
         return False
-    if of_other and (
+    if other_publisher and (
         phase.record.name in run.shared_names or fact.event.at_ns < phase.pending_at_ns
     ):
         return True
@@ -179,7 +179,7 @@ def _strategy_of(phase: OpenPhase, stage: str | None) -> SpanState | None:
     return next((record for record in phase.strategies if record.name == stage), None)
 
 
-def _fitting(
+def _oldest(
     phases: list[OpenPhase], fact: Fact, crowd: Crowd | None = None
 ) -> tuple[OpenPhase | None, bool]:
     """Oldest of the matching phases for which this speaker has not said it yet, and whether there was a choice."""
@@ -187,15 +187,15 @@ def _fitting(
         return None, False
     if crowd is not None and fact.verb is Verb.START and fact.rank in crowd.said:
         return phases[0], True
-    unsaid = list(islice((phase for phase in phases if _is_unsaid(phase, fact)), 2))
-    if unsaid:
-        return unsaid[0], len(unsaid) > 1
+    new = list(islice((phase for phase in phases if _is_new_to(phase, fact)), 2))
+    if new:
+        return new[0], len(new) > 1
     if crowd is not None and fact.verb is Verb.START:
         crowd.said.add(fact.rank)
     return phases[0], len(phases) > 1
 
 
-def _is_unsaid(phase: OpenPhase, fact: Fact) -> bool:
+def _is_new_to(phase: OpenPhase, fact: Fact) -> bool:
     """The speaker of this start or end has not told it of the current attempt yet."""
     if fact.verb is Verb.START:
         return fact.rank not in phase.seen and phase.pending is None

@@ -9,7 +9,7 @@ from spanbus._reading.facts import Rank
 from spanbus._semantics import Failure, Result
 
 _NONE: Final[frozenset[str]] = frozenset()
-_ALONE: Final = {rank: frozenset({rank}) for rank in Rank}
+_SINGLETONS: Final = {rank: frozenset({rank}) for rank in Rank}
 
 
 class OpenPhase:
@@ -37,7 +37,7 @@ class OpenPhase:
     )
 
     def __init__(self, record: SpanState, rank: Rank) -> None:
-        alone = _ALONE[rank]
+        alone = _SINGLETONS[rank]
         self.record = record
         self.outer = rank
         self.aliases: frozenset[str] = _NONE

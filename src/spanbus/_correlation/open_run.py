@@ -169,7 +169,7 @@ class OpenRun:
         if subject_id is not None:
             self.by_id.setdefault(subject_id, []).append(phase)
 
-    def known_as(self, phase: OpenPhase, aliases: Iterable[str]) -> None:
+    def add_aliases(self, phase: OpenPhase, aliases: Iterable[str]) -> None:
         """Add names by which one of its phases is known."""
         phase.aliases = phase.aliases.union(aliases)
         self.has_aliases = self.has_aliases or bool(phase.aliases)
@@ -185,7 +185,7 @@ def _remove(groups: dict[str, list[OpenPhase]], name: str, phase: OpenPhase) -> 
         group.remove(phase)
 
 
-def keep(run: OpenRun, record: SpanState, fact: Fact) -> SpanState:
+def add_event(run: OpenRun, record: SpanState, fact: Fact) -> SpanState:
     """Put a fact's event on a record of a run."""
     event, hints = fact.event, fact.hints
     if hints is not ENGINE_HINTS and hints.odd_time:

@@ -9,7 +9,7 @@ from spanbus._correlation.failures import abandoned_text, inherited
 from spanbus._correlation.fan_out import FanOut
 from spanbus._correlation.hooks import Hooks
 from spanbus._correlation.limits import Counts, Limits
-from spanbus._correlation.open_run import EndedRun, OpenRun, keep
+from spanbus._correlation.open_run import EndedRun, OpenRun, add_event
 from spanbus._correlation.open_spans import OpenSpans
 from spanbus._correlation.phases import Phases
 from spanbus._correlation.span_state import Link, SpanState
@@ -65,7 +65,7 @@ class Runs:
         if key is not None:
             waiting = self._spans.by_key.get(key)
             if waiting and waiting[0].announced and fact.hints.state:
-                return keep(waiting[0], waiting[0].record, fact)  # it still is as it was
+                return add_event(waiting[0], waiting[0].record, fact)  # it still is as it was
             if waiting and not waiting[0].announced:
                 first = waiting[0]
                 if (
@@ -73,21 +73,21 @@ class Runs:
                     or at_ns <= first.record.started_at_ns
                     or not first.occurrences
                 ):
-                    return self._announced_late(first, fact)
-        same = self._started_by_another_word(fact, inside)
+                    return self._announce_late(first, fact)
+        same = self._already_started(fact, inside)
         if same is not None:
             same.starts |= {fact.event.name}
-            return keep(same, same.record, fact)
+            return add_event(same, same.record, fact)
         implicit = self._spans.implicit
         if implicit is not None and at_ns < implicit.record.started_at_ns:
-            return self._announced_late(implicit, fact)
+            return self._announce_late(implicit, fact)
         run = self.opened(fact, task, announced=True)
         run.subject, run.starts = subject(fact.event.name), frozenset({fact.event.name})
-        kept = keep(run, run.record, fact)
+        kept = add_event(run, run.record, fact)
         self._end_if_known(run, fact)
         return kept
 
-    def _started_by_another_word(self, fact: Started, inside: OpenRun | None) -> OpenRun | None:
+    def _already_started(self, fact: Started, inside: OpenRun | None) -> OpenRun | None:
         """The open run whose start was announced already, as ``starting`` before ``started``."""
         if fact.run_key is not None:
             runs = self._spans.by_key.get(fact.run_key, [])
@@ -106,10 +106,10 @@ class Runs:
             None,
         )
 
-    def _announced_late(self, run: OpenRun, fact: Started) -> SpanState:
+    def _announce_late(self, run: OpenRun, fact: Started) -> SpanState:
         """The start of a run whose phases were heard before it."""
         if self._spans.implicit is run:
-            self._spans.named(run, fact.run_key)
+            self._spans.set_key(run, fact.run_key)
         run.announced = True
         run.subject, run.starts = subject(fact.event.name), frozenset({fact.event.name})
         self._waiting.forget(run)
@@ -118,7 +118,7 @@ class Runs:
         record.started_at_ns = min(record.started_at_ns, fact.event.at_ns)
         record.workflow = record.name = fact.hints.workflow or "workflow"
         self._end_if_known(run, fact)
-        return keep(run, record, fact)
+        return add_event(run, record, fact)
 
     def _end_if_known(self, run: OpenRun, fact: Started) -> None:
         """An end of this run that came before its start decides how it ends, once nothing more can come."""
@@ -182,11 +182,11 @@ class Runs:
             self._waiting.infer(run)
         while len(self._spans.runs) >= self._limits.open_runs:
             oldest = next(iter(self._spans.runs.values()))
-            self.give_up(oldest, oldest.last_at_ns)
+            self.abandon(oldest, oldest.last_at_ns)
         self._spans.add(run)
         self._out.opened(record)
-        for early in self._waiting.claimed(fact.run_key, task):
-            keep(run, record, early.fact)
+        for early in self._waiting.claim(fact.run_key, task):
+            add_event(run, record, early.fact)
             self._counts.recorded += 1
             self._out.noted(record, early.fact.event)
         return run
@@ -230,7 +230,7 @@ class Runs:
             return None
         if ambiguous:
             run.record.flag(Flag.AMBIGUOUS)
-        kept = keep(run, run.record, fact)
+        kept = add_event(run, run.record, fact)
         at_ns, result, stage = fact.event.at_ns, fact.result, fact.hints.stage
         if stage is not None and result.failed:
             for phase in list(run.phases.get(stage, ())):
@@ -283,9 +283,9 @@ class Runs:
         elif not run.announced:
             self.close_inferred(run, end_ns, error_type)
         else:
-            self.give_up(run, end_ns, error_type)
+            self.abandon(run, end_ns, error_type)
 
-    def give_up(
+    def abandon(
         self, run: OpenRun, at_ns: int, error_type: ErrorType = ErrorType.ABANDONED
     ) -> None:
         """Close a run whose end was not heard; only one whose start was heard is abandoned."""
@@ -337,4 +337,4 @@ class Runs:
         if self._on_ended is not None:
             self._out.call(self._on_ended, record)
         else:
-            record.let_go()
+            record.release_children()
