@@ -34,6 +34,10 @@ _LIFE_CYCLE: Final = frozenset(
 _CHANGES: Final = frozenset(
     "changed change updated update status state transition transitioned modified".split()
 )
+_SAY_NOTHING: Final = _CHANGES | frozenset(
+    "progress event message notification signal info log lifecycle report notify callback data payload".split()
+)
+"""Words that say of an event no more than that it is one."""
 _STATES: Final = {
     "in.progress": "running",
     "active": "running",
@@ -183,6 +187,11 @@ def changing(text: str) -> str | None:
     while words and words[-1] in _CHANGES:
         words.pop()
     return "_".join(words) or None
+
+
+def says_nothing(text: str) -> bool:
+    """Whether a type does not say what it is about: ``progress``, ``status_update``."""
+    return _SAY_NOTHING.issuperset(normal(text).split("."))
 
 
 def changed(text: str) -> bool:
