@@ -1,4 +1,4 @@
-"""Index of several open phases of one name, by publisher and by record: finding one takes no longer where there are thousands."""
+"""Index of several open phases of one name by publisher and record, for lookups in constant time."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Crowd:
         self._by_task: dict[str, list[OpenPhase]] = {}
         self._by_record: dict[int, OpenPhase] = {}
         self.said: set[Rank] = set()
-        """Ranks whose speaker has announced the current attempt of each: a search for others finds none."""
+        """Ranks that have announced the current attempt of every phase: a start of one is new to none of them."""
         for phase in phases:
             self.add(phase)
 

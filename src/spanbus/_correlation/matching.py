@@ -1,4 +1,4 @@
-"""The open phase, strategy or hook of a run that a fact means: by name, by alias, by its publisher, by the only one there is."""
+"""Match a fact to an open phase, strategy or hook of a run: by id, name, alias or publisher, or the only one that is open."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from spanbus._semantics import Result
 def find(
     run: OpenRun, fact: Fact, task: str | None = None, within: SpanState | None = None
 ) -> tuple[OpenPhase | None, bool]:
-    """The open phase that a fact means, with whether there was a choice: by name, by alias, by the only one that can be meant."""
+    """Return the open phase that a fact belongs to, and whether the match was ambiguous."""
     name = fact.name
     group = run.phases.get(name) if name is not None else None
     if run.by_id and (phase := _by_id(run, group, fact)) is not None:
@@ -36,7 +36,7 @@ def find(
     if fact.hints.exact and (name is not None or rank is Rank.STEP):
         return None, False
     if name is not None and not (run.has_aliases or fact.aliases or rank is Rank.STRATEGY):
-        return None, False  # nothing is known by another name
+        return None, False  # no aliases to search
     opened = list(run.open_phases())
     if name is None:
         return (opened[0], False) if len(opened) == 1 else (None, False)
@@ -58,13 +58,13 @@ def find(
 
 
 def _by_id(run: OpenRun, group: list[OpenPhase] | None, fact: Fact) -> OpenPhase | None:
-    """The open phase with the id that an event tells; one of another name where its end does not tell the name."""
+    """Return the open phase with the id of the event. An end that carries no name may match a phase of another name."""
     subject_id = fact.hints.subject_id
     known = run.by_id.get(subject_id) if subject_id is not None else None
     if known is None:
         return None
     if group:
-        for phase in min(group, known, key=len):  # an id may be that of many, and a name too
+        for phase in min(group, known, key=len):  # ids and names may both be shared by many
             if phase.subject_id == subject_id and phase.record.name == fact.name:
                 return phase
         return None
@@ -80,7 +80,7 @@ def _by_id(run: OpenRun, group: list[OpenPhase] | None, fact: Fact) -> OpenPhase
 def _by_kind(
     run: OpenRun, fact: Fact, task: str | None, within: SpanState | None
 ) -> OpenPhase | None:
-    """The open phase that the end of a ``task`` means which does not say of which: that of its publisher, or the only one."""
+    """Return the open phase for an end named only by its kind (``task.failed``): the publisher's, or the only one."""
     parts = segments(fact.event.name)
     if len(parts) < 2 or parts[-2] != fact.name:
         return None
@@ -95,7 +95,7 @@ def _by_kind(
 
 
 def _by_publisher(crowd: Crowd, task: str | None, within: SpanState | None) -> OpenPhase | None:
-    """The one of several phases in which the publisher is, or that it opened."""
+    """Return the one of several phases that encloses the publisher or was opened by it."""
     while within is not None:
         phase = crowd.of_record(within)
         if phase is not None:
@@ -107,8 +107,9 @@ def _by_publisher(crowd: Crowd, task: str | None, within: SpanState | None) -> O
 def is_separate_phase(
     run: OpenRun, phase: OpenPhase, fact: Started, subject_id: str | None, *, other_publisher: bool
 ) -> bool:
-    """Not the next attempt of a phase that failed, but one ``of_other`` publishers, where they have phases of one name side by
-    side, or one of another id that is called as its kind is.
+    """Whether a start is not the next attempt of the failed ``phase``, but a phase beside it.
+
+    It is one of an ``other_publisher`` where publishers share the name, or one with another id that is named by its kind only.
     """
     if phase.pending is None or phase.retry_announced:
         return False
@@ -122,7 +123,7 @@ def is_separate_phase(
 
 
 def host_of_strategy(run: OpenRun, fact: Fact) -> OpenPhase | None:
-    """The phase in which a strategy of another name runs: the only open one."""
+    """Return the phase in which a strategy of another name runs: the only open one."""
     if fact.rank is not Rank.STRATEGY:
         return None
     opened = list(run.open_phases())
@@ -130,7 +131,7 @@ def host_of_strategy(run: OpenRun, fact: Fact) -> OpenPhase | None:
 
 
 def open_strategy(run: OpenRun, name: str | None) -> tuple[OpenPhase, SpanState] | None:
-    """The open strategy of this name, with the phase that it is in."""
+    """Return the open strategy of this name, with its phase."""
     for phase in run.open_phases():
         for record in phase.strategies:
             if record.name == name:
@@ -139,7 +140,7 @@ def open_strategy(run: OpenRun, name: str | None) -> tuple[OpenPhase, SpanState]
 
 
 def host_of_hook(run: OpenRun, fact: Fact) -> tuple[OpenPhase | None, SpanState | None]:
-    """The phase in which a hook runs, with the strategy where that is a span of its own."""
+    """Return the phase in which a hook runs, and its strategy if that is a span of its own."""
     opened = list(run.open_phases())
     named = (
         fact.event.payload.get("phase")
@@ -166,7 +167,7 @@ def host_of_hook(run: OpenRun, fact: Fact) -> tuple[OpenPhase | None, SpanState 
 
 
 def is_staged(phase: OpenPhase, stage: str) -> bool:
-    """Hooks of this stage run in this phase."""
+    """Whether hooks of this stage run in this phase."""
     return (
         phase.record.name == stage
         or stage in phase.aliases
@@ -182,7 +183,7 @@ def _strategy_of(phase: OpenPhase, stage: str | None) -> SpanState | None:
 def _oldest(
     phases: list[OpenPhase], fact: Fact, crowd: Crowd | None = None
 ) -> tuple[OpenPhase | None, bool]:
-    """Oldest of the matching phases for which this speaker has not said it yet, and whether there was a choice."""
+    """Return the oldest phase for which this fact is new, and whether there were several."""
     if not phases:
         return None, False
     if crowd is not None and fact.verb is Verb.START and fact.rank in crowd.said:
@@ -196,14 +197,14 @@ def _oldest(
 
 
 def _is_new_to(phase: OpenPhase, fact: Fact) -> bool:
-    """The speaker of this start or end has not told it of the current attempt yet."""
+    """Whether the fact's rank has not yet announced this start or end for the current attempt."""
     if fact.verb is Verb.START:
         return fact.rank not in phase.seen and phase.pending is None
     return fact.verb is Verb.EVENT or fact.rank in phase.open_ranks
 
 
 def may_end(run: OpenRun, fact: Ended) -> bool:
-    """Whether what is known of a run agrees with this end of it."""
+    """Whether the state of a run is consistent with this end of it."""
     result = fact.result
     if fact.hints.stage is not None and result.failed:
         return fact.hints.stage in run.phases
@@ -217,5 +218,5 @@ def may_end(run: OpenRun, fact: Ended) -> bool:
 
 
 def _same_work(step: str, strategy: str) -> bool:
-    """``fast_hooks`` is the step in which strategy ``fast`` runs."""
+    """Whether a step is that of a strategy: ``fast_hooks`` runs strategy ``fast``."""
     return step == strategy or step.startswith((f"{strategy}_", f"{strategy}-", f"{strategy} "))

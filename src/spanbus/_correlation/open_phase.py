@@ -1,4 +1,4 @@
-"""An open phase: its record, the speakers that announced it, and its attempts."""
+"""An open phase: its record, the ranks that announced it, and its attempts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _SINGLETONS: Final = {rank: frozenset({rank}) for rank in Rank}
 
 
 class OpenPhase:
-    """An open phase: its record, who announced it, and its attempts."""
+    """An open phase: its record, the ranks that announced it, and its current attempt."""
 
     __slots__ = (
         "aliases",
@@ -42,13 +42,13 @@ class OpenPhase:
         self.outer = rank
         self.aliases: frozenset[str] = _NONE
         self.task: str | None = None
-        """Its publisher, where that is known."""
+        """Id of the publishing task, if known."""
         self.subject_id: str | None = None
-        """Its id, where its events tell one."""
+        """Id of the phase, if its events carry one."""
         self.retry_announced = False
-        """A retry was announced, and the start of its attempt was not heard yet."""
+        """A retry was announced; the start of its attempt has not arrived yet."""
         self.starts: frozenset[str] = _NONE
-        """Types of the starts of the current attempt, where there was more than one."""
+        """Event types of the starts of the current attempt."""
         self.seen: frozenset[Rank] = alone
         """Ranks that announced a start in the current attempt."""
         self.open_ranks: frozenset[Rank] = alone
@@ -56,11 +56,11 @@ class OpenPhase:
         """The record of the current attempt, from the second on."""
         self.attempts_started_at_ns = record.started_at_ns
         self.evidence: Failure | None = None
-        """Failure of the current attempt, by its inner speakers."""
+        """Failure of the current attempt, as reported by inner publishers."""
         self.inner_ended_at_ns: int | None = None
-        """Time of an inner speaker's last announcement of the current attempt's end."""
+        """Time of the last end of the current attempt by an inner publisher."""
         self.pending: tuple[Result, Failure | None] | None = None
-        """A failure that was announced and may still be retried."""
+        """An announced failure that may still be retried."""
         self.pending_at_ns = 0
         self.hooks: dict[str, list[SpanState]] = {}
         self.strategies: list[SpanState] = []
