@@ -152,8 +152,9 @@ class OpenRun:
                 del self.crowds[name]
         self.identify(phase, None)
 
-    def announced_anew(self, phase: OpenPhase) -> None:
-        """Note that a phase has another attempt or speaker: not all of its name have been announced by each now."""
+    def seen_by(self, phase: OpenPhase, ranks: frozenset[Rank]) -> None:
+        """Set the ranks that announced the current attempt of an open phase."""
+        phase.seen = ranks
         crowd = self.crowds.get(phase.record.name)
         if crowd is not None:
             crowd.said.clear()
