@@ -1,4 +1,4 @@
-"""Everything that spanbus raises on purpose.
+"""Exceptions that spanbus raises.
 
 SpanbusError
 ├── InputError               what a person gave us cannot be used: exit code 2

@@ -1,4 +1,4 @@
-"""Trace id, span id, run id and phase in the log records of the standard library.
+"""Trace id, span id, run id and phase on log records of the standard library.
 
 Put the filter on a handler, and its names into the format::
 

@@ -1,4 +1,4 @@
-"""Results, error types, levels and flags: the vocabulary that every room shares.
+"""Shared vocabulary: results, error types, span levels, names of attributes and metrics.
 
 The values are those of the OpenTelemetry semantic conventions where these have one.
 """
