@@ -1,4 +1,4 @@
-"""Dialects: rules for reading the events of foreign buses.
+"""Dialects: rules for reading the events of a foreign bus.
 
 :func:`load` takes the same values as ``spanbus.instrument(dialect=...)``: the name of a built-in dialect (``spanbus``,
 ``crackerjack``, ``generic``), the path of a TOML file, a mapping of the same form, or a :class:`Dialect`.

@@ -1,4 +1,4 @@
-"""The exceptions of spanbus.
+"""Exceptions that spanbus raises.
 
 SpanbusError
 ├── InputError               invalid input: exit code 2

@@ -1,4 +1,4 @@
-"""A logging filter that adds trace id, span id, run id and phase to log records.
+"""Trace id, span id, run id and phase on log records of the standard library.
 
 Add the filter to a handler, and its fields to the format::
 

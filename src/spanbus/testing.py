@@ -1,4 +1,4 @@
-"""A collector for tests: real sockets, decoded requests, and every kind of failure.
+"""A collector for tests: real sockets, decoded requests, configurable failures.
 
 ```python
 with Receiver() as receiver:

@@ -1,4 +1,4 @@
-"""Results, error types, levels and flags, shared by all rooms.
+"""Shared vocabulary: results, error types, span levels, names of attributes and metrics.
 
 The values are those of the OpenTelemetry semantic conventions where they exist.
 """
