@@ -41,9 +41,9 @@ from spanbus._workflow.results import (
     PhaseResult,
     ResultName,
     RunResult,
+    failure_summary,
     tail_of,
     trace_of,
-    failure_summary,
 )
 from spanbus._workflow.retry import RetryPolicy
 from spanbus._workflow.stop import Stop

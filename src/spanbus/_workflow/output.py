@@ -36,7 +36,9 @@ class Tail:
             *lines, last = self._kept.split(b"\n")
             lines = [line.rstrip(b"\r").rpartition(b"\r")[2] for line in lines]
             shown = last.rstrip(b"\r")
-            ends = last[len(shown) :][:1]  # keep the carriage return: the next text overwrites the line
+            ends = last[len(shown) :][
+                :1
+            ]  # keep the carriage return: the next text overwrites the line
             self._kept = bytearray(b"\n").join([*lines, shown.rpartition(b"\r")[2] + ends])
         if len(self._kept) > self._limit:
             del self._kept[: len(self._kept) - self._limit]

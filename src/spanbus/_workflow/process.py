@@ -90,7 +90,10 @@ async def run_process(
             env=dict(env),
             start_new_session=not inherit and not _WINDOWS,
         )
-    except (OSError, ValueError) as error:  # ValueError: a NUL, or text that the locale cannot encode
+    except (
+        OSError,
+        ValueError,
+    ) as error:  # ValueError: a NUL, or text that the locale cannot encode
         return ProcessResult(
             None,
             (time.perf_counter_ns() - began_ns) / 1e9,

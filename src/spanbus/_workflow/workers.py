@@ -129,7 +129,9 @@ class Workers:
         if not self._call_in_loop(subscriber, home, start) and LoopHandle.current() is not None:
             self.serve(subscriber)
 
-    def _call_in_loop(self, subscriber: Subscriber, home: LoopHandle, start: Callable[[], None]) -> bool:
+    def _call_in_loop(
+        self, subscriber: Subscriber, home: LoopHandle, start: Callable[[], None]
+    ) -> bool:
         """Call ``start`` in the event loop; return False if the loop is closed."""
         if home.is_here():
             start()
@@ -255,7 +257,9 @@ class Workers:
         error = BusError(f"{subscriber.id} cannot be retried: no event loop runs any more")
         self._record_failure(subscriber, delivery, error)
 
-    def _record_failure(self, subscriber: Subscriber, delivery: Delivery, error: BaseException) -> None:
+    def _record_failure(
+        self, subscriber: Subscriber, delivery: Delivery, error: BaseException
+    ) -> None:
         """Record the failure of a delivery that is not retried, without logging it."""
         with self._lock:
             self.failed += 1

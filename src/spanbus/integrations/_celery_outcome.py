@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
-from spanbus._semantics import error_text, class_name
+from spanbus._semantics import class_name, error_text
 from spanbus._workflow.results import AttemptFailed
 from spanbus.errors import PhaseLost, PhaseRevoked, PhaseTimeout
 

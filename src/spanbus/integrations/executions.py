@@ -18,7 +18,7 @@ from opentelemetry.context import Context
 
 from spanbus._correlation.span_state import AttributeValue, SpanState
 from spanbus._named_tuple import NamedTuple
-from spanbus._semantics import Failure, Flag, Level, Result, error_text, names, class_name
+from spanbus._semantics import Failure, Flag, Level, Result, class_name, error_text, names
 from spanbus._telemetry.context import from_headers, identity_of, into_headers
 from spanbus._telemetry.redaction import Redactor
 from spanbus._telemetry.span_handle import context_of
