@@ -1,5 +1,4 @@
-"""An event of a foreign bus that publishes pydantic objects: spanbus against hand-written OpenTelemetry.
-"""
+"""An event of a foreign bus that publishes pydantic objects: spanbus against hand-written OpenTelemetry."""
 
 from __future__ import annotations
 
