@@ -72,7 +72,7 @@ def ran(delivery: str, *arguments: str, spans: int) -> tuple[dict[str, list[Span
             stdin=None,
             timeout_s=60,
             code=f"import warnings; warnings.simplefilter('error')\n{PHASES}",
-            taken_down=True,
+            finalize=True,
         )
         assert (done.returncode, done.stderr) == (0, "")
         assert receiver.wait_until(lambda records: len(records.spans()) >= spans)
