@@ -23,7 +23,7 @@ from servers import ROOT, free_port
 
 SUPPORT = Path(__file__).parent
 START_S = 180.0
-"""RabbitMQ takes ten seconds on a machine of its own, and more than sixty where two cores are used by twenty."""
+"""RabbitMQ starts in ten seconds on an idle machine, and in more than sixty at a load of twenty on two cores."""
 
 
 def _missing(reason: str) -> None:

@@ -1072,7 +1072,7 @@ def a_subject_and_methods_that_are_weakly_held() -> Shape:
         bus,
         lambda kind, payload: bus.notify_all("engine", {"name": kind, **payload}),
         observer.heard,
-        settle=lambda: observer.heard,  # which keeps it
+        settle=lambda: observer.heard,  # keeps it alive
     )
 
 
@@ -1122,7 +1122,7 @@ def a_type_in_the_headers() -> Shape:
 
 @shape
 def on_any_without_the_type() -> Shape:
-    """The shape of pymitter: handlers get what was told beside the type."""
+    """The shape of pymitter: handlers get the arguments without the type."""
 
     class Bus(ForAll):
         def on_any(self, func: Callable[..., Any]) -> None:
@@ -1220,7 +1220,7 @@ class Signal:
 
 
 class BoundSignal:
-    """The shape of PyQt: nothing of it can be replaced."""
+    """The shape of PyQt: its methods cannot be replaced."""
 
     __slots__ = ("name", "receivers")
 

@@ -61,7 +61,7 @@ class Cli:
         return {
             **kept,
             "SPANBUS_STATE_DIR": str(self.folder / "state"),
-            "SPANBUS_EXIT_TIMEOUT_S": "20",  # the machine may be busy
+            "SPANBUS_EXIT_TIMEOUT_S": "20",  # for a busy machine
             "COLUMNS": "100",
             **self.env,
             **(more or {}),

@@ -58,7 +58,7 @@ class Image:
     entrypoint: str
     program: str
     user: str
-    applets: tuple[str, ...] = ()  # of busybox, as far as docker-compose.yml uses them
+    applets: tuple[str, ...] = ()  # of busybox, those that docker-compose.yml uses
     folders: tuple[str, ...] = ()  # the user's own
 
     def tarball(self) -> bytes:
@@ -99,7 +99,7 @@ class Image:
         tar.addfile(info)
 
 
-# As the Dockerfiles of the published images have it.
+# As in the Dockerfiles of the published images.
 IMAGES: Mapping[str, Image] = {
     "otel/opentelemetry-collector-contrib": Image("/otelcol-contrib", "otelcol", "10001"),
     "jaegertracing/jaeger": Image("/cmd/jaeger/jaeger-linux", "jaeger", "10001", applets=("wget",)),
@@ -121,7 +121,7 @@ class Engine:
     """A container engine, as a context manager; ``folder`` must be new."""
 
     folder: Path
-    argv: list[str] = field(default_factory=list[str])  # of its own command line
+    argv: list[str] = field(default_factory=list[str])  # the engine's command line
     env: dict[str, str] = field(default_factory=lambda: dict(os.environ))
     service: subprocess.Popen[bytes] | None = None
     checks_health: bool = False

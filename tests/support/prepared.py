@@ -222,7 +222,7 @@ def warm() -> None:
     from spanbus._reading.reader import Reader
     from spanbus._telemetry.redaction import Redactor
 
-    metadata.entry_points = cache(metadata.entry_points)  # a file of every installed package
+    metadata.entry_points = cache(metadata.entry_points)  # reads a file of every installed package
     for each in gc.get_objects():
         if type(each).__module__ == "spanbus._patterns":
             each.search  # noqa: B018

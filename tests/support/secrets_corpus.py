@@ -155,7 +155,7 @@ SHAPED: dict[str, str] = {
     "encrypted key": _pem("ENCRYPTED PRIVATE " + "KEY"),
     "pgp key": _pem("PGP PRIVATE " + "KEY BLOCK"),
 }
-"""Recognised by themselves, wherever they stand."""
+"""Secrets that are recognised by their own shape."""
 
 
 class Named(NamedTuple):
@@ -445,4 +445,4 @@ HARMLESS: tuple[str, ...] = (
     "naïve café, 日本語, emoji 🚀 stay",
     "line one\n\tline two",
 )
-"""Stay as they are."""
+"""Texts that redaction must not change."""

@@ -114,7 +114,7 @@ def handled_by_one() -> Shape:
 
 @shape
 def handled_by_one_and_published_within() -> Shape:
-    """It has nothing to tap: the observer answers None."""
+    """A bus without a method to tap: the observer returns None."""
 
     class Engine(ForAll):
         def subscribe(self, handler: Callable[..., Any]) -> None:
@@ -208,7 +208,7 @@ def listeners_that_are_asked_first() -> Shape:
 
 
 def _every_second(heard: list[object]) -> list[object]:
-    """Of what a listener was called for, the events."""
+    """The events among a listener's calls."""
 
     class Events(list[object]):
         def __len__(self) -> int:
@@ -354,7 +354,7 @@ def objects_that_are_posted() -> Shape:
 
 
 class Slot:
-    """An event as of C#."""
+    """An event as in C#."""
 
     def __init__(self) -> None:
         self.handlers: list[Any] = []
@@ -525,7 +525,7 @@ def runs_and_tasks_as_objects() -> Shape:
 
 
 class Struct:
-    """The shape of protobuf's: registered as a mapping, and without ``get``."""
+    """The shape of a protobuf Struct: registered as a mapping, and without ``get``."""
 
     def __init__(self, fields: dict[str, Any]) -> None:
         self._fields = fields
@@ -556,7 +556,7 @@ def payloads_that_lack_what_mappings_have() -> Shape:
 
 @shape
 def messages_of_descriptors() -> Shape:
-    """The shape of a message of protobuf: its class says which fields it has."""
+    """The shape of a protobuf message: its class lists its fields."""
 
     class Message:
         __slots__ = ("_fields",)

@@ -1,4 +1,4 @@
-"""Every kind of span and every attribute, in one sentence each; for metrics see :mod:`spanbus._semantics.names`.
+"""Definitions of every span and attribute; for metrics see :mod:`spanbus._semantics.names`.
 
 ``docs/telemetry.md`` is generated from both (``python -m spanbus._telemetry.catalogue``).
 """
@@ -12,7 +12,7 @@ from spanbus._semantics import Level, names
 
 
 class Attribute(NamedTuple):
-    """One attribute: where it stands, what it says."""
+    """A span attribute: its name, type, the levels that have it, and a description."""
 
     name: str
     kind: Literal["string", "string[]", "int", "double", "boolean"]
@@ -21,7 +21,7 @@ class Attribute(NamedTuple):
 
 
 class Span(NamedTuple):
-    """One kind of span."""
+    """A kind of span."""
 
     level: Level
     name: str
