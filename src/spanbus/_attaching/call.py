@@ -270,7 +270,7 @@ def _event_of(kind: object, more: Sequence[object], options: Mapping[str, object
 
 
 def _words_of(kind: object, more: Sequence[object]) -> dict[str, object]:
-    """Return the fields in plain values after a type: a name, and a state if the type has none (``"task", "build", "started"``)."""
+    """Return the fields in plain values after a type: a name, and a state if the type has none (`"task", "build", "started"`)."""
     stated = ending(str(type_text(kind))) is not None
     found: dict[str, object] = {}
     for one in more:

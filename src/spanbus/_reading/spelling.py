@@ -189,7 +189,7 @@ def changing(text: str) -> str | None:
     return "_".join(words) or None
 
 
-def says_nothing(text: str) -> bool:
+def is_generic(text: str) -> bool:
     """Whether a type does not name its subject: ``progress``, ``status_update``."""
     return _SAY_NOTHING.issuperset(normal(text).split("."))
 
