@@ -1,1 +1,1 @@
-"""``spanbus exec``: starts the command first, passes every signal on, and records it beside."""
+"""``spanbus exec``: start a command, forward signals to it, and record it in the background."""
