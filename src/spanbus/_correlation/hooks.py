@@ -8,7 +8,8 @@ from typing import Final, cast
 from spanbus._correlation.fan_out import FanOut
 from spanbus._correlation.limits import Counts
 from spanbus._correlation.matching import host_of_hook
-from spanbus._correlation.open_run import OpenPhase, OpenRun, add_event
+from spanbus._correlation.open_phase import OpenPhase
+from spanbus._correlation.open_run import OpenRun, add_event
 from spanbus._correlation.span_state import SpanState
 from spanbus._reading.facts import Ended, Fact, Started
 from spanbus._semantics import ErrorType, Failure, Flag, Level, Result, names

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from spanbus._correlation.open_run import OpenPhase, OpenRun
+from itertools import islice
+
+from spanbus._correlation.crowd import Crowd
+from spanbus._correlation.open_phase import OpenPhase
+from spanbus._correlation.open_run import OpenRun
 from spanbus._correlation.span_state import SpanState
 from spanbus._reading.facts import Ended, Fact, Rank, Started, Verb
 from spanbus._reading.spelling import segments, subject
@@ -18,9 +22,11 @@ def find(
     if run.by_id and (phase := _by_id(run, group, fact)) is not None:
         return phase, False
     if group:
-        if len(group) > 1 and (phase := _by_publisher(group, fact.hints.task or task, within)):
-            return phase, False
-        return _oldest(group, fact)
+        if len(group) == 1:
+            return group[0], False
+        crowd = run.crowds[group[0].record.name]
+        phase = _by_publisher(crowd, fact.hints.task or task, within)
+        return (phase, False) if phase is not None else _oldest(group, fact, crowd)
     ends = fact.verb is not Verb.EVENT and fact.verb is not Verb.START
     if ends and name is not None and not fact.hints.exact:
         phase = _by_kind(run, fact, fact.hints.task or task, within)
@@ -85,23 +91,17 @@ def _by_kind(
         if phase.subject_id is None or fact.hints.subject_id is None
         if any(subject(start) == about for start in phase.starts)
     ]
-    return _by_publisher(some, task, within) or (some[0] if len(some) == 1 else None)
+    return _by_publisher(Crowd(some), task, within) or (some[0] if len(some) == 1 else None)
 
 
-def _by_publisher(
-    group: list[OpenPhase], task: str | None, within: SpanState | None
-) -> OpenPhase | None:
+def _by_publisher(crowd: Crowd, task: str | None, within: SpanState | None) -> OpenPhase | None:
     """Return the one of several phases that encloses the publisher or was opened by it."""
     while within is not None:
-        for phase in group:
-            if phase.record is within:
-                return phase
+        phase = crowd.of_record(within)
+        if phase is not None:
+            return phase
         within = within.parent
-    if task is not None:
-        for phase in group:
-            if phase.task == task:
-                return phase
-    return None
+    return crowd.of_task(task) if task is not None else None
 
 
 def is_separate_phase(
@@ -180,11 +180,20 @@ def _strategy_of(phase: OpenPhase, stage: str | None) -> SpanState | None:
     return next((record for record in phase.strategies if record.name == stage), None)
 
 
-def _oldest(phases: list[OpenPhase], fact: Fact) -> tuple[OpenPhase | None, bool]:
+def _oldest(
+    phases: list[OpenPhase], fact: Fact, crowd: Crowd | None = None
+) -> tuple[OpenPhase | None, bool]:
     """Return the oldest phase for which this fact is new, and whether there were several."""
-    if len(phases) > 1:
-        phases = [phase for phase in phases if _is_new_to(phase, fact)] or phases
-    return (phases[0], len(phases) > 1) if phases else (None, False)
+    if not phases:
+        return None, False
+    if crowd is not None and fact.verb is Verb.START and fact.rank in crowd.said:
+        return phases[0], True
+    new = list(islice((phase for phase in phases if _is_new_to(phase, fact)), 2))
+    if new:
+        return new[0], len(new) > 1
+    if crowd is not None and fact.verb is Verb.START:
+        crowd.said.add(fact.rank)
+    return phases[0], len(phases) > 1
 
 
 def _is_new_to(phase: OpenPhase, fact: Fact) -> bool:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Final
 
+from spanbus._correlation.crowd import Crowd
+from spanbus._correlation.open_phase import OpenPhase
 from spanbus._correlation.span_state import Link, SpanState
 from spanbus._named_tuple import NamedTuple
 from spanbus._reading.facts import ENGINE_HINTS, Ended, Fact, Rank, Started
@@ -14,7 +16,6 @@ from spanbus._workflow import identity
 
 _ENTERED: Final = ("enter", "entered")
 _NONE: Final[frozenset[str]] = frozenset()
-_SINGLETONS: Final = {rank: frozenset({rank}) for rank in Rank}
 
 
 class EndedPhase:
@@ -48,65 +49,6 @@ class EndedRun(NamedTuple):
     announced: bool = True
 
 
-class OpenPhase:
-    """An open phase: its record, the ranks that announced it, and its current attempt."""
-
-    __slots__ = (
-        "aliases",
-        "attempt",
-        "attempts_started_at_ns",
-        "evidence",
-        "hooks",
-        "inner_ended_at_ns",
-        "open_ranks",
-        "orphan",
-        "outer",
-        "pending",
-        "pending_at_ns",
-        "record",
-        "retry_announced",
-        "seen",
-        "starts",
-        "strategies",
-        "subject_id",
-        "task",
-    )
-
-    def __init__(self, record: SpanState, rank: Rank) -> None:
-        alone = _SINGLETONS[rank]
-        self.record = record
-        self.outer = rank
-        self.aliases: frozenset[str] = _NONE
-        self.task: str | None = None
-        """Id of the publishing task, if known."""
-        self.subject_id: str | None = None
-        """Id of the phase, if its events carry one."""
-        self.retry_announced = False
-        """A retry was announced; the start of its attempt has not arrived yet."""
-        self.starts: frozenset[str] = _NONE
-        """Event types of the starts of the current attempt."""
-        self.seen: frozenset[Rank] = alone
-        """Ranks that announced a start in the current attempt."""
-        self.open_ranks: frozenset[Rank] = alone
-        self.attempt: SpanState | None = None
-        """The record of the current attempt, from the second on."""
-        self.attempts_started_at_ns = record.started_at_ns
-        self.evidence: Failure | None = None
-        """Failure of the current attempt, as reported by inner publishers."""
-        self.inner_ended_at_ns: int | None = None
-        """Time of the last end of the current attempt by an inner publisher."""
-        self.pending: tuple[Result, Failure | None] | None = None
-        """An announced failure that may still be retried."""
-        self.pending_at_ns = 0
-        self.hooks: dict[str, list[SpanState]] = {}
-        self.strategies: list[SpanState] = []
-        self.orphan = False
-
-    @property
-    def innermost(self) -> SpanState:
-        return self.attempt or self.record
-
-
 class OpenRun:
     """An open run and its open phases; the oldest of a name first."""
 
@@ -115,6 +57,7 @@ class OpenRun:
         "by_id",
         "changed",
         "correlation",
+        "crowds",
         "each",
         "ended",
         "first_failure",
@@ -173,6 +116,8 @@ class OpenRun:
         """Phase names used by several publishers; a dict as an ordered set."""
         self.has_aliases = False
         """A phase has or had an alias."""
+        self.crowds: dict[str, Crowd] = {}
+        """Indexes of the open phases of one name, where there are several."""
 
     def open_phases(self) -> Iterator[OpenPhase]:
         for group in self.phases.values():
@@ -189,13 +134,30 @@ class OpenRun:
         else:
             others = phase.task is not None and group[-1].task != phase.task
             group.append(phase)
+            crowd = self.crowds.get(name)
+            if crowd is None:
+                self.crowds[name] = Crowd(group)
+            else:
+                crowd.add(phase)
         if others:
             self.shared_names[name] = None
 
     def remove(self, phase: OpenPhase) -> None:
         """Remove a phase that ends."""
-        _remove(self.phases, phase.record.name, phase)
+        name = phase.record.name
+        _remove(self.phases, name, phase)
+        if self.crowds and (crowd := self.crowds.get(name)) is not None:
+            crowd.remove(phase)
+            if name not in self.phases:
+                del self.crowds[name]
         self.identify(phase, None)
+
+    def seen_by(self, phase: OpenPhase, ranks: frozenset[Rank]) -> None:
+        """Set the ranks that announced the current attempt of an open phase."""
+        phase.seen = ranks
+        crowd = self.crowds.get(phase.record.name)
+        if crowd is not None:
+            crowd.said.clear()
 
     def identify(self, phase: OpenPhase, subject_id: str | None) -> None:
         """Set or remove the id of an open phase."""

@@ -9,9 +9,9 @@ from spanbus._correlation.fan_out import FanOut
 from spanbus._correlation.hooks import Hooks
 from spanbus._correlation.limits import Counts, Limits
 from spanbus._correlation.matching import find, host_of_strategy, is_separate_phase, open_strategy
+from spanbus._correlation.open_phase import OpenPhase
 from spanbus._correlation.open_run import (
     EndedPhase,
-    OpenPhase,
     OpenRun,
     add_event,
     attempt_of,
@@ -122,8 +122,8 @@ class Phases:
         elif fact.rank < phase.outer:
             phase.outer = fact.rank  # an outer publisher announces after an inner one
             phase.record.started_at_ns = min(phase.record.started_at_ns, at_ns)
-        phase.seen |= {fact.rank}
         phase.open_ranks |= {fact.rank}
+        run.seen_by(phase, phase.seen | {fact.rank})
         return add_event(run, phase.innermost, fact)
 
     def _started_again(
@@ -151,7 +151,7 @@ class Phases:
                 run, self._open(run, fact, at_ns, task).record, fact
             )  # a parallel phase
         self._next_attempt(phase, at_ns, phase.evidence, None, None)
-        phase.seen = phase.open_ranks
+        run.seen_by(phase, phase.open_ranks)
         phase.starts = frozenset({fact.event.name})
         return add_event(run, phase.innermost, fact)
 
@@ -237,7 +237,7 @@ class Phases:
         kept = add_event(run, phase.innermost, fact)
         self._next_attempt(phase, fact.event.at_ns, fact.failure, fact.result, fact)
         phase.retry_announced = True
-        phase.seen = phase.open_ranks
+        run.seen_by(phase, phase.open_ranks)
         return kept
 
     def _next_attempt(

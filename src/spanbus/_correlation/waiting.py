@@ -6,7 +6,8 @@ from collections import deque
 from typing import Final
 
 from spanbus._correlation.limits import Limits
-from spanbus._correlation.open_run import OpenPhase, OpenRun
+from spanbus._correlation.open_phase import OpenPhase
+from spanbus._correlation.open_run import OpenRun
 from spanbus._named_tuple import NamedTuple
 from spanbus._reading.facts import Fact
 

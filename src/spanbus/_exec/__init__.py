@@ -1,1 +1,1 @@
-"""``spanbus exec``: start a command, forward signals to it, and record it in the background."""
+"""``spanbus exec``: start a command first, pass signals to it, record it as a run."""

@@ -1,1 +1,1 @@
-"""Optional integrations with outside systems, one module each: Celery, Dramatiq, TaskIQ, NATS, MCP, WebSocket."""
+"""Optional integrations with outside systems: Celery, dramatiq, TaskIQ, NATS, MCP, WebSocket."""
