@@ -2,12 +2,12 @@
 
     python tools/dashboards.py [--check] [--folder FOLDER]
 
-``--check`` writes nothing: exit code 1 when a file is not what would be written. Names of metrics and labels come from
-``spanbus._semantics.names``, so that a dashboard cannot ask for what nobody emits.
+``--check`` writes nothing: exit code 1 when a file is out of date. Names of metrics and labels come from
+``spanbus._semantics.names``, so that a dashboard cannot query a metric that does not exist.
 
-Counters: a run is born, counts and dies. ``increase()`` never sees a series that is born at 1, so everything here that
-counts takes the difference of the rules in deploy/prometheus/rules.yml: now less what was there before, all of it where
-nothing was there before. After a restart of the collector, or two hours without a run, a counter is another series.
+Counters of short-lived processes begin at 1, which ``increase()`` does not see. So growth is the difference of
+deploy/prometheus/rules.yml: the value now minus the value before, or all of it where there was no value before. After a restart
+of the collector, or two hours without a run, a counter is another series.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ SCHEMA_VERSION: Final = 42
 PROMETHEUS: Final[Json] = {"type": "prometheus", "uid": "prometheus"}
 WIDTH: Final = 24
 
-# --- the catalogue, as Prometheus spells it -----------------------------------------------------------------------------
+# --- the catalogue, in Prometheus' spelling -----------------------------------------------------------------------------
 
 _SERIES = {metric.name: metric.prometheus for metric in names.METRICS}
 
@@ -69,7 +69,7 @@ PHASE_SLOW_S = 600
 OBSERVER_LAG_S, CHECKPOINT_AGE_S, CLOCK_OFFSET_S = 300, 120, 1
 QUEUE_WAIT_S = 60
 BEFORE = "135m"
-"""How far back the value before is looked for: a little longer than the collector keeps a series that nobody writes."""
+"""Lookback for the value before: a little longer than the collector keeps a series without points."""
 FAILURE_BUDGET = 0.1
 
 
@@ -83,24 +83,24 @@ def rule(name: str, *matchers: str) -> str:
 
 
 def in_range(selector: str) -> str:
-    """By how much each counter grew in the time that the dashboard shows."""
+    """The growth of each counter in the dashboard's time range."""
     last = f"last_over_time({selector}[$__range])"
     return f"(({last} - last_over_time({selector}[{BEFORE}] offset $__range)) >= 0 or {last})"
 
 
 def in_step(selector: str) -> str:
-    """By how much each counter grew from point to point."""
+    """The growth of each counter from point to point."""
     last = f"last_over_time({selector}[$__interval])"
     return f"(({last} - last_over_time({selector}[{BEFORE}] offset $__interval)) >= 0 or {last})"
 
 
 def quantile(share: float, buckets: str, *by: str) -> str:
-    """Nothing rather than NaN where nothing was measured."""
+    """The expression without NaN values."""
     return f"histogram_quantile({share:g}, sum by ({', '.join(('le', *by))}) ({buckets})) >= 0"
 
 
 def failing(*matchers: str) -> str:
-    """When the phases failed last whose last failure is newer than their last success; as WorkflowPhaseFailing has it."""
+    """The last failure of phases that have not succeeded since; the condition of WorkflowPhaseFailing."""
     failure, success = rule(LAST_FAILURE, *matchers), rule(LAST_SUCCESS, *matchers)
     return f"(({failure} > {success}) or ({failure} unless {success}))"
 
@@ -121,7 +121,7 @@ class Query:
 
 @dataclass(frozen=True)
 class Panel:
-    """One panel; ``width`` of 24. ``thresholds`` are colours with the value from which they hold, the first from -∞."""
+    """One panel; ``width`` of 24. ``thresholds`` are colours with the value from which they apply, the first from -∞."""
 
     kind: Literal["stat", "timeseries", "heatmap", "table", "bargauge", "row"]
     title: str
@@ -143,19 +143,19 @@ class Panel:
 
 @dataclass(frozen=True)
 class Variable:
-    """A choice at the top of a dashboard, filled by a query."""
+    """A variable at the top of a dashboard, filled by a query."""
 
     name: str
     title: str
     query: str
     several: bool
     all_of_them: str = ".+"
-    """What the choice of all stands for; ``.*`` where some have no such label."""
+    """The value of the choice "all"; ``.*`` for a label that some series lack."""
 
 
 @dataclass(frozen=True)
 class Dashboard:
-    """``rows``: panels beside each other, with their height."""
+    """``rows``: panels side by side, with their height."""
 
     uid: str
     title: str
@@ -384,7 +384,7 @@ def heading(title: str) -> Panel:
 
 
 def by_name(name: str, **properties: object) -> Json:
-    """What is said of one column or series; two underscores stand for a dot."""
+    """Overrides of one column or series; two underscores stand for a dot."""
     return {
         "matcher": {"id": "byName", "options": name},
         "properties": [
@@ -452,7 +452,7 @@ _BRANCH = Variable("branch", "Branch", f"label_values({WORKFLOW_LAST_RUN}, {BRAN
 
 
 def share(good: str, all_of_them: str, *by: str) -> str:
-    """Of those that were decided; 0 where all failed, nothing where there were none."""
+    """The share of successes without skips and cancellations; 0 if all failed, empty if there were none."""
     total = (
         f"sum by ({', '.join(by)}) ({in_range(all_of_them)})"
         if by
@@ -466,7 +466,7 @@ def overview() -> Dashboard:
     return Dashboard(
         "spanbus-overview",
         "spanbus: workflows",
-        "Every workflow at a glance: how often, how well, how long, when last.",
+        "All workflows: number of runs, success rate, duration, last run.",
         (
             Variable("project", "Project", f"label_values({WORKFLOW_LAST_RUN}, {JOB})", True),
             _ENVIRONMENT,
@@ -484,7 +484,7 @@ def overview() -> Dashboard:
                 (
                     stat(
                         "Runs",
-                        "Runs that ended in the time shown.",
+                        "Runs that ended in the selected time range.",
                         f"sum({in_range(_RUNS)})",
                         3,
                         nothing="0",
@@ -527,7 +527,7 @@ def overview() -> Dashboard:
                     ),
                     stat(
                         "In progress",
-                        "Runs in progress, in services only: a process that lives for one run would leave it at 1 if it were killed.",
+                        "Runs in progress, of services only: a killed one-shot process would leave it at 1.",
                         f"sum({of(names.RUN_ACTIVE, _ANY)})",
                         3,
                         nothing="–",
@@ -535,7 +535,7 @@ def overview() -> Dashboard:
                     ),
                     stat(
                         "Last run",
-                        "When a run ended last, of all chosen workflows.",
+                        "The end of the last run of all selected workflows.",
                         f"1000 * max({rule(WORKFLOW_LAST_RUN, _ANY)})",
                         5,
                         unit="dateTimeFromNow",
@@ -548,7 +548,7 @@ def overview() -> Dashboard:
                 (
                     table(
                         "Failing now",
-                        "Phases whose last failure is newer than their last success. The phase leads to its own dashboard.",
+                        "Phases whose last failure is newer than their last success. The phase links to its dashboard.",
                         (
                             Query(f"1000 * {failing(_ANY)}", instant=True, form="table"),
                             Query(
@@ -580,7 +580,7 @@ def overview() -> Dashboard:
                     ),
                     table(
                         "Alerts",
-                        "What Prometheus has told Alertmanager; runbooks are in docs/runbooks.",
+                        "Alerts that Prometheus has sent to Alertmanager; runbooks are in docs/runbooks.",
                         (
                             Query(
                                 f'ALERTS{{alertstate="firing", severity!="none", {JOB}=~"$project|collector", {ENVIRONMENT}=~"$environment|", {BRANCH}=~"$branch|", {WORKFLOW}=~"$workflow|"}}',
@@ -631,7 +631,7 @@ def overview() -> Dashboard:
                 (
                     table(
                         "Workflows",
-                        "What was done in the time shown, and how the last run of each workflow in the last 7 days ended.",
+                        "Runs in the selected time range, and the result of each workflow's last run in the last 7 days.",
                         (
                             Query(
                                 f"sum by ({_BY_WORKFLOW}) ({in_range(_RUNS)})",
@@ -774,7 +774,7 @@ def overview() -> Dashboard:
                     ),
                     table(
                         "Phases",
-                        "What the phases did in the time shown.",
+                        "Runs of phases in the selected time range.",
                         (
                             Query(
                                 f"sum by ({_BY_PHASE}) ({in_range(_PHASES_TRIED)})",
@@ -844,7 +844,7 @@ def phase() -> Dashboard:
     return Dashboard(
         "spanbus-phase",
         "spanbus: one phase",
-        "One phase of one workflow: how long, how often it fails, how often it is tried again; its slow runs lead to their traces.",
+        "One phase of one workflow: duration, failures, retries; slow runs link to their traces.",
         (
             Variable("project", "Project", f"label_values({WORKFLOW_LAST_RUN}, {JOB})", False),
             _ENVIRONMENT,
@@ -855,7 +855,7 @@ def phase() -> Dashboard:
                 f'label_values({WORKFLOW_LAST_RUN}{{{JOB}="$project"}}, {WORKFLOW})',
                 False,
             ),
-            # The counter has every phase, the rule still has those of an alert when the collector has begun again.
+            # The counter has every phase; the rule keeps those of an alert after a restart of the collector.
             Variable(
                 "phase",
                 "Phase",
@@ -869,7 +869,7 @@ def phase() -> Dashboard:
                 (
                     stat(
                         "State",
-                        "Failing: the last failure is newer than the last success, in one of the environments and branches that are chosen; WorkflowPhaseFailing.",
+                        "Failing: the last failure is newer than the last success, in one of the selected environments and branches; WorkflowPhaseFailing.",
                         f"max(({failure} > bool {success}) or 0 * {success} or 0 * {failure} + 1)",
                         3,
                         thresholds=_NONE_IS_GOOD,
@@ -878,7 +878,7 @@ def phase() -> Dashboard:
                     ),
                     stat(
                         "Runs",
-                        "How often the phase ran in the time shown, skipped ones left out.",
+                        "Runs of the phase in the selected time range, without skipped ones.",
                         f"sum({in_range(_TRIED)})",
                         2,
                         nothing="0",
@@ -886,7 +886,7 @@ def phase() -> Dashboard:
                     ),
                     stat(
                         "Failures",
-                        "How often it failed after all its attempts.",
+                        "Failures after all attempts.",
                         f"sum({in_range(_FAILURES)})",
                         2,
                         thresholds=_NONE_IS_GOOD,
@@ -961,7 +961,7 @@ def phase() -> Dashboard:
                     Panel(
                         "heatmap",
                         "Durations",
-                        "How many runs took how long. A point is one run: it opens its trace in Jaeger.",
+                        "Runs by duration. A point is one run: it opens its trace in Jaeger.",
                         (
                             Query(
                                 f"sum by (le) ({in_step(_BUCKETS)})",
@@ -1004,7 +1004,7 @@ def phase() -> Dashboard:
                     ),
                     bar_gauge(
                         "How it ended",
-                        "Runs in the time shown by result.",
+                        "Runs in the selected time range, by result.",
                         Query(
                             f"sum by ({PHASE_RESULT}) ({in_range(_ENDED)})",
                             f"{{{{{PHASE_RESULT}}}}}",
@@ -1021,7 +1021,7 @@ def phase() -> Dashboard:
                 (
                     lines(
                         "Duration",
-                        "Of the runs that ended between two points, all attempts together. A diamond is one run: it opens its trace.",
+                        "Of runs that ended between two points, with all attempts. A diamond is one run: it opens its trace.",
                         (
                             Query(quantile(0.5, in_step(_BUCKETS)), "p50"),
                             Query(quantile(0.95, in_step(_BUCKETS)), "p95", exemplar=True),
@@ -1060,7 +1060,7 @@ def phase() -> Dashboard:
                     ),
                     bars(
                         "Attempts",
-                        "First attempts and those after them; a retry that succeeds is no failure.",
+                        "First attempts and retries; a retry that succeeds is no failure.",
                         (
                             Query(f"sum({in_step(_TRIED)})", "first"),
                             Query(f"sum({in_step(_RETRIES)})", "retry"),
@@ -1073,7 +1073,7 @@ def phase() -> Dashboard:
                     ),
                     lines(
                         "Failures in 15 minutes",
-                        "What WorkflowPhaseFailed looks at: it fires above 0.",
+                        "The expression of WorkflowPhaseFailed, which fires above 0.",
                         (Query(rule(FAILURES_15M, *_THIS), "failures"),),
                         8,
                         limit=1,
@@ -1085,7 +1085,7 @@ def phase() -> Dashboard:
                 (
                     lines(
                         "Wait in the queue",
-                        "Seconds that its tasks waited until a worker began them; for phases whose work a task queue does.",
+                        "Seconds that tasks waited for a worker; for phases that a task queue executes.",
                         (
                             Query(
                                 quantile(0.95, in_step(_QUEUED), QUEUE),
@@ -1130,7 +1130,7 @@ def delivery() -> Dashboard:
     return Dashboard(
         "spanbus-delivery",
         "spanbus: delivery",
-        "Does telemetry arrive: what spanbus says of itself, and what the collector says.",
+        "Delivery of telemetry, by metrics of spanbus and of the collector.",
         (
             Variable(
                 "service", "Service", f"label_values({of(names.DELIVERY_SPOOLED)}, job)", True
@@ -1152,7 +1152,7 @@ def delivery() -> Dashboard:
                     ),
                     stat(
                         "Collector up for",
-                        "After a start its counters begin again, and gauges of runs are gone until the next run.",
+                        "After a restart counters begin again, and gauges of runs are missing until the next run.",
                         f"max(otelcol_process_uptime{{{_COLLECTOR}}})",
                         3,
                         unit="s",
@@ -1187,7 +1187,7 @@ def delivery() -> Dashboard:
                     ),
                     stat(
                         "Waiting",
-                        "Bytes in the spool, as the last process said: a run says so just before it delivers.",
+                        "Bytes in the spool, reported by the last process; a run reports just before it delivers.",
                         f"max({of(names.DELIVERY_SPOOL_SIZE, _JOB)})",
                         4,
                         unit="bytes",
@@ -1195,7 +1195,7 @@ def delivery() -> Dashboard:
                     ),
                     stat(
                         "Waiting since",
-                        "Age of the oldest record that waits, as the last process said.",
+                        "Age of the oldest waiting record, reported by the last process.",
                         f"max({of(names.DELIVERY_OLDEST_AGE, _JOB)})",
                         4,
                         unit="s",
@@ -1220,7 +1220,7 @@ def delivery() -> Dashboard:
                     ),
                     bars(
                         "Delivered by services",
-                        "Records that the destination acknowledged. A run counts before it delivers and dies after it: only services say this.",
+                        "Records that the destination acknowledged. Only services report this: a run counts before it delivers and then exits.",
                         (
                             Query(
                                 f"sum by ({SIGNAL}) ({in_step(of(names.DELIVERY_DELIVERED, _JOB))})",
@@ -1231,7 +1231,7 @@ def delivery() -> Dashboard:
                     ),
                     bars(
                         "Lost",
-                        "Dropped: could not be kept. Refused: the destination would not have it.",
+                        "Dropped: could not be kept. Refused: by the destination.",
                         (
                             Query(
                                 f"sum by ({SIGNAL}, {REASON}) ({in_step(dropped)}) > 0",
@@ -1263,7 +1263,7 @@ def delivery() -> Dashboard:
                     ),
                     lines(
                         "Oldest record",
-                        "How long the oldest record has waited.",
+                        "The wait of the oldest record.",
                         (
                             Query(
                                 f"max by ({JOB}, {ENVIRONMENT}) ({of(names.DELIVERY_OLDEST_AGE, _JOB)})",
@@ -1275,7 +1275,7 @@ def delivery() -> Dashboard:
                     ),
                     bars(
                         "Bus events",
-                        "What came over the bus, on a span or only counted.",
+                        "Bus events, on a span or only counted.",
                         (
                             Query(
                                 f"sum by ({OUTCOME}) ({in_step(of(names.EVENTS, _JOB))})",
@@ -1325,7 +1325,7 @@ def delivery() -> Dashboard:
                     ),
                     bars(
                         "Not taken, not passed on",
-                        "Refused: the client keeps it and comes again. Failed or not queued: lost in the collector; TelemetryLost.",
+                        "Refused: the client keeps the records and retries. Failed or not queued: lost in the collector; TelemetryLost.",
                         (
                             _collector_step("otelcol_receiver_refused_spans", "refused spans"),
                             _collector_step(
@@ -1350,7 +1350,7 @@ def delivery() -> Dashboard:
                 (
                     lines(
                         "Queue to Jaeger",
-                        "Batches that wait on the disk while Jaeger is away, with the limit.",
+                        "Batches on disk while Jaeger is down, with the limit.",
                         (
                             Query(
                                 f"sum by (exporter) (otelcol_exporter_queue_size{{{_COLLECTOR}}})",
@@ -1406,7 +1406,7 @@ def _of_group(metric: str) -> str:
 
 
 def _newest(metric: str) -> str:
-    """What each observer said last, as the alerts have it: a process that is gone says nothing after three minutes."""
+    """The last value of each observer, as in the alerts: a process that is gone has none after three minutes."""
     return f"last_over_time({_of_group(metric)}[3m])"
 
 
@@ -1418,7 +1418,7 @@ def observers() -> Dashboard:
     return Dashboard(
         "spanbus-observers",
         "spanbus: observers",
-        "Observers of the stream of events: who holds what, how far they are, what was lost; and how long tasks wait in their queues.",
+        "Observers of the event stream: partitions, progress, losses; and the wait of tasks in their queues.",
         (
             Variable(
                 "group",
@@ -1434,7 +1434,7 @@ def observers() -> Dashboard:
                 (
                     stat(
                         "Partitions held",
-                        "Of 64 in each group, the fewest of a group; ObserversGone.",
+                        "Partitions held, of 64 in each group; the group with the fewest; ObserversGone.",
                         f"min(sum by ({GROUP}, {ENVIRONMENT}) ({_newest(names.OBSERVE_PARTITIONS)}))",
                         4,
                         thresholds=(("red", None), ("green", PARTITIONS)),
@@ -1443,7 +1443,7 @@ def observers() -> Dashboard:
                     ),
                     stat(
                         "Behind",
-                        "Age of what was read last, of the observer that is furthest behind; ObserversLag.",
+                        "Age of the last event that the slowest observer read; ObserversLag.",
                         f"max({_newest(names.OBSERVE_LAG)})",
                         4,
                         unit="s",
@@ -1461,7 +1461,7 @@ def observers() -> Dashboard:
                     ),
                     stat(
                         "Oldest checkpoint",
-                        "What came since would be told twice if its host were lost now; CheckpointStands.",
+                        "Telemetry since then would be doubled if the host were lost now; CheckpointStands.",
                         f"max({_newest(names.OBSERVE_CHECKPOINT_AGE)})",
                         4,
                         unit="s",
@@ -1479,7 +1479,7 @@ def observers() -> Dashboard:
                     ),
                     stat(
                         "Runs ended as killed",
-                        "Runs whose publisher was gone for good.",
+                        "Runs of publishers that died.",
                         f"sum({in_range(_of_group(names.OBSERVE_KILLED))})",
                         4,
                         nothing="0",
@@ -1493,13 +1493,13 @@ def observers() -> Dashboard:
                 (
                     bars(
                         "Events",
-                        "Events that spans and metrics were made of, by observer.",
+                        "Events with telemetry made by each observer.",
                         (_each_observer(names.OBSERVE_EVENTS),),
                         12,
                     ),
                     lines(
                         "Behind",
-                        "Age of what each observer read last; ObserversLag fires above the line.",
+                        "Age of the last event that each observer read; ObserversLag fires above the line.",
                         (
                             Query(
                                 f"max by ({_OF_OBSERVER}) ({_newest(names.OBSERVE_LAG)})",
@@ -1517,7 +1517,7 @@ def observers() -> Dashboard:
                 (
                     lines(
                         "Partitions",
-                        "Who holds how many of the 64.",
+                        "Partitions of each observer, of 64.",
                         (
                             Query(
                                 f"sum by ({_OF_OBSERVER}) ({_newest(names.OBSERVE_PARTITIONS)})",
@@ -1557,7 +1557,7 @@ def observers() -> Dashboard:
                 (
                     bars(
                         "Left out",
-                        "Late: after the end of their run had settled. Doubled: there already. No event: a line that cannot be read. Lost: deleted unread.",
+                        "Late: after the end of the run was recorded. Doubled: already in the stream. No event: an unreadable line. Lost: deleted unread.",
                         tuple(
                             Query(f"sum({in_step(_of_group(metric))})", legend)
                             for metric, legend in (
@@ -1619,7 +1619,7 @@ def observers() -> Dashboard:
     )
 
 
-# --- as Grafana reads them ----------------------------------------------------------------------------------------------
+# --- Grafana's JSON ----------------------------------------------------------------------------------------------
 
 
 def _target(query: Query, place: int) -> Json:
@@ -1683,7 +1683,7 @@ def _panel(panel: Panel, number: int, at: Json) -> Json:
     if panel.transformations:
         document["transformations"] = list(panel.transformations)
     if panel.kind in ("timeseries", "heatmap"):
-        # Each point looks back a day: no more points than a person can tell apart.
+        # Each point looks back a day, so few points are enough.
         document.update(maxDataPoints=200, interval="15s")
     return document
 
@@ -1778,7 +1778,7 @@ def document(dashboard: Dashboard) -> Json:
 
 
 def files() -> dict[str, str]:
-    """File names with what belongs into them."""
+    """File names with their content."""
     return {
         f"{dashboard.uid}.json": json.dumps(document(dashboard), indent=2, ensure_ascii=False)
         + "\n"
@@ -1787,14 +1787,14 @@ def files() -> dict[str, str]:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Write what differs; with ``--check`` only say so."""
+    """Write files that differ; with ``--check`` only report them."""
     parser = argparse.ArgumentParser(
         prog="dashboards.py", description="Write the Grafana dashboards from the catalogue."
     )
     parser.add_argument(
         "--check",
         action="store_true",
-        help="write nothing; exit code 1 when a file is not what would be written",
+        help="write nothing; exit code 1 when a file is out of date",
     )
     parser.add_argument("--folder", type=Path, default=FOLDER)
     options = parser.parse_args(arguments)

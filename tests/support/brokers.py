@@ -1,4 +1,4 @@
-"""Redis, RabbitMQ and Celery workers of the tests: loopback, folders and ports of their own, stopped at the end."""
+"""Redis, RabbitMQ, NATS servers and Celery workers for tests, each on a free loopback port and in its own folder."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from servers import ROOT, free_port
 
 SUPPORT = Path(__file__).parent
 START_S = 180.0
-"""RabbitMQ takes ten seconds on a machine of its own, and more than sixty where two cores are used by twenty."""
+"""RabbitMQ starts in ten seconds on an idle machine, and in more than sixty at a load of twenty on two cores."""
 
 
 def _missing(reason: str) -> None:
@@ -33,7 +33,7 @@ def _missing(reason: str) -> None:
 
 
 def library(name: str) -> ModuleType:
-    """A library of requirements/brokers.txt; without it the test is skipped, and fails in CI."""
+    """Import a library of requirements/brokers.txt. Without it the test is skipped; in CI it fails."""
     try:
         return importlib.import_module(name)
     except ImportError:
@@ -42,8 +42,9 @@ def library(name: str) -> ModuleType:
 
 
 def program(name: str, *elsewhere: str) -> str:
-    """A server's program: of `make brokers`, of the distribution, else on the PATH; without it the test is skipped,
-    and fails in CI.
+    """Return the path of a server: built by `make brokers`, of the distribution, or on the PATH.
+
+    Without it the test is skipped; in CI it fails.
     """
     places = [str(ROOT / ".stack" / "bin" / name), *elsewhere]
     found = next((place for place in places if os.access(place, os.X_OK)), None)
@@ -54,7 +55,7 @@ def program(name: str, *elsewhere: str) -> str:
 
 
 class Program:
-    """One process with a log and a group of its own."""
+    """A process with a log file and its own process group."""
 
     def __init__(
         self, name: str, argv: Sequence[str], folder: Path, env: Mapping[str, str] | None = None
@@ -106,7 +107,7 @@ class Program:
         return self
 
     def kill(self) -> None:
-        """The whole group at once, as a host that loses its power."""
+        """Kill the whole process group at once, as a power failure would."""
         if self.process is not None:
             with suppress(ProcessLookupError):
                 os.killpg(self.process.pid, signal.SIGKILL)
@@ -114,7 +115,7 @@ class Program:
             self.process = None
 
     def stop(self, timeout_s: float = 20.0) -> None:
-        """In good order, else killed."""
+        """Terminate the process; kill it if it has not ended after ``timeout_s``."""
         if self.process is not None:
             self.process.terminate()
             with suppress(subprocess.TimeoutExpired):
@@ -171,7 +172,7 @@ class RabbitMQ(Program):
 
 
 class Worker(Program):
-    """``celery worker`` with the tasks of :mod:`celery_tasks`, on a host (a state directory) of its own."""
+    """A ``celery worker`` with the tasks of :mod:`celery_tasks` and its own state directory, as on another host."""
 
     def __init__(
         self,
@@ -202,7 +203,7 @@ class Worker(Program):
 
 
 class Nats(Program):
-    """nats-server with JetStream, unless ``options`` say otherwise; started again it has what it had."""
+    """A nats-server, by default with JetStream. Its streams survive a restart."""
 
     def __init__(self, folder: Path, *options: str, jetstream: bool = True) -> None:
         self.port = free_port()
@@ -217,7 +218,7 @@ class Nats(Program):
 
 
 def cluster(folder: Path) -> list[Nats]:
-    """Three servers that keep copies of one another's streams, not started yet."""
+    """Return three servers that replicate one another's streams. They are not started yet."""
     routes = [free_port() for _ in range(3)]
     there = ",".join(f"nats://127.0.0.1:{port}" for port in routes)
     return [
@@ -231,7 +232,7 @@ def cluster(folder: Path) -> list[Nats]:
 
 
 def stored(url: str, stream: str = "SPANBUS") -> list[tuple[str, dict[str, object]]]:
-    """Every line of the stream with the subject that it is stored under, oldest first."""
+    """Return every event line of a stream with its subject, oldest first."""
     from spanbus.integrations._nats_client import Client
 
     client = Client([url], None)

@@ -1,4 +1,4 @@
-"""A program at a terminal of its own, in a session of its own; no wait for it is longer than a minute."""
+"""A program in its own session with its own pseudo-terminal. No wait for it is longer than a minute."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ LONGEST_S = 60.0
 
 
 class Terminal:
-    """``pid`` is the program's; leaving the block ends it."""
+    """A context manager around a program with a pseudo-terminal; its exit kills the program."""
 
     def __init__(self, argv: Sequence[str], cwd: Path, env: Mapping[str, str]) -> None:
         self._screen, terminal = pty.openpty()
         try:
             self._process = subprocess.Popen(
-                ["setsid", "--ctty", *argv],  # not a fork of ours, in which other threads run
+                ["setsid", "--ctty", *argv],  # no fork of this process, which has other threads
                 cwd=cwd,
                 env=env,
                 stdin=terminal,
@@ -50,11 +50,11 @@ class Terminal:
         fcntl.ioctl(self._screen, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
 
     def until(self, wanted: bytes) -> bytes:
-        """What is shown until ``wanted`` is, from the last reading on."""
+        """Return the output since the last read, up to and including ``wanted``."""
         return self._read(wanted)
 
     def rest(self) -> bytes:
-        """What is shown until the last program has left the terminal."""
+        """Return the output since the last read, until the last program has closed the terminal."""
         return self._read(None)
 
     def exit_code(self) -> int:

@@ -1,4 +1,4 @@
-"""How thorough the tests are: `make test` takes a part of the examples that `make test-slow`, and pytest by itself, take."""
+"""Number of hypothesis examples: `make test` runs a sixth of those of `make test-slow` and of plain pytest."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ QUICK = os.environ.get("TESTS") == "quick"
 
 
 def examples(count: int) -> int:
-    """The number of examples of a property test that has ``count`` of them."""
+    """Return the number of examples of a property test: ``count``, or a sixth of it (at least 15) with ``TESTS=quick``."""
     return max(15, count // 6) if QUICK else count

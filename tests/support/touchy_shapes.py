@@ -1,6 +1,5 @@
-"""Buses that an observer would change, or hear nothing of, if it were not careful: they count, they are made of plain functions,
-their signals are called. The job on them is that of ``bus_shapes``, whose program _this is too.
-"""
+"""More buses for ``bus_shapes``, which a careless observer would change or miss: they count their handlers, or consist of plain
+functions, or have signals that are called."""
 
 from __future__ import annotations
 
@@ -224,7 +223,7 @@ def an_awaited_handler_before_the_observer_raises() -> Shape:
 
 
 class Signal:
-    """Gives back what its receivers return."""
+    """A signal that returns the results of its receivers."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -238,7 +237,7 @@ class Signal:
 
 
 class Emitted(Signal):
-    """Is called and emitted, each by itself."""
+    """A signal that can be called and emitted."""
 
     def emit(self, *arguments: object, **options: object) -> list[object]:
         return Signal.__call__(self, *arguments, **options)

@@ -1,7 +1,7 @@
 """Stop 1: one line on a bus, and each phase is a span.
 
-A workflow announces what it does on an event bus. ``spanbus.instrument(bus)`` is all there is to do: the run is a root span,
-each phase a child of it, each event an event of the span that it belongs to.
+A workflow publishes its progress on an event bus. After ``spanbus.instrument(bus)`` the run is a root span, each phase is a
+child span of it, and each bus event is a span event.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Stop 3: a phase that is tried again is one phase, with an attempt beneath it for each try.
+"""Stop 3: a retried phase is one span, with a child span for each attempt.
 
-What failed and then succeeded is a success with a retry, and no failure.
+A phase that fails and then succeeds counts as a success with one retry, not as a failure.
 """
 
 from __future__ import annotations

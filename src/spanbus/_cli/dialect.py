@@ -52,7 +52,7 @@ def check(
     from spanbus._reading.reader import Reader
     from spanbus._reading.survey import survey
 
-    reader = Reader(_dialect(dialect, file), say=console.note)
+    reader = Reader(_dialect(dialect, file), warn=console.note)
     readings = survey(replay.facts(stream, reader, on_broken=console.complain))
     if as_json:
         console.document(
@@ -71,7 +71,7 @@ def check(
 def suggest(
     stream: Recorded,
     name: Annotated[
-        str, typer.Option("--name", metavar="NAME", help="What the dialect is called.")
+        str, typer.Option("--name", metavar="NAME", help="Name of the dialect.")
     ] = "mine",
 ) -> None:
     """Write a first dialect for a recorded stream.
@@ -85,7 +85,7 @@ def suggest(
     from spanbus._reading.reader import Reader
     from spanbus._reading.suggest import suggest as suggested
 
-    reader = Reader(load("generic"), say=console.note)
+    reader = Reader(load("generic"), warn=console.note)
     console.raw(
         suggested(name, replay.raws(stream, reader.dialect.keys, on_broken=console.complain))
     )

@@ -41,7 +41,7 @@ def command(
     ] = False,
     file: options.File = None,
 ) -> None:
-    """Put a recorded event stream through the correlator: the same spans, ids, times and counts as live.
+    """Replay a recorded event stream: the same spans, ids, times and counts as live.
 
     Exit code: 0, or 2 when the file cannot be read or holds no event. Lines that cannot be used are reported and counted.
     """
@@ -106,7 +106,7 @@ def command(
                 heads.append(summary._replace(phases=(), notes=()))
 
         handle = runtime.replaying(ended, dialect=dialect)
-        reader = Reader(runtime.dialect(dialect), say=console.note)
+        reader = Reader(runtime.dialect(dialect), warn=console.note)
         facts = replay.facts(stream, reader, on_broken=on_broken, progress=bar.moved, scratch=None)
         head = next(facts)
         early, held = held, None
