@@ -211,8 +211,8 @@ class Phases:
         while counts.phases_open >= self._open_phases:
             self._abandon_oldest()
         run.add(phase)
-        if (subject_id := self._subject_id(fact)) is not None:
-            run.identify(phase, subject_id)
+        if fact.hints.subject_id is not None:
+            run.identify(phase, self._subject_id(fact))
         counts.phases_open += 1
         self._out.opened(record)
         if "max_attempts" in event.payload and may_be_retried(fact):

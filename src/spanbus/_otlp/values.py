@@ -141,7 +141,7 @@ def attributes(tag: bytes, attributes: Mapping[str, object] | None) -> bytes:
             prefix, length, texts = known[key]
         except KeyError:
             prefix, length, texts = _key(tag, key)
-        kind = type(value) if length < _KEY_LONGEST else None
+        kind: type[object] | None = type(value) if length < _KEY_LONGEST else None
         if kind is str:
             if value in texts:
                 append(texts[value])

@@ -284,7 +284,7 @@ class Dialect:
         payload = event.payload
         if verb is _START:
             known = self._plain_start
-            if known is not None and payload.keys() <= known:  # a plain start
+            if known is not None and known.issuperset(payload):  # a plain start
                 task_type = payload.get("type")
                 return Started(
                     event,

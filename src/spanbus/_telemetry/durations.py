@@ -132,7 +132,9 @@ class DurationHistogram:
         """Copy the counts for :meth:`collect`. The caller holds the lock."""
         reset = temporality == DELTA
         at_ns = time.time_ns()
-        snapshot = [one.snapshot(at_ns, reset=reset) for one in self._series.values() if one.count]
+        snapshot = [
+            one.snapshot(at_ns, reset=reset) for one in self._series.values() if any(one.counts)
+        ]
         self._snapshots = at_ns, snapshot
 
     def collect(self, temporality: int) -> Sequence[Metric]:

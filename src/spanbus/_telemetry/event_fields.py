@@ -77,7 +77,6 @@ class EventFields:
         self._redactor = redactor
         self._keys = remembering(self._key, _CACHED_KEYS)
         self._cached_shape = remembering(self._shape, _CACHED_KEYS)
-        self._names: Callable[[str], bytes] = remembering(_name, _CACHED_KEYS)
         self._sources: Callable[[str], bytes] = remembering(_source, _CACHED_VALUES)
         self._id_leads: Callable[[int], bytes] = remembering(_id_lead, _CACHED_KEYS)
 
@@ -101,7 +100,7 @@ class EventFields:
 
     def encoded(self, event: SpanEvent) -> bytes:
         """Return the body of the OTLP ``Event`` message."""
-        parts = [_TIMESTAMP(0x09, event.at_ns), self._names(event.name)]
+        parts = [_TIMESTAMP(0x09, event.at_ns), event_name(event.name)]
         payload: Mapping[str, Any] = event.payload
         shape = tuple(payload)
         for key in (
@@ -130,7 +129,7 @@ class EventFields:
 
     def head(self, name: str, at_ns: int) -> bytes:
         """Return the beginning of an OTLP ``Event`` message: time and name."""
-        return _TIMESTAMP(0x09, at_ns) + self._names(name)
+        return _TIMESTAMP(0x09, at_ns) + event_name(name)
 
     def _shape(self, keys: tuple[str, ...]) -> tuple[_Key, ...]:
         """Return the allowed keys of a payload in the order of their attributes, at most 32."""

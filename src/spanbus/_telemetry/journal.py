@@ -83,11 +83,11 @@ class JournalSink:
         else:
             common = _run_fields(record, parent.span_id)
             self._last_parent = parent, record.workflow, common
-        entry = b'{"level":%b,"name":%b,%b,"span":"%016x","start":%d,"attempt":%d' % (
+        entry = b'{"level":%b,"name":%b,%b,"span":"%b","start":%d,"attempt":%d' % (
             quoted(record.level),
             quoted(record.name),
             common,
-            record.span_id,
+            hexlify(record.span_id.to_bytes(8, "big")),
             record.started_at_ns,
             record.attempt,
         )

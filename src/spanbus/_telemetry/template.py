@@ -298,7 +298,9 @@ class Template:
         dropped_records: int,
     ) -> tuple[bytes, int]:
         """Return the encoded attributes, and how many of them a limit dropped."""
-        encoded = b"".join([group.encoded(group.values(record)) for group in TABLES[record.level]])
+        encoded = b""
+        for group in TABLES[record.level]:
+            encoded += group.encoded(group.values(record))
         if not (
             record.attributes
             or record.flags
