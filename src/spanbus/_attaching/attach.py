@@ -28,7 +28,7 @@ from spanbus._attaching.methods import (
     static_attribute,
 )
 from spanbus._attaching.publication import weakly
-from spanbus._attaching.replace import replaced
+from spanbus._attaching.replace import in_place_of, replaced
 from spanbus._attaching.subscribe import SUBSCRIBING, WayIn, end, subscribe, way_in
 from spanbus._attaching.tap import Tap
 from spanbus._attaching.weak_identity_map import WeakIdentityMap
@@ -372,7 +372,7 @@ def _wrap_on_class(kind: type[object], name: str, handle: Handle, mode: Mode) ->
     feeding = Tap(handle, feeds=True, current=mode == "wrap")
 
     if isinstance(static, staticmethod | classmethod):
-        published: object = staticmethod(feeding.around(original, name))
+        published: object = staticmethod(in_place_of(original, feeding.around(original, name)))
     else:
 
         @functools.wraps(original)
@@ -380,8 +380,9 @@ def _wrap_on_class(kind: type[object], name: str, handle: Handle, mode: Mode) ->
             tap = noting if _first_seen(bus, handle) else feeding
             return tap.around(MethodType(original, bus), name)(*arguments, **options)
 
-        published = marked(published_by) if is_coroutine_function(original) else published_by
-    vars(published)["_spanbus"] = handle
+        ours = marked(published_by) if is_coroutine_function(original) else published_by
+        published = in_place_of(original, ours)
+    vars(published)["_spanbus"] = True
     setattr(kind, name, published)
 
     def undo() -> None:

@@ -9,8 +9,9 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Self, TypeVar, overload
 
-from spanbus._attaching.answer import Answering, Heard, answer
+from spanbus._attaching.answer import Answering, Heard
 from spanbus._attaching.call import event_among, is_event
+from spanbus._attaching.observer import Observer, awaited_observer_of
 from spanbus._attaching.publication import (
     Publication,
     Waiting,
@@ -91,8 +92,8 @@ class Handle:
         """The bus calls its observers in the context of the publisher, so that no tap is needed to know it: ours does."""
         self.by_publisher = True
         """Whether the publishing task says to which run and phase an event belongs."""
-        self.observer = observer_of(self)
-        """The subscription: a function that returns True (on foreign buses None counts as failure), in a form that can
+        self.observer = Observer(self)
+        """The subscription: a callable that returns True (on foreign buses None counts as failure), in a form that can
         be awaited where the bus may do so; with itself as its ``handle`` and ``on_event``, for buses of sinks."""
         self.awaited_observer = awaited_observer_of(self)
         """The same as a coroutine function, for buses that take nothing else."""
@@ -449,6 +450,10 @@ class Handle:
         """Write each event to ``recorder`` too."""
         self._recorder = recorder
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """Pickled or copied with a bus of sinks, it is a sink that tells nobody."""
+        return Observer, (None, self.answering)
+
     def __enter__(self) -> Self:
         return self
 
@@ -469,27 +474,3 @@ class Handle:
     def add_undo(self, undo: Callable[[], None]) -> None:
         """Add a step for ``detach`` to take back; the last added goes first."""
         self._undo.append(undo)
-
-
-def observer_of(handle: Handle) -> Callable[..., bool | Heard | None]:
-    """A function of its own, so that it is there for buses that refer to their handlers weakly, and a sink for those
-    that call a method.
-    """
-
-    def observer(*arguments: object, **options: object) -> bool | Heard | None:
-        handle.called(arguments, options)
-        return answer(handle.answering)
-
-    for name in ("handle", "on_event", "handle_event"):
-        setattr(observer, name, observer)
-    return observer
-
-
-def awaited_observer_of(handle: Handle) -> Callable[..., object]:
-    """The observer as a coroutine function."""
-
-    async def observer(*arguments: object, **options: object) -> bool:
-        handle.called(arguments, options)
-        return True
-
-    return observer

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import functools
 import inspect
+import operator
 import weakref
 from collections.abc import Callable
-from types import FunctionType, MethodType, ModuleType
+from types import FunctionType, MethodType, ModuleType, SimpleNamespace
 from typing import cast
 
 from spanbus._attaching.methods import is_coroutine_function, marked, own_attributes
@@ -19,6 +20,34 @@ from spanbus._attaching.weak_identity_map import WeakIdentityMap
 from spanbus.errors import InputError
 
 Wrapping = Callable[[Callable[..., object]], Callable[..., object]]
+
+
+class _Ours:
+    """A function that another one calls in its place, and for which object alone, where that is said.
+
+    The other one holds no more of ours than this. When it is pickled by value, as cloudpickle does for dask and joblib, this is
+    left out, and what is made of it elsewhere does as before.
+    """
+
+    def __init__(self, function: Callable[..., object], thing: object = None) -> None:
+        self.function: Callable[..., object] | None = function
+        self.thing = thing
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return SimpleNamespace, (), {"function": None, "thing": None}
+
+
+def in_place_of(
+    before: Callable[..., object], function: Callable[..., object]
+) -> Callable[..., object]:
+    """``function``, as one that stands in the place of ``before``, and is that one again where it was pickled by value."""
+    ours = _Ours(function)
+
+    @functools.wraps(before)
+    def instead(*arguments: object, **options: object) -> object:
+        return (ours.function or before)(*arguments, **options)
+
+    return marked(instead) if is_coroutine_function(function) else instead
 
 
 def replaced(thing: object, name: str, wrap: Wrapping) -> Callable[[], None]:
@@ -38,7 +67,7 @@ def replaced(thing: object, name: str, wrap: Wrapping) -> Callable[[], None]:
     method = cast("Callable[..., object]", getattr(thing, name))
     own = own_attributes(thing)
     had, before = name in own, own.get(name)
-    wrapped = wrap(method) if had else _bound(thing, method, wrap(method))
+    wrapped = in_place_of(method, wrap(method)) if had else _bound(thing, method, wrap(method))
     try:
         object.__setattr__(thing, name, wrapped)
     except (AttributeError, TypeError):
@@ -57,13 +86,13 @@ def _bound(
 ) -> Callable[..., object]:
     """``wrapped`` as a method of the object, as which it is pickled and copied with it; a copy has its own method again."""
     if not isinstance(method, MethodType) or method.__self__ is not thing:
-        return wrapped
-    plain = cast("Callable[..., object]", method.__func__)
+        return in_place_of(method, wrapped)
+    plain, ours = cast("Callable[..., object]", method.__func__), _Ours(wrapped, thing)
 
     @functools.wraps(plain)
     def instead(itself: object, /, *arguments: object, **options: object) -> object:
-        if itself is thing:
-            return wrapped(*arguments, **options)
+        if itself is ours.thing and ours.function is not None:
+            return ours.function(*arguments, **options)
         return plain(itself, *arguments, **options)
 
     return MethodType(marked(instead) if is_coroutine_function(wrapped) else instead, thing)
@@ -121,6 +150,9 @@ class _ForSome:
         self.instances: WeakIdentityMap[Wrapping] = WeakIdentityMap()
         self.held: list[tuple[object, Wrapping]] = []
         """Wrappings of the class itself, and of instances to which no weak reference can be made."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return operator.getitem, ((self.before,), 0)  # in a class that is pickled by value
 
     def __get__(self, instance: object, owner: type | None = None) -> object:
         bind = getattr(type(self.before), "__get__", None)

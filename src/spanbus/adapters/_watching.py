@@ -9,7 +9,7 @@ from types import MethodType
 from typing import TYPE_CHECKING, Any, cast
 
 from spanbus._attaching.methods import is_coroutine_function, marked
-from spanbus._attaching.replace import replaced
+from spanbus._attaching.replace import in_place_of, replaced
 from spanbus._attaching.work import Work
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def wrapped(
     def method(self: Any, *arguments: Any, **options: Any) -> Any:
         return wrap(MethodType(original, self))(*arguments, **options)
 
-    ours = marked(method) if is_coroutine_function(original) else method
+    ours = in_place_of(original, marked(method) if is_coroutine_function(original) else method)
     setattr(target, name, ours)
 
     def undo() -> None:
