@@ -1,4 +1,4 @@
-"""Parts that adapters share: functions and streams that are work, and how the jobs of a queue are read."""
+"""Parts that adapters share: functions, methods and streams that are work."""
 
 from __future__ import annotations
 
@@ -14,38 +14,6 @@ from spanbus._attaching.work import Work
 
 if TYPE_CHECKING:
     from spanbus import Handle
-
-_ENDS = {
-    "completed": "success",
-    "failed": "failure",
-    "timeout": "timeout",
-    "cancelled": "cancellation",
-    "skipped": "skip",
-}
-JOBS: dict[str, object] = {
-    "name": "jobs",
-    "extends": "generic",
-    "run": "each",
-    "rules": [
-        {"type": "job.started", "level": "phase", "verb": "start", "name": ["job"]},
-        {
-            "type": "job.retrying",
-            "level": "phase",
-            "verb": "retry",
-            "name": ["job"],
-            "result": "failure",
-        },
-        {
-            "type": [f"job.{word}" for word in _ENDS],
-            "level": "phase",
-            "verb": "end",
-            "final": True,
-            "name": ["job"],
-            "result_by_word": _ENDS,
-        },
-    ],
-}
-"""A dialect: each job is a run, and its one phase."""
 
 
 def around(function: Callable[..., Any], begun: Callable[[], Work]) -> Callable[..., Any]:
