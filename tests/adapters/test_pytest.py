@@ -35,6 +35,12 @@ def test_slow():
 """
 
 
+@pytest.fixture(autouse=True)
+def by_each_delivery(delivery: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sessions of these tests are programs of their own, which inherit this."""
+    monkeypatch.setenv("SPANBUS_DELIVERY", delivery)
+
+
 def ran(folder: Path, collector: Receiver, tests: str, *arguments: str, **env: str) -> list[str]:
     """A session with the plugin, and what the collector has of it."""
     (folder / "test_it.py").write_text(tests)

@@ -22,6 +22,7 @@ from spanbus._attaching.methods import (
     awaits_handlers,
     has,
     is_coroutine_function,
+    is_state_machine,
     marked,
     names_of,
     publishing_methods,
@@ -128,6 +129,11 @@ def _attach(
         raise InputError(
             f"{_a(bus)} is a stream, not a bus; read it through a handle: handle = spanbus.instrument(None), "
             f"then {'async ' if isinstance(bus, AsyncIterable) else ''}for event in handle.watching(stream)"
+        )
+    if is_state_machine(bus):
+        raise InputError(
+            f"{_a(bus)} is a state machine, not a bus, and to be in a state is no work; where an event of it is, watch its calls: "
+            "with spanbus.instrument(None).watching_calls(machine, 'pay'): …"
         )
     if signals.is_signal(bus):
         _signal(bus, signals.name_of(bus), handle, mode)

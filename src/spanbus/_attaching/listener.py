@@ -25,7 +25,9 @@ class Listener:
         return self._observer(*arguments, **options)
 
     def __reduce__(self) -> tuple[object, ...]:
-        return Listener, (self._observer,)  # which tells nobody where it was copied deeply or pickled
+        return Listener, (
+            self._observer,
+        )  # which tells nobody where it was copied deeply or pickled
 
     def __getattr__(self, name: str) -> Callable[..., object]:
         if name in ("handle", "on_event", "handle_event"):

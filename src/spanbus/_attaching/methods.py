@@ -52,6 +52,9 @@ _SCHEDULING = frozenset(
 _NOT_DELIVERING = re.compile(
     r"(un)?subscribe\w*|off\w*|remove\w*|a?close\w*|stop\w*|shutdown\w*|(dis)?connect\w*|__aexit__|__aenter__"
 )
+_SAYS_WHERE_IT_BEGINS = ("initial", "initial_state", "current_state")
+_GOING_ON = {"send", "dispatch", "trigger"}
+"""Methods by which state machines go on."""
 _MISSING = object()
 _NO_SUCH_NAME = "spanbus_has_no_such_name"
 _ATTRIBUTES_LOOKED_AT = 50
@@ -92,9 +95,32 @@ def publishing_methods(thing: object) -> list[str]:
     """The names of its methods by which events are published."""
     names = names_of(thing)
     found = [name for name in names if _PUBLISHING.fullmatch(name) and has(thing, name)]
+    found = [name for name in found if not _empties_a_queue(thing, name)]
     if not found and any(_LISTENING.fullmatch(name) and has(thing, name) for name in names):
         found = [name for name in names if _PERHAPS_PUBLISHING.fullmatch(name) and has(thing, name)]
     return found or _delegated(thing)
+
+
+def _empties_a_queue(thing: object, name: str) -> bool:
+    """Whether a method is given no event, but the queue that it takes them from."""
+    try:
+        parameters = list(inspect.signature(callable_of(thing, name)).parameters.values())
+    except (TypeError, ValueError):
+        return False
+    if isinstance(thing, type):
+        parameters = parameters[1:]
+    return len(parameters) == 1 and parameters[0].name.lower().endswith("queue")
+
+
+def is_state_machine(thing: object) -> bool:
+    """Whether it has states, and events or a ``trigger`` that was made for it, by which it goes from one to the other."""
+    own = own_attributes(thing)
+    if "state" in own and isinstance(own.get("trigger"), partial):
+        return True
+    names = set(names_of(thing))
+    if not {"states", "events"} <= names or names.isdisjoint(_SAYS_WHERE_IT_BEGINS):
+        return False
+    return not has(thing, "subscribe") and set(publishing_methods(thing)) <= _GOING_ON
 
 
 def _delegated(thing: object) -> list[str]:

@@ -17,7 +17,8 @@ class Observer:
     """
 
     def __init__(self, handle: Handle | None, answering: Answering = "unknown") -> None:
-        self._handle, self._answering = handle, answering
+        self._handle = handle
+        self._answering: Answering = answering
         self.__name__ = self.__qualname__ = "observer"
         self.__annotations__: dict[str, object] = {}
 

@@ -57,7 +57,9 @@ class Hooks:
         return bool(self._open)
 
 
-def join(sets: Iterable[Any], hooks: Hooks, before: Iterable[str], after: Iterable[str]) -> Callable[[], None]:
+def join(
+    sets: Iterable[Any], hooks: Hooks, before: Iterable[str], after: Iterable[str]
+) -> Callable[[], None]:
     """Call the methods of ``hooks`` too, next to the work: the last of those before, the first of those after.
 
     Returns what takes that back.

@@ -29,7 +29,9 @@ def attach(application: Any, handle: Handle) -> None:
     """Watch the methods of an application that take its actions, and hear the hooks before and after each of these."""
     adapters = getattr(application, "_adapter_set", None)
     if adapters is None or isinstance(application, type):
-        raise InputError("instrument an application of Burr, as ApplicationBuilder().build() gives it")
+        raise InputError(
+            "instrument an application of Burr, as ApplicationBuilder().build() gives it"
+        )
     watched = _Application(handle, application)
     for name in _CALLS:
         handle.add_undo(replaced(application, name, watched.called))

@@ -23,15 +23,27 @@ def attach(driver: Any, handle: Handle) -> None:
     """Hear the lifecycle hooks of a driver; where it is asynchronous its nodes are watched, for hooks run beside them."""
     if not hasattr(driver, "graph_executor") or isinstance(driver, type):
         kind = driver.__name__ if hasattr(driver, "__name__") else type(driver).__name__
-        raise InputError(f"{kind} executes nothing; instrument the driver, as Builder().build() gives it")
-    sets = [driver.adapter, driver.graph.adapter, getattr(driver.graph_executor, "adapter", driver.adapter)]
+        raise InputError(
+            f"{kind} executes nothing; instrument the driver, as Builder().build() gives it"
+        )
+    sets = [
+        driver.adapter,
+        driver.graph.adapter,
+        getattr(driver.graph_executor, "adapter", driver.adapter),
+    ]
     hooks = _Driver(handle, "+".join(module.__name__ for module in driver.graph_modules))
     handle.add_undo(join(sets, hooks, *_RUN))
-    later = [one for one in driver.adapter.adapters if hasattr(one, "do_node_execute") and hasattr(one, "adapter")]
+    later = [
+        one
+        for one in driver.adapter.adapters
+        if hasattr(one, "do_node_execute") and hasattr(one, "adapter")
+    ]
     if not later:
         handle.add_undo(join(sets, hooks, *_NODES))
     for one in later:
-        handle.add_undo(replaced(one, "do_node_execute", functools.partial(_executed_later, handle)))
+        handle.add_undo(
+            replaced(one, "do_node_execute", functools.partial(_executed_later, handle))
+        )
 
 
 class _Driver(Hooks):
@@ -47,11 +59,25 @@ class _Driver(Hooks):
     def post_graph_execute(self, *, run_id: str, error: BaseException | None, **_: object) -> None:
         self.end(run_id, error)
 
-    def pre_node_execute(self, *, run_id: str, node_: Any, task_id: str | None, **_: object) -> None:
-        self.begin((run_id, node_.name, task_id), "phase", node_.name, run_id, doer=f"{task_id}:{node_.name}")
+    def pre_node_execute(
+        self, *, run_id: str, node_: Any, task_id: str | None, **_: object
+    ) -> None:
+        self.begin(
+            (run_id, node_.name, task_id),
+            "phase",
+            node_.name,
+            run_id,
+            doer=f"{task_id}:{node_.name}",
+        )
 
     def post_node_execute(
-        self, *, run_id: str, node_: Any, task_id: str | None, error: BaseException | None, **_: object
+        self,
+        *,
+        run_id: str,
+        node_: Any,
+        task_id: str | None,
+        error: BaseException | None,
+        **_: object,
     ) -> None:
         self.end((run_id, node_.name, task_id), error)
 

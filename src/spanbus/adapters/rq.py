@@ -36,7 +36,9 @@ def attach(target: Any, handle: Handle) -> None:
         workers = [target]
     for worker in workers:
         if not hasattr(worker, "perform_job"):
-            raise InputError(f"{type(worker).__name__} performs no jobs; instrument the worker, or rq")
+            raise InputError(
+                f"{type(worker).__name__} performs no jobs; instrument the worker, or rq"
+            )
         watched = _Workers(handle)
         handle.add_undo(_watching.wrapped(worker, "execute_job", watched.executing))
         handle.add_undo(_watching.wrapped(worker, "perform_job", watched.performing))
@@ -168,7 +170,11 @@ class _Workers:
 
 
 def _name(kind: type[BaseException]) -> str:
-    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+    return (
+        kind.__qualname__
+        if kind.__module__ == "builtins"
+        else f"{kind.__module__}.{kind.__qualname__}"
+    )
 
 
 def _text(error: BaseException | None) -> str:
