@@ -6,7 +6,6 @@ import asyncio
 import logging
 import os
 import signal
-import time
 from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,9 @@ import spanbus
 from spanbus.errors import InputError
 
 Drawn = Callable[[], list[str]]
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:Call to deprecated close:DeprecationWarning"
+)  # arq's
 
 
 @pytest.fixture(scope="module")
@@ -181,48 +183,62 @@ def test_what_runs_no_jobs_is_refused(runtime: spanbus.Runtime) -> None:
 # --- RQ ---------------------------------------------------------------------------------------------------------------
 
 
-def ok() -> int:
-    return span_id()
+TASKS = """
+import os
+import signal
+import time
+from pathlib import Path
 
+import rq
+from opentelemetry import trace
 
-def wrong() -> None:
+def ok():
+    return trace.get_current_span().get_span_context().span_id
+
+def wrong():
     raise ValueError("no: it")
 
-
-def tried(path: str) -> int:
-    """The third time it does what it is told; the time before it asks for that itself."""
+def tried(path):
     with Path(path).open("a") as times:
         times.write("x")
     times_tried = Path(path).stat().st_size
     if times_tried == 1:
         raise ConnectionError("refused")
-    return rq.Retry(max=1) if times_tried == 2 else span_id()  # type: ignore[return-value]
+    return rq.Retry(max=1) if times_tried == 2 else ok()
 
-
-def slow() -> None:
+def slow():
     time.sleep(600)
 
-
-def killed() -> None:
+def killed():
     os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.fixture
+def nightly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A module of jobs, for this process and for those that are spawned."""
+    (tmp_path / "nightly.py").write_text(TASKS)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
 
 
 TRIED = [
-    "RUN test_queues.tried success",
-    "  test_queues.tried success",
-    "    test_queues.tried attempt 1 failure{error}",
-    "    test_queues.tried attempt 2 failure unsuccessful",
-    "    test_queues.tried attempt 3 success",
+    "RUN nightly.tried success",
+    "  nightly.tried success",
+    "    nightly.tried attempt 1 failure{error}",
+    "    nightly.tried attempt 2 failure unsuccessful",
+    "    nightly.tried attempt 3 success",
 ]
 
 
+@pytest.mark.usefixtures("nightly")
 @pytest.mark.parametrize("kind", ["Worker", "SimpleWorker", "SpawnWorker"])
 def test_jobs_of_rq(
     runtime: spanbus.Runtime, drawn: Drawn, store: redis.Redis, tmp_path: Path, kind: str
 ) -> None:
     handle = runtime.instrument(rq)
     queue = rq.Queue(connection=store)
-    here = "test_queues."
+    here = "nightly."
     spans = [queue.enqueue(here + "ok") for _ in range(2)]
     queue.enqueue(here + "wrong")
     last = queue.enqueue(here + "tried", str(tmp_path / "tried"), retry=rq.Retry(max=3))
@@ -241,30 +257,31 @@ def test_jobs_of_rq(
     queue.enqueue(here + "ok")
     rq.SimpleWorker([queue], connection=store).work(burst=True, logging_level="CRITICAL")
     error = " unsuccessful" if kind == "SpawnWorker" else " ConnectionError"
-    dead = ["RUN test_queues.killed failure killed", "  test_queues.killed failure killed"]
+    dead = ["RUN nightly.killed failure killed", "  nightly.killed failure killed"]
     assert drawn() == [
         *(dead if kind != "SimpleWorker" else []),
-        "RUN test_queues.ok success",
-        "  test_queues.ok success",
-        "RUN test_queues.ok success",
-        "  test_queues.ok success",
-        "RUN test_queues.slow timeout timeout",
-        "  test_queues.slow timeout timeout",
+        "RUN nightly.ok success",
+        "  nightly.ok success",
+        "RUN nightly.ok success",
+        "  nightly.ok success",
+        "RUN nightly.slow timeout timeout",
+        "  nightly.slow timeout timeout",
         *(line.format(error=error) for line in TRIED),
-        "RUN test_queues.wrong failure ValueError",
-        "  test_queues.wrong failure ValueError",
+        "RUN nightly.wrong failure ValueError",
+        "  nightly.wrong failure ValueError",
     ]
 
 
+@pytest.mark.usefixtures("nightly")
 def test_one_worker_of_rq_alone(runtime: spanbus.Runtime, drawn: Drawn, store: redis.Redis) -> None:
     queue = rq.Queue(connection=store)
     mine = rq.SimpleWorker([queue], connection=store)
     other = rq.SimpleWorker([queue], connection=store)
     runtime.instrument(mine)
-    for worker, name in ((mine, "test_queues.ok"), (other, "test_queues.wrong")):
+    for worker, name in ((mine, "nightly.ok"), (other, "nightly.wrong")):
         queue.enqueue(name)
         worker.work(burst=True, logging_level="CRITICAL")
-    assert drawn() == ["RUN test_queues.ok success", "  test_queues.ok success"]
+    assert drawn() == ["RUN nightly.ok success", "  nightly.ok success"]
 
 
 # --- Procrastinate ----------------------------------------------------------------------------------------------------

@@ -24,6 +24,7 @@ from spanbus.testing import Receiver
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # of luigi, of what it loads by itself
     import luigi
+    from luigi.mock import MockFileSystem
 
 Drawn = Callable[[], list[str]]
 HERE: list[Path] = []
@@ -37,7 +38,7 @@ def watched(runtime: spanbus.Runtime, tmp_path: Path) -> Generator[spanbus.Handl
     HERE[0].mkdir()
     settings = luigi.configuration.get_config()
     for section, key, value in (
-        ("scheduler", "retry_delay", "0.05"),
+        ("scheduler", "retry_delay", "900"),
         ("scheduler", "retry_count", "2"),
         ("worker", "wait_interval", "0.05"),
         ("worker", "wait_jitter", "0"),
@@ -118,7 +119,7 @@ def test_tasks_of_luigi_are_phases_of_each_run(drawn: Drawn, workers: int) -> No
     inside = {one.read_text() for one in HERE[0].iterdir()}
     assert len(inside - {"0"}) == 5, "each is current inside, in the processes that are forked too"
     assert drawn() == [
-        "RUN All failure unsuccessful",
+        "RUN All failure ValueError",
         "  Broken failure ValueError",
         "  Build success",
         "  Fetch success",
@@ -134,16 +135,17 @@ def test_tasks_of_luigi_that_are_killed_or_late(drawn: Drawn) -> None:
     assert not build(Killed(), Fetch(), workers=2)
     assert not build(Slow())
     assert drawn() == [
-        "RUN Killed failure unsuccessful",
+        "RUN Killed failure killed",
         "  Fetch success",
         "  Killed failure killed",
-        "RUN Slow failure unsuccessful",
+        "RUN Slow failure timeout",
         "  Slow timeout timeout",
     ]
 
 
 @pytest.mark.usefixtures("watched")
 def test_tasks_of_luigi_that_are_tried_again(drawn: Drawn) -> None:
+    luigi.configuration.get_config().set("scheduler", "retry_delay", "0.05")
     luigi.configuration.get_config().set("worker", "keep_alive", "true")
     build(Flaky())
     assert drawn()[1:] == [
@@ -262,5 +264,6 @@ def test_the_example_of_the_documents(
     example: Callable[..., list[str]], drawn: Drawn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    MockFileSystem().clear()
     expected = example("luigi", tmp_path / "nightly.py")
     assert drawn() == expected

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Hooks:
-    """What is at work between a hook before and a hook after it. Pickled, for another process, it tells nobody."""
+    """Work between a hook before and a hook after it. Pickled, for another process, it tells nobody."""
 
     def __init__(self, handle: Handle | None) -> None:
         self._handle = handle

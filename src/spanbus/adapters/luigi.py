@@ -70,7 +70,7 @@ class _Workers:
         return run
 
     def _left(self, worker: Any, error: BaseException | None) -> None:
-        """What is open when the worker is done was cut, or waits for tasks that failed."""
+        """End the tasks that are open when the worker is done: they were cut, or wait for others that failed."""
         for key in [one for one in self._tasks if one[0] == id(worker)]:
             work = self._tasks.pop(key)
             work.end(error) if error is not None else work.fail("not completed")

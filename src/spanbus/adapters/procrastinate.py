@@ -70,7 +70,8 @@ class _AppJobs:
             job = options["job"] if "job" in options else arguments[0]
             work, error = self._over.pop(str(job.id), (None, None))
             if work is None:  # no middleware is called for a task that the app does not have
-                self._jobs.begin(str(job.id), job.task_name).fail("TaskNotFound")
+                told = {"type": "TaskNotFound", "message": job.task_name}
+                self._jobs.begin(str(job.id), job.task_name).fail(told)
             elif options.get("retry_decision") is not None:
                 self._jobs.again(str(job.id), work, error)
             else:

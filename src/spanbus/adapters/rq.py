@@ -53,7 +53,7 @@ class _Execution:
         os.set_blocking(self._reads, False)
 
     def say(self, word: str, error: BaseException | None) -> None:
-        """What became of it; where it was performed."""
+        """Say what became of it, where it was performed."""
         name = "" if error is None else _name(type(error))
         text = json.dumps([word, name, _text(error)[:_TEXT_AT_MOST]])
         os.write(self._writes, text.encode()[:_AT_MOST])
@@ -156,7 +156,7 @@ class _Workers:
             self._handle.failed(problem)
 
     def _status(self, worker: Any, job: Any) -> tuple[str, str, str]:
-        """How a job ended whose process did not say it: it was killed, or is none of those that the worker forks."""
+        """Find how a job ended whose process did not say it: it was killed, or is none of those that the worker forks."""
         if getattr(worker, "_stopped_job_id", None) == job.id:
             return "cancelled", "", ""
         try:
