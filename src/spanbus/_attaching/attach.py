@@ -44,8 +44,9 @@ MODES: tuple[Mode, ...] = ("auto", "observe", "wrap")
 Subscribing = Callable[[Callable[..., object]], object]
 
 _ALWAYS = (
-    "three ways always work: spanbus.instrument(bus, subscribe=lambda observer: …) with what subscribes on this bus, "
-    "handle.feed(event) of handle = spanbus.instrument(None), and handle.watching(stream) of it"
+    "these ways always work: spanbus.instrument(bus, subscribe=lambda observer: …) with what subscribes on this bus, "
+    "and of handle = spanbus.instrument(None): handle.feed(event), handle.watching(stream), and, where a call is the work, "
+    "handle.watching_calls(engine, 'run')"
 )
 _NAMES_LISTED = 12
 _OUR_BUS = "spanbus._workflow.bus", "WorkflowEventBus"

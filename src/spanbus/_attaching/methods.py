@@ -98,6 +98,8 @@ def publishing_methods(thing: object) -> list[str]:
     found = [name for name in found if not _empties_a_queue(thing, name)]
     if not found and any(_LISTENING.fullmatch(name) and has(thing, name) for name in names):
         found = [name for name in names if _PERHAPS_PUBLISHING.fullmatch(name) and has(thing, name)]
+        if "get" in names:  # beside it `post` is a method of HTTP, of an application or its client
+            found = [name for name in found if name != "post"]
     return found or _delegated(thing)
 
 

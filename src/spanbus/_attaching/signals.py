@@ -45,6 +45,8 @@ def is_signal(thing: object) -> bool:
         parameters = list(inspect.signature(callable_of(thing, "connect")).parameters.values())
     except (TypeError, ValueError):  # those of PyQt are written in C++
         return "signal" in type(thing).__name__.lower()
+    if any(one.default is one.empty and one.kind < one.VAR_POSITIONAL for one in parameters[1:]):
+        return False  # it connects to a signal that is named
     return bool(parameters) and (
         parameters[0].name in HANDLER_NAMES or "signal" in type(thing).__name__.lower()
     )
