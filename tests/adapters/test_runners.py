@@ -1,4 +1,4 @@
-"""luigi and Invoke: what is recorded of the tasks that they run, by the one line."""
+"""luigi, doit and Invoke: what is recorded of the tasks that they run, by the one line."""
 
 from __future__ import annotations
 
@@ -27,7 +27,37 @@ with warnings.catch_warnings():
     from luigi.mock import MockFileSystem
 
 Drawn = Callable[[], list[str]]
+Program = Callable[..., tuple["subprocess.CompletedProcess[str]", list[str]]]
+DOIT = "sys.exit(DoitMain().run(sys.argv[1:]))"
 HERE: list[Path] = []
+
+
+@pytest.fixture
+def program(tmp_path: Path, collector: Receiver, delivery: str) -> Program:
+    """Runs the command of a library with arguments, in a process and a folder of its own, and draws what came of it."""
+    env = {
+        **os.environ,
+        **collector.env,
+        "SPANBUS_STATE_DIR": str(tmp_path / "state"),
+        "SPANBUS_DELIVERY": delivery,
+        "SPANBUS_EXIT_TIMEOUT_S": "20",
+    }
+
+    def run(
+        imports: str, call: str, arguments: str
+    ) -> tuple[subprocess.CompletedProcess[str], list[str]]:
+        done = subprocess.run(
+            [sys.executable, "-c", f"{imports}; {call}", *arguments.split()],
+            cwd=tmp_path,
+            env=env,
+            timeout=60,
+            check=False,
+            capture_output=True,
+            text=True,
+        )
+        return done, picture(collector.spans())
+
+    return run
 
 
 @pytest.fixture
@@ -229,35 +259,75 @@ EXIT = "invoke.exceptions.Exit"
     ],
 )
 def test_tasks_of_invoke_are_phases_of_each_call(
-    tmp_path: Path,
-    collector: Receiver,
-    delivery: str,
-    asked: str,
-    code: int,
-    said: str,
-    lines: list[str],
+    tmp_path: Path, program: Program, asked: str, code: int, said: str, lines: list[str]
 ) -> None:
     (tmp_path / "tasks.py").write_text(TASKS)
-    env = {
-        **os.environ,
-        **collector.env,
-        "SPANBUS_STATE_DIR": str(tmp_path / "state"),
-        "SPANBUS_DELIVERY": delivery,
-        "SPANBUS_EXIT_TIMEOUT_S": "20",
-    }
-    command = [sys.executable, "-c", "from invoke.main import program; program.run()"]
-    done = subprocess.run(
-        [*command, *asked.split()],
-        cwd=tmp_path,
-        env=env,
-        timeout=60,
-        check=False,
-        capture_output=True,
-    )
-    assert (done.returncode, done.stdout.decode().split()) == (code, said.split())
+    done, drawn = program("from invoke.main import program", "program.run()", asked)
+    assert (done.returncode, done.stdout.split()) == (code, said.split())
     first, *phases = lines
     expected = [f"RUN tasks {first}", *(f"  {line.replace('-', '_', 1)}" for line in phases)]
-    assert picture(collector.spans()) == expected
+    assert drawn == expected
+
+
+# --- doit -------------------------------------------------------------------------------------------------------------
+
+DODO = """
+import doit
+from opentelemetry import trace
+
+import spanbus
+
+spanbus.instrument(doit)
+DOIT_CONFIG = {"continue": True}
+
+def show():
+    with open("seen", "w") as file:
+        print(trace.get_current_span().get_span_context().is_valid, file=file)
+
+def broken():
+    raise ValueError("no: it")
+
+def task_build():
+    return {"actions": [show]}
+
+def task_broken():
+    return {"actions": [broken]}
+
+def task_after():
+    return {"actions": ["true"], "task_dep": ["broken"]}
+
+def task_command():
+    return {"actions": ["exit 3"]}
+
+def task_once():
+    return {"actions": ["true"], "uptodate": [True]}
+
+def task_group():
+    for name in ("a", "b"):
+        yield {"name": name, "actions": ["true"]}
+"""
+GROUP = ["  group:a success", "  group:b success"]
+BROKEN = "  broken failure ValueError"
+
+
+@pytest.mark.parametrize(
+    ("asked", "code", "lines"),
+    [
+        ("build group once", 0, ["RUN doit success", "  build success", *GROUP, "  once skip"]),
+        ("command", 1, ["RUN doit failure TaskFailed", "  command failure TaskFailed"]),
+        ("after", 2, ["RUN doit failure ValueError", "  after skip", BROKEN]),
+        ("-n 2 broken group", 2, ["RUN doit failure ValueError", BROKEN, *GROUP]),
+        ("-n 2 -P thread broken group", 2, ["RUN doit failure ValueError", BROKEN, *GROUP]),
+    ],
+)
+def test_tasks_of_doit_are_phases_of_each_call(
+    tmp_path: Path, program: Program, asked: str, code: int, lines: list[str]
+) -> None:
+    (tmp_path / "dodo.py").write_text(DODO)
+    done, drawn = program("import sys; from doit.doit_cmd import DoitMain", DOIT, asked)
+    assert (done.returncode, drawn) == (code, lines)
+    if "build" in asked:
+        assert (tmp_path / "seen").read_text() == "True\n", "it is current inside"
 
 
 def test_the_example_of_the_documents(
