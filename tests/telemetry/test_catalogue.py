@@ -98,6 +98,11 @@ def test_the_prometheus_name_is_that_of_the_collectors_exporter(metric: names.Me
     assert metric.prometheus == metric.name.replace(".", "_") + unit + total
 
 
+def test_every_attribute_of_a_metric_is_in_the_catalogue() -> None:
+    listed = {one.name for one in definitions.ATTRIBUTES}
+    assert {name for metric in names.METRICS for name in metric.attributes} <= listed
+
+
 def test_names_are_listed_once() -> None:
     for listed in (
         [one.name for one in definitions.ATTRIBUTES],

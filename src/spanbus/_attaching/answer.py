@@ -1,4 +1,4 @@
-"""The answer that an observer gives to a bus: truthy, and awaitable where handlers are awaited."""
+"""Return value of an observer: truthy, and awaitable where the bus awaits its handlers."""
 
 from __future__ import annotations
 
@@ -10,16 +10,15 @@ from typing import Literal, Never
 
 from spanbus._loaded import running_loop
 
-Answering = Literal["plain", "awaitable", "unknown", "nothing"]
-"""``unknown`` is decided at each call: by whether an event loop runs in this thread. ``nothing`` is None, where what
-handlers return decides on how the bus goes on."""
+AnswerForm = Literal["plain", "awaitable", "unknown", "nothing"]
+"""``plain``: True. ``awaitable``: :class:`AwaitableTrue`. ``unknown``: decided at each call, by whether an event loop runs
+in this thread. ``nothing``: None, for buses whose behaviour depends on the results of their handlers."""
 
 
-class Heard(int):
-    """True, for a bus that awaits its handlers.
+class AwaitableTrue(int):
+    """A True that may be awaited, any number of times and in any event loop; the result is True.
 
-    It can be awaited any number of times, in any loop, and gives True. Task constructors take it for a coroutine, and
-    nothing is said when nobody awaits it.
+    It is registered as a coroutine, so that tasks accept it, and causes no "never awaited" warning.
     """
 
     __slots__ = ()
@@ -48,20 +47,20 @@ class Heard(int):
         return "True"
 
 
-abc.Coroutine.register(Heard)  # pyright: ignore[reportUnknownMemberType, reportAttributeAccessIssue]
-HEARD = Heard(1)
+abc.Coroutine.register(AwaitableTrue)  # pyright: ignore[reportUnknownMemberType, reportAttributeAccessIssue]
+AWAITABLE_TRUE = AwaitableTrue(1)
 
 
-def answer(answering: Answering) -> bool | Heard | None:
-    """True, in the form that the bus can use."""
-    if answering == "nothing":
+def answer(answer_form: AnswerForm) -> bool | AwaitableTrue | None:
+    """Return the observer's result in the given form."""
+    if answer_form == "nothing":
         return None
-    if answering == "plain" or (answering == "unknown" and not _in_a_loop()):
+    if answer_form == "plain" or (answer_form == "unknown" and not _in_event_loop()):
         return True
-    return HEARD
+    return AWAITABLE_TRUE
 
 
-def _in_a_loop() -> bool:
+def _in_event_loop() -> bool:
     if running_loop() is not None:
         return True
     if "trio" not in sys.modules:

@@ -1,8 +1,8 @@
-"""Attach to a bus: read what it offers, take the first way in that fits, leave it again.
+"""Attach a handle to a bus by the first way in that fits, and detach it again.
 
-Nothing is tried on a bus that could fail later. The ways, in this order: the adapter of its package; our own bus; a
-subscription that provably takes all types, with the tap beside it for who publishes; the tap on its publishing methods;
-signals. The observed bus is never published on, its events are never changed, and nothing here raises into it.
+The ways in, in order: the adapter of the bus's package; our own bus; a subscription that provably receives all event types,
+with a tap that identifies the publisher; a tap on the publishing methods; signals. The way is chosen by inspection, nothing
+is tried out on the bus. spanbus never publishes on an observed bus, never changes its events and never raises into it.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ from typing import TYPE_CHECKING, Literal, TypeGuard, cast
 
 from spanbus._attaching import signals
 from spanbus._attaching.adapters import Adapter
-from spanbus._attaching.delivery import HOOK, delivery_of
 from spanbus._attaching.handle import Handle
 from spanbus._attaching.methods import (
+    as_coroutine_function,
     awaits_handlers,
     has,
     is_coroutine_function,
     is_state_machine,
-    marked,
     names_of,
     publishing_methods,
     static_attribute,
 )
-from spanbus._attaching.publication import weakly
+from spanbus._attaching.publication import weak_reference
 from spanbus._attaching.replace import in_place_of, replaced
 from spanbus._attaching.subscribe import SUBSCRIBING, WayIn, end, subscribe, way_in
 from spanbus._attaching.tap import Tap
+from spanbus._attaching.treatment import HOOK, treatment_of
 from spanbus._attaching.weak_identity_map import WeakIdentityMap
 from spanbus._loaded import is_kind_of, is_of
 from spanbus.errors import InputError
@@ -43,7 +43,7 @@ Mode = Literal["auto", "observe", "wrap"]
 MODES: tuple[Mode, ...] = ("auto", "observe", "wrap")
 Subscribing = Callable[[Callable[..., object]], object]
 
-_ALWAYS = (
+_ALTERNATIVES = (
     "these ways always work: spanbus.instrument(bus, subscribe=lambda observer: …) with what subscribes on this bus, "
     "and of handle = spanbus.instrument(None): handle.feed(event), handle.watching(stream), and, where a call is the work, "
     "handle.watching_calls(engine, 'run')"
@@ -51,30 +51,30 @@ _ALWAYS = (
 _NAMES_LISTED = 12
 _OUR_BUS = "spanbus._workflow.bus", "WorkflowEventBus"
 
-_watched: WeakIdentityMap[Handle] = WeakIdentityMap()
-_watching = threading.RLock()
+_handles: WeakIdentityMap[Handle] = WeakIdentityMap()
+_subscribing_lock = threading.RLock()
 
 
 def checked(mode: object) -> Mode:
-    """``mode``, where it is one; raises :class:`~spanbus.errors.InputError` naming them."""
+    """Return ``mode``. Raises :class:`~spanbus.errors.InputError` if it is unknown."""
     if mode not in MODES:
         raise InputError(f"mode={mode!r}: there are {', '.join(map(repr, MODES))}")
     return mode
 
 
 def watching(bus: object) -> Handle | None:
-    """The handle that observes this bus already, if any."""
-    handle = _watched.get(bus)
+    """Return the handle that observes this bus, if any."""
+    handle = _handles.get(bus)
     return handle if handle is not None and not handle.detached else None
 
 
-def _watch(bus: object, handle: Handle) -> None:
+def _remember(bus: object, handle: Handle) -> None:
     try:
-        _watched.put(bus, handle)
-    except TypeError:  # not weakly referable: cannot be known again
+        _handles.put(bus, handle)
+    except TypeError:  # not weakly referable: a second instrument() cannot find it
         return
-    known = handle.bus = weakly(bus)
-    handle.add_undo(lambda: _watched.forget(known()))
+    known = handle.bus = weak_reference(bus)
+    handle.add_undo(lambda: _handles.forget(known()))
 
 
 def attach(
@@ -85,10 +85,10 @@ def attach(
     adapter: Adapter | None = None,
     subscribing: Subscribing | None = None,
 ) -> Handle:
-    """Let ``handle`` hear every event of ``bus``; in ``wrap`` mode also make phases current for their publisher.
+    """Deliver every event of ``bus`` to ``handle``; in ``wrap`` mode also make phases current for their publisher.
 
-    Without a bus the handle waits to be fed. Raises :class:`~spanbus.errors.InputError`, with nothing attached, when the
-    object has no way in that we know.
+    Without a bus, events come from :meth:`Handle.feed`. Raises :class:`~spanbus.errors.InputError`, with nothing attached,
+    when the object has no known way in.
     """
     if handle.off:
         return handle
@@ -99,14 +99,14 @@ def attach(
     try:
         _attach(bus, handle, mode, adapter, subscribing)
         if bus is not None:
-            _watch(bus, handle)
+            _remember(bus, handle)
     except Exception as error:
         handle.expect_nothing()
         handle.detach()
         if isinstance(error, InputError):
             raise
         raise InputError(
-            f"cannot attach to {_a(bus)}: {type(error).__name__}: {error}; {_ALWAYS}"
+            f"cannot attach to {_described(bus)}: {type(error).__name__}: {error}; {_ALTERNATIVES}"
         ) from error
     return handle
 
@@ -119,56 +119,56 @@ def _attach(
     subscribing: Subscribing | None,
 ) -> None:
     if subscribing is not None:
-        _by_hand(bus, handle, mode, subscribing)
+        _attach_by_function(bus, handle, mode, subscribing)
         return
     if adapter is not None and adapter.attach(bus, handle) is not NotImplemented:
         return
-    if _is_ours(bus):
-        _own_bus(bus, handle, mode)
+    if _is_own_bus(bus):
+        _attach_own_bus(bus, handle, mode)
         return
     if _is_stream(bus):
         raise InputError(
-            f"{_a(bus)} is a stream, not a bus; read it through a handle: handle = spanbus.instrument(None), "
+            f"{_described(bus)} is a stream, not a bus; read it through a handle: handle = spanbus.instrument(None), "
             f"then {'async ' if isinstance(bus, AsyncIterable) else ''}for event in handle.watching(stream)"
         )
     if is_state_machine(bus):
         raise InputError(
-            f"{_a(bus)} is a state machine, not a bus, and to be in a state is no work; where an event of it is, watch its calls: "
+            f"{_described(bus)} is a state machine, not a bus. If the calls of an event are the work, watch these: "
             "with spanbus.instrument(None).watching_calls(machine, 'pay'): …"
         )
     if signals.is_signal(bus):
-        _signal(bus, signals.name_of(bus), handle, mode)
+        _attach_signal(bus, signals.name_of(bus), handle, mode)
         return
-    handle.answering = "awaitable" if awaits_handlers(bus) else "plain"
+    handle.answer_form = "awaitable" if awaits_handlers(bus) else "plain"
     methods = _tappable(bus)
-    way = _harmless(bus, way_in(bus), handle, bool(methods))
-    if way is not None and _subscribed(bus, way, handle, bool(methods)):
+    way = _harmless_way(bus, way_in(bus), handle, bool(methods))
+    if way is not None and _try_subscribe(bus, way, handle, bool(methods)):
         if methods and mode != "observe":
             tap = Tap(handle, feeds=False, current=mode == "wrap")
             for name in methods:
-                _tapped(bus, name, tap, handle, needed=mode == "wrap")
+                _tap(bus, name, tap, handle, needed=mode == "wrap")
         elif mode == "wrap":
-            raise InputError(f"{_a(bus)} has no publish() to wrap; use mode='auto'")
+            raise InputError(f"{_described(bus)} has no publish() to wrap; use mode='auto'")
         return
     if methods:
         tap = Tap(handle, feeds=True, current=mode == "wrap")
         for name in methods:
-            _tapped(bus, name, tap, handle, needed=True)
+            _tap(bus, name, tap, handle, needed=True)
         return
     named = signals.signals_of(bus)
     for name, signal in named.items():
-        _signal(signal, name, handle, mode)
-    if not _signals_to_come(bus, named, handle, mode) and not named:
-        raise refusal(bus)
+        _attach_signal(signal, name, handle, mode)
+    if not _attach_future_signals(bus, named, handle, mode) and not named:
+        raise no_way_in(bus)
 
 
-def _is_ours(bus: object) -> TypeGuard[WorkflowEventBus]:
+def _is_own_bus(bus: object) -> TypeGuard[WorkflowEventBus]:
     return is_of(bus, *_OUR_BUS)
 
 
-def _by_hand(bus: object, handle: Handle, mode: Mode, subscribing: Subscribing) -> None:
-    """By what the caller knows; what it returns is used to leave."""
-    handle.answering = "awaitable" if bus is not None and awaits_handlers(bus) else "unknown"
+def _attach_by_function(bus: object, handle: Handle, mode: Mode, subscribing: Subscribing) -> None:
+    """Attach by the caller's ``subscribe=`` function; its return value is the token for unsubscribing."""
+    handle.answer_form = "awaitable" if bus is not None and awaits_handlers(bus) else "unknown"
     token = subscribing(handle.observer)
     if inspect.iscoroutine(token):
         token.close()
@@ -176,53 +176,61 @@ def _by_hand(bus: object, handle: Handle, mode: Mode, subscribing: Subscribing) 
             "subscribe= returned a coroutine, which nobody here can await; "
             "await it yourself with handle.observer of handle = spanbus.instrument(None)"
         )
-    known = weakly(bus)
+    known = weak_reference(bus)
     handle.add_undo(lambda: end(known(), token, handle.observer))
     if bus is not None and mode != "observe":
         tap = Tap(handle, feeds=False, current=mode == "wrap")
         for name in _tappable(bus):
-            _tapped(bus, name, tap, handle, needed=False)
+            _tap(bus, name, tap, handle, needed=False)
 
 
-def _own_bus(bus: WorkflowEventBus, handle: Handle, mode: Mode) -> None:
-    handle.answering = "plain"
+def _attach_own_bus(bus: WorkflowEventBus, handle: Handle, mode: Mode) -> None:
+    handle.answer_form = "plain"
     handle.in_place = mode == "auto"
     way = way_in(bus)
     assert way is not None
     subscribe(bus, way, handle)
-    if mode == "wrap":  # publish and what the engine calls both end in dispatch
-        _tapped(bus, "dispatch", Tap(handle, feeds=False, current=True), handle, needed=True)
+    if mode == "wrap":  # publish() and the engine both call dispatch()
+        _tap(bus, "dispatch", Tap(handle, feeds=False, current=True), handle, needed=True)
 
 
-def _harmless(bus: object, way: WayIn | None, handle: Handle, tappable: bool) -> WayIn | None:
-    """``way``, where an observer among its subscribers changes nothing for the others and for whoever publishes.
+def _harmless_way(bus: object, way: WayIn | None, handle: Handle, tappable: bool) -> WayIn | None:
+    """Return ``way`` if an observer among the subscribers changes nothing for the others or for the publisher.
 
-    Where its methods can be tapped, that is done instead. Else it is subscribed as a listener, if that is what the bus wants,
-    and answers None if answers matter; raises :class:`~spanbus.errors.InputError` if it wants what no observer has.
+    Otherwise return None if the methods can be tapped instead. Without such methods, the observer returns None where the bus
+    uses the results of its subscribers, and is a listener where the bus calls methods of them. Raises
+    :class:`~spanbus.errors.InputError` if the bus needs attributes or methods that an observer does not have.
     """
     if way is None or way.call.slot.role == "sink" or "on_next" in way.call.options:
         return way
-    delivery = delivery_of(bus, way.name)
-    if delivery.harmless and (delivery.known or not tappable):
+    treatment = treatment_of(bus, way.name)
+    if treatment.harmless and (treatment.known or not tappable):
         return way
-    if way.call.says_all and not delivery.decides and not delivery.wants_more:
-        return way  # who listens to all types there is one of many, and answers for itself
+    if (
+        way.call.takes_wildcard
+        and not treatment.results_decide
+        and not treatment.needs_more_than_call
+    ):
+        return way  # a wildcard subscriber is one of many; only its own result is used
     if tappable:
         return None
-    lacking = [*delivery.attributes, *(one for one in delivery.methods if not HOOK.fullmatch(one))]
+    lacking = [
+        *treatment.attributes,
+        *(one for one in treatment.methods if not HOOK.fullmatch(one)),
+    ]
     if lacking:
         raise InputError(
-            f"{_a(bus)} asks its subscribers for `{'`, `'.join(sorted(lacking))}`, which an observer does not have; {_ALWAYS}"
+            f"{_described(bus)} asks its subscribers for `{'`, `'.join(sorted(lacking))}`, which an observer does not have; {_ALTERNATIVES}"
         )
-    if delivery.minds and handle.answering == "plain":
-        handle.answering = "nothing"
-    if delivery.methods or delivery.by_name:
+    if treatment.uses_results and handle.answer_form == "plain":
+        handle.answer_form = "nothing"
+    if treatment.methods or treatment.looks_up_methods:
         return way.for_listener()
     return way
 
 
-def _subscribed(bus: object, way: WayIn, handle: Handle, tappable: bool) -> bool:
-    """Whether the bus took the subscription; where it did not, and there are methods to tap, those have to do."""
+def _try_subscribe(bus: object, way: WayIn, handle: Handle, tappable: bool) -> bool:
+    """Subscribe, and return whether the bus accepted it. Raises what the bus raises if nothing can be tapped instead."""
     try:
         subscribe(bus, way, handle)
     except Exception:
@@ -233,7 +241,7 @@ def _subscribed(bus: object, way: WayIn, handle: Handle, tappable: bool) -> bool
 
 
 def _tappable(bus: object) -> list[str]:
-    """Publishing methods that can be called on this object as it is."""
+    """Return the publishing methods that can be called on this object; for a class, its static and class methods."""
     names = publishing_methods(bus)
     if isinstance(bus, type):
         static = {name: static_attribute(bus, name) for name in names}
@@ -241,7 +249,7 @@ def _tappable(bus: object) -> list[str]:
     return names
 
 
-def _tapped(
+def _tap(
     bus: object,
     name: str,
     tap: Tap,
@@ -257,25 +265,25 @@ def _tapped(
             raise
 
 
-def _signal(signal: object, name: str, handle: Handle, mode: Mode) -> None:
-    """Tapped where it is sent, for its receivers may be called in ways that not every function stands; else connected."""
+def _attach_signal(signal: object, name: str, handle: Handle, mode: Mode) -> None:
+    """Tap the sending methods of a signal, because receivers may be called in unusual ways; connect if that fails."""
     read = functools.partial(signals.event_of, name)
     tap = Tap(handle, feeds=True, current=mode == "wrap")
     methods = signals.sending_methods(signal)
     try:
         for method in methods:
-            _tapped(signal, method, tap, handle, needed=True, reader=read)
+            _tap(signal, method, tap, handle, needed=True, reader=read)
     except InputError:
         methods = []
     if not methods:
-        handle.answering = "awaitable" if awaits_handlers(signal) else "plain"
+        handle.answer_form = "awaitable" if awaits_handlers(signal) else "plain"
         signals.connect(signal, name, handle)
 
 
-def _signals_to_come(
+def _attach_future_signals(
     namespace: object, named: Mapping[str, object], handle: Handle, mode: Mode
 ) -> bool:
-    """Whether a namespace makes its signals when they are asked for, and those that it makes are heard too."""
+    """Attach to signals that a namespace creates on demand, as they are created; return whether it does so."""
     maker = signals.makes_signals(namespace)
     if maker is None:
         return False
@@ -293,7 +301,7 @@ def _signals_to_come(
                         signal, known_as=str(arguments[0]) if arguments else None
                     )
                     heard.put(signal, name)
-                    _signal(signal, name, handle, mode)
+                    _attach_signal(signal, name, handle, mode)
             except Exception as error:
                 handle.failed(error)
             return signal
@@ -305,7 +313,7 @@ def _signals_to_come(
 
 
 def _is_stream(thing: object) -> bool:
-    """Whether it gives events to a reader, and takes none."""
+    """Whether ``thing`` is an iterator or async iterable of events, not a bus."""
     if isinstance(thing, AsyncIterator | Iterator):
         return way_in(cast("object", thing)) is None
     return isinstance(thing, AsyncIterable) and not (
@@ -313,8 +321,8 @@ def _is_stream(thing: object) -> bool:
     )
 
 
-def refusal(bus: object) -> InputError:
-    """Error for an object that offers no way in: its methods, and what to do."""
+def no_way_in(bus: object) -> InputError:
+    """Return the error for an object without a way in; it lists the object's methods and the alternatives."""
     names = [
         name
         for name in names_of(bus)
@@ -324,12 +332,12 @@ def refusal(bus: object) -> InputError:
     listed = ", ".join(f"`{name}`" for name in names[:_NAMES_LISTED]) or "no public methods"
     more = f" and {len(names) - _NAMES_LISTED} more" if len(names) > _NAMES_LISTED else ""
     return InputError(
-        f"{_a(bus)} offers no way in that is known (has {listed}{more}{_about_subscribing(bus)}); {_ALWAYS}"
+        f"{_described(bus)} offers no way in that is known (has {listed}{more}{_subscribe_hint(bus)}); {_ALTERNATIVES}"
     )
 
 
-def _about_subscribing(bus: object) -> str:
-    """Reason for not using an existing ``subscribe``."""
+def _subscribe_hint(bus: object) -> str:
+    """Return the reason why an existing ``subscribe`` is not used; empty if there is none."""
     method = static_attribute(bus, "subscribe")
     if not callable(method):
         return ""
@@ -341,31 +349,31 @@ def _about_subscribing(bus: object) -> str:
     return "; subscribe() says neither None nor '*' for all types"
 
 
-def _a(bus: object) -> str:
+def _described(bus: object) -> str:
     if isinstance(bus, type):
         return f"class {bus.__name__}"
     return f"module {bus.__name__}" if isinstance(bus, ModuleType) else type(bus).__name__
 
 
 def attach_class(kind: type[object], handle: Handle, *, mode: Mode = "wrap") -> Handle:
-    """Wrap the publishing methods of a bus class: every instance, those to come too, is observed.
+    """Wrap the publishing methods of a bus class, so that every present and future instance is observed.
 
-    Instances with a handle of their own are left to it. Raises :class:`~spanbus.errors.InputError` when the class has no
-    such method, or is instrumented already.
+    Instances with a handle of their own keep it. Raises :class:`~spanbus.errors.InputError` when the class has no publishing
+    method or is instrumented already.
     """
     if handle.off:
         return handle
     own = is_kind_of(kind, *_OUR_BUS)
     names = ["dispatch"] if own else publishing_methods(kind)
     if not names:
-        raise InputError(f"class {kind.__name__} has no publish() to wrap; {_ALWAYS}")
+        raise InputError(f"class {kind.__name__} has no publish() to wrap; {_ALTERNATIVES}")
     if any(hasattr(static_attribute(kind, name), "_spanbus") for name in names):
         raise InputError(f"class {kind.__name__} is instrumented already; detach its handle first")
-    handle.answering = "plain" if own else "awaitable" if awaits_handlers(kind) else "plain"
+    handle.answer_form = "plain" if own else "awaitable" if awaits_handlers(kind) else "plain"
     handle.by_publisher = mode != "observe"
-    for name in SUBSCRIBING:  # read now, and not when the first instance publishes
+    for name in SUBSCRIBING:  # fill the cache now, not while the first instance publishes
         if has(kind, name):
-            delivery_of(kind, name)
+            treatment_of(kind, name)
     for name in names:
         _wrap_on_class(kind, name, handle, mode)
     return handle
@@ -384,10 +392,12 @@ def _wrap_on_class(kind: type[object], name: str, handle: Handle, mode: Mode) ->
 
         @functools.wraps(original)
         def published_by(bus: object, *arguments: object, **options: object) -> object:
-            tap = noting if _first_seen(bus, handle) else feeding
+            tap = noting if _is_subscribed(bus, handle) else feeding
             return tap.around(MethodType(original, bus), name)(*arguments, **options)
 
-        ours = marked(published_by) if is_coroutine_function(original) else published_by
+        ours = (
+            as_coroutine_function(published_by) if is_coroutine_function(original) else published_by
+        )
         published = in_place_of(original, ours)
     vars(published)["_spanbus"] = True
     setattr(kind, name, published)
@@ -402,23 +412,23 @@ def _wrap_on_class(kind: type[object], name: str, handle: Handle, mode: Mode) ->
     handle.add_undo(undo)
 
 
-def _first_seen(bus: object, handle: Handle) -> bool:
-    """Whether events of this instance come by subscription, made when it publishes for the first time."""
-    with _watching:
+def _is_subscribed(bus: object, handle: Handle) -> bool:
+    """Whether events of this instance arrive by subscription; subscribes when the instance first publishes."""
+    with _subscribing_lock:
         known = watching(bus)
         if known is not None:
             return known is not handle or handle.subscribed_to(bus)
         try:
-            _watched.put(
+            _handles.put(
                 bus, handle
-            )  # first of all: what cannot be known again would be subscribed to again
+            )  # before subscribing: an unknown bus would be subscribed to again
         except TypeError:
             return False
-        way = _harmless(bus, way_in(bus), handle, tappable=True)
+        way = _harmless_way(bus, way_in(bus), handle, tappable=True)
         if way is None:
             return False
         try:
             subscribe(bus, way, handle)
-        except Exception:  # it takes no subscription: what its methods are told is all there is
+        except Exception:  # subscription refused: the tap feeds the handle
             return False
         return True

@@ -1,4 +1,4 @@
-"""The event in a call: in what a bus calls its handlers with, or in what a publishing method was told."""
+"""Find the event in the arguments of a call: of a handler by the bus, or of a publishing method."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
 from typing import Any, cast
 
+from spanbus._attaching.methods import own_attributes, static_attribute
+from spanbus._patterns import pattern
 from spanbus._reading.places import TYPE_KEYS
-from spanbus._reading.read import TYPES_OF_HEADERS, says_what_began_or_ended
-from spanbus._reading.shape import decoded, getter
-from spanbus._reading.spelling import ending, key_of
+from spanbus._reading.read import TYPES_OF_HEADERS, Unreadable, states_start_or_end
+from spanbus._reading.shape import decoded, getter, text_of
+from spanbus._reading.spelling import ending, key_of, word_of_state
 from spanbus._remembering import remembering
 
 TYPE_NAMES = (
@@ -35,7 +37,7 @@ TYPE_NAMES = (
     "routing_key",
     "event",
 )
-"""Parameters that say the type of an event, the surest first."""
+"""Parameter names for the type of an event, most reliable first."""
 _PAYLOAD_NAMES = (
     "payload",
     "data",
@@ -54,58 +56,66 @@ _PAYLOAD_NAMES = (
 )
 _PAYLOADS = frozenset(("payload", "data", "kwargs", "event"))
 _TYPES = frozenset((*TYPE_KEYS, "event", "event_name", "eventType", "name", "object_kind"))
-_NAMES_A_TYPE = (str, Enum, type)
-_NO_EVENT = (*_NAMES_A_TYPE, bytes, bytearray, tuple)
-_LONGEST_TYPE = 256
-"""Kinds of an only argument that are more than an event, or less."""
+_TYPE_CLASSES = (str, Enum, type)
+_NOT_EVENTS = (*_TYPE_CLASSES, bytes, bytearray, tuple)
+"""Classes of a single argument that is not an event."""
+_MAX_TYPE_CHARS = 256
 _PLAIN = (str, bytes, int, float, bool, type(None))
 _SHORT = 2
+_MAX_NAME_CHARS = 64
+_WORDS = (str, bytes, Enum)
+_STATE_VALUES = (*_PLAIN, Enum)
+_STATE_NAME = pattern(r"(?:\w+_)?(?:state|status)")
 
 
-def event_among(arguments: Sequence[object], options: Mapping[str, object]) -> object:
-    """The event in arguments of which nothing is known: an event; its type and payload; any of these by keyword."""
+def event_in(arguments: Sequence[object], options: Mapping[str, object]) -> object:
+    """Return the event in the arguments of an unknown call: an event, or a type and a payload, positional or by keyword."""
     first: object = arguments[0] if arguments else None
     if len(arguments) == 1 and not options and _may_be_event(type(first)):
         return first
     first = decoded(cast("object", first))
-    if len(arguments) == 1 and (pair := pair_of(first) or _row(first)) is not None:
-        return _of(pair[0], pair[1:], options)
+    if len(arguments) == 1 and (pair := pair_of(first) or _type_and_payload(first)) is not None:
+        return _event_of(pair[0], pair[1:], options)
     if is_type(first) or (len(arguments) > 1 and _is_words(first)):
-        return _of(first, arguments[1:], options)
+        return _event_of(first, arguments[1:], options)
     if not arguments or (len(options) > 0 and not is_event(first)):
-        # by keyword, with the sender before them or without
+        # keywords, perhaps after the sender
         event = options.get("event")
         if is_type(event):
             rest = {key: value for key, value in options.items() if key != "event"}
-            return _of(event, (), rest)
+            return _event_of(event, (), rest)
         if event is not None:
             return event
-        if any(key in options for key in TYPE_KEYS):
+        if any(key in options for key in TYPE_KEYS) or (not arguments and len(options) > 1):
             return options
         return next(iter(options.values())) if len(options) == 1 and not arguments else first
     return first
 
 
-def _is_no_value(kind: type) -> bool:
-    return not issubclass(kind, _NO_EVENT)
-
-
-_may_be_event: Callable[[type], bool] = remembering(_is_no_value, 1_000)
-"""Whether an only argument of this class may be the event; asked once for each class."""
+_may_be_event: Callable[[type], bool] = remembering(
+    lambda kind: not issubclass(kind, _NOT_EVENTS), 1_000
+)
+"""Whether a single argument of this class may be the event; cached by class."""
 
 
 class CallReader:
-    """Finds the event in the arguments of one method, with the help of the names in its signature."""
+    """Finds the event in the arguments of one method by the parameter names of its signature."""
 
     def __init__(self, method: Callable[..., object]) -> None:
-        self._names = _names(getattr(method, "__func__", method))[hasattr(method, "__func__") :]
-        self._type = next((name for name in TYPE_NAMES if name in self._names), None)
-        self._payload = next((name for name in _PAYLOAD_NAMES if name in self._names), None)
-        self._type_first = self._names[:1] == (self._type,)
+        self._parameters = _parameters(getattr(method, "__func__", method))[
+            hasattr(method, "__func__") :
+        ]
+        self._type = next((name for name in TYPE_NAMES if name in self._parameters), None)
+        self._payload = next((name for name in _PAYLOAD_NAMES if name in self._parameters), None)
+        self._type_first = self._parameters[:1] == (self._type,)
+        self._tells_state = self._type is None and any(map(_STATE_NAME.fullmatch, self._parameters))
+        """Its parameters name something and its state: ``notify(task_name, status)``."""
+        self._sender: object = getattr(method, "__self__", None)
+        self._name = getattr(method, "__name__", "")
 
     def event(self, arguments: Sequence[object], options: Mapping[str, object]) -> object:
-        """The event that a call with these arguments publishes."""
-        names = self._names
+        """Return the event that a call with these arguments publishes."""
+        names = self._parameters
         if self._type_first and arguments and type(arguments[0]) is str:
             if len(arguments) == 2 and not options:
                 only = arguments[1]
@@ -119,46 +129,65 @@ class CallReader:
             elif len(arguments) == len(names) == 1 and options and _PAYLOADS.isdisjoint(options):
                 return {"event_type": arguments[0], "payload": options}
         if self._type is None or (len(arguments) == 1 and not options and names[0] == self._type):
-            return event_among(arguments, options)
+            if arguments and not self._tells_state:
+                return event_in(arguments, options)
+            return self._event_without_type(arguments, options)
         given = dict(zip(names, arguments, strict=False))
         given.update(options)
         kind = given.get(self._type)
         if not is_type(kind):
-            return event_among(arguments, options)
+            return self._event_without_type(arguments, options)
         del given[self._type]
         payload = None
         if self._payload is not None and self._payload != self._type:
             payload = decoded(given.pop(self._payload, None))
         headers = given.get("headers")
-        if _typed(headers, kind):
+        if _headers_have_type(headers, kind):
             return {"channel": type_text(kind), "headers": headers, "payload": payload}
         if payload is not None and not isinstance(payload, _PLAIN):
-            return _whole(kind, payload)
+            return _event_or_payload(kind, payload)
         if payload is not None and self._payload is not None:
             given[self._payload] = payload
+            given.update(_words_of(kind, [payload]))
         more = arguments[len(names) :]
         rest = {key: value for key, value in given.items() if value is not None}
         if more:
-            return _of(kind, more, rest)
+            return _event_of(kind, more, rest)
         nested = rest.pop("kwargs", None)
         if isinstance(nested, Mapping):
             rest.update(cast("Mapping[str, object]", nested))
         only = next(iter(rest.values())) if len(rest) == 1 else None
         if only is not None and not isinstance(only, _PLAIN) and next(iter(rest)) in names:
-            return _whole(kind, only)
-        return told(kind, rest)
+            return _event_or_payload(kind, only)
+        return make_event(kind, rest)
+
+    def _event_without_type(
+        self, arguments: Sequence[object], options: Mapping[str, object]
+    ) -> object:
+        """Return the event of a call that names no type: what it says of a state, or the state of its object."""
+        if not arguments and not options:
+            state = _state_of(self._sender)
+            if state is None and self._name.lower().startswith("notify"):
+                raise Unreadable(
+                    f"{self._name}() is called without an event, and its object has no `status` or `state` that says what happened; "
+                    "say it where it happens: handle.tell('task.started', task=…)"
+                )
+            return state
+        if self._tells_state and all(isinstance(one, _STATE_VALUES) for one in arguments):
+            return {**dict(zip(self._parameters, arguments, strict=False)), **options}
+        return event_in(arguments, options)
 
 
-def tells(thing: object) -> bool:
-    """Whether it is an event by itself, of those that say what began or ended."""
-    if isinstance(thing, _NO_EVENT) and not hasattr(type(cast("object", thing)), "_fields"):
+def is_life_cycle_event(thing: object) -> bool:
+    """Whether ``thing`` is a complete event that reports a start or an end."""
+    if isinstance(thing, _NOT_EVENTS) and not hasattr(type(cast("object", thing)), "_fields"):
         return False
     one = cast("object", thing)
-    return is_event(one) or says_what_began_or_ended(one) or ending(type(one).__name__) is not None
+    return is_event(one) or states_start_or_end(one) or ending(type(one).__name__) is not None
 
 
 def pair_of(thing: object) -> tuple[object, object] | None:
-    """A type with its payload."""
+    """Return a tuple of a type and a payload, None for anything else."""
     if type(thing) is not tuple:
         return None
     pair = cast("tuple[object, ...]", thing)
@@ -167,8 +196,8 @@ def pair_of(thing: object) -> tuple[object, object] | None:
     return None
 
 
-def _row(thing: object) -> tuple[object, object] | None:
-    """The type with the payload of a longer tuple, which also has a time, a number or the like."""
+def _type_and_payload(thing: object) -> tuple[object, object] | None:
+    """Return the type and payload of a longer tuple, if it contains exactly one of each."""
     if type(thing) is not tuple:
         return None
     row = cast("tuple[object, ...]", thing)
@@ -177,30 +206,30 @@ def _row(thing: object) -> tuple[object, object] | None:
     return (kinds[0], payloads[0]) if len(kinds) == len(payloads) == 1 else None
 
 
-def told(kind: object, payload: object) -> dict[str, object]:
-    """A type and a payload as an event."""
+def make_event(kind: object, payload: object) -> dict[str, object]:
+    """Return a type and a payload as an event mapping."""
     return {"event_type": type_text(kind), "payload": payload}
 
 
 def is_type(thing: object) -> bool:
-    """Whether it names a type: text, a member of an enumeration, a class; bytes or a tuple of words that tell of a life."""
+    """Whether ``thing`` names an event type: text, an enum member, a class; bytes or a tuple that ends in a life-cycle word."""
     if isinstance(thing, bytes) or _is_words(thing):
-        if len(cast("Sequence[object]", thing)) > _LONGEST_TYPE:
+        if len(cast("Sequence[object]", thing)) > _MAX_TYPE_CHARS:
             return False
         text = type_text(cast("object", thing))
-        return isinstance(text, str) and len(text) <= _LONGEST_TYPE and ending(text) is not None
-    return isinstance(thing, _NAMES_A_TYPE)
+        return isinstance(text, str) and len(text) <= _MAX_TYPE_CHARS and ending(text) is not None
+    return isinstance(thing, _TYPE_CLASSES)
 
 
 def _is_words(thing: object) -> bool:
-    """Whether it is a plain tuple of texts, and no record that happens to hold some."""
+    """Whether ``thing`` is a plain tuple of texts, not a named tuple."""
     plain = isinstance(thing, tuple) and not hasattr(cast("object", thing), "_fields")
     words = cast("tuple[object, ...]", thing) if plain else ()
     return bool(words) and all(isinstance(word, str) for word in words)
 
 
 def type_text(kind: object) -> object:
-    """A class by its name; the rest is text, or an enumeration's member that the reader knows how to read."""
+    """Return the text of an event type: a class by name, bytes decoded, words joined; the reader handles enum members."""
     if isinstance(kind, bytes):
         return kind.decode(errors="replace")
     if isinstance(kind, tuple):
@@ -210,17 +239,17 @@ def type_text(kind: object) -> object:
 
 
 def is_event(thing: object) -> bool:
-    """Whether it has a type and a payload of its own."""
+    """Whether ``thing`` has a type and a payload of its own."""
     get = getter(thing)
     payload, data, metadata = get("payload"), get("data"), get("metadata")
-    typed = any(isinstance(get(key), _NAMES_A_TYPE[:2]) for key in TYPE_KEYS)
+    typed = any(isinstance(get(key), _TYPE_CLASSES[:2]) for key in TYPE_KEYS)
     return (typed and (payload is not None or data is not None)) or (
         metadata is not None and payload is not None
     )
 
 
-def _of(kind: object, more: Sequence[object], options: Mapping[str, object]) -> object:
-    """The event of a type, of what follows it, and of keywords."""
+def _event_of(kind: object, more: Sequence[object], options: Mapping[str, object]) -> object:
+    """Build the event from a type, the arguments after it, and keywords."""
     raised = next((one for one in more if isinstance(one, BaseException)), None)
     if raised is not None:
         more = [one for one in more if one is not raised]
@@ -234,42 +263,74 @@ def _of(kind: object, more: Sequence[object], options: Mapping[str, object]) -> 
         if payload is not None and isinstance(payload, _PLAIN):
             payload = None
         if payload is None:
-            text = next((one for one in more if isinstance(one, str)), None)
-            payload = {"name": text, **options} if text is not None else options
+            payload = {**_words_of(kind, more), **options}
     elif options and isinstance(payload, Mapping):
         payload = {**options, **cast("Mapping[str, object]", payload)}
-    return _whole(kind, payload)
+    return _event_or_payload(kind, payload)
+
+
+def _words_of(kind: object, more: Sequence[object]) -> dict[str, object]:
+    """Plain values after a type: a name, and a state where the type says none, as in ``"task", "build", "started"``."""
+    stated = ending(str(type_text(kind))) is not None
+    found: dict[str, object] = {}
+    for one in more:
+        text = text_of(one) if isinstance(one, _WORDS) else None
+        if not text or len(text) > _MAX_NAME_CHARS or "\n" in text:
+            continue
+        if not stated and "status" not in found and word_of_state(text) is not None:
+            found["status"] = text
+        else:
+            found.setdefault("name", text)
+    return found
+
+
+def _state_of(sender: object) -> dict[str, object] | None:
+    """State of an object whose observers are told no more than that it changed; None where it has none.
+
+    Its plain fields, and those that a property of the same name shows.
+    """
+    kind = type(sender)
+    fields: dict[str, object] = {}
+    for name, value in own_attributes(sender).items():
+        public = name.lstrip("_")
+        if isinstance(value, _STATE_VALUES) and (
+            public == name or isinstance(static_attribute(kind, public), property)
+        ):
+            fields[public.removeprefix("current_")] = value
+    if not any(map(_STATE_NAME.fullmatch, fields)):
+        return None
+    return {key_of(kind.__name__): fields.get("name") or kind.__name__, **fields}
 
 
 def _only_payload(options: Mapping[str, object]) -> object:
-    """The payload that is given by a short name, as the only keyword: ``emit(kind, d=payload)``."""
+    """Return a payload passed as the only keyword, by a short or usual name: ``emit(kind, d=payload)``."""
     name, value = next(iter(options.items()), ("", None))
     alone = len(options) == 1 and (len(name) <= _SHORT or name in _PAYLOAD_NAMES)
     return cast("object", value) if alone and isinstance(value, Mapping) else None
 
 
-def _typed(headers: object, kind: object) -> bool:
-    """Whether headers say the type of what is sent on a channel."""
+def _headers_have_type(headers: object, kind: object) -> bool:
+    """Whether the headers hold the event type, and ``kind`` is only a channel."""
     if not isinstance(headers, Mapping) or ending(str(type_text(kind))) is not None:
         return False
     keys = list(cast("Mapping[object, object]", headers))
     return any(isinstance(key, str) and key_of(key) in TYPES_OF_HEADERS for key in keys)
 
 
-def _whole(kind: object, payload: object) -> object:
-    """A payload that is the event itself, and ``kind`` the channel it was sent on; else the event of both."""
+def _event_or_payload(kind: object, payload: object) -> object:
+    """Return the payload if it is the event itself and ``kind`` only its channel; else the event of both."""
     if is_event(payload) or (
         isinstance(kind, str)
         and ending(kind) is None
-        and (says_what_began_or_ended(payload) or getter(payload)("object_kind") is not None)
+        and (states_start_or_end(payload) or getter(payload)("object_kind") is not None)
     ):
         return payload
-    return told(kind, payload)
+    return make_event(kind, payload)
 
 
 @functools.lru_cache(maxsize=256)
-def _names(method: Callable[..., object]) -> tuple[str, ...]:
-    """The parameters that a call may fill one by one."""
+def _parameters(method: Callable[..., object]) -> tuple[str, ...]:
+    """Return the names of the parameters except ``*args`` and ``**kwargs``."""
     try:
         parameters = inspect.signature(method).parameters.values()
     except (TypeError, ValueError):

@@ -1,21 +1,22 @@
-"""A listener: what is subscribed on a bus that calls a method of its subscribers for each type of events."""
+"""A subscriber for buses that call a method of their subscribers for each event type."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
 
-from spanbus._attaching.delivery import HOOK
 from spanbus._attaching.observer import Observer
+from spanbus._attaching.treatment import HOOK
 from spanbus._reading.spelling import ending
 
 _PREFIX = re.compile(r"(on|handle|visit|before|after)(?:_|(?=[A-Z]))")
-_SAID_BY_PREFIX = {"before": "started", "after": "completed"}
+_WORD_BY_PREFIX = {"before": "started", "after": "completed"}
 
 
 class Listener:
-    """Has a method ``on_task_started``, ``handleTaskStarted`` or ``task_started`` of every name that is asked for, which
-    tells the handle an event of that type; and is a handler itself.
+    """A callable with a method for every event type: ``on_task_started``, ``handleTaskStarted``, ``task_started``, ...
+
+    Each method passes an event of that type to the handle.
     """
 
     def __init__(self, observer: Observer) -> None:
@@ -25,9 +26,7 @@ class Listener:
         return self._observer(*arguments, **options)
 
     def __reduce__(self) -> tuple[object, ...]:
-        return Listener, (
-            self._observer,
-        )  # which tells nobody where it was copied deeply or pickled
+        return Listener, (self._observer,)
 
     def __getattr__(self, name: str) -> Callable[..., object]:
         if name in ("handle", "on_event", "handle_event"):
@@ -43,8 +42,8 @@ class Listener:
 
 
 def type_of(method: str) -> str:
-    """The type of events that a method of this name is called for."""
+    """Return the event type for a method name: ``task_started`` for ``on_task_started`` and ``before_task``."""
     found = _PREFIX.match(method)
     rest = method if found is None else method[found.end() :]
-    word = None if found is None else _SAID_BY_PREFIX.get(found[1])
+    word = None if found is None else _WORD_BY_PREFIX.get(found[1])
     return rest if word is None or ending(rest) is not None else f"{rest}_{word}"

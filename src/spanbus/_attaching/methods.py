@@ -1,7 +1,7 @@
-"""The methods of an object of which nothing is known, read and not called.
+"""Inspect the methods of an unknown object without calling them.
 
-``inspect.getattr_static`` finds them, so that neither properties nor ``__getattr__`` run. Whether handlers are awaited is
-read off the code: coroutine functions, and names such as ``create_task`` and ``gather``.
+``inspect.getattr_static`` finds them, so that neither properties nor ``__getattr__`` run. Whether a bus awaits its handlers
+is inferred from its code: coroutine functions, and names such as ``create_task`` and ``gather``.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ _PUBLISHING = re.compile(
     | notifyObservers | notifyListeners""",
     re.VERBOSE,
 )
-_PERHAPS_PUBLISHING = re.compile(r"(?:post|push|announce|report)(?:_event|_message|Event)?")
+_AMBIGUOUS_PUBLISHING = re.compile(r"(?:post|push|announce|report)(?:_event|_message|Event)?")
 _LISTENING = re.compile(
     r"(?:subscribe|register|on|listen|attach|connect|bind|watch|observe|add_?(?:listener|handler|observer|callback|subscriber))\w*",
     re.IGNORECASE,
 )
-"""Methods that say that others hear of what such a method is told."""
+"""Subscribing methods; only beside one of them is an ambiguous name such as ``post`` a publishing method."""
 _SCHEDULING = frozenset(
     (
         "create_task",
@@ -52,16 +52,16 @@ _SCHEDULING = frozenset(
 _NOT_DELIVERING = re.compile(
     r"(un)?subscribe\w*|off\w*|remove\w*|a?close\w*|stop\w*|shutdown\w*|(dis)?connect\w*|__aexit__|__aenter__"
 )
-_SAYS_WHERE_IT_BEGINS = ("initial", "initial_state", "current_state")
-_GOING_ON = {"send", "dispatch", "trigger"}
-"""Methods by which state machines go on."""
+_INITIAL_STATE = ("initial", "initial_state", "current_state")
+_TRANSITIONS = {"send", "dispatch", "trigger"}
+"""Methods that trigger a transition of a state machine."""
 _MISSING = object()
 _NO_SUCH_NAME = "spanbus_has_no_such_name"
-_ATTRIBUTES_LOOKED_AT = 50
+_MAX_ATTRIBUTES = 50
 
 
 def has(thing: object, name: str) -> bool:
-    """Whether it has a callable of this name, found without running any of its code but properties of that name."""
+    """Whether ``thing`` has a callable of this name. Of its code, only a property of this name may run."""
     static = static_attribute(thing, name)
     if static is _MISSING:
         return False
@@ -74,7 +74,7 @@ def has(thing: object, name: str) -> bool:
 
 
 def static_attribute(thing: object, name: str) -> object:
-    """The attribute as it stands in the object or its classes, else a mark that nothing equals."""
+    """Return the attribute without invoking descriptors, else a unique marker object."""
     try:
         return inspect.getattr_static(thing, name, _MISSING)
     except Exception:
@@ -82,7 +82,7 @@ def static_attribute(thing: object, name: str) -> object:
 
 
 def names_of(thing: object) -> list[str]:
-    """The public names of an object: its own and those of its classes; ``__dir__`` is not called."""
+    """Return the public names of an object and its classes; ``__dir__`` is not called."""
     found: dict[str, None] = dict.fromkeys(own_attributes(thing))
     kinds = thing.__mro__ if isinstance(thing, type) else type(thing).__mro__
     for kind in kinds:
@@ -92,19 +92,23 @@ def names_of(thing: object) -> list[str]:
 
 
 def publishing_methods(thing: object) -> list[str]:
-    """The names of its methods by which events are published."""
+    """Return the names of the publishing methods."""
     names = names_of(thing)
     found = [name for name in names if _PUBLISHING.fullmatch(name) and has(thing, name)]
     found = [name for name in found if not _empties_a_queue(thing, name)]
     if not found and any(_LISTENING.fullmatch(name) and has(thing, name) for name in names):
-        found = [name for name in names if _PERHAPS_PUBLISHING.fullmatch(name) and has(thing, name)]
-        if "get" in names:  # beside it `post` is a method of HTTP, of an application or its client
+        found = [
+            name for name in names if _AMBIGUOUS_PUBLISHING.fullmatch(name) and has(thing, name)
+        ]
+        if (
+            "get" in names
+        ):  # with `get`, `post` is a method of HTTP, of an application or its client
             found = [name for name in found if name != "post"]
-    return found or _delegated(thing)
+    return found or _publishing_by_getattr(thing)
 
 
 def _empties_a_queue(thing: object, name: str) -> bool:
-    """Whether a method is given no event, but the queue that it takes them from."""
+    """Return whether the only parameter of a method is a queue, from which it takes the events."""
     try:
         parameters = list(inspect.signature(callable_of(thing, name)).parameters.values())
     except (TypeError, ValueError):
@@ -115,22 +119,22 @@ def _empties_a_queue(thing: object, name: str) -> bool:
 
 
 def is_state_machine(thing: object) -> bool:
-    """Whether it has states, and events or a ``trigger`` that was made for it, by which it goes from one to the other."""
+    """Return whether an object has states, and events or a generated ``trigger`` that change the current one."""
     own = own_attributes(thing)
     if "state" in own and isinstance(own.get("trigger"), partial):
         return True
     names = set(names_of(thing))
-    if not {"states", "events"} <= names or names.isdisjoint(_SAYS_WHERE_IT_BEGINS):
+    if not {"states", "events"} <= names or names.isdisjoint(_INITIAL_STATE):
         return False
-    return not has(thing, "subscribe") and set(publishing_methods(thing)) <= _GOING_ON
+    return not has(thing, "subscribe") and set(publishing_methods(thing)) <= _TRANSITIONS
 
 
-def _delegated(thing: object) -> list[str]:
-    """Publishing methods that only ``__getattr__`` gives, as of a proxy; none where it gives everything."""
+def _publishing_by_getattr(thing: object) -> list[str]:
+    """Return publishing methods that ``__getattr__`` provides, as in a proxy; none if it provides any name."""
     kind = type(thing)
     if static_attribute(kind, "__getattr__") is _MISSING or isinstance(thing, type | ModuleType):
         return []
-    if made_by_name(thing) is not None:
+    if generated_attribute(thing) is not None:
         return []
     try:
         found = [
@@ -141,10 +145,10 @@ def _delegated(thing: object) -> list[str]:
     return found
 
 
-def made_by_name(thing: object) -> object:
-    """Its answer to a name that nobody has given it, None for most; it does not keep that."""
+def generated_attribute(thing: object) -> object:
+    """Return what ``__getattr__`` generates for an unknown name, None for most objects. Leaves no trace on the object."""
     if is_of(thing, "unittest.mock", "NonCallableMock"):
-        return thing  # it gives everything, and remembers what it was asked for
+        return thing  # a mock provides any name, and records the access
     try:
         made = cast("object", getattr(thing, _NO_SUCH_NAME, None))
         if _NO_SUCH_NAME in own_attributes(thing):
@@ -155,7 +159,7 @@ def made_by_name(thing: object) -> object:
 
 
 def is_coroutine_function(method: object) -> bool:
-    """Calling it gives a coroutine."""
+    """Whether calling ``method`` returns a coroutine; looks through partials and methods."""
     while isinstance(method, partial | MethodType | staticmethod | classmethod):
         inner = cast("Any", method)
         method = inner.func if isinstance(method, partial) else inner.__func__
@@ -165,19 +169,19 @@ def is_coroutine_function(method: object) -> bool:
     )
 
 
-def marked(function: Callable[..., object]) -> Callable[..., object]:
-    """``function`` as a coroutine function for ``inspect`` and ``asyncio``."""
+def as_coroutine_function(function: Callable[..., object]) -> Callable[..., object]:
+    """Mark ``function`` as a coroutine function for ``inspect`` and ``asyncio``, and return it."""
     if sys.version_info >= (3, 12):
         return inspect.markcoroutinefunction(function)
     plain = cast("FunctionType", function)
-    code = plain.__code__  # 3.11 asks for this flag alone
+    code = plain.__code__  # Python 3.11 checks only this flag
     plain.__code__ = code.replace(co_flags=code.co_flags | inspect.CO_COROUTINE)
     return plain
 
 
 def awaits_handlers(thing: object) -> bool:
-    """Code of this object, or of what it is made of, is asynchronous: what its handlers return may be awaited."""
-    made_of = list(own_attributes(thing).values())[:_ATTRIBUTES_LOOKED_AT]
+    """Whether code of this object or of its attributes is asynchronous, so that results of handlers may be awaited."""
+    made_of = list(own_attributes(thing).values())[:_MAX_ATTRIBUTES]
     return any(_is_asynchronous(part) for part in (thing, *made_of))
 
 
@@ -219,7 +223,7 @@ def _schedules(function: object) -> bool:
 
 
 def codes(code: CodeType) -> Iterator[CodeType]:
-    """A function's code, with those of the functions inside it."""
+    """Yield a function's code object and those of its nested functions."""
     yield code
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
@@ -227,7 +231,7 @@ def codes(code: CodeType) -> Iterator[CodeType]:
 
 
 def own_attributes(thing: object) -> dict[str, object]:
-    """A copy of what the object itself holds; empty where it holds nothing."""
+    """Return a copy of the instance dictionary; empty if there is none."""
     try:
         own = object.__getattribute__(thing, "__dict__")
     except (AttributeError, TypeError):
@@ -236,5 +240,5 @@ def own_attributes(thing: object) -> dict[str, object]:
 
 
 def callable_of(thing: object, name: str) -> Callable[..., object]:
-    """The method, bound."""
+    """Return the bound method."""
     return cast("Callable[..., object]", getattr(thing, name))

@@ -1,43 +1,44 @@
-"""The observer: what is subscribed on a bus. Copied deeply or pickled with it, it is one that tells nobody."""
+"""The observer that is subscribed to a bus. Its deep and pickled copies report to no handle."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from spanbus._attaching.answer import Answering, Heard, answer
+from spanbus._attaching.answer import AnswerForm, AwaitableTrue, answer
 
 if TYPE_CHECKING:
     from spanbus._attaching.handle import Handle
 
 
 class Observer:
-    """Called with an event in any form it tells its handle, and gives the answer that the bus can use; a sink for buses that
-    call a method. An object of its own, so that it is there for buses that refer to their handlers weakly.
+    """Pass each call to a handle, and return an answer of the form that the bus can use.
+
+    The methods do the same, for buses of sinks. The handle keeps its observer, so that buses with weak references do not lose it.
     """
 
-    def __init__(self, handle: Handle | None, answering: Answering = "unknown") -> None:
+    def __init__(self, handle: Handle | None, answer_form: AnswerForm = "unknown") -> None:
         self._handle = handle
-        self._answering: Answering = answering
+        self._answer_form: AnswerForm = answer_form
         self.__name__ = self.__qualname__ = "observer"
         self.__annotations__: dict[str, object] = {}
 
-    def __call__(self, *arguments: object, **options: object) -> bool | Heard | None:
+    def __call__(self, *arguments: object, **options: object) -> bool | AwaitableTrue | None:
         handle = self._handle
         if handle is None:
-            return answer(self._answering)
+            return answer(self._answer_form)
         handle.called(arguments, options)
-        return answer(handle.answering)
+        return answer(handle.answer_form)
 
     handle = on_event = handle_event = __call__
 
     def __reduce__(self) -> tuple[object, ...]:
-        answering = self._answering if self._handle is None else self._handle.answering
-        return Observer, (None, answering)
+        answer_form = self._answer_form if self._handle is None else self._handle.answer_form
+        return Observer, (None, answer_form)
 
 
 def awaited_observer_of(handle: Handle) -> Callable[..., object]:
-    """The observer as a coroutine function."""
+    """Return the observer as a coroutine function."""
 
     async def observer(*arguments: object, **options: object) -> bool:
         handle.called(arguments, options)

@@ -1,8 +1,8 @@
-"""Publications: the calls of publishing methods by which a task says to which run and phase its events belong.
+"""Publications: calls of publishing methods, which relate events to the run and phase of the publishing task.
 
-Each call of a tapped method is a :class:`Publication`. Those of a task, and of the tasks it was made by, stand in a context
-variable as a tuple, oldest first: a task made later inherits what had been published until then and no more. What the
-event opened is written on its publication when it is heard, at once or from a queue.
+Each call of a tapped method is a :class:`Publication`. A context variable holds the publications of a task and of its parent
+tasks as a tuple, oldest first; a new task inherits those made before it was created. A publication lists the records that
+its event opened, once the event is received, directly or from a queue.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from spanbus._remembering import remembering
 if TYPE_CHECKING:
     from asyncio import Task
 
-_KEPT = 64
-_PRUNED_AT = 4
-_NONE_TOLD: frozenset[int] = frozenset()
-_WAITING = 4_096
-_NAMES_A_TYPE = (str, Enum)
+_MAX_STACK = 64
+_PRUNE_FROM = 4
+_NO_IDS: frozenset[int] = frozenset()
+_MAX_QUEUED = 4_096
+_TYPE_CLASSES = (str, Enum)
 
 
 class Observing(Protocol):
-    """A handle."""
+    """The property of a handle that this module reads."""
 
     @property
     def detached(self) -> bool: ...
@@ -41,13 +41,14 @@ class Observing(Protocol):
 
 Owner = Callable[[], Observing | None]
 Reader = Callable[[tuple[object, ...], Mapping[str, object]], object]
-Unread = tuple[Reader, tuple[object, ...], Mapping[str, object]]
+UnreadCall = tuple[Reader, tuple[object, ...], Mapping[str, object]]
 
 
 class Publication:
     """One call of a publishing method."""
 
     __slots__ = (
+        "batch_ids",
         "before",
         "event",
         "heard",
@@ -56,70 +57,69 @@ class Publication:
         "method",
         "opened",
         "owner",
+        "pending",
         "running",
         "task",
-        "told",
-        "unread",
-        "whole",
+        "unread_call",
     )
 
-    def __init__(self, owner: Owner, method: str, unread: Unread | None = None) -> None:
+    def __init__(self, owner: Owner, method: str, unread_call: UnreadCall | None = None) -> None:
         self.owner = owner
-        """Gives the handle that observes the bus."""
+        """Weak reference to the handle that observes the bus."""
         self.method = method
-        self.unread = unread
-        """Gives the event, with the call that it is found in; few ask."""
+        self.unread_call = unread_call
+        """The call, and the function that finds the event in it; read only when needed."""
         self.kind: str | None = None
         self.event: object = None
-        """Type of the event, and the event or its payload, once it was asked for."""
+        """Type of the event, and the event or its payload; set by :meth:`read`."""
         self.running = True
         self.heard = 0
-        """Number of events that came of it."""
+        """Number of events received from this call."""
         self.opened: Sequence[SpanState] = ()
-        self.told = _NONE_TOLD
-        """Identities of the events of a batch."""
-        self.whole: object = None
-        """The event, until it is told."""
+        self.batch_ids = _NO_IDS
+        """``id()`` of the events of a batch and of their payloads."""
+        self.pending: object = None
+        """The event, until it is reported to the handle."""
         self.before: tuple[Publication, ...] = ()
-        """Publications before it, while its event waits in a queue."""
+        """Earlier publications of the task, kept while the event is queued."""
         self.key: str = ""
-        """Tells the task that publishes from others, else the thread."""
+        """Identifies the publishing task, else the thread."""
         self.task: Callable[[], Task[object] | None] | None = None
         task = current_task()
         if task is not None:
-            self.key, self.task = _hexadecimal(id(task)), weakref.ref(task)
+            self.key, self.task = _hex(id(task)), weakref.ref(task)
         else:
-            self.key = _hexadecimal(_publisher())
+            self.key = _hex(_publisher_id())
 
-    def opens(self, record: SpanState) -> None:
-        """Its event opened ``record``: few do."""
+    def add_opened(self, record: SpanState) -> None:
+        """Add a record that the event opened."""
         if not isinstance(self.opened, Opened):
             self.opened = Opened()
         self.opened.add(record)
 
     def read(self) -> object:
-        """Find out its event, where that was not done before: its type, if it is quickly told, and what it is known by."""
-        if self.unread is None:
+        """Find the event in the call and set ``kind`` and ``event``. Returns the event, None on later calls."""
+        if self.unread_call is None:
             return None
-        find, arguments, options = self.unread
+        find, arguments, options = self.unread_call
         event = find(arguments, options)
-        self.unread, self.event = None, event
+        self.unread_call, self.event = None, event
         if isinstance(event, dict):
-            told = cast("dict[str, object]", event)
-            kind, payload = told.get("event_type"), told.get("payload")
+            fields = cast("dict[str, object]", event)
+            kind, payload = fields.get("event_type"), fields.get("payload")
             self.kind = str(kind) if kind is not None else None
-            self.event = payload if payload is not None else told
-            return told
+            self.event = payload if payload is not None else fields
+            return fields
         return event
 
-    def said(self) -> dict[str, object] | None:
-        """The event as the call that published it told it, where it said a type."""
+    def as_event(self) -> dict[str, object] | None:
+        """Return the event with the type and payload of the publishing call; None if the call has no type."""
         self.read()
         return None if self.kind is None else {"event_type": self.kind, "payload": self.event}
 
     @property
-    def over(self) -> bool:
-        """Whether it is finished: every span that it opened has ended, or nobody observes its bus now."""
+    def is_finished(self) -> bool:
+        """Whether every record that it opened has ended, or its handle is gone."""
         if self.running:
             return False
         if self.heard > 0:
@@ -136,15 +136,15 @@ publications: ContextVar[tuple[Publication, ...]] = ContextVar("spanbus_publicat
 
 
 def enter(publication: Publication, here: tuple[Publication, ...]) -> None:
-    """Put ``publication`` last in this context, where there are those of ``here``; now and then those that are over leave it."""
-    if len(here) >= _PRUNED_AT or publication in here:
-        kept = [one for one in here if one is not publication and not one.over]
-        here = tuple(kept[-_KEPT:])
+    """Append ``publication`` to those of this context (``here``); finished ones are pruned from time to time."""
+    if len(here) >= _PRUNE_FROM or publication in here:
+        kept = [one for one in here if one is not publication and not one.is_finished]
+        here = tuple(kept[-_MAX_STACK:])
     publications.set((*here, publication))
 
 
 def leave(publication: Publication) -> None:
-    """Take ``publication`` out again when nothing came of it that lasts."""
+    """Remove ``publication`` from the context unless it opened something."""
     publication.running = False
     if publication.heard and not publication.opened:
         here = publications.get()
@@ -153,17 +153,17 @@ def leave(publication: Publication) -> None:
 
 
 def innermost(owner: Owner, here: tuple[Publication, ...]) -> SpanState | None:
-    """The innermost record that a task, or a task above it, has opened and that is at work now."""
+    """Return the innermost active record that the task, or one of its parents, opened on the owner's bus."""
     for publication in reversed(here):
         if publication.opened and publication.owner is owner:
             for record in reversed(publication.opened):
-                if record.result is None and record.held is None:  # not resting
+                if record.result is None and record.held is None:  # not resting, inlined
                     return record
     return None
 
 
-def working_here() -> SpanState | None:
-    """The innermost record that this task, or a task above it, has opened on any bus and that is at work now."""
+def innermost_active() -> SpanState | None:
+    """Return the innermost active record that this task, or one of its parents, opened on any bus."""
     for publication in reversed(publications.get()):
         for record in reversed(publication.opened):
             if not record.resting:
@@ -171,8 +171,8 @@ def working_here() -> SpanState | None:
     return None
 
 
-class Waiting:
-    """Publications whose events come later, from a queue: found by the event itself, its payload, or else its type."""
+class QueuedPublications:
+    """Publications whose events arrive later from a queue; looked up by event, payload or event type. At most 4,096."""
 
     def __init__(self) -> None:
         self._by_event: dict[int, Publication] = {}
@@ -183,10 +183,10 @@ class Waiting:
 
     def put(self, publication: Publication) -> None:
         publication.before = tuple(
-            one for one in publications.get() if one is not publication and not one.over
+            one for one in publications.get() if one is not publication and not one.is_finished
         )
         with self._lock:
-            if len(self._by_event) >= _WAITING:
+            if len(self._by_event) >= _MAX_QUEUED:
                 del self._by_event[next(iter(self._by_event))]
             self._by_event[id(publication.event)] = publication
 
@@ -196,7 +196,7 @@ class Waiting:
                 del self._by_event[id(publication.event)]
 
     def find(self, event: object) -> Publication | None:
-        """The publication that ``event`` comes of, which waits no longer."""
+        """Remove and return the publication of ``event``."""
         payload = payload_of(event)
         with self._lock:
             for known in (event, payload):
@@ -215,24 +215,24 @@ class Waiting:
 
 
 def kind_of(event: object) -> str | None:
-    """The type of an event as text, where it is in one of the usual places."""
+    """Return the type of an event as text, if it is in one of the usual fields."""
     get = getter(event)
     for key in TYPE_KEYS:
         value = get(key)
-        if isinstance(value, _NAMES_A_TYPE):
+        if isinstance(value, _TYPE_CLASSES):
             return str(value)
     return None
 
 
 def payload_of(event: object) -> object:
-    """The payload of an event, where it is in one of the usual places."""
+    """Return the payload of an event, if it is in one of the usual fields."""
     get = getter(event)
     payload = get("payload")
     return payload if payload is not None else get("data")
 
 
-def _publisher() -> int:
-    """Identity of the running code, where it is no task of asyncio."""
+def _publisher_id() -> int:
+    """Return the id of the trio task, else of the thread."""
     if "trio" in sys.modules:
         from trio.lowlevel import current_task as current_trio_task
 
@@ -243,11 +243,11 @@ def _publisher() -> int:
     return threading.get_ident()
 
 
-_hexadecimal: Callable[[int], str] = remembering("{:x}".format, 256)
+_hex: Callable[[int], str] = remembering("{:x}".format, 256)
 
 
-def weakly(thing: object) -> Callable[[], object]:
-    """A weak reference where one can be made, else a strong one."""
+def weak_reference(thing: object) -> Callable[[], object]:
+    """Return a weak reference to ``thing``, or a strong one if its class does not support weak references."""
     try:
         return weakref.ref(thing)
     except TypeError:

@@ -1,7 +1,7 @@
-"""Put another function in the place of an object's method, and take it back.
+"""Replace a method of an object, and restore it.
 
-On the instance where it can hold one. Where it cannot (``__slots__``, a property, a static or class method), on its
-class, and there only this instance is given the other function.
+The replacement is set on the instance if possible. Otherwise (``__slots__``, a property, a static or class method) a
+descriptor is set on the class, which returns the replacement for this instance only.
 """
 
 from __future__ import annotations
@@ -12,21 +12,25 @@ import operator
 import weakref
 from collections.abc import Callable
 from types import FunctionType, MethodType, ModuleType, SimpleNamespace
-from typing import cast
+from typing import Any, Final, cast
 
-from spanbus._attaching.methods import is_coroutine_function, marked, own_attributes
-from spanbus._attaching.publication import weakly
+from spanbus._attaching.methods import as_coroutine_function, is_coroutine_function, own_attributes
+from spanbus._attaching.publication import weak_reference
 from spanbus._attaching.weak_identity_map import WeakIdentityMap
 from spanbus.errors import InputError
 
 Wrapping = Callable[[Callable[..., object]], Callable[..., object]]
 
+_STATE: Final = "__getstate__"
+_BEFORE: Final = "__spanbus_before__"
+_UNMARKED: Final = object()
 
-class _Ours:
-    """A function that another one calls in its place, and for which object alone, where that is said.
 
-    The other one holds no more of ours than this. When it is pickled by value, as cloudpickle does for dask and joblib, this is
-    left out, and what is made of it elsewhere does as before.
+class _Wrapper:
+    """The wrapper that a replacement calls, and the object for which it does, if it is for one object only.
+
+    A replacement refers to nothing else of spanbus. Pickled by value, as by cloudpickle for dask and joblib, it loses its
+    wrapper: the unpickled function calls the original.
     """
 
     def __init__(self, function: Callable[..., object], thing: object = None) -> None:
@@ -40,20 +44,20 @@ class _Ours:
 def in_place_of(
     before: Callable[..., object], function: Callable[..., object]
 ) -> Callable[..., object]:
-    """``function``, as one that stands in the place of ``before``, and is that one again where it was pickled by value."""
-    ours = _Ours(function)
+    """Return a replacement of ``before`` that calls ``function``. Pickled by value it calls ``before``."""
+    ours = _Wrapper(function)
 
     @functools.wraps(before)
-    def instead(*arguments: object, **options: object) -> object:
+    def replacement(*arguments: object, **options: object) -> object:
         return (ours.function or before)(*arguments, **options)
 
-    return marked(instead) if is_coroutine_function(function) else instead
+    return as_coroutine_function(replacement) if is_coroutine_function(function) else replacement
 
 
 def replaced(thing: object, name: str, wrap: Wrapping) -> Callable[[], None]:
-    """Replace ``thing.name`` by ``wrap`` of it; what is returned takes that back.
+    """Replace ``thing.name`` by ``wrap(thing.name)``; return a function that restores it.
 
-    Raises :class:`~spanbus.errors.InputError` where neither the instance nor its class takes another function.
+    Raises :class:`~spanbus.errors.InputError` if neither the instance nor its class can be changed.
     """
     static = inspect.getattr_static(thing, name, None)
     if isinstance(thing, type):
@@ -78,38 +82,41 @@ def replaced(thing: object, name: str, wrap: Wrapping) -> Callable[[], None]:
     if getattr(thing, name, None) is not wrapped:
         _restore(thing, name, had, before)
         return _on_class(type(thing), name, wrap, thing)
-    return _undo(thing, name, wrapped, had, before)
+    undo = _undo(thing, name, wrapped, had, before)
+    return undo if isinstance(thing, ModuleType) else _both(undo, _copied_without(thing))
 
 
 def _bound(
     thing: object, method: Callable[..., object], wrapped: Callable[..., object]
 ) -> Callable[..., object]:
-    """``wrapped`` as a method of the object, as which it is pickled and copied with it; a copy has its own method again."""
+    """Return ``wrapped`` as a bound method, so that pickling and copying work; a copy of the object calls the original."""
     if not isinstance(method, MethodType) or method.__self__ is not thing:
         return in_place_of(method, wrapped)
-    plain, ours = cast("Callable[..., object]", method.__func__), _Ours(wrapped, thing)
+    plain, ours = cast("Callable[..., object]", method.__func__), _Wrapper(wrapped, thing)
 
     @functools.wraps(plain)
-    def instead(itself: object, /, *arguments: object, **options: object) -> object:
+    def replacement(itself: object, /, *arguments: object, **options: object) -> object:
         if itself is ours.thing and ours.function is not None:
             return ours.function(*arguments, **options)
         return plain(itself, *arguments, **options)
 
-    return MethodType(marked(instead) if is_coroutine_function(wrapped) else instead, thing)
+    return MethodType(
+        as_coroutine_function(replacement) if is_coroutine_function(wrapped) else replacement, thing
+    )
 
 
 def is_function(kind: type, name: str) -> bool:
-    """Whether a class has a function of Python of this name, also where another one stands in its place for some."""
+    """Whether a class defines this name as a Python function, possibly replaced by us."""
     static = cast("object", inspect.getattr_static(kind, name, None))
-    return isinstance(static.before if isinstance(static, _ForSome) else static, FunctionType)
+    return isinstance(static.before if isinstance(static, _PerInstance) else static, FunctionType)
 
 
 def _undo(
     thing: object, name: str, wrapped: Callable[..., object], had: bool, before: object
 ) -> Callable[[], None]:
-    """Takes it back; keeps neither the object nor what is bound to it, unless it is the only way."""
-    known, ours = weakly(thing), weakref.ref(wrapped)
-    unbound(wrapped).__dict__["__spanbus_before__"] = before
+    """Return the function that restores the method. It refers to the object weakly if possible."""
+    known, ours = weak_reference(thing), weakref.ref(wrapped)
+    unbound(wrapped).__dict__[_BEFORE] = before
 
     def undo() -> None:
         there, function = known(), ours()
@@ -118,13 +125,58 @@ def _undo(
             and function is not None
             and own_attributes(there).get(name) is function
         ):
-            _restore(there, name, had, unbound(function).__dict__["__spanbus_before__"])
+            _restore(there, name, had, unbound(function).__dict__[_BEFORE])
+
+    return undo
+
+
+def _copied_without(thing: object) -> Callable[[], None]:
+    """Leave the replaced methods out of the state that ``copy`` and ``pickle`` take of the object; returns the undo.
+
+    They are bound to the object: a shallow copy would publish on it.
+    """
+    if _STATE in own_attributes(thing):
+        return lambda: None
+
+    def state_of(itself: object, /) -> object:
+        kind: Any = type(itself)
+        return _without_replaced(kind.__getstate__(itself))
+
+    try:
+        object.__setattr__(thing, _STATE, MethodType(state_of, thing))
+    except (AttributeError, TypeError):
+        return lambda: None
+    return _undo(thing, _STATE, cast("MethodType", own_attributes(thing)[_STATE]), False, None)
+
+
+def _without_replaced(state: object) -> object:
+    """The state of an object, with its own methods; a tuple also has the values of its slots."""
+    if isinstance(state, tuple):
+        parts = cast("tuple[object, ...]", state)
+        return (_without_replaced(parts[0]), *parts[1:])
+    if not isinstance(state, dict):
+        return state
+    kept: dict[object, object] = {}
+    for name, value in cast("dict[object, object]", state).items():
+        function = unbound(value) if isinstance(value, FunctionType | MethodType) else None
+        before = getattr(function, "__dict__", {}).get(_BEFORE, _UNMARKED)
+        if before is _UNMARKED:
+            kept[name] = value
+        elif before is not None:
+            kept[name] = before
+    return kept
+
+
+def _both(first: Callable[[], None], second: Callable[[], None]) -> Callable[[], None]:
+    def undo() -> None:
+        first()
+        second()
 
     return undo
 
 
 def unbound(method: Callable[..., object]) -> Callable[..., object]:
-    """The function of a bound method."""
+    """Return the function of a bound method, or the function itself."""
     return method.__func__ if isinstance(method, MethodType) else method
 
 
@@ -141,18 +193,21 @@ def _restore(thing: object, name: str, had: bool, before: object) -> None:
             delattr(thing, name)
 
 
-class _ForSome:
-    """A class attribute that is as before, but for the instances whose method was replaced; for all where it is shared."""
+class _PerInstance:
+    """Descriptor on a class: the original attribute, except for instances whose method was replaced.
+
+    A static or class method is replaced for all instances.
+    """
 
     def __init__(self, before: object) -> None:
         self.before = before
         self.shared = isinstance(before, staticmethod | classmethod)
         self.instances: WeakIdentityMap[Wrapping] = WeakIdentityMap()
         self.held: list[tuple[object, Wrapping]] = []
-        """Wrappings of the class itself, and of instances to which no weak reference can be made."""
+        """Wrappers of the class itself, and of instances without weak references."""
 
     def __reduce__(self) -> tuple[object, ...]:
-        return operator.getitem, ((self.before,), 0)  # in a class that is pickled by value
+        return operator.getitem, ((self.before,), 0)  # for a class that is pickled by value
 
     def __get__(self, instance: object, owner: type | None = None) -> object:
         bind = getattr(type(self.before), "__get__", None)
@@ -177,14 +232,14 @@ class _ForSome:
             self.held.append((instance, wrap))
 
     def remove(self, wrap: Wrapping) -> bool:
-        """Forget one; True when none is left."""
+        """Remove a wrapper; return True when none is left."""
         self.instances.discard(wrap)
         self.held = [pair for pair in self.held if pair[1] is not wrap]
         return not self.held and not self.instances.values()
 
 
-class _ForSomeSet(_ForSome):
-    """The same in the place of a property."""
+class _PerInstanceData(_PerInstance):
+    """The same as a data descriptor, in place of a property."""
 
     def __set__(self, instance: object, value: object) -> None:
         type(self.before).__set__(self.before, instance, value)  # type: ignore[attr-defined]
@@ -193,12 +248,12 @@ class _ForSomeSet(_ForSome):
 def _on_class(kind: type, name: str, wrap: Wrapping, only: object | None) -> Callable[[], None]:
     before = inspect.getattr_static(kind, name, None)
     own = name in vars(kind)
-    if isinstance(before, _ForSome) and own:
+    if isinstance(before, _PerInstance) and own:
         some = before
     else:
-        some = (_ForSomeSet if hasattr(cast("object", type(before)), "__set__") else _ForSome)(
-            before
-        )
+        some = (
+            _PerInstanceData if hasattr(cast("object", type(before)), "__set__") else _PerInstance
+        )(before)
         try:
             setattr(kind, name, some)
         except (AttributeError, TypeError) as error:

@@ -1,4 +1,4 @@
-"""Subscribe to a bus that was never seen before, and leave it again."""
+"""Subscribe to an unknown bus, and unsubscribe."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, cast
 
 from spanbus._attaching.listener import Listener
 from spanbus._attaching.methods import callable_of, has, is_coroutine_function
-from spanbus._attaching.publication import weakly
+from spanbus._attaching.publication import weak_reference
 from spanbus._attaching.signature import Slot, SubscribingCall, subscribing
 
 if TYPE_CHECKING:
@@ -49,17 +49,17 @@ _UNSUBSCRIBING = (
     "unregister_observer",
     "off",
 )
-_ENDS_OF_SUBSCRIPTIONS = ("unsubscribe", "dispose", "cancel", "close", "disconnect", "remove")
+_TOKEN_METHODS = ("unsubscribe", "dispose", "cancel", "close", "disconnect", "remove")
 
 
 class WayIn:
-    """A method that gives all events, with how it is called."""
+    """A subscribing method that delivers all events, and the arguments to call it with."""
 
     def __init__(self, name: str, call: SubscribingCall) -> None:
         self.name, self.call = name, call
 
     def for_listener(self) -> WayIn:
-        """The same for a listener in the place of a function."""
+        """Return the same call with a :class:`Listener` instead of a function."""
         slot = self.call.slot._replace(role="listener")
 
         def other(value: object) -> object:
@@ -71,12 +71,14 @@ class WayIn:
 
 
 def way_in(thing: object) -> WayIn | None:
-    """The method by which this object provably gives all its events; nothing is called."""
+    """Return the method by which the object provably delivers all its events, None if there is none. Nothing is called."""
     for name in SUBSCRIBING:
         if not has(thing, name):
             continue
         method = callable_of(thing, name)
-        if is_coroutine_function(method) or (isinstance(thing, type) and _wants_self(thing, name)):
+        if is_coroutine_function(method) or (
+            isinstance(thing, type) and _needs_instance(thing, name)
+        ):
             continue
         call = subscribing(method)
         if call is None and name in _TAKES_ALL and _takes_one(method):
@@ -88,7 +90,7 @@ def way_in(thing: object) -> WayIn | None:
 
 
 def subscribe(thing: object, way: WayIn, handle: Handle) -> None:
-    """Subscribe ``handle``; raises what the method raises, having left again."""
+    """Subscribe ``handle``. Raises what the bus raises, and ``TypeError`` if the method returns a coroutine."""
     filled: dict[Slot, object] = {}
 
     def fill(value: object) -> object:
@@ -106,7 +108,7 @@ def subscribe(thing: object, way: WayIn, handle: Handle) -> None:
     if inspect.iscoroutine(token):
         token.close()
         raise TypeError(f"{way.name}() gives a coroutine")
-    bus = weakly(thing)
+    bus = weak_reference(thing)
     handle.subscribed(thing, lambda: end(bus(), token, subscribed))
 
 
@@ -118,26 +120,26 @@ def _subscriber(slot: Slot, handle: Handle) -> object:
     if slot.role == "on_error":
         return handle.stream_failed
     if slot.role == "nothing":
-        return _nothing
+        return _ignore
     return handle.awaited_observer if slot.is_async else handle.observer
 
 
 def end(thing: object, token: object, subscribed: object) -> None:
-    """Leave by what subscribing returned: nothing, the handler, a function, an id, or a subscription that can be ended."""
+    """Unsubscribe by the token that subscribing returned: nothing, the handler, a function, an id, or a subscription object."""
     unsubscribe = next((getattr(thing, name) for name in _UNSUBSCRIBING if has(thing, name)), None)
     if token is None or token is thing or token is subscribed or isinstance(token, bool):
         done = unsubscribe(subscribed) if unsubscribe is not None else None
     elif callable(token) and not isinstance(token, type):
         done = token()
-    elif (ending := next((n for n in _ENDS_OF_SUBSCRIPTIONS if has(token, n)), None)) is not None:
+    elif (ending := next((n for n in _TOKEN_METHODS if has(token, n)), None)) is not None:
         done = cast("Callable[[], object]", getattr(token, ending))()
     else:
         done = unsubscribe(token) if unsubscribe is not None else None
-    if inspect.iscoroutine(done):  # nobody here can await it; the handle hears nothing any more
+    if inspect.iscoroutine(done):  # cannot be awaited here; the handle is off anyway
         done.close()
 
 
-def _wants_self(kind: type, name: str) -> bool:
+def _needs_instance(kind: type, name: str) -> bool:
     static = inspect.getattr_static(kind, name, None)
     return not isinstance(static, staticmethod | classmethod | ModuleType)
 
@@ -151,5 +153,5 @@ def _takes_one(method: Callable[..., object]) -> bool:
     return len(required) == 1
 
 
-def _nothing(*arguments: object) -> None:
+def _ignore(*arguments: object) -> None:
     del arguments

@@ -1,6 +1,6 @@
-"""Tasks that opened runs and phases: when one ends without an end event, its end says what became of them.
+"""Watch the asyncio tasks that opened runs and phases: without an end event, the end of the task decides their result.
 
-A second passes first: an ``except`` of whoever awaited the task often announces it, or tries again.
+A grace period of a second comes first, because the code that awaits the task often publishes the end or retries.
 """
 
 from __future__ import annotations
@@ -15,8 +15,7 @@ from spanbus._attaching.opened import Opened
 from spanbus._correlation.span_state import SpanState
 from spanbus._loaded import is_of, running_loop
 from spanbus._named_tuple import NamedTuple
-from spanbus._reading.outcomes import class_name
-from spanbus._semantics import ErrorType, Failure, Result
+from spanbus._semantics import ErrorType, Failure, Result, class_name
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop, Task
@@ -26,8 +25,8 @@ _GRACE_NS = 1_000_000_000
 Leave = Callable[[list[SpanState], BaseException | None], None]
 
 
-class _Gone(NamedTuple):
-    """A task that has ended, and what it opened and left open."""
+class _EndedTask(NamedTuple):
+    """An ended task and the records that it left open."""
 
     due_ns: int
     loop: AbstractEventLoop
@@ -36,16 +35,16 @@ class _Gone(NamedTuple):
 
 
 class TaskEnds:
-    """Watches tasks, weakly; ``tick`` hands what they left open to ``leave`` when the grace is over."""
+    """Watches tasks, with weak references. After the grace period ``tick`` passes what they left open to ``leave``."""
 
     def __init__(self, leave: Leave) -> None:
         self._leave = leave
         self._opened: weakref.WeakKeyDictionary[Task[object], Opened] = weakref.WeakKeyDictionary()
-        self._gone: list[_Gone] = []
+        self._ended: list[_EndedTask] = []
         self._lock = threading.Lock()
 
     def opened(self, task: Task[object], record: SpanState) -> None:
-        """``task`` opened ``record``."""
+        """Register that ``task`` opened ``record``."""
         if task.done():
             return
         records = self._opened.get(task)
@@ -68,31 +67,31 @@ class TaskEnds:
         left = [one for one in records if one.result is None]
         if left:
             with self._lock:
-                self._gone.append(_Gone(time.monotonic_ns() + _GRACE_NS, loop, left, error))
+                self._ended.append(_EndedTask(time.monotonic_ns() + _GRACE_NS, loop, left, error))
 
     def tick(self, *, at_end: bool = False) -> None:
-        """Let time pass. In a loop that is closed, and ``at_end``, nobody says anything any more."""
-        if not self._gone:
+        """Process tasks whose grace period is over. ``at_end`` and closed event loops end the grace period at once."""
+        if not self._ended:
             return
         now_ns = time.monotonic_ns()
         with self._lock:
             over = [
-                one for one in self._gone if at_end or one.due_ns <= now_ns or one.loop.is_closed()
+                one for one in self._ended if at_end or one.due_ns <= now_ns or one.loop.is_closed()
             ]
-            self._gone = [one for one in self._gone if one not in over]
+            self._ended = [one for one in self._ended if one not in over]
         for one in over:
             self._leave(one.records, one.error)
 
 
 def ended_with(error: BaseException | None) -> tuple[Result, Failure | None]:
-    """Result of work whose task or stream ended with ``error``."""
+    """Return the result and failure of work whose task or stream ended with ``error``."""
     if error is None:
         return Result.SUCCESS, None
     if isinstance(error, KeyboardInterrupt | GeneratorExit) or _is_cancellation(error):
         return Result.CANCELLATION, None
     try:
         message = str(error)
-    except Exception:  # a broken __str__ of somebody's exception
+    except Exception:  # a broken __str__ of a foreign exception
         message = ""
     if isinstance(error, TimeoutError):
         return Result.TIMEOUT, Failure(ErrorType.TIMEOUT, message or None)
@@ -100,7 +99,7 @@ def ended_with(error: BaseException | None) -> tuple[Result, Failure | None]:
 
 
 def _is_cancellation(error: BaseException) -> bool:
-    """Of asyncio or of trio: classes that only those have who have loaded them."""
+    """Whether this is a cancellation of asyncio or trio; neither is imported for the check."""
     kind = type(error)
     return is_of(error, "asyncio", "CancelledError") or (
         kind.__name__ == "Cancelled" and kind.__module__.partition(".")[0] == "trio"
@@ -108,11 +107,11 @@ def _is_cancellation(error: BaseException) -> bool:
 
 
 def _when_done(task: Task[object], call: Callable[[BaseException | None], None]) -> None:
-    """Tell ``call`` when an asyncio task ends, and what it ended with."""
-    from asyncio import CancelledError  # loaded, where there is a task
+    """Call ``call`` with the exception, or None, when an asyncio task ends."""
+    from asyncio import CancelledError  # already loaded, since there is a task
 
     def done(ended: Task[object]) -> None:
-        # exception() would mark it as retrieved, and asyncio would not log it any more
+        # task.exception() would mark the exception as retrieved, and asyncio would no longer log it
         call(CancelledError() if ended.cancelled() else getattr(ended, "_exception", None))
 
     loop = task.get_loop()

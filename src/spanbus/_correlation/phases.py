@@ -1,21 +1,21 @@
-"""Phases and their attempts: steps that one or several speakers announce, retries, restarts, ends without a start."""
+"""Phases and their attempts: steps announced by one or several publishers, retries, restarts, ends without a start."""
 
 from __future__ import annotations
 
 from typing import Final
 
-from spanbus._correlation.failures import abandoned_text, more_precise
+from spanbus._correlation.failures import abandoned_text, merge
 from spanbus._correlation.fan_out import FanOut
 from spanbus._correlation.hooks import Hooks
 from spanbus._correlation.limits import Counts, Limits
-from spanbus._correlation.matching import find, host_of_strategy, is_another, open_strategy
+from spanbus._correlation.matching import find, host_of_strategy, is_separate_phase, open_strategy
+from spanbus._correlation.open_phase import OpenPhase
 from spanbus._correlation.open_run import (
     EndedPhase,
-    OpenPhase,
     OpenRun,
+    add_event,
     attempt_of,
     is_entered,
-    keep,
     left_at_ns,
     may_be_retried,
 )
@@ -27,7 +27,7 @@ from spanbus._reading.shape import texts_of
 from spanbus._semantics import ErrorType, Failure, Flag, Level, Result, names
 from spanbus._workflow import identity
 
-_SUCCESS: Final = Result.SUCCESS  # a look-up each
+_SUCCESS: Final = Result.SUCCESS  # saves the lookup of the member
 _PHASE: Final = Level.PHASE
 _STEP: Final = Rank.STEP
 _END: Final = Verb.END
@@ -55,28 +55,32 @@ class Phases:
         self._restart_is_attempt = restart_is_attempt
         self._open_phases = limits.open_phases
         self._phases_remembered = limits.ended_phases_remembered
-        self._ids_are_of_events = False
-        """An end had another id than its start: they say nothing of the phase."""
+        self._ids_are_event_ids = False
+        """An end had another id than its start, so the ids are those of events, not of phases."""
         self.jobs_done: list[OpenRun] = []
-        """Runs of one job each, whose job has ended just now."""
+        """Runs of one job each, whose job has just ended."""
 
     def started(
         self, run: OpenRun, fact: Started, task: str | None, within: SpanState | None
     ) -> SpanState:
-        """The start of a phase, of its next attempt, or what another speaker says of it."""
+        """Apply a start: of a phase, of its next attempt, or a further announcement by another publisher."""
         name, at_ns = fact.name, fact.event.at_ns
         if (
             name is not None
             and fact.rank is _STEP
-            and fact.whose.exact
+            and fact.hints.exact
             and name not in run.phases
             and name not in run.ended
         ):
-            return keep(run, self._opened(run, fact, at_ns, task).record, fact)
+            return add_event(run, self._open(run, fact, at_ns, task).record, fact)
         phase, _ = find(run, fact, task, within)
-        own_id = self._own_id(fact)
-        if phase is not None and is_another(
-            run, phase, fact, own_id, of_other=self._is_of_other(phase.task, fact, task)
+        subject_id = self._subject_id(fact)
+        if phase is not None and is_separate_phase(
+            run,
+            phase,
+            fact,
+            subject_id,
+            other_publisher=self._is_other_publisher(phase.task, fact, task),
         ):
             self.settle(run, phase)
             phase = None
@@ -85,20 +89,22 @@ class Phases:
             if (
                 ended is not None
                 and (at_ns <= ended.ended_at_ns if ended.orphan else at_ns < ended.ended_at_ns)
-                and not (self._is_of_other(ended.task, fact, task) and ended.rank == fact.rank)
+                and not (
+                    self._is_other_publisher(ended.task, fact, task) and ended.rank == fact.rank
+                )
             ):
-                return keep(run, run.record, fact)  # a late announcement of what has ended
+                return add_event(run, run.record, fact)  # late: the phase has ended
             host = host_of_strategy(run, fact)
             if host is not None:
                 return self._hooks.strategy_started(run, host, fact)
-            return keep(run, self._opened(run, fact, at_ns, task).record, fact)
+            return add_event(run, self._open(run, fact, at_ns, task).record, fact)
         if fact.aliases:
-            run.known_as(phase, fact.aliases)
+            run.add_aliases(phase, fact.aliases)
         if name is not None and name != phase.record.name:
-            run.known_as(phase, (name,))
+            run.add_aliases(phase, (name,))
         if phase.retry_announced and (phase.pending is not None or fact.rank <= phase.outer):
             self._begin_announced(phase, at_ns)
-            run.identify(phase, own_id or phase.own_id)
+            run.identify(phase, subject_id or phase.subject_id)
             phase.starts = frozenset({fact.event.name})
         elif phase.pending is not None or fact.rank in phase.seen:
             if phase.pending is None and fact.rank in phase.open_ranks and fact.rank == phase.outer:
@@ -110,64 +116,68 @@ class Phases:
                 if phase.pending is not None and phase.record.name in run.shared_names:
                     phase.record.flag(Flag.AMBIGUOUS)
                 self._next_attempt(phase, at_ns, phase.evidence, None, None)
-                run.identify(phase, own_id or phase.own_id)
+                run.identify(phase, subject_id or phase.subject_id)
                 phase.starts = frozenset({fact.event.name})
-                phase.seen = phase.open_ranks  # an outer speaker whose start still holds was heard
+                phase.seen = phase.open_ranks  # starts of outer publishers remain valid
         elif fact.rank < phase.outer:
-            phase.outer = fact.rank  # an outer speaker is heard after an inner one
+            phase.outer = fact.rank  # an outer publisher announces after an inner one
             phase.record.started_at_ns = min(phase.record.started_at_ns, at_ns)
-        phase.seen |= {fact.rank}
         phase.open_ranks |= {fact.rank}
-        return keep(run, phase.innermost, fact)
+        run.seen_by(phase, phase.seen | {fact.rank})
+        return add_event(run, phase.innermost, fact)
 
     def _started_again(
         self, run: OpenRun, phase: OpenPhase, fact: Started, task: str | None
     ) -> SpanState:
-        """The speaker that opened a phase announces its start once more, without an end between them."""
+        """Apply a second start by the publisher that opened the phase, without an end between."""
         at_ns = fact.event.at_ns
-        own_id = self._own_id(fact)
-        other = None not in (own_id, phase.own_id) and own_id != phase.own_id
-        if fact.whose.state and not other:  # it still is as it was
-            return keep(run, phase.innermost, fact)
-        if other or self._is_of_other(phase.task, fact, task):
-            return keep(run, self._opened(run, fact, at_ns, task).record, fact)  # beside it
-        if at_ns <= phase.attempts_started_at_ns:  # the same start, heard late or again
+        subject_id = self._subject_id(fact)
+        other = None not in (subject_id, phase.subject_id) and subject_id != phase.subject_id
+        if fact.hints.state and not other:  # state unchanged
+            return add_event(run, phase.innermost, fact)
+        if other or self._is_other_publisher(phase.task, fact, task):
+            return add_event(
+                run, self._open(run, fact, at_ns, task).record, fact
+            )  # a parallel phase
+        if at_ns <= phase.attempts_started_at_ns:  # a late or repeated announcement
             phase.record.started_at_ns = min(phase.record.started_at_ns, at_ns)
-            return keep(run, phase.innermost, fact)
+            return add_event(run, phase.innermost, fact)
         if phase.starts and fact.event.name not in phase.starts:  # "starting", then "started"
             phase.starts |= {fact.event.name}
-            return keep(run, phase.innermost, fact)
+            return add_event(run, phase.innermost, fact)
         restarts = self._restart_is_attempt and not is_entered(phase)
-        if not restarts or (fact.whose.task or task) != phase.task:
-            return keep(run, self._opened(run, fact, at_ns, task).record, fact)  # beside it
+        if not restarts or (fact.hints.task or task) != phase.task:
+            return add_event(
+                run, self._open(run, fact, at_ns, task).record, fact
+            )  # a parallel phase
         self._next_attempt(phase, at_ns, phase.evidence, None, None)
-        phase.seen = phase.open_ranks
+        run.seen_by(phase, phase.open_ranks)
         phase.starts = frozenset({fact.event.name})
-        return keep(run, phase.innermost, fact)
+        return add_event(run, phase.innermost, fact)
 
     def _compare_ids(self, run: OpenRun, phase: OpenPhase, fact: Ended) -> None:
-        if phase.own_id is not None and fact.whose.own_id not in (None, phase.own_id):
-            self._ids_are_of_events = True
+        if phase.subject_id is not None and fact.hints.subject_id not in (None, phase.subject_id):
+            self._ids_are_event_ids = True
             run.identify(phase, None)
 
-    def _own_id(self, fact: Fact) -> str | None:
-        return None if self._ids_are_of_events else fact.whose.own_id
+    def _subject_id(self, fact: Fact) -> str | None:
+        return None if self._ids_are_event_ids else fact.hints.subject_id
 
-    def _is_of_other(self, known: str | None, fact: Fact, task: str | None) -> bool:
-        """Whether phases of one name are those of two publishers."""
-        task = fact.whose.task or task
+    def _is_other_publisher(self, known: str | None, fact: Fact, task: str | None) -> bool:
+        """Whether a fact comes from another publisher than the phase with task id ``known``."""
+        task = fact.hints.task or task
         return self._restart_is_attempt and None is not known != task is not None
 
     def _begin_announced(self, phase: OpenPhase, at_ns: int) -> None:
-        """The start of the attempt that a retry announced before."""
+        """Start the attempt that a retry event announced."""
         phase.retry_announced = False
-        if phase.pending is not None:  # the failure was that of the attempt before it
+        if phase.pending is not None:  # a failure of the previous attempt
             phase.pending, phase.record.held = None, None
             self._waiting.release(phase)
         if phase.attempt is not None and at_ns > phase.attempts_started_at_ns:
             phase.attempts_started_at_ns = at_ns
 
-    def _opened(self, run: OpenRun, fact: Fact, at_ns: int, task: str | None) -> OpenPhase:
+    def _open(self, run: OpenRun, fact: Fact, at_ns: int, task: str | None) -> OpenPhase:
         name, counts = fact.name or "phase", self._counts
         occurrence = run.occurrences[name] = run.occurrences.get(name, 0) + 1
         if occurrence == 1 and len(run.occurrences) > self._phases_remembered:
@@ -186,7 +196,7 @@ class Phases:
             name,
             identity.phase_span_id(parent.span_id, name, occurrence),
             at_ns,
-            task_type or (name if fact.whose.exact else None),
+            task_type or (name if fact.hints.exact else None),
             event.attempt,
         )
         for need in needs:
@@ -194,15 +204,15 @@ class Phases:
                 record.link(Link(parent.trace_id, done.span_id, names.LINK_DEPENDS_ON))
         phase = OpenPhase(record, fact.rank)
         if fact.aliases:
-            run.known_as(phase, fact.aliases)
-        phase.task = fact.whose.task or task
+            run.add_aliases(phase, fact.aliases)
+        phase.task = fact.hints.task or task
         if self._restart_is_attempt:
             phase.starts = frozenset({event.name})
         while counts.phases_open >= self._open_phases:
             self._abandon_oldest()
         run.add(phase)
-        if (own_id := self._own_id(fact)) is not None:
-            run.identify(phase, own_id)
+        if (subject_id := self._subject_id(fact)) is not None:
+            run.identify(phase, subject_id)
         counts.phases_open += 1
         self._out.opened(record)
         if "max_attempts" in event.payload and may_be_retried(fact):
@@ -220,14 +230,14 @@ class Phases:
     def retried(
         self, run: OpenRun, fact: Ended, task: str | None, within: SpanState | None
     ) -> SpanState:
-        """End a failed attempt that is followed by another."""
+        """End a failed attempt that another one follows."""
         phase, _ = find(run, fact, task, within)
         if phase is None:
-            return keep(run, run.record, fact)
-        kept = keep(run, phase.innermost, fact)
+            return add_event(run, run.record, fact)
+        kept = add_event(run, phase.innermost, fact)
         self._next_attempt(phase, fact.event.at_ns, fact.failure, fact.result, fact)
         phase.retry_announced = True
-        phase.seen = phase.open_ranks
+        run.seen_by(phase, phase.open_ranks)
         return kept
 
     def _next_attempt(
@@ -238,7 +248,7 @@ class Phases:
         result: Result | None,
         fact: Ended | None,
     ) -> None:
-        """End the current attempt and open the next; the first attempt gets its span only now, for it was not alone."""
+        """End the current attempt and open the next. The first attempt gets its span only now, when it is no longer alone."""
         record = phase.record
         if phase.pending is not None:
             result, pending_failure = phase.pending
@@ -252,7 +262,7 @@ class Phases:
                 inner_ended_at_ns if fact is None and inner_ended_at_ns is not None else at_ns
             )
             if result is None:
-                result, failure = self._result_of_cut(phase, failure)
+                result, failure = self._result_without_end(phase, failure)
         number = record.attempts
         attempt = phase.attempt
         if attempt is None:
@@ -272,10 +282,10 @@ class Phases:
         phase.open_ranks &= {phase.outer}
         self._out.opened(phase.attempt)
 
-    def _result_of_cut(
+    def _result_without_end(
         self, phase: OpenPhase, failure: Failure | None
     ) -> tuple[Result, Failure | None]:
-        """Result of an attempt without an announced end, from its inner speakers."""
+        """Return the result of an attempt without an end event, as far as inner publishers reported it."""
         if failure is not None:
             return Result.FAILURE, failure
         if phase.inner_ended_at_ns is not None and not (phase.open_ranks - {phase.outer}):
@@ -287,7 +297,7 @@ class Phases:
     def ended(
         self, run: OpenRun, fact: Ended, task: str | None, within: SpanState | None
     ) -> SpanState:
-        """The end of a phase, or what an inner speaker says of its attempt."""
+        """Apply an end: of a phase, or of its attempt by an inner publisher."""
         result, failure, at_ns = fact.result, fact.failure, fact.event.at_ns
         group = run.phases.get(fact.name) if fact.name is not None else None
         if (
@@ -299,35 +309,35 @@ class Phases:
             and not fact.aliases
         ):
             phase = group[0]
-            if phase.own_id is not None:
+            if phase.subject_id is not None:
                 self._compare_ids(run, phase, fact)
-            kept = keep(run, phase.innermost, fact)
+            kept = add_event(run, phase.innermost, fact)
             if fact.attempts > 1:
-                self._believe(phase, fact)
+                self._adopt_attempts(phase, fact)
             self.close(run, phase, result, None, at_ns, fact.duration_ns if fact.final else None)
             return kept
         found, ambiguous = find(run, fact, task, within)
         if found is None:
-            return self._ended_unheard(run, fact, task)
+            return self._ended_without_start(run, fact, task)
         phase = found
         self._compare_ids(run, phase, fact)
         if ambiguous:
             phase.record.flag(Flag.AMBIGUOUS)
         if fact.aliases:
-            run.known_as(phase, fact.aliases)
-        kept = keep(run, phase.innermost, fact)
+            run.add_aliases(phase, fact.aliases)
+        kept = add_event(run, phase.innermost, fact)
         phase.open_ranks -= {fact.rank}
         if fact.rank > phase.outer:
-            # an inner speaker: the phase goes on, and may try again
+            # an inner publisher: the phase continues, and may retry
             phase.inner_ended_at_ns = at_ns
             if failure is not None:
-                phase.evidence = more_precise(phase.evidence, failure)
+                phase.evidence = merge(phase.evidence, failure)
             elif result is _SUCCESS:
                 phase.evidence = None
             return kept
-        self._believe(phase, fact)
+        self._adopt_attempts(phase, fact)
         phase.outer = min(phase.outer, fact.rank)
-        failure = more_precise(phase.evidence, failure) if result.failed else None
+        failure = merge(phase.evidence, failure) if result.failed else None
         if (
             result is Result.FAILURE
             and failure is not None
@@ -345,8 +355,8 @@ class Phases:
         self.close(run, phase, result, failure, at_ns, fact.duration_ns if fact.final else None)
         return kept
 
-    def _believe(self, phase: OpenPhase, fact: Ended) -> None:
-        """The end knows how often it was tried."""
+    def _adopt_attempts(self, phase: OpenPhase, fact: Ended) -> None:
+        """Take the number of attempts from an end event, if it is larger than the number seen."""
         more = fact.attempts - phase.record.attempts
         if more > 0:
             phase.record.attempts = fact.attempts
@@ -365,29 +375,29 @@ class Phases:
         phase.evidence = failure
         self._waiting.hold(run, phase)
 
-    def _ended_unheard(self, run: OpenRun, fact: Ended, task: str | None) -> SpanState:
-        """An end that means no open phase."""
+    def _ended_without_start(self, run: OpenRun, fact: Ended, task: str | None) -> SpanState:
+        """Apply an end that matches no open phase."""
         strategy = open_strategy(run, fact.name)
         if strategy is not None:
             return self._hooks.strategy_ended(run, *strategy, fact)
-        again = fact.verb is Verb.END or fact.whose.state
-        if fact.whose.of_open or (again and fact.name in run.ended):
-            return keep(run, run.record, fact)  # by another speaker, or late: the phase has ended
+        again = fact.verb is Verb.END or fact.hints.state
+        if fact.hints.of_open or (again and fact.name in run.ended):
+            return add_event(run, run.record, fact)  # late or repeated: the phase has ended
         if fact.name is None:
             self._counts.unmatched_ends += 1
-            return keep(run, run.record, fact)
+            return add_event(run, run.record, fact)
         return self._orphan(run, fact, task)
 
     def _orphan(self, run: OpenRun, fact: Ended, task: str | None) -> SpanState:
-        """An end without its start: a span of its own, back-dated where the event tells how long it took."""
+        """Open and end a phase for an end without a start; its start is back-dated by the duration in the event."""
         at_ns = fact.event.at_ns
-        phase = self._opened(run, fact, max(1, at_ns - (fact.duration_ns or 0)), task)
+        phase = self._open(run, fact, max(1, at_ns - (fact.duration_ns or 0)), task)
         phase.orphan = True
         if fact.verb is Verb.END:
             phase.record.flag(Flag.ORPHAN_END)
             self._counts.orphan_ends += 1
-        kept = keep(run, phase.record, fact)
-        self._believe(phase, fact)
+        kept = add_event(run, phase.record, fact)
+        self._adopt_attempts(phase, fact)
         result, failure = fact.result, fact.failure
         if result.failed and not (fact.final or run.implicit):
             phase.open_ranks = frozenset()
@@ -399,13 +409,13 @@ class Phases:
         return kept
 
     def settle(self, run: OpenRun, phase: OpenPhase) -> None:
-        """A failure that was held is final: nobody tried again."""
+        """Close a phase with its held failure, because no retry came."""
         pending = phase.pending
         assert pending is not None
         self.close(run, phase, pending[0], pending[1], phase.pending_at_ns, None)
 
     def abandon(self, run: OpenRun, phase: OpenPhase, at_ns: int, error_type: ErrorType) -> None:
-        """Close a phase whose end was not announced."""
+        """Close a phase without an end event."""
         if error_type is ErrorType.ABANDONED and is_entered(phase):
             phase.record.flag(Flag.INFERRED)
             self.close(
@@ -430,7 +440,7 @@ class Phases:
         *,
         announced: bool = True,
     ) -> None:
-        """Close a phase with all that is open in it."""
+        """Close a phase and everything that is open in it."""
         record = phase.record
         if self._waiting.held:
             self._waiting.release(phase)
@@ -472,12 +482,12 @@ class Phases:
                 if run.each:
                     self.jobs_done.append(run)
                 else:
-                    self._waiting.rests(run)
+                    self._waiting.idle(run)
 
     def close_all(
         self, run: OpenRun, result: Result, at_ns: int, leftover: ErrorType, *, cut: bool = False
     ) -> None:
-        """Close the phases that are open when their run ends; ``cut`` where it ended them with its own fate."""
+        """Close the open phases of a run that ends; ``cut``: with the run's result instead of as abandoned."""
         for phase in list(run.open_phases()):
             if phase.pending is not None:
                 self.settle(run, phase)

@@ -1,4 +1,4 @@
-"""Runs: their identity, their start and their end, whether somebody announced them or not."""
+"""Runs: their identity, start and end, announced by events or inferred."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from spanbus._correlation.failures import abandoned_text, inherited
 from spanbus._correlation.fan_out import FanOut
 from spanbus._correlation.hooks import Hooks
 from spanbus._correlation.limits import Counts, Limits
-from spanbus._correlation.open_run import EndedRun, OpenRun, keep
+from spanbus._correlation.open_run import EndedRun, OpenRun, add_event
 from spanbus._correlation.open_spans import OpenSpans
 from spanbus._correlation.phases import Phases
 from spanbus._correlation.span_state import Link, SpanState
@@ -23,7 +23,7 @@ IMPLICIT: Final = "implicit"
 """Name of the run of events that belong to no run."""
 
 Caller = Callable[[], tuple[str | None, str | None]]
-"""``traceparent`` and ``tracestate`` of whoever publishes just now."""
+"""Returns ``traceparent`` and ``tracestate`` of the current publisher."""
 
 
 class Runs:
@@ -57,38 +57,38 @@ class Runs:
         self._early_ends: dict[str, Ended] = {}
 
     def started(self, fact: Started, task: str | None, inside: OpenRun | None = None) -> SpanState:
-        """The start of a run, which is perhaps open because a phase of it was heard first.
+        """Apply the start of a run, which may already be open because one of its phases came first.
 
-        ``inside`` is the run in whose context it was published.
+        ``inside`` is the run in whose context the event was published.
         """
         key, at_ns = fact.run_key, fact.event.at_ns
         if key is not None:
             waiting = self._spans.by_key.get(key)
-            if waiting and waiting[0].announced and fact.whose.state:
-                return keep(waiting[0], waiting[0].record, fact)  # it still is as it was
+            if waiting and waiting[0].announced and fact.hints.state:
+                return add_event(waiting[0], waiting[0].record, fact)  # state unchanged
             if waiting and not waiting[0].announced:
                 first = waiting[0]
                 if (
-                    not fact.whose.shared
+                    not fact.hints.shared
                     or at_ns <= first.record.started_at_ns
                     or not first.occurrences
                 ):
-                    return self._announced_late(first, fact)
-        same = self._started_by_another_word(fact, inside)
+                    return self._announce_late(first, fact)
+        same = self._already_started(fact, inside)
         if same is not None:
             same.starts |= {fact.event.name}
-            return keep(same, same.record, fact)
+            return add_event(same, same.record, fact)
         implicit = self._spans.implicit
         if implicit is not None and at_ns < implicit.record.started_at_ns:
-            return self._announced_late(implicit, fact)
+            return self._announce_late(implicit, fact)
         run = self.opened(fact, task, announced=True)
         run.subject, run.starts = subject(fact.event.name), frozenset({fact.event.name})
-        kept = keep(run, run.record, fact)
+        kept = add_event(run, run.record, fact)
         self._end_if_known(run, fact)
         return kept
 
-    def _started_by_another_word(self, fact: Started, inside: OpenRun | None) -> OpenRun | None:
-        """The open run whose start was announced already, as ``starting`` before ``started``."""
+    def _already_started(self, fact: Started, inside: OpenRun | None) -> OpenRun | None:
+        """Return the open run if this start was already announced in other words, as ``starting`` before ``started``."""
         if fact.run_key is not None:
             runs = self._spans.by_key.get(fact.run_key, [])
         else:
@@ -106,22 +106,22 @@ class Runs:
             None,
         )
 
-    def _announced_late(self, run: OpenRun, fact: Started) -> SpanState:
-        """The start of a run whose phases were heard before it."""
+    def _announce_late(self, run: OpenRun, fact: Started) -> SpanState:
+        """Apply the start of a run whose phases came before it."""
         if self._spans.implicit is run:
-            self._spans.named(run, fact.run_key)
+            self._spans.set_key(run, fact.run_key)
         run.announced = True
         run.subject, run.starts = subject(fact.event.name), frozenset({fact.event.name})
         self._waiting.forget(run)
         record = run.record
         record.unflag(Flag.INFERRED)
         record.started_at_ns = min(record.started_at_ns, fact.event.at_ns)
-        record.workflow = record.name = fact.whose.workflow or "workflow"
+        record.workflow = record.name = fact.hints.workflow or "workflow"
         self._end_if_known(run, fact)
-        return keep(run, record, fact)
+        return add_event(run, record, fact)
 
     def _end_if_known(self, run: OpenRun, fact: Started) -> None:
-        """An end of this run that came before its start decides how it ends, once nothing more can come."""
+        """Remember an end that came before this start; it applies when the stream ends."""
         key = fact.run_key
         early = self._early_ends.pop(key, None) if key is not None else None
         if early is not None and early.event.at_ns >= fact.event.at_ns:
@@ -136,16 +136,16 @@ class Runs:
         implicit: bool = False,
         each: bool = False,
     ) -> OpenRun:
-        """A new run; ``each`` where it stands for the job that the fact starts."""
+        """Open a run for a fact; ``each``: the run is the job that the fact starts."""
         key = None if implicit else fact.run_key
-        whose, at_ns = fact.whose, fact.event.at_ns
-        workflow = IMPLICIT if implicit else whose.workflow or "workflow"
+        hints, at_ns = fact.hints, fact.event.at_ns
+        workflow = IMPLICIT if implicit else hints.workflow or "workflow"
         if each:
-            key, workflow = key or whose.task, whose.workflow or fact.name or workflow
+            key, workflow = key or hints.task, hints.workflow or fact.name or workflow
         run_id, mark = self._identity(key, workflow, fact, each=each)
-        parent, tracestate = None, whose.tracestate
+        parent, tracestate = None, hints.tracestate
         if fact.rank is Rank.RUN or implicit or each:
-            traceparent = whose.traceparent
+            traceparent = hints.traceparent
             if traceparent is None and self._caller is not None and fact.verb is Verb.START:
                 traceparent, called = self._caller()
                 tracestate = called if traceparent is not None else tracestate
@@ -171,22 +171,22 @@ class Runs:
             self._out.changed,
             implicit=implicit,
             announced=announced,
-            correlation=whose.correlation,
+            correlation=hints.correlation,
             last_at_ns=at_ns,
         )
         run.each = each
         if key is None and fact.rank is Rank.RUN:
-            run.own_id = whose.own_id
+            run.subject_id = hints.subject_id
         if not announced:
             record.flag(Flag.INFERRED)
             self._waiting.infer(run)
         while len(self._spans.runs) >= self._limits.open_runs:
             oldest = next(iter(self._spans.runs.values()))
-            self.give_up(oldest, oldest.last_at_ns)
+            self.abandon(oldest, oldest.last_at_ns)
         self._spans.add(run)
         self._out.opened(record)
-        for early in self._waiting.claimed(fact.run_key, task):
-            keep(run, record, early.fact)
+        for early in self._waiting.claim(fact.run_key, task):
+            add_event(run, record, early.fact)
             self._counts.recorded += 1
             self._out.noted(record, early.fact.event)
         return run
@@ -194,8 +194,8 @@ class Runs:
     def _identity(
         self, key: str | None, workflow: str, fact: Fact, *, each: bool
     ) -> tuple[str, str]:
-        """The run's id, and the text that its trace is made of: with its time, where ids are used again."""
-        made = key is None or (fact.whose.shared and not each)
+        """Return the run id, and the text from which trace and span ids are derived; it has the time if ids are reused."""
+        made = key is None or (fact.hints.shared and not each)
         if made:
             event = fact.event
             told = event.event_id or f"{event.name}@{event.at_ns}"
@@ -213,11 +213,11 @@ class Runs:
         return run_id, mark
 
     def ended(self, fact: Ended, within: OpenRun | None) -> SpanState | None:
-        """The end of a run; None where no run is open that it may mean."""
+        """Apply the end of a run; return None if no open run matches."""
         run, ambiguous = self._spans.run_to_end(fact, within)
         if run is None:
             ended = self._spans.was_ended(fact)
-            if fact.whose.of_open or (fact.whose.state and ended):
+            if fact.hints.of_open or (fact.hints.state and ended):
                 return None
             self._counts.unmatched_ends += 1
             key = fact.run_key
@@ -230,8 +230,8 @@ class Runs:
             return None
         if ambiguous:
             run.record.flag(Flag.AMBIGUOUS)
-        kept = keep(run, run.record, fact)
-        at_ns, result, stage = fact.event.at_ns, fact.result, fact.whose.stage
+        kept = add_event(run, run.record, fact)
+        at_ns, result, stage = fact.event.at_ns, fact.result, fact.hints.stage
         if stage is not None and result.failed:
             for phase in list(run.phases.get(stage, ())):
                 if phase.pending is None:
@@ -246,7 +246,7 @@ class Runs:
     def publisher_ended(
         self, run: OpenRun, result: Result, failure: Failure | None, at_ns: int
     ) -> None:
-        """The task that opened a run is over, and nobody announced the run's end."""
+        """End a run whose publishing task ended without an end event."""
         at_ns = max(at_ns, run.last_at_ns)
         if result.failed or result is Result.CANCELLATION:
             self._phases.close_all(run, result, at_ns, ErrorType.ABANDONED, cut=True)
@@ -257,12 +257,12 @@ class Runs:
     def close_inferred(
         self, run: OpenRun, at_ns: int, leftover: ErrorType = ErrorType.ABANDONED
     ) -> None:
-        """End a run that nobody announced: its result is that of its phases."""
+        """End an unannounced run with the result of its phases."""
         self._phases.close_all(run, Result.ERROR, at_ns, leftover)
         self.close_by_phases(run, at_ns)
 
     def close_by_phases(self, run: OpenRun, at_ns: int) -> None:
-        """Close a run all of whose phases have ended, with what they say."""
+        """Close a run whose phases have all ended, with their combined result."""
         result, failure = Result.SUCCESS, None
         if run.first_failure is not None:
             result, failure = run.first_failure
@@ -273,7 +273,7 @@ class Runs:
         self._close(run, result, failure, at_ns, None)
 
     def close(self, run: OpenRun, error_type: ErrorType, at_ns: int | None) -> None:
-        """End a run because the stream ends."""
+        """End a run at the end of the stream."""
         end_ns = max(at_ns if at_ns is not None else 0, run.last_at_ns)
         known = run.known_end
         if known is not None:
@@ -283,12 +283,12 @@ class Runs:
         elif not run.announced:
             self.close_inferred(run, end_ns, error_type)
         else:
-            self.give_up(run, end_ns, error_type)
+            self.abandon(run, end_ns, error_type)
 
-    def give_up(
+    def abandon(
         self, run: OpenRun, at_ns: int, error_type: ErrorType = ErrorType.ABANDONED
     ) -> None:
-        """Close a run whose end was not heard; only one whose start was heard is abandoned."""
+        """Close a run without an end event: as abandoned if it was announced, else with the result of its phases."""
         at_ns = max(at_ns, run.last_at_ns)
         if not run.announced:
             self.close_inferred(run, at_ns, error_type)
@@ -300,7 +300,7 @@ class Runs:
         self._close(run, Result.ERROR, failure, at_ns, None)
 
     def forget_early_ends(self) -> None:
-        """The stream has ended."""
+        """Forget ends without a start, at the end of the stream."""
         self._early_ends.clear()
 
     def _close(
@@ -322,7 +322,7 @@ class Runs:
         record.finish(result, failure, at_ns, duration_ns)
         self._spans.ended.append(
             EndedRun(
-                run.key if run.key is not None else run.own_id,
+                run.key if run.key is not None else run.subject_id,
                 record.run_id,
                 run.ended,
                 record.started_at_ns,
@@ -337,4 +337,4 @@ class Runs:
         if self._on_ended is not None:
             self._out.call(self._on_ended, record)
         else:
-            record.let_go()
+            record.release_children()

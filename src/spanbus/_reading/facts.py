@@ -1,6 +1,6 @@
-"""The three facts that an event of any bus can state: something started, something ended, something was noted.
+"""The three facts that an event of any bus can state: a start, an end, or a note.
 
-Every fact keeps the event as it will stand on a span, and says at which level (:class:`Rank`) and of which run it speaks.
+Each fact carries the event as a span will show it, the level of the work (:class:`Rank`) and the key of its run.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from spanbus._semantics import Failure, Result
 
 
 class Rank(IntEnum):
-    """The speaker, from the outside in. A step, a phase and a strategy that mean the same work are one phase."""
+    """Level of the publisher, outermost first. A step, a phase and a strategy that mean the same work are one phase."""
 
     RUN = 0
     STEP = 1
@@ -23,7 +23,7 @@ class Rank(IntEnum):
 
 
 class Verb(IntEnum):
-    """Effect of the event on the thing that it names."""
+    """Effect of an event on the work that it names."""
 
     EVENT = 0
     START = 1
@@ -32,12 +32,12 @@ class Verb(IntEnum):
     SKIP = 4
 
 
-_EVENT: Final = Verb.EVENT  # members cost a look-up each
+_EVENT: Final = Verb.EVENT  # saves the lookup of the member
 _START: Final = Verb.START
 
 
 class SpanEvent:
-    """One bus event as it will stand on a span. ``payload`` is the raw mapping; it is cleaned when it is rendered."""
+    """A bus event as a span will show it. ``payload`` is the raw mapping; secrets are removed when it is rendered."""
 
     __slots__ = ("at_ns", "attempt", "event_id", "name", "payload", "source")
 
@@ -58,18 +58,18 @@ class SpanEvent:
         return f"SpanEvent({self.name!r}, {self.at_ns}, {self.event_id!r}, {self.source!r}, {self.payload!r}, {self.attempt})"
 
 
-class Whose:
-    """Further hints of an event about the work that it belongs to; absent things are None. Most events share one of few."""
+class Hints:
+    """Optional correlation hints of an event, None where absent. Most events share ``NO_HINTS`` or ``ENGINE_HINTS``."""
 
     __slots__ = (
         "correlation",
         "exact",
         "odd_time",
         "of_open",
-        "own_id",
         "shared",
         "stage",
         "state",
+        "subject_id",
         "task",
         "traceparent",
         "tracestate",
@@ -85,30 +85,30 @@ class Whose:
         traceparent: str | None = None,
         tracestate: str | None = None,
         odd_time: bool = False,
-        own_id: str | None = None,
+        subject_id: str | None = None,
     ) -> None:
         self.exact = exact
-        """The name is an identity (a step id, our engine's phase), not one that has to be looked for among aliases."""
+        """The name is an identity (a step id, a phase of our engine): aliases are not searched."""
         self.shared = shared
-        """The run key is a definition's name or the like: concurrent and later runs bear the same one."""
+        """The run key is not unique, such as the name of a definition: concurrent and later runs share it."""
         self.correlation = correlation
         self.workflow: str | None = None
         self.stage: str | None = None
         self.task = task
-        """The publisher's task, thread or job, where the event tells."""
+        """Id of the publishing task, thread or job, from the event."""
         self.traceparent, self.tracestate = traceparent, tracestate
         self.odd_time = odd_time
-        """The event's time could not be read or believed: it stands where it was heard."""
-        self.own_id = own_id
-        """The id of what it speaks of, as far as an id can be believed to be that, and not the event's."""
+        """The event's timestamp was unreadable or implausible; ``at_ns`` is the time of arrival."""
+        self.subject_id = subject_id
+        """Id of the task or run that the event is about. May turn out to be the id of the event itself."""
         self.of_open = False
-        """It ends what is open, and says nothing where nothing is."""
+        """The event ends open work, and is ignored where none is open."""
         self.state = False
-        """It is told as a state, which may be told again while nothing changes."""
+        """The event reports a state, which may be repeated without a change."""
 
-    def copy(self) -> Whose:
-        """One of its own, to be changed."""
-        copy = Whose(
+    def copy(self) -> Hints:
+        """Return a copy that may be changed."""
+        copy = Hints(
             self.exact,
             self.shared,
             self.correlation,
@@ -116,7 +116,7 @@ class Whose:
             self.traceparent,
             self.tracestate,
             self.odd_time,
-            self.own_id,
+            self.subject_id,
         )
         copy.workflow, copy.stage = self.workflow, self.stage
         copy.of_open, copy.state = self.of_open, self.state
@@ -124,20 +124,20 @@ class Whose:
 
     def __repr__(self) -> str:
         return (
-            f"Whose({self.exact}, {self.shared}, {self.correlation!r}, {self.workflow!r}, {self.stage!r}, {self.task!r}, "
-            f"{self.traceparent!r}, {self.tracestate!r}, {self.odd_time}, {self.of_open}, {self.state}, {self.own_id!r})"
+            f"Hints({self.exact}, {self.shared}, {self.correlation!r}, {self.workflow!r}, {self.stage!r}, {self.task!r}, "
+            f"{self.traceparent!r}, {self.tracestate!r}, {self.odd_time}, {self.of_open}, {self.state}, {self.subject_id!r})"
         )
 
 
-NOBODY: Final = Whose()
-OURS: Final = Whose(exact=True)
-"""The hints of a plain event of our own engine."""
+NO_HINTS: Final = Hints()
+ENGINE_HINTS: Final = Hints(exact=True)
+"""Hints of a plain event of our own engine."""
 
 
 class Fact:
-    """The common part of the three facts; ``rank`` is RUN for what belongs to a run as a whole."""
+    """Common base of the three facts. ``rank`` is RUN for an event of a run as a whole."""
 
-    __slots__ = ("aliases", "event", "name", "rank", "run_key", "verb", "whose")
+    __slots__ = ("aliases", "event", "hints", "name", "rank", "run_key", "verb")
 
     def __init__(
         self,
@@ -146,40 +146,40 @@ class Fact:
         rank: Rank,
         name: str | None,
         run_key: str | None,
-        whose: Whose,
+        hints: Hints,
         aliases: tuple[str, ...],
     ) -> None:
         self.event, self.verb = event, verb
         self.rank, self.name = rank, name
-        self.run_key, self.whose, self.aliases = run_key, whose, aliases
+        self.run_key, self.hints, self.aliases = run_key, hints, aliases
 
     @property
     def named_by_payload(self) -> bool:
-        """Whether its name comes from the payload, not from its type."""
+        """Whether the name comes from the payload, not from the event type."""
         return self.name in [value for value in self.event.payload.values() if type(value) is str]
 
-    def _told(self) -> str:
-        return f"{self.event!r}, {self.verb.name}, {self.rank.name}, {self.name!r}, {self.run_key!r}, {self.whose!r}, {self.aliases!r}"
+    def _repr_fields(self) -> str:
+        return f"{self.event!r}, {self.verb.name}, {self.rank.name}, {self.name!r}, {self.run_key!r}, {self.hints!r}, {self.aliases!r}"
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self._told()})"
+        return f"{type(self).__name__}({self._repr_fields()})"
 
 
 class Noted(Fact):
-    """An event that opens and ends nothing."""
+    """An event that neither starts nor ends anything."""
 
     __slots__ = ()
 
     def __init__(
-        self, event: SpanEvent, rank: Rank, name: str | None, run_key: str | None, whose: Whose
+        self, event: SpanEvent, rank: Rank, name: str | None, run_key: str | None, hints: Hints
     ) -> None:
         self.event, self.verb = event, _EVENT
         self.rank, self.name = rank, name
-        self.run_key, self.whose, self.aliases = run_key, whose, ()
+        self.run_key, self.hints, self.aliases = run_key, hints, ()
 
 
 class Started(Fact):
-    """A run, step, phase, strategy or hook began."""
+    """Start of a run, step, phase, strategy or hook."""
 
     __slots__ = ("needs", "task_type")
 
@@ -189,23 +189,24 @@ class Started(Fact):
         rank: Rank,
         name: str | None,
         run_key: str | None,
-        whose: Whose,
+        hints: Hints,
         task_type: str | None = None,
         needs: tuple[str, ...] = (),
         aliases: tuple[str, ...] = (),
     ) -> None:
         self.event, self.verb = event, _START
         self.rank, self.name = rank, name
-        self.run_key, self.whose, self.aliases = run_key, whose, aliases
+        self.run_key, self.hints, self.aliases = run_key, hints, aliases
         self.task_type, self.needs = task_type, needs
 
     def __repr__(self) -> str:
-        return f"Started({self._told()}, {self.task_type!r}, {self.needs!r})"
+        return f"Started({self._repr_fields()}, {self.task_type!r}, {self.needs!r})"
 
 
 class Ended(Fact):
-    """End of a run, phase, attempt or hook; for ``Verb.RETRY`` this attempt only, another follows, and for
-    ``Verb.SKIP`` it never began.
+    """End of a run, phase, attempt or hook.
+
+    ``Verb.RETRY`` ends one attempt and announces the next; with ``Verb.SKIP`` the work never started.
     """
 
     __slots__ = (
@@ -226,7 +227,7 @@ class Ended(Fact):
         rank: Rank,
         name: str | None,
         run_key: str | None,
-        whose: Whose,
+        hints: Hints,
         result: Result,
         failure: Failure | None = None,
         duration_ns: int | None = None,
@@ -239,13 +240,13 @@ class Ended(Fact):
     ) -> None:
         self.event, self.verb = event, verb
         self.rank, self.name = rank, name
-        self.run_key, self.whose, self.aliases = run_key, whose, aliases
+        self.run_key, self.hints, self.aliases = run_key, hints, aliases
         self.result, self.failure, self.duration_ns = result, failure, duration_ns
         self.attempts, self.final, self.task_type = attempts, final, task_type
         self.reason, self.delay_ns = reason, delay_ns
 
     def __repr__(self) -> str:
         return (
-            f"Ended({self._told()}, {self.result!r}, {self.failure!r}, {self.duration_ns!r}, {self.attempts}, "
+            f"Ended({self._repr_fields()}, {self.result!r}, {self.failure!r}, {self.duration_ns!r}, {self.attempts}, "
             f"{self.final}, {self.task_type!r}, {self.reason!r}, {self.delay_ns})"
         )

@@ -1,4 +1,4 @@
-"""Outcomes: the result and the failure that an end event states, for any emitter."""
+"""The result and the failure that an end event states."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Final, cast
 
 from spanbus._reading.shape import WITHOUT_FIELDS, getter, is_true, text_of
 from spanbus._reading.spelling import CANCELLATIONS, ENDS, FAILURES, SKIPS, TIMEOUTS, key_of
-from spanbus._semantics import ErrorType, Failure, Result, error_text
+from spanbus._semantics import ErrorType, Failure, Result, class_name, error_text
 from spanbus._workflow.events import EMPTY
 
 _RESULTS: Final = {result.value: result for result in Result}
 _WORDS: Final = (str, Enum)
-_LONGEST_WORD: Final = 32
-_STATUS: Final = {
+_MAX_WORD_CHARS: Final = 32
+_RESULT_BY_WORD: Final = {
     **dict.fromkeys((*ENDS, "pass", "fixed"), Result.SUCCESS),
     **dict.fromkeys((*FAILURES, "broken", "killed", "rejected"), Result.FAILURE),
     **dict.fromkeys((*TIMEOUTS, "timed_out"), Result.TIMEOUT),
@@ -24,12 +24,12 @@ _STATUS: Final = {
     **dict.fromkeys(SKIPS, Result.SKIP),
 }
 OUTCOMES: Final = ("conclusion", "outcome", "status", "state")
-"""Keys whose value may be the word of a result; a conclusion and an outcome are more than a state."""
+"""Keys whose value may be a result word; ``conclusion`` and ``outcome`` take precedence over a state."""
 _ERRORS: Final = ("error", "exception", "error_message")
-_FINE: Final = ("ok", "passed", "succeeded", "is_success", "successful")
-"""Keys that are false where something failed."""
+_SUCCESS_KEYS: Final = ("ok", "passed", "succeeded", "is_success", "successful")
+"""Keys that are False after a failure."""
 _EXIT_CODES: Final = ("exit_code", "returncode", "return_code", "exit_status", "exitcode")
-"""Keys that are above or below zero where something failed."""
+"""Keys that are not zero after a failure."""
 _TIMED_OUT: Final = re.compile(
     r"\btimed[ -]out\b|\btime-?out(error|expired)?\b(?!\s*[=:])", re.IGNORECASE
 )
@@ -45,9 +45,9 @@ _CLASS: Final = re.compile(
 def outcome(
     payload: Mapping[str, object], announced: Result, *, error_means_failure: bool = False
 ) -> tuple[Result, Failure | None]:
-    """Result of an end event: semantics.md's table, for any emitter.
+    """Return the result and failure of an end event; ``announced`` is the result that its type states.
 
-    ``error_means_failure``: an end that tells of an error, and not of success, failed.
+    ``error_means_failure``: an end with an error, and without a success flag, failed.
     """
     nested = payload.get("result")
     inner: Mapping[str, object] = (
@@ -55,9 +55,9 @@ def outcome(
     )
     result = announced
     word = _word_of(cast("object", nested))
-    named = _RESULTS.get(word) or _STATUS.get(word)
+    named = _RESULTS.get(word) or _RESULT_BY_WORD.get(word)
     if announced in (Result.SUCCESS, Result.FAILURE):
-        said = _said(payload)
+        said = _stated_result(payload)
         if payload.get("skipped") is True or inner.get("skipped") is True:
             return Result.SKIP, None
         success = payload.get("success")
@@ -70,7 +70,7 @@ def outcome(
                 and (said, named) == (None, None)
                 and (
                     _some_failed(payload)
-                    or (error_means_failure and _tells_error(payload, cast("object", nested)))
+                    or (error_means_failure and _has_error(payload, cast("object", nested)))
                 )
             )
         ):
@@ -86,39 +86,39 @@ def outcome(
     return _failure(payload, inner, result)
 
 
-def _said(payload: Mapping[str, object]) -> Result | None:
-    """The result that a word of the payload states."""
+def _stated_result(payload: Mapping[str, object]) -> Result | None:
+    """Return the result that a word in the payload states."""
     for key in OUTCOMES:
-        said = _STATUS.get(_word_of(payload.get(key)))
+        said = _RESULT_BY_WORD.get(_word_of(payload.get(key)))
         if said is not None:
             return said
     return None
 
 
 def _word_of(value: object) -> str:
-    """A word in its normal spelling, of an enumeration too; empty for everything else."""
+    """Return a short text or enum member in snake case; empty for anything else."""
     text = text_of(value) if isinstance(value, _WORDS) else None
-    return key_of(text) if text and len(text) <= _LONGEST_WORD else ""
+    return key_of(text) if text and len(text) <= _MAX_WORD_CHARS else ""
 
 
-def _tells_error(payload: Mapping[str, object], result: object) -> bool:
-    """Whether an end that says nothing of success tells of an error, or that it is not well."""
+def _has_error(payload: Mapping[str, object], result: object) -> bool:
+    """Whether an end without a success flag carries an error, an exit code other than 0, or a False in ``_SUCCESS_KEYS``."""
     if any(is_true(payload.get(key)) for key in (*_ERRORS, "errors")):
         return True
-    if _raised(payload.get("exc_info")) is not None:
+    if _exception_in(payload.get("exc_info")) is not None:
         return True
-    if any(payload.get(key) is False for key in _FINE):
+    if any(payload.get(key) is False for key in _SUCCESS_KEYS):
         return True
     if any(type(code := payload.get(key)) is int and code != 0 for key in _EXIT_CODES):
         return True
     if result is None or isinstance(result, WITHOUT_FIELDS):
         return False
     get = getter(result)
-    return any(get(key) is False for key in ("success", *_FINE))
+    return any(get(key) is False for key in ("success", *_SUCCESS_KEYS))
 
 
 def _some_failed(payload: Mapping[str, object]) -> bool:
-    """``summary.counts.failed`` of a hook orchestrator is above zero."""
+    """Whether ``summary.counts.failed``, as hook orchestrators send it, is above zero."""
     found: object = payload.get("summary")
     for key in ("counts", "failed"):
         found = cast("Mapping[str, object]", found).get(key) if isinstance(found, Mapping) else None
@@ -136,7 +136,7 @@ def _failure(
         if is_true(error):
             break
     else:
-        error = _further_error(payload)
+        error = _nested_error(payload)
     declared = text_of(payload.get("error_type"))
     stack = payload.get("stacktrace")
     stacktrace = stack if isinstance(stack, str) else None
@@ -174,10 +174,10 @@ def _failure(
     )
 
 
-def _further_error(payload: Mapping[str, object]) -> object:
-    """The error in what ``sys.exc_info()`` gave, the first of several, or that of an object which is the result."""
+def _nested_error(payload: Mapping[str, object]) -> object:
+    """Return the error from ``exc_info``, the first of ``errors``, or that of the result object."""
     errors, result = payload.get("errors"), payload.get("result")
-    raised = _raised(payload.get("exc_info"))
+    raised = _exception_in(payload.get("exc_info"))
     if raised is not None:
         return raised
     if isinstance(errors, list) and errors:
@@ -188,18 +188,9 @@ def _further_error(payload: Mapping[str, object]) -> object:
     return next((error for key in _ERRORS if is_true(error := get(key))), None)
 
 
-def _raised(exc_info: object) -> BaseException | None:
-    """The exception, which may stand in the triple of ``sys.exc_info()``."""
+def _exception_in(exc_info: object) -> BaseException | None:
+    """Return the exception, also from a ``sys.exc_info()`` triple."""
     if isinstance(exc_info, tuple):
         some = cast("tuple[object, ...]", exc_info)
         return next((one for one in some if isinstance(one, BaseException)), None)
     return exc_info if isinstance(exc_info, BaseException) else None
-
-
-def class_name(kind: type[BaseException]) -> str:
-    """The fully qualified name of an exception class, builtins without their module."""
-    return (
-        kind.__qualname__
-        if kind.__module__ == "builtins"
-        else f"{kind.__module__}.{kind.__qualname__}"
-    )
