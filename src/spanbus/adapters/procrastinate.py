@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from asyncio import CancelledError
 from collections.abc import Callable
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from spanbus._attaching.replace import replaced
@@ -22,6 +23,8 @@ def attach(app: Any, handle: Handle) -> None:
     """Give the workers that an app makes from now on a middleware: the outermost."""
     if not hasattr(app, "_worker"):
         raise InputError(f"instrument an App of Procrastinate, not {type(app).__name__}")
+    if not hasattr(import_module("procrastinate"), "middleware"):
+        raise InputError("this version of Procrastinate has no worker middleware; use a newer one")
     jobs = _AppJobs(handle)
     handle.add_undo(replaced(app, "_worker", jobs.made))
 
