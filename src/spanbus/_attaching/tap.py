@@ -171,7 +171,7 @@ class _Method:
             elif self._feeds:
                 publication.pending = publication.read()
                 if publication.pending is None and not arguments and not options:
-                    return None  # it is told no event: "deliver what is queued"
+                    return None  # a call without an event, such as flush of a queue
             enter(publication, stack)
             return publication
         except Exception as error:
