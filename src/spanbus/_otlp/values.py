@@ -135,13 +135,13 @@ def attributes(tag: bytes, attributes: Mapping[str, object] | None) -> bytes:
     append = parts.append
     known = _keys.get(tag, _NO_KEYS)
     varints = VARINTS
-    plain: Mapping[str, Any] = _plain(attributes)  # a cast for each value would be a call
+    plain: Mapping[str, Any] = _plain(attributes)
     for key, value in plain.items():
         try:
             prefix, length, texts = known[key]
         except KeyError:
             prefix, length, texts = _key(tag, key)
-        kind: type[object] | None = type(value) if length < _KEY_LONGEST else None
+        kind = type(value) if length < _KEY_LONGEST else None  # pyright: ignore[reportUnknownVariableType] - a cast costs a call
         if kind is str:
             if value in texts:
                 append(texts[value])
@@ -157,7 +157,7 @@ def attributes(tag: bytes, attributes: Mapping[str, object] | None) -> bytes:
                 found = tag + _sized(prefix + _sized(b"\x0a" + varint(size) + encoded))
             append(found)
         elif kind is int and 0 <= value < 128:
-            append(tag + varints[length + 3] + prefix + b"\x02\x18" + varints[value])
+            append(tag + varints[length + 3] + prefix + b"\x02\x18" + varints[value])  # pyright: ignore[reportUnknownArgumentType]
         elif kind is float:
             append(tag + varints[length + 10] + prefix + b"\x09\x21" + DOUBLE(value))
         elif kind is bool:
