@@ -34,4 +34,4 @@ def bounded_cache(function: Callable[[K], V], size: int) -> Callable[[K], V]:
 
     Arguments must be hashable, and equal ones must have the same result. Thread-safe. Raises what ``function`` raises.
     """
-    return _Results(function, most).__getitem__
+    return _Results(function, size).__getitem__

@@ -32,7 +32,7 @@ from spanbus._attaching.subscribe import SUBSCRIBING, WayIn, end, subscribe, way
 from spanbus._attaching.tap import Tap
 from spanbus._attaching.treatment import HOOK, treatment_of
 from spanbus._attaching.weak_identity_map import WeakIdentityMap
-from spanbus._loaded import is_subclass_of, is_instance_of
+from spanbus._loaded import is_instance_of, is_subclass_of
 from spanbus.errors import InputError
 
 if TYPE_CHECKING:

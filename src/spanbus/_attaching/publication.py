@@ -16,11 +16,11 @@ from enum import Enum
 from typing import TYPE_CHECKING, Protocol, cast
 
 from spanbus._attaching.opened import Opened
+from spanbus._bounded_cache import bounded_cache
 from spanbus._correlation.span_state import SpanState
 from spanbus._loaded import current_task
 from spanbus._reading.places import TYPE_KEYS
 from spanbus._reading.shape import getter
-from spanbus._bounded_cache import bounded_cache
 
 if TYPE_CHECKING:
     from asyncio import Task

@@ -17,6 +17,7 @@ from enum import Enum
 from time import struct_time
 from typing import Any, Final, cast
 
+from spanbus._bounded_cache import bounded_cache
 from spanbus._loaded import is_subclass_of
 from spanbus._reading.getters import event_from_methods, has_type_method, payload_from_methods
 from spanbus._reading.naming import subject_among
@@ -33,7 +34,6 @@ from spanbus._reading.places import (
 from spanbus._reading.shape import TEXTS, Getter, decoded, getter, mapping_of, text_of
 from spanbus._reading.spelling import changed, ending, key_of, normal
 from spanbus._reading.times import time_ns_of
-from spanbus._bounded_cache import bounded_cache
 from spanbus._workflow.events import EMPTY, Event, WorkflowEvent
 
 _ENVELOPE: Final = frozenset(

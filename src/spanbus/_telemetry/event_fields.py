@@ -10,10 +10,10 @@ import struct
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, cast
 
+from spanbus._bounded_cache import bounded_cache
 from spanbus._correlation.span_state import SpanEvent
 from spanbus._otlp.values import DOUBLE, attribute, attributes, string, utf8
 from spanbus._reading.shape import is_true
-from spanbus._bounded_cache import bounded_cache
 from spanbus._semantics import names
 from spanbus._telemetry.redaction import Redactor
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
+from spanbus._bounded_cache import bounded_cache
 from spanbus._correlation.span_state import SpanState
 from spanbus._named_tuple import NamedTuple
 from spanbus._otlp.values import attribute
-from spanbus._bounded_cache import bounded_cache
 from spanbus._semantics import Flag, Level, names
 
 if TYPE_CHECKING:

@@ -11,10 +11,10 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final, Protocol, cast
 
+from spanbus._bounded_cache import bounded_cache
 from spanbus._correlation.failures import abandoned_text
 from spanbus._correlation.span_state import Held, SpanEvent, SpanState
 from spanbus._named_tuple import NamedTuple
-from spanbus._bounded_cache import bounded_cache
 from spanbus._semantics import ErrorType, Failure, Level, Result, names
 from spanbus._telemetry.span_handle import handle_of
 from spanbus._telemetry.template import Template

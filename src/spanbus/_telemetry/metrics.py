@@ -11,9 +11,9 @@ import threading
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Final
 
+from spanbus._bounded_cache import bounded_cache
 from spanbus._correlation.span_state import SpanEvent, SpanState
 from spanbus._otlp.metrics_data import Metric
-from spanbus._bounded_cache import bounded_cache
 from spanbus._semantics import OVERFLOW, Level, names
 from spanbus._telemetry.durations import DurationHistogram, ExemplarFilter
 from spanbus._telemetry.meter import Observe, PlainMeter

@@ -15,8 +15,8 @@ from enum import Enum
 from pathlib import PurePath
 from typing import TYPE_CHECKING, cast
 
-from spanbus._loaded import is_instance_of
 from spanbus._bounded_cache import bounded_cache
+from spanbus._loaded import is_instance_of
 from spanbus._semantics.names import ERROR_TEXT_LIMIT, EVENT_ATTRIBUTES_LIMIT, STRING_LIMIT
 from spanbus._telemetry import scrubbing
 from spanbus._telemetry.command_lines import cleaned_arguments

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Final, Protocol
 
+from spanbus._bounded_cache import bounded_cache
 from spanbus._correlation.span_state import SpanEvent, SpanState
 from spanbus._otlp import encode as wire
 from spanbus._otlp.values import attributes as encoded_attributes
 from spanbus._otlp.values import varint
-from spanbus._bounded_cache import bounded_cache
 from spanbus._semantics import (
     EVENTS_KEPT_FIRST,
     EVENTS_KEPT_LAST,

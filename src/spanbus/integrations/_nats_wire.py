@@ -9,9 +9,9 @@ from hashlib import sha256
 from types import MappingProxyType
 from typing import Any, Final, cast
 
+from spanbus._bounded_cache import bounded_cache
 from spanbus._named_tuple import NamedTuple
 from spanbus._reading.times import time_ns_of
-from spanbus._bounded_cache import bounded_cache
 from spanbus._semantics.names import ERROR_TEXT_LIMIT
 from spanbus._telemetry.redaction import Redactor
 from spanbus._workflow.events import Event, ReceivedEvent
