@@ -9,8 +9,9 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Self, TypeVar, overload
 
-from spanbus._attaching.answer import AnswerForm, AwaitableTrue, answer
+from spanbus._attaching.answer import AnswerForm, AwaitableTrue
 from spanbus._attaching.call import event_in, is_event
+from spanbus._attaching.observer import Observer, awaited_observer_of
 from spanbus._attaching.publication import (
     Publication,
     QueuedPublications,
@@ -91,9 +92,9 @@ class Handle:
         """The bus calls its observers in the publisher's context (ours does), so no tap is needed."""
         self.by_publisher = True
         """Whether the publishing task decides to which run and phase an event belongs."""
-        self.observer = observer_of(self)
-        """The subscriber: a function that returns True, because some buses take None for a failure. The value is awaitable
-        where the bus may await it. Its attributes ``handle`` and ``on_event`` are the function itself, for buses of sinks."""
+        self.observer = Observer(self)
+        """The subscriber: a callable that returns True, because some buses take None for a failure. The value is awaitable
+        where the bus may await it. Its methods ``handle`` and ``on_event`` do the same, for buses of sinks."""
         self.awaited_observer = awaited_observer_of(self)
         """The observer as a coroutine function, for buses that accept nothing else."""
 
@@ -453,6 +454,10 @@ class Handle:
         """Write each event to ``recorder`` too."""
         self._recorder = recorder
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """A copy with a bus of sinks is a sink that reports to no handle."""
+        return Observer, (None, self.answer_form)
+
     def __enter__(self) -> Self:
         return self
 
@@ -473,25 +478,3 @@ class Handle:
     def add_undo(self, undo: Callable[[], None]) -> None:
         """Add a function for ``detach`` to call; the last added is called first."""
         self._undo.append(undo)
-
-
-def observer_of(handle: Handle) -> Callable[..., bool | AwaitableTrue | None]:
-    """Return the observer of a handle: a function, so that buses with weak references to handlers do not lose it."""
-
-    def observer(*arguments: object, **options: object) -> bool | AwaitableTrue | None:
-        handle.called(arguments, options)
-        return answer(handle.answer_form)
-
-    for name in ("handle", "on_event", "handle_event"):
-        setattr(observer, name, observer)
-    return observer
-
-
-def awaited_observer_of(handle: Handle) -> Callable[..., object]:
-    """Return the observer as a coroutine function."""
-
-    async def observer(*arguments: object, **options: object) -> bool:
-        handle.called(arguments, options)
-        return True
-
-    return observer
