@@ -7,7 +7,6 @@ result to the next, or call methods of them. The source is parsed, nothing is ex
 from __future__ import annotations
 
 import ast
-import operator
 import re
 import weakref
 from collections.abc import Collection, Iterable
@@ -63,7 +62,15 @@ class Treatment(NamedTuple):
 
     def merged_with(self, other: Treatment) -> Treatment:
         """Return the union of both treatments."""
-        return Treatment._make(map(operator.or_, self, other))
+        return Treatment(
+            self.known or other.known,
+            self.uses_results or other.uses_results,
+            self.results_decide or other.results_decide,
+            self.methods | other.methods,
+            self.attributes | other.attributes,
+            self.looks_up_methods or other.looks_up_methods,
+            self.passed_to | other.passed_to,
+        )
 
     @property
     def harmless(self) -> bool:
