@@ -13,7 +13,7 @@ from spanbus._named_tuple import NamedTuple
 from spanbus._runs.format import ASCII_MARKS, MARKS
 from spanbus._runs.format import duration as seconds
 from spanbus._runs.sanitize import block, one_line
-from spanbus._runs.summary import RunSummary, SpanSummary, noted
+from spanbus._runs.summary import RunSummary, SpanSummary, note_attribute
 from spanbus._semantics import DESELECTED, FAILED_RESULTS, names
 
 STYLES = {
@@ -138,7 +138,7 @@ def label(span: SpanSummary) -> str:
 
 def description(span: SpanSummary) -> str:
     """Return the description of a phase from its start event."""
-    text = noted(span.notes, "workflow.phase.started", _DESCRIPTION)
+    text = note_attribute(span.notes, "workflow.phase.started", _DESCRIPTION)
     return one_line(str(text), 200) if text else ""
 
 
