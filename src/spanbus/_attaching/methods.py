@@ -102,7 +102,7 @@ def publishing_methods(thing: object) -> list[str]:
         ]
         if (
             "get" in names
-        ):  # with `get`, `post` is a method of HTTP, of an application or its client
+        ):  # beside `get`, `post` is an HTTP method of an application or client
             found = [name for name in found if name != "post"]
     return found or _publishing_by_getattr(thing)
 
