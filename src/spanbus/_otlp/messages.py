@@ -156,7 +156,9 @@ class Message:
         try:
             return self._fields[name]
         except KeyError:
-            kind = next((kind for known, kind in MESSAGES[self._kind].values() if known == name), None)
+            kind = next(
+                (kind for known, kind in MESSAGES[self._kind].values() if known == name), None
+            )
         if kind is None:
             raise AttributeError(f"{self._kind} has no field {name!r}")
         if kind.endswith("*"):
