@@ -14,7 +14,7 @@ from functools import partial
 from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any, cast
 
-from spanbus._loaded import is_of
+from spanbus._loaded import is_instance_of
 
 _PUBLISHING = re.compile(
     r"""(?: a_? | async_ )?
@@ -147,7 +147,7 @@ def _publishing_by_getattr(thing: object) -> list[str]:
 
 def generated_attribute(thing: object) -> object:
     """Return what ``__getattr__`` generates for an unknown name, None for most objects. Leaves no trace on the object."""
-    if is_of(thing, "unittest.mock", "NonCallableMock"):
+    if is_instance_of(thing, "unittest.mock", "NonCallableMock"):
         return thing  # a mock provides any name, and records the access
     try:
         made = cast("object", getattr(thing, _NO_SUCH_NAME, None))

@@ -26,7 +26,7 @@ from spanbus._attaching.publication import (
     payload_of,
     publications,
 )
-from spanbus._loaded import is_of
+from spanbus._loaded import is_instance_of
 
 Arguments = tuple[object, ...]
 Options = dict[str, object]
@@ -114,7 +114,7 @@ class _Method:
         finally:
             self._finish(publication)
         if self._current:
-            if inspect.isawaitable(result) and not is_of(
+            if inspect.isawaitable(result) and not is_instance_of(
                 result, "spanbus._workflow.receipts", "Receipt"
             ):
                 return self._await_result(result, publication)
