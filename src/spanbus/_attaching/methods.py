@@ -100,9 +100,7 @@ def publishing_methods(thing: object) -> list[str]:
         found = [
             name for name in names if _AMBIGUOUS_PUBLISHING.fullmatch(name) and has(thing, name)
         ]
-        if (
-            "get" in names
-        ):  # with `get`, `post` is a method of HTTP, of an application or its client
+        if "get" in names:  # beside `get`, `post` is an HTTP method of an application or client
             found = [name for name in found if name != "post"]
     return found or _publishing_by_getattr(thing)
 

@@ -45,7 +45,7 @@ UnreadCall = tuple[Reader, tuple[object, ...], Mapping[str, object]]
 
 
 class Publication:
-    """One call of a publishing method."""
+    """A call of a publishing method, and the records that its event opened."""
 
     __slots__ = (
         "batch_ids",

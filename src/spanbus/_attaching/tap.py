@@ -81,7 +81,7 @@ class Tap:
 
 
 class _Method:
-    """One tapped method."""
+    """A tapped method; its calls are made here."""
 
     def __init__(
         self,
@@ -152,7 +152,7 @@ class _Method:
         finally:
             self._follow(publication)
 
-    # --- none of these raises -----------------------------------------------------------------------------------------
+    # --- reporting to the handle: none of these methods raises --------------------------------------------------------
 
     def _begin(self, arguments: Arguments, options: Options) -> Publication | None:
         """Enter a publication for this call; None if an outer call has already reported the event."""

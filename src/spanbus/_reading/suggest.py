@@ -26,7 +26,7 @@ _VALUES = 5_000
 
 
 _Roles = tuple[list[str], list[str], list[str]]
-"""Types that start, that end, and the others."""
+"""Event types that start, that end, and all others."""
 
 
 @dataclass(slots=True)
