@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.resources import files
 
-from spanbus._runs.markdown import markdown, phases_of, said_of, seconds_text, took
+from spanbus._runs.markdown import failure_text, markdown, phases_of, seconds_text, took
 from spanbus._runs.sanitize import block, one_line
 from spanbus._runs.tree import Row, Stored, Waterfall, detail, waterfall
 from spanbus._semantics import FAILED_RESULTS, Result
@@ -141,8 +141,8 @@ def _static_phases(fall: Waterfall) -> str:
     more = len(phases) - _PHASES_SHOWN
     rest = f"<p>and {more} more</p>" if more > 0 else ""
     outputs = "".join(
-        f'<h2>{html.escape(row["level"])} <bdi>{html.escape(one_line(row["name"]))}</bdi></h2><pre class="output">{html.escape(block(said_of(row)))}</pre>'
-        for row in [each for each in fall["rows"] if said_of(each)][:_OUTPUTS_SHOWN]
+        f'<h2>{html.escape(row["level"])} <bdi>{html.escape(one_line(row["name"]))}</bdi></h2><pre class="output">{html.escape(block(failure_text(row)))}</pre>'
+        for row in [each for each in fall["rows"] if failure_text(each)][:_OUTPUTS_SHOWN]
     )
     return (
         '<h2>Phases</h2><table><thead><tr><th scope="col">Result</th><th scope="col">Phase</th><th scope="col" class="number">Duration</th>'

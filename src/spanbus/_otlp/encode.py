@@ -10,10 +10,10 @@ import struct
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final, Protocol, cast
 
+from spanbus._bounded_cache import bounded_cache
 from spanbus._otlp.decode import attributes as decoded
 from spanbus._otlp.signals import Signal
 from spanbus._otlp.values import TABLED, VARINTS, any_value, attributes, field, string, utf8, varint
-from spanbus._remembering import remembering
 
 if TYPE_CHECKING:
     from opentelemetry.sdk._logs import ReadableLogRecord
@@ -167,7 +167,7 @@ def _event_name(name: str) -> bytes:
     return b"\x12" + _sized(utf8(name))
 
 
-event_name: Final = remembering(_event_name, _NAMES)
+event_name: Final = bounded_cache(_event_name, _NAMES)
 """The field of an event's name."""
 
 

@@ -10,10 +10,10 @@ import re
 import struct
 from typing import Final
 
+from spanbus._bounded_cache import bounded_cache
 from spanbus._hash import blake2b
 from spanbus._named_tuple import NamedTuple
 from spanbus._patterns import pattern
-from spanbus._remembering import remembering
 
 _TRACEPARENT: Final = pattern(
     r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?", re.ASCII
@@ -85,7 +85,7 @@ def _new_phase_hash(run_span_id: int) -> blake2b:
     return blake2b(f"{run_span_id:016x}\x1fphase\x1f".encode(), digest_size=8)
 
 
-_phase_hash: Final = remembering(_new_phase_hash, _RUNS_MOST)
+_phase_hash: Final = bounded_cache(_new_phase_hash, _RUNS_MOST)
 """The hash of what the phases of a run have in common, to be copied for each of them."""
 
 
