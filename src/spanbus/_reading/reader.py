@@ -78,7 +78,9 @@ class Reader:
                     )
                     if meaning.verb is _EVENT:
                         return Noted(span_event, meaning.rank, name, run_id, ENGINE_HINTS)
-                    return self._fact_of_meaning(meaning, span_event, name, run_id, ENGINE_HINTS, True)
+                    return self._fact_of_meaning(
+                        meaning, span_event, name, run_id, ENGINE_HINTS, True
+                    )
             return self.dialect.fact(read_own(event))
         now_ns = self._anchor_ns + _steady_ns() if live else None
         after_ns = now_ns if now_ns is not None else self._last_ns
