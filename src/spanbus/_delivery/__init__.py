@@ -1,8 +1,8 @@
-"""Bytes to the collector: spooled on disk, sent, and kept until they are acknowledged; or the SDK's own way."""
+"""Delivery to the collector: spooled on disk, sent, and kept until acknowledged; or by the SDK's own processors."""
 
 from typing import Final
 
 FOLDER: Final = "spool"
-"""The spool's, in a state directory."""
+"""Folder of the spool in a state directory."""
 SEGMENTS: Final = ".seg"
 JOURNALS: Final = ".open"
