@@ -13,7 +13,7 @@ from typing import Final
 
 from opentelemetry import trace
 
-from spanbus._attaching.publication import working_here
+from spanbus._attaching.publication import innermost_active
 from spanbus._correlation.span_state import SpanState
 from spanbus._semantics import Level
 from spanbus._workflow.current import current_scope
@@ -50,7 +50,7 @@ class TraceContextFilter(logging.Filter):
 
     def _found(self) -> tuple[str, ...]:
         context = trace.get_current_span().get_span_context()
-        scope, work = current_scope.get(), working_here()
+        scope, work = current_scope.get(), innermost_active()
         if not context.is_valid and scope is None and work is None:
             return self._nothing
         run_id = phase = trace_id = span_id = self._default

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import anyio
 import pytest
 
-from spanbus._attaching.answer import HEARD
+from spanbus._attaching.answer import AWAITABLE_TRUE
 from spanbus._attaching.attach import attach, attach_class
 from spanbus._attaching.handle import Handle
 from spanbus._correlation.correlator import Correlator
@@ -59,22 +59,22 @@ class Sinks(Sync):
 
 
 async def test_it_is_awaited_any_number_of_times() -> None:
-    assert [await HEARD, await HEARD, await HEARD] == [True, True, True]
+    assert [await AWAITABLE_TRUE, await AWAITABLE_TRUE, await AWAITABLE_TRUE] == [True, True, True]
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 async def test_whatever_takes_a_coroutine_takes_it(anyio_backend: str) -> None:
     del anyio_backend
-    assert await asyncio.gather(HEARD, HEARD) == [True, True]
-    assert await asyncio.create_task(HEARD) is True
-    assert await asyncio.ensure_future(HEARD) is True
-    assert await asyncio.wait_for(HEARD, 60) is True
+    assert await asyncio.gather(AWAITABLE_TRUE, AWAITABLE_TRUE) == [True, True]
+    assert await asyncio.create_task(AWAITABLE_TRUE) is True
+    assert await asyncio.ensure_future(AWAITABLE_TRUE) is True
+    assert await asyncio.wait_for(AWAITABLE_TRUE, 60) is True
     async with asyncio.TaskGroup() as group:
-        task = group.create_task(HEARD)
+        task = group.create_task(AWAITABLE_TRUE)
     assert task.result() is True
-    assert [await one for one in asyncio.as_completed([HEARD])] == [True]
-    assert inspect.isawaitable(HEARD)
-    assert asyncio.iscoroutine(HEARD)
+    assert [await one for one in asyncio.as_completed([AWAITABLE_TRUE])] == [True]
+    assert inspect.isawaitable(AWAITABLE_TRUE)
+    assert asyncio.iscoroutine(AWAITABLE_TRUE)
 
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
@@ -90,18 +90,18 @@ def test_task_groups_of_asyncio_and_trio_start_it(backend: str) -> None:
 
 
 def test_it_is_true() -> None:
-    assert HEARD
-    assert HEARD == True  # noqa: E712 - as buses compare it
-    assert json.dumps([HEARD]) == "[1]"
-    assert repr(HEARD) == "True"
+    assert AWAITABLE_TRUE
+    assert AWAITABLE_TRUE == True  # noqa: E712 - as buses compare it
+    assert json.dumps([AWAITABLE_TRUE]) == "[1]"
+    assert repr(AWAITABLE_TRUE) == "True"
 
 
 @pytest.mark.parametrize("kind", [Async, Scheduling, Sinks])
 def test_it_can_be_awaited_where_the_bus_may_do_so(kind: type[Sync]) -> None:
     bus, handle = kind(), a_handle()
     attach(bus, handle)
-    assert bus.handlers[0](EVENT) is HEARD
-    assert handle.handle(EVENT) is HEARD
+    assert bus.handlers[0](EVENT) is AWAITABLE_TRUE
+    assert handle.handle(EVENT) is AWAITABLE_TRUE
 
 
 def test_it_is_plain_true_where_everything_is_plain() -> None:
@@ -128,8 +128,8 @@ def test_without_a_bus_it_depends_on_whether_a_loop_runs() -> None:
         return handle.observer(EVENT)
 
     assert handle.observer(EVENT) is True
-    assert asyncio.run(main()) is HEARD
-    assert anyio.run(main, backend="trio") is HEARD
+    assert asyncio.run(main()) is AWAITABLE_TRUE
+    assert anyio.run(main, backend="trio") is AWAITABLE_TRUE
 
 
 def test_instances_of_an_instrumented_class_await_it() -> None:

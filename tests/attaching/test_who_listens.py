@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from told import Watched
 
-from spanbus._attaching.delivery import Delivery, delivery_of
 from spanbus._attaching.listener import type_of
+from spanbus._attaching.treatment import Treatment, treatment_of
 from spanbus.errors import InputError
 
 
@@ -124,17 +124,19 @@ class Records(Kept):
 
 @pytest.mark.parametrize("kind", [Plain, Awaits, NotesResults, ByType, Records])
 def test_buses_to_which_one_more_makes_no_difference(kind: type[Kept]) -> None:
-    assert delivery_of(kind(), "subscribe") == Delivery(known=True)
+    assert treatment_of(kind(), "subscribe") == Treatment(known=True)
 
 
 @pytest.mark.parametrize("kind", [Stops, Reduces, Filters])
 def test_buses_that_go_on_with_what_handlers_return(kind: type[Kept]) -> None:
-    assert delivery_of(kind(), "subscribe") == Delivery(known=True, minds=True, decides=True)
+    assert treatment_of(kind(), "subscribe") == Treatment(
+        known=True, uses_results=True, results_decide=True
+    )
 
 
 def test_a_bus_that_returns_what_its_handlers_returned() -> None:
     bus = Returns()
-    assert delivery_of(bus, "subscribe") == Delivery(known=True, minds=True)
+    assert treatment_of(bus, "subscribe") == Treatment(known=True, uses_results=True)
     Watched(bus)
     assert bus.publish({"type": "task.started", "task": "lint"}) == []
 
@@ -175,8 +177,8 @@ def test_who_hands_its_subscribers_on_is_as_the_bus_that_has_them(between: int) 
     for _ in range(between):
         inner = HandsOn(inner)
     bus = HandsOn(inner)
-    assert delivery_of(bus, "subscribe").minds
-    assert not delivery_of(HandsOn(Plain()), "subscribe").minds
+    assert treatment_of(bus, "subscribe").uses_results
+    assert not treatment_of(HandsOn(Plain()), "subscribe").uses_results
     watched = Watched(bus)
     before = bus.publish({"type": "task.started", "task": "lint"})
     bus.publish({"type": "task.completed", "task": "lint"})
@@ -189,12 +191,12 @@ class WithoutAModule(Stops):
 
 
 def test_a_class_that_does_not_say_its_module_is_read() -> None:
-    assert delivery_of(WithoutAModule(), "subscribe").decides
+    assert treatment_of(WithoutAModule(), "subscribe").results_decide
 
 
 def test_methods_of_subscribers_that_are_kept_by_type() -> None:
-    found = delivery_of(ByTypeAndMethod(), "subscribe")
-    assert found == Delivery(known=True, methods=frozenset(("notify",)))
+    found = treatment_of(ByTypeAndMethod(), "subscribe")
+    assert found == Treatment(known=True, methods=frozenset(("notify",)))
 
 
 def test_a_class_whose_source_is_not_there_is_tapped() -> None:
@@ -207,7 +209,7 @@ def test_a_class_whose_source_is_not_there_is_tapped() -> None:
         made,
     )
     bus = made["Bus"]()
-    assert not delivery_of(bus, "subscribe").known
+    assert not treatment_of(bus, "subscribe").known
     watched = Watched(bus)
     assert bus.publish({"type": "task.started", "task": "lint", "run_id": "1"}) == []
     assert bus.publish({"type": "task.completed", "task": "lint", "run_id": "1"}) == []
@@ -226,7 +228,7 @@ def test_a_function_that_is_not_what_the_file_says_any_more_is_not_read(
     monkeypatch.syspath_prepend(tmp_path)
     bus = importlib.import_module("edited_bus").Bus()
     (tmp_path / "edited_bus.py").write_text(source.replace("subscribe", "x = 1; y"))
-    assert not delivery_of(bus, "subscribe").known
+    assert not treatment_of(bus, "subscribe").known
 
 
 class Asking:

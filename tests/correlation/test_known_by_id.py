@@ -31,15 +31,15 @@ class Told:
 
     def ids(self) -> dict[str, list[str]]:
         """Names of the open phases by their ids, which each of them agrees with."""
-        for own_id, phases in self.run.by_id.items():
-            assert {phase.own_id for phase in phases} == {own_id}
+        for subject_id, phases in self.run.by_id.items():
+            assert {phase.subject_id for phase in phases} == {subject_id}
         return {key: [one.record.name for one in group] for key, group in self.run.by_id.items()}
 
 
 def test_an_end_takes_the_id_of_its_phase_along() -> None:
     told = Told()
-    for name, own_id in (("lint", "1"), ("tests", "2"), ("tests", "3")):
-        told.tell("task.started", task=name, task_id=own_id)
+    for name, subject_id in (("lint", "1"), ("tests", "2"), ("tests", "3")):
+        told.tell("task.started", task=name, task_id=subject_id)
     assert told.ids() == {"1": ["lint"], "2": ["tests"], "3": ["tests"]}
     told.tell("task.completed", task_id="3")
     told.tell("task.completed", task="lint", task_id="1")

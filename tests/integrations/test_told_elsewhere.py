@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import spanbus
-from spanbus._attaching.elsewhere import is_told_elsewhere, told_elsewhere
+from spanbus._attaching.elsewhere import is_carried, mark_as_carried
 from spanbus.errors import InputError
 from spanbus.testing import Receiver
 
@@ -56,8 +56,8 @@ def test_a_bus_that_is_told_elsewhere_makes_nothing_and_others_do(
         }
         with spanbus.open_runtime_sync(env=env) as runtime:
             carried, other = spanbus.WorkflowEventBus(), spanbus.WorkflowEventBus()
-            told_elsewhere(carried)
-            assert is_told_elsewhere(carried) and not is_told_elsewhere(other)
+            mark_as_carried(carried)
+            assert is_carried(carried) and not is_carried(other)
             handle = runtime.instrument(carried)
             runtime.instrument(other)
             publish(carried)

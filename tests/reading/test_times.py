@@ -200,7 +200,7 @@ def test_a_live_stamp_that_disagrees_with_the_monotonic_clock_is_replaced_and_fl
     )
     after_ns = time.time_ns()
     assert before_ns - SECOND < fact.event.at_ns < after_ns + SECOND
-    assert (fact.whose.odd_time, stream.reader.moved_times) == (True, 1)
+    assert (fact.hints.odd_time, stream.reader.moved_times) == (True, 1)
     record = stream.correlator.apply(fact)
     assert record is not None and "clock" in record.flags
 
@@ -210,8 +210,8 @@ def test_a_live_stamp_that_agrees_is_believed_and_one_fed_by_hand_always() -> No
     now = time.time()
     live = stream.reader.read({"type": "x", "timestamp": now - 0.25}, live=True)
     by_hand = stream.reader.read({"type": "x", "timestamp": TEN})
-    assert live.event.at_ns == round((now - 0.25) * 1e9) and not live.whose.odd_time
-    assert by_hand.event.at_ns == TEN * SECOND and not by_hand.whose.odd_time
+    assert live.event.at_ns == round((now - 0.25) * 1e9) and not live.hints.odd_time
+    assert by_hand.event.at_ns == TEN * SECOND and not by_hand.hints.odd_time
 
 
 # --- durations --------------------------------------------------------------------------------------------------------

@@ -174,7 +174,7 @@ def test_the_store_takes_what_was_decoded(store: Store, body: bytes, signal: str
 )
 def test_a_dialect_reads_any_event_or_says_why_not(event: object, name: str) -> None:
     with suppress(ValueError, DialectError):
-        Reader(dialects.load(name), say=lambda _: None).read(event)
+        Reader(dialects.load(name), warn=lambda _: None).read(event)
 
 
 @fuzz

@@ -24,7 +24,7 @@ class Stream:
         limits: Limits | None = None,
     ) -> None:
         self.said: list[str] = []
-        self.reader = Reader(load(dialect), say=self.said.append)
+        self.reader = Reader(load(dialect), warn=self.said.append)
         self.runs: list[SpanState] = []
         self.errors: list[Exception] = []
         self.late: list[str] = []

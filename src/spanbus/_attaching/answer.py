@@ -10,12 +10,12 @@ from typing import Literal, Never
 
 from spanbus._loaded import running_loop
 
-Answering = Literal["plain", "awaitable", "unknown", "nothing"]
+AnswerForm = Literal["plain", "awaitable", "unknown", "nothing"]
 """``unknown`` is decided at each call: by whether an event loop runs in this thread. ``nothing`` is None, where what
 handlers return decides on how the bus goes on."""
 
 
-class Heard(int):
+class AwaitableTrue(int):
     """True, for a bus that awaits its handlers.
 
     It can be awaited any number of times, in any loop, and gives True. Task constructors take it for a coroutine, and
@@ -48,20 +48,20 @@ class Heard(int):
         return "True"
 
 
-abc.Coroutine.register(Heard)  # pyright: ignore[reportUnknownMemberType, reportAttributeAccessIssue]
-HEARD = Heard(1)
+abc.Coroutine.register(AwaitableTrue)  # pyright: ignore[reportUnknownMemberType, reportAttributeAccessIssue]
+AWAITABLE_TRUE = AwaitableTrue(1)
 
 
-def answer(answering: Answering) -> bool | Heard | None:
+def answer(answer_form: AnswerForm) -> bool | AwaitableTrue | None:
     """True, in the form that the bus can use."""
-    if answering == "nothing":
+    if answer_form == "nothing":
         return None
-    if answering == "plain" or (answering == "unknown" and not _in_a_loop()):
+    if answer_form == "plain" or (answer_form == "unknown" and not _in_event_loop()):
         return True
-    return HEARD
+    return AWAITABLE_TRUE
 
 
-def _in_a_loop() -> bool:
+def _in_event_loop() -> bool:
     if running_loop() is not None:
         return True
     if "trio" not in sys.modules:

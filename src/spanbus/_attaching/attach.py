@@ -16,21 +16,21 @@ from typing import TYPE_CHECKING, Literal, TypeGuard, cast
 
 from spanbus._attaching import signals
 from spanbus._attaching.adapters import Adapter
-from spanbus._attaching.delivery import HOOK, delivery_of
 from spanbus._attaching.handle import Handle
 from spanbus._attaching.methods import (
+    as_coroutine_function,
     awaits_handlers,
     has,
     is_coroutine_function,
-    marked,
     names_of,
     publishing_methods,
     static_attribute,
 )
-from spanbus._attaching.publication import weakly
+from spanbus._attaching.publication import weak_reference
 from spanbus._attaching.replace import replaced
 from spanbus._attaching.subscribe import SUBSCRIBING, WayIn, end, subscribe, way_in
 from spanbus._attaching.tap import Tap
+from spanbus._attaching.treatment import HOOK, treatment_of
 from spanbus._attaching.weak_identity_map import WeakIdentityMap
 from spanbus._loaded import is_kind_of, is_of
 from spanbus.errors import InputError
@@ -42,15 +42,15 @@ Mode = Literal["auto", "observe", "wrap"]
 MODES: tuple[Mode, ...] = ("auto", "observe", "wrap")
 Subscribing = Callable[[Callable[..., object]], object]
 
-_ALWAYS = (
+_ALTERNATIVES = (
     "three ways always work: spanbus.instrument(bus, subscribe=lambda observer: …) with what subscribes on this bus, "
     "handle.feed(event) of handle = spanbus.instrument(None), and handle.watching(stream) of it"
 )
 _NAMES_LISTED = 12
 _OUR_BUS = "spanbus._workflow.bus", "WorkflowEventBus"
 
-_watched: WeakIdentityMap[Handle] = WeakIdentityMap()
-_watching = threading.RLock()
+_handles: WeakIdentityMap[Handle] = WeakIdentityMap()
+_subscribing_lock = threading.RLock()
 
 
 def checked(mode: object) -> Mode:
@@ -62,17 +62,17 @@ def checked(mode: object) -> Mode:
 
 def watching(bus: object) -> Handle | None:
     """The handle that observes this bus already, if any."""
-    handle = _watched.get(bus)
+    handle = _handles.get(bus)
     return handle if handle is not None and not handle.detached else None
 
 
-def _watch(bus: object, handle: Handle) -> None:
+def _remember(bus: object, handle: Handle) -> None:
     try:
-        _watched.put(bus, handle)
+        _handles.put(bus, handle)
     except TypeError:  # not weakly referable: cannot be known again
         return
-    known = handle.bus = weakly(bus)
-    handle.add_undo(lambda: _watched.forget(known()))
+    known = handle.bus = weak_reference(bus)
+    handle.add_undo(lambda: _handles.forget(known()))
 
 
 def attach(
@@ -97,14 +97,14 @@ def attach(
     try:
         _attach(bus, handle, mode, adapter, subscribing)
         if bus is not None:
-            _watch(bus, handle)
+            _remember(bus, handle)
     except Exception as error:
         handle.expect_nothing()
         handle.detach()
         if isinstance(error, InputError):
             raise
         raise InputError(
-            f"cannot attach to {_a(bus)}: {type(error).__name__}: {error}; {_ALWAYS}"
+            f"cannot attach to {_described(bus)}: {type(error).__name__}: {error}; {_ALTERNATIVES}"
         ) from error
     return handle
 
@@ -117,51 +117,51 @@ def _attach(
     subscribing: Subscribing | None,
 ) -> None:
     if subscribing is not None:
-        _by_hand(bus, handle, mode, subscribing)
+        _attach_by_function(bus, handle, mode, subscribing)
         return
     if adapter is not None and adapter.attach(bus, handle) is not NotImplemented:
         return
-    if _is_ours(bus):
-        _own_bus(bus, handle, mode)
+    if _is_own_bus(bus):
+        _attach_own_bus(bus, handle, mode)
         return
     if _is_stream(bus):
         raise InputError(
-            f"{_a(bus)} is a stream, not a bus; read it through a handle: handle = spanbus.instrument(None), "
+            f"{_described(bus)} is a stream, not a bus; read it through a handle: handle = spanbus.instrument(None), "
             f"then {'async ' if isinstance(bus, AsyncIterable) else ''}for event in handle.watching(stream)"
         )
     if signals.is_signal(bus):
-        _signal(bus, signals.name_of(bus), handle, mode)
+        _attach_signal(bus, signals.name_of(bus), handle, mode)
         return
-    handle.answering = "awaitable" if awaits_handlers(bus) else "plain"
+    handle.answer_form = "awaitable" if awaits_handlers(bus) else "plain"
     methods = _tappable(bus)
-    way = _harmless(bus, way_in(bus), handle, bool(methods))
-    if way is not None and _subscribed(bus, way, handle, bool(methods)):
+    way = _harmless_way(bus, way_in(bus), handle, bool(methods))
+    if way is not None and _try_subscribe(bus, way, handle, bool(methods)):
         if methods and mode != "observe":
             tap = Tap(handle, feeds=False, current=mode == "wrap")
             for name in methods:
-                _tapped(bus, name, tap, handle, needed=mode == "wrap")
+                _tap(bus, name, tap, handle, needed=mode == "wrap")
         elif mode == "wrap":
-            raise InputError(f"{_a(bus)} has no publish() to wrap; use mode='auto'")
+            raise InputError(f"{_described(bus)} has no publish() to wrap; use mode='auto'")
         return
     if methods:
         tap = Tap(handle, feeds=True, current=mode == "wrap")
         for name in methods:
-            _tapped(bus, name, tap, handle, needed=True)
+            _tap(bus, name, tap, handle, needed=True)
         return
     named = signals.signals_of(bus)
     for name, signal in named.items():
-        _signal(signal, name, handle, mode)
-    if not _signals_to_come(bus, named, handle, mode) and not named:
-        raise refusal(bus)
+        _attach_signal(signal, name, handle, mode)
+    if not _attach_future_signals(bus, named, handle, mode) and not named:
+        raise no_way_in(bus)
 
 
-def _is_ours(bus: object) -> TypeGuard[WorkflowEventBus]:
+def _is_own_bus(bus: object) -> TypeGuard[WorkflowEventBus]:
     return is_of(bus, *_OUR_BUS)
 
 
-def _by_hand(bus: object, handle: Handle, mode: Mode, subscribing: Subscribing) -> None:
+def _attach_by_function(bus: object, handle: Handle, mode: Mode, subscribing: Subscribing) -> None:
     """By what the caller knows; what it returns is used to leave."""
-    handle.answering = "awaitable" if bus is not None and awaits_handlers(bus) else "unknown"
+    handle.answer_form = "awaitable" if bus is not None and awaits_handlers(bus) else "unknown"
     token = subscribing(handle.observer)
     if inspect.iscoroutine(token):
         token.close()
@@ -169,25 +169,25 @@ def _by_hand(bus: object, handle: Handle, mode: Mode, subscribing: Subscribing) 
             "subscribe= returned a coroutine, which nobody here can await; "
             "await it yourself with handle.observer of handle = spanbus.instrument(None)"
         )
-    known = weakly(bus)
+    known = weak_reference(bus)
     handle.add_undo(lambda: end(known(), token, handle.observer))
     if bus is not None and mode != "observe":
         tap = Tap(handle, feeds=False, current=mode == "wrap")
         for name in _tappable(bus):
-            _tapped(bus, name, tap, handle, needed=False)
+            _tap(bus, name, tap, handle, needed=False)
 
 
-def _own_bus(bus: WorkflowEventBus, handle: Handle, mode: Mode) -> None:
-    handle.answering = "plain"
+def _attach_own_bus(bus: WorkflowEventBus, handle: Handle, mode: Mode) -> None:
+    handle.answer_form = "plain"
     handle.in_place = mode == "auto"
     way = way_in(bus)
     assert way is not None
     subscribe(bus, way, handle)
     if mode == "wrap":  # publish and what the engine calls both end in dispatch
-        _tapped(bus, "dispatch", Tap(handle, feeds=False, current=True), handle, needed=True)
+        _tap(bus, "dispatch", Tap(handle, feeds=False, current=True), handle, needed=True)
 
 
-def _harmless(bus: object, way: WayIn | None, handle: Handle, tappable: bool) -> WayIn | None:
+def _harmless_way(bus: object, way: WayIn | None, handle: Handle, tappable: bool) -> WayIn | None:
     """``way``, where an observer among its subscribers changes nothing for the others and for whoever publishes.
 
     Where its methods can be tapped, that is done instead. Else it is subscribed as a listener, if that is what the bus wants,
@@ -195,26 +195,33 @@ def _harmless(bus: object, way: WayIn | None, handle: Handle, tappable: bool) ->
     """
     if way is None or way.call.slot.role == "sink" or "on_next" in way.call.options:
         return way
-    delivery = delivery_of(bus, way.name)
-    if delivery.harmless and (delivery.known or not tappable):
+    treatment = treatment_of(bus, way.name)
+    if treatment.harmless and (treatment.known or not tappable):
         return way
-    if way.call.says_all and not delivery.decides and not delivery.wants_more:
+    if (
+        way.call.takes_wildcard
+        and not treatment.results_decide
+        and not treatment.needs_more_than_call
+    ):
         return way  # who listens to all types there is one of many, and answers for itself
     if tappable:
         return None
-    lacking = [*delivery.attributes, *(one for one in delivery.methods if not HOOK.fullmatch(one))]
+    lacking = [
+        *treatment.attributes,
+        *(one for one in treatment.methods if not HOOK.fullmatch(one)),
+    ]
     if lacking:
         raise InputError(
-            f"{_a(bus)} asks its subscribers for `{'`, `'.join(sorted(lacking))}`, which an observer does not have; {_ALWAYS}"
+            f"{_described(bus)} asks its subscribers for `{'`, `'.join(sorted(lacking))}`, which an observer does not have; {_ALTERNATIVES}"
         )
-    if delivery.minds and handle.answering == "plain":
-        handle.answering = "nothing"
-    if delivery.methods or delivery.by_name:
+    if treatment.uses_results and handle.answer_form == "plain":
+        handle.answer_form = "nothing"
+    if treatment.methods or treatment.looks_up_methods:
         return way.for_listener()
     return way
 
 
-def _subscribed(bus: object, way: WayIn, handle: Handle, tappable: bool) -> bool:
+def _try_subscribe(bus: object, way: WayIn, handle: Handle, tappable: bool) -> bool:
     """Whether the bus took the subscription; where it did not, and there are methods to tap, those have to do."""
     try:
         subscribe(bus, way, handle)
@@ -234,7 +241,7 @@ def _tappable(bus: object) -> list[str]:
     return names
 
 
-def _tapped(
+def _tap(
     bus: object,
     name: str,
     tap: Tap,
@@ -250,22 +257,22 @@ def _tapped(
             raise
 
 
-def _signal(signal: object, name: str, handle: Handle, mode: Mode) -> None:
+def _attach_signal(signal: object, name: str, handle: Handle, mode: Mode) -> None:
     """Tapped where it is sent, for its receivers may be called in ways that not every function stands; else connected."""
     read = functools.partial(signals.event_of, name)
     tap = Tap(handle, feeds=True, current=mode == "wrap")
     methods = signals.sending_methods(signal)
     try:
         for method in methods:
-            _tapped(signal, method, tap, handle, needed=True, reader=read)
+            _tap(signal, method, tap, handle, needed=True, reader=read)
     except InputError:
         methods = []
     if not methods:
-        handle.answering = "awaitable" if awaits_handlers(signal) else "plain"
+        handle.answer_form = "awaitable" if awaits_handlers(signal) else "plain"
         signals.connect(signal, name, handle)
 
 
-def _signals_to_come(
+def _attach_future_signals(
     namespace: object, named: Mapping[str, object], handle: Handle, mode: Mode
 ) -> bool:
     """Whether a namespace makes its signals when they are asked for, and those that it makes are heard too."""
@@ -286,7 +293,7 @@ def _signals_to_come(
                         signal, known_as=str(arguments[0]) if arguments else None
                     )
                     heard.put(signal, name)
-                    _signal(signal, name, handle, mode)
+                    _attach_signal(signal, name, handle, mode)
             except Exception as error:
                 handle.failed(error)
             return signal
@@ -306,7 +313,7 @@ def _is_stream(thing: object) -> bool:
     )
 
 
-def refusal(bus: object) -> InputError:
+def no_way_in(bus: object) -> InputError:
     """Error for an object that offers no way in: its methods, and what to do."""
     names = [
         name
@@ -317,11 +324,11 @@ def refusal(bus: object) -> InputError:
     listed = ", ".join(f"`{name}`" for name in names[:_NAMES_LISTED]) or "no public methods"
     more = f" and {len(names) - _NAMES_LISTED} more" if len(names) > _NAMES_LISTED else ""
     return InputError(
-        f"{_a(bus)} offers no way in that is known (has {listed}{more}{_about_subscribing(bus)}); {_ALWAYS}"
+        f"{_described(bus)} offers no way in that is known (has {listed}{more}{_subscribe_hint(bus)}); {_ALTERNATIVES}"
     )
 
 
-def _about_subscribing(bus: object) -> str:
+def _subscribe_hint(bus: object) -> str:
     """Reason for not using an existing ``subscribe``."""
     method = static_attribute(bus, "subscribe")
     if not callable(method):
@@ -334,7 +341,7 @@ def _about_subscribing(bus: object) -> str:
     return "; subscribe() says neither None nor '*' for all types"
 
 
-def _a(bus: object) -> str:
+def _described(bus: object) -> str:
     if isinstance(bus, type):
         return f"class {bus.__name__}"
     return f"module {bus.__name__}" if isinstance(bus, ModuleType) else type(bus).__name__
@@ -351,14 +358,14 @@ def attach_class(kind: type[object], handle: Handle, *, mode: Mode = "wrap") -> 
     own = is_kind_of(kind, *_OUR_BUS)
     names = ["dispatch"] if own else publishing_methods(kind)
     if not names:
-        raise InputError(f"class {kind.__name__} has no publish() to wrap; {_ALWAYS}")
+        raise InputError(f"class {kind.__name__} has no publish() to wrap; {_ALTERNATIVES}")
     if any(hasattr(static_attribute(kind, name), "_spanbus") for name in names):
         raise InputError(f"class {kind.__name__} is instrumented already; detach its handle first")
-    handle.answering = "plain" if own else "awaitable" if awaits_handlers(kind) else "plain"
+    handle.answer_form = "plain" if own else "awaitable" if awaits_handlers(kind) else "plain"
     handle.by_publisher = mode != "observe"
     for name in SUBSCRIBING:  # read now, and not when the first instance publishes
         if has(kind, name):
-            delivery_of(kind, name)
+            treatment_of(kind, name)
     for name in names:
         _wrap_on_class(kind, name, handle, mode)
     return handle
@@ -377,10 +384,12 @@ def _wrap_on_class(kind: type[object], name: str, handle: Handle, mode: Mode) ->
 
         @functools.wraps(original)
         def published_by(bus: object, *arguments: object, **options: object) -> object:
-            tap = noting if _first_seen(bus, handle) else feeding
+            tap = noting if _is_subscribed(bus, handle) else feeding
             return tap.around(MethodType(original, bus), name)(*arguments, **options)
 
-        published = marked(published_by) if is_coroutine_function(original) else published_by
+        published = (
+            as_coroutine_function(published_by) if is_coroutine_function(original) else published_by
+        )
     vars(published)["_spanbus"] = handle
     setattr(kind, name, published)
 
@@ -394,19 +403,19 @@ def _wrap_on_class(kind: type[object], name: str, handle: Handle, mode: Mode) ->
     handle.add_undo(undo)
 
 
-def _first_seen(bus: object, handle: Handle) -> bool:
+def _is_subscribed(bus: object, handle: Handle) -> bool:
     """Whether events of this instance come by subscription, made when it publishes for the first time."""
-    with _watching:
+    with _subscribing_lock:
         known = watching(bus)
         if known is not None:
             return known is not handle or handle.subscribed_to(bus)
         try:
-            _watched.put(
+            _handles.put(
                 bus, handle
             )  # first of all: what cannot be known again would be subscribed to again
         except TypeError:
             return False
-        way = _harmless(bus, way_in(bus), handle, tappable=True)
+        way = _harmless_way(bus, way_in(bus), handle, tappable=True)
         if way is None:
             return False
         try:

@@ -9,7 +9,7 @@ from enum import Enum
 from typing import Any, cast
 
 from spanbus._reading.places import TYPE_KEYS
-from spanbus._reading.read import TYPES_OF_HEADERS, says_what_began_or_ended
+from spanbus._reading.read import TYPES_OF_HEADERS, states_start_or_end
 from spanbus._reading.shape import decoded, getter
 from spanbus._reading.spelling import ending, key_of
 from spanbus._remembering import remembering
@@ -54,30 +54,30 @@ _PAYLOAD_NAMES = (
 )
 _PAYLOADS = frozenset(("payload", "data", "kwargs", "event"))
 _TYPES = frozenset((*TYPE_KEYS, "event", "event_name", "eventType", "name", "object_kind"))
-_NAMES_A_TYPE = (str, Enum, type)
-_NO_EVENT = (*_NAMES_A_TYPE, bytes, bytearray, tuple)
-_LONGEST_TYPE = 256
+_TYPE_CLASSES = (str, Enum, type)
+_NOT_EVENTS = (*_TYPE_CLASSES, bytes, bytearray, tuple)
+_MAX_TYPE_CHARS = 256
 """Kinds of an only argument that are more than an event, or less."""
 _PLAIN = (str, bytes, int, float, bool, type(None))
 _SHORT = 2
 
 
-def event_among(arguments: Sequence[object], options: Mapping[str, object]) -> object:
+def event_in(arguments: Sequence[object], options: Mapping[str, object]) -> object:
     """The event in arguments of which nothing is known: an event; its type and payload; any of these by keyword."""
     first: object = arguments[0] if arguments else None
     if len(arguments) == 1 and not options and _may_be_event(type(first)):
         return first
     first = decoded(cast("object", first))
-    if len(arguments) == 1 and (pair := pair_of(first) or _row(first)) is not None:
-        return _of(pair[0], pair[1:], options)
+    if len(arguments) == 1 and (pair := pair_of(first) or _type_and_payload(first)) is not None:
+        return _event_of(pair[0], pair[1:], options)
     if is_type(first) or (len(arguments) > 1 and _is_words(first)):
-        return _of(first, arguments[1:], options)
+        return _event_of(first, arguments[1:], options)
     if not arguments or (len(options) > 0 and not is_event(first)):
         # by keyword, with the sender before them or without
         event = options.get("event")
         if is_type(event):
             rest = {key: value for key, value in options.items() if key != "event"}
-            return _of(event, (), rest)
+            return _event_of(event, (), rest)
         if event is not None:
             return event
         if any(key in options for key in TYPE_KEYS):
@@ -86,11 +86,11 @@ def event_among(arguments: Sequence[object], options: Mapping[str, object]) -> o
     return first
 
 
-def _is_no_value(kind: type) -> bool:
-    return not issubclass(kind, _NO_EVENT)
+def _is_event_class(kind: type) -> bool:
+    return not issubclass(kind, _NOT_EVENTS)
 
 
-_may_be_event: Callable[[type], bool] = remembering(_is_no_value, 1_000)
+_may_be_event: Callable[[type], bool] = remembering(_is_event_class, 1_000)
 """Whether an only argument of this class may be the event; asked once for each class."""
 
 
@@ -98,14 +98,16 @@ class CallReader:
     """Finds the event in the arguments of one method, with the help of the names in its signature."""
 
     def __init__(self, method: Callable[..., object]) -> None:
-        self._names = _names(getattr(method, "__func__", method))[hasattr(method, "__func__") :]
-        self._type = next((name for name in TYPE_NAMES if name in self._names), None)
-        self._payload = next((name for name in _PAYLOAD_NAMES if name in self._names), None)
-        self._type_first = self._names[:1] == (self._type,)
+        self._parameters = _parameters(getattr(method, "__func__", method))[
+            hasattr(method, "__func__") :
+        ]
+        self._type = next((name for name in TYPE_NAMES if name in self._parameters), None)
+        self._payload = next((name for name in _PAYLOAD_NAMES if name in self._parameters), None)
+        self._type_first = self._parameters[:1] == (self._type,)
 
     def event(self, arguments: Sequence[object], options: Mapping[str, object]) -> object:
         """The event that a call with these arguments publishes."""
-        names = self._names
+        names = self._parameters
         if self._type_first and arguments and type(arguments[0]) is str:
             if len(arguments) == 2 and not options:
                 only = arguments[1]
@@ -119,42 +121,42 @@ class CallReader:
             elif len(arguments) == len(names) == 1 and options and _PAYLOADS.isdisjoint(options):
                 return {"event_type": arguments[0], "payload": options}
         if self._type is None or (len(arguments) == 1 and not options and names[0] == self._type):
-            return event_among(arguments, options)
+            return event_in(arguments, options)
         given = dict(zip(names, arguments, strict=False))
         given.update(options)
         kind = given.get(self._type)
         if not is_type(kind):
-            return event_among(arguments, options)
+            return event_in(arguments, options)
         del given[self._type]
         payload = None
         if self._payload is not None and self._payload != self._type:
             payload = decoded(given.pop(self._payload, None))
         headers = given.get("headers")
-        if _typed(headers, kind):
+        if _headers_have_type(headers, kind):
             return {"channel": type_text(kind), "headers": headers, "payload": payload}
         if payload is not None and not isinstance(payload, _PLAIN):
-            return _whole(kind, payload)
+            return _event_or_payload(kind, payload)
         if payload is not None and self._payload is not None:
             given[self._payload] = payload
         more = arguments[len(names) :]
         rest = {key: value for key, value in given.items() if value is not None}
         if more:
-            return _of(kind, more, rest)
+            return _event_of(kind, more, rest)
         nested = rest.pop("kwargs", None)
         if isinstance(nested, Mapping):
             rest.update(cast("Mapping[str, object]", nested))
         only = next(iter(rest.values())) if len(rest) == 1 else None
         if only is not None and not isinstance(only, _PLAIN) and next(iter(rest)) in names:
-            return _whole(kind, only)
-        return told(kind, rest)
+            return _event_or_payload(kind, only)
+        return make_event(kind, rest)
 
 
-def tells(thing: object) -> bool:
+def is_life_cycle_event(thing: object) -> bool:
     """Whether it is an event by itself, of those that say what began or ended."""
-    if isinstance(thing, _NO_EVENT) and not hasattr(type(cast("object", thing)), "_fields"):
+    if isinstance(thing, _NOT_EVENTS) and not hasattr(type(cast("object", thing)), "_fields"):
         return False
     one = cast("object", thing)
-    return is_event(one) or says_what_began_or_ended(one) or ending(type(one).__name__) is not None
+    return is_event(one) or states_start_or_end(one) or ending(type(one).__name__) is not None
 
 
 def pair_of(thing: object) -> tuple[object, object] | None:
@@ -167,7 +169,7 @@ def pair_of(thing: object) -> tuple[object, object] | None:
     return None
 
 
-def _row(thing: object) -> tuple[object, object] | None:
+def _type_and_payload(thing: object) -> tuple[object, object] | None:
     """The type with the payload of a longer tuple, which also has a time, a number or the like."""
     if type(thing) is not tuple:
         return None
@@ -177,7 +179,7 @@ def _row(thing: object) -> tuple[object, object] | None:
     return (kinds[0], payloads[0]) if len(kinds) == len(payloads) == 1 else None
 
 
-def told(kind: object, payload: object) -> dict[str, object]:
+def make_event(kind: object, payload: object) -> dict[str, object]:
     """A type and a payload as an event."""
     return {"event_type": type_text(kind), "payload": payload}
 
@@ -185,11 +187,11 @@ def told(kind: object, payload: object) -> dict[str, object]:
 def is_type(thing: object) -> bool:
     """Whether it names a type: text, a member of an enumeration, a class; bytes or a tuple of words that tell of a life."""
     if isinstance(thing, bytes) or _is_words(thing):
-        if len(cast("Sequence[object]", thing)) > _LONGEST_TYPE:
+        if len(cast("Sequence[object]", thing)) > _MAX_TYPE_CHARS:
             return False
         text = type_text(cast("object", thing))
-        return isinstance(text, str) and len(text) <= _LONGEST_TYPE and ending(text) is not None
-    return isinstance(thing, _NAMES_A_TYPE)
+        return isinstance(text, str) and len(text) <= _MAX_TYPE_CHARS and ending(text) is not None
+    return isinstance(thing, _TYPE_CLASSES)
 
 
 def _is_words(thing: object) -> bool:
@@ -213,13 +215,13 @@ def is_event(thing: object) -> bool:
     """Whether it has a type and a payload of its own."""
     get = getter(thing)
     payload, data, metadata = get("payload"), get("data"), get("metadata")
-    typed = any(isinstance(get(key), _NAMES_A_TYPE[:2]) for key in TYPE_KEYS)
+    typed = any(isinstance(get(key), _TYPE_CLASSES[:2]) for key in TYPE_KEYS)
     return (typed and (payload is not None or data is not None)) or (
         metadata is not None and payload is not None
     )
 
 
-def _of(kind: object, more: Sequence[object], options: Mapping[str, object]) -> object:
+def _event_of(kind: object, more: Sequence[object], options: Mapping[str, object]) -> object:
     """The event of a type, of what follows it, and of keywords."""
     raised = next((one for one in more if isinstance(one, BaseException)), None)
     if raised is not None:
@@ -238,7 +240,7 @@ def _of(kind: object, more: Sequence[object], options: Mapping[str, object]) -> 
             payload = {"name": text, **options} if text is not None else options
     elif options and isinstance(payload, Mapping):
         payload = {**options, **cast("Mapping[str, object]", payload)}
-    return _whole(kind, payload)
+    return _event_or_payload(kind, payload)
 
 
 def _only_payload(options: Mapping[str, object]) -> object:
@@ -248,7 +250,7 @@ def _only_payload(options: Mapping[str, object]) -> object:
     return cast("object", value) if alone and isinstance(value, Mapping) else None
 
 
-def _typed(headers: object, kind: object) -> bool:
+def _headers_have_type(headers: object, kind: object) -> bool:
     """Whether headers say the type of what is sent on a channel."""
     if not isinstance(headers, Mapping) or ending(str(type_text(kind))) is not None:
         return False
@@ -256,19 +258,19 @@ def _typed(headers: object, kind: object) -> bool:
     return any(isinstance(key, str) and key_of(key) in TYPES_OF_HEADERS for key in keys)
 
 
-def _whole(kind: object, payload: object) -> object:
+def _event_or_payload(kind: object, payload: object) -> object:
     """A payload that is the event itself, and ``kind`` the channel it was sent on; else the event of both."""
     if is_event(payload) or (
         isinstance(kind, str)
         and ending(kind) is None
-        and (says_what_began_or_ended(payload) or getter(payload)("object_kind") is not None)
+        and (states_start_or_end(payload) or getter(payload)("object_kind") is not None)
     ):
         return payload
-    return told(kind, payload)
+    return make_event(kind, payload)
 
 
 @functools.lru_cache(maxsize=256)
-def _names(method: Callable[..., object]) -> tuple[str, ...]:
+def _parameters(method: Callable[..., object]) -> tuple[str, ...]:
     """The parameters that a call may fill one by one."""
     try:
         parameters = inspect.signature(method).parameters.values()

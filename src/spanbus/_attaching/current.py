@@ -49,7 +49,7 @@ def follow(opened: Sequence[SpanState]) -> None:
     if not started and not any(record.resting for record in known):
         return
     context = otel_context.get_current()
-    attached, wanted = _left(attached, context)
+    attached, wanted = _detach_ended(attached, context)
     for record in started:
         before = trace.get_current_span(wanted)
         wanted = context_of(deepest(record), wanted)
@@ -59,7 +59,9 @@ def follow(opened: Sequence[SpanState]) -> None:
     attached_here.set(attached)
 
 
-def _left(attached: tuple[Attached, ...], context: Context) -> tuple[tuple[Attached, ...], Context]:
+def _detach_ended(
+    attached: tuple[Attached, ...], context: Context
+) -> tuple[tuple[Attached, ...], Context]:
     """Spans that remain attached once phases have ended, and the context that goes with them."""
     own = {one.span_id: one for one in attached}
     here = own.pop(_span_id(context), None)

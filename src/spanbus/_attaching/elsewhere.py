@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 _carried: weakref.WeakSet[WorkflowEventBus] = weakref.WeakSet()
 
 
-def told_elsewhere(bus: WorkflowEventBus) -> None:
+def mark_as_carried(bus: WorkflowEventBus) -> None:
     """An observer makes the telemetry of this bus from now on; to be called before its first event."""
     _carried.add(bus)
 
 
-def is_told_elsewhere(bus: object) -> bool:
+def is_carried(bus: object) -> bool:
     """Whether an observer makes the telemetry of this bus."""
     return is_of(bus, "spanbus._workflow.bus", "WorkflowEventBus") and bus in _carried

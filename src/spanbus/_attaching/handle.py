@@ -9,11 +9,11 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Self, TypeVar, overload
 
-from spanbus._attaching.answer import Answering, Heard, answer
-from spanbus._attaching.call import event_among, is_event
+from spanbus._attaching.answer import AnswerForm, AwaitableTrue, answer
+from spanbus._attaching.call import event_in, is_event
 from spanbus._attaching.publication import (
     Publication,
-    Waiting,
+    QueuedPublications,
     enter,
     innermost,
     kind_of,
@@ -38,10 +38,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger("spanbus")
 
 T = TypeVar("T")
-_WORK = (Level.RUN, Level.PHASE, Level.ATTEMPT)
+_WORK_LEVELS = (Level.RUN, Level.PHASE, Level.ATTEMPT)
 _EVENT, _BEGINS = Verb.EVENT, (Verb.START, Verb.RETRY)  # members cost a look-up each
-_UNRECOGNISED_AFTER = 50
-_FEW = 5
+_WARN_AFTER = 50
+_FEW_EVENTS = 5
 """Events of a bus that is left after a short time, of which the same is said."""
 _TYPES_NAMED = 8
 
@@ -67,14 +67,14 @@ class Handle:
         self._subscriptions: WeakIdentityMap[Callable[[], None]] = WeakIdentityMap()
         self._errors = 0
         self._last_error: str | None = None
-        self._told: set[str] = set()
+        self._logged_kinds: set[str] = set()
         self._lock = threading.Lock()
         self._detached = False
         self._fed = False
-        self._types: dict[str, None] | None = {}
-        self._heard = 0
+        self._unrecognised_types: dict[str, None] | None = {}
+        self._unrecognised = 0
         self._recorder: Recorder | None = None
-        self._waiting = Waiting()
+        self._queued = QueuedPublications()
         known = self.mark = weakref.ref(self)
         """Stands for this handle in the contexts of tasks, which may outlive it."""
 
@@ -82,8 +82,8 @@ class Handle:
             if (handle := known()) is not None:
                 handle.leave_open(records, error)
 
-        self._ends = TaskEnds(leave)
-        self.answering: Answering = "unknown"
+        self._task_ends = TaskEnds(leave)
+        self.answer_form: AnswerForm = "unknown"
         """The form of what the observer returns, by what the bus does with it."""
         self.bus: Callable[[], object] | None = None
         """A weak reference to the bus."""
@@ -194,7 +194,7 @@ class Handle:
 
     # --- events of a bus ----------------------------------------------------------------------------------------------
 
-    def handle(self, *arguments: object, **options: object) -> bool | Heard | None:
+    def handle(self, *arguments: object, **options: object) -> bool | AwaitableTrue | None:
         """Sink method for buses of sinks; the same as :attr:`observer`."""
         return self.observer(*arguments, **options)
 
@@ -203,13 +203,13 @@ class Handle:
         if self._off:
             return
         try:
-            event = event_among(arguments, options)
+            event = event_in(arguments, options)
             if type(event) is Event and self.in_place:
-                self._heard_in_place(event)
+                self._receive_in_place(event)
                 return
             if type(event) is ReceivedEvent:
                 return
-            publication, here = self._published_by(event)
+            publication, here = self._publication_of(event)
         except Exception as error:
             self.failed(error)
         else:
@@ -227,7 +227,7 @@ class Handle:
     def waiting(self, publication: Publication) -> None:
         """A publication whose event has not been heard yet: it comes from a queue, or never."""
         if not self._off:
-            self._waiting.put(publication)
+            self._queued.put(publication)
 
     def stream_failed(self, error: object = None) -> None:
         """The stream of events ended with an error: what is open ends with it."""
@@ -260,7 +260,7 @@ class Handle:
         except Exception as problem:
             self.failed(problem)
 
-    def _heard_in_place(self, event: Event) -> None:
+    def _receive_in_place(self, event: Event) -> None:
         """An event of our own bus: where it says its run and phase itself, its publisher need not be asked."""
         if event.run_id is not None and event.phase is not None:
             self._take(event, None, ())
@@ -272,18 +272,18 @@ class Handle:
 
     def tick(self) -> None:
         """Let time pass: what became of work by the end of its task holds when nobody has said otherwise."""
-        self._ends.tick()
+        self._task_ends.tick()
 
-    def _published_by(self, event: object) -> tuple[Publication | None, tuple[Publication, ...]]:
+    def _publication_of(self, event: object) -> tuple[Publication | None, tuple[Publication, ...]]:
         """Find the publication of an event, with those before it; none in the context of a worker that delivers them."""
         here = publications.get()
         if here:
             last = here[-1]
             if last.owner is self.mark and (last.running or not last.heard):
                 if not last.running:
-                    self._waiting.forget(last)
+                    self._queued.forget(last)
                 return last, here
-        if self._waiting and (found := self._waiting.find(event)) is not None:
+        if self._queued and (found := self._queued.find(event)) is not None:
             return found, (*found.before, found)
         return None, ()
 
@@ -312,11 +312,11 @@ class Handle:
                     record is not None
                     and verb is not _EVENT
                     and (verb in _BEGINS or record.events.total == 1)  # an orphan end
-                    and record.level in _WORK
+                    and record.level in _WORK_LEVELS
                 ):
-                    self._opened(publication, record)
-            if self._types is not None and fact.verb is _EVENT:
-                self._not_understood(fact.event.name)
+                    self._note_opened(publication, record)
+            if self._unrecognised_types is not None and fact.verb is _EVENT:
+                self._count_unrecognised(fact.event.name)
         except Exception as error:
             self.failed(error)
         if self._recorder is not None:
@@ -329,12 +329,12 @@ class Handle:
         try:
             fact = self._reader.read(event, live=live)
         except ValueError:
-            said = publication.said()
+            said = publication.as_event()
             if said is None:
                 raise
             return self._reader.read(said, live=live)
         if fact.verb is _EVENT and ending(fact.event.name) is None:
-            said = publication.said()
+            said = publication.as_event()
             if (
                 said is not None
                 and ending(str(said["event_type"])) is not None
@@ -344,7 +344,7 @@ class Handle:
                 return self._reader.read(said, live=live)
         return fact
 
-    def _opened(self, publication: Publication, record: SpanState) -> None:
+    def _note_opened(self, publication: Publication, record: SpanState) -> None:
         """Note that ``publication`` opened ``record``, and the run above it where that was opened for it alone."""
         run, opened = record.parent, [record] if record.result is None else []
         if (
@@ -356,30 +356,30 @@ class Handle:
             opened.insert(0, run)
         task = publication.task() if publication.task is not None else None
         for one in opened:
-            publication.opens(one)
+            publication.add_opened(one)
             if task is not None:
-                self._ends.opened(task, one)
+                self._task_ends.opened(task, one)
 
-    def _not_understood(self, event_type: str) -> None:
+    def _count_unrecognised(self, event_type: str) -> None:
         """Say so when many events came that begin and end nothing, and no phase was recognised."""
-        types = self._types
+        types = self._unrecognised_types
         if types is None:
             return
-        self._heard += 1
+        self._unrecognised += 1
         if len(types) < _TYPES_NAMED:
             types[event_type] = None
-        if self._heard < _UNRECOGNISED_AFTER:
+        if self._unrecognised < _WARN_AFTER:
             return
-        self._say_what_is_not_understood()
+        self._warn_unrecognised()
 
-    def _say_what_is_not_understood(self) -> None:
-        types, self._types = self._types, None
+    def _warn_unrecognised(self) -> None:
+        types, self._unrecognised_types = self._unrecognised_types, None
         state = self._correlator.state()
         if types and state.phases_open + state.phases_ended == 0 and self._expects_events:
             logger.warning(
                 "%d events of %s and no phase among them: the dialect %r does not know types such as %s. "
                 "`spanbus dialect check FILE STREAM` shows how each is read, `spanbus dialect suggest STREAM` writes a dialect",
-                self._heard,
+                self._unrecognised,
                 self._label,
                 self._reader.dialect.name,
                 ", ".join(types),
@@ -395,8 +395,8 @@ class Handle:
             self._errors += 1
             self._last_error = f"{type(error).__name__}: {error}"
             kind = type(error).__qualname__
-            first = kind not in self._told and len(self._told) < 20
-            self._told.add(kind)
+            first = kind not in self._logged_kinds and len(self._logged_kinds) < 20
+            self._logged_kinds.add(kind)
         if first:
             logger.warning(
                 "telemetry of %s met an error, the workflow is not affected: %s",
@@ -424,9 +424,9 @@ class Handle:
                 undo()
             except Exception as error:
                 self.failed(error)
-        self._ends.tick(at_end=True)
-        if self._heard >= _FEW and self._correlator.state().runs_open == 0:
-            self._say_what_is_not_understood()
+        self._task_ends.tick(at_end=True)
+        if self._unrecognised >= _FEW_EVENTS and self._correlator.state().runs_open == 0:
+            self._warn_unrecognised()
         self._correlator.close()
         if self._recorder is not None:
             self._recorder.close()
@@ -471,14 +471,14 @@ class Handle:
         self._undo.append(undo)
 
 
-def observer_of(handle: Handle) -> Callable[..., bool | Heard | None]:
+def observer_of(handle: Handle) -> Callable[..., bool | AwaitableTrue | None]:
     """A function of its own, so that it is there for buses that refer to their handlers weakly, and a sink for those
     that call a method.
     """
 
-    def observer(*arguments: object, **options: object) -> bool | Heard | None:
+    def observer(*arguments: object, **options: object) -> bool | AwaitableTrue | None:
         handle.called(arguments, options)
-        return answer(handle.answering)
+        return answer(handle.answer_form)
 
     for name in ("handle", "on_event", "handle_event"):
         setattr(observer, name, observer)

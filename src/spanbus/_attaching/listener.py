@@ -6,14 +6,14 @@ import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from spanbus._attaching.delivery import HOOK
+from spanbus._attaching.treatment import HOOK
 from spanbus._reading.spelling import ending
 
 if TYPE_CHECKING:
     from spanbus._attaching.handle import Handle
 
 _PREFIX = re.compile(r"(on|handle|visit|before|after)(?:_|(?=[A-Z]))")
-_SAID_BY_PREFIX = {"before": "started", "after": "completed"}
+_WORD_BY_PREFIX = {"before": "started", "after": "completed"}
 
 
 class Listener:
@@ -44,5 +44,5 @@ def type_of(method: str) -> str:
     """The type of events that a method of this name is called for."""
     found = _PREFIX.match(method)
     rest = method if found is None else method[found.end() :]
-    word = None if found is None else _SAID_BY_PREFIX.get(found[1])
+    word = None if found is None else _WORD_BY_PREFIX.get(found[1])
     return rest if word is None or ending(rest) is not None else f"{rest}_{word}"

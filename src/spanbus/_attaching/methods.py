@@ -25,7 +25,7 @@ _PUBLISHING = re.compile(
     | notifyObservers | notifyListeners""",
     re.VERBOSE,
 )
-_PERHAPS_PUBLISHING = re.compile(r"(?:post|push|announce|report)(?:_event|_message|Event)?")
+_AMBIGUOUS_PUBLISHING = re.compile(r"(?:post|push|announce|report)(?:_event|_message|Event)?")
 _LISTENING = re.compile(
     r"(?:subscribe|register|on|listen|attach|connect|bind|watch|observe|add_?(?:listener|handler|observer|callback|subscriber))\w*",
     re.IGNORECASE,
@@ -54,7 +54,7 @@ _NOT_DELIVERING = re.compile(
 )
 _MISSING = object()
 _NO_SUCH_NAME = "spanbus_has_no_such_name"
-_ATTRIBUTES_LOOKED_AT = 50
+_MAX_ATTRIBUTES = 50
 
 
 def has(thing: object, name: str) -> bool:
@@ -93,16 +93,18 @@ def publishing_methods(thing: object) -> list[str]:
     names = names_of(thing)
     found = [name for name in names if _PUBLISHING.fullmatch(name) and has(thing, name)]
     if not found and any(_LISTENING.fullmatch(name) and has(thing, name) for name in names):
-        found = [name for name in names if _PERHAPS_PUBLISHING.fullmatch(name) and has(thing, name)]
-    return found or _delegated(thing)
+        found = [
+            name for name in names if _AMBIGUOUS_PUBLISHING.fullmatch(name) and has(thing, name)
+        ]
+    return found or _publishing_by_getattr(thing)
 
 
-def _delegated(thing: object) -> list[str]:
+def _publishing_by_getattr(thing: object) -> list[str]:
     """Publishing methods that only ``__getattr__`` gives, as of a proxy; none where it gives everything."""
     kind = type(thing)
     if static_attribute(kind, "__getattr__") is _MISSING or isinstance(thing, type | ModuleType):
         return []
-    if made_by_name(thing) is not None:
+    if generated_attribute(thing) is not None:
         return []
     try:
         found = [
@@ -113,7 +115,7 @@ def _delegated(thing: object) -> list[str]:
     return found
 
 
-def made_by_name(thing: object) -> object:
+def generated_attribute(thing: object) -> object:
     """Its answer to a name that nobody has given it, None for most; it does not keep that."""
     if is_of(thing, "unittest.mock", "NonCallableMock"):
         return thing  # it gives everything, and remembers what it was asked for
@@ -137,7 +139,7 @@ def is_coroutine_function(method: object) -> bool:
     )
 
 
-def marked(function: Callable[..., object]) -> Callable[..., object]:
+def as_coroutine_function(function: Callable[..., object]) -> Callable[..., object]:
     """``function`` as a coroutine function for ``inspect`` and ``asyncio``."""
     if sys.version_info >= (3, 12):
         return inspect.markcoroutinefunction(function)
@@ -149,7 +151,7 @@ def marked(function: Callable[..., object]) -> Callable[..., object]:
 
 def awaits_handlers(thing: object) -> bool:
     """Code of this object, or of what it is made of, is asynchronous: what its handlers return may be awaited."""
-    made_of = list(own_attributes(thing).values())[:_ATTRIBUTES_LOOKED_AT]
+    made_of = list(own_attributes(thing).values())[:_MAX_ATTRIBUTES]
     return any(_is_asynchronous(part) for part in (thing, *made_of))
 
 

@@ -25,11 +25,11 @@ from spanbus._remembering import remembering
 if TYPE_CHECKING:
     from asyncio import Task
 
-_KEPT = 64
-_PRUNED_AT = 4
-_NONE_TOLD: frozenset[int] = frozenset()
-_WAITING = 4_096
-_NAMES_A_TYPE = (str, Enum)
+_MAX_STACK = 64
+_PRUNE_FROM = 4
+_NO_IDS: frozenset[int] = frozenset()
+_MAX_QUEUED = 4_096
+_TYPE_CLASSES = (str, Enum)
 
 
 class Observing(Protocol):
@@ -41,13 +41,14 @@ class Observing(Protocol):
 
 Owner = Callable[[], Observing | None]
 Reader = Callable[[tuple[object, ...], Mapping[str, object]], object]
-Unread = tuple[Reader, tuple[object, ...], Mapping[str, object]]
+UnreadCall = tuple[Reader, tuple[object, ...], Mapping[str, object]]
 
 
 class Publication:
     """One call of a publishing method."""
 
     __slots__ = (
+        "batch_ids",
         "before",
         "event",
         "heard",
@@ -56,18 +57,17 @@ class Publication:
         "method",
         "opened",
         "owner",
+        "pending",
         "running",
         "task",
-        "told",
-        "unread",
-        "whole",
+        "unread_call",
     )
 
-    def __init__(self, owner: Owner, method: str, unread: Unread | None = None) -> None:
+    def __init__(self, owner: Owner, method: str, unread_call: UnreadCall | None = None) -> None:
         self.owner = owner
         """Gives the handle that observes the bus."""
         self.method = method
-        self.unread = unread
+        self.unread_call = unread_call
         """Gives the event, with the call that it is found in; few ask."""
         self.kind: str | None = None
         self.event: object = None
@@ -76,9 +76,9 @@ class Publication:
         self.heard = 0
         """Number of events that came of it."""
         self.opened: Sequence[SpanState] = ()
-        self.told = _NONE_TOLD
+        self.batch_ids = _NO_IDS
         """Identities of the events of a batch."""
-        self.whole: object = None
+        self.pending: object = None
         """The event, until it is told."""
         self.before: tuple[Publication, ...] = ()
         """Publications before it, while its event waits in a queue."""
@@ -87,11 +87,11 @@ class Publication:
         self.task: Callable[[], Task[object] | None] | None = None
         task = current_task()
         if task is not None:
-            self.key, self.task = _hexadecimal(id(task)), weakref.ref(task)
+            self.key, self.task = _hex(id(task)), weakref.ref(task)
         else:
-            self.key = _hexadecimal(_publisher())
+            self.key = _hex(_publisher_id())
 
-    def opens(self, record: SpanState) -> None:
+    def add_opened(self, record: SpanState) -> None:
         """Its event opened ``record``: few do."""
         if not isinstance(self.opened, Opened):
             self.opened = Opened()
@@ -99,26 +99,26 @@ class Publication:
 
     def read(self) -> object:
         """Find out its event, where that was not done before: its type, if it is quickly told, and what it is known by."""
-        if self.unread is None:
+        if self.unread_call is None:
             return None
-        find, arguments, options = self.unread
+        find, arguments, options = self.unread_call
         event = find(arguments, options)
-        self.unread, self.event = None, event
+        self.unread_call, self.event = None, event
         if isinstance(event, dict):
-            told = cast("dict[str, object]", event)
-            kind, payload = told.get("event_type"), told.get("payload")
+            fields = cast("dict[str, object]", event)
+            kind, payload = fields.get("event_type"), fields.get("payload")
             self.kind = str(kind) if kind is not None else None
-            self.event = payload if payload is not None else told
-            return told
+            self.event = payload if payload is not None else fields
+            return fields
         return event
 
-    def said(self) -> dict[str, object] | None:
+    def as_event(self) -> dict[str, object] | None:
         """The event as the call that published it told it, where it said a type."""
         self.read()
         return None if self.kind is None else {"event_type": self.kind, "payload": self.event}
 
     @property
-    def over(self) -> bool:
+    def is_finished(self) -> bool:
         """Whether it is finished: every span that it opened has ended, or nobody observes its bus now."""
         if self.running:
             return False
@@ -137,9 +137,9 @@ publications: ContextVar[tuple[Publication, ...]] = ContextVar("spanbus_publicat
 
 def enter(publication: Publication, here: tuple[Publication, ...]) -> None:
     """Put ``publication`` last in this context, where there are those of ``here``; now and then those that are over leave it."""
-    if len(here) >= _PRUNED_AT or publication in here:
-        kept = [one for one in here if one is not publication and not one.over]
-        here = tuple(kept[-_KEPT:])
+    if len(here) >= _PRUNE_FROM or publication in here:
+        kept = [one for one in here if one is not publication and not one.is_finished]
+        here = tuple(kept[-_MAX_STACK:])
     publications.set((*here, publication))
 
 
@@ -162,7 +162,7 @@ def innermost(owner: Owner, here: tuple[Publication, ...]) -> SpanState | None:
     return None
 
 
-def working_here() -> SpanState | None:
+def innermost_active() -> SpanState | None:
     """The innermost record that this task, or a task above it, has opened on any bus and that is at work now."""
     for publication in reversed(publications.get()):
         for record in reversed(publication.opened):
@@ -171,7 +171,7 @@ def working_here() -> SpanState | None:
     return None
 
 
-class Waiting:
+class QueuedPublications:
     """Publications whose events come later, from a queue: found by the event itself, its payload, or else its type."""
 
     def __init__(self) -> None:
@@ -183,10 +183,10 @@ class Waiting:
 
     def put(self, publication: Publication) -> None:
         publication.before = tuple(
-            one for one in publications.get() if one is not publication and not one.over
+            one for one in publications.get() if one is not publication and not one.is_finished
         )
         with self._lock:
-            if len(self._by_event) >= _WAITING:
+            if len(self._by_event) >= _MAX_QUEUED:
                 del self._by_event[next(iter(self._by_event))]
             self._by_event[id(publication.event)] = publication
 
@@ -219,7 +219,7 @@ def kind_of(event: object) -> str | None:
     get = getter(event)
     for key in TYPE_KEYS:
         value = get(key)
-        if isinstance(value, _NAMES_A_TYPE):
+        if isinstance(value, _TYPE_CLASSES):
             return str(value)
     return None
 
@@ -231,7 +231,7 @@ def payload_of(event: object) -> object:
     return payload if payload is not None else get("data")
 
 
-def _publisher() -> int:
+def _publisher_id() -> int:
     """Identity of the running code, where it is no task of asyncio."""
     if "trio" in sys.modules:
         from trio.lowlevel import current_task as current_trio_task
@@ -243,10 +243,10 @@ def _publisher() -> int:
     return threading.get_ident()
 
 
-_hexadecimal: Callable[[int], str] = remembering("{:x}".format, 256)
+_hex: Callable[[int], str] = remembering("{:x}".format, 256)
 
 
-def weakly(thing: object) -> Callable[[], object]:
+def weak_reference(thing: object) -> Callable[[], object]:
     """A weak reference where one can be made, else a strong one."""
     try:
         return weakref.ref(thing)

@@ -13,8 +13,8 @@ from collections.abc import Callable
 from types import FunctionType, MethodType, ModuleType
 from typing import cast
 
-from spanbus._attaching.methods import is_coroutine_function, marked, own_attributes
-from spanbus._attaching.publication import weakly
+from spanbus._attaching.methods import as_coroutine_function, is_coroutine_function, own_attributes
+from spanbus._attaching.publication import weak_reference
 from spanbus._attaching.weak_identity_map import WeakIdentityMap
 from spanbus.errors import InputError
 
@@ -61,25 +61,27 @@ def _bound(
     plain = cast("Callable[..., object]", method.__func__)
 
     @functools.wraps(plain)
-    def instead(itself: object, /, *arguments: object, **options: object) -> object:
+    def replacement(itself: object, /, *arguments: object, **options: object) -> object:
         if itself is thing:
             return wrapped(*arguments, **options)
         return plain(itself, *arguments, **options)
 
-    return MethodType(marked(instead) if is_coroutine_function(wrapped) else instead, thing)
+    return MethodType(
+        as_coroutine_function(replacement) if is_coroutine_function(wrapped) else replacement, thing
+    )
 
 
 def is_function(kind: type, name: str) -> bool:
     """Whether a class has a function of Python of this name, also where another one stands in its place for some."""
     static = cast("object", inspect.getattr_static(kind, name, None))
-    return isinstance(static.before if isinstance(static, _ForSome) else static, FunctionType)
+    return isinstance(static.before if isinstance(static, _PerInstance) else static, FunctionType)
 
 
 def _undo(
     thing: object, name: str, wrapped: Callable[..., object], had: bool, before: object
 ) -> Callable[[], None]:
     """Takes it back; keeps neither the object nor what is bound to it, unless it is the only way."""
-    known, ours = weakly(thing), weakref.ref(wrapped)
+    known, ours = weak_reference(thing), weakref.ref(wrapped)
     unbound(wrapped).__dict__["__spanbus_before__"] = before
 
     def undo() -> None:
@@ -112,7 +114,7 @@ def _restore(thing: object, name: str, had: bool, before: object) -> None:
             delattr(thing, name)
 
 
-class _ForSome:
+class _PerInstance:
     """A class attribute that is as before, but for the instances whose method was replaced; for all where it is shared."""
 
     def __init__(self, before: object) -> None:
@@ -151,7 +153,7 @@ class _ForSome:
         return not self.held and not self.instances.values()
 
 
-class _ForSomeSet(_ForSome):
+class _PerInstanceData(_PerInstance):
     """The same in the place of a property."""
 
     def __set__(self, instance: object, value: object) -> None:
@@ -161,12 +163,12 @@ class _ForSomeSet(_ForSome):
 def _on_class(kind: type, name: str, wrap: Wrapping, only: object | None) -> Callable[[], None]:
     before = inspect.getattr_static(kind, name, None)
     own = name in vars(kind)
-    if isinstance(before, _ForSome) and own:
+    if isinstance(before, _PerInstance) and own:
         some = before
     else:
-        some = (_ForSomeSet if hasattr(cast("object", type(before)), "__set__") else _ForSome)(
-            before
-        )
+        some = (
+            _PerInstanceData if hasattr(cast("object", type(before)), "__set__") else _PerInstance
+        )(before)
         try:
             setattr(kind, name, some)
         except (AttributeError, TypeError) as error:

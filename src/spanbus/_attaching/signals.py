@@ -9,12 +9,11 @@ from enum import Enum
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, cast
 
-from spanbus._attaching.call import event_among, is_event, is_type, told, type_text
-from spanbus._attaching.delivery import delivery_of
+from spanbus._attaching.call import event_in, is_event, is_type, make_event, type_text
 from spanbus._attaching.methods import (
     callable_of,
+    generated_attribute,
     has,
-    made_by_name,
     names_of,
     own_attributes,
     publishing_methods,
@@ -22,6 +21,7 @@ from spanbus._attaching.methods import (
 )
 from spanbus._attaching.replace import is_function
 from spanbus._attaching.signature import HANDLER_NAMES
+from spanbus._attaching.treatment import treatment_of
 from spanbus._reading.shape import getter
 from spanbus._reading.spelling import ending
 from spanbus.errors import InputError
@@ -29,7 +29,7 @@ from spanbus.errors import InputError
 if TYPE_CHECKING:
     from spanbus._attaching.handle import Handle
 
-_SIGNALS_LOOKED_AT = 500
+_MAX_SIGNALS = 500
 _CONTROL = ("signal", "sender", "dispatch_uid", "weak")
 
 
@@ -59,10 +59,10 @@ def is_slot(thing: object) -> bool:
 def signals_of(thing: object) -> dict[str, object]:
     """The signals of a mapping or namespace, by name."""
     if isinstance(thing, Mapping):
-        named = list(cast("Mapping[object, object]", thing).items())[:_SIGNALS_LOOKED_AT]
+        named = list(cast("Mapping[object, object]", thing).items())[:_MAX_SIGNALS]
         return {name_of(one, str(name)): one for name, one in named if is_signal(one)}
     found: dict[str, object] = {}
-    for name in names_of(thing)[:_SIGNALS_LOOKED_AT]:
+    for name in names_of(thing)[:_MAX_SIGNALS]:
         static = inspect.getattr_static(thing, name, None)
         if static is None or (
             callable(static) and not hasattr(static, "connect") and not is_slot(static)
@@ -84,7 +84,7 @@ def makes_signals(thing: object) -> str | None:
         return None
     declared = static_attribute(thing, "__events__")
     gives = isinstance(declared, tuple | list) or any(map(is_slot, own_attributes(thing).values()))
-    return "__getattr__" if gives or is_slot(made_by_name(thing)) else None
+    return "__getattr__" if gives or is_slot(generated_attribute(thing)) else None
 
 
 def sending_methods(signal: object) -> list[str]:
@@ -139,8 +139,8 @@ def connect(signal: object, name: str, handle: Handle) -> None:
 
 def _add(slot: object, receiver: Callable[..., object], handle: Handle) -> None:
     """Add a receiver to a slot, which must stay the one that it is: whoever has it holds it already."""
-    if handle.answering == "plain" and delivery_of(slot, "__iadd__").minds:
-        handle.answering = "nothing"
+    if handle.answer_form == "plain" and treatment_of(slot, "__iadd__").uses_results:
+        handle.answer_form = "nothing"
     changed: Any = slot
     changed += receiver
     if changed is not slot:
@@ -158,13 +158,13 @@ def event_of(name: str, arguments: Sequence[object], options: Mapping[str, objec
     """The event of one sending of a signal, or of what a group of signals passes on of one of its own."""
     if len(arguments) == 1 and not options:
         get = getter(arguments[0])
-        signal, told_with = get("signal"), get("args")
-        if isinstance(told_with, tuple) and is_signal(signal):
-            return event_of(name_of(signal), cast("tuple[object, ...]", told_with), {})
+        signal, sent = get("signal"), get("args")
+        if isinstance(sent, tuple) and is_signal(signal):
+            return event_of(name_of(signal), cast("tuple[object, ...]", sent), {})
     if arguments and ending(name) is None and is_type(arguments[0]):
         kind = type_text(arguments[0])
         if isinstance(kind, str | Enum) and ending(str(kind)) is not None:
-            return event_among(arguments, options)  # one for all types
+            return event_in(arguments, options)  # one for all types
     payload = {key: value for key, value in options.items() if key not in _CONTROL}
     given = list(arguments)
     sender = options.get("sender")
@@ -174,14 +174,14 @@ def event_of(name: str, arguments: Sequence[object], options: Mapping[str, objec
     if len(payload) == 1 and not arguments:
         only = next(iter(payload.values()))
         if isinstance(only, Mapping):
-            return told(name, cast("object", only))
+            return make_event(name, cast("object", only))
     if not payload:
         for one in given:
             if isinstance(one, Mapping):
-                return told(name, cast("object", one))
+                return make_event(name, cast("object", one))
     text = next((one for one in (sender, *given) if isinstance(one, str)), None)
     if text is not None:
         payload.setdefault("name", text)
     if not payload and len(given) == 1 and given[0] is not None:
-        return told(name, given[0])
-    return told(name, payload)
+        return make_event(name, given[0])
+    return make_event(name, payload)

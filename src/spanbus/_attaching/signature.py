@@ -71,7 +71,7 @@ class SubscribingCall(NamedTuple):
     arguments: tuple[object, ...]
     options: dict[str, object]
     slot: Slot
-    says_all: bool = False
+    takes_wildcard: bool = False
     """The method takes a type, and says how all of them are meant."""
 
 
@@ -101,7 +101,7 @@ def subscribing(method: Callable[..., object]) -> SubscribingCall | None:
     ]
     if any(one.name == "on_next" for one in named):
         return _reactive(named)
-    handler = _handler(named, hints)
+    handler = _handler_parameter(named, hints)
     if handler is None:
         return None
     slot = Slot(
@@ -118,10 +118,10 @@ def subscribing(method: Callable[..., object]) -> SubscribingCall | None:
             options[one.name] = _CONCURRENCY
         elif one.name == "description":
             options[one.name] = "spanbus telemetry"
-        elif one.name in ("weak", "weakly"):
+        elif one.name in ("weak", "weak_reference"):
             options[one.name] = False
         elif one.name in _TYPE_NAMES or one.default is Parameter.empty:
-            every = _everything(one, hints.get(one.name, ""))
+            every = _all_types_value(one, hints.get(one.name, ""))
             if every is None:
                 return None
             value = every[0]
@@ -141,8 +141,8 @@ def subscribing(method: Callable[..., object]) -> SubscribingCall | None:
             options[one.name] = value
         else:
             arguments.append(value)
-    says_all = any(one.name in _TYPE_NAMES for one in named if one is not handler)
-    return SubscribingCall(tuple(arguments), options, slot, says_all)
+    takes_wildcard = any(one.name in _TYPE_NAMES for one in named if one is not handler)
+    return SubscribingCall(tuple(arguments), options, slot, takes_wildcard)
 
 
 def _reactive(named: list[Parameter]) -> SubscribingCall:
@@ -153,7 +153,7 @@ def _reactive(named: list[Parameter]) -> SubscribingCall:
     )
 
 
-def _handler(named: list[Parameter], hints: dict[str, object]) -> Parameter | None:
+def _handler_parameter(named: list[Parameter], hints: dict[str, object]) -> Parameter | None:
     for one in named:
         if one.name in HANDLER_NAMES:
             return one
@@ -166,7 +166,7 @@ def _handler(named: list[Parameter], hints: dict[str, object]) -> Parameter | No
     return None
 
 
-def _everything(one: Parameter, hint: object) -> tuple[object] | None:
+def _all_types_value(one: Parameter, hint: object) -> tuple[object] | None:
     """Value of this parameter for all types, in a tuple; None where its signature does not say."""
     default: object = one.default
     if one.name == "mask":

@@ -13,7 +13,7 @@ from typing import cast
 from spanbus._attaching.methods import codes
 
 
-def with_those_they_call(functions: Iterable[FunctionType]) -> list[FunctionType]:
+def with_callees(functions: Iterable[FunctionType]) -> list[FunctionType]:
     """Functions and those beside them, in the variables that they know."""
     found = dict.fromkeys(map(function_of, functions))
     for function in list(found):
@@ -36,7 +36,7 @@ def variables_of(function: FunctionType) -> dict[str, object]:
     return known
 
 
-def itself_of(function: FunctionType) -> str:
+def self_name(function: FunctionType) -> str:
     """The name by which a method knows its object; empty for a function that is none."""
     code, around = function.__code__, function.__qualname__.rpartition(".")[0]
     is_method = bool(around) and not around.endswith("<locals>") and code.co_argcount > 0

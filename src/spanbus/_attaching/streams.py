@@ -28,21 +28,21 @@ def watched(handle: Handle, stream: object) -> Any:
 async def _watched_async(
     handle: Handle, stream: AsyncIterable[object]
 ) -> AsyncGenerator[object, None]:
-    with _reading(handle) as publication:
+    with _one_publication(handle) as publication:
         async for event in stream:
             _heard(handle, event, publication)
             yield event
 
 
 def _watched(handle: Handle, stream: Iterable[object]) -> Generator[object, None, None]:
-    with _reading(handle) as publication:
+    with _one_publication(handle) as publication:
         for event in stream:
             _heard(handle, event, publication)
             yield event
 
 
 @contextmanager
-def _reading(handle: Handle) -> Generator[Publication]:
+def _one_publication(handle: Handle) -> Generator[Publication]:
     """One publication for all that a stream carries; what it opened ends with the stream."""
     publication = Publication(handle.mark, "watching")
     publication.task = None  # whoever reads it

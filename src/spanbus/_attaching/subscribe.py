@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, cast
 
 from spanbus._attaching.listener import Listener
 from spanbus._attaching.methods import callable_of, has, is_coroutine_function
-from spanbus._attaching.publication import weakly
+from spanbus._attaching.publication import weak_reference
 from spanbus._attaching.signature import Slot, SubscribingCall, subscribing
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ _UNSUBSCRIBING = (
     "unregister_observer",
     "off",
 )
-_ENDS_OF_SUBSCRIPTIONS = ("unsubscribe", "dispose", "cancel", "close", "disconnect", "remove")
+_TOKEN_METHODS = ("unsubscribe", "dispose", "cancel", "close", "disconnect", "remove")
 
 
 class WayIn:
@@ -76,7 +76,9 @@ def way_in(thing: object) -> WayIn | None:
         if not has(thing, name):
             continue
         method = callable_of(thing, name)
-        if is_coroutine_function(method) or (isinstance(thing, type) and _wants_self(thing, name)):
+        if is_coroutine_function(method) or (
+            isinstance(thing, type) and _needs_instance(thing, name)
+        ):
             continue
         call = subscribing(method)
         if call is None and name in _TAKES_ALL and _takes_one(method):
@@ -106,7 +108,7 @@ def subscribe(thing: object, way: WayIn, handle: Handle) -> None:
     if inspect.iscoroutine(token):
         token.close()
         raise TypeError(f"{way.name}() gives a coroutine")
-    bus = weakly(thing)
+    bus = weak_reference(thing)
     handle.subscribed(thing, lambda: end(bus(), token, subscribed))
 
 
@@ -118,7 +120,7 @@ def _subscriber(slot: Slot, handle: Handle) -> object:
     if slot.role == "on_error":
         return handle.stream_failed
     if slot.role == "nothing":
-        return _nothing
+        return _ignore
     return handle.awaited_observer if slot.is_async else handle.observer
 
 
@@ -129,7 +131,7 @@ def end(thing: object, token: object, subscribed: object) -> None:
         done = unsubscribe(subscribed) if unsubscribe is not None else None
     elif callable(token) and not isinstance(token, type):
         done = token()
-    elif (ending := next((n for n in _ENDS_OF_SUBSCRIPTIONS if has(token, n)), None)) is not None:
+    elif (ending := next((n for n in _TOKEN_METHODS if has(token, n)), None)) is not None:
         done = cast("Callable[[], object]", getattr(token, ending))()
     else:
         done = unsubscribe(token) if unsubscribe is not None else None
@@ -137,7 +139,7 @@ def end(thing: object, token: object, subscribed: object) -> None:
         done.close()
 
 
-def _wants_self(kind: type, name: str) -> bool:
+def _needs_instance(kind: type, name: str) -> bool:
     static = inspect.getattr_static(kind, name, None)
     return not isinstance(static, staticmethod | classmethod | ModuleType)
 
@@ -151,5 +153,5 @@ def _takes_one(method: Callable[..., object]) -> bool:
     return len(required) == 1
 
 
-def _nothing(*arguments: object) -> None:
+def _ignore(*arguments: object) -> None:
     del arguments

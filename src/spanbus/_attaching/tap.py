@@ -14,9 +14,9 @@ from inspect import CO_VARARGS
 from types import CodeType, CoroutineType, FunctionType
 from typing import Any, Protocol, cast
 
-from spanbus._attaching.call import CallReader, is_event, is_type, tells
+from spanbus._attaching.call import CallReader, is_event, is_life_cycle_event, is_type
 from spanbus._attaching.current import follow
-from spanbus._attaching.methods import is_coroutine_function, marked
+from spanbus._attaching.methods import as_coroutine_function, is_coroutine_function
 from spanbus._attaching.publication import (
     Owner,
     Publication,
@@ -31,10 +31,10 @@ from spanbus._loaded import is_of
 
 Arguments = tuple[object, ...]
 Options = dict[str, object]
-_SAYS_SEVERAL = ("batch", "many", "all", "events", "messages")
+_BATCH_WORDS = ("batch", "many", "all", "events", "messages")
 
 
-class Listening(Protocol):
+class TapTarget(Protocol):
     """Listener of a tap: a handle."""
 
     @property
@@ -51,7 +51,7 @@ class Tap:
     noted. ``current`` makes phases current for the task that publishes them.
     """
 
-    def __init__(self, handle: Listening, *, feeds: bool, current: bool) -> None:
+    def __init__(self, handle: TapTarget, *, feeds: bool, current: bool) -> None:
         self._handle = handle
         self._feeds = feeds
         self._current = current
@@ -70,13 +70,13 @@ class Tap:
             @functools.wraps(method)
             def published_later(*arguments: object, **options: object) -> object:
                 # not a coroutine function itself: whoever makes the coroutine is the publisher, also when a task awaits it
-                return tapped.later(arguments, options)
+                return tapped.call_async(arguments, options)
 
-            return marked(published_later)
+            return as_coroutine_function(published_later)
 
         @functools.wraps(method)
         def published(*arguments: object, **options: object) -> object:
-            return tapped.now(arguments, options)
+            return tapped.call(arguments, options)
 
         return published
 
@@ -86,7 +86,7 @@ class _Method:
 
     def __init__(
         self,
-        handle: Listening,
+        handle: TapTarget,
         method: Callable[..., object],
         name: str,
         read: Reader,
@@ -96,21 +96,21 @@ class _Method:
         self._handle, self._method, self._name = handle, method, name
         self._feeds, self._current = feeds, current
         self._read = read
-        self._later = _called(name, getattr(method, "__qualname__", name), _Method._awaited)
-        self._several = any(word in _SAYS_SEVERAL for word in name.split("_"))
+        self._coroutine = _renamed(name, getattr(method, "__qualname__", name), _Method._await_call)
+        self._may_batch = any(word in _BATCH_WORDS for word in name.split("_"))
         code = getattr(getattr(method, "__func__", method), "__code__", None)
-        self._varied = isinstance(code, CodeType) and bool(code.co_flags & CO_VARARGS)
+        self._is_variadic = isinstance(code, CodeType) and bool(code.co_flags & CO_VARARGS)
 
-    def now(self, arguments: Arguments, options: Options) -> object:
+    def call(self, arguments: Arguments, options: Options) -> object:
         publication = self._begin(arguments, options)
         if publication is None:
             return self._method(*arguments, **options)
         try:
             if self._feeds:
-                self._tell(publication, arguments)
+                self._report(publication, arguments)
             result = self._method(*arguments, **options)
         except BaseException:
-            self._tell_unheard(publication, arguments)
+            self._report_unreceived(publication, arguments)
             raise
         finally:
             self._finish(publication)
@@ -118,36 +118,36 @@ class _Method:
             if inspect.isawaitable(result) and not is_of(
                 result, "spanbus._workflow.receipts", "Receipt"
             ):
-                return self._followed(result, publication)
+                return self._await_result(result, publication)
             self._follow(publication)
         return result
 
-    def later(self, arguments: Arguments, options: Options) -> object:
+    def call_async(self, arguments: Arguments, options: Options) -> object:
         publication = self._begin(arguments, options)
         if publication is None:
             return self._method(*arguments, **options)
-        return self._later(self, publication, arguments, options)
+        return self._coroutine(self, publication, arguments, options)
 
-    async def _awaited(
+    async def _await_call(
         self, publication: Publication, arguments: Arguments, options: Options
     ) -> object:
-        here = publications.get()
-        if not (here and here[-1] is publication):  # another task awaits what its publisher made
-            enter(publication, here)
+        stack = publications.get()
+        if not (stack and stack[-1] is publication):  # another task awaits what its publisher made
+            enter(publication, stack)
         try:
             if self._feeds:
-                self._tell(publication, arguments)
+                self._report(publication, arguments)
             made: Any = self._method(*arguments, **options)
             return await made
         except BaseException:
-            self._tell_unheard(publication, arguments)
+            self._report_unreceived(publication, arguments)
             raise
         finally:
             self._finish(publication)
             if self._current:
                 self._follow(publication)
 
-    async def _followed(self, result: object, publication: Publication) -> object:
+    async def _await_result(self, result: object, publication: Publication) -> object:
         try:
             return await cast("CoroutineType[object, object, object]", result)
         finally:
@@ -158,8 +158,8 @@ class _Method:
     def _begin(self, arguments: Arguments, options: Options) -> Publication | None:
         """Note who publishes; None where an outer call has told this event already."""
         try:
-            here = publications.get()
-            outer = here[-1] if here else None
+            stack = publications.get()
+            outer = stack[-1] if stack else None
             publication = Publication(
                 self._handle.mark, self._name, (self._read, arguments, options)
             )
@@ -168,46 +168,46 @@ class _Method:
                 event = publication.read()
                 if _is_same(outer, self._name, event, publication):
                     return None
-                publication.whole = event if self._feeds else None
+                publication.pending = event if self._feeds else None
             elif self._feeds:
-                publication.whole = publication.read()
-            enter(publication, here)
+                publication.pending = publication.read()
+            enter(publication, stack)
             return publication
         except Exception as error:
             self._handle.failed(error)
             return None
 
-    def _tell(self, publication: Publication, arguments: Arguments) -> None:
+    def _report(self, publication: Publication, arguments: Arguments) -> None:
         try:
-            event, publication.whole = publication.whole, None
-            batch = self._batch(event, arguments)
+            event, publication.pending = publication.pending, None
+            batch = self._batch_of(event, arguments)
             if batch is None:
                 self._handle.published(event, publication)
                 return
             publication.heard += 1
             for one in batch:
-                publication.told |= frozenset(map(id, _known_by(one)))
-                self._handle.published(_single(one), publication)
+                publication.batch_ids |= frozenset(map(id, _identities(one)))
+                self._handle.published(_batch_item(one), publication)
         except Exception as error:
             self._handle.failed(error)
 
-    def _tell_unheard(self, publication: Publication, arguments: Arguments) -> None:
+    def _report_unreceived(self, publication: Publication, arguments: Arguments) -> None:
         """Tell the event of a call that a handler before the observer has ended."""
         if not self._feeds and not publication.heard:
             try:
-                publication.whole = publication.read() or publication.said()
+                publication.pending = publication.read() or publication.as_event()
             except Exception as error:
                 self._handle.failed(error)
             else:
-                self._tell(publication, arguments)
+                self._report(publication, arguments)
 
-    def _batch(self, event: object, arguments: Arguments) -> Sequence[object] | None:
+    def _batch_of(self, event: object, arguments: Arguments) -> Sequence[object] | None:
         """The events of a call that publishes several."""
-        if isinstance(event, list) or (self._several and isinstance(event, tuple)):
+        if isinstance(event, list) or (self._may_batch and isinstance(event, tuple)):
             return cast("Sequence[object]", event)
         if len(arguments) > 1 and (
-            (self._several and all(is_event(one) for one in arguments))
-            or (self._varied and all(map(tells, arguments)))
+            (self._may_batch and all(is_event(one) for one in arguments))
+            or (self._is_variadic and all(map(is_life_cycle_event, arguments)))
         ):
             return arguments
         return None
@@ -218,7 +218,7 @@ class _Method:
             if not publication.heard and not self._feeds:
                 publication.read()
                 self._handle.waiting(publication)
-            publication.unread = None
+            publication.unread_call = None
         except Exception as error:
             self._handle.failed(error)
 
@@ -229,7 +229,7 @@ class _Method:
             self._handle.failed(error)
 
 
-def _called(name: str, qualified: str, function: Callable[..., object]) -> Callable[..., object]:
+def _renamed(name: str, qualified: str, function: Callable[..., object]) -> Callable[..., object]:
     """``function``, whose coroutines bear these names, for the warning when nobody awaits one."""
     plain = cast("FunctionType", function)
     named = FunctionType(plain.__code__, plain.__globals__, name)
@@ -239,8 +239,8 @@ def _called(name: str, qualified: str, function: Callable[..., object]) -> Calla
 
 def _is_same(outer: Publication, name: str, event: object, inner: Publication) -> bool:
     """A call inside another one that tells the same event: by another name, or a part of a batch that was told."""
-    if outer.told:
-        return id(event) in outer.told or id(inner.event) in outer.told
+    if outer.batch_ids:
+        return id(event) in outer.batch_ids or id(inner.event) in outer.batch_ids
     if outer.method == name:
         return False
     if outer.event is inner.event:
@@ -249,7 +249,7 @@ def _is_same(outer: Publication, name: str, event: object, inner: Publication) -
     return kinds[0] is not None and kinds[0] == kinds[1]
 
 
-def _known_by(one: object) -> tuple[object, ...]:
+def _identities(one: object) -> tuple[object, ...]:
     """An event of a batch, and its payload: one of them is what a call for it alone is given."""
     if isinstance(one, tuple):
         pair = cast("tuple[object, ...]", one)
@@ -258,7 +258,7 @@ def _known_by(one: object) -> tuple[object, ...]:
     return (one,) if payload is None else (one, payload)
 
 
-def _single(one: object) -> object:
+def _batch_item(one: object) -> object:
     """One event of a batch: pairs are a type and a payload."""
     if isinstance(one, tuple) and len(one) == 2 and is_type(one[0]):  # pyright: ignore[reportUnknownArgumentType, reportUnknownMemberType]
         return {"event_type": one[0], "payload": one[1]}  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]

@@ -26,7 +26,7 @@ _GRACE_NS = 1_000_000_000
 Leave = Callable[[list[SpanState], BaseException | None], None]
 
 
-class _Gone(NamedTuple):
+class _EndedTask(NamedTuple):
     """A task that has ended, and what it opened and left open."""
 
     due_ns: int
@@ -41,7 +41,7 @@ class TaskEnds:
     def __init__(self, leave: Leave) -> None:
         self._leave = leave
         self._opened: weakref.WeakKeyDictionary[Task[object], Opened] = weakref.WeakKeyDictionary()
-        self._gone: list[_Gone] = []
+        self._ended: list[_EndedTask] = []
         self._lock = threading.Lock()
 
     def opened(self, task: Task[object], record: SpanState) -> None:
@@ -68,18 +68,18 @@ class TaskEnds:
         left = [one for one in records if one.result is None]
         if left:
             with self._lock:
-                self._gone.append(_Gone(time.monotonic_ns() + _GRACE_NS, loop, left, error))
+                self._ended.append(_EndedTask(time.monotonic_ns() + _GRACE_NS, loop, left, error))
 
     def tick(self, *, at_end: bool = False) -> None:
         """Let time pass. In a loop that is closed, and ``at_end``, nobody says anything any more."""
-        if not self._gone:
+        if not self._ended:
             return
         now_ns = time.monotonic_ns()
         with self._lock:
             over = [
-                one for one in self._gone if at_end or one.due_ns <= now_ns or one.loop.is_closed()
+                one for one in self._ended if at_end or one.due_ns <= now_ns or one.loop.is_closed()
             ]
-            self._gone = [one for one in self._gone if one not in over]
+            self._ended = [one for one in self._ended if one not in over]
         for one in over:
             self._leave(one.records, one.error)
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from spanbus._attaching.handle import Handle
 
 Kind = Literal["run", "phase", "job", "hook"]
-Told = str | Mapping[str, str]
+ErrorInfo = str | Mapping[str, str]
 """An exception as a text, or its ``type`` and ``message``."""
 
 _TYPES: Mapping[Kind, str] = {
@@ -61,15 +61,15 @@ class Work:
         of_task: bool = False,
     ) -> None:
         self._doer, self._parent, self._of_task = doer, said.get("traceparent"), of_task
-        self._handle, self._type, self._said = handle, _TYPES[kind], said
+        self._handle, self._type, self._payload = handle, _TYPES[kind], said
         given = said.get("run_id")
         self._outermost = kind in ("run", "job")
         if given is None:
             given = uuid4().hex if self._outermost else _run_here.get()
         self.run_id = None if given is None else str(given)
-        self._known: dict[str, object] = {_KEYS[kind]: name}
+        self._identity: dict[str, object] = {_KEYS[kind]: name}
         if self.run_id is not None:
-            self._known["run_id"] = self.run_id
+            self._identity["run_id"] = self.run_id
         self._publication: Publication | None = None
         self._inside: tuple[Publication, ...] = ()
 
@@ -83,7 +83,7 @@ class Work:
         before = publications.get()
         enter(publication, before)
         self._inside = publications.get()
-        self._tell("started", self._said)
+        self._publish("started", self._payload)
         publications.set(before)
 
     @contextmanager
@@ -115,24 +115,24 @@ class Work:
     def end(self, error: BaseException | None = None, **said: object) -> None:
         """Announce how it ended: with what it raised, else well."""
         word = _WORDS.get(ended_with(error)[0], "failed")
-        self._over(word, {**said, "error": error} if error is not None else said)
+        self._finish(word, {**said, "error": error} if error is not None else said)
 
-    def fail(self, error: Told | None = None, **said: object) -> None:
+    def fail(self, error: ErrorInfo | None = None, **said: object) -> None:
         """Announce that it failed, where there is no exception, but what is told of it."""
-        self._over("failed", {**said, "error": error} if error else said)
+        self._finish("failed", {**said, "error": error} if error else said)
 
     def skip(self, **said: object) -> None:
         """Announce that it was not done after all."""
-        self._over("skipped", said)
+        self._finish("skipped", said)
 
-    def retry(self, error: BaseException | Told | None = None) -> None:
+    def retry(self, error: BaseException | ErrorInfo | None = None) -> None:
         """Announce that this attempt failed, and that another one follows."""
-        self._over("retrying", {"error": error} if error is not None else {})
+        self._finish("retrying", {"error": error} if error is not None else {})
 
-    def _over(self, word: str, said: Mapping[str, object]) -> None:
+    def _finish(self, word: str, said: Mapping[str, object]) -> None:
         before = publications.get()
         publications.set(self._inside)
-        self._tell(word, said)
+        self._publish(word, said)
         if self._publication is not None:
             leave(self._publication)
         publications.set(before)
@@ -146,14 +146,14 @@ class Work:
             self._handle.failed(error)
             return None
 
-    def _tell(self, word: str, said: Mapping[str, object]) -> None:
+    def _publish(self, word: str, said: Mapping[str, object]) -> None:
         publication = self._publication
         if publication is None:
             return
         publication.running = True
         event: dict[str, object] = {
             "event_type": f"{self._type}.{word}",
-            "payload": {**said, **self._known},
+            "payload": {**said, **self._identity},
         }
         if self._parent is not None:
             event["traceparent"] = self._parent

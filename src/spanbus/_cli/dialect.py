@@ -52,7 +52,7 @@ def check(
     from spanbus._reading.reader import Reader
     from spanbus._reading.survey import survey
 
-    reader = Reader(_dialect(dialect, file), say=console.note)
+    reader = Reader(_dialect(dialect, file), warn=console.note)
     readings = survey(replay.facts(stream, reader, on_broken=console.complain))
     if as_json:
         console.document(
@@ -85,7 +85,7 @@ def suggest(
     from spanbus._reading.reader import Reader
     from spanbus._reading.suggest import suggest as suggested
 
-    reader = Reader(load("generic"), say=console.note)
+    reader = Reader(load("generic"), warn=console.note)
     console.raw(
         suggested(name, replay.raws(stream, reader.dialect.keys, on_broken=console.complain))
     )

@@ -106,7 +106,7 @@ def command(
                 heads.append(summary._replace(phases=(), notes=()))
 
         handle = runtime.replaying(ended, dialect=dialect)
-        reader = Reader(runtime.dialect(dialect), say=console.note)
+        reader = Reader(runtime.dialect(dialect), warn=console.note)
         facts = replay.facts(stream, reader, on_broken=on_broken, progress=bar.moved, scratch=None)
         head = next(facts)
         early, held = held, None

@@ -32,7 +32,7 @@ from spanbus._correlation.limits import CorrelatorState as CorrelatorState
 from spanbus._correlation.limits import Counts
 from spanbus._correlation.limits import Limits as Limits
 from spanbus._correlation.matching import find
-from spanbus._correlation.open_run import OpenRun, keep
+from spanbus._correlation.open_run import OpenRun, add_event
 from spanbus._correlation.open_spans import OpenSpans
 from spanbus._correlation.phases import Phases
 from spanbus._correlation.runs import Caller, Runs
@@ -100,7 +100,7 @@ class Correlator:
             caller=caller,
             on_ended=on_run_ended,
         )
-        self._apart: dict[int, SpanState] = {}
+        self._unannounced: dict[int, SpanState] = {}
         """Open records that no event announced, by their span ids."""
         self.on_waiting: Callable[[], object] | None = None
         """Called once, under the lock, when an event is kept that waits for its run."""
@@ -135,9 +135,9 @@ class Correlator:
             runs = self._by_key.get(key) if key is not None else None
             record: SpanState | None
             if runs is not None and len(runs) == 1 and rank is not _RUN and rank is not _HOOK:
-                record = self._within(runs[0], fact, within, task)
+                record = self._apply_in_run(runs[0], fact, within, task)
             else:
-                record = self._anywhere(fact, within, task)
+                record = self._apply_elsewhere(fact, within, task)
             if phases.jobs_done:
                 self._close_jobs()
             if self.latest_at_ns >= waiting.due_ns:
@@ -149,21 +149,21 @@ class Correlator:
                 out.noted(record, event)
             return record
 
-    def _within(
+    def _apply_in_run(
         self, run: OpenRun, fact: Fact, within: SpanState | None, task: str | None
     ) -> SpanState:
         """A fact of a phase, in its run."""
         if type(fact) is Noted:
             group = run.phases.get(fact.name) if fact.name is not None else None
             if group is not None and len(group) == 1:
-                return keep(run, group[0].innermost, fact)
+                return add_event(run, group[0].innermost, fact)
             phase = find(run, fact, task, within)[0]
             if phase is not None:
-                return keep(run, phase.innermost, fact)
+                return add_event(run, phase.innermost, fact)
             inner = within is not None and within.result is None
             if inner and self._spans.of_record(within) is run and within is not None:
-                return keep(run, within, fact)
-            return keep(run, run.record, fact)
+                return add_event(run, within, fact)
+            return add_event(run, run.record, fact)
         if type(fact) is Started:
             return self._phases.started(run, fact, task, within)
         assert type(fact) is Ended
@@ -171,29 +171,31 @@ class Correlator:
             return self._phases.retried(run, fact, task, within)
         return self._phases.ended(run, fact, task, within)
 
-    def _anywhere(self, fact: Fact, within: SpanState | None, task: str | None) -> SpanState | None:
+    def _apply_elsewhere(
+        self, fact: Fact, within: SpanState | None, task: str | None
+    ) -> SpanState | None:
         """A fact of a run or hook, or one whose run is to be found first."""
         inside = self._spans.of_record(within)
         if fact.rank is _RUN and not isinstance(fact, Noted):
             part = self._part_of_run(fact, inside)
             if part is not None:
-                return self._within(part, fact, within, task)
+                return self._apply_in_run(part, fact, within, task)
             if isinstance(fact, Started):
                 return self._runs.started(fact, task, inside)
             assert isinstance(fact, Ended)
             ended = self._runs.ended(fact, inside)
             if ended is None:
-                self._too_late(fact)
+                self._report_late(fact)
             return ended
         run = self._run_of(fact, inside, task)
         if run is None:
             return None
         if fact.rank is _RUN:
             within_run = within is not None and within.result is None and inside is run
-            return keep(run, within if within_run and within is not None else run.record, fact)
+            return add_event(run, within if within_run and within is not None else run.record, fact)
         if fact.rank is _HOOK:
             return self._hooks.take(run, fact)
-        return self._within(run, fact, within, task)
+        return self._apply_in_run(run, fact, within, task)
 
     def _part_of_run(self, fact: Fact, inside: OpenRun | None) -> OpenRun | None:
         """The open run of which this start or end of a run is a part: a job in a pipeline, as a phase of it."""
@@ -217,7 +219,7 @@ class Correlator:
         starts_job = False
         if self._policy.each:
             starts_job = isinstance(fact, Started) and fact.rank is not _HOOK
-            key = fact.run_key or fact.whose.task
+            key = fact.run_key or fact.hints.task
             known = self._spans.by_key.get(key) if key is not None else None
             run = known[-1] if known else inside
         if run is None and not starts_job:
@@ -225,19 +227,19 @@ class Correlator:
         if run is not None:
             return run
         if self._spans.is_late(fact):
-            if fact.verb is Verb.END and not fact.whose.state:
+            if fact.verb is Verb.END and not fact.hints.state:
                 self._counts.unmatched_ends += 1
-            self._too_late(fact)
+            self._report_late(fact)
             return None
         if starts_job:
             return self._runs.opened(fact, task, announced=True, each=True)
-        if isinstance(fact, Noted) or fact.verb is Verb.RETRY or _is_only_a_word(fact):
+        if isinstance(fact, Noted) or fact.verb is Verb.RETRY or _is_weak_evidence(fact):
             if self.on_waiting is not None:
                 heard, self.on_waiting = self.on_waiting, None
                 heard()
-            displaced = self._waiting.keep(fact, task)
+            displaced = self._waiting.add_early(fact, task)
             if displaced is not None:
-                self._too_late(displaced.fact)
+                self._report_late(displaced.fact)
             return None
         if fact.run_key is not None:
             return self._runs.opened(fact, task, announced=False)
@@ -246,14 +248,14 @@ class Correlator:
             return implicit
         return self._runs.opened(fact, task, announced=False, implicit=True)
 
-    def _too_late(self, fact: Fact) -> None:
+    def _report_late(self, fact: Fact) -> None:
         self._counts.late += 1
         self._out.late(fact.event)
 
     def begin(self, record: SpanState) -> None:
         """Tell of a record that no event announces: the execution of a task, which its worker surrounds."""
         with self._lock:
-            self._apart[record.span_id] = record
+            self._unannounced[record.span_id] = record
             self._out.opened(record)
 
     def end(
@@ -268,7 +270,7 @@ class Correlator:
         with self._lock:
             if record.result is not None:
                 return
-            self._apart.pop(record.span_id, None)
+            self._unannounced.pop(record.span_id, None)
             record.finish(result, failure, at_ns, duration_ns)
             self._out.closed(record)
 
@@ -333,11 +335,11 @@ class Correlator:
             self._phases.settle(run, phase)
         if self._phases.jobs_done:
             self._close_jobs()
-        for run in self._waiting.over(now_ns):
+        for run in self._waiting.quiet_runs(now_ns):
             self._runs.close_inferred(run, run.last_at_ns)
-        for early in self._waiting.dropped(now_ns):
-            self._too_late(early.fact)
-        self._waiting.reckon()
+        for early in self._waiting.expired(now_ns):
+            self._report_late(early.fact)
+        self._waiting.reschedule()
 
     def _close_jobs(self) -> None:
         done, self._phases.jobs_done = self._phases.jobs_done, []
@@ -352,7 +354,7 @@ class Correlator:
         with self._lock:
             for run in list(self._spans.runs.values()):
                 self._runs.close(run, error_type, at_ns)
-            for record in list(self._apart.values()):
+            for record in list(self._unannounced.values()):
                 failure = Failure(error_type, f"{record.name} was still running")
                 ended_at_ns = at_ns or time.time_ns()
                 passed_ns = max(0, ended_at_ns - record.started_at_ns)
@@ -360,8 +362,8 @@ class Correlator:
             self._phases.jobs_done = []
             self._runs.forget_early_ends()
             while self._waiting.early:
-                self._too_late(self._waiting.early.popleft().fact)
-            self._waiting.reckon()
+                self._report_late(self._waiting.early.popleft().fact)
+            self._waiting.reschedule()
 
     # --- out ----------------------------------------------------------------------------------------------------------
 
@@ -384,7 +386,7 @@ class Correlator:
         with self._lock:
             self._out.tell(sinks, note_sinks)
             for record in self.open_records():
-                self._out.retold(record)
+                self._out.reopened(record)
 
     def forked(self, sinks: Iterable[SpanSink], note_sinks: Iterable[EventSink] = ()) -> None:
         """In a child process: what is open belongs to the parent, which ends it; new work is told to ``sinks``.
@@ -394,7 +396,7 @@ class Correlator:
         self._lock = threading.RLock()
         self._out.tell(sinks, note_sinks)
         self._out.disown(self.open_records())
-        self._apart.clear()
+        self._unannounced.clear()
 
     def state(self) -> CorrelatorState:
         """The counts, taken together."""
@@ -404,7 +406,7 @@ class Correlator:
     def open_records(self) -> list[SpanState]:
         """The records that are open now, parents before children."""
         with self._lock:
-            found: list[SpanState] = list(self._apart.values())
+            found: list[SpanState] = list(self._unannounced.values())
             for run in self._spans.runs.values():
                 found.append(run.record)
                 for phase in run.open_phases():
@@ -442,15 +444,15 @@ class Correlator:
             return found[-1] if found else None
 
 
-def _is_only_a_word(fact: Fact) -> bool:
+def _is_weak_evidence(fact: Fact) -> bool:
     """No proof of a phase: an end of what would be open, or a failure that names a word of its type alone (``config.error``)."""
     return isinstance(fact, Ended) and (
-        fact.whose.of_open
+        fact.hints.of_open
         or (
             fact.rank is not _HOOK
             and fact.result.failed
             and fact.run_key is None
-            and not fact.whose.exact
+            and not fact.hints.exact
             and not fact.named_by_payload
         )
     )

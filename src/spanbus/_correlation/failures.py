@@ -6,7 +6,7 @@ from spanbus._correlation.span_state import SpanState
 from spanbus._semantics import ErrorType, Failure, Result
 
 
-def more_precise(first: Failure | None, second: Failure | None) -> Failure | None:
+def merge(first: Failure | None, second: Failure | None) -> Failure | None:
     """Merge two failures: the inner speaker's stands, unless the outer one knows better: a time-out, or the class
     where the inner knew none.
     """

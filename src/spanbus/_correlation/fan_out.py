@@ -29,8 +29,8 @@ class FanOut:
     def tell(self, sinks: Iterable[SpanSink], note_sinks: Iterable[EventSink]) -> None:
         """Replace the sinks. May be called by a sink."""
         self._sinks, self.note_sinks = tuple(sinks), tuple(note_sinks)
-        self._tell_opened = tuple([sink.opened for sink in self._sinks])
-        self._tell_closed = tuple([sink.closed for sink in self._sinks])
+        self._on_opened = tuple([sink.opened for sink in self._sinks])
+        self._on_closed = tuple([sink.closed for sink in self._sinks])
 
     def disown(self, records: Iterable[SpanState]) -> None:
         """The ends of these are another process's to tell."""
@@ -42,13 +42,13 @@ class FanOut:
         parent = record.parent
         if parent is not None:
             parent.adopt(record, self._children_kept)
-        for tell in self._tell_opened:
+        for tell in self._on_opened:
             try:
                 tell(record)
             except Exception as error:
                 self._failed(error)
 
-    def retold(self, record: SpanState) -> None:
+    def reopened(self, record: SpanState) -> None:
         """Tell of a record that has its place beneath its parent already."""
         for sink in self._sinks:
             try:
@@ -65,7 +65,7 @@ class FanOut:
             if ended_at_ns is not None and ended_at_ns > parent.inner_ended_at_ns:
                 parent.inner_ended_at_ns = ended_at_ns
         if not self._disowned or id(record) not in self._disowned:
-            for tell in self._tell_closed:
+            for tell in self._on_closed:
                 try:
                     tell(record)
                 except Exception as error:

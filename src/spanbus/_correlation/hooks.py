@@ -8,7 +8,7 @@ from typing import Final, cast
 from spanbus._correlation.fan_out import FanOut
 from spanbus._correlation.limits import Counts
 from spanbus._correlation.matching import host_of_hook
-from spanbus._correlation.open_run import OpenPhase, OpenRun, keep
+from spanbus._correlation.open_run import OpenPhase, OpenRun, add_event
 from spanbus._correlation.span_state import SpanState
 from spanbus._reading.facts import Ended, Fact, Started
 from spanbus._semantics import ErrorType, Failure, Flag, Level, Result, names
@@ -30,13 +30,13 @@ class Hooks:
         record.describe(names.STRATEGY_NAME, record.name)
         host.strategies.append(record)
         self._out.opened(record)
-        return keep(run, record, fact)
+        return add_event(run, record, fact)
 
     def strategy_ended(
         self, run: OpenRun, phase: OpenPhase, record: SpanState, fact: Ended
     ) -> SpanState:
         """Its hooks that are open still end with it."""
-        kept = keep(run, record, fact)
+        kept = add_event(run, record, fact)
         phase.strategies.remove(record)
         for name, hooks in list(phase.hooks.items()):
             beneath = [hook for hook in hooks if hook.parent is record]
@@ -59,11 +59,11 @@ class Hooks:
                 self._make_room(run)
             (phase.hooks if phase is not None else run.hooks).setdefault(name, []).append(record)
             self._out.opened(record)
-            return keep(run, record, fact)
+            return add_event(run, record, fact)
         hooks = phase.hooks if phase is not None and name in phase.hooks else run.hooks
         opened = hooks.get(name)
         if not isinstance(fact, Ended):
-            return keep(run, opened[0] if opened else parent, fact)
+            return add_event(run, opened[0] if opened else parent, fact)
         if not opened:
             self._counts.orphan_ends += 1
             record = _child(parent, _level(fact), name, fact)
@@ -76,7 +76,7 @@ class Hooks:
                 record.flag(Flag.AMBIGUOUS)
             else:
                 del hooks[name]
-        keep(run, record, fact)
+        add_event(run, record, fact)
         _describe_process(record, fact)
         record.finish(fact.result, fact.failure, fact.event.at_ns, fact.duration_ns)
         self._out.closed(record)

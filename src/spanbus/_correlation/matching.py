@@ -15,19 +15,19 @@ def find(
     """The open phase that a fact means, with whether there was a choice: by name, by alias, by the only one that can be meant."""
     name = fact.name
     group = run.phases.get(name) if name is not None else None
-    if run.by_id and (phase := _of_id(run, group, fact)) is not None:
+    if run.by_id and (phase := _by_id(run, group, fact)) is not None:
         return phase, False
     if group:
-        if len(group) > 1 and (phase := _publishers(group, fact.whose.task or task, within)):
+        if len(group) > 1 and (phase := _by_publisher(group, fact.hints.task or task, within)):
             return phase, False
-        return _fitting(group, fact)
+        return _oldest(group, fact)
     ends = fact.verb is not Verb.EVENT and fact.verb is not Verb.START
-    if ends and name is not None and not fact.whose.exact:
-        phase = _of_kind(run, fact, fact.whose.task or task, within)
+    if ends and name is not None and not fact.hints.exact:
+        phase = _by_kind(run, fact, fact.hints.task or task, within)
         if phase is not None:
             return phase, False
     rank = fact.rank
-    if fact.whose.exact and (name is not None or rank is Rank.STEP):
+    if fact.hints.exact and (name is not None or rank is Rank.STEP):
         return None, False
     if name is not None and not (run.has_aliases or fact.aliases or rank is Rank.STRATEGY):
         return None, False  # nothing is known by another name
@@ -39,7 +39,7 @@ def find(
         for phase in opened
         if phase.outer < fact.rank and (name in phase.aliases or phase.record.name in fact.aliases)
     ]
-    if fact.rank is Rank.STRATEGY and not any(_is_unsaid(phase, fact) for phase in related):
+    if fact.rank is Rank.STRATEGY and not any(_is_new_to(phase, fact) for phase in related):
         near = [
             phase
             for phase in opened
@@ -47,19 +47,19 @@ def find(
             and _same_work(phase.record.name, name)
             and phase not in related
         ]
-        related = [phase for phase in near if _is_unsaid(phase, fact)] or related or near
-    return _fitting(related, fact)
+        related = [phase for phase in near if _is_new_to(phase, fact)] or related or near
+    return _oldest(related, fact)
 
 
-def _of_id(run: OpenRun, group: list[OpenPhase] | None, fact: Fact) -> OpenPhase | None:
+def _by_id(run: OpenRun, group: list[OpenPhase] | None, fact: Fact) -> OpenPhase | None:
     """The open phase with the id that an event tells; one of another name where its end does not tell the name."""
-    own_id = fact.whose.own_id
-    known = run.by_id.get(own_id) if own_id is not None else None
+    subject_id = fact.hints.subject_id
+    known = run.by_id.get(subject_id) if subject_id is not None else None
     if known is None:
         return None
     if group:
         for phase in min(group, known, key=len):  # an id may be that of many, and a name too
-            if phase.own_id == own_id and phase.record.name == fact.name:
+            if phase.subject_id == subject_id and phase.record.name == fact.name:
                 return phase
         return None
     if fact.verb is Verb.START:
@@ -71,7 +71,7 @@ def _of_id(run: OpenRun, group: list[OpenPhase] | None, fact: Fact) -> OpenPhase
     return None
 
 
-def _of_kind(
+def _by_kind(
     run: OpenRun, fact: Fact, task: str | None, within: SpanState | None
 ) -> OpenPhase | None:
     """The open phase that the end of a ``task`` means which does not say of which: that of its publisher, or the only one."""
@@ -82,13 +82,13 @@ def _of_kind(
     some = [
         phase
         for phase in run.open_phases()
-        if phase.own_id is None or fact.whose.own_id is None
+        if phase.subject_id is None or fact.hints.subject_id is None
         if any(subject(start) == about for start in phase.starts)
     ]
-    return _publishers(some, task, within) or (some[0] if len(some) == 1 else None)
+    return _by_publisher(some, task, within) or (some[0] if len(some) == 1 else None)
 
 
-def _publishers(
+def _by_publisher(
     group: list[OpenPhase], task: str | None, within: SpanState | None
 ) -> OpenPhase | None:
     """The one of several phases of a name in which the publisher is, or that it opened."""
@@ -104,19 +104,19 @@ def _publishers(
     return None
 
 
-def is_another(
-    run: OpenRun, phase: OpenPhase, fact: Started, own_id: str | None, *, of_other: bool
+def is_separate_phase(
+    run: OpenRun, phase: OpenPhase, fact: Started, subject_id: str | None, *, other_publisher: bool
 ) -> bool:
     """Not the next attempt of a phase that failed, but one ``of_other`` publishers, where they have phases of one name side by
     side, or one of another id that is called as its kind is.
     """
     if phase.pending is None or phase.retry_announced:
         return False
-    if of_other and (
+    if other_publisher and (
         phase.record.name in run.shared_names or fact.event.at_ns < phase.pending_at_ns
     ):
         return True
-    if own_id is None or phase.own_id in (None, own_id):
+    if subject_id is None or phase.subject_id in (None, subject_id):
         return False
     return fact.name in segments(fact.event.name)[-2:-1]
 
@@ -151,12 +151,12 @@ def host_of_hook(run: OpenRun, fact: Fact) -> tuple[OpenPhase | None, SpanState 
     ]
     for text in wanted:
         if group := run.phases.get(text):
-            return group[0], _strategy_of(group[0], fact.whose.stage)
-    if fact.whose.stage is not None:
+            return group[0], _strategy_of(group[0], fact.hints.stage)
+    if fact.hints.stage is not None:
         for phase in opened:
-            if (strategy := _strategy_of(phase, fact.whose.stage)) is not None:
+            if (strategy := _strategy_of(phase, fact.hints.stage)) is not None:
                 return phase, strategy
-        related = [phase for phase in opened if is_staged(phase, fact.whose.stage)]
+        related = [phase for phase in opened if is_staged(phase, fact.hints.stage)]
         if related:
             return related[0], None
     holding = [phase for phase in opened if fact.name in phase.hooks]
@@ -179,14 +179,14 @@ def _strategy_of(phase: OpenPhase, stage: str | None) -> SpanState | None:
     return next((record for record in phase.strategies if record.name == stage), None)
 
 
-def _fitting(phases: list[OpenPhase], fact: Fact) -> tuple[OpenPhase | None, bool]:
+def _oldest(phases: list[OpenPhase], fact: Fact) -> tuple[OpenPhase | None, bool]:
     """Oldest of the matching phases for which this speaker has not said it yet, and whether there was a choice."""
     if len(phases) > 1:
-        phases = [phase for phase in phases if _is_unsaid(phase, fact)] or phases
+        phases = [phase for phase in phases if _is_new_to(phase, fact)] or phases
     return (phases[0], len(phases) > 1) if phases else (None, False)
 
 
-def _is_unsaid(phase: OpenPhase, fact: Fact) -> bool:
+def _is_new_to(phase: OpenPhase, fact: Fact) -> bool:
     """The speaker of this start or end has not told it of the current attempt yet."""
     if fact.verb is Verb.START:
         return fact.rank not in phase.seen and phase.pending is None
@@ -196,8 +196,8 @@ def _is_unsaid(phase: OpenPhase, fact: Fact) -> bool:
 def may_end(run: OpenRun, fact: Ended) -> bool:
     """Whether what is known of a run agrees with this end of it."""
     result = fact.result
-    if fact.whose.stage is not None and result.failed:
-        return fact.whose.stage in run.phases
+    if fact.hints.stage is not None and result.failed:
+        return fact.hints.stage in run.phases
     if result.failed:
         return run.first_failure is not None or any(
             phase.pending is not None for phase in run.open_phases()

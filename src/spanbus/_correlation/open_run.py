@@ -7,14 +7,14 @@ from typing import Final
 
 from spanbus._correlation.span_state import Link, SpanState
 from spanbus._named_tuple import NamedTuple
-from spanbus._reading.facts import OURS, Ended, Fact, Rank, Started
+from spanbus._reading.facts import ENGINE_HINTS, Ended, Fact, Rank, Started
 from spanbus._reading.spelling import ending
 from spanbus._semantics import Failure, Flag, Level, Result, names
 from spanbus._workflow import identity
 
 _ENTERED: Final = ("enter", "entered")
 _NONE: Final[frozenset[str]] = frozenset()
-_ALONE: Final = {rank: frozenset({rank}) for rank in Rank}
+_SINGLETONS: Final = {rank: frozenset({rank}) for rank in Rank}
 
 
 class EndedPhase:
@@ -61,7 +61,6 @@ class OpenPhase:
         "open_ranks",
         "orphan",
         "outer",
-        "own_id",
         "pending",
         "pending_at_ns",
         "record",
@@ -69,17 +68,18 @@ class OpenPhase:
         "seen",
         "starts",
         "strategies",
+        "subject_id",
         "task",
     )
 
     def __init__(self, record: SpanState, rank: Rank) -> None:
-        alone = _ALONE[rank]
+        alone = _SINGLETONS[rank]
         self.record = record
         self.outer = rank
         self.aliases: frozenset[str] = _NONE
         self.task: str | None = None
         """Its publisher, where that is known."""
-        self.own_id: str | None = None
+        self.subject_id: str | None = None
         """Its id, where its events tell one."""
         self.retry_announced = False
         """A retry was announced, and the start of its attempt was not heard yet."""
@@ -125,13 +125,13 @@ class OpenRun:
         "known_end",
         "last_at_ns",
         "occurrences",
-        "own_id",
         "phases",
         "record",
         "results",
         "shared_names",
         "starts",
         "subject",
+        "subject_id",
     )
 
     def __init__(
@@ -167,7 +167,7 @@ class OpenRun:
         """The run stands for one outermost job, and ends with it."""
         self.results: frozenset[Result] = frozenset()
         """Results of its phases, while nobody has announced the run."""
-        self.own_id: str | None = None
+        self.subject_id: str | None = None
         """Its id, where only the events that begin and end it tell one."""
         self.shared_names: dict[str, None] = {}
         """Names by which several publishers call phases of theirs."""
@@ -197,18 +197,18 @@ class OpenRun:
         _remove(self.phases, phase.record.name, phase)
         self.identify(phase, None)
 
-    def identify(self, phase: OpenPhase, own_id: str | None) -> None:
+    def identify(self, phase: OpenPhase, subject_id: str | None) -> None:
         """Note the id of an open phase, or that it has none."""
-        known = phase.own_id
-        if own_id == known:
+        known = phase.subject_id
+        if subject_id == known:
             return
         if known is not None:
             _remove(self.by_id, known, phase)
-        phase.own_id = own_id
-        if own_id is not None:
-            self.by_id.setdefault(own_id, []).append(phase)
+        phase.subject_id = subject_id
+        if subject_id is not None:
+            self.by_id.setdefault(subject_id, []).append(phase)
 
-    def known_as(self, phase: OpenPhase, aliases: Iterable[str]) -> None:
+    def add_aliases(self, phase: OpenPhase, aliases: Iterable[str]) -> None:
         """Add names by which one of its phases is known."""
         phase.aliases = phase.aliases.union(aliases)
         self.has_aliases = self.has_aliases or bool(phase.aliases)
@@ -224,10 +224,10 @@ def _remove(groups: dict[str, list[OpenPhase]], name: str, phase: OpenPhase) -> 
         group.remove(phase)
 
 
-def keep(run: OpenRun, record: SpanState, fact: Fact) -> SpanState:
+def add_event(run: OpenRun, record: SpanState, fact: Fact) -> SpanState:
     """Put a fact's event on a record of a run."""
-    event, whose = fact.event, fact.whose
-    if whose is not OURS and whose.odd_time:
+    event, hints = fact.event, fact.hints
+    if hints is not ENGINE_HINTS and hints.odd_time:
         record.flag(Flag.CLOCK)
     record.events.append(event)
     run.changed[record.span_id] = record

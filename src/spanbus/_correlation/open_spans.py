@@ -30,12 +30,12 @@ class OpenSpans:
         self.runs[id(run.record)] = run
         if run.implicit:
             self.implicit = run
-        for name in {run.key, run.record.run_id, run.own_id} - {None}:
+        for name in {run.key, run.record.run_id, run.subject_id} - {None}:
             self.by_key.setdefault(str(name), []).append(run)
         if run.correlation is not None:
             self.by_correlation[run.correlation] = run
 
-    def named(self, run: OpenRun, key: str | None) -> None:
+    def set_key(self, run: OpenRun, key: str | None) -> None:
         """The start of the run without a name was heard."""
         self.implicit, run.implicit = None, False
         run.key = key
@@ -74,19 +74,19 @@ class OpenSpans:
             likely = [run for run in runs if may_end(run, fact)] or runs if len(runs) > 1 else runs
             return likely[0], len(likely) > 1
         if (
-            fact.whose.correlation is not None
-            and (run := self.by_correlation.get(fact.whose.correlation)) is not None
+            fact.hints.correlation is not None
+            and (run := self.by_correlation.get(fact.hints.correlation)) is not None
         ):
             return run, False
-        own_id = fact.whose.own_id
-        if own_id is not None and (runs := self.by_key.get(own_id)):
+        subject_id = fact.hints.subject_id
+        if subject_id is not None and (runs := self.by_key.get(subject_id)):
             return (within if within is not None and within in runs else runs[0]), False
         active = [run for run in self.runs.values() if not run.implicit]
-        workflow = fact.whose.workflow
+        workflow = fact.hints.workflow
         if len(active) > 1 and workflow is not None:
-            named = [run for run in active if run.record.workflow == workflow]
-            if named and within not in named:
-                within, active = None, named
+            matching = [run for run in active if run.record.workflow == workflow]
+            if matching and within not in matching:
+                within, active = None, matching
         if within is not None:
             return within, False
         likely = (
@@ -103,7 +103,7 @@ class OpenSpans:
         self.runs.pop(id(run.record), None)
         if self.implicit is run:
             self.implicit = None
-        for name in {run.key, run.record.run_id, run.own_id} - {None}:
+        for name in {run.key, run.record.run_id, run.subject_id} - {None}:
             group = self.by_key.get(str(name))
             if group is not None and run in group:
                 group.remove(run)
@@ -118,11 +118,11 @@ class OpenSpans:
         if key is not None:
             runs = self.by_key.get(key)
             if runs:
-                return runs[0] if len(runs) == 1 else self._which(runs, fact, within)
+                return runs[0] if len(runs) == 1 else self._choose(runs, fact, within)
             return None
         if (
-            fact.whose.correlation is not None
-            and (run := self.by_correlation.get(fact.whose.correlation)) is not None
+            fact.hints.correlation is not None
+            and (run := self.by_correlation.get(fact.hints.correlation)) is not None
         ):
             return run
         if within is not None:
@@ -131,34 +131,37 @@ class OpenSpans:
         if len(active) == 1:
             if (
                 self.implicit is not None
-                and (run := self._meant([*active, self.implicit], fact)) is not None
+                and (run := self._best_match([*active, self.implicit], fact)) is not None
             ):
                 return run
             return None if self._is_leftover(active[0], fact) else active[0]
-        if len(active) > 1 and (run := self._meant(list(self.runs.values()), fact)) is not None:
+        if (
+            len(active) > 1
+            and (run := self._best_match(list(self.runs.values()), fact)) is not None
+        ):
             return run
         implicit = self.implicit
         if implicit is not None and (find(implicit, fact)[0] is not None or not self.is_late(fact)):
             return implicit
         return None
 
-    def _which(self, runs: list[OpenRun], fact: Fact, within: OpenRun | None) -> OpenRun:
+    def _choose(self, runs: list[OpenRun], fact: Fact, within: OpenRun | None) -> OpenRun:
         """One of several open runs that bear the same key: by the caller's context, by what is open, else the latest
         for starts.
         """
         if within is not None and within in runs:
             return within
-        return self._meant(runs, fact) or next(
+        return self._best_match(runs, fact) or next(
             (run for run in runs if fact.name not in run.occurrences), runs[-1]
         )
 
-    def _meant(self, runs: list[OpenRun], fact: Fact) -> OpenRun | None:
+    def _best_match(self, runs: list[OpenRun], fact: Fact) -> OpenRun | None:
         """The one of several open runs in which a fact that does not tell them apart makes sense; None where that is a guess.
 
         Where several hold what it names the implicit run goes first, then the oldest, and an end says that there was a choice.
         """
         if fact.rank is Rank.HOOK:
-            return self._meant_by_hook(runs, fact)
+            return self._best_match_for_hook(runs, fact)
         holders = [(run, phase) for run in runs if (phase := find(run, fact)[0]) is not None]
         if len(runs) > 2:
             holders.sort(key=lambda held: not held[0].implicit)
@@ -188,7 +191,7 @@ class OpenSpans:
             phase.record.flag(Flag.AMBIGUOUS)
         return run
 
-    def _meant_by_hook(self, runs: list[OpenRun], fact: Fact) -> OpenRun | None:
+    def _best_match_for_hook(self, runs: list[OpenRun], fact: Fact) -> OpenRun | None:
         """The run in which the hook is open; for a start the one in which its strategy is, and in which it is not."""
         holding = [
             run
@@ -201,8 +204,8 @@ class OpenSpans:
         staged = [
             run
             for run in runs
-            if fact.whose.stage is not None
-            and any(is_staged(phase, fact.whose.stage) for phase in run.open_phases())
+            if fact.hints.stage is not None
+            and any(is_staged(phase, fact.hints.stage) for phase in run.open_phases())
         ]
         return next((run for run in staged if run not in holding), staged[0] if staged else None)
 
@@ -233,7 +236,7 @@ class OpenSpans:
                 fact.run_key in (run.key, run.run_id)
                 and not (
                     begins
-                    and (fact.whose.shared or not run.announced)
+                    and (fact.hints.shared or not run.announced)
                     and fact.event.at_ns >= run.ended_at_ns
                 )
                 for run in ended

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from typing import Final
 
-from spanbus._correlation.failures import abandoned_text, more_precise
+from spanbus._correlation.failures import abandoned_text, merge
 from spanbus._correlation.fan_out import FanOut
 from spanbus._correlation.hooks import Hooks
 from spanbus._correlation.limits import Counts, Limits
-from spanbus._correlation.matching import find, host_of_strategy, is_another, open_strategy
+from spanbus._correlation.matching import find, host_of_strategy, is_separate_phase, open_strategy
 from spanbus._correlation.open_run import (
     EndedPhase,
     OpenPhase,
     OpenRun,
+    add_event,
     attempt_of,
     is_entered,
-    keep,
     left_at_ns,
     may_be_retried,
 )
@@ -55,7 +55,7 @@ class Phases:
         self._restart_is_attempt = restart_is_attempt
         self._open_phases = limits.open_phases
         self._phases_remembered = limits.ended_phases_remembered
-        self._ids_are_of_events = False
+        self._ids_are_event_ids = False
         """An end had another id than its start: they say nothing of the phase."""
         self.jobs_done: list[OpenRun] = []
         """Runs of one job each, whose job has ended just now."""
@@ -68,15 +68,19 @@ class Phases:
         if (
             name is not None
             and fact.rank is _STEP
-            and fact.whose.exact
+            and fact.hints.exact
             and name not in run.phases
             and name not in run.ended
         ):
-            return keep(run, self._opened(run, fact, at_ns, task).record, fact)
+            return add_event(run, self._open(run, fact, at_ns, task).record, fact)
         phase, _ = find(run, fact, task, within)
-        own_id = self._own_id(fact)
-        if phase is not None and is_another(
-            run, phase, fact, own_id, of_other=self._is_of_other(phase.task, fact, task)
+        subject_id = self._subject_id(fact)
+        if phase is not None and is_separate_phase(
+            run,
+            phase,
+            fact,
+            subject_id,
+            other_publisher=self._is_other_publisher(phase.task, fact, task),
         ):
             self.settle(run, phase)
             phase = None
@@ -85,20 +89,22 @@ class Phases:
             if (
                 ended is not None
                 and (at_ns <= ended.ended_at_ns if ended.orphan else at_ns < ended.ended_at_ns)
-                and not (self._is_of_other(ended.task, fact, task) and ended.rank == fact.rank)
+                and not (
+                    self._is_other_publisher(ended.task, fact, task) and ended.rank == fact.rank
+                )
             ):
-                return keep(run, run.record, fact)  # a late announcement of what has ended
+                return add_event(run, run.record, fact)  # a late announcement of what has ended
             host = host_of_strategy(run, fact)
             if host is not None:
                 return self._hooks.strategy_started(run, host, fact)
-            return keep(run, self._opened(run, fact, at_ns, task).record, fact)
+            return add_event(run, self._open(run, fact, at_ns, task).record, fact)
         if fact.aliases:
-            run.known_as(phase, fact.aliases)
+            run.add_aliases(phase, fact.aliases)
         if name is not None and name != phase.record.name:
-            run.known_as(phase, (name,))
+            run.add_aliases(phase, (name,))
         if phase.retry_announced and (phase.pending is not None or fact.rank <= phase.outer):
             self._begin_announced(phase, at_ns)
-            run.identify(phase, own_id or phase.own_id)
+            run.identify(phase, subject_id or phase.subject_id)
             phase.starts = frozenset({fact.event.name})
         elif phase.pending is not None or fact.rank in phase.seen:
             if phase.pending is None and fact.rank in phase.open_ranks and fact.rank == phase.outer:
@@ -110,7 +116,7 @@ class Phases:
                 if phase.pending is not None and phase.record.name in run.shared_names:
                     phase.record.flag(Flag.AMBIGUOUS)
                 self._next_attempt(phase, at_ns, phase.evidence, None, None)
-                run.identify(phase, own_id or phase.own_id)
+                run.identify(phase, subject_id or phase.subject_id)
                 phase.starts = frozenset({fact.event.name})
                 phase.seen = phase.open_ranks  # an outer speaker whose start still holds was heard
         elif fact.rank < phase.outer:
@@ -118,44 +124,44 @@ class Phases:
             phase.record.started_at_ns = min(phase.record.started_at_ns, at_ns)
         phase.seen |= {fact.rank}
         phase.open_ranks |= {fact.rank}
-        return keep(run, phase.innermost, fact)
+        return add_event(run, phase.innermost, fact)
 
     def _started_again(
         self, run: OpenRun, phase: OpenPhase, fact: Started, task: str | None
     ) -> SpanState:
         """The speaker that opened a phase announces its start once more, without an end between them."""
         at_ns = fact.event.at_ns
-        own_id = self._own_id(fact)
-        other = None not in (own_id, phase.own_id) and own_id != phase.own_id
-        if fact.whose.state and not other:  # it still is as it was
-            return keep(run, phase.innermost, fact)
-        if other or self._is_of_other(phase.task, fact, task):
-            return keep(run, self._opened(run, fact, at_ns, task).record, fact)  # beside it
+        subject_id = self._subject_id(fact)
+        other = None not in (subject_id, phase.subject_id) and subject_id != phase.subject_id
+        if fact.hints.state and not other:  # it still is as it was
+            return add_event(run, phase.innermost, fact)
+        if other or self._is_other_publisher(phase.task, fact, task):
+            return add_event(run, self._open(run, fact, at_ns, task).record, fact)  # beside it
         if at_ns <= phase.attempts_started_at_ns:  # the same start, heard late or again
             phase.record.started_at_ns = min(phase.record.started_at_ns, at_ns)
-            return keep(run, phase.innermost, fact)
+            return add_event(run, phase.innermost, fact)
         if phase.starts and fact.event.name not in phase.starts:  # "starting", then "started"
             phase.starts |= {fact.event.name}
-            return keep(run, phase.innermost, fact)
+            return add_event(run, phase.innermost, fact)
         restarts = self._restart_is_attempt and not is_entered(phase)
-        if not restarts or (fact.whose.task or task) != phase.task:
-            return keep(run, self._opened(run, fact, at_ns, task).record, fact)  # beside it
+        if not restarts or (fact.hints.task or task) != phase.task:
+            return add_event(run, self._open(run, fact, at_ns, task).record, fact)  # beside it
         self._next_attempt(phase, at_ns, phase.evidence, None, None)
         phase.seen = phase.open_ranks
         phase.starts = frozenset({fact.event.name})
-        return keep(run, phase.innermost, fact)
+        return add_event(run, phase.innermost, fact)
 
     def _compare_ids(self, run: OpenRun, phase: OpenPhase, fact: Ended) -> None:
-        if phase.own_id is not None and fact.whose.own_id not in (None, phase.own_id):
-            self._ids_are_of_events = True
+        if phase.subject_id is not None and fact.hints.subject_id not in (None, phase.subject_id):
+            self._ids_are_event_ids = True
             run.identify(phase, None)
 
-    def _own_id(self, fact: Fact) -> str | None:
-        return None if self._ids_are_of_events else fact.whose.own_id
+    def _subject_id(self, fact: Fact) -> str | None:
+        return None if self._ids_are_event_ids else fact.hints.subject_id
 
-    def _is_of_other(self, known: str | None, fact: Fact, task: str | None) -> bool:
+    def _is_other_publisher(self, known: str | None, fact: Fact, task: str | None) -> bool:
         """Whether phases of one name are those of two publishers."""
-        task = fact.whose.task or task
+        task = fact.hints.task or task
         return self._restart_is_attempt and None is not known != task is not None
 
     def _begin_announced(self, phase: OpenPhase, at_ns: int) -> None:
@@ -167,7 +173,7 @@ class Phases:
         if phase.attempt is not None and at_ns > phase.attempts_started_at_ns:
             phase.attempts_started_at_ns = at_ns
 
-    def _opened(self, run: OpenRun, fact: Fact, at_ns: int, task: str | None) -> OpenPhase:
+    def _open(self, run: OpenRun, fact: Fact, at_ns: int, task: str | None) -> OpenPhase:
         name, counts = fact.name or "phase", self._counts
         occurrence = run.occurrences[name] = run.occurrences.get(name, 0) + 1
         if occurrence == 1 and len(run.occurrences) > self._phases_remembered:
@@ -186,7 +192,7 @@ class Phases:
             name,
             identity.phase_span_id(parent.span_id, name, occurrence),
             at_ns,
-            task_type or (name if fact.whose.exact else None),
+            task_type or (name if fact.hints.exact else None),
             event.attempt,
         )
         for need in needs:
@@ -194,15 +200,15 @@ class Phases:
                 record.link(Link(parent.trace_id, done.span_id, names.LINK_DEPENDS_ON))
         phase = OpenPhase(record, fact.rank)
         if fact.aliases:
-            run.known_as(phase, fact.aliases)
-        phase.task = fact.whose.task or task
+            run.add_aliases(phase, fact.aliases)
+        phase.task = fact.hints.task or task
         if self._restart_is_attempt:
             phase.starts = frozenset({event.name})
         while counts.phases_open >= self._open_phases:
             self._abandon_oldest()
         run.add(phase)
-        if (own_id := self._own_id(fact)) is not None:
-            run.identify(phase, own_id)
+        if (subject_id := self._subject_id(fact)) is not None:
+            run.identify(phase, subject_id)
         counts.phases_open += 1
         self._out.opened(record)
         if "max_attempts" in event.payload and may_be_retried(fact):
@@ -223,8 +229,8 @@ class Phases:
         """End a failed attempt that is followed by another."""
         phase, _ = find(run, fact, task, within)
         if phase is None:
-            return keep(run, run.record, fact)
-        kept = keep(run, phase.innermost, fact)
+            return add_event(run, run.record, fact)
+        kept = add_event(run, phase.innermost, fact)
         self._next_attempt(phase, fact.event.at_ns, fact.failure, fact.result, fact)
         phase.retry_announced = True
         phase.seen = phase.open_ranks
@@ -252,7 +258,7 @@ class Phases:
                 inner_ended_at_ns if fact is None and inner_ended_at_ns is not None else at_ns
             )
             if result is None:
-                result, failure = self._result_of_cut(phase, failure)
+                result, failure = self._result_without_end(phase, failure)
         number = record.attempts
         attempt = phase.attempt
         if attempt is None:
@@ -272,7 +278,7 @@ class Phases:
         phase.open_ranks &= {phase.outer}
         self._out.opened(phase.attempt)
 
-    def _result_of_cut(
+    def _result_without_end(
         self, phase: OpenPhase, failure: Failure | None
     ) -> tuple[Result, Failure | None]:
         """Result of an attempt without an announced end, from its inner speakers."""
@@ -299,35 +305,35 @@ class Phases:
             and not fact.aliases
         ):
             phase = group[0]
-            if phase.own_id is not None:
+            if phase.subject_id is not None:
                 self._compare_ids(run, phase, fact)
-            kept = keep(run, phase.innermost, fact)
+            kept = add_event(run, phase.innermost, fact)
             if fact.attempts > 1:
-                self._believe(phase, fact)
+                self._adopt_attempts(phase, fact)
             self.close(run, phase, result, None, at_ns, fact.duration_ns if fact.final else None)
             return kept
         found, ambiguous = find(run, fact, task, within)
         if found is None:
-            return self._ended_unheard(run, fact, task)
+            return self._ended_without_start(run, fact, task)
         phase = found
         self._compare_ids(run, phase, fact)
         if ambiguous:
             phase.record.flag(Flag.AMBIGUOUS)
         if fact.aliases:
-            run.known_as(phase, fact.aliases)
-        kept = keep(run, phase.innermost, fact)
+            run.add_aliases(phase, fact.aliases)
+        kept = add_event(run, phase.innermost, fact)
         phase.open_ranks -= {fact.rank}
         if fact.rank > phase.outer:
             # an inner speaker: the phase goes on, and may try again
             phase.inner_ended_at_ns = at_ns
             if failure is not None:
-                phase.evidence = more_precise(phase.evidence, failure)
+                phase.evidence = merge(phase.evidence, failure)
             elif result is _SUCCESS:
                 phase.evidence = None
             return kept
-        self._believe(phase, fact)
+        self._adopt_attempts(phase, fact)
         phase.outer = min(phase.outer, fact.rank)
-        failure = more_precise(phase.evidence, failure) if result.failed else None
+        failure = merge(phase.evidence, failure) if result.failed else None
         if (
             result is Result.FAILURE
             and failure is not None
@@ -345,7 +351,7 @@ class Phases:
         self.close(run, phase, result, failure, at_ns, fact.duration_ns if fact.final else None)
         return kept
 
-    def _believe(self, phase: OpenPhase, fact: Ended) -> None:
+    def _adopt_attempts(self, phase: OpenPhase, fact: Ended) -> None:
         """The end knows how often it was tried."""
         more = fact.attempts - phase.record.attempts
         if more > 0:
@@ -365,29 +371,31 @@ class Phases:
         phase.evidence = failure
         self._waiting.hold(run, phase)
 
-    def _ended_unheard(self, run: OpenRun, fact: Ended, task: str | None) -> SpanState:
+    def _ended_without_start(self, run: OpenRun, fact: Ended, task: str | None) -> SpanState:
         """An end that means no open phase."""
         strategy = open_strategy(run, fact.name)
         if strategy is not None:
             return self._hooks.strategy_ended(run, *strategy, fact)
-        again = fact.verb is Verb.END or fact.whose.state
-        if fact.whose.of_open or (again and fact.name in run.ended):
-            return keep(run, run.record, fact)  # by another speaker, or late: the phase has ended
+        again = fact.verb is Verb.END or fact.hints.state
+        if fact.hints.of_open or (again and fact.name in run.ended):
+            return add_event(
+                run, run.record, fact
+            )  # by another speaker, or late: the phase has ended
         if fact.name is None:
             self._counts.unmatched_ends += 1
-            return keep(run, run.record, fact)
+            return add_event(run, run.record, fact)
         return self._orphan(run, fact, task)
 
     def _orphan(self, run: OpenRun, fact: Ended, task: str | None) -> SpanState:
         """An end without its start: a span of its own, back-dated where the event tells how long it took."""
         at_ns = fact.event.at_ns
-        phase = self._opened(run, fact, max(1, at_ns - (fact.duration_ns or 0)), task)
+        phase = self._open(run, fact, max(1, at_ns - (fact.duration_ns or 0)), task)
         phase.orphan = True
         if fact.verb is Verb.END:
             phase.record.flag(Flag.ORPHAN_END)
             self._counts.orphan_ends += 1
-        kept = keep(run, phase.record, fact)
-        self._believe(phase, fact)
+        kept = add_event(run, phase.record, fact)
+        self._adopt_attempts(phase, fact)
         result, failure = fact.result, fact.failure
         if result.failed and not (fact.final or run.implicit):
             phase.open_ranks = frozenset()
@@ -472,7 +480,7 @@ class Phases:
                 if run.each:
                     self.jobs_done.append(run)
                 else:
-                    self._waiting.rests(run)
+                    self._waiting.idle(run)
 
     def close_all(
         self, run: OpenRun, result: Result, at_ns: int, leftover: ErrorType, *, cut: bool = False

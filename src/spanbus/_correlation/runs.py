@@ -9,7 +9,7 @@ from spanbus._correlation.failures import abandoned_text, inherited
 from spanbus._correlation.fan_out import FanOut
 from spanbus._correlation.hooks import Hooks
 from spanbus._correlation.limits import Counts, Limits
-from spanbus._correlation.open_run import EndedRun, OpenRun, keep
+from spanbus._correlation.open_run import EndedRun, OpenRun, add_event
 from spanbus._correlation.open_spans import OpenSpans
 from spanbus._correlation.phases import Phases
 from spanbus._correlation.span_state import Link, SpanState
@@ -64,30 +64,30 @@ class Runs:
         key, at_ns = fact.run_key, fact.event.at_ns
         if key is not None:
             waiting = self._spans.by_key.get(key)
-            if waiting and waiting[0].announced and fact.whose.state:
-                return keep(waiting[0], waiting[0].record, fact)  # it still is as it was
+            if waiting and waiting[0].announced and fact.hints.state:
+                return add_event(waiting[0], waiting[0].record, fact)  # it still is as it was
             if waiting and not waiting[0].announced:
                 first = waiting[0]
                 if (
-                    not fact.whose.shared
+                    not fact.hints.shared
                     or at_ns <= first.record.started_at_ns
                     or not first.occurrences
                 ):
-                    return self._announced_late(first, fact)
-        same = self._started_by_another_word(fact, inside)
+                    return self._announce_late(first, fact)
+        same = self._already_started(fact, inside)
         if same is not None:
             same.starts |= {fact.event.name}
-            return keep(same, same.record, fact)
+            return add_event(same, same.record, fact)
         implicit = self._spans.implicit
         if implicit is not None and at_ns < implicit.record.started_at_ns:
-            return self._announced_late(implicit, fact)
+            return self._announce_late(implicit, fact)
         run = self.opened(fact, task, announced=True)
         run.subject, run.starts = subject(fact.event.name), frozenset({fact.event.name})
-        kept = keep(run, run.record, fact)
+        kept = add_event(run, run.record, fact)
         self._end_if_known(run, fact)
         return kept
 
-    def _started_by_another_word(self, fact: Started, inside: OpenRun | None) -> OpenRun | None:
+    def _already_started(self, fact: Started, inside: OpenRun | None) -> OpenRun | None:
         """The open run whose start was announced already, as ``starting`` before ``started``."""
         if fact.run_key is not None:
             runs = self._spans.by_key.get(fact.run_key, [])
@@ -106,19 +106,19 @@ class Runs:
             None,
         )
 
-    def _announced_late(self, run: OpenRun, fact: Started) -> SpanState:
+    def _announce_late(self, run: OpenRun, fact: Started) -> SpanState:
         """The start of a run whose phases were heard before it."""
         if self._spans.implicit is run:
-            self._spans.named(run, fact.run_key)
+            self._spans.set_key(run, fact.run_key)
         run.announced = True
         run.subject, run.starts = subject(fact.event.name), frozenset({fact.event.name})
         self._waiting.forget(run)
         record = run.record
         record.unflag(Flag.INFERRED)
         record.started_at_ns = min(record.started_at_ns, fact.event.at_ns)
-        record.workflow = record.name = fact.whose.workflow or "workflow"
+        record.workflow = record.name = fact.hints.workflow or "workflow"
         self._end_if_known(run, fact)
-        return keep(run, record, fact)
+        return add_event(run, record, fact)
 
     def _end_if_known(self, run: OpenRun, fact: Started) -> None:
         """An end of this run that came before its start decides how it ends, once nothing more can come."""
@@ -138,14 +138,14 @@ class Runs:
     ) -> OpenRun:
         """A new run; ``each`` where it stands for the job that the fact starts."""
         key = None if implicit else fact.run_key
-        whose, at_ns = fact.whose, fact.event.at_ns
-        workflow = IMPLICIT if implicit else whose.workflow or "workflow"
+        hints, at_ns = fact.hints, fact.event.at_ns
+        workflow = IMPLICIT if implicit else hints.workflow or "workflow"
         if each:
-            key, workflow = key or whose.task, whose.workflow or fact.name or workflow
+            key, workflow = key or hints.task, hints.workflow or fact.name or workflow
         run_id, mark = self._identity(key, workflow, fact, each=each)
-        parent, tracestate = None, whose.tracestate
+        parent, tracestate = None, hints.tracestate
         if fact.rank is Rank.RUN or implicit or each:
-            traceparent = whose.traceparent
+            traceparent = hints.traceparent
             if traceparent is None and self._caller is not None and fact.verb is Verb.START:
                 traceparent, called = self._caller()
                 tracestate = called if traceparent is not None else tracestate
@@ -171,22 +171,22 @@ class Runs:
             self._out.changed,
             implicit=implicit,
             announced=announced,
-            correlation=whose.correlation,
+            correlation=hints.correlation,
             last_at_ns=at_ns,
         )
         run.each = each
         if key is None and fact.rank is Rank.RUN:
-            run.own_id = whose.own_id
+            run.subject_id = hints.subject_id
         if not announced:
             record.flag(Flag.INFERRED)
             self._waiting.infer(run)
         while len(self._spans.runs) >= self._limits.open_runs:
             oldest = next(iter(self._spans.runs.values()))
-            self.give_up(oldest, oldest.last_at_ns)
+            self.abandon(oldest, oldest.last_at_ns)
         self._spans.add(run)
         self._out.opened(record)
-        for early in self._waiting.claimed(fact.run_key, task):
-            keep(run, record, early.fact)
+        for early in self._waiting.claim(fact.run_key, task):
+            add_event(run, record, early.fact)
             self._counts.recorded += 1
             self._out.noted(record, early.fact.event)
         return run
@@ -195,7 +195,7 @@ class Runs:
         self, key: str | None, workflow: str, fact: Fact, *, each: bool
     ) -> tuple[str, str]:
         """The run's id, and the text that its trace is made of: with its time, where ids are used again."""
-        made = key is None or (fact.whose.shared and not each)
+        made = key is None or (fact.hints.shared and not each)
         if made:
             event = fact.event
             told = event.event_id or f"{event.name}@{event.at_ns}"
@@ -217,7 +217,7 @@ class Runs:
         run, ambiguous = self._spans.run_to_end(fact, within)
         if run is None:
             ended = self._spans.was_ended(fact)
-            if fact.whose.of_open or (fact.whose.state and ended):
+            if fact.hints.of_open or (fact.hints.state and ended):
                 return None
             self._counts.unmatched_ends += 1
             key = fact.run_key
@@ -230,8 +230,8 @@ class Runs:
             return None
         if ambiguous:
             run.record.flag(Flag.AMBIGUOUS)
-        kept = keep(run, run.record, fact)
-        at_ns, result, stage = fact.event.at_ns, fact.result, fact.whose.stage
+        kept = add_event(run, run.record, fact)
+        at_ns, result, stage = fact.event.at_ns, fact.result, fact.hints.stage
         if stage is not None and result.failed:
             for phase in list(run.phases.get(stage, ())):
                 if phase.pending is None:
@@ -283,9 +283,9 @@ class Runs:
         elif not run.announced:
             self.close_inferred(run, end_ns, error_type)
         else:
-            self.give_up(run, end_ns, error_type)
+            self.abandon(run, end_ns, error_type)
 
-    def give_up(
+    def abandon(
         self, run: OpenRun, at_ns: int, error_type: ErrorType = ErrorType.ABANDONED
     ) -> None:
         """Close a run whose end was not heard; only one whose start was heard is abandoned."""
@@ -322,7 +322,7 @@ class Runs:
         record.finish(result, failure, at_ns, duration_ns)
         self._spans.ended.append(
             EndedRun(
-                run.key if run.key is not None else run.own_id,
+                run.key if run.key is not None else run.subject_id,
                 record.run_id,
                 run.ended,
                 record.started_at_ns,
@@ -337,4 +337,4 @@ class Runs:
         if self._on_ended is not None:
             self._out.call(self._on_ended, record)
         else:
-            record.let_go()
+            record.release_children()

@@ -108,7 +108,7 @@ class Held(NamedTuple):
     at_ns: int
 
 
-class Added:
+class ApiAdditions:
     """Additions of the phase's own code to its span: events, links and a status of the OpenTelemetry API."""
 
     __slots__ = ("events", "links", "status")
@@ -210,7 +210,7 @@ class SpanState:
         """Records beneath this one that still matter to a reader of it; bounded by the correlator."""
         self.children_total = 0
         self._numbers: dict[str, int] | None = None
-        self.added: Added | None = None
+        self.added: ApiAdditions | None = None
         """Additions of the phase's own code to the span, if any."""
         self.attributes = _NO_ATTRIBUTES
         """Further attributes, by catalogue name: executable, arguments, exit code, output tail."""
@@ -284,7 +284,7 @@ class SpanState:
         elif len(self.children) < most:
             self.children.append(child)
 
-    def let_go(self) -> None:
+    def release_children(self) -> None:
         """Forget what is beneath it, once nobody reads it: records that refer to each other wait for the garbage collector."""
         left: list[SpanState] = [self]
         while left:

@@ -47,37 +47,37 @@ class Waiting:
     def infer(self, run: OpenRun) -> None:
         """Add a run that nobody announced, whose end need not be announced either."""
         self.inferred[id(run)] = run
-        self.rests(run)
+        self.idle(run)
 
     def forget(self, run: OpenRun) -> None:
         """Remove a run: it ended, or its start was announced."""
         if self.inferred:
             self.inferred.pop(id(run), None)
 
-    def rests(self, run: OpenRun) -> None:
+    def idle(self, run: OpenRun) -> None:
         """Mark a run that nobody announced as idle: nothing in it is open just now."""
         self._due(run.last_at_ns + self._quiet_ns(run))
 
-    def keep(self, fact: Fact, task: str | None) -> EarlyEvent | None:
+    def add_early(self, fact: Fact, task: str | None) -> EarlyEvent | None:
         """An event waits for the run of its publisher; the one that had to go for it."""
         self.early.append(EarlyEvent(fact, task))
         self._due(fact.event.at_ns + self._early_ns)
         return self.early.popleft() if len(self.early) > self._early_most else None
 
-    def claimed(self, run_key: str | None, task: str | None) -> list[EarlyEvent]:
+    def claim(self, run_key: str | None, task: str | None) -> list[EarlyEvent]:
         """Events that waited for this run: of its id, or without any of its publisher."""
         if not self.early:
             return []
-        claimed = [
+        claim = [
             each
             for each in self.early
             if (
                 each.fact.run_key == run_key if each.fact.run_key is not None else each.task == task
             )
         ]
-        if claimed:
-            self.early = deque([each for each in self.early if each not in claimed])
-        return claimed
+        if claim:
+            self.early = deque([each for each in self.early if each not in claim])
+        return claim
 
     def settled(self, now_ns: int) -> list[tuple[OpenRun, OpenPhase]]:
         """Held failures that nobody tried again in time."""
@@ -87,7 +87,7 @@ class Waiting:
             if now_ns - phase.pending_at_ns >= self._window_ns
         ]
 
-    def over(self, now_ns: int) -> list[OpenRun]:
+    def quiet_runs(self, now_ns: int) -> list[OpenRun]:
         """Runs that nobody announced, and in which nothing has happened for long."""
         return [
             run
@@ -95,14 +95,14 @@ class Waiting:
             if not run.phases and not run.hooks and now_ns - run.last_at_ns >= self._quiet_ns(run)
         ]
 
-    def dropped(self, now_ns: int) -> list[EarlyEvent]:
+    def expired(self, now_ns: int) -> list[EarlyEvent]:
         """Events whose run did not come."""
         gone = [each for each in self.early if now_ns - each.fact.event.at_ns >= self._early_ns]
         if gone:
             self.early = deque([each for each in self.early if each not in gone])
         return gone
 
-    def reckon(self) -> None:
+    def reschedule(self) -> None:
         """Find out anew when something is due."""
         times = [phase.pending_at_ns + self._window_ns for _, phase in self.held.values()]
         times += [each.fact.event.at_ns + self._early_ns for each in self.early]

@@ -13,7 +13,7 @@ from spanbus._exec.arguments import Arguments
 from spanbus._exec.attend import Ended as CommandEnded
 from spanbus._exec.launch import Child
 from spanbus._exec.trace import Trace
-from spanbus._reading.facts import OURS, Ended, Fact, Rank, SpanEvent, Started, Verb, Whose
+from spanbus._reading.facts import ENGINE_HINTS, Ended, Fact, Hints, Rank, SpanEvent, Started, Verb
 from spanbus._semantics import ErrorType, Failure, Result
 from spanbus._workflow.event_ids import new_event_id
 
@@ -29,7 +29,7 @@ class CommandFacts:
         self._program, self._argv = arguments.program, arguments.argv
         self._phase, self._workflow = arguments.phase, arguments.workflow_name
         self._trace, self._child = trace, child
-        self._of_run = Whose(traceparent=trace.traceparent, tracestate=trace.tracestate)
+        self._of_run = Hints(traceparent=trace.traceparent, tracestate=trace.tracestate)
         self._of_run.workflow = self._workflow
         self._of_tool = self._of_run.copy()
         self._of_tool.workflow, self._of_tool.exact = None, True
@@ -48,7 +48,7 @@ class CommandFacts:
                 Rank.STEP,
                 self._phase,
                 run_id,
-                OURS,
+                ENGINE_HINTS,
                 task_type="run",
             ),
             Started(
@@ -157,7 +157,7 @@ class CommandFacts:
                 Rank.STEP,
                 self._phase,
                 run_id,
-                OURS,
+                ENGINE_HINTS,
                 result,
                 failures[1],
                 known_ns,

@@ -8,18 +8,18 @@ from fnmatch import fnmatchcase
 from typing import Final, cast
 
 from spanbus._reading.facts import (
-    NOBODY,
-    OURS,
+    ENGINE_HINTS,
+    NO_HINTS,
     Ended,
     Fact,
+    Hints,
     Noted,
     Rank,
     SpanEvent,
     Started,
     Verb,
-    Whose,
 )
-from spanbus._reading.naming import RUNS, in_object, name_in, word_of
+from spanbus._reading.naming import RUN_OBJECTS, object_field, readable_name, word_of
 from spanbus._reading.outcomes import outcome
 from spanbus._reading.places import Keys
 from spanbus._reading.policy import Policy
@@ -27,12 +27,12 @@ from spanbus._reading.read import Raw, read
 from spanbus._reading.rules import (
     IDENTITY,
     Candidate,
-    Make,
     Meaning,
     Names,
+    ReadPlan,
     Rule,
+    common,
     identity_of,
-    those,
 )
 from spanbus._reading.shape import WITHOUT_FIELDS, getter, name_of, text_of, texts_of
 from spanbus._reading.spelling import ends_with, normal, plain, subject
@@ -44,17 +44,17 @@ PLAIN_START: Final = frozenset({"type", "needs", "timestamp"})
 """All that may stand in the payload of a start for it to say nothing further."""
 PLAIN_SUCCESS: Final = frozenset({"success", "duration", "attempts", "timestamp"})
 """The same of an end with success."""
-_READ: Final = frozenset(
+_COMMON_KEYS: Final = frozenset(
     "success skipped result conclusion outcome status state error exception error_message error_type stacktrace summary reason delay cached stage "
     "type needs timestamp max_attempts strategy phase".split()
 )
 """Keys that every dialect reads."""
-_TELLING: Final = PLAIN_START | PLAIN_SUCCESS | {"stage", "strategy", "phase"}
+_MEASURING_KEYS: Final = PLAIN_START | PLAIN_SUCCESS | {"stage", "strategy", "phase"}
 _STAMPED_NAME: Final = re.compile(r"[_-]\d{9,}$")
-_TYPES_REMEMBERED: Final = 1_000
-_MAKES_REMEMBERED: Final = 1_000
-_KEYS_REMEMBERED: Final = 64
-_RUNS_TOO: Final = frozenset(RUNS)
+_TYPES_CACHED: Final = 1_000
+_PLANS_CACHED: Final = 1_000
+_KEYS_CACHED: Final = 64
+_RUN_OBJECTS: Final = frozenset(RUN_OBJECTS)
 _EVENT: Final = Verb.EVENT  # members cost a look-up each
 _START: Final = Verb.START
 _SUCCESS: Final = Result.SUCCESS
@@ -82,7 +82,7 @@ class Dialect:
         self.states = states
         self.error_means_failure = error_means_failure
         self._remembers = names.memory is not None
-        self.keys.known = _READ | {
+        self.keys.known = _COMMON_KEYS | {
             *names.run,
             *names.workflow,
             *names.phase,
@@ -99,19 +99,19 @@ class Dialect:
             *(key for rule in rules for key in (*rule.has, *rule.lacks, *rule.name)),
         }
         self._by_type: dict[str, tuple[Meaning, ...]] = {}
-        self.of_phases: dict[str, Meaning | None] = {}
+        self.phase_meanings: dict[str, Meaning | None] = {}
         """Cached results of :meth:`of_phase`, by type."""
-        self._makes: dict[tuple[object, ...], Make] = {}
+        self._plans: dict[tuple[object, ...], ReadPlan] = {}
         only = tuple(names.durations)
         self._duration_key = only[0]
         self._attempts_key = names.attempts
         self._only_duration = names.durations[only[0]] if len(only) == 1 else 0
         telling = {*names.workflow, *names.alias, *names.durations, names.attempts}
-        whose = {*names.run, *names.phase, "id"} - telling - _TELLING
+        hints = {*names.run, *names.phase, "id"} - telling - _MEASURING_KEYS
         none = (PLAIN_START | PLAIN_SUCCESS).isdisjoint((*names.workflow, *names.alias))
-        self._plain_start = PLAIN_START | whose if none else None
+        self._plain_start = PLAIN_START | hints if none else None
         """All that may stand in the payload of a start for it to say nothing further, besides whose it is."""
-        self._plain_success = PLAIN_SUCCESS | whose if none else None
+        self._plain_success = PLAIN_SUCCESS | hints if none else None
 
     def read(self, event: object) -> Fact:
         """The fact that an event of any shape states by itself. Raises ``ValueError`` when it has no type."""
@@ -132,23 +132,23 @@ class Dialect:
                 )
                 and (not rule.subjects or subject(event_type) in rule.subjects)
             )
-            if len(self._by_type) < _TYPES_REMEMBERED:  # types come from outside: bounded
+            if len(self._by_type) < _TYPES_CACHED:  # types come from outside: bounded
                 self._by_type[event_type] = found
         return found
 
-    def of_phase(self, event_type: str) -> Meaning | None:
+    def phase_meaning(self, event_type: str) -> Meaning | None:
         """The one meaning of all events of this type that name their phase and run, None where there is a choice."""
-        if event_type in self.of_phases:
-            return self.of_phases[event_type]
+        if event_type in self.phase_meanings:
+            return self.phase_meanings[event_type]
         found = self.candidates(event_type)
         rule = found[0].rule if found else None
         plain = rule is not None and rule.name == ("@phase",) and not rule.lacks
         only = found[0] if rule is not None and plain and rule.has in ((), ("@phase",)) else None
-        if len(self.of_phases) < _TYPES_REMEMBERED:
-            self.of_phases[event_type] = only
+        if len(self.phase_meanings) < _TYPES_CACHED:
+            self.phase_meanings[event_type] = only
         return only
 
-    def _made(self, event_type: str, keys: frozenset[str]) -> Make:
+    def _new_plan(self, event_type: str, keys: frozenset[str]) -> ReadPlan:
         """The make of events of this type that have these keys."""
         names = self.names
         identity = keys & IDENTITY
@@ -158,22 +158,24 @@ class Dialect:
             if keys.issuperset(meaning.rule.has) and identity.isdisjoint(meaning.rule.lacks)
         ]
         candidates.append(Candidate(None, names.phase, keys))
-        objects = names.workflow if _RUNS_TOO.isdisjoint(keys) else (*RUNS, *names.workflow)
-        return Make(
+        objects = (
+            names.workflow if _RUN_OBJECTS.isdisjoint(keys) else (*RUN_OBJECTS, *names.workflow)
+        )
+        return ReadPlan(
             tuple(candidates),
-            those(names.run, keys),
-            those(objects, keys),
-            those(names.identity, keys),
-            those(names.phase, keys),
+            common(names.run, keys),
+            common(objects, keys),
+            common(names.identity, keys),
+            common(names.phase, keys),
             "step_id" in keys or "@phase" in keys,
-            self.states.may_tell(event_type, keys),
+            self.states.may_be_state(event_type, keys),
         )
 
-    def _make(self, raw: Raw) -> Make:
+    def _plan_of(self, raw: Raw) -> ReadPlan:
         payload = raw.payload
-        make_of = (raw.event_type, raw.phase is None, raw.run_id is None, *payload)
-        make = self._makes.get(make_of)
-        if make is None:
+        key = (raw.event_type, raw.phase is None, raw.run_id is None, *payload)
+        plan = self._plans.get(key)
+        if plan is None:
             given = cast("Mapping[object, object]", payload)  # a foreign one
             keys = {key for key in given if isinstance(key, str) and key[:1] != "@"}
             if raw.phase is not None:
@@ -182,22 +184,22 @@ class Dialect:
                 keys.add("@run_id")
             if "id" in keys:
                 keys.add("@id")
-            make = self._made(raw.event_type, frozenset(keys))
-            if len(make_of) <= _KEYS_REMEMBERED:  # payloads come from outside: bounded
-                if len(self._makes) >= _MAKES_REMEMBERED:
-                    self._makes.clear()
-                self._makes[make_of] = make
-        return make
+            plan = self._new_plan(raw.event_type, frozenset(keys))
+            if len(key) <= _KEYS_CACHED:  # payloads come from outside: bounded
+                if len(self._plans) >= _PLANS_CACHED:
+                    self._plans.clear()
+                self._plans[key] = plan
+        return plan
 
     def fact(self, raw: Raw) -> Fact:
         """The fact that ``raw`` states by the first rule that matches; without one it is noted where it belongs."""
-        event_type, make, told_as_state = raw.event_type, self._make(raw), False
-        if make.tells_state:
+        event_type, plan, told_as_state = raw.event_type, self._plan_of(raw), False
+        if plan.may_be_state:
             raw = self.states.read(raw)
-            told_as_state, make = raw.event_type is not event_type, self._make(raw)
-        payload, candidate = raw.payload, make.only
+            told_as_state, plan = raw.event_type is not event_type, self._plan_of(raw)
+        payload, candidate = raw.payload, plan.only
         if candidate is None:
-            candidate = next(one for one in make.candidates if one.holds(raw))
+            candidate = next(one for one in plan.candidates if one.matches(raw))
         name: str | None = None
         for key in candidate.name:
             value = payload.get(key)
@@ -205,33 +207,33 @@ class Dialect:
                 name = text
                 break
         else:
-            if candidate.name_else:
-                name = _named(raw, candidate.name_else)
+            if candidate.name_elsewhere:
+                name = _name_elsewhere(raw, candidate.name_elsewhere)
         run_key, shared = raw.run_id, False
         if run_key is None:
-            for key in make.run:
+            for key in plan.run:
                 value = payload.get(key)
                 if value is not None and (text := value if type(value) is str else text_of(value)):
                     run_key, shared = text, key in self.names.shared_run
                     break
             else:
-                if make.run_object:
-                    run_key = in_object(payload, make.run_object, "id")
+                if plan.run_object:
+                    run_key = object_field(payload, plan.run_object, "id")
         event = SpanEvent(
             event_type, raw.at_ns, raw.event_id, raw.source, payload, raw.attempt or 1
         )
         meaning = candidate.meaning
-        whose = self._whose(raw, make, shared)
+        hints = self._hints_of(raw, plan, shared)
         if told_as_state or (meaning is not None and meaning.rule.of_open):
-            whose = whose.copy()
-            whose.state, whose.of_open = told_as_state, meaning is not None and meaning.rule.of_open
+            hints = hints.copy()
+            hints.state, hints.of_open = told_as_state, meaning is not None and meaning.rule.of_open
         if meaning is None:
             rank = Rank.PHASE if name is not None else Rank.RUN
-            return Noted(event, rank, name, run_key, whose)
-        fact = self.stated(meaning, event, name, run_key, whose, raw.run_id is not None)
-        if meaning.workflow is not None and fact.whose.workflow is None:
-            whose = fact.whose = fact.whose.copy()
-            whose.workflow = meaning.workflow
+            return Noted(event, rank, name, run_key, hints)
+        fact = self.stated(meaning, event, name, run_key, hints, raw.run_id is not None)
+        if meaning.workflow is not None and fact.hints.workflow is None:
+            hints = fact.hints = fact.hints.copy()
+            hints.workflow = meaning.workflow
         return fact
 
     def stated(
@@ -240,13 +242,13 @@ class Dialect:
         event: SpanEvent,
         name: str | None,
         run_key: str | None,
-        whose: Whose,
+        hints: Hints,
         named_run: bool,
     ) -> Fact:
         """The fact of an event that a rule matches; ``named_run`` where the event itself says of which run it is."""
         verb, rank = meaning.verb, meaning.rank
         if verb is _EVENT:
-            return Noted(event, rank, name, run_key, whose)
+            return Noted(event, rank, name, run_key, hints)
         payload = event.payload
         if verb is _START:
             known = self._plain_start
@@ -257,7 +259,7 @@ class Dialect:
                     rank,
                     name,
                     run_key,
-                    whose,
+                    hints,
                     (task_type or None) if type(task_type) is str else text_of(task_type),
                     texts_of(payload.get("needs")),
                 )
@@ -266,7 +268,7 @@ class Dialect:
                 rank,
                 name,
                 run_key,
-                self._further(rank, payload, whose, named_run),
+                self._with_workflow_and_stage(rank, payload, hints, named_run),
                 self._task_type(payload),
                 texts_of(payload.get("needs")),
                 self._aliases(payload, name),
@@ -292,7 +294,7 @@ class Dialect:
                 rank,
                 name,
                 run_key,
-                whose,
+                hints,
                 _SUCCESS,
                 None,
                 duration_ns,
@@ -308,7 +310,7 @@ class Dialect:
             rank,
             name,
             run_key,
-            self._further(rank, payload, whose, named_run),
+            self._with_workflow_and_stage(rank, payload, hints, named_run),
             result,
             failure,
             None if payload.get("cached") is True else self._duration_ns(payload),
@@ -325,29 +327,34 @@ class Dialect:
         key = self.names.memory
         return text_of(raw.payload.get(key)) if key is not None else None
 
-    def _whose(self, raw: Raw, make: Make, shared: bool) -> Whose:
+    def _hints_of(self, raw: Raw, plan: ReadPlan, shared: bool) -> Hints:
         task = self.task_of(raw) if self._remembers else None
-        own_id = _own_id(raw, make) if self.names.identity else None
+        subject_id = _subject_id(raw, plan) if self.names.identity else None
         if (
-            raw.correlation is raw.traceparent is raw.tracestate is task is raw.odd_time is own_id
-            and own_id is None
+            raw.correlation
+            is raw.traceparent
+            is raw.tracestate
+            is task
+            is raw.odd_time
+            is subject_id
+            and subject_id is None
             and not shared
         ):
-            return OURS if make.exact else NOBODY
-        return Whose(
-            make.exact,
+            return ENGINE_HINTS if plan.exact else NO_HINTS
+        return Hints(
+            plan.exact,
             shared,
             raw.correlation,
             task,
             raw.traceparent,
             raw.tracestate,
             raw.odd_time is not None,
-            own_id=own_id,
+            subject_id=subject_id,
         )
 
-    def _further(
-        self, rank: Rank, payload: Mapping[str, object], whose: Whose, named_run: bool
-    ) -> Whose:
+    def _with_workflow_and_stage(
+        self, rank: Rank, payload: Mapping[str, object], hints: Hints, named_run: bool
+    ) -> Hints:
         """With the workflow's name and the stage, where the payload has them."""
         workflow = None
         if rank is Rank.RUN or named_run:
@@ -364,13 +371,13 @@ class Dialect:
                     workflow = _STAMPED_NAME.sub("", found) or found
                     break
             else:
-                workflow = in_object(payload, RUNS, "name") or by_id
+                workflow = object_field(payload, RUN_OBJECTS, "name") or by_id
         stage = text_of(payload.get("stage"))
         if workflow is None and stage is None:
-            return whose
-        whose = whose.copy()
-        whose.workflow, whose.stage = workflow, stage
-        return whose
+            return hints
+        hints = hints.copy()
+        hints.workflow, hints.stage = workflow, stage
+        return hints
 
     def _aliases(self, payload: Mapping[str, object], name: str | None) -> tuple[str, ...]:
         found = [
@@ -399,11 +406,11 @@ class Dialect:
         )
 
 
-def _named(raw: Raw, keys: tuple[str, ...]) -> str | None:
+def _name_elsewhere(raw: Raw, keys: tuple[str, ...]) -> str | None:
     """The first name that an event's identity, a word of its type or its payload tells."""
     for key in keys:
         if key == "@id":
-            text = name_in(raw.payload.get("id"))
+            text = readable_name(raw.payload.get("id"))
         elif key[0] == "@":
             text = text_of(identity_of(raw, key))
         elif key[:5] == "word:":
@@ -415,18 +422,18 @@ def _named(raw: Raw, keys: tuple[str, ...]) -> str | None:
     return None
 
 
-def _own_id(raw: Raw, make: Make) -> str | None:
+def _subject_id(raw: Raw, plan: ReadPlan) -> str | None:
     """The id of what an event speaks of: in its payload, in an object there that is the task, or its own."""
     payload = raw.payload
-    for key in make.identity:
+    for key in plan.identity:
         value = payload.get(key)
         if value is not None and (text := value if type(value) is str else text_of(value)):
             return text
-    for key in make.phase:
+    for key in plan.phase:
         value = payload.get(key)
         if value is None:
             continue
         if type(value) is not str and not isinstance(value, WITHOUT_FIELDS):
-            return text_of(getter(value)("id")) or raw.own_id
+            return text_of(getter(value)("id")) or raw.subject_id
         break
-    return raw.own_id
+    return raw.subject_id

@@ -58,7 +58,7 @@ class SpanEvent:
         return f"SpanEvent({self.name!r}, {self.at_ns}, {self.event_id!r}, {self.source!r}, {self.payload!r}, {self.attempt})"
 
 
-class Whose:
+class Hints:
     """Further hints of an event about the work that it belongs to; absent things are None. Most events share one of few."""
 
     __slots__ = (
@@ -66,10 +66,10 @@ class Whose:
         "exact",
         "odd_time",
         "of_open",
-        "own_id",
         "shared",
         "stage",
         "state",
+        "subject_id",
         "task",
         "traceparent",
         "tracestate",
@@ -85,7 +85,7 @@ class Whose:
         traceparent: str | None = None,
         tracestate: str | None = None,
         odd_time: bool = False,
-        own_id: str | None = None,
+        subject_id: str | None = None,
     ) -> None:
         self.exact = exact
         """The name is an identity (a step id, our engine's phase), not one that has to be looked for among aliases."""
@@ -99,16 +99,16 @@ class Whose:
         self.traceparent, self.tracestate = traceparent, tracestate
         self.odd_time = odd_time
         """The event's time could not be read or believed: it stands where it was heard."""
-        self.own_id = own_id
+        self.subject_id = subject_id
         """The id of what it speaks of, as far as an id can be believed to be that, and not the event's."""
         self.of_open = False
         """It ends what is open, and says nothing where nothing is."""
         self.state = False
         """It is told as a state, which may be told again while nothing changes."""
 
-    def copy(self) -> Whose:
+    def copy(self) -> Hints:
         """One of its own, to be changed."""
-        copy = Whose(
+        copy = Hints(
             self.exact,
             self.shared,
             self.correlation,
@@ -116,7 +116,7 @@ class Whose:
             self.traceparent,
             self.tracestate,
             self.odd_time,
-            self.own_id,
+            self.subject_id,
         )
         copy.workflow, copy.stage = self.workflow, self.stage
         copy.of_open, copy.state = self.of_open, self.state
@@ -124,20 +124,20 @@ class Whose:
 
     def __repr__(self) -> str:
         return (
-            f"Whose({self.exact}, {self.shared}, {self.correlation!r}, {self.workflow!r}, {self.stage!r}, {self.task!r}, "
-            f"{self.traceparent!r}, {self.tracestate!r}, {self.odd_time}, {self.of_open}, {self.state}, {self.own_id!r})"
+            f"Hints({self.exact}, {self.shared}, {self.correlation!r}, {self.workflow!r}, {self.stage!r}, {self.task!r}, "
+            f"{self.traceparent!r}, {self.tracestate!r}, {self.odd_time}, {self.of_open}, {self.state}, {self.subject_id!r})"
         )
 
 
-NOBODY: Final = Whose()
-OURS: Final = Whose(exact=True)
+NO_HINTS: Final = Hints()
+ENGINE_HINTS: Final = Hints(exact=True)
 """The hints of a plain event of our own engine."""
 
 
 class Fact:
     """The common part of the three facts; ``rank`` is RUN for what belongs to a run as a whole."""
 
-    __slots__ = ("aliases", "event", "name", "rank", "run_key", "verb", "whose")
+    __slots__ = ("aliases", "event", "hints", "name", "rank", "run_key", "verb")
 
     def __init__(
         self,
@@ -146,23 +146,23 @@ class Fact:
         rank: Rank,
         name: str | None,
         run_key: str | None,
-        whose: Whose,
+        hints: Hints,
         aliases: tuple[str, ...],
     ) -> None:
         self.event, self.verb = event, verb
         self.rank, self.name = rank, name
-        self.run_key, self.whose, self.aliases = run_key, whose, aliases
+        self.run_key, self.hints, self.aliases = run_key, hints, aliases
 
     @property
     def named_by_payload(self) -> bool:
         """Whether its name comes from the payload, not from its type."""
         return self.name in [value for value in self.event.payload.values() if type(value) is str]
 
-    def _told(self) -> str:
-        return f"{self.event!r}, {self.verb.name}, {self.rank.name}, {self.name!r}, {self.run_key!r}, {self.whose!r}, {self.aliases!r}"
+    def _repr_fields(self) -> str:
+        return f"{self.event!r}, {self.verb.name}, {self.rank.name}, {self.name!r}, {self.run_key!r}, {self.hints!r}, {self.aliases!r}"
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self._told()})"
+        return f"{type(self).__name__}({self._repr_fields()})"
 
 
 class Noted(Fact):
@@ -171,11 +171,11 @@ class Noted(Fact):
     __slots__ = ()
 
     def __init__(
-        self, event: SpanEvent, rank: Rank, name: str | None, run_key: str | None, whose: Whose
+        self, event: SpanEvent, rank: Rank, name: str | None, run_key: str | None, hints: Hints
     ) -> None:
         self.event, self.verb = event, _EVENT
         self.rank, self.name = rank, name
-        self.run_key, self.whose, self.aliases = run_key, whose, ()
+        self.run_key, self.hints, self.aliases = run_key, hints, ()
 
 
 class Started(Fact):
@@ -189,18 +189,18 @@ class Started(Fact):
         rank: Rank,
         name: str | None,
         run_key: str | None,
-        whose: Whose,
+        hints: Hints,
         task_type: str | None = None,
         needs: tuple[str, ...] = (),
         aliases: tuple[str, ...] = (),
     ) -> None:
         self.event, self.verb = event, _START
         self.rank, self.name = rank, name
-        self.run_key, self.whose, self.aliases = run_key, whose, aliases
+        self.run_key, self.hints, self.aliases = run_key, hints, aliases
         self.task_type, self.needs = task_type, needs
 
     def __repr__(self) -> str:
-        return f"Started({self._told()}, {self.task_type!r}, {self.needs!r})"
+        return f"Started({self._repr_fields()}, {self.task_type!r}, {self.needs!r})"
 
 
 class Ended(Fact):
@@ -226,7 +226,7 @@ class Ended(Fact):
         rank: Rank,
         name: str | None,
         run_key: str | None,
-        whose: Whose,
+        hints: Hints,
         result: Result,
         failure: Failure | None = None,
         duration_ns: int | None = None,
@@ -239,13 +239,13 @@ class Ended(Fact):
     ) -> None:
         self.event, self.verb = event, verb
         self.rank, self.name = rank, name
-        self.run_key, self.whose, self.aliases = run_key, whose, aliases
+        self.run_key, self.hints, self.aliases = run_key, hints, aliases
         self.result, self.failure, self.duration_ns = result, failure, duration_ns
         self.attempts, self.final, self.task_type = attempts, final, task_type
         self.reason, self.delay_ns = reason, delay_ns
 
     def __repr__(self) -> str:
         return (
-            f"Ended({self._told()}, {self.result!r}, {self.failure!r}, {self.duration_ns!r}, {self.attempts}, "
+            f"Ended({self._repr_fields()}, {self.result!r}, {self.failure!r}, {self.duration_ns!r}, {self.attempts}, "
             f"{self.final}, {self.task_type!r}, {self.reason!r}, {self.delay_ns})"
         )

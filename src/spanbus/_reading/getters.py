@@ -43,27 +43,27 @@ _PAYLOADS = (
 _TIMES = ("get_timestamp", "getTimestamp", "timestamp", "get_time", "getTime")
 
 
-def said_by_methods(event: object) -> dict[str, object] | None:
+def event_from_methods(event: object) -> dict[str, object] | None:
     """An event as a mapping of what its methods say that take nothing; None where they say no type."""
-    kind = next((text for name in _TYPES if (text := text_of(_told(event, name)))), None)
+    kind = next((text for name in _TYPES if (text := text_of(_call(event, name)))), None)
     if kind is None:
         return None
     said: dict[str, object] = {"event_type": kind}
-    payload = payload_by_methods(event)
+    payload = payload_from_methods(event)
     if payload is not None:
         said["payload"] = payload
     for name in _TIMES:
-        at = _told(event, name)
+        at = _call(event, name)
         if at is not None:
             said["timestamp"] = at
             break
     return said
 
 
-def payload_by_methods(event: object) -> Mapping[str, object] | None:
+def payload_from_methods(event: object) -> Mapping[str, object] | None:
     """The payload of an event that has a method, or a property, for it."""
     for name in _PAYLOADS:
-        payload = _told(event, name)
+        payload = _call(event, name)
         if payload is None:
             payload = getter(event)(name)
         if isinstance(payload, MethodType | FunctionType):
@@ -74,7 +74,7 @@ def payload_by_methods(event: object) -> Mapping[str, object] | None:
     return None
 
 
-def says_by_methods(event: object) -> bool:
+def has_type_method(event: object) -> bool:
     """Whether it has such a method for its type; none is called."""
     return any(_method(event, name) is not None for name in _TYPES)
 
@@ -89,7 +89,7 @@ def _method(event: object, name: str) -> MethodType | None:
     return found if plain and code.co_argcount - len(defaults) == 1 else None
 
 
-def _told(event: object, name: str) -> object:
+def _call(event: object, name: str) -> object:
     method = _method(event, name)
     if method is None:
         return None

@@ -12,8 +12,8 @@ from datetime import datetime
 from spanbus._reading.shape import getter, text_of
 from spanbus._reading.spelling import normal
 
-_OF_PODS = {"Running": "running", "Succeeded": "completed", "Failed": "failed"}
-_OF_JOBS = {"Complete": "completed", "Failed": "failed"}
+_POD_PHASES = {"Running": "running", "Succeeded": "completed", "Failed": "failed"}
+_JOB_CONDITIONS = {"Complete": "completed", "Failed": "failed"}
 _INDEX = "batch.kubernetes.io/job-completion-index"
 _ENDED = ("completed", "failed")
 
@@ -23,7 +23,7 @@ def event_of_watch(
 ) -> tuple[str, dict[str, object]] | None:
     """Type and payload of what a watch tells of a Job or of one of its pods; None for everything else."""
     thing = body.get("raw_object") or body.get("object")
-    kind = text_of(_of(thing, "kind")) or type(thing).__name__.removeprefix("V1")
+    kind = text_of(_field(thing, "kind")) or type(thing).__name__.removeprefix("V1")
     if kind not in ("Job", "Pod"):
         return None
     word, said = (_job if kind == "Job" else _pod)(thing)
@@ -36,45 +36,46 @@ def event_of_watch(
 
 
 def _job(job: object) -> tuple[str | None, dict[str, object] | None]:
-    status, uid = _of(job, "status"), _of(job, "metadata", "uid")
-    word = "running" if _of(status, "startTime") is not None else None
+    status, uid = _field(job, "status"), _field(job, "metadata", "uid")
+    word = "running" if _field(status, "startTime") is not None else None
     error: object = None
-    for condition in _list(_of(status, "conditions")):
-        if _of(condition, "status") == "True" and (
-            ended := _OF_JOBS.get(str(_of(condition, "type")))
+    for condition in _list(_field(status, "conditions")):
+        if _field(condition, "status") == "True" and (
+            ended := _JOB_CONDITIONS.get(str(_field(condition, "type")))
         ):
             word = ended
-            error = _of(condition, "message") or _of(condition, "reason")
+            error = _field(condition, "message") or _field(condition, "reason")
     cron = _owner(job, "CronJob")
     return word, None if uid is None else {
         "run_id": uid,
-        "pipeline": _of(cron, "name") or _of(job, "metadata", "name"),
-        "namespace": _of(job, "metadata", "namespace"),
+        "pipeline": _field(cron, "name") or _field(job, "metadata", "name"),
+        "namespace": _field(job, "metadata", "namespace"),
         "error": error if word == "failed" else None,
     }
 
 
 def _pod(pod: object) -> tuple[str | None, dict[str, object] | None]:
-    owner, status = _owner(pod, "Job"), _of(pod, "status")
+    owner, status = _owner(pod, "Job"), _field(pod, "status")
     if owner is None:
         return None, None
-    word = _OF_PODS.get(str(_of(status, "phase")))
-    containers = _list(_of(pod, "spec", "containers"))
-    name = _of(containers[0], "name") if containers else _of(owner, "name")
-    index = getter(_of(pod, "metadata", "annotations"))(_INDEX)
+    word = _POD_PHASES.get(str(_field(status, "phase")))
+    containers = _list(_field(pod, "spec", "containers"))
+    name = _field(containers[0], "name") if containers else _field(owner, "name")
+    index = getter(_field(pod, "metadata", "annotations"))(_INDEX)
     failed = [
         ended
-        for one in _list(_of(status, "containerStatuses"))
-        if (ended := _of(one, "state", "terminated")) is not None and _of(ended, "exitCode") != 0
+        for one in _list(_field(status, "containerStatuses"))
+        if (ended := _field(one, "state", "terminated")) is not None
+        and _field(ended, "exitCode") != 0
     ]
-    exit_code = _of(failed[0], "exitCode") if failed else None
-    reason = _of(status, "reason") or (_of(failed[0], "reason") if failed else None)
+    exit_code = _field(failed[0], "exitCode") if failed else None
+    reason = _field(status, "reason") or (_field(failed[0], "reason") if failed else None)
     return word, {
-        "run_id": _of(owner, "uid"),
+        "run_id": _field(owner, "uid"),
         "task": name if index is None else f"{name}[{index}]",
-        "id": _of(pod, "metadata", "uid"),
-        "pod": _of(pod, "metadata", "name"),
-        "error": (_of(status, "message") or reason) if word == "failed" else None,
+        "id": _field(pod, "metadata", "uid"),
+        "pod": _field(pod, "metadata", "name"),
+        "error": (_field(status, "message") or reason) if word == "failed" else None,
         "error_type": reason if word == "failed" else None,
         "exit_code": exit_code,
     }
@@ -82,11 +83,11 @@ def _pod(pod: object) -> tuple[str | None, dict[str, object] | None]:
 
 def _owner(thing: object, kind: str) -> object:
     """The one that a thing belongs to, where it is of this kind."""
-    owners = _list(_of(thing, "metadata", "ownerReferences"))
-    return next((one for one in owners if _of(one, "kind") == kind), None)
+    owners = _list(_field(thing, "metadata", "ownerReferences"))
+    return next((one for one in owners if _field(one, "kind") == kind), None)
 
 
-def _of(thing: object, *path: str) -> object:
+def _field(thing: object, *path: str) -> object:
     """A field of a field, in the spelling of the API or, in objects of its client, in that of Python."""
     for name in path:
         if thing is None:

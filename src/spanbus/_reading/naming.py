@@ -9,11 +9,11 @@ from spanbus._reading.shape import WITHOUT_FIELDS, getter, text_of
 from spanbus._reading.spelling import ending, key_of, plain, segments
 
 _NAME = pattern(r"[a-zA-Z][a-zA-Z ._:/-]{2,63}\d{0,3}")
-RUNS = ("run", "workflow_run", "pipeline_run", "flow_run", "dag_run", "job_run", "build")
+RUN_OBJECTS = ("run", "workflow_run", "pipeline_run", "flow_run", "dag_run", "job_run", "build")
 """Objects that are a run, and not what it is a run of."""
 
 
-def said_first(keys: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def split_payload_keys(keys: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The keys of a payload that stand first, and the others, of which some ask the event's identity or type."""
     end = next(
         (at for at, key in enumerate(keys) if key[0] == "@" or key[:5] == "word:"), len(keys)
@@ -21,7 +21,7 @@ def said_first(keys: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]
     return keys[:end], keys[end:]
 
 
-def with_those_of_the_thing(keys: tuple[str, ...], event_type: str) -> tuple[str, ...]:
+def expand_subject_keys(keys: tuple[str, ...], event_type: str) -> tuple[str, ...]:
     """With the keys that are called as the thing in a type: ``check`` and ``check_name`` of ``check.started``."""
     if "@thing" not in keys:
         return keys
@@ -41,12 +41,12 @@ def word_of(event_type: str, index: int) -> str | None:
     return None
 
 
-def name_in(value: object) -> str | None:
+def readable_name(value: object) -> str | None:
     """A text that is a name, and no number or random id."""
     return value if isinstance(value, str) and _NAME.fullmatch(value) else None
 
 
-def in_object(payload: Mapping[str, object], keys: tuple[str, ...], field: str) -> str | None:
+def object_field(payload: Mapping[str, object], keys: tuple[str, ...], field: str) -> str | None:
     """A field, such as ``id``, of the first object that the payload holds in one of these places."""
     for key in keys:
         value = payload.get(key)

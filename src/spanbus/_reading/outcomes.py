@@ -15,8 +15,8 @@ from spanbus._workflow.events import EMPTY
 
 _RESULTS: Final = {result.value: result for result in Result}
 _WORDS: Final = (str, Enum)
-_LONGEST_WORD: Final = 32
-_STATUS: Final = {
+_MAX_WORD_CHARS: Final = 32
+_RESULT_BY_WORD: Final = {
     **dict.fromkeys((*ENDS, "pass", "fixed"), Result.SUCCESS),
     **dict.fromkeys((*FAILURES, "broken", "killed", "rejected"), Result.FAILURE),
     **dict.fromkeys((*TIMEOUTS, "timed_out"), Result.TIMEOUT),
@@ -26,7 +26,7 @@ _STATUS: Final = {
 OUTCOMES: Final = ("conclusion", "outcome", "status", "state")
 """Keys whose value may be the word of a result; a conclusion and an outcome are more than a state."""
 _ERRORS: Final = ("error", "exception", "error_message")
-_FINE: Final = ("ok", "passed", "succeeded", "is_success", "successful")
+_SUCCESS_KEYS: Final = ("ok", "passed", "succeeded", "is_success", "successful")
 """Keys that are false where something failed."""
 _EXIT_CODES: Final = ("exit_code", "returncode", "return_code", "exit_status", "exitcode")
 """Keys that are above or below zero where something failed."""
@@ -55,9 +55,9 @@ def outcome(
     )
     result = announced
     word = _word_of(cast("object", nested))
-    named = _RESULTS.get(word) or _STATUS.get(word)
+    named = _RESULTS.get(word) or _RESULT_BY_WORD.get(word)
     if announced in (Result.SUCCESS, Result.FAILURE):
-        said = _said(payload)
+        said = _stated_result(payload)
         if payload.get("skipped") is True or inner.get("skipped") is True:
             return Result.SKIP, None
         success = payload.get("success")
@@ -70,7 +70,7 @@ def outcome(
                 and (said, named) == (None, None)
                 and (
                     _some_failed(payload)
-                    or (error_means_failure and _tells_error(payload, cast("object", nested)))
+                    or (error_means_failure and _has_error(payload, cast("object", nested)))
                 )
             )
         ):
@@ -86,10 +86,10 @@ def outcome(
     return _failure(payload, inner, result)
 
 
-def _said(payload: Mapping[str, object]) -> Result | None:
+def _stated_result(payload: Mapping[str, object]) -> Result | None:
     """The result that a word of the payload states."""
     for key in OUTCOMES:
-        said = _STATUS.get(_word_of(payload.get(key)))
+        said = _RESULT_BY_WORD.get(_word_of(payload.get(key)))
         if said is not None:
             return said
     return None
@@ -98,23 +98,23 @@ def _said(payload: Mapping[str, object]) -> Result | None:
 def _word_of(value: object) -> str:
     """A word in its normal spelling, of an enumeration too; empty for everything else."""
     text = text_of(value) if isinstance(value, _WORDS) else None
-    return key_of(text) if text and len(text) <= _LONGEST_WORD else ""
+    return key_of(text) if text and len(text) <= _MAX_WORD_CHARS else ""
 
 
-def _tells_error(payload: Mapping[str, object], result: object) -> bool:
+def _has_error(payload: Mapping[str, object], result: object) -> bool:
     """Whether an end that says nothing of success tells of an error, or that it is not well."""
     if any(is_true(payload.get(key)) for key in (*_ERRORS, "errors")):
         return True
-    if _raised(payload.get("exc_info")) is not None:
+    if _exception_in(payload.get("exc_info")) is not None:
         return True
-    if any(payload.get(key) is False for key in _FINE):
+    if any(payload.get(key) is False for key in _SUCCESS_KEYS):
         return True
     if any(type(code := payload.get(key)) is int and code != 0 for key in _EXIT_CODES):
         return True
     if result is None or isinstance(result, WITHOUT_FIELDS):
         return False
     get = getter(result)
-    return any(get(key) is False for key in ("success", *_FINE))
+    return any(get(key) is False for key in ("success", *_SUCCESS_KEYS))
 
 
 def _some_failed(payload: Mapping[str, object]) -> bool:
@@ -136,7 +136,7 @@ def _failure(
         if is_true(error):
             break
     else:
-        error = _further_error(payload)
+        error = _nested_error(payload)
     declared = text_of(payload.get("error_type"))
     stack = payload.get("stacktrace")
     stacktrace = stack if isinstance(stack, str) else None
@@ -174,10 +174,10 @@ def _failure(
     )
 
 
-def _further_error(payload: Mapping[str, object]) -> object:
+def _nested_error(payload: Mapping[str, object]) -> object:
     """The error in what ``sys.exc_info()`` gave, the first of several, or that of an object which is the result."""
     errors, result = payload.get("errors"), payload.get("result")
-    raised = _raised(payload.get("exc_info"))
+    raised = _exception_in(payload.get("exc_info"))
     if raised is not None:
         return raised
     if isinstance(errors, list) and errors:
@@ -188,7 +188,7 @@ def _further_error(payload: Mapping[str, object]) -> object:
     return next((error for key in _ERRORS if is_true(error := get(key))), None)
 
 
-def _raised(exc_info: object) -> BaseException | None:
+def _exception_in(exc_info: object) -> BaseException | None:
     """The exception, which may stand in the triple of ``sys.exc_info()``."""
     if isinstance(exc_info, tuple):
         some = cast("tuple[object, ...]", exc_info)

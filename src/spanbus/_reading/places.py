@@ -23,7 +23,7 @@ from spanbus._reading.spelling import key_of
 
 TYPE_KEYS = ("event_type", "type", "topic", "kind")
 """Fields that say the type of an event, the surest first."""
-TYPES_TOO = (
+NAME_KEYS = (
     "name",
     "event",
     "event_name",
@@ -48,10 +48,12 @@ TIMES = (
     "event_time",
 )
 _SINGLE = ("metadata", "id")
-_OWN = "at_ns run_id runid phase attempt traceparent tracestate meta context headers header".split()
+_IDENTITY_KEYS = (
+    "at_ns run_id runid phase attempt traceparent tracestate meta context headers header".split()
+)
 _NOTHING: Mapping[str, str] = MappingProxyType({})
-_MAKES_REMEMBERED = 1_000
-_FIELDS_LOOKED_AT = 64
+_CACHED = 1_000
+_MAX_FIELDS = 64
 
 EVENT, METADATA, PAYLOAD = 0, 1, 2
 
@@ -67,12 +69,12 @@ class Places:
     __slots__ = (
         "correlation",
         "enclosing",
-        "further",
+        "has_identity",
         "id",
+        "is_channel_message",
         "kind",
         "metadata_plain",
         "name",
-        "on_channel",
         "payload",
         "plain",
         "run",
@@ -96,9 +98,9 @@ class Places:
         id: tuple[Place, ...],  # noqa: A002
         source: tuple[Place, ...],
         correlation: tuple[Place, ...],
-        further: bool,
+        has_identity: bool,
         enclosing: tuple[str, ...],
-        on_channel: bool,
+        is_channel_message: bool,
     ) -> None:
         self.type = type
         self.kind = kind
@@ -107,11 +109,11 @@ class Places:
         self.run = run
         """Keys of a run's id that its metadata has."""
         self.id, self.source, self.correlation = id, source, correlation
-        self.further = further
+        self.has_identity = has_identity
         """It has something of what our own events and those with headers have: a time in nanoseconds, an identity."""
         self.enclosing = enclosing
         """Keys in which a message of a broker holds the event."""
-        self.on_channel = on_channel
+        self.is_channel_message = is_channel_message
         """It says where it was sent, and not of itself what it is."""
         self.spelled = self.spelled_in_metadata = _NOTHING
         """Its own spelling of those of its fields that are spelled in another way, ``eventType`` or ``run-id``."""
@@ -128,7 +130,7 @@ class Keys:
     __slots__ = (
         "_all",
         "_all_of_metadata",
-        "_makes",
+        "_cache",
         "_names",
         "ids",
         "known",
@@ -154,9 +156,9 @@ class Keys:
             ids,
             runs,
         )
-        self._all = self._places(_anything, None)
-        self._all_of_metadata = self._places(_anything, _anything)
-        self._makes: dict[object, Places] = {}
+        self._all = self._places(_always, None)
+        self._all_of_metadata = self._places(_always, _always)
+        self._cache: dict[object, Places] = {}
         self._names = frozenset(
             key
             for one in (self._all_of_metadata, self._all)
@@ -168,7 +170,7 @@ class Keys:
                 *one.enclosing,
                 *_CHANNELS,
                 *_SINGLE,
-                *_OWN,
+                *_IDENTITY_KEYS,
             )
         )
         self.known: frozenset[str] = frozenset()
@@ -176,78 +178,78 @@ class Keys:
         self.payloads_spelled: dict[tuple[str, ...], tuple[str, ...] | None] = {}
         """For the keys of payloads the spelling that is asked for, None where that is theirs."""
 
-    def look(self, event: object) -> tuple[Places, Getter, Getter, Texts]:
+    def look_up(self, event: object) -> tuple[Places, Getter, Getter, Texts]:
         """The places of an event, with what gives its fields and those of its metadata, and its texts."""
-        fields = _own(event)
+        fields = _instance_dict(event)
         if fields is None:
-            return self._anywhere(event)
+            return self._look_up_uncached(event)
         metadata = fields.get("metadata")
-        inner = _own(metadata) if metadata is not None else None
+        inner = _instance_dict(metadata) if metadata is not None else None
         if metadata is None:
-            make: object = (type(event), *fields)
+            shape: object = (type(event), *fields)
         elif inner is not None:
-            make = (type(event), *fields, type(metadata), *inner)
+            shape = (type(event), *fields, type(metadata), *inner)
         else:
-            return self._anywhere(event)
-        places = self._makes.get(make)
+            return self._look_up_uncached(event)
+        places = self._cache.get(shape)
         if places is None:
             if (
-                len(self._makes) >= _MAKES_REMEMBERED
+                len(self._cache) >= _CACHED
                 or is_other_mapping(event)
                 or is_other_mapping(metadata)
                 or ("metadata" not in fields and has_attribute(event, "metadata"))
             ):
-                return self._anywhere(event)
-            places = self._makes[make] = self._found(event, fields, metadata, inner)
+                return self._look_up_uncached(event)
+            places = self._cache[shape] = self._discover(event, fields, metadata, inner)
         get = fields.get if places.plain else getter(event)
         if places.spelled:
-            get = _spelled(get, places.spelled)
+            get = _spelled_getter(get, places.spelled)
         about = get
         if inner is not None:
             about = inner.get if places.metadata_plain else getter(metadata)
             if places.spelled_in_metadata:
-                about = _spelled(about, places.spelled_in_metadata)
+                about = _spelled_getter(about, places.spelled_in_metadata)
         if places.texts is None:
             return places, get, about, _texts(places, get, about)
         holder = inner if inner is not None and places.texts_in_metadata else fields
         return places, get, about, places.texts(holder)
 
-    def _anywhere(self, event: object) -> tuple[Places, Getter, Getter, Texts]:
+    def _look_up_uncached(self, event: object) -> tuple[Places, Getter, Getter, Texts]:
         get = getter(event)
         if other := self._spellings(mapping_of(event)):
-            get = _spelled(get, other)
+            get = _spelled_getter(get, other)
         metadata = get("metadata")
         if metadata is None:
             return self._all, get, get, _texts(self._all, get, get)
         about = getter(metadata)
         if other := self._spellings(mapping_of(metadata)):
-            about = _spelled(about, other)
+            about = _spelled_getter(about, other)
         places = self._all_of_metadata
         return places, get, about, _texts(places, get, about)
 
     def payload(self, payload: Mapping[str, object]) -> Mapping[str, object]:
         """A payload in which the keys that the dialect asks for are spelled as it asks for them."""
-        if len(payload) > _FIELDS_LOOKED_AT:
+        if len(payload) > _MAX_FIELDS:
             return payload
         names = tuple(payload)
         if names in self.payloads_spelled:
             spelled = self.payloads_spelled[names]
         else:
-            other = _others(names, self.known)
+            other = _alternative_spellings(names, self.known)
             as_written = {written: key for key, written in other.items()}
             spelled = tuple([as_written.get(key, key) for key in names]) if other else None
-            if len(self.payloads_spelled) < _MAKES_REMEMBERED:
+            if len(self.payloads_spelled) < _CACHED:
                 self.payloads_spelled[names] = spelled
         if spelled is None:
             return payload
         return dict(zip(spelled, payload.values(), strict=False))
 
     def _spellings(self, fields: Mapping[str, object] | None) -> Mapping[str, str]:
-        if not fields or len(fields) > _FIELDS_LOOKED_AT:
+        if not fields or len(fields) > _MAX_FIELDS:
             return _NOTHING
-        return _others(tuple(fields), self._names)
+        return _alternative_spellings(tuple(fields), self._names)
 
-    def _found(
+    def _discover(
         self,
         event: object,
         fields: Mapping[str, object],
@@ -263,7 +265,7 @@ class Keys:
         if inner is None:
             places = self._places(has, None)
             places.spelled, places.plain = spelled, plain
-            _take_at_once(places, fields, {})
+            _set_text_getter(places, fields, {})
             return places
         spelled_inside = self._spellings(inner)
 
@@ -278,7 +280,7 @@ class Keys:
         places.metadata_plain = not any(
             key not in inner and has_attribute(metadata, key) for key in names
         )
-        _take_at_once(places, fields, inner)
+        _set_text_getter(places, fields, inner)
         return places
 
     def _places(
@@ -305,19 +307,19 @@ class Keys:
         if has_inner is not None:
             times += [(METADATA, key) for key in TIMES if has_inner(key)]
         payloads = (*self.payloads, "payload", "data")
-        if has("detail_type") and has_inner is not _anything and has is not _anything:
+        if has("detail_type") and has_inner is not _always and has is not _always:
             payloads = (*payloads, "detail")
         return Places(
             both(*self.types, "event_type"),
             tuple([key for key in TYPE_KEYS[1:] if has(key)]),
-            tuple([key for key in TYPES_TOO if has(key)]),
+            tuple([key for key in NAME_KEYS if has(key)]),
             tuple([key for key in payloads if has(key)]),
             tuple(times),
             self.runs if has_inner is not None else (),
             both(*self.ids, "event_id"),
             both("source"),
             both("correlation_id"),
-            bool(both("headers")) or any(has(key) for key in _OWN),
+            bool(both("headers")) or any(has(key) for key in _IDENTITY_KEYS),
             tuple([key for key in _ENCLOSING if has(key)]),
             not any(has(key) for key in ("event_type", "type", "kind"))
             and any(has(key) for key in _CHANNELS),
@@ -342,7 +344,7 @@ def _first(places: tuple[Place, ...], get: Getter, about: Getter) -> str | None:
     return None
 
 
-def _take_at_once(
+def _set_text_getter(
     places: Places, fields: Mapping[str, object], inner: Mapping[str, object]
 ) -> None:
     """Note where there is one place for each text, and all of them stand in one dictionary."""
@@ -362,7 +364,7 @@ def _keys_of(places: Places) -> list[str]:
     return [key for one in several for _, key in one]
 
 
-def _own(thing: object) -> dict[str, object] | None:
+def _instance_dict(thing: object) -> dict[str, object] | None:
     """Its own dictionary, where it has one that is not too large to be compared."""
     own: Any = thing
     if type(thing) is not dict:
@@ -370,10 +372,10 @@ def _own(thing: object) -> dict[str, object] | None:
             own = thing.__dict__
         except AttributeError:
             return None
-    return own if type(own) is dict and len(own) <= _FIELDS_LOOKED_AT else None  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType] - a cast costs a call
+    return own if type(own) is dict and len(own) <= _MAX_FIELDS else None  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType] - a cast costs a call
 
 
-def _others(names: tuple[str, ...], known: frozenset[str]) -> Mapping[str, str]:
+def _alternative_spellings(names: tuple[str, ...], known: frozenset[str]) -> Mapping[str, str]:
     """For known keys the names that are other spellings of them, where nothing is spelled as it is known."""
     found: dict[str, str] = {}
     for name in names:
@@ -384,7 +386,7 @@ def _others(names: tuple[str, ...], known: frozenset[str]) -> Mapping[str, str]:
     return found
 
 
-def _spelled(get: Getter, spelled: Mapping[str, str]) -> Getter:
+def _spelled_getter(get: Getter, spelled: Mapping[str, str]) -> Getter:
     """Finds fields by the names that they are known by."""
 
     def found(name: str) -> object:
@@ -393,6 +395,6 @@ def _spelled(get: Getter, spelled: Mapping[str, str]) -> Getter:
     return found
 
 
-def _anything(key: str) -> bool:
+def _always(key: str) -> bool:
     del key
     return True

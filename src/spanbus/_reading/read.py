@@ -17,13 +17,13 @@ from enum import Enum
 from time import struct_time
 from typing import Any, Final, cast
 
-from spanbus._reading.getters import payload_by_methods, said_by_methods, says_by_methods
+from spanbus._reading.getters import event_from_methods, has_type_method, payload_from_methods
 from spanbus._reading.places import (
     METADATA,
+    NAME_KEYS,
     PAYLOAD,
     TIMES,
     TYPE_KEYS,
-    TYPES_TOO,
     Keys,
     Place,
     Places,
@@ -39,11 +39,11 @@ _ENVELOPE: Final = frozenset(
     "time priority delivery_mode correlation_id tags attempt traceparent tracestate specversion datacontenttype "
     "dataschema runid event_created_at".split()
 )
-_PAYLOADS_TOO: Final = frozenset(
+_SOLE_PAYLOADS: Final = frozenset(
     "body detail details message msg content event_data attributes attrs properties params fields args kwargs".split()
 )
 """Payloads where the event has nothing else."""
-_OF_EVENTS: Final = frozenset(
+_ABOUT_THE_EVENT: Final = frozenset(
     (*TIMES, *"version schema schema_version seq sequence offset partition level logger".split())
 )
 """Fields that say nothing of what happened."""
@@ -54,17 +54,19 @@ _MESSAGES: Final = frozenset(
 )
 """Types of messages that hold an event."""
 _STATES: Final = ("state", "status", "new_state", "new_status")
-_WITH_STATES: Final = tuple(
+_STATEFUL: Final = tuple(
     "task step stage node activity job build run pipeline flow workflow dag saga".split()
 )
 """Things, the innermost first."""
 _RUN_IDS: Final = ("run_id", "run-id", "x-run-id", "runid")
-_BY_NAME: Final = {name: str(member.value) for name, member in WorkflowEvent.__members__.items()}
-_SHOWN: Final = 80
-_CALLED_A_TIME: Final = re.compile(r"datetime|timestamp|instant|arrow", re.IGNORECASE)
+_MEMBER_VALUES: Final = {
+    name: str(member.value) for name, member in WorkflowEvent.__members__.items()
+}
+_SHOWN_CHARS: Final = 80
+_TIME_CLASS: Final = re.compile(r"datetime|timestamp|instant|arrow", re.IGNORECASE)
 
 
-USUAL: Final = Keys()
+DEFAULT_KEYS: Final = Keys()
 
 
 class Unreadable(ValueError):
@@ -81,11 +83,11 @@ class Raw:
         "event_id",
         "event_type",
         "odd_time",
-        "own_id",
         "payload",
         "phase",
         "run_id",
         "source",
+        "subject_id",
         "timed",
         "traceparent",
         "tracestate",
@@ -106,7 +108,7 @@ class Raw:
         """The text of a time that could not be read; the event then stands where it was heard."""
         self.timed = True
         """The event carried its own time."""
-        self.own_id: str | None = None
+        self.subject_id: str | None = None
         """The ``id`` of an event that is its own payload: that of what it speaks of, or its own."""
 
     def copy(self) -> Raw:
@@ -115,11 +117,13 @@ class Raw:
         copy.run_id, copy.phase, copy.attempt = self.run_id, self.phase, self.attempt
         copy.correlation = self.correlation
         copy.traceparent, copy.tracestate = self.traceparent, self.tracestate
-        copy.odd_time, copy.timed, copy.own_id = self.odd_time, self.timed, self.own_id
+        copy.odd_time, copy.timed, copy.subject_id = self.odd_time, self.timed, self.subject_id
         return copy
 
 
-def read(event: object, keys: Keys = USUAL, *, after_ns: int = 0, now_ns: int | None = None) -> Raw:
+def read(
+    event: object, keys: Keys = DEFAULT_KEYS, *, after_ns: int = 0, now_ns: int | None = None
+) -> Raw:
     """Type, payload, time and identity of an event of any bus: our own, an object, a mapping or one decoded JSON line.
 
     ``after_ns`` is the time of the event before it, which settles a local time in an hour that occurs twice; ``now_ns`` the
@@ -129,19 +133,19 @@ def read(event: object, keys: Keys = USUAL, *, after_ns: int = 0, now_ns: int | 
         if isinstance(event, Event):
             return read_own(event)
         event = decoded(event)
-    places, get, about, (kind, said_id, said_source, said_correlation) = keys.look(event)
+    places, get, about, (kind, said_id, said_source, said_correlation) = keys.look_up(event)
     event_type = kind if type(kind) is str else text_of(kind)
     if not event_type:
         event_type = _type(event, get, places)
     elif event_type[-1] <= "Z":
-        event_type = _member(event_type)
-    if event_type is None or places.on_channel or event_type in _MESSAGES:
-        enclosed = _enclosed(event_type, get, places)
+        event_type = _member_value(event_type)
+    if event_type is None or places.is_channel_message or event_type in _MESSAGES:
+        enclosed = _enclosed_event(event_type, get, places)
         if enclosed is not None:
-            return _of_message(event, enclosed, keys, after_ns, now_ns)
+            return _read_enclosed(event, enclosed, keys, after_ns, now_ns)
         event_type = event_type or _first_of(_headers(about, get, keys).get, TYPES_OF_HEADERS)
         if event_type is None:
-            if not isinstance(event, Mapping) and (told := said_by_methods(event)) is not None:
+            if not isinstance(event, Mapping) and (told := event_from_methods(event)) is not None:
                 return read(told, keys, after_ns=after_ns, now_ns=now_ns)
             raise Unreadable(
                 "the event has no type (looked for metadata.event_type, event_type, type, topic, kind, name, event, "
@@ -151,27 +155,27 @@ def read(event: object, keys: Keys = USUAL, *, after_ns: int = 0, now_ns: int | 
     payload, apart = _payload(event, get, places, event_type)
     if keys.payloads_spelled.get(tuple(payload), "") is not None:  # unknown, or in another spelling
         payload = keys.payload(payload)
-    at_ns = time_ns_of(get("at_ns"), scale=1) if places.further else None
+    at_ns = time_ns_of(get("at_ns"), scale=1) if places.has_identity else None
     odd: str | None = None
     if at_ns is None:
-        at_ns, odd = _moment(get, about, payload, places.time, after_ns)
+        at_ns, odd = _event_time(get, about, payload, places.time, after_ns)
     event_id = said_id if type(said_id) is str else text_of(said_id)
-    own_id: str | None = None
+    subject_id: str | None = None
     if not event_id and not keys.ids:  # the id of what is its own payload may be a task's
         if apart:
             event_id = text_of(get("id"))
         else:
-            own_id = text_of(get("id"))
+            subject_id = text_of(get("id"))
     source = said_source if type(said_source) is str else text_of(said_source)
     raw = Raw(event_type, event_id or "", at_ns or 0, source or "", payload)
-    raw.own_id = own_id
+    raw.subject_id = subject_id
     if at_ns is None:
         raw.at_ns = now_ns if now_ns is not None else time.time_ns()
         raw.timed, raw.odd_time = False, odd
     if said_correlation is not None:
         raw.correlation = text_of(said_correlation) or None
-    if places.further:
-        _read_further(raw, get, about, places, keys, apart)
+    if places.has_identity:
+        _read_identity(raw, get, about, places, keys, apart)
     elif apart and places.run:
         raw.run_id = _first_of(about, places.run)
     return raw
@@ -185,7 +189,7 @@ _is_of_a_kind: Final[Callable[[type], bool]] = remembering(_is_own_or_text, 1_00
 """Whether objects of a class are events of ours, or text; asked once for each class."""
 
 
-def _read_further(
+def _read_identity(
     raw: Raw, get: Getter, about: Getter, places: Places, keys: Keys, apart: bool
 ) -> None:
     """The identity that events of ours and those with headers have."""
@@ -205,13 +209,13 @@ def _read_further(
 def _headers(about: Getter, get: Getter, keys: Keys) -> Mapping[str, object]:
     """The headers of an event: a mapping, or a list of names with their values."""
     for value in (about("headers"), get("headers"), get("header")):
-        headers = mapping_of(_named(value))
+        headers = mapping_of(_as_mapping(value))
         if headers:
             return keys.payload(headers)
     return EMPTY
 
 
-def _named(value: object) -> object:
+def _as_mapping(value: object) -> object:
     if not isinstance(value, list | tuple):
         return value
     pairs = [
@@ -232,19 +236,21 @@ def read_own(event: Event) -> Raw:
     return raw
 
 
-def _enclosed(event_type: str | None, get: Getter, places: Places) -> Mapping[str, object] | None:
+def _enclosed_event(
+    event_type: str | None, get: Getter, places: Places
+) -> Mapping[str, object] | None:
     """The event that is in a message of a broker, or in the entry of a log: with a type of its own, JSON text too."""
     if event_type is not None and ending(event_type) is not None:
         return None
     for key in places.enclosing:
         value = get(key)
         inner = mapping_of(decoded(value)) if value is not None else None
-        if inner is not None and says_what_began_or_ended(inner):
+        if inner is not None and states_start_or_end(inner):
             return inner
     return None
 
 
-def _of_message(
+def _read_enclosed(
     message: object,
     event: Mapping[str, object],
     keys: Keys,
@@ -252,18 +258,18 @@ def _of_message(
     now_ns: int | None,
 ) -> Raw:
     raw = read(dict(event), keys, after_ns=after_ns, now_ns=now_ns)
-    places, get, about, _ = keys.look(message)
+    places, get, about, _ = keys.look_up(message)
     if raw.run_id is None and "run_id" not in raw.payload:
         raw.run_id = text_of(get("run_id"))
     if raw.timed:
         return raw
-    at_ns, odd = _moment(get, about, EMPTY, places.time, after_ns)
+    at_ns, odd = _event_time(get, about, EMPTY, places.time, after_ns)
     if at_ns is not None:
         raw.at_ns, raw.odd_time, raw.timed = at_ns, odd, True
     return raw
 
 
-def says_what_began_or_ended(event: object) -> bool:
+def states_start_or_end(event: object) -> bool:
     """Whether it has a type of its own, of two words or more, with one of the life cycle."""
     get = getter(event)
     for key in (*TYPE_KEYS, "event", "event_name", "eventType", "event_type_value", "name"):
@@ -280,25 +286,29 @@ def _type(event: object, get: Getter, places: Places) -> str | None:
         if found:
             break
     if found and ending(found) is not None:
-        return _member(found)
+        return _member_value(found)
     rest = [text for key in places.name if (text := text_of(get(key)))]
     if not isinstance(event, Mapping):
         rest.append(type(event).__name__)
     telling = next((text for text in rest if ending(text) is not None), None)
     if found:
-        return _member(telling) if telling is not None and _said(get, telling) else _member(found)
+        return (
+            _member_value(telling)
+            if telling is not None and _is_in_type_field(get, telling)
+            else _member_value(found)
+        )
     if telling is None:
-        if (thing := _thing_with_a_state(cast("object", event))) is not None:
+        if (thing := _stateful_subject(cast("object", event))) is not None:
             return f"{thing}.state"
-        if not isinstance(event, Mapping) and says_by_methods(event):
+        if not isinstance(event, Mapping) and has_type_method(event):
             return None
         several = [text for text in rest if "." in normal(text)]
         named = isinstance(event, Mapping) or len(rest) > 1 or changed(rest[0])
         telling = (several or rest)[0] if rest and named else None
-    return _member(telling) if telling is not None else None
+    return _member_value(telling) if telling is not None else None
 
 
-def _thing_with_a_state(event: object) -> str | None:
+def _stateful_subject(event: object) -> str | None:
     """The innermost thing of which an event without a type says no more than its state: ``{"job": "x", "state": "RUNNING"}``."""
     fields = mapping_of(event)
     if fields is None or not any(isinstance(fields.get(key), str | Enum) for key in _STATES):
@@ -306,20 +316,20 @@ def _thing_with_a_state(event: object) -> str | None:
     names = {key_of(key) for key in fields if isinstance(key, str)}  # pyright: ignore[reportUnnecessaryIsInstance] - strangers' mappings
     if not isinstance(event, Mapping):
         names.add(key_of(type(event).__name__))
-    for thing in _WITH_STATES:
+    for thing in _STATEFUL:
         if not names.isdisjoint((thing, f"{thing}_id", f"{thing}_name")):
             return thing
     return None
 
 
-def _said(get: Getter, text: str) -> bool:
+def _is_in_type_field(get: Getter, text: str) -> bool:
     """The text stands in a place of types, not only in a class name."""
     return text in (text_of(get("event")), text_of(get("event_name")))
 
 
-def _member(event_type: str) -> str:
+def _member_value(event_type: str) -> str:
     if event_type[-1].isupper():  # an enumeration's name, as str() gives it
-        return _BY_NAME.get(event_type.rpartition(".")[2], event_type)
+        return _MEMBER_VALUES.get(event_type.rpartition(".")[2], event_type)
     return event_type
 
 
@@ -350,7 +360,7 @@ def _first_of(get: Getter, keys: tuple[str, ...]) -> str | None:
     return None
 
 
-def _moment(
+def _event_time(
     get: Getter,
     about: Getter,
     payload: Mapping[str, object],
@@ -369,16 +379,16 @@ def _moment(
         if at_ns is not None:
             return at_ns, None
         if odd is None:
-            odd = _odd(value)
+            odd = _unreadable_time(value)
     return None, odd
 
 
-def _odd(value: object) -> str | None:
+def _unreadable_time(value: object) -> str | None:
     """The text of what was meant as a time."""
     if isinstance(value, str | bytes | int | float | Decimal | date | struct_time):
-        return str(value)[:_SHOWN] or None
+        return str(value)[:_SHOWN_CHARS] or None
     kind = type(value).__name__
-    return kind if _CALLED_A_TIME.search(kind) else None
+    return kind if _TIME_CLASS.search(kind) else None
 
 
 def published_at_ns(event: Mapping[str, object], after_ns: int = 0) -> int | None:
@@ -423,21 +433,21 @@ def _payload(
         for key, value in found.items()
         if key not in _ENVELOPE
         and not (key in other and key_of(key) in _ENVELOPE)
-        and not (key in TYPES_TOO and value == event_type and key != "object_kind")
+        and not (key in NAME_KEYS and value == event_type and key != "object_kind")
     }
-    if not _PAYLOADS_TOO.isdisjoint(fields):
-        held = [key for key in fields if key in _PAYLOADS_TOO]
-        if len(held) == 1 and (len(fields) == 1 or _is_about_itself(fields, held[0])):
+    if not _SOLE_PAYLOADS.isdisjoint(fields):
+        held = [key for key in fields if key in _SOLE_PAYLOADS]
+        if len(held) == 1 and (len(fields) == 1 or _is_envelope_except(fields, held[0])):
             only = mapping_of(decoded(fields[held[0]]))
             if only is not None:
                 return only, True
     elif fields and not isinstance(event, Mapping) and next(iter(fields))[:1] == "_":
-        told = payload_by_methods(event)
+        told = payload_from_methods(event)
         if told is not None:
             return told, True
     return fields, False
 
 
-def _is_about_itself(fields: Mapping[str, object], held: str) -> bool:
+def _is_envelope_except(fields: Mapping[str, object], held: str) -> bool:
     """Whether all fields but one are about the event as such: when it was, of which version or kind it is."""
-    return all(key == held or key_of(key) in _OF_EVENTS for key in fields)
+    return all(key == held or key_of(key) in _ABOUT_THE_EVENT for key in fields)

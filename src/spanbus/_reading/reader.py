@@ -13,7 +13,7 @@ from functools import partial
 from typing import Final
 
 from spanbus._reading.dialect import Dialect
-from spanbus._reading.facts import OURS, Fact, Noted, Rank, SpanEvent, Verb
+from spanbus._reading.facts import ENGINE_HINTS, Fact, Noted, Rank, SpanEvent, Verb
 from spanbus._reading.read import Raw, read, read_own
 from spanbus._workflow.events import Event
 
@@ -22,8 +22,8 @@ logger = logging.getLogger("spanbus")
 _EVENT: Final = Verb.EVENT  # members cost a look-up each
 _START: Final = Verb.START
 _RUN: Final = Rank.RUN
-_NAMES_REMEMBERED: Final = 16_384
-_TOLD: Final = 20
+_NAMES_CACHED: Final = 16_384
+_MAX_WARNINGS: Final = 20
 _DISAGREEMENT_NS: Final = 1_000_000_000
 _BOOT_TIME: int | None = getattr(time, "CLOCK_BOOTTIME", None)
 
@@ -34,22 +34,22 @@ _steady_ns: Final[Callable[[], int]] = (
 """A clock that nobody sets and that goes on while the machine sleeps, where there is one."""
 
 
-def _say(text: str) -> None:
+def _warn(text: str) -> None:
     logger.warning("%s", text)
 
 
 class Reader:
     """Reads by one dialect; ``say`` gets what a person should know, each thing once."""
 
-    def __init__(self, dialect: Dialect, *, say: Callable[[str], None] = _say) -> None:
+    def __init__(self, dialect: Dialect, *, warn: Callable[[str], None] = _warn) -> None:
         self.dialect = dialect
-        self._say = say
+        self._warn = warn
         self._keys = dialect.keys
         self._remembers = dialect.names.memory is not None
-        self._of_phases = dialect.of_phases
+        self._phase_meanings = dialect.phase_meanings
         self._stated = dialect.stated
         self._names: dict[str, str] = {}
-        self._told: set[str] = set()
+        self._warned: set[str] = set()
         self._anchor_ns = 0
         """Unix time where the monotonic clock is at zero: with it live events are placed."""
         self._anchor()
@@ -69,16 +69,16 @@ class Reader:
             kind, event_id, at_ns, payload, source, run_id, name, attempt, _, _, metadata = event
             if name and run_id is not None and not metadata:
                 try:
-                    meaning = self._of_phases[kind]
+                    meaning = self._phase_meanings[kind]
                 except KeyError:
-                    meaning = self.dialect.of_phase(kind)
+                    meaning = self.dialect.phase_meaning(kind)
                 if meaning is not None:
                     seen = SpanEvent(
                         meaning.event_type, at_ns, event_id, source, payload, attempt or 1
                     )
                     if meaning.verb is _EVENT:
-                        return Noted(seen, meaning.rank, name, run_id, OURS)
-                    return self._stated(meaning, seen, name, run_id, OURS, True)
+                        return Noted(seen, meaning.rank, name, run_id, ENGINE_HINTS)
+                    return self._stated(meaning, seen, name, run_id, ENGINE_HINTS, True)
             return self.dialect.fact(read_own(event))
         now_ns = self._anchor_ns + _steady_ns() if live else None
         after_ns = now_ns if now_ns is not None else self._last_ns
@@ -93,14 +93,14 @@ class Reader:
                 or raw.odd_time is not None
                 or not -_DISAGREEMENT_NS <= raw.at_ns - now_ns <= _DISAGREEMENT_NS
             ):
-                raw = self._placed(raw, now_ns)
+                raw = self._at_clock_time(raw, now_ns)
         elif raw.odd_time is not None:
-            self._odd(raw.odd_time)
+            self._count_unreadable_time(raw.odd_time)
         if raw.timed:
             self._last_ns = raw.at_ns
         fact = self.dialect.fact(raw)
         if now_ns is not None and fact.rank is _RUN and fact.verb is _START:
-            self._anchored_anew(fact, heard)
+            self._reanchor_if_clock_was_set(fact, heard)
         if self._remembers:
             self._remember(fact)
         return fact
@@ -108,19 +108,19 @@ class Reader:
     def _anchor(self) -> None:
         self._anchor_ns = max(time.time_ns(), 1) - _steady_ns()
 
-    def _anchored_anew(self, fact: Fact, raw: Raw) -> None:
+    def _reanchor_if_clock_was_set(self, fact: Fact, raw: Raw) -> None:
         """A run that starts after the clock was set has the new time."""
         if abs(time.time_ns() - self._anchor_ns - _steady_ns()) > _DISAGREEMENT_NS:
             self._anchor()
-            placed = self._placed(raw, self._anchor_ns + _steady_ns())
+            placed = self._at_clock_time(raw, self._anchor_ns + _steady_ns())
             fact.event.at_ns = placed.at_ns
-            whose = fact.whose = fact.whose.copy()
-            whose.odd_time = placed.odd_time is not None
+            hints = fact.hints = fact.hints.copy()
+            hints.odd_time = placed.odd_time is not None
 
-    def _placed(self, raw: Raw, now_ns: int) -> Raw:
+    def _at_clock_time(self, raw: Raw, now_ns: int) -> Raw:
         """A live event where the monotonic clock puts it, if its stamp says something else."""
         if raw.odd_time is not None:
-            self._odd(raw.odd_time)
+            self._count_unreadable_time(raw.odd_time)
         elif not raw.timed:
             if raw.at_ns != now_ns:
                 raw = raw.copy()
@@ -133,24 +133,24 @@ class Reader:
         raw.at_ns, raw.odd_time = now_ns, raw.odd_time or ""
         return raw
 
-    def _odd(self, text: str) -> None:
+    def _count_unreadable_time(self, text: str) -> None:
         self.odd_times += 1
-        if text not in self._told and len(self._told) < _TOLD:
-            self._told.add(text)
-            self._say(
+        if text not in self._warned and len(self._warned) < _MAX_WARNINGS:
+            self._warned.add(text)
+            self._warn(
                 f"a time cannot be read: {text!r}; the event stands where it was heard. Times are numbers (s, ms, µs, ns), "
                 "ISO 8601 or RFC 2822"
             )
 
     def _remember(self, fact: Fact) -> None:
         """The name that a task told with its first event."""
-        task = fact.whose.task
+        task = fact.hints.task
         if task is None or fact.rank is Rank.RUN:
             return
         known = self._names.get(task)
         if known is not None and (fact.name is None or not fact.named_by_payload):
             fact.name = known
         elif fact.name is not None and known is None and fact.named_by_payload:
-            if len(self._names) >= _NAMES_REMEMBERED:
+            if len(self._names) >= _NAMES_CACHED:
                 del self._names[next(iter(self._names))]
             self._names[task] = fact.name

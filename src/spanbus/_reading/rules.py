@@ -7,7 +7,7 @@ from typing import Final
 
 from spanbus._named_tuple import NamedTuple
 from spanbus._reading.facts import Rank, Verb
-from spanbus._reading.naming import said_first, with_those_of_the_thing
+from spanbus._reading.naming import expand_subject_keys, split_payload_keys
 from spanbus._reading.read import Raw
 from spanbus._reading.spelling import ends_with, name_of_run
 from spanbus._semantics import Result
@@ -53,33 +53,33 @@ class Meaning:
         self.announced, self.event_type = announced, event_type
         self.workflow = name_of_run(event_type) if rule.rank is Rank.RUN and rule.subjects else None
         """The name of the run that the type itself says."""
-        self.name = with_those_of_the_thing(rule.name, event_type)
+        self.name = expand_subject_keys(rule.name, event_type)
 
 
 class Candidate:
     """A meaning that events of a make may have, with the keys of its rule whose values decide."""
 
-    __slots__ = ("has", "lacks", "meaning", "name", "name_else")
+    __slots__ = ("has", "lacks", "meaning", "name", "name_elsewhere")
 
     def __init__(
         self, meaning: Meaning | None, name: tuple[str, ...], keys: frozenset[str]
     ) -> None:
         self.meaning = meaning
         rule = meaning.rule if meaning is not None else None
-        self.has = those(rule.has, keys - IDENTITY) if rule is not None else ()
-        self.lacks = those(rule.lacks, keys) if rule is not None else ()
+        self.has = common(rule.has, keys - IDENTITY) if rule is not None else ()
+        self.lacks = common(rule.lacks, keys) if rule is not None else ()
         asked = [key for key in name if key in keys or key[:5] == "word:"]
-        self.name, self.name_else = said_first(tuple(asked))
+        self.name, self.name_elsewhere = split_payload_keys(tuple(asked))
         """Keys of its name, the surest first; and where it stands else, from the first that is no key of the payload."""
 
-    def holds(self, raw: Raw) -> bool:
+    def matches(self, raw: Raw) -> bool:
         """Whether the values of an event agree with the rule."""
         return all([_present(raw, key) for key in self.has]) and not any(
             [_present(raw, key) for key in self.lacks]
         )
 
 
-class Make:
+class ReadPlan:
     """Events of one type whose payloads have the same keys: what they can mean, and where they say it.
 
     A payload is asked for nothing that it lacks.
@@ -89,11 +89,11 @@ class Make:
         "candidates",
         "exact",
         "identity",
+        "may_be_state",
         "only",
         "phase",
         "run",
         "run_object",
-        "tells_state",
     )
 
     def __init__(
@@ -104,7 +104,7 @@ class Make:
         identity: tuple[str, ...],
         phase: tuple[str, ...],
         exact: bool,
-        tells_state: bool,
+        may_be_state: bool,
     ) -> None:
         first = candidates[0]
         self.only = None if first.has or first.lacks else first
@@ -115,7 +115,7 @@ class Make:
         """Keys of the run's id, and of objects that may be the run."""
         self.identity, self.phase = identity, phase
         """Keys of the id of what they speak of, and of objects that may be it."""
-        self.exact, self.tells_state = exact, tells_state
+        self.exact, self.may_be_state = exact, may_be_state
 
 
 class Names(NamedTuple):
@@ -135,7 +135,7 @@ class Names(NamedTuple):
     """Keys of the id of what an event speaks of, by which things of one name are told apart."""
 
 
-def those(keys: tuple[str, ...], of: frozenset[str]) -> tuple[str, ...]:
+def common(keys: tuple[str, ...], of: frozenset[str]) -> tuple[str, ...]:
     """Keys that are among these, in their order."""
     return tuple([key for key in keys if key in of])
 

@@ -14,14 +14,14 @@ from typing import Any, Final, cast
 from spanbus._loaded import is_of
 
 _MISSING: Final = object()
-_CLASSES_REMEMBERED: Final = 1_000
-_PLAIN: Final = (str, int, float, list, set, type)
+_CLASSES_CACHED: Final = 1_000
+_FIELDLESS: Final = (str, int, float, list, set, type)
 WITHOUT_FIELDS: Final = (str, bytes, int, float, list, tuple, set)
 """Classes of values that are no object with fields, as a task or a result may be."""
 _LISTS: Final = (list, tuple)
 TEXTS: Final = (str, bytes, bytearray)
 """Kinds that JSON text may be of."""
-_JSON_READ: Final = 65_536
+_MAX_JSON_CHARS: Final = 65_536
 """Longest text that is looked at for JSON: a millisecond of the publisher's time."""
 
 Getter = Callable[[str], object]
@@ -88,7 +88,7 @@ _shapes: dict[type, _Shape] = {}
 def _shape_of(kind: type) -> _Shape:
     shape = _shapes.get(kind)
     if shape is None:
-        if len(_shapes) >= _CLASSES_REMEMBERED:
+        if len(_shapes) >= _CLASSES_CACHED:
             _shapes.clear()
         shape = _shapes[kind] = _Shape(kind)
     return shape
@@ -139,7 +139,7 @@ def mapping_of(value: object) -> Mapping[str, object] | None:
         return None
     if type(value) is dict:
         return cast("dict[str, object]", value)
-    if isinstance(value, _PLAIN):
+    if isinstance(value, _FIELDLESS):
         return None
     shape = _shape_of(type(value))
     if shape.is_mapping:
@@ -196,7 +196,7 @@ def name_of(value: object) -> str | None:
 
 def decoded(value: object) -> object:
     """Return the content of a JSON object where ``value`` is its text; else ``value``."""
-    if not isinstance(value, TEXTS) or len(value) > _JSON_READ:
+    if not isinstance(value, TEXTS) or len(value) > _MAX_JSON_CHARS:
         return value
     if value[:1] not in ("{", b"{"):
         return value

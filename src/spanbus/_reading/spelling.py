@@ -7,11 +7,11 @@ from typing import Final
 
 from spanbus._patterns import pattern
 
-_HUMP: Final = pattern(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
-_BETWEEN: Final = pattern(r"[\s.:/_\-#|>@()]+")
+_CAMEL_CASE: Final = pattern(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+_SEPARATORS: Final = pattern(r"[\s.:/_\-#|>@()]+")
 _LEVELS: Final = pattern(r"[.:/#|>@()]+")
 _DECORATIONS: Final = frozenset("event message signal notification".split())
-_SAID_FIRST: Final = ("on.", "event.", "evt.")
+_PREFIXES: Final = ("on.", "event.", "evt.")
 _DOMAINS: Final = frozenset("com org net io dev".split())
 
 STARTS: Final = (
@@ -43,8 +43,8 @@ _STATES: Final = {
     "upstream.failed": "skipped",
     "unstable": "failed",
 }
-_LONGEST: Final = max(word.count(".") + 1 for word in _LIFE_CYCLE)
-_FIRST: Final = frozenset(
+_MAX_WORDS: Final = max(word.count(".") + 1 for word in _LIFE_CYCLE)
+_LEADING_WORDS: Final = frozenset(
     "start started starting begin began begun running finish finished finishing end ended complete completed "
     "succeeded fail failed timed.out aborted cancelled canceled interrupted skipped retrying retried".split()
 )
@@ -69,7 +69,7 @@ def normal(text: str) -> str:
     """The one spelling that rules are compared in: lower-case words with dots between them."""
     if text.islower() and text.isascii() and all(word.isalnum() for word in text.split(".")):
         return text
-    return _BETWEEN.sub(".", _HUMP.sub(".", text)).strip(".").lower()
+    return _SEPARATORS.sub(".", _CAMEL_CASE.sub(".", text)).strip(".").lower()
 
 
 @lru_cache(2_048)
@@ -92,34 +92,34 @@ def plain(text: str) -> str:
     """
     kind = normal(text)
     words = kind.split(".")
-    while len(words) > 1 and _decorates(words[-1]):
+    while len(words) > 1 and _is_decoration(words[-1]):
         words.pop()
     bare = ".".join(words)
-    for said in _SAID_FIRST:
+    for said in _PREFIXES:
         bare = bare.removeprefix(said)
     if "." not in bare:
         return kind
-    return bare if _life_cycle_word(bare) is not None else _turned(bare) or kind
+    return bare if _life_cycle_word(bare) is not None else _reordered(bare) or kind
 
 
-def _turned(kind: str) -> str | None:
+def _reordered(kind: str) -> str | None:
     """``task.started`` of ``started.task``, None where it is no word of the life cycle with the thing it speaks of."""
     words = kind.split(".")
     for count in (2, 1):
         first, things = ".".join(words[:count]), words[count:]
-        if first in _FIRST and things and _THINGS.issuperset(things):
+        if first in _LEADING_WORDS and things and _THINGS.issuperset(things):
             return ".".join((*things, first))
     return None
 
 
-def _decorates(word: str) -> bool:
+def _is_decoration(word: str) -> bool:
     """Whether it says that this is an event, or of which version."""
     return word in _DECORATIONS or word.removeprefix("v").isdecimal()
 
 
 def _life_cycle_word(kind: str) -> str | None:
     words = kind.split(".")
-    for count in range(min(_LONGEST, len(words)), 0, -1):
+    for count in range(min(_MAX_WORDS, len(words)), 0, -1):
         last = ".".join(words[-count:])
         if last in _LIFE_CYCLE:
             return last
@@ -207,9 +207,13 @@ def segments(text: str) -> tuple[str, ...]:
         return (text,)
     kind = plain(text)
     if kind != normal(text):
-        if len(parts) > 1 and normal(parts[0]) in _FIRST and (word := ending(text)) is not None:
+        if (
+            len(parts) > 1
+            and normal(parts[0]) in _LEADING_WORDS
+            and (word := ending(text)) is not None
+        ):
             return kind[: -len(word) - 1].replace(".", "_"), word.replace(".", "_")  # "start:task"
-        while len(parts) > 1 and all(map(_decorates, normal(parts[-1]).split("."))):
+        while len(parts) > 1 and all(map(_is_decoration, normal(parts[-1]).split("."))):
             parts.pop()
     last = parts.pop()
     word = ending(last)

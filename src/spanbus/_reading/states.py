@@ -15,9 +15,9 @@ from spanbus._reading.shape import text_of
 from spanbus._reading.spelling import changing, ending, word_of_state
 from spanbus._reading.webhooks import BODIES, event_of_body, is_body
 
-_TYPES_REMEMBERED = 1_000
+_TYPES_CACHED = 1_000
 _WORDS = (str, Enum)
-_OF_A_THING = ("state", "status")
+_STATE_WORDS = ("state", "status")
 """Keys that may be spelled with the thing before them: ``run_status``."""
 
 
@@ -35,9 +35,12 @@ class States:
         self.subjects = subjects
         """Things that have states."""
         self._names = names
-        self._changing: dict[str, str | None] = {}
+        self._changing_subjects: dict[str, str | None] = {}
         self.further_keys = frozenset(
-            f"{one}_{key}" for thing in subjects for one in _short(thing) for key in _OF_A_THING
+            f"{one}_{key}"
+            for thing in subjects
+            for one in _short_forms(thing)
+            for key in _STATE_WORDS
         )
 
     def read(self, raw: Raw) -> Raw:
@@ -50,31 +53,31 @@ class States:
                 return raw
             if "object_kind" in raw.payload:
                 return raw
-        changes = self._changes(raw.event_type)
-        return raw if changes is None else self._of(raw, changes) or raw
+        changes = self._changing_subject(raw.event_type)
+        return raw if changes is None else self._from_state(raw, changes) or raw
 
-    def may_tell(self, event_type: str, keys: Collection[str]) -> bool:
+    def may_be_state(self, event_type: str, keys: Collection[str]) -> bool:
         """Whether an event of this type, with these keys in its payload, may be one of a state."""
         return bool(self.subjects) and (
-            not BODIES.isdisjoint(keys) or self._changes(event_type) is not None
+            not BODIES.isdisjoint(keys) or self._changing_subject(event_type) is not None
         )
 
-    def _changes(self, event_type: str) -> str | None:
+    def _changing_subject(self, event_type: str) -> str | None:
         """The thing that changes, where this type says no more than that it does."""
-        known = self._changing
+        known = self._changing_subjects
         if event_type in known:
             return known[event_type]
         thing = changing(event_type) if ending(event_type) is None else None
         found = thing if thing in self.subjects else None
-        if len(known) < _TYPES_REMEMBERED:
+        if len(known) < _TYPES_CACHED:
             known[event_type] = found
         return found
 
-    def _of(self, raw: Raw, changes: str) -> Raw | None:
+    def _from_state(self, raw: Raw, changes: str) -> Raw | None:
         payload = raw.payload
         if isinstance(about := payload.get(changes), Mapping):  # what it says of itself
             payload = {**cast("Mapping[str, object]", about), **payload}
-        further = tuple(f"{one}_{key}" for one in _short(changes) for key in _OF_A_THING)
+        further = tuple(f"{one}_{key}" for one in _short_forms(changes) for key in _STATE_WORDS)
         for key in (*self.keys, *further):
             value = payload.get(key)
             text = text_of(value) if isinstance(value, _WORDS) else None
@@ -92,7 +95,7 @@ class States:
         return None
 
 
-def _short(thing: str) -> tuple[str, ...]:
+def _short_forms(thing: str) -> tuple[str, ...]:
     """A thing of two words by itself and by each of them: ``job_run``, ``run`` and ``job``."""
     words = thing.split("_")
     return (thing, words[-1], words[0]) if len(words) > 1 else (thing,)

@@ -197,7 +197,7 @@ def _rules(
             *_named(names, is_run),
         ]
     if ends:
-        failing = [each for each in ends if _fails(each, raws)] or _with_more_to_say(ends, raws)
+        failing = [each for each in ends if _fails(each, raws)] or _with_extra_keys(ends, raws)
         words = {segments(each)[-1]: "failure" if each in failing else "success" for each in ends}
         by_word = ", ".join(f"{_text(word)} = {_text(result)}" for word, result in words.items())
         lines += [
@@ -248,7 +248,7 @@ def _fails(event_type: str, raws: Sequence[Raw]) -> bool:
     )
 
 
-def _with_more_to_say(ends: Sequence[str], raws: Sequence[Raw]) -> list[str]:
+def _with_extra_keys(ends: Sequence[str], raws: Sequence[Raw]) -> list[str]:
     """Of several ends those that tell what no other does: the error, in whichever language."""
     told = {
         end: {key for raw in raws if raw.event_type == end for key in raw.payload} for end in ends

@@ -13,7 +13,7 @@ _NUMBER: Final = re.compile(r"[+-]?\d+(\.\d*)?([eE][+-]?\d+)?", re.ASCII)
 _COMPACT: Final = re.compile(r"(19|20)\d{12}", re.ASCII)
 _ZONE_NAME: Final = re.compile(r"\s*(?<=[\d\s])(UTC|GMT|Z)$")
 _ZONE_ID: Final = re.compile(r"(?<=[\dZz])\[[\w/+\-]+\]$", re.ASCII)
-_EXACT_S: Final = 2.0**32
+_EXACT_BELOW_S: Final = 2.0**32
 """Below it a float of seconds tells microseconds apart."""
 _DISORDER_NS: Final = 2_000_000_000
 _UNITS_NS: Final[Mapping[str, int]] = {
@@ -100,19 +100,19 @@ def _datetime(text: str) -> datetime | int | float | None:
 def _of_datetime(moment: datetime, after_ns: int) -> int | None:
     try:
         at_s = moment.timestamp()
-        if 0.0 < at_s < _EXACT_S:
+        if 0.0 < at_s < _EXACT_BELOW_S:
             at_ns = round(at_s * 1e6) * 1_000
         else:
-            at_ns = _exactly(moment)
+            at_ns = _exact_ns(moment)
         if after_ns - at_ns > _DISORDER_NS and moment.tzinfo is None:
-            again_ns = _exactly(moment.replace(fold=1 - moment.fold))
+            again_ns = _exact_ns(moment.replace(fold=1 - moment.fold))
             at_ns = max(at_ns, again_ns) if again_ns > at_ns else at_ns
     except (OverflowError, ValueError, OSError):
         return None
     return at_ns if _EARLIEST_NS <= at_ns < 2**63 else None
 
 
-def _exactly(moment: datetime) -> int:
+def _exact_ns(moment: datetime) -> int:
     seconds = round(moment.replace(microsecond=0).timestamp())
     return seconds * 1_000_000_000 + moment.microsecond * 1_000
 

@@ -14,15 +14,15 @@ from spanbus._named_tuple import NamedTuple
 from spanbus._reading.shape import text_of
 from spanbus._reading.spelling import word_of_state
 
-_OF_WATCHES = ("ADDED", "MODIFIED", "DELETED")
-_PHASES_OF_JENKINS = {"STARTED": "started", "COMPLETED": "completed", "FINALIZED": "completed"}
+_WATCH_TYPES = ("ADDED", "MODIFIED", "DELETED")
+_JENKINS_PHASES = {"STARTED": "started", "COMPLETED": "completed", "FINALIZED": "completed"}
 
 
 BODIES = frozenset(("object_kind", "build", "object"))
 """Keys of which the body of such a webhook has one."""
 
 
-class Told(NamedTuple):
+class PlainEvent(NamedTuple):
     """The event that a body tells of."""
 
     event_type: str
@@ -34,7 +34,7 @@ def is_body(payload: Mapping[str, object]) -> bool:
     return not BODIES.isdisjoint(payload)
 
 
-def event_of_body(event_type: str, body: Mapping[str, object]) -> Told | None:
+def event_of_body(event_type: str, body: Mapping[str, object]) -> PlainEvent | None:
     """The event that ``body`` tells of; None for other bodies, and for states in which nothing runs yet."""
     if "object" in body:
         return _of_kubernetes(event_type, body)
@@ -51,21 +51,23 @@ def event_of_body(event_type: str, body: Mapping[str, object]) -> Told | None:
     return _build_of_jenkins(event_type, body, build)
 
 
-def _pipeline_of_gitlab(body: Mapping[str, object], about: Mapping[str, object]) -> Told | None:
+def _pipeline_of_gitlab(
+    body: Mapping[str, object], about: Mapping[str, object]
+) -> PlainEvent | None:
     word, number = _word(about.get("status")), about.get("id")
     if word is None or number is None:
         return None
     project = _mapping(body.get("project"))
     name = about.get("name") or project.get("path_with_namespace")
     payload = {key: about.get(key) for key in ("status", "ref", "source", "duration", "url")}
-    return _told(f"pipelinerun.{word}", run_id=number, pipeline=name, **payload)
+    return _event(f"pipelinerun.{word}", run_id=number, pipeline=name, **payload)
 
 
-def _job_of_gitlab(body: Mapping[str, object]) -> Told | None:
+def _job_of_gitlab(body: Mapping[str, object]) -> PlainEvent | None:
     word, name = _word(body.get("build_status")), body.get("build_name")
     if word is None or not name:
         return None
-    return _told(
+    return _event(
         f"taskrun.{word}",
         run_id=body.get("pipeline_id"),
         task=name,
@@ -77,13 +79,13 @@ def _job_of_gitlab(body: Mapping[str, object]) -> Told | None:
 
 def _build_of_jenkins(
     event_type: str, body: Mapping[str, object], build: Mapping[str, object]
-) -> Told | None:
+) -> PlainEvent | None:
     """A build, whose start tells the status of the one before it."""
-    word = _PHASES_OF_JENKINS.get(text_of(build.get("phase")) or "")
+    word = _JENKINS_PHASES.get(text_of(build.get("phase")) or "")
     if word is None or "number" not in build:
         return None
     status = build.get("status") if word == "completed" else None
-    return _told(
+    return _event(
         f"pipelinerun.{_word(status) or word}",
         run_id=build.get("full_url") or build.get("url") or build["number"],
         pipeline=body.get("name") or event_type,
@@ -95,13 +97,13 @@ def _build_of_jenkins(
 
 def _of_buildkite(
     event_type: str, body: Mapping[str, object], build: Mapping[str, object]
-) -> Told | None:
+) -> PlainEvent | None:
     """A build or one of its jobs; their ends are told by one type, their results by a state."""
     about, _, what = (text_of(body.get("event")) or event_type).partition(".")
     pipeline, job = _mapping(body.get("pipeline")), _mapping(body.get("job"))
     if about == "build" and (what == "running" or what.endswith("finished") or what == "skipped"):
         state = "running" if what == "running" else build.get("state")
-        return _told(
+        return _event(
             f"pipelinerun.{_word(state) or ('skipped' if what == 'skipped' else 'finished')}",
             run_id=build["id"],
             pipeline=pipeline.get("name") or pipeline.get("slug"),
@@ -113,7 +115,7 @@ def _of_buildkite(
     if about == "job" and what in ("started", "finished") and name:
         state = "running" if what == "started" else job.get("state")
         part = job.get("parallel_group_index")
-        return _told(
+        return _event(
             f"taskrun.{_word(state) or 'finished'}",
             run_id=build["id"],
             task=name if part is None else f"{name}[{part}]",
@@ -123,18 +125,20 @@ def _of_buildkite(
     return None
 
 
-def _of_kubernetes(event_type: str, body: Mapping[str, object]) -> Told | None:
+def _of_kubernetes(event_type: str, body: Mapping[str, object]) -> PlainEvent | None:
     """A Job, or a pod of one, as a watch tells of it."""
-    if event_type not in _OF_WATCHES:
+    if event_type not in _WATCH_TYPES:
         return None
     from spanbus._reading.kubernetes import event_of_watch
 
     found = event_of_watch(event_type, body)
-    return None if found is None else Told(*found)
+    return None if found is None else PlainEvent(*found)
 
 
-def _told(event_type: str, **payload: object) -> Told:
-    return Told(event_type, {key: value for key, value in payload.items() if value is not None})
+def _event(event_type: str, **payload: object) -> PlainEvent:
+    return PlainEvent(
+        event_type, {key: value for key, value in payload.items() if value is not None}
+    )
 
 
 def _word(state: object) -> str | None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 from weakref import WeakMethod
 
-from spanbus._attaching.elsewhere import is_told_elsewhere
+from spanbus._attaching.elsewhere import is_carried
 
 if TYPE_CHECKING:
     from spanbus._attaching.handle import Handle
@@ -44,7 +44,7 @@ class LazySinks:
         if wiring is None or handle is None:
             return ()
         wired = wiring()
-        if handle.bus is not None and is_told_elsewhere(handle.bus()):
+        if handle.bus is not None and is_carried(handle.bus()):
             sinks: tuple[SpanSink, ...] = (wired.context_only(),)
             handle.correlator.tell(sinks)
             return sinks

@@ -13,7 +13,7 @@ from typing import cast
 from opentelemetry.trace import Span, SpanContext, Status, StatusCode
 from opentelemetry.util import types
 
-from spanbus._correlation.span_state import Added, SpanState
+from spanbus._correlation.span_state import ApiAdditions, SpanState
 from spanbus._reading.outcomes import class_name
 from spanbus._semantics import names
 from spanbus._telemetry.redaction import REDACTED, Redactor, is_sensitive
@@ -110,10 +110,10 @@ class PhaseSpan(Span):
 
     def end(self, end_time: int | None = None) -> None: ...
 
-    def _added(self) -> Added:
+    def _added(self) -> ApiAdditions:
         added = self._record.added
         if added is None:
-            added = self._record.added = Added()
+            added = self._record.added = ApiAdditions()
         return added
 
     def _cleaned(

@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Callable, Generator, Iterator
 from types import MethodType
 from typing import TYPE_CHECKING, Any, cast
 
-from spanbus._attaching.methods import is_coroutine_function, marked
+from spanbus._attaching.methods import as_coroutine_function, is_coroutine_function
 from spanbus._attaching.replace import replaced
 from spanbus._attaching.work import Work
 
@@ -93,7 +93,7 @@ def wrapped(
     def method(self: Any, *arguments: Any, **options: Any) -> Any:
         return wrap(MethodType(original, self))(*arguments, **options)
 
-    ours = marked(method) if is_coroutine_function(original) else method
+    ours = as_coroutine_function(method) if is_coroutine_function(original) else method
     setattr(target, name, ours)
 
     def undo() -> None:

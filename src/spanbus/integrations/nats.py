@@ -19,7 +19,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final, Self
 
-from spanbus._attaching.elsewhere import told_elsewhere
+from spanbus._attaching.elsewhere import mark_as_carried
 from spanbus._closing import Closing
 from spanbus._delivery.batches import Stored
 from spanbus._delivery.endpoints import shown_url
@@ -206,7 +206,7 @@ class Carrier(Closing):
     def carrying(self, bus: WorkflowEventBus) -> Self:
         """Subscribe to ``bus`` and begin to send, also what dead processes left."""
         if self._elsewhere:
-            told_elsewhere(bus)
+            mark_as_carried(bus)
         self._bus = weakref.ref(bus), bus.subscribe(None, self._take, description="events to NATS")
         self._sender.start()
         return self

@@ -17,20 +17,20 @@ from spanbus._attaching.methods import own_attributes, static_attribute
 from spanbus._attaching.sources import (
     function_of,
     functions_of,
-    itself_of,
+    self_name,
     tree_of,
     variables_of,
-    with_those_they_call,
+    with_callees,
 )
 from spanbus._named_tuple import NamedTuple
 
 HOOK = re.compile(r"(?:on|handle|visit|before|after)(?:_\w+|[A-Z]\w*)")
 """Methods of a listener, each of which stands for one type of events."""
-_OF_OBSERVERS = frozenset(("handle", "on_event", "handle_event"))
-_ASKING = frozenset(
+_OBSERVER_METHODS = frozenset(("handle", "on_event", "handle_event"))
+_TYPE_CHECKS = frozenset(
     "isawaitable iscoroutine iscoroutinefunction isfuture isinstance hasattr callable".split()
 )
-_OF_CONTAINERS = frozenset(
+_CONTAINER_METHODS = frozenset(
     "append add remove discard pop copy clear items values keys get index sort extend insert".split()
 )
 """Methods of the lists and dictionaries in which they are kept by type."""
@@ -42,68 +42,68 @@ _LEAVING = (ast.Return, ast.Break, ast.Yield)
 _Loop: TypeAlias = ast.For | ast.AsyncFor | ast.comprehension
 
 
-class Delivery(NamedTuple):
+class Treatment(NamedTuple):
     """Use that the code of a bus makes of those that are subscribed on it."""
 
     known: bool = False
     """Its source was read."""
-    minds: bool = False
+    uses_results: bool = False
     """Results of theirs go on to others, or decide on how it goes on."""
-    decides: bool = False
+    results_decide: bool = False
     """They decide on how it goes on, or go on to the next of them."""
     methods: frozenset[str] = frozenset()
     """Methods of theirs that it calls, and that the observer does not have."""
     attributes: frozenset[str] = frozenset()
     """Other things of theirs that it looks at."""
-    by_name: bool = False
+    looks_up_methods: bool = False
     """It looks methods of theirs up by names that it makes."""
-    handed: frozenset[tuple[str, str]] = frozenset()
+    passed_to: frozenset[tuple[str, str]] = frozenset()
     """Attributes of the bus, and methods of these that it gives them on to."""
 
-    def plus(self, other: Delivery) -> Delivery:
+    def merged_with(self, other: Treatment) -> Treatment:
         """The use that both make of them."""
-        return Delivery(
+        return Treatment(
             self.known or other.known,
-            self.minds or other.minds,
-            self.decides or other.decides,
+            self.uses_results or other.uses_results,
+            self.results_decide or other.results_decide,
             self.methods | other.methods,
             self.attributes | other.attributes,
-            self.by_name or other.by_name,
-            self.handed | other.handed,
+            self.looks_up_methods or other.looks_up_methods,
+            self.passed_to | other.passed_to,
         )
 
     @property
     def harmless(self) -> bool:
         """A function among them that returns True changes nothing, as far as is known."""
-        return not (self.minds or self.wants_more)
+        return not (self.uses_results or self.needs_more_than_call)
 
     @property
-    def wants_more(self) -> bool:
+    def needs_more_than_call(self) -> bool:
         """It wants more of them than to be called."""
-        return bool(self.methods or self.attributes or self.by_name)
+        return bool(self.methods or self.attributes or self.looks_up_methods)
 
 
-_known: weakref.WeakKeyDictionary[type, dict[str, Delivery]] = weakref.WeakKeyDictionary()
+_known: weakref.WeakKeyDictionary[type, dict[str, Treatment]] = weakref.WeakKeyDictionary()
 
 
-def delivery_of(thing: object, subscribing: str) -> Delivery:
+def treatment_of(thing: object, subscribing: str) -> Treatment:
     """Use that an object makes of those that its method ``subscribing`` takes, and that others make to which it gives them on."""
-    found = Delivery()
+    found = Treatment()
     inner = [(thing, subscribing)]
     for _ in range(_DEEPEST + 1):
-        uses = [(one, method, _of_one(one, method)) for one, method in inner]
+        uses = [(one, method, _treatment_by_object(one, method)) for one, method in inner]
         for _, _, use in uses:
-            found = found.plus(use)
+            found = found.merged_with(use)
         inner = [
             (other, further)
             for one, method, use in uses
-            for attribute, further in use.handed
-            if (other := _held(one, method, attribute)) is not None
+            for attribute, further in use.passed_to
+            if (other := _attribute_or_variable(one, method, attribute)) is not None
         ]
     return found
 
 
-def _held(thing: object, method: str, name: str) -> object:
+def _attribute_or_variable(thing: object, method: str, name: str) -> object:
     """The object in an attribute, or in a variable that a method of it knows; no property is asked."""
     held = own_attributes(thing).get(name)
     if held is None and (function := function_of(static_attribute(thing, method))) is not None:
@@ -111,22 +111,22 @@ def _held(thing: object, method: str, name: str) -> object:
     return held
 
 
-def _of_one(thing: object, subscribing: str) -> Delivery:
+def _treatment_by_object(thing: object, subscribing: str) -> Treatment:
     """Use that it makes of them by its source: that of its class, or of functions that it holds itself, as a module does."""
     own = own_attributes(thing).get(subscribing) if not isinstance(thing, type) else None
     if isinstance(own, MethodType) and own.__self__ is not thing:
-        return delivery_of(own.__self__, own.__name__)
+        return treatment_of(own.__self__, own.__name__)
     if isinstance(own, FunctionType):
         held = [one for one in own_attributes(thing).values() if isinstance(one, FunctionType)]
-        others = (*with_those_they_call(held), *functions_of(type(thing)))
+        others = (*with_callees(held), *functions_of(type(thing)))
         try:
             return _read(function_of(own), others)
         except (RecursionError, ValueError):
-            return Delivery()
-    return _of_class(thing, subscribing)
+            return Treatment()
+    return _treatment_by_class(thing, subscribing)
 
 
-def _of_class(thing: object, subscribing: str) -> Delivery:
+def _treatment_by_class(thing: object, subscribing: str) -> Treatment:
     """Use that its own class makes of them by its source; remembered."""
     kind = thing if isinstance(thing, type) else type(thing)
     of_class = _known.setdefault(kind, {})
@@ -135,42 +135,42 @@ def _of_class(thing: object, subscribing: str) -> Delivery:
             takes = function_of(static_attribute(kind, subscribing))
             of_class[subscribing] = _read(takes, functions_of(kind))
         except (RecursionError, ValueError):
-            of_class[subscribing] = Delivery()
+            of_class[subscribing] = Treatment()
     return of_class[subscribing]
 
 
-def _read(takes: FunctionType | None, functions: Iterable[FunctionType]) -> Delivery:
+def _read(takes: FunctionType | None, functions: Iterable[FunctionType]) -> Treatment:
     tree = tree_of(takes)
     if takes is None or tree is None:
-        return Delivery(known=takes is None)  # of native code nothing will ever be known
-    outside = {name for name, value in variables_of(takes).items() if _may_hold(value)}
-    kept, itself = _kept(tree, itself_of(takes))
-    counted = _presence_matters(tree, kept, _parameters(tree) - {itself_of(takes)})
-    found = Delivery(True, counted, handed=_handed(tree, outside, itself_of(takes)))
+        return Treatment(known=takes is None)  # of native code nothing will ever be known
+    outside = {name for name, value in variables_of(takes).items() if _may_store(value)}
+    storage, itself = _storage(tree, self_name(takes))
+    counted = _presence_matters(tree, storage, _parameters(tree) - {self_name(takes)})
+    found = Treatment(True, counted, passed_to=_passed_to(tree, outside, self_name(takes)))
     for function in functions:
         other = tree_of(function)
         if other is not None and function is not takes:
-            read = _Function(other, itself_of(function), kept, frozenset(outside), itself)
-            found = found.plus(
-                Delivery(
+            read = _FunctionReader(other, self_name(function), storage, frozenset(outside), itself)
+            found = found.merged_with(
+                Treatment(
                     True,
-                    read.minds,
-                    read.decides,
+                    read.uses_results,
+                    read.results_decide,
                     read.methods,
                     read.attributes,
-                    read.by_name,
+                    read.looks_up_methods,
                 )
             )
     return found
 
 
-def _may_hold(value: object) -> bool:
+def _may_store(value: object) -> bool:
     return not isinstance(value, ModuleType | type | FunctionType) and (
         isinstance(value, Iterable) or hasattr(value, "__dict__")
     )
 
 
-def _kept(tree: ast.AST, own: str) -> tuple[frozenset[str], bool]:
+def _storage(tree: ast.AST, own: str) -> tuple[frozenset[str], bool]:
     """The attributes in which a subscribing method keeps what it is given, and whether it keeps that itself."""
     parameters = _parameters(tree)
     attributes = frozenset(
@@ -201,7 +201,7 @@ def _parameters(tree: ast.AST) -> set[str]:
     }
 
 
-def _handed(tree: ast.AST, outside: Collection[str], itself: str) -> frozenset[tuple[str, str]]:
+def _passed_to(tree: ast.AST, outside: Collection[str], itself: str) -> frozenset[tuple[str, str]]:
     """Calls ``self.attribute.method(handler)``, or ``variable.method(handler)``, with a parameter of the subscribing method."""
     parameters = _parameters(tree)
     return frozenset(
@@ -224,27 +224,27 @@ def _holder(node: ast.expr, outside: Collection[str], itself: str) -> str | None
     return None
 
 
-class _Function:
+class _FunctionReader:
     """One function that may call subscribers, which are in the attributes ``kept`` or in variables from outside."""
 
     def __init__(
         self,
         tree: ast.AST,
         own: str,
-        kept: frozenset[str],
+        storage: frozenset[str],
         outside: frozenset[str],
         itself: bool,
     ) -> None:
-        self._tree, self._kept, self._outside = tree, kept, outside
+        self._tree, self._storage, self._outside = tree, storage, outside
         self._own = own
         """The name of the object itself."""
-        self.minds = self.decides = self.by_name = False
+        self.uses_results = self.results_decide = self.looks_up_methods = False
         self.methods: frozenset[str] = frozenset()
         self.attributes: frozenset[str] = frozenset()
-        self._alone: set[str] = set()
+        self._sole: set[str] = set()
         """Variables that stand for one of them, and for nothing of what is kept with it."""
-        self._each = self._subscribers()
-        if not self._each:
+        self._subscriber_names = self._find_subscribers()
+        if not self._subscriber_names:
             return
         self._parents = {one: node for node in ast.walk(tree) for one in ast.iter_child_nodes(node)}
         calls = [
@@ -252,17 +252,19 @@ class _Function:
             for node in ast.walk(tree)
             if isinstance(node, ast.Call)
             and (
-                self._is_theirs(node.func)
-                or (_name_of(node.func) in _CALLING and any(map(self._is_theirs, node.args)))
+                self._is_subscriber(node.func)
+                or (_name_of(node.func) in _CALLING and any(map(self._is_subscriber, node.args)))
             )
         ]
         if itself:
-            self._look_at_attributes()
+            self._find_attributes()
         results = {name for call in calls for name in self._results(call)}
-        self._look_at_names(results, calls)
-        self.minds = self.minds or self.decides or bool(calls and self._counts_them())
+        self._follow_results(results, calls)
+        self.uses_results = (
+            self.uses_results or self.results_decide or bool(calls and self._counts_subscribers())
+        )
 
-    def _subscribers(self) -> set[str]:
+    def _find_subscribers(self) -> set[str]:
         """Variables that stand for one of them, in a loop over what is kept or what was made of it."""
         some: set[str] = set()
         each: set[str] = set()
@@ -270,7 +272,7 @@ class _Function:
 
         def mentions(node: ast.expr) -> bool:
             return any(
-                (isinstance(one, ast.Attribute) and one.attr in self._kept)
+                (isinstance(one, ast.Attribute) and one.attr in self._storage)
                 or (
                     isinstance(one, ast.Name)
                     and (one.id in some or one.id in each or one.id in self._outside)
@@ -285,16 +287,16 @@ class _Function:
                 elif isinstance(node, _Loop) and mentions(node.iter):
                     each |= self._names(node.target)
                     if isinstance(node.target, ast.Name):
-                        self._alone.add(node.target.id)
+                        self._sole.add(node.target.id)
                 elif isinstance(node, ast.Call) and any(map(mentions, node.args)):
                     given = (*node.args, *(one.value for one in node.keywords))
                     functions = [one for one in given if isinstance(one, ast.Lambda)]
                     taken = {one.arg for function in functions for one in function.args.args}
                     each |= taken
-                    self._alone |= taken
+                    self._sole |= taken
         return each
 
-    def _is_theirs(self, function: ast.expr) -> bool:
+    def _is_subscriber(self, function: ast.expr) -> bool:
         while isinstance(function, ast.Attribute | ast.Subscript):
             function = function.value
         if (
@@ -302,15 +304,15 @@ class _Function:
             and _name_of(function.func) == "getattr"
             and function.args
         ):
-            return self._is_theirs(function.args[0])
-        return isinstance(function, ast.Name) and function.id in self._each
+            return self._is_subscriber(function.args[0])
+        return isinstance(function, ast.Name) and function.id in self._subscriber_names
 
-    def _look_at_attributes(self) -> None:
+    def _find_attributes(self) -> None:
         methods: set[str] = set()
         attributes: set[str] = set()
         for node in ast.walk(self._tree):
             if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
-                if node.value.id in self._alone and not node.attr.startswith("__"):
+                if node.value.id in self._sole and not node.attr.startswith("__"):
                     parent = self._parents.get(node)
                     called = isinstance(parent, ast.Call) and parent.func is node
                     (methods if called else attributes).add(node.attr)
@@ -319,31 +321,31 @@ class _Function:
                 and _name_of(node.func) == "getattr"
                 and len(node.args) > 1
             ):
-                whose, name = node.args[:2]
-                if isinstance(whose, ast.Name) and whose.id in self._alone:
+                target, name = node.args[:2]
+                if isinstance(target, ast.Name) and target.id in self._sole:
                     if not isinstance(name, ast.Constant):
-                        self.by_name = True
+                        self.looks_up_methods = True
                     elif len(node.args) == 2 and not str(name.value).startswith("__"):
                         attributes.add(str(name.value))
-        self.methods = frozenset(methods - _OF_OBSERVERS - _OF_CONTAINERS)
-        self.attributes = frozenset(attributes - _OF_OBSERVERS)
+        self.methods = frozenset(methods - _OBSERVER_METHODS - _CONTAINER_METHODS)
+        self.attributes = frozenset(attributes - _OBSERVER_METHODS)
 
     def _results(self, call: ast.Call) -> set[str]:
         """Variables that hold what a call of them gave; whether it goes on at once is noted."""
         node: ast.AST = call
         while (parent := self._parents.get(node)) is not None:
             if isinstance(parent, ast.Return | ast.Yield):
-                self.minds = True
+                self.uses_results = True
             elif isinstance(parent, ast.Assign):
                 return {name for target in parent.targets for name in self._names(target)}
             elif isinstance(parent, ast.AugAssign | ast.AnnAssign | ast.NamedExpr):
                 return self._names(parent.target)
             elif isinstance(parent, ast.If | ast.While) and node is parent.test:
-                self.decides = self.decides or _leaves(parent)
+                self.results_decide = self.results_decide or _leaves(parent)
             elif isinstance(parent, ast.comprehension):
-                self.decides = True
+                self.results_decide = True
             elif isinstance(parent, ast.Call):
-                if _name_of(parent.func) in _ASKING:
+                if _name_of(parent.func) in _TYPE_CHECKS:
                     return set()
                 if _name_of(parent.func) in _STORING and isinstance(parent.func, ast.Attribute):
                     return self._names(parent.func.value)
@@ -352,7 +354,7 @@ class _Function:
             node = parent
         return set()
 
-    def _counts_them(self) -> bool:
+    def _counts_subscribers(self) -> bool:
         """Whether it tells how many there are, or does something else where there is none."""
         counted = {
             name
@@ -369,11 +371,11 @@ class _Function:
         ]
         return (
             any(counted & self._names(value) for value in returned)
-            or any(_mentions(value, self._kept) for value in returned)
-            or _presence_matters(self._tree, self._kept, ())
+            or any(_mentions(value, self._storage) for value in returned)
+            or _presence_matters(self._tree, self._storage, ())
         )
 
-    def _look_at_names(self, results: set[str], calls: list[ast.Call]) -> None:
+    def _follow_results(self, results: set[str], calls: list[ast.Call]) -> None:
         """Note whether what they gave is given back, asked before going on, or passed to the next of them."""
         nodes = list(ast.walk(self._tree))
         for node in nodes:
@@ -384,39 +386,43 @@ class _Function:
             elif (
                 isinstance(node, ast.Assign)
                 and results & self._names(node.value)
-                and not self._only_asks(node.value)
+                and not self._is_type_check(node.value)
             ):
                 results |= {name for target in node.targets for name in self._names(target)}
         given = {name for call in calls for one in call.args for name in self._names(one)}
-        self.decides = self.decides or bool(results & given)
+        self.results_decide = self.results_decide or bool(results & given)
         for node in nodes:
             value = None
             if isinstance(node, ast.Return | ast.Yield):
                 value = node.value
             elif isinstance(node, ast.If | ast.While) and _leaves(node):
                 value = node.test
-            if value is not None and results & self._names(value) and not self._only_asks(value):
-                self.minds = True
-                self.decides = self.decides or isinstance(node, ast.If | ast.While)
+            if (
+                value is not None
+                and results & self._names(value)
+                and not self._is_type_check(value)
+            ):
+                self.uses_results = True
+                self.results_decide = self.results_decide or isinstance(node, ast.If | ast.While)
 
     def _names(self, node: ast.AST) -> set[str]:
         """Variables in it; the object itself is none."""
         return {one.id for one in ast.walk(node) if isinstance(one, ast.Name)} - {self._own}
 
     @staticmethod
-    def _only_asks(test: ast.expr) -> bool:
-        return isinstance(test, ast.Call) and _name_of(test.func) in _ASKING
+    def _is_type_check(test: ast.expr) -> bool:
+        return isinstance(test, ast.Call) and _name_of(test.func) in _TYPE_CHECKS
 
 
-def _mentions(node: ast.AST, kept: Collection[str]) -> bool:
+def _mentions(node: ast.AST, storage: Collection[str]) -> bool:
     """Whether what is kept is looked at."""
-    return any(isinstance(one, ast.Attribute) and one.attr in kept for one in ast.walk(node))
+    return any(isinstance(one, ast.Attribute) and one.attr in storage for one in ast.walk(node))
 
 
-def _presence_matters(tree: ast.AST, kept: Collection[str], apart: Collection[str]) -> bool:
+def _presence_matters(tree: ast.AST, storage: Collection[str], apart: Collection[str]) -> bool:
     """Whether it is asked how many are kept, and something done or refused by that; not where a parameter is asked for."""
     for node in ast.walk(tree):
-        if not isinstance(node, ast.If) or not _mentions(node.test, kept):
+        if not isinstance(node, ast.If) or not _mentions(node.test, storage):
             continue
         asked = {one.id for one in ast.walk(node.test) if isinstance(one, ast.Name)}
         if asked.isdisjoint(apart) and any(
