@@ -1,8 +1,8 @@
-"""Adapters: modules that know how to attach to the objects of one package.
+"""Find and load adapters: modules that know how to attach to the objects of one package.
 
-An adapter is a module, or a function ``attach(target, handle)``, under the name of the package in the entry point group
-``spanbus.adapters``; those that ship are modules of that name in :mod:`spanbus.adapters`. It is loaded when an object of
-that package is given, not before.
+An adapter is a module, or a function ``attach(target, handle)``, registered under the name of the package in the entry point
+group ``spanbus.adapters``. Shipped adapters are modules of that name in :mod:`spanbus.adapters`. Adapters are loaded lazily,
+when an object of their package is instrumented.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ _NOT_PACKAGES = ("builtins", "__main__", "spanbus")
 
 
 class Adapter(NamedTuple):
-    """Adapter for the objects of a package, with the dialect that reads their events."""
+    """Adapter for the objects of a package, with the dialect for their events."""
 
     attach: Callable[[object, Handle], object]
     dialect: object
 
     def dialect_for(self, target: object) -> object:
-        """The dialect that ``DIALECT`` is, or returns for this object; None leaves it to the usual one."""
+        """Return the adapter's ``DIALECT``, or its result for ``target`` if it is callable; None for the default dialect."""
         return self.dialect(target) if callable(self.dialect) else self.dialect
 
 
@@ -40,9 +40,9 @@ _known: weakref.WeakKeyDictionary[type, str | None] = weakref.WeakKeyDictionary(
 
 
 def adapter_of(thing: object) -> Adapter | None:
-    """The adapter for an object's package, loaded; None where there is none.
+    """Load the adapter for an object's package; return None if there is none.
 
-    Raises :class:`~spanbus.errors.InputError` for an adapter that cannot be loaded.
+    Raises :class:`~spanbus.errors.InputError` if the adapter cannot be loaded.
     """
     if isinstance(thing, ModuleType):
         return _load(thing.__name__) if _find(thing.__name__) is not None else None
@@ -55,14 +55,14 @@ def adapter_of(thing: object) -> Adapter | None:
 
 
 def _find(module: str) -> EntryPoint | str | None:
-    """The entry point, else the name of the shipped module, for the package that ``module`` is of."""
+    """Return the entry point, else the shipped adapter module, for the package of ``module``."""
     parts = module.split(".")
     if parts[0] in _NOT_PACKAGES or not parts[0]:
         return None
     names = [".".join(parts[:count]) for count in range(len(parts), 0, -1)]
     try:
         published = {point.name.replace("-", "_"): point for point in entry_points(group=GROUP)}
-    except Exception:  # the metadata of some package cannot be read
+    except Exception:  # unreadable metadata of an installed package
         published = {}
     for name in names:
         if name in published:

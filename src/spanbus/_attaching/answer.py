@@ -1,4 +1,4 @@
-"""The answer that an observer gives to a bus: truthy, and awaitable where handlers are awaited."""
+"""Return value of an observer: truthy, and awaitable where the bus awaits its handlers."""
 
 from __future__ import annotations
 
@@ -11,15 +11,14 @@ from typing import Literal, Never
 from spanbus._loaded import running_loop
 
 AnswerForm = Literal["plain", "awaitable", "unknown", "nothing"]
-"""``unknown`` is decided at each call: by whether an event loop runs in this thread. ``nothing`` is None, where what
-handlers return decides on how the bus goes on."""
+"""``plain``: True. ``awaitable``: :class:`AwaitableTrue`. ``unknown``: decided at each call, by whether an event loop runs
+in this thread. ``nothing``: None, for buses whose behaviour depends on the results of their handlers."""
 
 
 class AwaitableTrue(int):
-    """True, for a bus that awaits its handlers.
+    """A True that may be awaited, any number of times and in any event loop; the result is True.
 
-    It can be awaited any number of times, in any loop, and gives True. Task constructors take it for a coroutine, and
-    nothing is said when nobody awaits it.
+    It is registered as a coroutine, so that tasks accept it, and causes no "never awaited" warning.
     """
 
     __slots__ = ()
@@ -53,7 +52,7 @@ AWAITABLE_TRUE = AwaitableTrue(1)
 
 
 def answer(answer_form: AnswerForm) -> bool | AwaitableTrue | None:
-    """True, in the form that the bus can use."""
+    """Return the observer's result in the given form."""
     if answer_form == "nothing":
         return None
     if answer_form == "plain" or (answer_form == "unknown" and not _in_event_loop()):

@@ -1,8 +1,8 @@
-"""Attach to a bus: read what it offers, take the first way in that fits, leave it again.
+"""Attach a handle to a bus by the first way in that fits, and detach it again.
 
-Nothing is tried on a bus that could fail later. The ways, in this order: the adapter of its package; our own bus; a
-subscription that provably takes all types, with the tap beside it for who publishes; the tap on its publishing methods;
-signals. The observed bus is never published on, its events are never changed, and nothing here raises into it.
+The ways in, in order: the adapter of the bus's package; our own bus; a subscription that provably receives all event types,
+with a tap that identifies the publisher; a tap on the publishing methods; signals. The way is chosen by inspection, nothing
+is tried out on the bus. spanbus never publishes on an observed bus, never changes its events and never raises into it.
 """
 
 from __future__ import annotations
@@ -54,14 +54,14 @@ _subscribing_lock = threading.RLock()
 
 
 def checked(mode: object) -> Mode:
-    """``mode``, where it is one; raises :class:`~spanbus.errors.InputError` naming them."""
+    """Return ``mode``. Raises :class:`~spanbus.errors.InputError` if it is unknown."""
     if mode not in MODES:
         raise InputError(f"mode={mode!r}: there are {', '.join(map(repr, MODES))}")
     return mode
 
 
 def watching(bus: object) -> Handle | None:
-    """The handle that observes this bus already, if any."""
+    """Return the handle that observes this bus, if any."""
     handle = _handles.get(bus)
     return handle if handle is not None and not handle.detached else None
 
@@ -69,7 +69,7 @@ def watching(bus: object) -> Handle | None:
 def _remember(bus: object, handle: Handle) -> None:
     try:
         _handles.put(bus, handle)
-    except TypeError:  # not weakly referable: cannot be known again
+    except TypeError:  # not weakly referable: a second instrument() cannot find it
         return
     known = handle.bus = weak_reference(bus)
     handle.add_undo(lambda: _handles.forget(known()))
@@ -83,10 +83,10 @@ def attach(
     adapter: Adapter | None = None,
     subscribing: Subscribing | None = None,
 ) -> Handle:
-    """Let ``handle`` hear every event of ``bus``; in ``wrap`` mode also make phases current for their publisher.
+    """Deliver every event of ``bus`` to ``handle``; in ``wrap`` mode also make phases current for their publisher.
 
-    Without a bus the handle waits to be fed. Raises :class:`~spanbus.errors.InputError`, with nothing attached, when the
-    object has no way in that we know.
+    Without a bus, events come from :meth:`Handle.feed`. Raises :class:`~spanbus.errors.InputError`, with nothing attached,
+    when the object has no known way in.
     """
     if handle.off:
         return handle
@@ -160,7 +160,7 @@ def _is_own_bus(bus: object) -> TypeGuard[WorkflowEventBus]:
 
 
 def _attach_by_function(bus: object, handle: Handle, mode: Mode, subscribing: Subscribing) -> None:
-    """By what the caller knows; what it returns is used to leave."""
+    """Attach by the caller's ``subscribe=`` function; its return value is the token for unsubscribing."""
     handle.answer_form = "awaitable" if bus is not None and awaits_handlers(bus) else "unknown"
     token = subscribing(handle.observer)
     if inspect.iscoroutine(token):
@@ -183,15 +183,16 @@ def _attach_own_bus(bus: WorkflowEventBus, handle: Handle, mode: Mode) -> None:
     way = way_in(bus)
     assert way is not None
     subscribe(bus, way, handle)
-    if mode == "wrap":  # publish and what the engine calls both end in dispatch
+    if mode == "wrap":  # publish() and the engine both call dispatch()
         _tap(bus, "dispatch", Tap(handle, feeds=False, current=True), handle, needed=True)
 
 
 def _harmless_way(bus: object, way: WayIn | None, handle: Handle, tappable: bool) -> WayIn | None:
-    """``way``, where an observer among its subscribers changes nothing for the others and for whoever publishes.
+    """Return ``way`` if an observer among the subscribers changes nothing for the others or for the publisher.
 
-    Where its methods can be tapped, that is done instead. Else it is subscribed as a listener, if that is what the bus wants,
-    and answers None if answers matter; raises :class:`~spanbus.errors.InputError` if it wants what no observer has.
+    Otherwise return None if the methods can be tapped instead. Without such methods, the observer returns None where the bus
+    uses the results of its subscribers, and is a listener where the bus calls methods of them. Raises
+    :class:`~spanbus.errors.InputError` if the bus needs attributes or methods that an observer does not have.
     """
     if way is None or way.call.slot.role == "sink" or "on_next" in way.call.options:
         return way
@@ -203,7 +204,7 @@ def _harmless_way(bus: object, way: WayIn | None, handle: Handle, tappable: bool
         and not treatment.results_decide
         and not treatment.needs_more_than_call
     ):
-        return way  # who listens to all types there is one of many, and answers for itself
+        return way  # a wildcard subscriber is one of many; only its own result is used
     if tappable:
         return None
     lacking = [
@@ -222,7 +223,7 @@ def _harmless_way(bus: object, way: WayIn | None, handle: Handle, tappable: bool
 
 
 def _try_subscribe(bus: object, way: WayIn, handle: Handle, tappable: bool) -> bool:
-    """Whether the bus took the subscription; where it did not, and there are methods to tap, those have to do."""
+    """Subscribe, and return whether the bus accepted it. Raises what the bus raises if nothing can be tapped instead."""
     try:
         subscribe(bus, way, handle)
     except Exception:
@@ -233,7 +234,7 @@ def _try_subscribe(bus: object, way: WayIn, handle: Handle, tappable: bool) -> b
 
 
 def _tappable(bus: object) -> list[str]:
-    """Publishing methods that can be called on this object as it is."""
+    """Return the publishing methods that can be called on this object; for a class, its static and class methods."""
     names = publishing_methods(bus)
     if isinstance(bus, type):
         static = {name: static_attribute(bus, name) for name in names}
@@ -258,7 +259,7 @@ def _tap(
 
 
 def _attach_signal(signal: object, name: str, handle: Handle, mode: Mode) -> None:
-    """Tapped where it is sent, for its receivers may be called in ways that not every function stands; else connected."""
+    """Tap the sending methods of a signal, because receivers may be called in unusual ways; connect if that fails."""
     read = functools.partial(signals.event_of, name)
     tap = Tap(handle, feeds=True, current=mode == "wrap")
     methods = signals.sending_methods(signal)
@@ -275,7 +276,7 @@ def _attach_signal(signal: object, name: str, handle: Handle, mode: Mode) -> Non
 def _attach_future_signals(
     namespace: object, named: Mapping[str, object], handle: Handle, mode: Mode
 ) -> bool:
-    """Whether a namespace makes its signals when they are asked for, and those that it makes are heard too."""
+    """Attach to signals that a namespace creates on demand, as they are created; return whether it does so."""
     maker = signals.makes_signals(namespace)
     if maker is None:
         return False
@@ -305,7 +306,7 @@ def _attach_future_signals(
 
 
 def _is_stream(thing: object) -> bool:
-    """Whether it gives events to a reader, and takes none."""
+    """Whether ``thing`` is an iterator or async iterable of events, not a bus."""
     if isinstance(thing, AsyncIterator | Iterator):
         return way_in(cast("object", thing)) is None
     return isinstance(thing, AsyncIterable) and not (
@@ -314,7 +315,7 @@ def _is_stream(thing: object) -> bool:
 
 
 def no_way_in(bus: object) -> InputError:
-    """Error for an object that offers no way in: its methods, and what to do."""
+    """Return the error for an object without a way in; it lists the object's methods and the alternatives."""
     names = [
         name
         for name in names_of(bus)
@@ -329,7 +330,7 @@ def no_way_in(bus: object) -> InputError:
 
 
 def _subscribe_hint(bus: object) -> str:
-    """Reason for not using an existing ``subscribe``."""
+    """Return the reason why an existing ``subscribe`` is not used; empty if there is none."""
     method = static_attribute(bus, "subscribe")
     if not callable(method):
         return ""
@@ -348,10 +349,10 @@ def _described(bus: object) -> str:
 
 
 def attach_class(kind: type[object], handle: Handle, *, mode: Mode = "wrap") -> Handle:
-    """Wrap the publishing methods of a bus class: every instance, those to come too, is observed.
+    """Wrap the publishing methods of a bus class, so that every present and future instance is observed.
 
-    Instances with a handle of their own are left to it. Raises :class:`~spanbus.errors.InputError` when the class has no
-    such method, or is instrumented already.
+    Instances with a handle of their own keep it. Raises :class:`~spanbus.errors.InputError` when the class has no publishing
+    method or is instrumented already.
     """
     if handle.off:
         return handle
@@ -363,7 +364,7 @@ def attach_class(kind: type[object], handle: Handle, *, mode: Mode = "wrap") -> 
         raise InputError(f"class {kind.__name__} is instrumented already; detach its handle first")
     handle.answer_form = "plain" if own else "awaitable" if awaits_handlers(kind) else "plain"
     handle.by_publisher = mode != "observe"
-    for name in SUBSCRIBING:  # read now, and not when the first instance publishes
+    for name in SUBSCRIBING:  # fill the cache now, not while the first instance publishes
         if has(kind, name):
             treatment_of(kind, name)
     for name in names:
@@ -404,7 +405,7 @@ def _wrap_on_class(kind: type[object], name: str, handle: Handle, mode: Mode) ->
 
 
 def _is_subscribed(bus: object, handle: Handle) -> bool:
-    """Whether events of this instance come by subscription, made when it publishes for the first time."""
+    """Whether events of this instance arrive by subscription; subscribes when the instance first publishes."""
     with _subscribing_lock:
         known = watching(bus)
         if known is not None:
@@ -412,7 +413,7 @@ def _is_subscribed(bus: object, handle: Handle) -> bool:
         try:
             _handles.put(
                 bus, handle
-            )  # first of all: what cannot be known again would be subscribed to again
+            )  # before subscribing: an unknown bus would be subscribed to again
         except TypeError:
             return False
         way = _harmless_way(bus, way_in(bus), handle, tappable=True)
@@ -420,6 +421,6 @@ def _is_subscribed(bus: object, handle: Handle) -> bool:
             return False
         try:
             subscribe(bus, way, handle)
-        except Exception:  # it takes no subscription: what its methods are told is all there is
+        except Exception:  # subscription refused: the tap feeds the handle
             return False
         return True

@@ -1,4 +1,4 @@
-"""The event in a call: in what a bus calls its handlers with, or in what a publishing method was told."""
+"""Find the event in the arguments of a call: of a handler by the bus, or of a publishing method."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ TYPE_NAMES = (
     "routing_key",
     "event",
 )
-"""Parameters that say the type of an event, the surest first."""
+"""Parameter names for the type of an event, most reliable first."""
 _PAYLOAD_NAMES = (
     "payload",
     "data",
@@ -56,14 +56,14 @@ _PAYLOADS = frozenset(("payload", "data", "kwargs", "event"))
 _TYPES = frozenset((*TYPE_KEYS, "event", "event_name", "eventType", "name", "object_kind"))
 _TYPE_CLASSES = (str, Enum, type)
 _NOT_EVENTS = (*_TYPE_CLASSES, bytes, bytearray, tuple)
+"""Classes of a single argument that is not an event."""
 _MAX_TYPE_CHARS = 256
-"""Kinds of an only argument that are more than an event, or less."""
 _PLAIN = (str, bytes, int, float, bool, type(None))
 _SHORT = 2
 
 
 def event_in(arguments: Sequence[object], options: Mapping[str, object]) -> object:
-    """The event in arguments of which nothing is known: an event; its type and payload; any of these by keyword."""
+    """Return the event in the arguments of an unknown call: an event, or a type and a payload, positional or by keyword."""
     first: object = arguments[0] if arguments else None
     if len(arguments) == 1 and not options and _may_be_event(type(first)):
         return first
@@ -73,7 +73,7 @@ def event_in(arguments: Sequence[object], options: Mapping[str, object]) -> obje
     if is_type(first) or (len(arguments) > 1 and _is_words(first)):
         return _event_of(first, arguments[1:], options)
     if not arguments or (len(options) > 0 and not is_event(first)):
-        # by keyword, with the sender before them or without
+        # keywords, perhaps after the sender
         event = options.get("event")
         if is_type(event):
             rest = {key: value for key, value in options.items() if key != "event"}
@@ -86,16 +86,14 @@ def event_in(arguments: Sequence[object], options: Mapping[str, object]) -> obje
     return first
 
 
-def _is_event_class(kind: type) -> bool:
-    return not issubclass(kind, _NOT_EVENTS)
-
-
-_may_be_event: Callable[[type], bool] = remembering(_is_event_class, 1_000)
-"""Whether an only argument of this class may be the event; asked once for each class."""
+_may_be_event: Callable[[type], bool] = remembering(
+    lambda kind: not issubclass(kind, _NOT_EVENTS), 1_000
+)
+"""Whether a single argument of this class may be the event; cached by class."""
 
 
 class CallReader:
-    """Finds the event in the arguments of one method, with the help of the names in its signature."""
+    """Finds the event in the arguments of one method by the parameter names of its signature."""
 
     def __init__(self, method: Callable[..., object]) -> None:
         self._parameters = _parameters(getattr(method, "__func__", method))[
@@ -106,7 +104,7 @@ class CallReader:
         self._type_first = self._parameters[:1] == (self._type,)
 
     def event(self, arguments: Sequence[object], options: Mapping[str, object]) -> object:
-        """The event that a call with these arguments publishes."""
+        """Return the event that a call with these arguments publishes."""
         names = self._parameters
         if self._type_first and arguments and type(arguments[0]) is str:
             if len(arguments) == 2 and not options:
@@ -152,7 +150,7 @@ class CallReader:
 
 
 def is_life_cycle_event(thing: object) -> bool:
-    """Whether it is an event by itself, of those that say what began or ended."""
+    """Whether ``thing`` is a complete event that reports a start or an end."""
     if isinstance(thing, _NOT_EVENTS) and not hasattr(type(cast("object", thing)), "_fields"):
         return False
     one = cast("object", thing)
@@ -160,7 +158,7 @@ def is_life_cycle_event(thing: object) -> bool:
 
 
 def pair_of(thing: object) -> tuple[object, object] | None:
-    """A type with its payload."""
+    """Return a tuple of a type and a payload, None for anything else."""
     if type(thing) is not tuple:
         return None
     pair = cast("tuple[object, ...]", thing)
@@ -170,7 +168,7 @@ def pair_of(thing: object) -> tuple[object, object] | None:
 
 
 def _type_and_payload(thing: object) -> tuple[object, object] | None:
-    """The type with the payload of a longer tuple, which also has a time, a number or the like."""
+    """Return the type and payload of a longer tuple, if it contains exactly one of each."""
     if type(thing) is not tuple:
         return None
     row = cast("tuple[object, ...]", thing)
@@ -180,12 +178,12 @@ def _type_and_payload(thing: object) -> tuple[object, object] | None:
 
 
 def make_event(kind: object, payload: object) -> dict[str, object]:
-    """A type and a payload as an event."""
+    """Return a type and a payload as an event mapping."""
     return {"event_type": type_text(kind), "payload": payload}
 
 
 def is_type(thing: object) -> bool:
-    """Whether it names a type: text, a member of an enumeration, a class; bytes or a tuple of words that tell of a life."""
+    """Whether ``thing`` names an event type: text, an enum member, a class; bytes or a tuple that ends in a life-cycle word."""
     if isinstance(thing, bytes) or _is_words(thing):
         if len(cast("Sequence[object]", thing)) > _MAX_TYPE_CHARS:
             return False
@@ -195,14 +193,14 @@ def is_type(thing: object) -> bool:
 
 
 def _is_words(thing: object) -> bool:
-    """Whether it is a plain tuple of texts, and no record that happens to hold some."""
+    """Whether ``thing`` is a plain tuple of texts, not a named tuple."""
     plain = isinstance(thing, tuple) and not hasattr(cast("object", thing), "_fields")
     words = cast("tuple[object, ...]", thing) if plain else ()
     return bool(words) and all(isinstance(word, str) for word in words)
 
 
 def type_text(kind: object) -> object:
-    """A class by its name; the rest is text, or an enumeration's member that the reader knows how to read."""
+    """Return the text of an event type: a class by name, bytes decoded, words joined; the reader handles enum members."""
     if isinstance(kind, bytes):
         return kind.decode(errors="replace")
     if isinstance(kind, tuple):
@@ -212,7 +210,7 @@ def type_text(kind: object) -> object:
 
 
 def is_event(thing: object) -> bool:
-    """Whether it has a type and a payload of its own."""
+    """Whether ``thing`` has a type and a payload of its own."""
     get = getter(thing)
     payload, data, metadata = get("payload"), get("data"), get("metadata")
     typed = any(isinstance(get(key), _TYPE_CLASSES[:2]) for key in TYPE_KEYS)
@@ -222,7 +220,7 @@ def is_event(thing: object) -> bool:
 
 
 def _event_of(kind: object, more: Sequence[object], options: Mapping[str, object]) -> object:
-    """The event of a type, of what follows it, and of keywords."""
+    """Build the event from a type, the arguments after it, and keywords."""
     raised = next((one for one in more if isinstance(one, BaseException)), None)
     if raised is not None:
         more = [one for one in more if one is not raised]
@@ -244,14 +242,14 @@ def _event_of(kind: object, more: Sequence[object], options: Mapping[str, object
 
 
 def _only_payload(options: Mapping[str, object]) -> object:
-    """The payload that is given by a short name, as the only keyword: ``emit(kind, d=payload)``."""
+    """Return a payload passed as the only keyword, by a short or usual name: ``emit(kind, d=payload)``."""
     name, value = next(iter(options.items()), ("", None))
     alone = len(options) == 1 and (len(name) <= _SHORT or name in _PAYLOAD_NAMES)
     return cast("object", value) if alone and isinstance(value, Mapping) else None
 
 
 def _headers_have_type(headers: object, kind: object) -> bool:
-    """Whether headers say the type of what is sent on a channel."""
+    """Whether the headers hold the event type, and ``kind`` is only a channel."""
     if not isinstance(headers, Mapping) or ending(str(type_text(kind))) is not None:
         return False
     keys = list(cast("Mapping[object, object]", headers))
@@ -259,7 +257,7 @@ def _headers_have_type(headers: object, kind: object) -> bool:
 
 
 def _event_or_payload(kind: object, payload: object) -> object:
-    """A payload that is the event itself, and ``kind`` the channel it was sent on; else the event of both."""
+    """Return the payload if it is the event itself and ``kind`` only its channel; else the event of both."""
     if is_event(payload) or (
         isinstance(kind, str)
         and ending(kind) is None
@@ -271,7 +269,7 @@ def _event_or_payload(kind: object, payload: object) -> object:
 
 @functools.lru_cache(maxsize=256)
 def _parameters(method: Callable[..., object]) -> tuple[str, ...]:
-    """The parameters that a call may fill one by one."""
+    """Return the names of the parameters except ``*args`` and ``**kwargs``."""
     try:
         parameters = inspect.signature(method).parameters.values()
     except (TypeError, ValueError):

@@ -1,4 +1,4 @@
-"""Phases become current for the task that publishes their start, until it publishes their end."""
+"""Make the span of a phase current in the task that publishes its start, until it publishes the end."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _ENDED_KEPT = 16
 
 
 class Attached(NamedTuple):
-    """A phase whose span this task made current: the id of that span, and the span that was current before."""
+    """A phase whose span was made current in this task: the id of the span, and the previous current span."""
 
     record: SpanState
     span_id: int
@@ -32,10 +32,10 @@ attached_here: contextvars.ContextVar[tuple[Attached, ...]] = contextvars.Contex
 
 
 def follow(opened: Sequence[SpanState]) -> None:
-    """Make the innermost phase that this task started, and nobody ended, the current span of this task.
+    """Make the span of the innermost open phase that this task started the current span of the task.
 
-    When it ends, what was current before it is current again. A span that the application made current in between is its
-    own to take back, and what else it keeps in its context stays.
+    When the phase ends, the previous span becomes current again. A span that the application made current in between stays
+    current until the application detaches it; other context values are kept.
     """
     attached = attached_here.get()
     if not opened and not attached:
@@ -62,11 +62,11 @@ def follow(opened: Sequence[SpanState]) -> None:
 def _detach_ended(
     attached: tuple[Attached, ...], context: Context
 ) -> tuple[tuple[Attached, ...], Context]:
-    """Spans that remain attached once phases have ended, and the context that goes with them."""
+    """Drop the phases that have ended; return the remaining ones and the context for them."""
     own = {one.span_id: one for one in attached}
     here = own.pop(_span_id(context), None)
     if here is None or not here.record.resting:
-        # the span of one that has ended may become current once more, when the application takes back one of its own
+        # the span of an ended phase may become current again when the application detaches its own span
         forgotten = [one for one in attached if one.record.result is not None][:-_ENDED_KEPT]
         return tuple(one for one in attached if one not in forgotten), context
     before = here.before
@@ -85,7 +85,7 @@ def _span_id(context: Context) -> int:
 
 
 def deepest(record: SpanState) -> SpanState:
-    """The running attempt of a phase, where it has one."""
+    """Return the running attempt of a phase, else the record itself."""
     attempts = [
         child
         for child in record.children[-4:]

@@ -1,4 +1,4 @@
-"""Buses whose events are carried to an observer, which makes spans and metrics of them in this process's place."""
+"""Buses whose events are carried to an observer process, which makes the spans and metrics instead of this process."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _carried: weakref.WeakSet[WorkflowEventBus] = weakref.WeakSet()
 
 
 def mark_as_carried(bus: WorkflowEventBus) -> None:
-    """An observer makes the telemetry of this bus from now on; to be called before its first event."""
+    """Leave the telemetry of this bus to an observer process; must be called before its first event."""
     _carried.add(bus)
 
 
 def is_carried(bus: object) -> bool:
-    """Whether an observer makes the telemetry of this bus."""
+    """Whether an observer process makes the telemetry of this bus."""
     return is_of(bus, "spanbus._workflow.bus", "WorkflowEventBus") and bus in _carried

@@ -1,4 +1,4 @@
-"""Observes one bus: it is fed events, and tells what came of them."""
+"""The handle: observes one bus and passes its events to a correlator."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ logger = logging.getLogger("spanbus")
 
 T = TypeVar("T")
 _WORK_LEVELS = (Level.RUN, Level.PHASE, Level.ATTEMPT)
-_EVENT, _BEGINS = Verb.EVENT, (Verb.START, Verb.RETRY)  # members cost a look-up each
+_EVENT, _BEGINS = Verb.EVENT, (Verb.START, Verb.RETRY)  # saves the lookup of the members
 _WARN_AFTER = 50
 _FEW_EVENTS = 5
-"""Events of a bus that is left after a short time, of which the same is said."""
+"""At detach, this many unrecognised events are enough for the warning."""
 _TYPES_NAMED = 8
 
 
@@ -76,7 +76,7 @@ class Handle:
         self._recorder: Recorder | None = None
         self._queued = QueuedPublications()
         known = self.mark = weakref.ref(self)
-        """Stands for this handle in the contexts of tasks, which may outlive it."""
+        """Weak reference to this handle, for task contexts, which may outlive it."""
 
         def leave(records: list[SpanState], error: BaseException | None) -> None:
             if (handle := known()) is not None:
@@ -84,45 +84,45 @@ class Handle:
 
         self._task_ends = TaskEnds(leave)
         self.answer_form: AnswerForm = "unknown"
-        """The form of what the observer returns, by what the bus does with it."""
+        """Form of the observer's return value; depends on how the bus uses it."""
         self.bus: Callable[[], object] | None = None
         """A weak reference to the bus."""
         self.in_place = False
-        """The bus calls its observers in the context of the publisher, so that no tap is needed to know it: ours does."""
+        """The bus calls its observers in the publisher's context (ours does), so no tap is needed."""
         self.by_publisher = True
-        """Whether the publishing task says to which run and phase an event belongs."""
+        """Whether the publishing task decides to which run and phase an event belongs."""
         self.observer = observer_of(self)
-        """The subscription: a function that returns True (on foreign buses None counts as failure), in a form that can
-        be awaited where the bus may do so; with itself as its ``handle`` and ``on_event``, for buses of sinks."""
+        """The subscriber: a function that returns True, because some buses take None for a failure. The value is awaitable
+        where the bus may await it. Its attributes ``handle`` and ``on_event`` are the function itself, for buses of sinks."""
         self.awaited_observer = awaited_observer_of(self)
-        """The same as a coroutine function, for buses that take nothing else."""
+        """The observer as a coroutine function, for buses that accept nothing else."""
 
     @property
     def off(self) -> bool:
-        """Telemetry is switched off (``OTEL_SDK_DISABLED``): nothing is subscribed, nothing is read."""
+        """Whether telemetry is disabled (``OTEL_SDK_DISABLED``): nothing is subscribed or read."""
         return self._off
 
     @property
     def detached(self) -> bool:
-        """Whether it has left its bus for good."""
+        """Whether :meth:`detach` was called."""
         return self._detached
 
     @property
     def bus_is_gone(self) -> bool:
-        """Whether no more events can come: the bus was collected, and nothing was fed by hand."""
+        """Whether no more events can come: the bus was garbage-collected, and nothing was fed by hand."""
         return not self._fed and self.bus is not None and self.bus() is None
 
     @property
     def correlator(self) -> Correlator:
-        """The state machine behind this handle."""
+        """The correlator of this handle."""
         return self._correlator
 
     # --- events by hand -----------------------------------------------------------------------------------------------
 
     def feed(self, event: object) -> None:
-        """Push one event by hand: a mapping, an object of any bus, or one decoded JSON line.
+        """Feed one event by hand: a mapping, an event object of any bus, or one decoded JSON line.
 
-        Never raises: what cannot be read is counted in ``state().errors`` and logged once for each kind of error.
+        Never raises. Unreadable events are counted in ``state().errors`` and logged once for each kind of error.
         """
         if self._off:
             return
@@ -130,7 +130,7 @@ class Handle:
         self._take(event, None, publications.get(), live=False)
 
     def tell(self, event_type: str, /, **payload: object) -> None:
-        """One event by its type and payload, as the task that calls this publishes it: for hooks and callbacks.
+        """Publish one event by type and payload in the context of the calling task, for hooks and callbacks.
 
         Never raises, like :meth:`feed`.
         """
@@ -150,10 +150,10 @@ class Handle:
     @overload
     def watching(self, stream: Iterable[T]) -> Iterator[T]: ...
     def watching(self, stream: AsyncIterator[T] | Iterable[T]) -> AsyncIterator[T] | Iterator[T]:
-        """The events of ``stream``, each passed on and fed.
+        """Iterate over ``stream`` and feed each event. Takes an iterable or an async iterable.
 
-        An exception that comes out of the stream ends what its events opened and left open, with its class, and goes on
-        to the caller; at the end of the stream runs that nobody announced end. Takes an async iterable, or a plain one.
+        An exception of the stream ends the work that its events left open, with its class as the error type, and propagates.
+        At the end of the stream, unannounced runs end.
         """
         from spanbus._attaching.streams import watched
 
@@ -162,11 +162,11 @@ class Handle:
     def watching_calls(
         self, thing: object, method: str, *, name: Callable[..., object] | str | None = None
     ) -> AbstractContextManager[None]:
-        """While this is entered, each call of ``thing.method`` is a phase: its result ends it, its exception fails it.
+        """Return a context manager in which each call of ``thing.method`` is a phase. An exception fails the phase.
 
-        ``name`` is the phase's name, or is called with the call's arguments and returns it; by default the first text
-        among the arguments, else the method's name. Raises :class:`~spanbus.errors.InputError` where there is no such
-        method or it cannot be replaced.
+        ``name`` is the phase's name, or a function of the call's arguments that returns it. The default is the first text
+        among the arguments, else the method's name. Raises :class:`~spanbus.errors.InputError` if there is no such method
+        or it cannot be replaced.
         """
         from spanbus._attaching.streams import calls_watched
 
@@ -175,18 +175,18 @@ class Handle:
     def watching_work(
         self, kind: Kind, name: str, /, **said: object
     ) -> AbstractContextManager[Work]:
-        """While this is entered a ``run``, ``phase``, ``job`` or ``hook`` of that name is at work, its span current.
+        """Return a context manager that is a ``run``, ``phase``, ``job`` or ``hook`` of that name; its span is current inside.
 
-        What leaves the block ends it: nothing is success, ``TimeoutError`` a time-out, ``CancelledError`` a cancellation,
-        any other exception a failure. Phases belong to the run in whose block they are; a ``job`` is a run and its phase
-        where the dialect says ``run = "each"``. ``said`` is the payload of its start, such as ``run_id``.
+        The block's exit decides the result: no exception is success, ``TimeoutError`` a timeout, ``CancelledError`` a
+        cancellation, any other exception a failure. A phase belongs to the enclosing run. A ``job`` is a run with one phase
+        where the dialect has ``run = "each"``. ``said`` is the payload of the start event, such as ``run_id``.
         """
         from spanbus._attaching.work import watched
 
         return watched(self, kind, name, said)
 
     def take(self, fact: Fact) -> None:
-        """One fact of a recorded stream; the order is the stream's. Never raises, like :meth:`feed`."""
+        """Apply one fact of a recorded stream. Never raises, like :meth:`feed`."""
         try:
             self._correlator.apply(fact)
         except Exception as error:
@@ -195,11 +195,11 @@ class Handle:
     # --- events of a bus ----------------------------------------------------------------------------------------------
 
     def handle(self, *arguments: object, **options: object) -> bool | AwaitableTrue | None:
-        """Sink method for buses of sinks; the same as :attr:`observer`."""
+        """Call :attr:`observer`: the sink method for buses of sinks."""
         return self.observer(*arguments, **options)
 
     def called(self, arguments: tuple[object, ...], options: Mapping[str, object]) -> None:
-        """One event, however a bus passes it to its handlers. Never raises, like :meth:`feed`."""
+        """Receive one event from a bus, in whatever form the bus calls its handlers. Never raises, like :meth:`feed`."""
         if self._off:
             return
         try:
@@ -216,34 +216,38 @@ class Handle:
             self._take(event, publication, here)
 
     def published(self, event: object, publication: Publication) -> None:
-        """One event, told by the method that published it. Never raises, like :meth:`feed`."""
+        """Receive one event from a tapped publishing method. Never raises, like :meth:`feed`."""
         if type(event) is not ReceivedEvent:
             self._take(event, publication, publications.get())
 
     def heard(self, event: object, publication: Publication) -> None:
-        """One event of a stream, of which only the stream says what opened with it. Never raises, like :meth:`feed`."""
+        """Receive one event of a stream. Never raises, like :meth:`feed`.
+
+        The context of the reading task is not used: a stream may carry many runs, and an event without an id need not belong
+        to the one that is open here.
+        """
         self._take(event, publication, ())
 
     def waiting(self, publication: Publication) -> None:
-        """A publication whose event has not been heard yet: it comes from a queue, or never."""
+        """Register a publication whose event was not received yet: it is queued by the bus, or lost."""
         if not self._off:
             self._queued.put(publication)
 
     def stream_failed(self, error: object = None) -> None:
-        """The stream of events ended with an error: what is open ends with it."""
+        """End all open work with the error of a stream."""
         failure = error if isinstance(error, BaseException) else None
         self.stream_ended(self._correlator.open_records(), failure)
 
     def stream_ended(self, opened: Iterable[SpanState], error: BaseException | None) -> None:
-        """A stream is over: what it opened ends now."""
+        """End the work that a stream opened; ``error`` is its exception, if any."""
         self.leave_open(opened, error, at_end=True)
 
     def leave_open(
         self, records: Iterable[SpanState], error: BaseException | None, *, at_end: bool = False
     ) -> None:
-        """The publisher of these records is gone: those that are open end with ``error``, where there is one.
+        """End the open ones of these records, whose publisher is gone; ``error`` is its exception, if any.
 
-        ``at_end`` says that nobody else can publish of them.
+        ``at_end``: nobody else can publish events of them. Otherwise a record with open children stays open.
         """
         try:
             result, failure = ended_with(error)
@@ -255,13 +259,13 @@ class Handle:
                     and not at_end
                     and any(one.result is None for one in record.children)
                 ):
-                    continue  # others go on with it
+                    continue  # other publishers continue it
                 self._correlator.publisher_ended(record, result, failure)
         except Exception as problem:
             self.failed(problem)
 
     def _receive_in_place(self, event: Event) -> None:
-        """An event of our own bus: where it says its run and phase itself, its publisher need not be asked."""
+        """Receive an event of our own bus. The publisher is not looked up if the event names its run and phase."""
         if event.run_id is not None and event.phase is not None:
             self._take(event, None, ())
             return
@@ -271,11 +275,11 @@ class Handle:
         leave(publication)
 
     def tick(self) -> None:
-        """Let time pass: what became of work by the end of its task holds when nobody has said otherwise."""
+        """Apply the ends of tasks whose grace period is over."""
         self._task_ends.tick()
 
     def _publication_of(self, event: object) -> tuple[Publication | None, tuple[Publication, ...]]:
-        """Find the publication of an event, with those before it; none in the context of a worker that delivers them."""
+        """Return the publication of an event and its context; neither in a worker that only delivers events."""
         here = publications.get()
         if here:
             last = here[-1]
@@ -323,7 +327,7 @@ class Handle:
             self._recorder.record(event, self._reader.dialect.keys)
 
     def _fact(self, event: object, publication: Publication, *, live: bool) -> Fact:
-        """The fact of an event; where a handler is not told its type, that of the call which published it."""
+        """Return the fact of an event. If handlers do not get the event type, it is taken from the publishing call."""
         if publication.heard or not publication.running:
             return self._reader.read(event, live=live)
         try:
@@ -345,7 +349,7 @@ class Handle:
         return fact
 
     def _note_opened(self, publication: Publication, record: SpanState) -> None:
-        """Note that ``publication`` opened ``record``, and the run above it where that was opened for it alone."""
+        """Add ``record`` to its publication, with its run if that was opened implicitly for this record."""
         run, opened = record.parent, [record] if record.result is None else []
         if (
             run is not None
@@ -361,7 +365,7 @@ class Handle:
                 self._task_ends.opened(task, one)
 
     def _count_unrecognised(self, event_type: str) -> None:
-        """Say so when many events came that begin and end nothing, and no phase was recognised."""
+        """Count an event that starts and ends nothing; warn after 50 of them if no phase was recognised."""
         types = self._unrecognised_types
         if types is None:
             return
@@ -386,7 +390,7 @@ class Handle:
             )
 
     def failed(self, error: Exception) -> None:
-        """An error of our own: counted, and logged once for each kind with its traceback."""
+        """Count an internal error, and log it with its traceback once for each kind."""
         if isinstance(error, Unreadable) and not self.by_publisher:
             error = Unreadable(
                 f"{error}. Handlers of this bus may not be told the type: mode='auto' also reads the call that publishes"
@@ -408,17 +412,17 @@ class Handle:
     # --- life ---------------------------------------------------------------------------------------------------------
 
     def state(self) -> CorrelatorState:
-        """A frozen snapshot of the counts."""
+        """Return a snapshot of the counts."""
         self.tick()
         return self._correlator.state()._replace(errors=self._errors, last_error=self._last_error)
 
     def detach(self) -> None:
-        """Stop observing. What is open ends as abandoned; a handle that saw nothing says so in the log."""
+        """Stop observing; later calls do nothing. Open work ends as abandoned. Logs a warning if no event came."""
         with self._lock:
             if self._detached:
                 return
             self._detached = True
-            off, self._off = self._off, True  # a bus that keeps its handlers is not heard any more
+            off, self._off = self._off, True  # the bus may keep its handlers
         for undo in [*self._subscriptions.values(), *reversed(self._undo)]:
             try:
                 undo()
@@ -456,25 +460,23 @@ class Handle:
         self.detach()
 
     def subscribed(self, bus: object, undo: Callable[[], None]) -> None:
-        """Keep ``undo``, which leaves ``bus``; forgotten with the bus, because programs make many."""
+        """Keep ``undo``, which unsubscribes from ``bus``, as long as the bus lives."""
         try:
             self._subscriptions.put(bus, undo)
         except TypeError:
             self._undo.append(undo)
 
     def subscribed_to(self, bus: object) -> bool:
-        """Events of ``bus`` come by a subscription."""
+        """Whether events of ``bus`` arrive by subscription."""
         return self._subscriptions.get(bus) is not None
 
     def add_undo(self, undo: Callable[[], None]) -> None:
-        """Add a step for ``detach`` to take back; the last added goes first."""
+        """Add a function for ``detach`` to call; the last added is called first."""
         self._undo.append(undo)
 
 
 def observer_of(handle: Handle) -> Callable[..., bool | AwaitableTrue | None]:
-    """A function of its own, so that it is there for buses that refer to their handlers weakly, and a sink for those
-    that call a method.
-    """
+    """Return the observer of a handle: a function, so that buses with weak references to handlers do not lose it."""
 
     def observer(*arguments: object, **options: object) -> bool | AwaitableTrue | None:
         handle.called(arguments, options)
@@ -486,7 +488,7 @@ def observer_of(handle: Handle) -> Callable[..., bool | AwaitableTrue | None]:
 
 
 def awaited_observer_of(handle: Handle) -> Callable[..., object]:
-    """The observer as a coroutine function."""
+    """Return the observer as a coroutine function."""
 
     async def observer(*arguments: object, **options: object) -> bool:
         handle.called(arguments, options)

@@ -1,4 +1,4 @@
-"""A listener: what is subscribed on a bus that calls a method of its subscribers for each type of events."""
+"""A subscriber for buses that call a method of their subscribers for each event type."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ _WORD_BY_PREFIX = {"before": "started", "after": "completed"}
 
 
 class Listener:
-    """Has a method ``on_task_started``, ``handleTaskStarted`` or ``task_started`` of every name that is asked for, which
-    tells the handle an event of that type; and is a handler itself.
+    """A callable with a method for every event type: ``on_task_started``, ``handleTaskStarted``, ``task_started``, ...
+
+    Each method passes an event of that type to the handle.
     """
 
     def __init__(self, handle: Handle) -> None:
@@ -41,7 +42,7 @@ class Listener:
 
 
 def type_of(method: str) -> str:
-    """The type of events that a method of this name is called for."""
+    """Return the event type for a method name: ``task_started`` for ``on_task_started`` and ``before_task``."""
     found = _PREFIX.match(method)
     rest = method if found is None else method[found.end() :]
     word = None if found is None else _WORD_BY_PREFIX.get(found[1])

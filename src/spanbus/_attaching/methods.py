@@ -1,7 +1,7 @@
-"""The methods of an object of which nothing is known, read and not called.
+"""Inspect the methods of an unknown object without calling them.
 
-``inspect.getattr_static`` finds them, so that neither properties nor ``__getattr__`` run. Whether handlers are awaited is
-read off the code: coroutine functions, and names such as ``create_task`` and ``gather``.
+``inspect.getattr_static`` finds them, so that neither properties nor ``__getattr__`` run. Whether a bus awaits its handlers
+is inferred from its code: coroutine functions, and names such as ``create_task`` and ``gather``.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _LISTENING = re.compile(
     r"(?:subscribe|register|on|listen|attach|connect|bind|watch|observe|add_?(?:listener|handler|observer|callback|subscriber))\w*",
     re.IGNORECASE,
 )
-"""Methods that say that others hear of what such a method is told."""
+"""Subscribing methods; only beside one of them is an ambiguous name such as ``post`` a publishing method."""
 _SCHEDULING = frozenset(
     (
         "create_task",
@@ -58,7 +58,7 @@ _MAX_ATTRIBUTES = 50
 
 
 def has(thing: object, name: str) -> bool:
-    """Whether it has a callable of this name, found without running any of its code but properties of that name."""
+    """Whether ``thing`` has a callable of this name. Of its code, only a property of this name may run."""
     static = static_attribute(thing, name)
     if static is _MISSING:
         return False
@@ -71,7 +71,7 @@ def has(thing: object, name: str) -> bool:
 
 
 def static_attribute(thing: object, name: str) -> object:
-    """The attribute as it stands in the object or its classes, else a mark that nothing equals."""
+    """Return the attribute without invoking descriptors, else a unique marker object."""
     try:
         return inspect.getattr_static(thing, name, _MISSING)
     except Exception:
@@ -79,7 +79,7 @@ def static_attribute(thing: object, name: str) -> object:
 
 
 def names_of(thing: object) -> list[str]:
-    """The public names of an object: its own and those of its classes; ``__dir__`` is not called."""
+    """Return the public names of an object and its classes; ``__dir__`` is not called."""
     found: dict[str, None] = dict.fromkeys(own_attributes(thing))
     kinds = thing.__mro__ if isinstance(thing, type) else type(thing).__mro__
     for kind in kinds:
@@ -89,7 +89,7 @@ def names_of(thing: object) -> list[str]:
 
 
 def publishing_methods(thing: object) -> list[str]:
-    """The names of its methods by which events are published."""
+    """Return the names of the publishing methods."""
     names = names_of(thing)
     found = [name for name in names if _PUBLISHING.fullmatch(name) and has(thing, name)]
     if not found and any(_LISTENING.fullmatch(name) and has(thing, name) for name in names):
@@ -100,7 +100,7 @@ def publishing_methods(thing: object) -> list[str]:
 
 
 def _publishing_by_getattr(thing: object) -> list[str]:
-    """Publishing methods that only ``__getattr__`` gives, as of a proxy; none where it gives everything."""
+    """Return publishing methods that ``__getattr__`` provides, as in a proxy; none if it provides any name."""
     kind = type(thing)
     if static_attribute(kind, "__getattr__") is _MISSING or isinstance(thing, type | ModuleType):
         return []
@@ -116,9 +116,9 @@ def _publishing_by_getattr(thing: object) -> list[str]:
 
 
 def generated_attribute(thing: object) -> object:
-    """Its answer to a name that nobody has given it, None for most; it does not keep that."""
+    """Return what ``__getattr__`` generates for an unknown name, None for most objects. Leaves no trace on the object."""
     if is_of(thing, "unittest.mock", "NonCallableMock"):
-        return thing  # it gives everything, and remembers what it was asked for
+        return thing  # a mock provides any name, and records the access
     try:
         made = cast("object", getattr(thing, _NO_SUCH_NAME, None))
         if _NO_SUCH_NAME in own_attributes(thing):
@@ -129,7 +129,7 @@ def generated_attribute(thing: object) -> object:
 
 
 def is_coroutine_function(method: object) -> bool:
-    """Calling it gives a coroutine."""
+    """Whether calling ``method`` returns a coroutine; looks through partials and methods."""
     while isinstance(method, partial | MethodType | staticmethod | classmethod):
         inner = cast("Any", method)
         method = inner.func if isinstance(method, partial) else inner.__func__
@@ -140,17 +140,17 @@ def is_coroutine_function(method: object) -> bool:
 
 
 def as_coroutine_function(function: Callable[..., object]) -> Callable[..., object]:
-    """``function`` as a coroutine function for ``inspect`` and ``asyncio``."""
+    """Mark ``function`` as a coroutine function for ``inspect`` and ``asyncio``, and return it."""
     if sys.version_info >= (3, 12):
         return inspect.markcoroutinefunction(function)
     plain = cast("FunctionType", function)
-    code = plain.__code__  # 3.11 asks for this flag alone
+    code = plain.__code__  # Python 3.11 checks only this flag
     plain.__code__ = code.replace(co_flags=code.co_flags | inspect.CO_COROUTINE)
     return plain
 
 
 def awaits_handlers(thing: object) -> bool:
-    """Code of this object, or of what it is made of, is asynchronous: what its handlers return may be awaited."""
+    """Whether code of this object or of its attributes is asynchronous, so that results of handlers may be awaited."""
     made_of = list(own_attributes(thing).values())[:_MAX_ATTRIBUTES]
     return any(_is_asynchronous(part) for part in (thing, *made_of))
 
@@ -193,7 +193,7 @@ def _schedules(function: object) -> bool:
 
 
 def codes(code: CodeType) -> Iterator[CodeType]:
-    """A function's code, with those of the functions inside it."""
+    """Yield a function's code object and those of its nested functions."""
     yield code
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
@@ -201,7 +201,7 @@ def codes(code: CodeType) -> Iterator[CodeType]:
 
 
 def own_attributes(thing: object) -> dict[str, object]:
-    """A copy of what the object itself holds; empty where it holds nothing."""
+    """Return a copy of the instance dictionary; empty if there is none."""
     try:
         own = object.__getattribute__(thing, "__dict__")
     except (AttributeError, TypeError):
@@ -210,5 +210,5 @@ def own_attributes(thing: object) -> dict[str, object]:
 
 
 def callable_of(thing: object, name: str) -> Callable[..., object]:
-    """The method, bound."""
+    """Return the bound method."""
     return cast("Callable[..., object]", getattr(thing, name))

@@ -1,8 +1,8 @@
-"""Publications: the calls of publishing methods by which a task says to which run and phase its events belong.
+"""Publications: calls of publishing methods, which relate events to the run and phase of the publishing task.
 
-Each call of a tapped method is a :class:`Publication`. Those of a task, and of the tasks it was made by, stand in a context
-variable as a tuple, oldest first: a task made later inherits what had been published until then and no more. What the
-event opened is written on its publication when it is heard, at once or from a queue.
+Each call of a tapped method is a :class:`Publication`. A context variable holds the publications of a task and of its parent
+tasks as a tuple, oldest first; a new task inherits those made before it was created. A publication lists the records that
+its event opened, once the event is received, directly or from a queue.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _TYPE_CLASSES = (str, Enum)
 
 
 class Observing(Protocol):
-    """A handle."""
+    """The property of a handle that this module reads."""
 
     @property
     def detached(self) -> bool: ...
@@ -65,25 +65,25 @@ class Publication:
 
     def __init__(self, owner: Owner, method: str, unread_call: UnreadCall | None = None) -> None:
         self.owner = owner
-        """Gives the handle that observes the bus."""
+        """Weak reference to the handle that observes the bus."""
         self.method = method
         self.unread_call = unread_call
-        """Gives the event, with the call that it is found in; few ask."""
+        """The call, and the function that finds the event in it; read only when needed."""
         self.kind: str | None = None
         self.event: object = None
-        """Type of the event, and the event or its payload, once it was asked for."""
+        """Type of the event, and the event or its payload; set by :meth:`read`."""
         self.running = True
         self.heard = 0
-        """Number of events that came of it."""
+        """Number of events received from this call."""
         self.opened: Sequence[SpanState] = ()
         self.batch_ids = _NO_IDS
-        """Identities of the events of a batch."""
+        """``id()`` of the events of a batch and of their payloads."""
         self.pending: object = None
-        """The event, until it is told."""
+        """The event, until it is reported to the handle."""
         self.before: tuple[Publication, ...] = ()
-        """Publications before it, while its event waits in a queue."""
+        """Earlier publications of the task, kept while the event is queued."""
         self.key: str = ""
-        """Tells the task that publishes from others, else the thread."""
+        """Identifies the publishing task, else the thread."""
         self.task: Callable[[], Task[object] | None] | None = None
         task = current_task()
         if task is not None:
@@ -92,13 +92,13 @@ class Publication:
             self.key = _hex(_publisher_id())
 
     def add_opened(self, record: SpanState) -> None:
-        """Its event opened ``record``: few do."""
+        """Add a record that the event opened."""
         if not isinstance(self.opened, Opened):
             self.opened = Opened()
         self.opened.add(record)
 
     def read(self) -> object:
-        """Find out its event, where that was not done before: its type, if it is quickly told, and what it is known by."""
+        """Find the event in the call and set ``kind`` and ``event``. Returns the event, None on later calls."""
         if self.unread_call is None:
             return None
         find, arguments, options = self.unread_call
@@ -113,13 +113,13 @@ class Publication:
         return event
 
     def as_event(self) -> dict[str, object] | None:
-        """The event as the call that published it told it, where it said a type."""
+        """Return the event with the type and payload of the publishing call; None if the call has no type."""
         self.read()
         return None if self.kind is None else {"event_type": self.kind, "payload": self.event}
 
     @property
     def is_finished(self) -> bool:
-        """Whether it is finished: every span that it opened has ended, or nobody observes its bus now."""
+        """Whether every record that it opened has ended, or its handle is gone."""
         if self.running:
             return False
         if self.heard > 0:
@@ -136,7 +136,7 @@ publications: ContextVar[tuple[Publication, ...]] = ContextVar("spanbus_publicat
 
 
 def enter(publication: Publication, here: tuple[Publication, ...]) -> None:
-    """Put ``publication`` last in this context, where there are those of ``here``; now and then those that are over leave it."""
+    """Append ``publication`` to those of this context (``here``); finished ones are pruned from time to time."""
     if len(here) >= _PRUNE_FROM or publication in here:
         kept = [one for one in here if one is not publication and not one.is_finished]
         here = tuple(kept[-_MAX_STACK:])
@@ -144,7 +144,7 @@ def enter(publication: Publication, here: tuple[Publication, ...]) -> None:
 
 
 def leave(publication: Publication) -> None:
-    """Take ``publication`` out again when nothing came of it that lasts."""
+    """Remove ``publication`` from the context unless it opened something."""
     publication.running = False
     if publication.heard and not publication.opened:
         here = publications.get()
@@ -153,17 +153,17 @@ def leave(publication: Publication) -> None:
 
 
 def innermost(owner: Owner, here: tuple[Publication, ...]) -> SpanState | None:
-    """The innermost record that a task, or a task above it, has opened and that is at work now."""
+    """Return the innermost active record that the task, or one of its parents, opened on the owner's bus."""
     for publication in reversed(here):
         if publication.opened and publication.owner is owner:
             for record in reversed(publication.opened):
-                if record.result is None and record.held is None:  # not resting
+                if record.result is None and record.held is None:  # not resting, inlined
                     return record
     return None
 
 
 def innermost_active() -> SpanState | None:
-    """The innermost record that this task, or a task above it, has opened on any bus and that is at work now."""
+    """Return the innermost active record that this task, or one of its parents, opened on any bus."""
     for publication in reversed(publications.get()):
         for record in reversed(publication.opened):
             if not record.resting:
@@ -172,7 +172,7 @@ def innermost_active() -> SpanState | None:
 
 
 class QueuedPublications:
-    """Publications whose events come later, from a queue: found by the event itself, its payload, or else its type."""
+    """Publications whose events arrive later from a queue; looked up by event, payload or event type. At most 4,096."""
 
     def __init__(self) -> None:
         self._by_event: dict[int, Publication] = {}
@@ -196,7 +196,7 @@ class QueuedPublications:
                 del self._by_event[id(publication.event)]
 
     def find(self, event: object) -> Publication | None:
-        """The publication that ``event`` comes of, which waits no longer."""
+        """Remove and return the publication of ``event``."""
         payload = payload_of(event)
         with self._lock:
             for known in (event, payload):
@@ -215,7 +215,7 @@ class QueuedPublications:
 
 
 def kind_of(event: object) -> str | None:
-    """The type of an event as text, where it is in one of the usual places."""
+    """Return the type of an event as text, if it is in one of the usual fields."""
     get = getter(event)
     for key in TYPE_KEYS:
         value = get(key)
@@ -225,14 +225,14 @@ def kind_of(event: object) -> str | None:
 
 
 def payload_of(event: object) -> object:
-    """The payload of an event, where it is in one of the usual places."""
+    """Return the payload of an event, if it is in one of the usual fields."""
     get = getter(event)
     payload = get("payload")
     return payload if payload is not None else get("data")
 
 
 def _publisher_id() -> int:
-    """Identity of the running code, where it is no task of asyncio."""
+    """Return the id of the trio task, else of the thread."""
     if "trio" in sys.modules:
         from trio.lowlevel import current_task as current_trio_task
 
@@ -247,7 +247,7 @@ _hex: Callable[[int], str] = remembering("{:x}".format, 256)
 
 
 def weak_reference(thing: object) -> Callable[[], object]:
-    """A weak reference where one can be made, else a strong one."""
+    """Return a weak reference to ``thing``, or a strong one if its class does not support weak references."""
     try:
         return weakref.ref(thing)
     except TypeError:

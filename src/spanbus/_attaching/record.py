@@ -1,4 +1,4 @@
-"""A recording of what a bus says: one redacted line of JSON for each event, as ``spanbus replay`` reads it."""
+"""Record the events of a bus: one redacted JSON line for each event, readable by ``spanbus replay``."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _TEXT = 4_096
 
 
 class Recorder:
-    """Appends to a file. Raises :class:`~spanbus.errors.InputError` when that cannot be opened; afterwards never."""
+    """Appends events to a file. Only the constructor raises: :class:`~spanbus.errors.InputError` if the file cannot be opened."""
 
     def __init__(self, path: Path, redactor: Redactor) -> None:
         self._path, self._redactor = path, redactor
@@ -35,7 +35,7 @@ class Recorder:
             raise InputError(f"record={str(path)!r} cannot be written: {error.strerror}") from error
 
     def record(self, event: object, keys: Keys) -> None:
-        """Write one event, read by a dialect's ``keys``; the first error ends the recording, with a warning."""
+        """Write one event, read by a dialect's ``keys``. The first write error ends the recording with a warning."""
         try:
             raw = read(event, keys)
             line = {
@@ -55,21 +55,21 @@ class Recorder:
             with self._lock:
                 if self._file is not None:
                     self._file.write(text + "\n")
-        except ValueError:  # no event
+        except ValueError:  # not an event
             return
         except Exception as error:
             self.close()
             logger.warning("recording to %s ended: %s", self._path, error)
 
     def close(self) -> None:
-        """End the recording; may be called twice."""
+        """End the recording. Idempotent."""
         with self._lock:
             file, self._file = self._file, None
         if file is not None:
             file.close()
 
     def _plain(self, key: str, value: object, depth: int) -> object:
-        """A value as JSON: secrets taken out, live objects by the name of their class."""
+        """Return a value as JSON data: secrets removed, live objects replaced by their class name."""
         if isinstance(value, Mapping) and depth:
             fields = list(cast("Mapping[object, object]", value).items())[:_ITEMS]
             return {str(name): self._plain(str(name), one, depth - 1) for name, one in fields}

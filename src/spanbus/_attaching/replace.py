@@ -1,7 +1,7 @@
-"""Put another function in the place of an object's method, and take it back.
+"""Replace a method of an object, and restore it.
 
-On the instance where it can hold one. Where it cannot (``__slots__``, a property, a static or class method), on its
-class, and there only this instance is given the other function.
+The replacement is set on the instance if possible. Otherwise (``__slots__``, a property, a static or class method) a
+descriptor is set on the class, which returns the replacement for this instance only.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ Wrapping = Callable[[Callable[..., object]], Callable[..., object]]
 
 
 def replaced(thing: object, name: str, wrap: Wrapping) -> Callable[[], None]:
-    """Replace ``thing.name`` by ``wrap`` of it; what is returned takes that back.
+    """Replace ``thing.name`` by ``wrap(thing.name)``; return a function that restores it.
 
-    Raises :class:`~spanbus.errors.InputError` where neither the instance nor its class takes another function.
+    Raises :class:`~spanbus.errors.InputError` if neither the instance nor its class can be changed.
     """
     static = inspect.getattr_static(thing, name, None)
     if isinstance(thing, type):
@@ -55,7 +55,7 @@ def replaced(thing: object, name: str, wrap: Wrapping) -> Callable[[], None]:
 def _bound(
     thing: object, method: Callable[..., object], wrapped: Callable[..., object]
 ) -> Callable[..., object]:
-    """``wrapped`` as a method of the object, as which it is pickled and copied with it; a copy has its own method again."""
+    """Return ``wrapped`` as a bound method, so that pickling and copying work; a copy of the object calls the original."""
     if not isinstance(method, MethodType) or method.__self__ is not thing:
         return wrapped
     plain = cast("Callable[..., object]", method.__func__)
@@ -72,7 +72,7 @@ def _bound(
 
 
 def is_function(kind: type, name: str) -> bool:
-    """Whether a class has a function of Python of this name, also where another one stands in its place for some."""
+    """Whether a class defines this name as a Python function, possibly replaced by us."""
     static = cast("object", inspect.getattr_static(kind, name, None))
     return isinstance(static.before if isinstance(static, _PerInstance) else static, FunctionType)
 
@@ -80,7 +80,7 @@ def is_function(kind: type, name: str) -> bool:
 def _undo(
     thing: object, name: str, wrapped: Callable[..., object], had: bool, before: object
 ) -> Callable[[], None]:
-    """Takes it back; keeps neither the object nor what is bound to it, unless it is the only way."""
+    """Return the function that restores the method. It refers to the object weakly if possible."""
     known, ours = weak_reference(thing), weakref.ref(wrapped)
     unbound(wrapped).__dict__["__spanbus_before__"] = before
 
@@ -97,7 +97,7 @@ def _undo(
 
 
 def unbound(method: Callable[..., object]) -> Callable[..., object]:
-    """The function of a bound method."""
+    """Return the function of a bound method, or the function itself."""
     return method.__func__ if isinstance(method, MethodType) else method
 
 
@@ -115,14 +115,17 @@ def _restore(thing: object, name: str, had: bool, before: object) -> None:
 
 
 class _PerInstance:
-    """A class attribute that is as before, but for the instances whose method was replaced; for all where it is shared."""
+    """Descriptor on a class: the original attribute, except for instances whose method was replaced.
+
+    A static or class method is replaced for all instances.
+    """
 
     def __init__(self, before: object) -> None:
         self.before = before
         self.shared = isinstance(before, staticmethod | classmethod)
         self.instances: WeakIdentityMap[Wrapping] = WeakIdentityMap()
         self.held: list[tuple[object, Wrapping]] = []
-        """Wrappings of the class itself, and of instances to which no weak reference can be made."""
+        """Wrappers of the class itself, and of instances without weak references."""
 
     def __get__(self, instance: object, owner: type | None = None) -> object:
         bind = getattr(type(self.before), "__get__", None)
@@ -147,14 +150,14 @@ class _PerInstance:
             self.held.append((instance, wrap))
 
     def remove(self, wrap: Wrapping) -> bool:
-        """Forget one; True when none is left."""
+        """Remove a wrapper; return True when none is left."""
         self.instances.discard(wrap)
         self.held = [pair for pair in self.held if pair[1] is not wrap]
         return not self.held and not self.instances.values()
 
 
 class _PerInstanceData(_PerInstance):
-    """The same in the place of a property."""
+    """The same as a data descriptor, in place of a property."""
 
     def __set__(self, instance: object, value: object) -> None:
         type(self.before).__set__(self.before, instance, value)  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""Signals, of the shapes of blinker, Celery, Django and PyQt: the name of a signal is the type of its events."""
+"""Attach to signals like those of blinker, Celery, Django and PyQt. The name of a signal is the type of its events."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _CONTROL = ("signal", "sender", "dispatch_uid", "weak")
 
 
 def is_signal(thing: object) -> bool:
-    """Whether it has ``connect`` for a receiver, and a way to be sent."""
+    """Whether ``thing`` has a ``connect(receiver)`` and a sending method, or is a slot."""
     if is_slot(thing):
         return True
     if isinstance(thing, type | ModuleType) or not has(thing, "connect"):
@@ -43,7 +43,7 @@ def is_signal(thing: object) -> bool:
         return False
     try:
         parameters = list(inspect.signature(callable_of(thing, "connect")).parameters.values())
-    except (TypeError, ValueError):  # those of PyQt are written in C++
+    except (TypeError, ValueError):  # PyQt signals are written in C++
         return "signal" in type(thing).__name__.lower()
     return bool(parameters) and (
         parameters[0].name in HANDLER_NAMES or "signal" in type(thing).__name__.lower()
@@ -51,13 +51,13 @@ def is_signal(thing: object) -> bool:
 
 
 def is_slot(thing: object) -> bool:
-    """Whether it is an event as of C#: ``slot += handler``, and ``slot(...)`` calls them."""
+    """Whether ``thing`` is a C#-style event: ``slot += handler`` subscribes, ``slot(...)`` calls the handlers."""
     kind = type(thing)
     return is_function(kind, "__iadd__") and is_function(kind, "__call__")
 
 
 def signals_of(thing: object) -> dict[str, object]:
-    """The signals of a mapping or namespace, by name."""
+    """Return the signals of a mapping or namespace by name; at most 500 entries are examined."""
     if isinstance(thing, Mapping):
         named = list(cast("Mapping[object, object]", thing).items())[:_MAX_SIGNALS]
         return {name_of(one, str(name)): one for name, one in named if is_signal(one)}
@@ -77,7 +77,7 @@ def signals_of(thing: object) -> dict[str, object]:
 
 
 def makes_signals(thing: object) -> str | None:
-    """The method of a namespace of signals that makes those which are not there yet: ``signal(name)``, ``namespace.name``."""
+    """Return the method by which a namespace creates signals on demand: ``signal`` or ``__getattr__``; None if it does not."""
     if isinstance(thing, Mapping):
         return "signal" if has(cast("object", thing), "signal") else None
     if not is_function(type(thing), "__getattr__"):
@@ -88,13 +88,13 @@ def makes_signals(thing: object) -> str | None:
 
 
 def sending_methods(signal: object) -> list[str]:
-    """The methods of a signal by which it is sent; calling it may be one more."""
+    """Return the sending methods of a signal, including ``__call__``."""
     called = ("__call__",) if is_function(type(signal), "__call__") else ()
     return [*publishing_methods(signal), *called]
 
 
 def name_of(signal: object, known_as: str | None = None) -> str:
-    """The name that a signal has, else by which its namespace or a module knows it."""
+    """Return the name of a signal: its own, ``known_as``, or that of a module variable; else ``signal``."""
     for key in ("name", "signal_name"):
         name = getattr(signal, key, None)
         if isinstance(name, str) and name:
@@ -113,7 +113,7 @@ def name_of(signal: object, known_as: str | None = None) -> str:
 
 
 def connect(signal: object, name: str, handle: Handle) -> None:
-    """Connect strongly; the receiver is a function of its own, which the signal keeps."""
+    """Connect a receiver of its own to the signal, by a strong reference."""
 
     def receiver(*arguments: object, **options: object) -> object:
         return handle.observer(event_of(name, arguments, options))
@@ -138,7 +138,7 @@ def connect(signal: object, name: str, handle: Handle) -> None:
 
 
 def _add(slot: object, receiver: Callable[..., object], handle: Handle) -> None:
-    """Add a receiver to a slot, which must stay the one that it is: whoever has it holds it already."""
+    """Add a receiver to a slot. Raises if ``+=`` makes a new object, because others keep the old one."""
     if handle.answer_form == "plain" and treatment_of(slot, "__iadd__").uses_results:
         handle.answer_form = "nothing"
     changed: Any = slot
@@ -155,7 +155,7 @@ def _add(slot: object, receiver: Callable[..., object], handle: Handle) -> None:
 
 
 def event_of(name: str, arguments: Sequence[object], options: Mapping[str, object]) -> object:
-    """The event of one sending of a signal, or of what a group of signals passes on of one of its own."""
+    """Return the event for one sending of a signal, or of a signal that a group of signals passes on."""
     if len(arguments) == 1 and not options:
         get = getter(arguments[0])
         signal, sent = get("signal"), get("args")
@@ -164,7 +164,7 @@ def event_of(name: str, arguments: Sequence[object], options: Mapping[str, objec
     if arguments and ending(name) is None and is_type(arguments[0]):
         kind = type_text(arguments[0])
         if isinstance(kind, str | Enum) and ending(str(kind)) is not None:
-            return event_in(arguments, options)  # one for all types
+            return event_in(arguments, options)  # one signal for all event types
     payload = {key: value for key, value in options.items() if key not in _CONTROL}
     given = list(arguments)
     sender = options.get("sender")

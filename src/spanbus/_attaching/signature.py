@@ -1,7 +1,7 @@
-"""Arguments with which an unknown subscribing method gives every event, read off its signature.
+"""Arguments for an unknown subscribing method that subscribe to all events, inferred from its signature.
 
-``None`` or ``"*"`` stands for all types only where the signature says so: by a default, or by an annotation that admits
-None. Where that cannot be read, the answer is None and the method is left alone.
+``None`` or ``"*"`` means all types only if the signature shows it: by a default, or by an annotation that admits None. If
+the signature cannot be read, the method is not used.
 """
 
 from __future__ import annotations
@@ -66,21 +66,21 @@ Role = Literal["observer", "sink", "listener", "on_error", "nothing"]
 
 
 class SubscribingCall(NamedTuple):
-    """Positional arguments and keywords; a :class:`Slot` stands where one of ours goes."""
+    """Positional arguments and keywords, with a :class:`Slot` for each subscriber to fill in."""
 
     arguments: tuple[object, ...]
     options: dict[str, object]
     slot: Slot
     takes_wildcard: bool = False
-    """The method takes a type, and says how all of them are meant."""
+    """The method takes an event type, and has a wildcard for all types."""
 
 
 class Slot(NamedTuple):
-    """The place of what is subscribed."""
+    """Placeholder for a subscriber."""
 
     role: Role
     is_async: bool = False
-    """The handler is annotated as one whose result is awaited."""
+    """The annotation demands a handler whose result is awaitable."""
 
 
 NOTHING = Slot("nothing")
@@ -88,7 +88,7 @@ ON_ERROR = Slot("on_error")
 
 
 def subscribing(method: Callable[..., object]) -> SubscribingCall | None:
-    """A call that subscribes to events of all types; None where the signature does not promise that."""
+    """Return a call that subscribes to all event types; None if the signature does not show how."""
     try:
         signature = inspect.signature(method)
     except (TypeError, ValueError):
@@ -167,7 +167,7 @@ def _handler_parameter(named: list[Parameter], hints: dict[str, object]) -> Para
 
 
 def _all_types_value(one: Parameter, hint: object) -> tuple[object] | None:
-    """Value of this parameter for all types, in a tuple; None where its signature does not say."""
+    """Return the parameter's value for all types, in a tuple; None if the signature does not show it."""
     default: object = one.default
     if one.name == "mask":
         return None if default is Parameter.empty else (default,)
@@ -181,7 +181,7 @@ def _all_types_value(one: Parameter, hint: object) -> tuple[object] | None:
 def _hints(method: Callable[..., object]) -> dict[str, object]:
     try:
         return dict(typing.get_type_hints(method))
-    except Exception:  # names that are there for type checkers only: the text has to do
+    except Exception:  # names imported for type checkers only: use the text of the annotation
         return dict(getattr(method, "__annotations__", {}))
 
 
@@ -200,7 +200,7 @@ def _is_callable(hint: object) -> bool:
 
 
 def _awaits(hint: object) -> bool:
-    """A handler annotated so returns what is awaited, and nothing else will do."""
+    """Whether a handler with this annotation must return an awaitable."""
     if isinstance(hint, str):
         return "Awaitable[" in hint or "Coroutine[" in hint
     if typing.get_origin(hint) in (typing.Union, types.UnionType):

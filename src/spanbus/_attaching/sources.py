@@ -1,4 +1,4 @@
-"""The functions of an object of which nothing is known, their source, and what they know from outside. Nothing is called."""
+"""Functions of an unknown object, their syntax trees, and their global and closure variables. Nothing is called."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from spanbus._attaching.methods import codes
 
 
 def with_callees(functions: Iterable[FunctionType]) -> list[FunctionType]:
-    """Functions and those beside them, in the variables that they know."""
+    """Return the functions and those in their global and closure variables."""
     found = dict.fromkeys(map(function_of, functions))
     for function in list(found):
         if function is not None:
@@ -24,7 +24,7 @@ def with_callees(functions: Iterable[FunctionType]) -> list[FunctionType]:
 
 
 def variables_of(function: FunctionType) -> dict[str, object]:
-    """Variables that a function knows from outside: of the function around it, and of its module."""
+    """Return the global and closure variables that a function uses."""
     code = function.__code__
     names = {name for one in codes(code) for name in one.co_names}
     known = {name: function.__globals__[name] for name in names if name in function.__globals__}
@@ -37,14 +37,14 @@ def variables_of(function: FunctionType) -> dict[str, object]:
 
 
 def self_name(function: FunctionType) -> str:
-    """The name by which a method knows its object; empty for a function that is none."""
+    """Return the name of a method's ``self`` parameter; empty for a plain function."""
     code, around = function.__code__, function.__qualname__.rpartition(".")[0]
     is_method = bool(around) and not around.endswith("<locals>") and code.co_argcount > 0
     return code.co_varnames[0] if is_method else ""
 
 
 def functions_of(kind: type) -> Iterator[FunctionType]:
-    """The functions of a class; those of its bases where they are not replaced by others that do not call them."""
+    """Yield the functions of a class and of its bases, without those overridden by a function that does not call super()."""
     replaced: set[str] = set()
     for one in kind.__mro__:
         if str(one.__module__).partition(".")[0] in sys.stdlib_module_names:
@@ -58,6 +58,7 @@ def functions_of(kind: type) -> Iterator[FunctionType]:
 
 
 def function_of(found: object) -> FunctionType | None:
+    """Return the plain function behind a method or decorator, None if there is none."""
     while isinstance(found, staticmethod | classmethod | MethodType):
         found = cast("object", found.__func__)  # pyright: ignore[reportUnknownMemberType]
     found = inspect.unwrap(found) if callable(found) else found
@@ -65,6 +66,7 @@ def function_of(found: object) -> FunctionType | None:
 
 
 def tree_of(function: FunctionType | None) -> ast.AST | None:
+    """Return the syntax tree of a function, None without source or if the source file has changed since."""
     if function is None:
         return None
     try:
@@ -72,5 +74,7 @@ def tree_of(function: FunctionType | None) -> ast.AST | None:
     except (OSError, TypeError, SyntaxError):
         return None
     first = tree.body[0] if tree.body else None
-    name = getattr(first, "name", function.__code__.co_name)  # a lambda is in a statement
-    return tree if name == function.__code__.co_name else None  # else the file was edited since
+    name = getattr(
+        first, "name", function.__code__.co_name
+    )  # the statement of a lambda has no name
+    return tree if name == function.__code__.co_name else None

@@ -1,4 +1,4 @@
-"""Streams of events that a program reads, and calls that are phases themselves: both pass through untouched."""
+"""Watch a stream of events that a program reads, and calls that are phases themselves. Both pass through unchanged."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def watched(handle: Handle, stream: object) -> Any:
-    """The events of ``stream``, each fed and passed on."""
+    """Return an iterator that feeds each event of ``stream`` and passes it on."""
     if isinstance(stream, AsyncIterable):
         return _watched_async(handle, cast("AsyncIterable[object]", stream))
     if isinstance(stream, Iterable):
@@ -30,36 +30,31 @@ async def _watched_async(
 ) -> AsyncGenerator[object, None]:
     with _one_publication(handle) as publication:
         async for event in stream:
-            _heard(handle, event, publication)
+            handle.heard(event, publication)
             yield event
 
 
 def _watched(handle: Handle, stream: Iterable[object]) -> Generator[object, None, None]:
     with _one_publication(handle) as publication:
         for event in stream:
-            _heard(handle, event, publication)
+            handle.heard(event, publication)
             yield event
 
 
 @contextmanager
 def _one_publication(handle: Handle) -> Generator[Publication]:
-    """One publication for all that a stream carries; what it opened ends with the stream."""
+    """One publication for all events of a stream; the work that they opened ends with the stream."""
     publication = Publication(handle.mark, "watching")
-    publication.task = None  # whoever reads it
+    publication.task = None  # any task may read the stream
     try:
         yield publication
     except GeneratorExit:
-        raise  # the reader has had enough: nothing is known of the work
+        raise  # the reader stopped early: nothing is known of the work
     except BaseException as error:
         handle.stream_ended(publication.opened, error)
         raise
     else:
         handle.stream_ended(publication.opened, None)
-
-
-def _heard(handle: Handle, event: object, publication: Publication) -> None:
-    # a stream may carry many runs: that one of them is open says nothing of an event without an id
-    handle.heard(event, publication)
 
 
 # --- calls ------------------------------------------------------------------------------------------------------------
@@ -69,7 +64,7 @@ def _heard(handle: Handle, event: object, publication: Publication) -> None:
 def calls_watched(
     handle: Handle, thing: object, method: str, name: Callable[..., object] | str | None
 ) -> Generator[None]:
-    """While this is entered each call of a method is a phase."""
+    """Context manager: each call of the method is a phase."""
     if not has(thing, method):
         raise InputError(f"{type(thing).__name__} has no method {method!r} to watch")
     calls = _Calls(handle, method, name)
@@ -82,7 +77,7 @@ def calls_watched(
 
 
 class _Calls:
-    """Announces each call of one method as a phase."""
+    """Wraps one method so that each call is published as a phase."""
 
     def __init__(
         self, handle: Handle, method: str, name: Callable[..., object] | str | None

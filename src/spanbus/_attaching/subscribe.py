@@ -1,4 +1,4 @@
-"""Subscribe to a bus that was never seen before, and leave it again."""
+"""Subscribe to an unknown bus, and unsubscribe."""
 
 from __future__ import annotations
 
@@ -53,13 +53,13 @@ _TOKEN_METHODS = ("unsubscribe", "dispose", "cancel", "close", "disconnect", "re
 
 
 class WayIn:
-    """A method that gives all events, with how it is called."""
+    """A subscribing method that delivers all events, and the arguments to call it with."""
 
     def __init__(self, name: str, call: SubscribingCall) -> None:
         self.name, self.call = name, call
 
     def for_listener(self) -> WayIn:
-        """The same for a listener in the place of a function."""
+        """Return the same call with a :class:`Listener` instead of a function."""
         slot = self.call.slot._replace(role="listener")
 
         def other(value: object) -> object:
@@ -71,7 +71,7 @@ class WayIn:
 
 
 def way_in(thing: object) -> WayIn | None:
-    """The method by which this object provably gives all its events; nothing is called."""
+    """Return the method by which the object provably delivers all its events, None if there is none. Nothing is called."""
     for name in SUBSCRIBING:
         if not has(thing, name):
             continue
@@ -90,7 +90,7 @@ def way_in(thing: object) -> WayIn | None:
 
 
 def subscribe(thing: object, way: WayIn, handle: Handle) -> None:
-    """Subscribe ``handle``; raises what the method raises, having left again."""
+    """Subscribe ``handle``. Raises what the bus raises, and ``TypeError`` if the method returns a coroutine."""
     filled: dict[Slot, object] = {}
 
     def fill(value: object) -> object:
@@ -125,7 +125,7 @@ def _subscriber(slot: Slot, handle: Handle) -> object:
 
 
 def end(thing: object, token: object, subscribed: object) -> None:
-    """Leave by what subscribing returned: nothing, the handler, a function, an id, or a subscription that can be ended."""
+    """Unsubscribe by the token that subscribing returned: nothing, the handler, a function, an id, or a subscription object."""
     unsubscribe = next((getattr(thing, name) for name in _UNSUBSCRIBING if has(thing, name)), None)
     if token is None or token is thing or token is subscribed or isinstance(token, bool):
         done = unsubscribe(subscribed) if unsubscribe is not None else None
@@ -135,7 +135,7 @@ def end(thing: object, token: object, subscribed: object) -> None:
         done = cast("Callable[[], object]", getattr(token, ending))()
     else:
         done = unsubscribe(token) if unsubscribe is not None else None
-    if inspect.iscoroutine(done):  # nobody here can await it; the handle hears nothing any more
+    if inspect.iscoroutine(done):  # cannot be awaited here; the handle is off anyway
         done.close()
 
 

@@ -1,8 +1,7 @@
-"""The tap: publishing methods are wrapped, each call is told to the handle and made as it was.
+"""The tap: wrappers around publishing methods that report each call to the handle.
 
-Nothing of the bus is called, so nothing of it can break: arguments, results and exceptions pass untouched. Where events
-come by subscription the tap tells only who publishes. A method that calls another tapped one with the same event makes
-one event of it.
+Arguments, results and exceptions pass through unchanged, and no other method of the bus is called. Where events arrive by
+subscription, the tap only identifies the publisher. Nested calls of tapped methods with the same event are one event.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ _BATCH_WORDS = ("batch", "many", "all", "events", "messages")
 
 
 class TapTarget(Protocol):
-    """Listener of a tap: a handle."""
+    """The methods of a handle that a tap calls."""
 
     @property
     def mark(self) -> Owner: ...
@@ -47,8 +46,8 @@ class TapTarget(Protocol):
 class Tap:
     """Wraps publishing methods for one handle.
 
-    ``feeds`` says that what is published is told to the handle; else it comes by subscription, and only the publisher is
-    noted. ``current`` makes phases current for the task that publishes them.
+    ``feeds``: the tap delivers the events; otherwise they arrive by subscription and the tap only identifies the publisher.
+    ``current``: phases become current for the task that publishes their start.
     """
 
     def __init__(self, handle: TapTarget, *, feeds: bool, current: bool) -> None:
@@ -59,9 +58,9 @@ class Tap:
     def around(
         self, method: Callable[..., object], name: str, *, reader: Reader | None = None
     ) -> Callable[..., object]:
-        """``method``, tapped; a coroutine function stays one for those who ask.
+        """Return ``method`` wrapped. A coroutine function is still recognized as one by ``inspect`` and ``asyncio``.
 
-        ``reader`` finds the event in the arguments of a call, where they are not those of a bus.
+        ``reader`` finds the event in the arguments of a call; by default :class:`CallReader` does.
         """
         read = reader or CallReader(method).event
         tapped = _Method(self._handle, method, name, read, self._feeds, self._current)
@@ -69,7 +68,7 @@ class Tap:
 
             @functools.wraps(method)
             def published_later(*arguments: object, **options: object) -> object:
-                # not a coroutine function itself: whoever makes the coroutine is the publisher, also when a task awaits it
+                # not a coroutine function: the caller is the publisher, even if another task awaits the coroutine
                 return tapped.call_async(arguments, options)
 
             return as_coroutine_function(published_later)
@@ -132,7 +131,7 @@ class _Method:
         self, publication: Publication, arguments: Arguments, options: Options
     ) -> object:
         stack = publications.get()
-        if not (stack and stack[-1] is publication):  # another task awaits what its publisher made
+        if not (stack and stack[-1] is publication):  # awaited by another task
             enter(publication, stack)
         try:
             if self._feeds:
@@ -156,7 +155,7 @@ class _Method:
     # --- none of these raises -----------------------------------------------------------------------------------------
 
     def _begin(self, arguments: Arguments, options: Options) -> Publication | None:
-        """Note who publishes; None where an outer call has told this event already."""
+        """Enter a publication for this call; None if an outer call has already reported the event."""
         try:
             stack = publications.get()
             outer = stack[-1] if stack else None
@@ -192,7 +191,7 @@ class _Method:
             self._handle.failed(error)
 
     def _report_unreceived(self, publication: Publication, arguments: Arguments) -> None:
-        """Tell the event of a call that a handler before the observer has ended."""
+        """Report the event of a call in which another handler raised before the observer was called."""
         if not self._feeds and not publication.heard:
             try:
                 publication.pending = publication.read() or publication.as_event()
@@ -202,7 +201,7 @@ class _Method:
                 self._report(publication, arguments)
 
     def _batch_of(self, event: object, arguments: Arguments) -> Sequence[object] | None:
-        """The events of a call that publishes several."""
+        """Return the events of a call that publishes several; None for a single event."""
         if isinstance(event, list) or (self._may_batch and isinstance(event, tuple)):
             return cast("Sequence[object]", event)
         if len(arguments) > 1 and (
@@ -230,7 +229,7 @@ class _Method:
 
 
 def _renamed(name: str, qualified: str, function: Callable[..., object]) -> Callable[..., object]:
-    """``function``, whose coroutines bear these names, for the warning when nobody awaits one."""
+    """Return a copy of ``function`` with this name, which Python shows in its "never awaited" warning."""
     plain = cast("FunctionType", function)
     named = FunctionType(plain.__code__, plain.__globals__, name)
     named.__qualname__ = qualified
@@ -238,7 +237,7 @@ def _renamed(name: str, qualified: str, function: Callable[..., object]) -> Call
 
 
 def _is_same(outer: Publication, name: str, event: object, inner: Publication) -> bool:
-    """A call inside another one that tells the same event: by another name, or a part of a batch that was told."""
+    """Whether a nested call publishes the event of the outer one: by another method, or as part of a reported batch."""
     if outer.batch_ids:
         return id(event) in outer.batch_ids or id(inner.event) in outer.batch_ids
     if outer.method == name:
@@ -250,7 +249,7 @@ def _is_same(outer: Publication, name: str, event: object, inner: Publication) -
 
 
 def _identities(one: object) -> tuple[object, ...]:
-    """An event of a batch, and its payload: one of them is what a call for it alone is given."""
+    """Return an event of a batch and its payload; a nested call for this event gets one of the two."""
     if isinstance(one, tuple):
         pair = cast("tuple[object, ...]", one)
         return (pair, *pair[1:2])
@@ -259,7 +258,7 @@ def _identities(one: object) -> tuple[object, ...]:
 
 
 def _batch_item(one: object) -> object:
-    """One event of a batch: pairs are a type and a payload."""
+    """Return an event of a batch; a pair is a type and a payload."""
     if isinstance(one, tuple) and len(one) == 2 and is_type(one[0]):  # pyright: ignore[reportUnknownArgumentType, reportUnknownMemberType]
         return {"event_type": one[0], "payload": one[1]}  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
     return one  # pyright: ignore[reportUnknownVariableType]

@@ -1,6 +1,6 @@
-"""Tasks that opened runs and phases: when one ends without an end event, its end says what became of them.
+"""Watch the asyncio tasks that opened runs and phases: without an end event, the end of the task decides their result.
 
-A second passes first: an ``except`` of whoever awaited the task often announces it, or tries again.
+A grace period of a second comes first, because the code that awaits the task often publishes the end or retries.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Leave = Callable[[list[SpanState], BaseException | None], None]
 
 
 class _EndedTask(NamedTuple):
-    """A task that has ended, and what it opened and left open."""
+    """An ended task and the records that it left open."""
 
     due_ns: int
     loop: AbstractEventLoop
@@ -36,7 +36,7 @@ class _EndedTask(NamedTuple):
 
 
 class TaskEnds:
-    """Watches tasks, weakly; ``tick`` hands what they left open to ``leave`` when the grace is over."""
+    """Watches tasks, with weak references. After the grace period ``tick`` passes what they left open to ``leave``."""
 
     def __init__(self, leave: Leave) -> None:
         self._leave = leave
@@ -45,7 +45,7 @@ class TaskEnds:
         self._lock = threading.Lock()
 
     def opened(self, task: Task[object], record: SpanState) -> None:
-        """``task`` opened ``record``."""
+        """Register that ``task`` opened ``record``."""
         if task.done():
             return
         records = self._opened.get(task)
@@ -71,7 +71,7 @@ class TaskEnds:
                 self._ended.append(_EndedTask(time.monotonic_ns() + _GRACE_NS, loop, left, error))
 
     def tick(self, *, at_end: bool = False) -> None:
-        """Let time pass. In a loop that is closed, and ``at_end``, nobody says anything any more."""
+        """Process tasks whose grace period is over. ``at_end`` and closed event loops end the grace period at once."""
         if not self._ended:
             return
         now_ns = time.monotonic_ns()
@@ -85,14 +85,14 @@ class TaskEnds:
 
 
 def ended_with(error: BaseException | None) -> tuple[Result, Failure | None]:
-    """Result of work whose task or stream ended with ``error``."""
+    """Return the result and failure of work whose task or stream ended with ``error``."""
     if error is None:
         return Result.SUCCESS, None
     if isinstance(error, KeyboardInterrupt | GeneratorExit) or _is_cancellation(error):
         return Result.CANCELLATION, None
     try:
         message = str(error)
-    except Exception:  # a broken __str__ of somebody's exception
+    except Exception:  # a broken __str__ of a foreign exception
         message = ""
     if isinstance(error, TimeoutError):
         return Result.TIMEOUT, Failure(ErrorType.TIMEOUT, message or None)
@@ -100,7 +100,7 @@ def ended_with(error: BaseException | None) -> tuple[Result, Failure | None]:
 
 
 def _is_cancellation(error: BaseException) -> bool:
-    """Of asyncio or of trio: classes that only those have who have loaded them."""
+    """Whether this is a cancellation of asyncio or trio; neither is imported for the check."""
     kind = type(error)
     return is_of(error, "asyncio", "CancelledError") or (
         kind.__name__ == "Cancelled" and kind.__module__.partition(".")[0] == "trio"
@@ -108,11 +108,11 @@ def _is_cancellation(error: BaseException) -> bool:
 
 
 def _when_done(task: Task[object], call: Callable[[BaseException | None], None]) -> None:
-    """Tell ``call`` when an asyncio task ends, and what it ended with."""
-    from asyncio import CancelledError  # loaded, where there is a task
+    """Call ``call`` with the exception, or None, when an asyncio task ends."""
+    from asyncio import CancelledError  # already loaded, since there is a task
 
     def done(ended: Task[object]) -> None:
-        # exception() would mark it as retrieved, and asyncio would not log it any more
+        # task.exception() would mark the exception as retrieved, and asyncio would no longer log it
         call(CancelledError() if ended.cancelled() else getattr(ended, "_exception", None))
 
     loop = task.get_loop()

@@ -1,7 +1,7 @@
-"""The calls that a bus makes of its subscribers, read off its source: whether an observer among them would be harmless.
+"""Treatment of subscribers by a bus, inferred from its source: whether an observer among them would be harmless.
 
-A bus may do more than call them: give back what they returned, stop at the first that answers, pass on what one made of the
-event, call a method of theirs. Nothing is called to find that out; where there is no source, nothing is known.
+A bus may do more than call its subscribers: return their results, stop at the first truthy one, pass one subscriber's
+result to the next, or call methods of them. The source is parsed, nothing is executed. Without source nothing is known.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from spanbus._attaching.sources import (
 from spanbus._named_tuple import NamedTuple
 
 HOOK = re.compile(r"(?:on|handle|visit|before|after)(?:_\w+|[A-Z]\w*)")
-"""Methods of a listener, each of which stands for one type of events."""
+"""Names of listener methods, each for one event type."""
 _OBSERVER_METHODS = frozenset(("handle", "on_event", "handle_event"))
 _TYPE_CHECKS = frozenset(
     "isawaitable iscoroutine iscoroutinefunction isfuture isinstance hasattr callable".split()
@@ -33,35 +33,35 @@ _TYPE_CHECKS = frozenset(
 _CONTAINER_METHODS = frozenset(
     "append add remove discard pop copy clear items values keys get index sort extend insert".split()
 )
-"""Methods of the lists and dictionaries in which they are kept by type."""
+"""Methods of lists and dictionaries of subscribers."""
 _STORING = frozenset(("append", "add", "insert", "appendleft", "put", "setdefault", "extend"))
 _CALLING = frozenset("submit run_in_executor to_thread run_sync apply call invoke".split())
-"""Functions that call what they are given."""
+"""Functions that call their argument."""
 _DEEPEST = 4
 _LEAVING = (ast.Return, ast.Break, ast.Yield)
 _Loop: TypeAlias = ast.For | ast.AsyncFor | ast.comprehension
 
 
 class Treatment(NamedTuple):
-    """Use that the code of a bus makes of those that are subscribed on it."""
+    """Treatment of subscribers by a bus, inferred from its source."""
 
     known: bool = False
-    """Its source was read."""
+    """The source was read."""
     uses_results: bool = False
-    """Results of theirs go on to others, or decide on how it goes on."""
+    """The bus returns or uses the results of subscribers, or their number."""
     results_decide: bool = False
-    """They decide on how it goes on, or go on to the next of them."""
+    """A result decides whether further subscribers are called, or is passed to the next one."""
     methods: frozenset[str] = frozenset()
-    """Methods of theirs that it calls, and that the observer does not have."""
+    """Methods of subscribers that it calls and that the observer lacks."""
     attributes: frozenset[str] = frozenset()
-    """Other things of theirs that it looks at."""
+    """Other attributes of subscribers that it reads."""
     looks_up_methods: bool = False
-    """It looks methods of theirs up by names that it makes."""
+    """It looks up methods of subscribers by computed names."""
     passed_to: frozenset[tuple[str, str]] = frozenset()
-    """Attributes of the bus, and methods of these that it gives them on to."""
+    """Pairs of an attribute of the bus and the method of it to which subscribers are passed on."""
 
     def merged_with(self, other: Treatment) -> Treatment:
-        """The use that both make of them."""
+        """Return the union of both treatments."""
         return Treatment(
             self.known or other.known,
             self.uses_results or other.uses_results,
@@ -74,12 +74,12 @@ class Treatment(NamedTuple):
 
     @property
     def harmless(self) -> bool:
-        """A function among them that returns True changes nothing, as far as is known."""
+        """Whether a subscribed function that returns True changes nothing, as far as is known."""
         return not (self.uses_results or self.needs_more_than_call)
 
     @property
     def needs_more_than_call(self) -> bool:
-        """It wants more of them than to be called."""
+        """Whether the bus needs more than a callable: methods or attributes."""
         return bool(self.methods or self.attributes or self.looks_up_methods)
 
 
@@ -87,7 +87,7 @@ _known: weakref.WeakKeyDictionary[type, dict[str, Treatment]] = weakref.WeakKeyD
 
 
 def treatment_of(thing: object, subscribing: str) -> Treatment:
-    """Use that an object makes of those that its method ``subscribing`` takes, and that others make to which it gives them on."""
+    """Return the treatment of the subscribers that ``thing.subscribing`` takes, including that of objects it passes them to."""
     found = Treatment()
     inner = [(thing, subscribing)]
     for _ in range(_DEEPEST + 1):
@@ -104,7 +104,7 @@ def treatment_of(thing: object, subscribing: str) -> Treatment:
 
 
 def _attribute_or_variable(thing: object, method: str, name: str) -> object:
-    """The object in an attribute, or in a variable that a method of it knows; no property is asked."""
+    """Return an instance attribute, or a global or closure variable of a method; properties are not evaluated."""
     held = own_attributes(thing).get(name)
     if held is None and (function := function_of(static_attribute(thing, method))) is not None:
         held = variables_of(function).get(name)
@@ -112,7 +112,7 @@ def _attribute_or_variable(thing: object, method: str, name: str) -> object:
 
 
 def _treatment_by_object(thing: object, subscribing: str) -> Treatment:
-    """Use that it makes of them by its source: that of its class, or of functions that it holds itself, as a module does."""
+    """Return the treatment by the source of the object's class, or of its own functions, as for a module."""
     own = own_attributes(thing).get(subscribing) if not isinstance(thing, type) else None
     if isinstance(own, MethodType) and own.__self__ is not thing:
         return treatment_of(own.__self__, own.__name__)
@@ -127,7 +127,7 @@ def _treatment_by_object(thing: object, subscribing: str) -> Treatment:
 
 
 def _treatment_by_class(thing: object, subscribing: str) -> Treatment:
-    """Use that its own class makes of them by its source; remembered."""
+    """Return the treatment by the source of the object's class; cached by class."""
     kind = thing if isinstance(thing, type) else type(thing)
     of_class = _known.setdefault(kind, {})
     if subscribing not in of_class:
@@ -142,7 +142,7 @@ def _treatment_by_class(thing: object, subscribing: str) -> Treatment:
 def _read(takes: FunctionType | None, functions: Iterable[FunctionType]) -> Treatment:
     tree = tree_of(takes)
     if takes is None or tree is None:
-        return Treatment(known=takes is None)  # of native code nothing will ever be known
+        return Treatment(known=takes is None)  # native code: nothing to read
     outside = {name for name, value in variables_of(takes).items() if _may_store(value)}
     storage, itself = _storage(tree, self_name(takes))
     counted = _presence_matters(tree, storage, _parameters(tree) - {self_name(takes)})
@@ -171,7 +171,7 @@ def _may_store(value: object) -> bool:
 
 
 def _storage(tree: ast.AST, own: str) -> tuple[frozenset[str], bool]:
-    """The attributes in which a subscribing method keeps what it is given, and whether it keeps that itself."""
+    """Return the attributes that a subscribing method uses, and whether it stores the subscriber unwrapped."""
     parameters = _parameters(tree)
     attributes = frozenset(
         node.attr
@@ -202,7 +202,7 @@ def _parameters(tree: ast.AST) -> set[str]:
 
 
 def _passed_to(tree: ast.AST, outside: Collection[str], itself: str) -> frozenset[tuple[str, str]]:
-    """Calls ``self.attribute.method(handler)``, or ``variable.method(handler)``, with a parameter of the subscribing method."""
+    """Return calls ``self.attribute.method(handler)`` and ``variable.method(handler)`` with a parameter as an argument."""
     parameters = _parameters(tree)
     return frozenset(
         (name, node.func.attr)
@@ -216,7 +216,7 @@ def _passed_to(tree: ast.AST, outside: Collection[str], itself: str) -> frozense
 
 
 def _holder(node: ast.expr, outside: Collection[str], itself: str) -> str | None:
-    """The attribute of the object itself, or the variable, that an expression is."""
+    """Return the name in ``self.name``, or of a variable from outside; None for any other expression."""
     if isinstance(node, ast.Name):
         return node.id if node.id in outside else None
     if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
@@ -225,7 +225,7 @@ def _holder(node: ast.expr, outside: Collection[str], itself: str) -> str | None
 
 
 class _FunctionReader:
-    """One function that may call subscribers, which are in the attributes ``kept`` or in variables from outside."""
+    """Analysis of one function that may call subscribers, held in the attributes ``storage`` or in outside variables."""
 
     def __init__(
         self,
@@ -237,12 +237,12 @@ class _FunctionReader:
     ) -> None:
         self._tree, self._storage, self._outside = tree, storage, outside
         self._own = own
-        """The name of the object itself."""
+        """Name of the ``self`` parameter."""
         self.uses_results = self.results_decide = self.looks_up_methods = False
         self.methods: frozenset[str] = frozenset()
         self.attributes: frozenset[str] = frozenset()
         self._sole: set[str] = set()
-        """Variables that stand for one of them, and for nothing of what is kept with it."""
+        """Variables that hold exactly one subscriber, not a tuple with other data."""
         self._subscriber_names = self._find_subscribers()
         if not self._subscriber_names:
             return
@@ -265,7 +265,7 @@ class _FunctionReader:
         )
 
     def _find_subscribers(self) -> set[str]:
-        """Variables that stand for one of them, in a loop over what is kept or what was made of it."""
+        """Return the variables that hold a subscriber: targets of loops over the storage or copies of it."""
         some: set[str] = set()
         each: set[str] = set()
         nodes = list(ast.walk(self._tree))
@@ -280,7 +280,7 @@ class _FunctionReader:
                 for one in ast.walk(node)
             )
 
-        for _ in range(2):  # what is made of it may be made before or after, as the walk goes
+        for _ in range(2):  # the walk may meet a loop before the assignment that feeds it
             for node in nodes:
                 if isinstance(node, ast.Assign) and mentions(node.value):
                     some |= {name for target in node.targets for name in self._names(target)}
@@ -331,7 +331,7 @@ class _FunctionReader:
         self.attributes = frozenset(attributes - _OBSERVER_METHODS)
 
     def _results(self, call: ast.Call) -> set[str]:
-        """Variables that hold what a call of them gave; whether it goes on at once is noted."""
+        """Return the variables that get the result of a subscriber's call; note if it is returned or tested directly."""
         node: ast.AST = call
         while (parent := self._parents.get(node)) is not None:
             if isinstance(parent, ast.Return | ast.Yield):
@@ -355,7 +355,7 @@ class _FunctionReader:
         return set()
 
     def _counts_subscribers(self) -> bool:
-        """Whether it tells how many there are, or does something else where there is none."""
+        """Whether the function returns the number of subscribers, or behaves differently without any."""
         counted = {
             name
             for node in ast.walk(self._tree)
@@ -376,7 +376,7 @@ class _FunctionReader:
         )
 
     def _follow_results(self, results: set[str], calls: list[ast.Call]) -> None:
-        """Note whether what they gave is given back, asked before going on, or passed to the next of them."""
+        """Follow the results: note if they are returned, decide on continuing, or are passed to the next subscriber."""
         nodes = list(ast.walk(self._tree))
         for node in nodes:
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
@@ -406,7 +406,7 @@ class _FunctionReader:
                 self.results_decide = self.results_decide or isinstance(node, ast.If | ast.While)
 
     def _names(self, node: ast.AST) -> set[str]:
-        """Variables in it; the object itself is none."""
+        """Return the variables in an expression, without ``self``."""
         return {one.id for one in ast.walk(node) if isinstance(one, ast.Name)} - {self._own}
 
     @staticmethod
@@ -415,12 +415,12 @@ class _FunctionReader:
 
 
 def _mentions(node: ast.AST, storage: Collection[str]) -> bool:
-    """Whether what is kept is looked at."""
+    """Whether an expression reads one of the ``storage`` attributes."""
     return any(isinstance(one, ast.Attribute) and one.attr in storage for one in ast.walk(node))
 
 
 def _presence_matters(tree: ast.AST, storage: Collection[str], apart: Collection[str]) -> bool:
-    """Whether it is asked how many are kept, and something done or refused by that; not where a parameter is asked for."""
+    """Whether the function returns or raises depending on the stored subscribers; tests of a parameter do not count."""
     for node in ast.walk(tree):
         if not isinstance(node, ast.If) or not _mentions(node.test, storage):
             continue

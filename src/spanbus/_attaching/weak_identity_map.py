@@ -1,4 +1,4 @@
-"""A map of weakly held keys by identity: they may be unhashable, or equal to one another."""
+"""A map with weakly referenced keys, compared by identity."""
 
 from __future__ import annotations
 
@@ -10,9 +10,7 @@ T = TypeVar("T")
 
 
 class WeakIdentityMap(Generic[T]):
-    """Things known of other things, which are told apart by identity and forgotten when they go: a bus may be
-    unhashable, or equal to another.
-    """
+    """Maps objects to values by identity, as long as the objects live. Keys may be unhashable or equal to one another."""
 
     def __init__(self) -> None:
         self._found: dict[int, tuple[Callable[[], object], T]] = {}
@@ -22,7 +20,7 @@ class WeakIdentityMap(Generic[T]):
         return found[1] if found is not None and found[0]() is thing else None
 
     def put(self, thing: object, value: T) -> None:
-        """Raises ``TypeError`` for a thing to which no weak reference can be made."""
+        """Store ``value``. Raises ``TypeError`` if the class of ``thing`` does not support weak references."""
         key, found = id(thing), self._found
         self._found[key] = (
             weakref.ref(
@@ -42,7 +40,7 @@ class WeakIdentityMap(Generic[T]):
         return [value for _, value in list(self._found.values())]
 
     def discard(self, value: T) -> None:
-        """Forget everything of which ``value`` is known."""
+        """Remove every entry with this value."""
         for key, (_, known) in list(self._found.items()):
             if known is value:
                 self._found.pop(key, None)

@@ -1,4 +1,4 @@
-"""Work that an adapter surrounds: announced when it begins and when it ends, its span current inside."""
+"""Work that an adapter wraps: a start and an end event are published, and its span is current inside."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 Kind = Literal["run", "phase", "job", "hook"]
 ErrorInfo = str | Mapping[str, str]
-"""An exception as a text, or its ``type`` and ``message``."""
+"""An error as text, or as its ``type`` and ``message``."""
 
 _TYPES: Mapping[Kind, str] = {
     "run": "run",
@@ -38,16 +38,16 @@ _WORDS: Mapping[Result, str] = {
     Result.CANCELLATION: "cancelled",
 }
 _run_here: ContextVar[str | None] = ContextVar("spanbus_run_here", default=None)
-"""The id of the run that is being watched here."""
+"""Id of the enclosing run in this context."""
 
 
 class Work:
-    """One piece of work. None of its methods raises.
+    """A run, phase, job or hook. None of its methods raises.
 
-    Runs and jobs have an id, made where none is said; phases carry the id of the run they are in. A ``traceparent`` that is said
-    is the parent of a run. ``doer`` tells the
-    attempts of one phase from phases of the same name side by side, where they are not those of one task or thread.
-    With ``of_task`` the end of the task that began it is its end too, where none is announced.
+    ``said`` is the payload of its events. Runs and jobs get an id unless ``said`` has a ``run_id``; phases take that of the
+    enclosing run. A ``traceparent`` in ``said`` is the parent of a run. ``doer`` identifies the worker: it distinguishes the
+    attempts of one phase from parallel phases of the same name, if task or thread do not. ``of_task``: without an end event,
+    the end of the task that began the work ends it.
     """
 
     def __init__(
@@ -74,10 +74,10 @@ class Work:
         self._inside: tuple[Publication, ...] = ()
 
     def begin(self) -> None:
-        """Announce it, by the task that does it. Once more after :meth:`retry`: the next attempt."""
+        """Publish the start, in the task that does the work. After :meth:`retry`, publish the start of the next attempt."""
         publication = self._publication = Publication(self._handle.mark, "work")
         if not self._of_task:
-            publication.task = None  # its end is told; a task may end between two attempts
+            publication.task = None  # the end is published; a task may end between two attempts
         if self._doer is not None:
             publication.key = sha256(self._doer.encode()).hexdigest()[:16]
         before = publications.get()
@@ -88,7 +88,7 @@ class Work:
 
     @contextmanager
     def inside(self) -> Generator[None]:
-        """In this block what is done belongs to it: events, and spans of the application."""
+        """Context manager: events and application spans inside belong to this work."""
         leave = self.enter()
         try:
             yield
@@ -96,7 +96,7 @@ class Work:
             leave()
 
     def enter(self) -> Callable[[], None]:
-        """The same from here on, until what is returned is called in this context; it need not be."""
+        """Enter the work's context; return a function that leaves it, to be called in this context. Leaving is optional."""
         before = publications.get(), _run_here.get()
         publications.set(self._inside)
         if self._outermost:
@@ -113,20 +113,20 @@ class Work:
         return leave
 
     def end(self, error: BaseException | None = None, **said: object) -> None:
-        """Announce how it ended: with what it raised, else well."""
+        """Publish the end: success, or the result that ``error`` means."""
         word = _WORDS.get(ended_with(error)[0], "failed")
         self._finish(word, {**said, "error": error} if error is not None else said)
 
     def fail(self, error: ErrorInfo | None = None, **said: object) -> None:
-        """Announce that it failed, where there is no exception, but what is told of it."""
+        """Publish a failure without an exception object."""
         self._finish("failed", {**said, "error": error} if error else said)
 
     def skip(self, **said: object) -> None:
-        """Announce that it was not done after all."""
+        """Publish that the work was skipped."""
         self._finish("skipped", said)
 
     def retry(self, error: BaseException | ErrorInfo | None = None) -> None:
-        """Announce that this attempt failed, and that another one follows."""
+        """Publish that this attempt failed and another one follows."""
         self._finish("retrying", {"error": error} if error is not None else {})
 
     def _finish(self, word: str, said: Mapping[str, object]) -> None:
@@ -138,7 +138,7 @@ class Work:
         publications.set(before)
 
     def _context(self) -> Context | None:
-        """A context in which its span is current."""
+        """Return a context in which the work's span is current, None if it has none."""
         opened = self._publication.opened if self._publication is not None else None
         try:
             return context_of(deepest(opened[-1]), otel_context.get_current()) if opened else None
@@ -163,7 +163,7 @@ class Work:
 
 @contextmanager
 def watched(handle: Handle, kind: Kind, name: str, said: Mapping[str, object]) -> Generator[Work]:
-    """The work of a block: what leaves the block ends it, and its span is current inside."""
+    """Context manager: the block is the work, and its exit or exception ends it."""
     work = Work(handle, kind, name, said)
     work.begin()
     try:

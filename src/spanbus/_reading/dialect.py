@@ -1,4 +1,4 @@
-"""Dialects: rules, as data, by which an event of any bus becomes a fact."""
+"""Dialects: tables of rules that turn the events of a bus into facts."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ from spanbus._reading.rules import (
 from spanbus._reading.shape import WITHOUT_FIELDS, getter, name_of, text_of, texts_of
 from spanbus._reading.spelling import ends_with, normal, plain, subject
 from spanbus._reading.states import States
-from spanbus._reading.times import duration_ns_of, seconds_ns
+from spanbus._reading.times import duration_ns_of
 from spanbus._semantics import Result
 
 PLAIN_START: Final = frozenset({"type", "needs", "timestamp"})
-"""All that may stand in the payload of a start for it to say nothing further."""
+"""A start whose payload has only these keys carries no further information."""
 PLAIN_SUCCESS: Final = frozenset({"success", "duration", "attempts", "timestamp"})
-"""The same of an end with success."""
+"""The same for a successful end."""
 _COMMON_KEYS: Final = frozenset(
     "success skipped result conclusion outcome status state error exception error_message error_type stacktrace summary reason delay cached stage "
     "type needs timestamp max_attempts strategy phase".split()
@@ -55,13 +55,13 @@ _TYPES_CACHED: Final = 1_000
 _PLANS_CACHED: Final = 1_000
 _KEYS_CACHED: Final = 64
 _RUN_OBJECTS: Final = frozenset(RUN_OBJECTS)
-_EVENT: Final = Verb.EVENT  # members cost a look-up each
+_EVENT: Final = Verb.EVENT  # saves the lookup of the member
 _START: Final = Verb.START
 _SUCCESS: Final = Result.SUCCESS
 
 
 class Dialect:
-    """A named table of rules; reading by it is pure, and never raises on what an event may hold."""
+    """A named table of rules. Reading has no side effects except caching, and no payload makes it raise."""
 
     def __init__(
         self,
@@ -100,7 +100,7 @@ class Dialect:
         }
         self._by_type: dict[str, tuple[Meaning, ...]] = {}
         self.phase_meanings: dict[str, Meaning | None] = {}
-        """Cached results of :meth:`of_phase`, by type."""
+        """Cache of :meth:`phase_meaning` by event type."""
         self._plans: dict[tuple[object, ...], ReadPlan] = {}
         only = tuple(names.durations)
         self._duration_key = only[0]
@@ -110,15 +110,15 @@ class Dialect:
         hints = {*names.run, *names.phase, "id"} - telling - _MEASURING_KEYS
         none = (PLAIN_START | PLAIN_SUCCESS).isdisjoint((*names.workflow, *names.alias))
         self._plain_start = PLAIN_START | hints if none else None
-        """All that may stand in the payload of a start for it to say nothing further, besides whose it is."""
+        """Keys of a plain start, with those of its identity; None if the dialect reads more from one of them."""
         self._plain_success = PLAIN_SUCCESS | hints if none else None
 
     def read(self, event: object) -> Fact:
-        """The fact that an event of any shape states by itself. Raises ``ValueError`` when it has no type."""
+        """Return the fact that an event states. Raises ``ValueError`` when the event has no type."""
         return self.fact(read(event, self.keys))
 
     def candidates(self, event_type: str) -> tuple[Meaning, ...]:
-        """The rules that this type may match, in their order."""
+        """Return the rules that this event type may match, in order; cached."""
         found = self._by_type.get(event_type)
         if found is None:
             kinds = frozenset((normal(event_type), plain(event_type)))
@@ -132,12 +132,12 @@ class Dialect:
                 )
                 and (not rule.subjects or subject(event_type) in rule.subjects)
             )
-            if len(self._by_type) < _TYPES_CACHED:  # types come from outside: bounded
+            if len(self._by_type) < _TYPES_CACHED:  # bounded: types come from outside
                 self._by_type[event_type] = found
         return found
 
     def phase_meaning(self, event_type: str) -> Meaning | None:
-        """The one meaning of all events of this type that name their phase and run, None where there is a choice."""
+        """Return the meaning of all events of this type that name their phase and run; None if it is not unique."""
         if event_type in self.phase_meanings:
             return self.phase_meanings[event_type]
         found = self.candidates(event_type)
@@ -149,7 +149,6 @@ class Dialect:
         return only
 
     def _new_plan(self, event_type: str, keys: frozenset[str]) -> ReadPlan:
-        """The make of events of this type that have these keys."""
         names = self.names
         identity = keys & IDENTITY
         candidates = [
@@ -185,14 +184,14 @@ class Dialect:
             if "id" in keys:
                 keys.add("@id")
             plan = self._new_plan(raw.event_type, frozenset(keys))
-            if len(key) <= _KEYS_CACHED:  # payloads come from outside: bounded
+            if len(key) <= _KEYS_CACHED:  # bounded: payloads come from outside
                 if len(self._plans) >= _PLANS_CACHED:
                     self._plans.clear()
                 self._plans[key] = plan
         return plan
 
     def fact(self, raw: Raw) -> Fact:
-        """The fact that ``raw`` states by the first rule that matches; without one it is noted where it belongs."""
+        """Return the fact that ``raw`` states by the first matching rule, or :class:`Noted` if none matches."""
         event_type, plan, told_as_state = raw.event_type, self._plan_of(raw), False
         if plan.may_be_state:
             raw = self.states.read(raw)
@@ -245,14 +244,14 @@ class Dialect:
         hints: Hints,
         named_run: bool,
     ) -> Fact:
-        """The fact of an event that a rule matches; ``named_run`` where the event itself says of which run it is."""
+        """Return the fact of an event whose meaning is known; ``named_run`` if the event itself carries its run id."""
         verb, rank = meaning.verb, meaning.rank
         if verb is _EVENT:
             return Noted(event, rank, name, run_key, hints)
         payload = event.payload
         if verb is _START:
             known = self._plain_start
-            if known is not None and payload.keys() <= known:  # nothing further is said
+            if known is not None and payload.keys() <= known:  # a plain start
                 task_type = payload.get("type")
                 return Started(
                     event,
@@ -319,11 +318,11 @@ class Dialect:
             self._aliases(payload, name),
             self._task_type(payload),
             text_of(payload.get("reason")),
-            seconds_ns(payload.get("delay")) or 0,
+            duration_ns_of(payload.get("delay")) or 0,
         )
 
     def task_of(self, raw: Raw) -> str | None:
-        """The id of the task that the event is about, where this dialect remembers names by it."""
+        """Return the task id of an event, if this dialect remembers names by task id."""
         key = self.names.memory
         return text_of(raw.payload.get(key)) if key is not None else None
 
@@ -355,7 +354,7 @@ class Dialect:
     def _with_workflow_and_stage(
         self, rank: Rank, payload: Mapping[str, object], hints: Hints, named_run: bool
     ) -> Hints:
-        """With the workflow's name and the stage, where the payload has them."""
+        """Return the hints with the workflow's name and the stage of the payload, if any."""
         workflow = None
         if rank is Rank.RUN or named_run:
             by_id: str | None = None
@@ -366,7 +365,7 @@ class Dialect:
                 found = name_of(value) if value is not None else None
                 if found:
                     if not isinstance(value, str) and found == text_of(getter(value)("id")):
-                        by_id = by_id or found  # an object that has no name: another may
+                        by_id = by_id or found  # only an id: a later key may hold a name
                         continue
                     workflow = _STAMPED_NAME.sub("", found) or found
                     break
@@ -407,7 +406,7 @@ class Dialect:
 
 
 def _name_elsewhere(raw: Raw, keys: tuple[str, ...]) -> str | None:
-    """The first name that an event's identity, a word of its type or its payload tells."""
+    """Return the first name found in the event's identity, a word of its type, or its payload."""
     for key in keys:
         if key == "@id":
             text = readable_name(raw.payload.get("id"))
@@ -423,7 +422,7 @@ def _name_elsewhere(raw: Raw, keys: tuple[str, ...]) -> str | None:
 
 
 def _subject_id(raw: Raw, plan: ReadPlan) -> str | None:
-    """The id of what an event speaks of: in its payload, in an object there that is the task, or its own."""
+    """Return the id of the task that an event is about: from the payload, the task object in it, or the event's ``id``."""
     payload = raw.payload
     for key in plan.identity:
         value = payload.get(key)

@@ -1,4 +1,4 @@
-"""Dialects from TOML: those that are built in (``_reading/dialects/*.toml``), and those that users write (docs/dialects.md)."""
+"""Load dialects from TOML: the built-in ones (``_reading/dialects/*.toml``) and those of users (docs/dialects.md)."""
 
 from __future__ import annotations
 
@@ -76,13 +76,13 @@ _RULE = {
 
 
 DialectSource = str | Path | Mapping[str, object] | Dialect
-"""Source of a dialect: a name, a path, a mapping, or a ready dialect."""
+"""Source of a dialect: a built-in name, a path, a mapping, or a dialect."""
 
 
 def load(source: DialectSource) -> Dialect:
-    """A dialect: built in by its name, from a TOML file by its path, from a mapping, or one that is made already.
+    """Load a dialect: built-in by name, a TOML file by path, a decoded mapping, or a dialect itself.
 
-    Raises :class:`~spanbus.errors.DialectError` that says what is wrong in which rule, with the nearest right word.
+    Raises :class:`~spanbus.errors.DialectError`, which names the faulty rule and suggests the nearest known word.
     """
     if isinstance(source, Dialect):
         return source
@@ -114,7 +114,7 @@ def _built_in(name: str) -> Dialect:
 
 
 def parse(table: Mapping[str, object], *, where: str = "the dialect") -> Dialect:
-    """A dialect from decoded TOML; ``where`` names the source in errors."""
+    """Build a dialect from decoded TOML; ``where`` names the source in errors."""
     _known(table, _TOP, where)
     name = table.get("name", "")
     if not isinstance(name, str):
@@ -205,7 +205,7 @@ def _flag(table: Mapping[str, object], key: str, usual: bool, where: str) -> boo
 
 
 def _durations(given: object, where: str) -> Mapping[str, int]:
-    """Keys of durations with the nanoseconds of their unit: a list (the unit from the name), or a table of units."""
+    """Return duration keys with the nanoseconds of their unit, from a list (unit from the name) or a table of units."""
     if not isinstance(given, Mapping):
         return MappingProxyType({key: unit_ns_of(key) for key in _strings(given, where)})
     found: dict[str, int] = {}

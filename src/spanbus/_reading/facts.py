@@ -1,6 +1,6 @@
-"""The three facts that an event of any bus can state: something started, something ended, something was noted.
+"""The three facts that an event of any bus can state: a start, an end, or a note.
 
-Every fact keeps the event as it will stand on a span, and says at which level (:class:`Rank`) and of which run it speaks.
+Each fact carries the event as a span will show it, the level of the work (:class:`Rank`) and the key of its run.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from spanbus._semantics import Failure, Result
 
 
 class Rank(IntEnum):
-    """The speaker, from the outside in. A step, a phase and a strategy that mean the same work are one phase."""
+    """Level of the publisher, outermost first. A step, a phase and a strategy that mean the same work are one phase."""
 
     RUN = 0
     STEP = 1
@@ -23,7 +23,7 @@ class Rank(IntEnum):
 
 
 class Verb(IntEnum):
-    """Effect of the event on the thing that it names."""
+    """Effect of an event on the work that it names."""
 
     EVENT = 0
     START = 1
@@ -32,12 +32,12 @@ class Verb(IntEnum):
     SKIP = 4
 
 
-_EVENT: Final = Verb.EVENT  # members cost a look-up each
+_EVENT: Final = Verb.EVENT  # saves the lookup of the member
 _START: Final = Verb.START
 
 
 class SpanEvent:
-    """One bus event as it will stand on a span. ``payload`` is the raw mapping; it is cleaned when it is rendered."""
+    """A bus event as a span will show it. ``payload`` is the raw mapping; secrets are removed when it is rendered."""
 
     __slots__ = ("at_ns", "attempt", "event_id", "name", "payload", "source")
 
@@ -59,7 +59,7 @@ class SpanEvent:
 
 
 class Hints:
-    """Further hints of an event about the work that it belongs to; absent things are None. Most events share one of few."""
+    """Optional correlation hints of an event, None where absent. Most events share ``NO_HINTS`` or ``ENGINE_HINTS``."""
 
     __slots__ = (
         "correlation",
@@ -88,26 +88,26 @@ class Hints:
         subject_id: str | None = None,
     ) -> None:
         self.exact = exact
-        """The name is an identity (a step id, our engine's phase), not one that has to be looked for among aliases."""
+        """The name is an identity (a step id, a phase of our engine): aliases are not searched."""
         self.shared = shared
-        """The run key is a definition's name or the like: concurrent and later runs bear the same one."""
+        """The run key is not unique, such as the name of a definition: concurrent and later runs share it."""
         self.correlation = correlation
         self.workflow: str | None = None
         self.stage: str | None = None
         self.task = task
-        """The publisher's task, thread or job, where the event tells."""
+        """Id of the publishing task, thread or job, from the event."""
         self.traceparent, self.tracestate = traceparent, tracestate
         self.odd_time = odd_time
-        """The event's time could not be read or believed: it stands where it was heard."""
+        """The event's timestamp was unreadable or implausible; ``at_ns`` is the time of arrival."""
         self.subject_id = subject_id
-        """The id of what it speaks of, as far as an id can be believed to be that, and not the event's."""
+        """Id of the task or run that the event is about. May turn out to be the id of the event itself."""
         self.of_open = False
-        """It ends what is open, and says nothing where nothing is."""
+        """The event ends open work, and is ignored where none is open."""
         self.state = False
-        """It is told as a state, which may be told again while nothing changes."""
+        """The event reports a state, which may be repeated without a change."""
 
     def copy(self) -> Hints:
-        """One of its own, to be changed."""
+        """Return a copy that may be changed."""
         copy = Hints(
             self.exact,
             self.shared,
@@ -131,11 +131,11 @@ class Hints:
 
 NO_HINTS: Final = Hints()
 ENGINE_HINTS: Final = Hints(exact=True)
-"""The hints of a plain event of our own engine."""
+"""Hints of a plain event of our own engine."""
 
 
 class Fact:
-    """The common part of the three facts; ``rank`` is RUN for what belongs to a run as a whole."""
+    """Common base of the three facts. ``rank`` is RUN for an event of a run as a whole."""
 
     __slots__ = ("aliases", "event", "hints", "name", "rank", "run_key", "verb")
 
@@ -155,7 +155,7 @@ class Fact:
 
     @property
     def named_by_payload(self) -> bool:
-        """Whether its name comes from the payload, not from its type."""
+        """Whether the name comes from the payload, not from the event type."""
         return self.name in [value for value in self.event.payload.values() if type(value) is str]
 
     def _repr_fields(self) -> str:
@@ -166,7 +166,7 @@ class Fact:
 
 
 class Noted(Fact):
-    """An event that opens and ends nothing."""
+    """An event that neither starts nor ends anything."""
 
     __slots__ = ()
 
@@ -179,7 +179,7 @@ class Noted(Fact):
 
 
 class Started(Fact):
-    """A run, step, phase, strategy or hook began."""
+    """Start of a run, step, phase, strategy or hook."""
 
     __slots__ = ("needs", "task_type")
 
@@ -204,8 +204,9 @@ class Started(Fact):
 
 
 class Ended(Fact):
-    """End of a run, phase, attempt or hook; for ``Verb.RETRY`` this attempt only, another follows, and for
-    ``Verb.SKIP`` it never began.
+    """End of a run, phase, attempt or hook.
+
+    ``Verb.RETRY`` ends one attempt and announces the next; with ``Verb.SKIP`` the work never started.
     """
 
     __slots__ = (

@@ -1,4 +1,4 @@
-"""Events that keep what they are behind methods: ``event.get_type()``, ``event.name()``."""
+"""Events whose fields are accessor methods: ``event.get_type()``, ``event.name()``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import cast
 
 from spanbus._reading.shape import getter, mapping_of, text_of
 
-_VARIABLE = 0x04 | 0x08
+_VARIADIC_OR_COROUTINE = 0x04 | 0x08 | 0x80
+"""``CO_VARARGS``, ``CO_VARKEYWORDS`` and ``CO_COROUTINE`` of :mod:`inspect`, which is slow to import."""
 _TYPES = (
     "get_event_type",
     "getEventType",
@@ -44,24 +45,24 @@ _TIMES = ("get_timestamp", "getTimestamp", "timestamp", "get_time", "getTime")
 
 
 def event_from_methods(event: object) -> dict[str, object] | None:
-    """An event as a mapping of what its methods say that take nothing; None where they say no type."""
+    """Return the event as a mapping, read from its accessor methods; None if none of them returns a type."""
     kind = next((text for name in _TYPES if (text := text_of(_call(event, name)))), None)
     if kind is None:
         return None
-    said: dict[str, object] = {"event_type": kind}
+    event_fields: dict[str, object] = {"event_type": kind}
     payload = payload_from_methods(event)
     if payload is not None:
-        said["payload"] = payload
+        event_fields["payload"] = payload
     for name in _TIMES:
         at = _call(event, name)
         if at is not None:
-            said["timestamp"] = at
+            event_fields["timestamp"] = at
             break
-    return said
+    return event_fields
 
 
 def payload_from_methods(event: object) -> Mapping[str, object] | None:
-    """The payload of an event that has a method, or a property, for it."""
+    """Return the payload of an event that has a method or a property for it."""
     for name in _PAYLOADS:
         payload = _call(event, name)
         if payload is None:
@@ -75,17 +76,17 @@ def payload_from_methods(event: object) -> Mapping[str, object] | None:
 
 
 def has_type_method(event: object) -> bool:
-    """Whether it has such a method for its type; none is called."""
+    """Whether the event has an accessor method for its type; nothing is called."""
     return any(_method(event, name) is not None for name in _TYPES)
 
 
 def _method(event: object, name: str) -> MethodType | None:
-    """A method of a class that takes nothing but the object: an accessor, by these names."""
+    """Return the bound method of this name if it takes no arguments."""
     found = getter(event)(name)
     if not isinstance(found, MethodType) or not isinstance(found.__func__, FunctionType):
         return None
     code, defaults = found.__func__.__code__, found.__func__.__defaults__ or ()
-    plain = not code.co_flags & (_VARIABLE | 0x80)  # no *arguments, no coroutine
+    plain = not code.co_flags & _VARIADIC_OR_COROUTINE
     return found if plain and code.co_argcount - len(defaults) == 1 else None
 
 
@@ -95,5 +96,5 @@ def _call(event: object, name: str) -> object:
         return None
     try:
         return cast("object", method())
-    except Exception:  # a method of somebody's class that fails says nothing
+    except Exception:  # a failing method of a foreign class
         return None

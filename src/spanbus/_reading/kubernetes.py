@@ -1,7 +1,7 @@
-"""Events of a watch of Kubernetes, as plain events: a Job is a run, the pods that it owns are phases of it.
+"""Kubernetes watch events as plain events: a Job is a run, its pods are phases.
 
-Watches tell ``{"type": "MODIFIED", "object": …}``, where the object is the decoded JSON of the API or one of its client's.
-Pods that no Job owns are services for all that is known, and what has ended before it is first seen is history.
+A watch sends ``{"type": "MODIFIED", "object": …}``; the object is decoded JSON of the API or an object of the Python client.
+Pods without a Job may be services and are ignored. So is work that had ended before it was first seen.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ _ENDED = ("completed", "failed")
 def event_of_watch(
     event_type: str, body: Mapping[str, object]
 ) -> tuple[str, dict[str, object]] | None:
-    """Type and payload of what a watch tells of a Job or of one of its pods; None for everything else."""
+    """Return event type and payload for a watch event of a Job or of one of its pods; None for anything else."""
     thing = body.get("raw_object") or body.get("object")
     kind = text_of(_field(thing, "kind")) or type(thing).__name__.removeprefix("V1")
     if kind not in ("Job", "Pod"):
         return None
-    word, said = (_job if kind == "Job" else _pod)(thing)
+    word, payload = (_job if kind == "Job" else _pod)(thing)
     if event_type == "DELETED" and word not in _ENDED:
         word = "cancelled"
-    if word is None or said is None or (event_type == "ADDED" and word in _ENDED):
+    if word is None or payload is None or (event_type == "ADDED" and word in _ENDED):
         return None
-    told = {key: value for key, value in said.items() if value is not None}
-    return f"{'pipelinerun' if kind == 'Job' else 'taskrun'}.{word}", told
+    fields = {key: value for key, value in payload.items() if value is not None}
+    return f"{'pipelinerun' if kind == 'Job' else 'taskrun'}.{word}", fields
 
 
 def _job(job: object) -> tuple[str | None, dict[str, object] | None]:
@@ -82,13 +82,13 @@ def _pod(pod: object) -> tuple[str | None, dict[str, object] | None]:
 
 
 def _owner(thing: object, kind: str) -> object:
-    """The one that a thing belongs to, where it is of this kind."""
+    """Return the owner reference of this kind, if any."""
     owners = _list(_field(thing, "metadata", "ownerReferences"))
     return next((one for one in owners if _field(one, "kind") == kind), None)
 
 
 def _field(thing: object, *path: str) -> object:
-    """A field of a field, in the spelling of the API or, in objects of its client, in that of Python."""
+    """Return a nested field, in camel case (API) or snake case (Python client)."""
     for name in path:
         if thing is None:
             return None

@@ -1,4 +1,4 @@
-"""The places in which an event names what it speaks of: keys of its payload, words of its type, an id that is a name."""
+"""Names of runs and phases in an event: payload keys, words of the event type, ids that are readable names."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from spanbus._reading.spelling import ending, key_of, plain, segments
 
 _NAME = pattern(r"[a-zA-Z][a-zA-Z ._:/-]{2,63}\d{0,3}")
 RUN_OBJECTS = ("run", "workflow_run", "pipeline_run", "flow_run", "dag_run", "job_run", "build")
-"""Objects that are a run, and not what it is a run of."""
+"""Payload keys whose object is the run itself, not its definition."""
 
 
 def split_payload_keys(keys: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The keys of a payload that stand first, and the others, of which some ask the event's identity or type."""
+    """Split the keys at the first one that is not a payload key (``@id``, ``word:1``)."""
     end = next(
         (at for at, key in enumerate(keys) if key[0] == "@" or key[:5] == "word:"), len(keys)
     )
@@ -22,7 +22,7 @@ def split_payload_keys(keys: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[st
 
 
 def expand_subject_keys(keys: tuple[str, ...], event_type: str) -> tuple[str, ...]:
-    """With the keys that are called as the thing in a type: ``check`` and ``check_name`` of ``check.started``."""
+    """Replace ``@thing`` by the keys named like the subject of the type: ``check``, ``check_name``, ... for ``check.started``."""
     if "@thing" not in keys:
         return keys
     at, word = keys.index("@thing"), word_of(event_type, -2)
@@ -32,7 +32,10 @@ def expand_subject_keys(keys: tuple[str, ...], event_type: str) -> tuple[str, ..
 
 
 def word_of(event_type: str, index: int) -> str | None:
-    """A word of a type; ``workflow_quality_started`` is read as ``workflow.quality.started`` where the first gives none."""
+    """Return a word of an event type by index, None if it has none.
+
+    ``workflow_quality_started`` is split as ``workflow.quality.started`` if the first splitting has no such word.
+    """
     for words in (segments(event_type), plain(event_type).split(".")):
         if -len(words) <= index < len(words):
             word = words[index]
@@ -42,12 +45,12 @@ def word_of(event_type: str, index: int) -> str | None:
 
 
 def readable_name(value: object) -> str | None:
-    """A text that is a name, and no number or random id."""
+    """Return the value if it is a readable name, not a number or a random id."""
     return value if isinstance(value, str) and _NAME.fullmatch(value) else None
 
 
 def object_field(payload: Mapping[str, object], keys: tuple[str, ...], field: str) -> str | None:
-    """A field, such as ``id``, of the first object that the payload holds in one of these places."""
+    """Return a field, such as ``id``, of the first object in the payload under one of these keys."""
     for key in keys:
         value = payload.get(key)
         if value is not None and not isinstance(value, WITHOUT_FIELDS):

@@ -1,4 +1,4 @@
-"""Outcomes: the result and the failure that an end event states, for any emitter."""
+"""The result and the failure that an end event states."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ _RESULT_BY_WORD: Final = {
     **dict.fromkeys(SKIPS, Result.SKIP),
 }
 OUTCOMES: Final = ("conclusion", "outcome", "status", "state")
-"""Keys whose value may be the word of a result; a conclusion and an outcome are more than a state."""
+"""Keys whose value may be a result word; ``conclusion`` and ``outcome`` take precedence over a state."""
 _ERRORS: Final = ("error", "exception", "error_message")
 _SUCCESS_KEYS: Final = ("ok", "passed", "succeeded", "is_success", "successful")
-"""Keys that are false where something failed."""
+"""Keys that are False after a failure."""
 _EXIT_CODES: Final = ("exit_code", "returncode", "return_code", "exit_status", "exitcode")
-"""Keys that are above or below zero where something failed."""
+"""Keys that are not zero after a failure."""
 _TIMED_OUT: Final = re.compile(
     r"\btimed[ -]out\b|\btime-?out(error|expired)?\b(?!\s*[=:])", re.IGNORECASE
 )
@@ -45,9 +45,9 @@ _CLASS: Final = re.compile(
 def outcome(
     payload: Mapping[str, object], announced: Result, *, error_means_failure: bool = False
 ) -> tuple[Result, Failure | None]:
-    """Result of an end event: semantics.md's table, for any emitter.
+    """Return the result and failure of an end event; ``announced`` is the result that its type states.
 
-    ``error_means_failure``: an end that tells of an error, and not of success, failed.
+    ``error_means_failure``: an end with an error, and without a success flag, failed.
     """
     nested = payload.get("result")
     inner: Mapping[str, object] = (
@@ -87,7 +87,7 @@ def outcome(
 
 
 def _stated_result(payload: Mapping[str, object]) -> Result | None:
-    """The result that a word of the payload states."""
+    """Return the result that a word in the payload states."""
     for key in OUTCOMES:
         said = _RESULT_BY_WORD.get(_word_of(payload.get(key)))
         if said is not None:
@@ -96,13 +96,13 @@ def _stated_result(payload: Mapping[str, object]) -> Result | None:
 
 
 def _word_of(value: object) -> str:
-    """A word in its normal spelling, of an enumeration too; empty for everything else."""
+    """Return a short text or enum member in snake case; empty for anything else."""
     text = text_of(value) if isinstance(value, _WORDS) else None
     return key_of(text) if text and len(text) <= _MAX_WORD_CHARS else ""
 
 
 def _has_error(payload: Mapping[str, object], result: object) -> bool:
-    """Whether an end that says nothing of success tells of an error, or that it is not well."""
+    """Whether an end without a success flag carries an error, an exit code other than 0, or a False in ``_SUCCESS_KEYS``."""
     if any(is_true(payload.get(key)) for key in (*_ERRORS, "errors")):
         return True
     if _exception_in(payload.get("exc_info")) is not None:
@@ -118,7 +118,7 @@ def _has_error(payload: Mapping[str, object], result: object) -> bool:
 
 
 def _some_failed(payload: Mapping[str, object]) -> bool:
-    """``summary.counts.failed`` of a hook orchestrator is above zero."""
+    """Whether ``summary.counts.failed``, as hook orchestrators send it, is above zero."""
     found: object = payload.get("summary")
     for key in ("counts", "failed"):
         found = cast("Mapping[str, object]", found).get(key) if isinstance(found, Mapping) else None
@@ -175,7 +175,7 @@ def _failure(
 
 
 def _nested_error(payload: Mapping[str, object]) -> object:
-    """The error in what ``sys.exc_info()`` gave, the first of several, or that of an object which is the result."""
+    """Return the error from ``exc_info``, the first of ``errors``, or that of the result object."""
     errors, result = payload.get("errors"), payload.get("result")
     raised = _exception_in(payload.get("exc_info"))
     if raised is not None:
@@ -189,7 +189,7 @@ def _nested_error(payload: Mapping[str, object]) -> object:
 
 
 def _exception_in(exc_info: object) -> BaseException | None:
-    """The exception, which may stand in the triple of ``sys.exc_info()``."""
+    """Return the exception, also from a ``sys.exc_info()`` triple."""
     if isinstance(exc_info, tuple):
         some = cast("tuple[object, ...]", exc_info)
         return next((one for one in some if isinstance(one, BaseException)), None)
@@ -197,7 +197,7 @@ def _exception_in(exc_info: object) -> BaseException | None:
 
 
 def class_name(kind: type[BaseException]) -> str:
-    """The fully qualified name of an exception class, builtins without their module."""
+    """Return the fully qualified name of an exception class; builtins without their module."""
     return (
         kind.__qualname__
         if kind.__module__ == "builtins"

@@ -1,7 +1,7 @@
-"""Places of an event in which it may say something, and which of them the events of one make have.
+"""Places where an event may keep its type, time, ids and payload, cached by the shape of the event.
 
-Events of a bus are alike. What a make has, its class with the names of its fields, is found out with its first event;
-those after it are asked for nothing that they lack.
+Events of one bus look alike. The shape is the class with the names of the fields. The first event of a shape decides
+which places are read; later events are not asked for fields that they lack.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from spanbus._reading.shape import (
 from spanbus._reading.spelling import key_of
 
 TYPE_KEYS = ("event_type", "type", "topic", "kind")
-"""Fields that say the type of an event, the surest first."""
+"""Fields that hold the type of an event, most reliable first."""
 NAME_KEYS = (
     "name",
     "event",
@@ -58,13 +58,13 @@ _MAX_FIELDS = 64
 EVENT, METADATA, PAYLOAD = 0, 1, 2
 
 Texts = tuple[object, object, object, object]
-"""Values of an event that may be its type, id, source and correlation."""
+"""Values of an event's type, id, source and correlation id."""
 Place = tuple[int, str]
-"""Where to ask, and for which key."""
+"""Container (``EVENT``, ``METADATA`` or ``PAYLOAD``) and key."""
 
 
 class Places:
-    """For each thing that an event may say the places to look in, the surest first."""
+    """The places to read for each property of an event, most reliable first."""
 
     __slots__ = (
         "correlation",
@@ -89,7 +89,7 @@ class Places:
 
     def __init__(
         self,
-        type: tuple[Place, ...],  # noqa: A002 (it is called so)
+        type: tuple[Place, ...],  # noqa: A002 (named like the field)
         kind: tuple[str, ...],
         name: tuple[str, ...],
         payload: tuple[str, ...],
@@ -104,28 +104,28 @@ class Places:
     ) -> None:
         self.type = type
         self.kind = kind
-        """Keys of an event that may be its type, or that of something it speaks of."""
+        """Keys that hold the type of the event, or of the task that it is about."""
         self.name, self.payload, self.time = name, payload, time
         self.run = run
-        """Keys of a run's id that its metadata has."""
+        """Keys of the run id in the metadata."""
         self.id, self.source, self.correlation = id, source, correlation
         self.has_identity = has_identity
-        """It has something of what our own events and those with headers have: a time in nanoseconds, an identity."""
+        """The event has fields of our own events (``at_ns``, ``run_id``, ...) or headers."""
         self.enclosing = enclosing
-        """Keys in which a message of a broker holds the event."""
+        """Keys in which a broker's message wraps the event."""
         self.is_channel_message = is_channel_message
-        """It says where it was sent, and not of itself what it is."""
+        """The event names its channel and has no type field."""
         self.spelled = self.spelled_in_metadata = _NOTHING
-        """Its own spelling of those of its fields that are spelled in another way, ``eventType`` or ``run-id``."""
+        """The event's spelling of each known key that it spells differently, such as ``eventType`` or ``run-id``."""
         self.plain = self.metadata_plain = False
-        """All that it has of these stands in its own dictionary."""
+        """All known keys are in the instance dictionary, none is a property or class attribute."""
         self.texts: Callable[[dict[str, object]], Texts] | None = None
-        """Takes its type, id, source and correlation at once, where one dictionary holds them all."""
+        """Returns type, id, source and correlation id in one call, if one dictionary holds all four."""
         self.texts_in_metadata = False
 
 
 class Keys:
-    """Keys of a dialect that are read besides the usual ones, and before them."""
+    """Keys of a dialect, read before the default ones, and the cache of places by shape."""
 
     __slots__ = (
         "_all",
@@ -174,12 +174,12 @@ class Keys:
             )
         )
         self.known: frozenset[str] = frozenset()
-        """Keys of payloads that the dialect asks for."""
+        """Payload keys that the dialect reads."""
         self.payloads_spelled: dict[tuple[str, ...], tuple[str, ...] | None] = {}
-        """For the keys of payloads the spelling that is asked for, None where that is theirs."""
+        """By the keys of a payload: the keys as the dialect spells them, None where they are equal."""
 
     def look_up(self, event: object) -> tuple[Places, Getter, Getter, Texts]:
-        """The places of an event, with what gives its fields and those of its metadata, and its texts."""
+        """Return the places of an event, getters of its fields and of its metadata, and its texts."""
         fields = _instance_dict(event)
         if fields is None:
             return self._look_up_uncached(event)
@@ -228,7 +228,7 @@ class Keys:
         return places, get, about, _texts(places, get, about)
 
     def payload(self, payload: Mapping[str, object]) -> Mapping[str, object]:
-        """A payload in which the keys that the dialect asks for are spelled as it asks for them."""
+        """Return the payload with its keys spelled as the dialect spells them."""
         if len(payload) > _MAX_FIELDS:
             return payload
         names = tuple(payload)
@@ -336,7 +336,7 @@ def _texts(places: Places, get: Getter, about: Getter) -> Texts:
 
 
 def _first(places: tuple[Place, ...], get: Getter, about: Getter) -> str | None:
-    """The first text that stands in one of these places of the envelope or the event."""
+    """Return the first non-empty text of these places."""
     for where, key in places:
         value = (about if where == METADATA else get)(key)
         if value is not None and (text := value if type(value) is str else text_of(value)):
@@ -347,7 +347,7 @@ def _first(places: tuple[Place, ...], get: Getter, about: Getter) -> str | None:
 def _set_text_getter(
     places: Places, fields: Mapping[str, object], inner: Mapping[str, object]
 ) -> None:
-    """Note where there is one place for each text, and all of them stand in one dictionary."""
+    """Set ``places.texts`` if each text has exactly one place and one dictionary holds all of them."""
     several = (places.type, places.id, places.source, places.correlation)
     found = [one[0] for one in several if len(one) == 1]
     holders = {where for where, _ in found}
@@ -365,7 +365,7 @@ def _keys_of(places: Places) -> list[str]:
 
 
 def _instance_dict(thing: object) -> dict[str, object] | None:
-    """Its own dictionary, where it has one that is not too large to be compared."""
+    """Return the instance dictionary, or the dictionary itself; None if there is none or it has too many fields."""
     own: Any = thing
     if type(thing) is not dict:
         try:
@@ -376,10 +376,10 @@ def _instance_dict(thing: object) -> dict[str, object] | None:
 
 
 def _alternative_spellings(names: tuple[str, ...], known: frozenset[str]) -> Mapping[str, str]:
-    """For known keys the names that are other spellings of them, where nothing is spelled as it is known."""
+    """Map each known key that is missing to the name that is another spelling of it."""
     found: dict[str, str] = {}
     for name in names:
-        if isinstance(name, str) and name not in known:  # pyright: ignore[reportUnnecessaryIsInstance] - the mappings of strangers
+        if isinstance(name, str) and name not in known:  # pyright: ignore[reportUnnecessaryIsInstance] - foreign mappings
             key = key_of(name)
             if key in known and key not in names:
                 found.setdefault(key, name)
@@ -387,7 +387,7 @@ def _alternative_spellings(names: tuple[str, ...], known: frozenset[str]) -> Map
 
 
 def _spelled_getter(get: Getter, spelled: Mapping[str, str]) -> Getter:
-    """Finds fields by the names that they are known by."""
+    """Return a getter that takes known keys and looks up the event's spelling of them."""
 
     def found(name: str) -> object:
         return get(spelled.get(name, name))

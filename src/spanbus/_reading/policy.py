@@ -1,4 +1,4 @@
-"""Rules of a dialect for runs and attempts as a whole, which the correlator follows."""
+"""Policy of a dialect for runs and attempts, followed by the correlator."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from spanbus._named_tuple import NamedTuple
 
 
 class Policy(NamedTuple):
-    """Identity of runs, and meaning of a second start."""
+    """Identity of runs, and the meaning of a second start."""
 
     unique_runs: bool = True
-    """A run id is never used again; else a run's identity is its id together with the time it was opened."""
+    """Run ids are never reused; otherwise a run is identified by its id and the time it was opened."""
     restart_is_attempt: bool = False
-    """A second start of an open phase by the same publisher is its next attempt, else a phase beside it."""
+    """A second start of an open phase by the same publisher is its next attempt, otherwise a parallel phase."""
     each: bool = False
-    """Every outermost job is a run of its own."""
+    """Each outermost job is a run of its own."""

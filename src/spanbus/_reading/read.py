@@ -1,9 +1,9 @@
-"""An event of any bus, read: its type, payload, time and identity, before any rule.
+"""Read an event of any bus: its type, payload, time and identity. No rule of a dialect is applied yet.
 
-This follows what was met in the wild: types in ``metadata.event_type``, ``event_type``, ``type``, ``topic`` or ``kind``,
-else in ``name``, ``event`` or ``event_name``, else in the name of the event's class; payloads in ``payload`` or
-``data``; envelopes in ``metadata``, ``meta``, ``context`` or ``headers``, CloudEvents among them; naive timestamps that
-are local time.
+The places follow the event formats in use: the type in ``metadata.event_type``, ``event_type``, ``type``, ``topic`` or
+``kind``, else in ``name``, ``event`` or ``event_name``, else the name of the event's class; the payload in ``payload`` or
+``data``; the envelope in ``metadata``, ``meta``, ``context`` or ``headers`` (CloudEvents included). Naive timestamps are
+local time.
 """
 
 from __future__ import annotations
@@ -42,22 +42,22 @@ _ENVELOPE: Final = frozenset(
 _SOLE_PAYLOADS: Final = frozenset(
     "body detail details message msg content event_data attributes attrs properties params fields args kwargs".split()
 )
-"""Payloads where the event has nothing else."""
+"""Keys that hold the payload if the event has no other fields."""
 _ABOUT_THE_EVENT: Final = frozenset(
     (*TIMES, *"version schema schema_version seq sequence offset partition level logger".split())
 )
-"""Fields that say nothing of what happened."""
+"""Fields about the event itself, not about the work."""
 TYPES_OF_HEADERS: Final = ("event_type", "message_type", "message_name", "type", "ce_type")
-"""Headers that say the type of a message."""
+"""Headers that hold the type of a message."""
 _MESSAGES: Final = frozenset(
     ("message", "pmessage", "notification", "Notification", "event", "record", "envelope")
 )
-"""Types of messages that hold an event."""
+"""Types of messages that wrap an event."""
 _STATES: Final = ("state", "status", "new_state", "new_status")
 _STATEFUL: Final = tuple(
     "task step stage node activity job build run pipeline flow workflow dag saga".split()
 )
-"""Things, the innermost first."""
+"""Kinds of work that can have a state, innermost first."""
 _RUN_IDS: Final = ("run_id", "run-id", "x-run-id", "runid")
 _MEMBER_VALUES: Final = {
     name: str(member.value) for name, member in WorkflowEvent.__members__.items()
@@ -70,11 +70,11 @@ DEFAULT_KEYS: Final = Keys()
 
 
 class Unreadable(ValueError):
-    """Nothing can be said of an event."""
+    """The event has no type."""
 
 
 class Raw:
-    """An event as it was read, before any rule."""
+    """The fields of an event, before any rule of a dialect."""
 
     __slots__ = (
         "at_ns",
@@ -105,14 +105,14 @@ class Raw:
         self.traceparent: str | None = None
         self.tracestate: str | None = None
         self.odd_time: str | None = None
-        """The text of a time that could not be read; the event then stands where it was heard."""
+        """Text of an unreadable timestamp; ``at_ns`` is then the time of arrival."""
         self.timed = True
-        """The event carried its own time."""
+        """Whether the event carried a readable timestamp."""
         self.subject_id: str | None = None
-        """The ``id`` of an event that is its own payload: that of what it speaks of, or its own."""
+        """``id`` of an event that is its own payload: the id of the task that it is about, or of the event."""
 
     def copy(self) -> Raw:
-        """One of its own, to be changed."""
+        """Return a copy that may be changed."""
         copy = Raw(self.event_type, self.event_id, self.at_ns, self.source, self.payload)
         copy.run_id, copy.phase, copy.attempt = self.run_id, self.phase, self.attempt
         copy.correlation = self.correlation
@@ -124,12 +124,13 @@ class Raw:
 def read(
     event: object, keys: Keys = DEFAULT_KEYS, *, after_ns: int = 0, now_ns: int | None = None
 ) -> Raw:
-    """Type, payload, time and identity of an event of any bus: our own, an object, a mapping or one decoded JSON line.
+    """Return the type, payload, time and identity of an event: one of ours, an object, a mapping or a decoded JSON line.
 
-    ``after_ns`` is the time of the event before it, which settles a local time in an hour that occurs twice; ``now_ns`` the
-    time of an event that carries none. Raises ``ValueError`` when the event has no type: then nothing can be said of it.
+    ``after_ns`` is the time of the previous event; it decides which of two is meant by a local time that occurs twice.
+    ``now_ns`` is used for an event without a time. Both are Unix nanoseconds. Raises :class:`Unreadable`, a ``ValueError``,
+    when the event has no type.
     """
-    if _is_of_a_kind(type(event)):
+    if _is_own_or_text(type(event)):
         if isinstance(event, Event):
             return read_own(event)
         event = decoded(event)
@@ -145,23 +146,30 @@ def read(
             return _read_enclosed(event, enclosed, keys, after_ns, now_ns)
         event_type = event_type or _first_of(_headers(about, get, keys).get, TYPES_OF_HEADERS)
         if event_type is None:
-            if not isinstance(event, Mapping) and (told := event_from_methods(event)) is not None:
-                return read(told, keys, after_ns=after_ns, now_ns=now_ns)
+            if (
+                not isinstance(event, Mapping)
+                and (read_by_methods := event_from_methods(event)) is not None
+            ):
+                return read(read_by_methods, keys, after_ns=after_ns, now_ns=now_ns)
             raise Unreadable(
                 "the event has no type (looked for metadata.event_type, event_type, type, topic, kind, name, event, "
                 "event_name and a class name such as TaskStarted): name its place in a dialect "
                 "(type_keys), or feed {'event_type': …, 'payload': …}"
             )
     payload, apart = _payload(event, get, places, event_type)
-    if keys.payloads_spelled.get(tuple(payload), "") is not None:  # unknown, or in another spelling
+    if (
+        keys.payloads_spelled.get(tuple(payload), "") is not None
+    ):  # not cached, or spelled differently
         payload = keys.payload(payload)
     at_ns = time_ns_of(get("at_ns"), scale=1) if places.has_identity else None
-    odd: str | None = None
+    unreadable: str | None = None
     if at_ns is None:
-        at_ns, odd = _event_time(get, about, payload, places.time, after_ns)
+        at_ns, unreadable = _event_time(get, about, payload, places.time, after_ns)
     event_id = said_id if type(said_id) is str else text_of(said_id)
     subject_id: str | None = None
-    if not event_id and not keys.ids:  # the id of what is its own payload may be a task's
+    if (
+        not event_id and not keys.ids
+    ):  # without a payload of its own, the event's id may be a task's
         if apart:
             event_id = text_of(get("id"))
         else:
@@ -171,7 +179,7 @@ def read(
     raw.subject_id = subject_id
     if at_ns is None:
         raw.at_ns = now_ns if now_ns is not None else time.time_ns()
-        raw.timed, raw.odd_time = False, odd
+        raw.timed, raw.odd_time = False, unreadable
     if said_correlation is not None:
         raw.correlation = text_of(said_correlation) or None
     if places.has_identity:
@@ -181,18 +189,16 @@ def read(
     return raw
 
 
-def _is_own_or_text(kind: type) -> bool:
-    return issubclass(kind, (Event, *TEXTS))
-
-
-_is_of_a_kind: Final[Callable[[type], bool]] = remembering(_is_own_or_text, 1_000)
-"""Whether objects of a class are events of ours, or text; asked once for each class."""
+_is_own_or_text: Final[Callable[[type], bool]] = remembering(
+    lambda kind: issubclass(kind, (Event, *TEXTS)), 1_000
+)
+"""Whether a class is our event class or a text; cached by class."""
 
 
 def _read_identity(
     raw: Raw, get: Getter, about: Getter, places: Places, keys: Keys, apart: bool
 ) -> None:
-    """The identity that events of ours and those with headers have."""
+    """Add the run, phase, attempt and trace context of events that carry an identity or headers."""
     raw.run_id, raw.phase = text_of(get("run_id")) or None, text_of(get("phase")) or None
     attempt = get("attempt")
     if type(attempt) is int:
@@ -207,7 +213,7 @@ def _read_identity(
 
 
 def _headers(about: Getter, get: Getter, keys: Keys) -> Mapping[str, object]:
-    """The headers of an event: a mapping, or a list of names with their values."""
+    """Return the headers of an event: a mapping, or a list of pairs."""
     for value in (about("headers"), get("headers"), get("header")):
         headers = mapping_of(_as_mapping(value))
         if headers:
@@ -227,7 +233,7 @@ def _as_mapping(value: object) -> object:
 
 
 def read_own(event: Event) -> Raw:
-    """An event of our own bus."""
+    """Read an event of our own bus."""
     raw = Raw(str(event.event_type), event.event_id, event.at_ns, event.source, event.payload)
     raw.run_id, raw.phase, raw.attempt = event.run_id, event.phase, event.attempt
     if event.metadata:
@@ -239,7 +245,7 @@ def read_own(event: Event) -> Raw:
 def _enclosed_event(
     event_type: str | None, get: Getter, places: Places
 ) -> Mapping[str, object] | None:
-    """The event that is in a message of a broker, or in the entry of a log: with a type of its own, JSON text too."""
+    """Return the event that a broker's message or a log entry wraps, if it has a type of its own. JSON text is decoded."""
     if event_type is not None and ending(event_type) is not None:
         return None
     for key in places.enclosing:
@@ -263,14 +269,14 @@ def _read_enclosed(
         raw.run_id = text_of(get("run_id"))
     if raw.timed:
         return raw
-    at_ns, odd = _event_time(get, about, EMPTY, places.time, after_ns)
+    at_ns, unreadable = _event_time(get, about, EMPTY, places.time, after_ns)
     if at_ns is not None:
-        raw.at_ns, raw.odd_time, raw.timed = at_ns, odd, True
+        raw.at_ns, raw.odd_time, raw.timed = at_ns, unreadable, True
     return raw
 
 
 def states_start_or_end(event: object) -> bool:
-    """Whether it has a type of its own, of two words or more, with one of the life cycle."""
+    """Whether the event has a type of two or more words that ends in a life-cycle word (started, failed, ...)."""
     get = getter(event)
     for key in (*TYPE_KEYS, "event", "event_name", "eventType", "event_type_value", "name"):
         text = text_of(get(key))
@@ -290,30 +296,30 @@ def _type(event: object, get: Getter, places: Places) -> str | None:
     rest = [text for key in places.name if (text := text_of(get(key)))]
     if not isinstance(event, Mapping):
         rest.append(type(event).__name__)
-    telling = next((text for text in rest if ending(text) is not None), None)
+    life_cycle_name = next((text for text in rest if ending(text) is not None), None)
     if found:
         return (
-            _member_value(telling)
-            if telling is not None and _is_in_type_field(get, telling)
+            _member_value(life_cycle_name)
+            if life_cycle_name is not None and _is_in_type_field(get, life_cycle_name)
             else _member_value(found)
         )
-    if telling is None:
+    if life_cycle_name is None:
         if (thing := _stateful_subject(cast("object", event))) is not None:
             return f"{thing}.state"
         if not isinstance(event, Mapping) and has_type_method(event):
             return None
         several = [text for text in rest if "." in normal(text)]
         named = isinstance(event, Mapping) or len(rest) > 1 or changed(rest[0])
-        telling = (several or rest)[0] if rest and named else None
-    return _member_value(telling) if telling is not None else None
+        life_cycle_name = (several or rest)[0] if rest and named else None
+    return _member_value(life_cycle_name) if life_cycle_name is not None else None
 
 
 def _stateful_subject(event: object) -> str | None:
-    """The innermost thing of which an event without a type says no more than its state: ``{"job": "x", "state": "RUNNING"}``."""
+    """Return the innermost kind of work in an event that has a state and no type: ``{"job": "x", "state": "RUNNING"}``."""
     fields = mapping_of(event)
     if fields is None or not any(isinstance(fields.get(key), str | Enum) for key in _STATES):
         return None
-    names = {key_of(key) for key in fields if isinstance(key, str)}  # pyright: ignore[reportUnnecessaryIsInstance] - strangers' mappings
+    names = {key_of(key) for key in fields if isinstance(key, str)}  # pyright: ignore[reportUnnecessaryIsInstance] - foreign mappings
     if not isinstance(event, Mapping):
         names.add(key_of(type(event).__name__))
     for thing in _STATEFUL:
@@ -323,12 +329,13 @@ def _stateful_subject(event: object) -> str | None:
 
 
 def _is_in_type_field(get: Getter, text: str) -> bool:
-    """The text stands in a place of types, not only in a class name."""
+    """Whether the text is the value of a type field, not only a class name."""
     return text in (text_of(get("event")), text_of(get("event_name")))
 
 
 def _member_value(event_type: str) -> str:
-    if event_type[-1].isupper():  # an enumeration's name, as str() gives it
+    """Return the value of one of our enum members given by name, as ``str()`` prints it; else the type itself."""
+    if event_type[-1].isupper():
         return _MEMBER_VALUES.get(event_type.rpartition(".")[2], event_type)
     return event_type
 
@@ -340,7 +347,7 @@ def _run_id(
     of_metadata: tuple[str, ...],
     run_keys: tuple[str, ...],
 ) -> str | None:
-    """The run's id in the envelope of an event."""
+    """Return the run id from the envelope of an event."""
     found = text_of(get("runid")) or _first_of(about, of_metadata)
     for value in (get("meta"), get("context"), headers):
         if found is None and (envelope := mapping_of(value)):
@@ -367,8 +374,8 @@ def _event_time(
     places: tuple[Place, ...],
     after_ns: int,
 ) -> tuple[int | None, str | None]:
-    """The first time of an event that can be read; else the text of the first that was meant as one."""
-    odd: str | None = None
+    """Return the first readable time of an event, else the text of the first unreadable one."""
+    unreadable: str | None = None
     for where, key in places:
         value = (
             payload.get(key) if where == PAYLOAD else about(key) if where == METADATA else get(key)
@@ -378,13 +385,13 @@ def _event_time(
         at_ns = time_ns_of(value, after_ns=after_ns)
         if at_ns is not None:
             return at_ns, None
-        if odd is None:
-            odd = _unreadable_time(value)
-    return None, odd
+        if unreadable is None:
+            unreadable = _unreadable_time(value)
+    return None, unreadable
 
 
 def _unreadable_time(value: object) -> str | None:
-    """The text of what was meant as a time."""
+    """Return the text of a value that looks like a time and cannot be parsed."""
     if isinstance(value, str | bytes | int | float | Decimal | date | struct_time):
         return str(value)[:_SHOWN_CHARS] or None
     kind = type(value).__name__
@@ -392,7 +399,7 @@ def _unreadable_time(value: object) -> str | None:
 
 
 def published_at_ns(event: Mapping[str, object], after_ns: int = 0) -> int | None:
-    """Publication time of a recorded event: the order of a stream, even where payload times differ a little."""
+    """Return the publication time of a recorded event, which orders a stream; payload times may differ a little."""
     metadata = mapping_of(event.get("metadata")) or EMPTY
     payload = mapping_of(event.get("payload")) or mapping_of(event.get("data")) or EMPTY
     values = [metadata.get("timestamp"), event.get("metadata_timestamp")]
@@ -410,15 +417,15 @@ def published_at_ns(event: Mapping[str, object], after_ns: int = 0) -> int | Non
 def _payload(
     event: object, get: Getter, places: Places, event_type: str
 ) -> tuple[Mapping[str, object], bool]:
-    """Payload of the event, and whether it is kept apart from the event; else the event itself is the payload."""
+    """Return the payload, and whether it is a field of the event; else the event itself is the payload."""
     apart = False
     for key in places.payload:
         value = get(key)
         if value is not None:
             apart = True
-            said: Any = value
+            inner_value: Any = value
             if type(value) is dict:
-                return said, True
+                return inner_value, True
             found = mapping_of(decoded(value))
             if found is not None:
                 return found, True
@@ -436,18 +443,20 @@ def _payload(
         and not (key in NAME_KEYS and value == event_type and key != "object_kind")
     }
     if not _SOLE_PAYLOADS.isdisjoint(fields):
-        held = [key for key in fields if key in _SOLE_PAYLOADS]
-        if len(held) == 1 and (len(fields) == 1 or _is_envelope_except(fields, held[0])):
-            only = mapping_of(decoded(fields[held[0]]))
+        payload_keys = [key for key in fields if key in _SOLE_PAYLOADS]
+        if len(payload_keys) == 1 and (
+            len(fields) == 1 or _is_envelope_except(fields, payload_keys[0])
+        ):
+            only = mapping_of(decoded(fields[payload_keys[0]]))
             if only is not None:
                 return only, True
     elif fields and not isinstance(event, Mapping) and next(iter(fields))[:1] == "_":
-        told = payload_from_methods(event)
-        if told is not None:
-            return told, True
+        read_by_methods = payload_from_methods(event)
+        if read_by_methods is not None:
+            return read_by_methods, True
     return fields, False
 
 
-def _is_envelope_except(fields: Mapping[str, object], held: str) -> bool:
-    """Whether all fields but one are about the event as such: when it was, of which version or kind it is."""
-    return all(key == held or key_of(key) in _ABOUT_THE_EVENT for key in fields)
+def _is_envelope_except(fields: Mapping[str, object], payload_key: str) -> bool:
+    """Whether all fields but ``payload_key`` are about the event itself: its time, version or kind."""
+    return all(key == payload_key or key_of(key) in _ABOUT_THE_EVENT for key in fields)

@@ -1,7 +1,7 @@
-"""One reader for each bus: an event in, the fact that it states out.
+"""The reader of one bus: turns each event into a fact.
 
-What is remembered between events lives here: the names of tasks that tell them once, and the offset between the stamps
-of a bus and the monotonic clock.
+It holds the state between events: the names of tasks that are sent only once, and the offset between the wall clock and
+the monotonic clock.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from spanbus._workflow.events import Event
 
 logger = logging.getLogger("spanbus")
 
-_EVENT: Final = Verb.EVENT  # members cost a look-up each
+_EVENT: Final = Verb.EVENT  # saves the lookup of the member
 _START: Final = Verb.START
 _RUN: Final = Rank.RUN
 _NAMES_CACHED: Final = 16_384
@@ -31,7 +31,7 @@ _BOOT_TIME: int | None = getattr(time, "CLOCK_BOOTTIME", None)
 _steady_ns: Final[Callable[[], int]] = (
     partial(time.clock_gettime_ns, _BOOT_TIME) if _BOOT_TIME is not None else time.monotonic_ns
 )
-"""A clock that nobody sets and that goes on while the machine sleeps, where there is one."""
+"""Monotonic clock that includes suspend time, where the platform has one."""
 
 
 def _warn(text: str) -> None:
@@ -39,7 +39,7 @@ def _warn(text: str) -> None:
 
 
 class Reader:
-    """Reads by one dialect; ``say`` gets what a person should know, each thing once."""
+    """Reads events by one dialect. ``warn`` receives each distinct warning once, at most 20."""
 
     def __init__(self, dialect: Dialect, *, warn: Callable[[str], None] = _warn) -> None:
         self.dialect = dialect
@@ -51,19 +51,19 @@ class Reader:
         self._names: dict[str, str] = {}
         self._warned: set[str] = set()
         self._anchor_ns = 0
-        """Unix time where the monotonic clock is at zero: with it live events are placed."""
+        """Unix time at zero of the monotonic clock."""
         self._anchor()
         self._last_ns = 0
         self.odd_times = 0
-        """Times that could not be read."""
+        """Number of unreadable timestamps."""
         self.moved_times = 0
-        """Live stamps that disagreed with the monotonic clock."""
+        """Number of live timestamps replaced because they disagreed with the monotonic clock."""
 
     def read(self, event: object, *, live: bool = False) -> Fact:
-        """The fact that ``event`` states.
+        """Return the fact that ``event`` states.
 
-        ``live`` says that it happens just now: a stamp that disagrees with the monotonic clock by more than a second is
-        then replaced. Raises ``ValueError`` when the event has no type.
+        ``live``: the event happens now, so a timestamp that is more than a second off the monotonic clock is replaced.
+        Raises ``ValueError`` when the event has no type.
         """
         if type(event) is Event:
             kind, event_id, at_ns, payload, source, run_id, name, attempt, _, _, metadata = event
@@ -85,8 +85,8 @@ class Reader:
         return self.raw(read(event, self._keys, after_ns=after_ns, now_ns=now_ns), now_ns)
 
     def raw(self, raw: Raw, now_ns: int | None = None) -> Fact:
-        """The fact of an event that was read already; ``now_ns`` is the present where it happens just now."""
-        heard = raw
+        """Return the fact of an event that was already read; ``now_ns`` is the current time for a live event."""
+        original = raw
         if now_ns is not None:
             if (
                 not raw.timed
@@ -100,7 +100,7 @@ class Reader:
             self._last_ns = raw.at_ns
         fact = self.dialect.fact(raw)
         if now_ns is not None and fact.rank is _RUN and fact.verb is _START:
-            self._reanchor_if_clock_was_set(fact, heard)
+            self._reanchor_if_clock_was_set(fact, original)
         if self._remembers:
             self._remember(fact)
         return fact
@@ -109,7 +109,7 @@ class Reader:
         self._anchor_ns = max(time.time_ns(), 1) - _steady_ns()
 
     def _reanchor_if_clock_was_set(self, fact: Fact, raw: Raw) -> None:
-        """A run that starts after the clock was set has the new time."""
+        """Use the new wall-clock time for a run that starts after the clock was set."""
         if abs(time.time_ns() - self._anchor_ns - _steady_ns()) > _DISAGREEMENT_NS:
             self._anchor()
             placed = self._at_clock_time(raw, self._anchor_ns + _steady_ns())
@@ -118,7 +118,7 @@ class Reader:
             hints.odd_time = placed.odd_time is not None
 
     def _at_clock_time(self, raw: Raw, now_ns: int) -> Raw:
-        """A live event where the monotonic clock puts it, if its stamp says something else."""
+        """Return a live event with the time of the monotonic clock, if its own is missing, unreadable or off."""
         if raw.odd_time is not None:
             self._count_unreadable_time(raw.odd_time)
         elif not raw.timed:
@@ -143,7 +143,7 @@ class Reader:
             )
 
     def _remember(self, fact: Fact) -> None:
-        """The name that a task told with its first event."""
+        """Remember the name from a task's first event, and apply it to later events of the task."""
         task = fact.hints.task
         if task is None or fact.rank is Rank.RUN:
             return

@@ -1,8 +1,8 @@
-"""A recorded event stream, read again in the order in which its events were published.
+"""Replay of a recorded event stream in publication order.
 
-Lines may be shuffled or doubled: the stream is sorted by publishing time, then by event id where ids are made in order
-(UUIDv7 and our own), then by line. A stream that is in order already is not copied; another one is sorted in pieces on
-disk, so that memory stays flat whatever the size.
+Lines may be shuffled or duplicated. The stream is sorted by publication time, then by event id if ids are ordered (UUIDv7
+and our own), then by line number. An ordered stream is not copied; any other is sorted in chunks on disk, so that memory
+use does not grow with its size.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _ORDERED_ID = re.compile(rf"[0-9a-f]{{12}}-[0-9a-f]{{8}}-[0-9a-f]{{10}}|{_UUID7.
 
 
 class BrokenLine(NamedTuple):
-    """A line that could not be used: where, and why."""
+    """A line that could not be used, with its position and the reason."""
 
     file: str
     number: int
@@ -60,10 +60,10 @@ def facts(
     progress: Callable[[int, int], None] | None = None,
     scratch: Path | None = None,
 ) -> Iterator[Fact]:
-    """The facts of a stream of JSON lines (gzip too), oldest first.
+    """Yield the facts of a stream of JSON lines (optionally gzipped), oldest first.
 
-    ``progress`` is told bytes done and bytes in all, both passes together; ``scratch`` is where a large stream that is not
-    in order is sorted. Raises :class:`~spanbus.errors.StreamError` when the file cannot be read or holds no event at all.
+    ``progress`` is called with the bytes done and the total, over both passes. ``scratch`` is the folder for sorting a large
+    unordered stream. Raises :class:`~spanbus.errors.StreamError` when the file cannot be read or contains no event.
     """
     for raw in raws(
         path, reader.dialect.keys, on_broken=on_broken, progress=progress, scratch=scratch
@@ -79,7 +79,7 @@ def raws(
     progress: Callable[[int, int], None] | None = None,
     scratch: Path | None = None,
 ) -> Iterator[Raw]:
-    """The events of a stream before any rule, oldest first; otherwise like :func:`facts`."""
+    """Yield the events of a stream before any rule, oldest first; otherwise like :func:`facts`."""
     with ExitStack() as stack:
         source = _Source(path, stack, on_broken, progress, keys)
         events = 0
@@ -108,7 +108,7 @@ def raws(
 def _read(line: bytes, key: _Key, keys: Keys) -> Raw:
     event = json.loads(line)
     raw = read(event, keys, after_ns=key.at_ns)
-    if not raw.event_id:  # equal lines are one event, said twice, where they tell when
+    if not raw.event_id:  # equal lines with a timestamp are duplicates of one event
         mark = b"" if raw.timed else b"%d" % key.number
         raw.event_id = f"line:{blake2b(line.strip() + mark, digest_size=12).hexdigest()}"
     if not raw.timed:
@@ -117,7 +117,7 @@ def _read(line: bytes, key: _Key, keys: Keys) -> Raw:
 
 
 class _Source:
-    """The lines of one file, read as often as asked."""
+    """The lines of one file, which can be read repeatedly."""
 
     def __init__(
         self,
@@ -154,11 +154,11 @@ class _Source:
             raise StreamError(f"{path}: {error.strerror or error}") from error
 
     def untimed_at(self, now_ns: int) -> None:
-        """Time the lines before the first timestamp: by that timestamp, or by ``now_ns`` where no line has one."""
+        """Set the time of lines before the first timestamp: that timestamp, or ``now_ns`` if no line has one."""
         self._first_at_ns = self._first_at_ns or now_ns
 
     def lines(self, *, report: bool) -> Iterator[tuple[_Key, bytes]]:
-        """Every usable line with its place in the order; what cannot be used is told once, on the pass that reports."""
+        """Yield every usable line with its sort key. Unusable lines are reported if ``report`` is true."""
         self._file.seek(0)
         reader = cast("IO[bytes]", gzip.GzipFile(fileobj=self._file)) if self._gzip else self._file
         offset = self._passes * self._size
@@ -170,7 +170,7 @@ class _Source:
                 line = reader.readline(LINE_LIMIT_BYTES + 1)
             except (EOFError, OSError, zlib.error) as error:
                 if report:
-                    self._tell(number + 1, f"the compressed stream breaks off here ({error})")
+                    self._report(number + 1, f"the compressed stream breaks off here ({error})")
                 return
             if not line:
                 return
@@ -181,7 +181,7 @@ class _Source:
                 while not line.endswith(b"\n") and (line := reader.readline(LINE_LIMIT_BYTES)):
                     pass
                 if report:
-                    self._tell(number, f"longer than {LINE_LIMIT_BYTES} bytes")
+                    self._report(number, f"longer than {LINE_LIMIT_BYTES} bytes")
                 continue
             if line.isspace():
                 continue
@@ -193,24 +193,24 @@ class _Source:
                 raw = read(fields, self._keys)
             except (ValueError, RecursionError) as error:
                 if report:
-                    self._tell(number, _why(error))
+                    self._report(number, _reason(error))
                 continue
-            told_ns = published_at_ns(fields, at_ns if self.in_order else 0)
-            if told_ns is None and raw.timed:
-                told_ns = raw.at_ns
-            made_ns = _at_ns_of_id(raw.event_id) if told_ns is None else None
+            published_ns = published_at_ns(fields, at_ns if self.in_order else 0)
+            if published_ns is None and raw.timed:
+                published_ns = raw.at_ns
+            made_ns = _at_ns_of_id(raw.event_id) if published_ns is None else None
             if (
                 made_ns is not None
-            ):  # to the millisecond only: where the lines stand in order, theirs is the better one
-                told_ns = max(made_ns, at_ns) if self.in_order else made_ns
-            at_ns = told_ns or at_ns
+            ):  # milliseconds only: in an ordered stream the line order is finer
+                published_ns = max(made_ns, at_ns) if self.in_order else made_ns
+            at_ns = published_ns or at_ns
             self._first_at_ns = self._first_at_ns or at_ns
             yield (
                 _Key(at_ns, raw.event_id if _ORDERED_ID.fullmatch(raw.event_id) else "", number),
                 line,
             )
 
-    def _tell(self, number: int, reason: str) -> None:
+    def _report(self, number: int, reason: str) -> None:
         broken = BrokenLine(str(self._path), number, reason)
         self.broken += 1
         self.first_broken = self.first_broken or broken
@@ -219,13 +219,13 @@ class _Source:
 
 
 def _at_ns_of_id(event_id: str) -> int | None:
-    """The millisecond in which a UUIDv7 was made."""
+    """Return the creation time of a UUIDv7, with millisecond resolution."""
     return (
         int(event_id[:8] + event_id[9:13], 16) * 1_000_000 if _UUID7.fullmatch(event_id) else None
     )
 
 
-def _why(error: ValueError | RecursionError) -> str:
+def _reason(error: ValueError | RecursionError) -> str:
     if isinstance(error, json.JSONDecodeError):
         return f"not JSON: {error.msg.removesuffix(' at')} at column {error.colno}"
     if isinstance(error, UnicodeDecodeError):
@@ -238,7 +238,7 @@ def _why(error: ValueError | RecursionError) -> str:
 def _sorted(
     lines: Iterator[tuple[_Key, bytes]], stack: ExitStack, scratch: Path | None
 ) -> Iterator[tuple[_Key, bytes]]:
-    """External merge sort: sorted pieces in temporary files, merged as they are read."""
+    """External merge sort: sorted chunks in temporary files, merged lazily."""
     pieces: list[Iterator[tuple[_Key, bytes]]] = []
     chunk: list[tuple[_Key, bytes]] = []
     size = 0

@@ -1,4 +1,4 @@
-"""Rules of a dialect, and what they come to for the events of one make."""
+"""Rules of a dialect, and the read plan that they give for one kind of event."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from spanbus._reading.spelling import ends_with, name_of_run
 from spanbus._semantics import Result
 
 IDENTITY: Final = frozenset(("@phase", "@run_id"))
-"""Keys of rules that ask the event itself."""
+"""Rule keys that are read from the event's identity, not from its payload."""
 
 
 class Rule(NamedTuple):
-    """If an event has one of these types and these keys, it means this. Types and words are in their normal spelling."""
+    """A rule: events of these types and with these keys have this level and verb. Types and words are in normal spelling."""
 
     types: tuple[str, ...]
     words: frozenset[str]
@@ -31,10 +31,10 @@ class Rule(NamedTuple):
     result_by_word: Mapping[str, Result]
     final: bool
     of_open: bool = False
-    """It matters only where what it ends is open."""
+    """The event is ignored unless the work that it ends is open."""
 
     def announced(self, kinds: Collection[str]) -> Result:
-        """The result that an end of this type, in its spellings, states by its type alone."""
+        """Return the result that an end event states by its type alone; ``kinds`` are spellings of the type."""
         if self.result is not None:
             return self.result
         words = [
@@ -44,7 +44,7 @@ class Rule(NamedTuple):
 
 
 class Meaning:
-    """A rule as it reads for one event type, with the result that an end of this type states."""
+    """A rule applied to one event type, with the result that the type states."""
 
     __slots__ = ("announced", "event_type", "final", "name", "rank", "rule", "verb", "workflow")
 
@@ -52,12 +52,12 @@ class Meaning:
         self.rule, self.rank, self.verb, self.final = rule, rule.rank, rule.verb, rule.final
         self.announced, self.event_type = announced, event_type
         self.workflow = name_of_run(event_type) if rule.rank is Rank.RUN and rule.subjects else None
-        """The name of the run that the type itself says."""
+        """Name of the run, if the event type contains it."""
         self.name = expand_subject_keys(rule.name, event_type)
 
 
 class Candidate:
-    """A meaning that events of a make may have, with the keys of its rule whose values decide."""
+    """A possible meaning of the events of one plan, with the keys whose values decide whether it matches."""
 
     __slots__ = ("has", "lacks", "meaning", "name", "name_elsewhere")
 
@@ -70,20 +70,17 @@ class Candidate:
         self.lacks = common(rule.lacks, keys) if rule is not None else ()
         asked = [key for key in name if key in keys or key[:5] == "word:"]
         self.name, self.name_elsewhere = split_payload_keys(tuple(asked))
-        """Keys of its name, the surest first; and where it stands else, from the first that is no key of the payload."""
+        """Payload keys of the name, most reliable first; then all keys from the first other one (``@id``, ``word:1``)."""
 
     def matches(self, raw: Raw) -> bool:
-        """Whether the values of an event agree with the rule."""
+        """Whether the values of an event satisfy the rule."""
         return all([_present(raw, key) for key in self.has]) and not any(
             [_present(raw, key) for key in self.lacks]
         )
 
 
 class ReadPlan:
-    """Events of one type whose payloads have the same keys: what they can mean, and where they say it.
-
-    A payload is asked for nothing that it lacks.
-    """
+    """Cached read plan for one event type and set of payload keys: the possible meanings, and the keys to read."""
 
     __slots__ = (
         "candidates",
@@ -108,13 +105,13 @@ class ReadPlan:
     ) -> None:
         first = candidates[0]
         self.only = None if first.has or first.lacks else first
-        """The one that all of them have, where no value decides."""
+        """The meaning of all these events, if no value decides."""
         self.candidates = candidates
-        """Else it is the first of these that holds; the last one always does."""
+        """Otherwise the first candidate that matches; the last one always does."""
         self.run, self.run_object = run, run_object
-        """Keys of the run's id, and of objects that may be the run."""
+        """Keys of the run id, and of objects that may be the run."""
         self.identity, self.phase = identity, phase
-        """Keys of the id of what they speak of, and of objects that may be it."""
+        """Keys of the task's id, and of objects that may be the task."""
         self.exact, self.may_be_state = exact, may_be_state
 
 
@@ -127,21 +124,21 @@ class Names(NamedTuple):
     phase: tuple[str, ...] = ("step_id", "phase", "strategy")
     alias: tuple[str, ...] = ("step_name", "phase", "strategy")
     durations: Mapping[str, int] = {"duration": 1_000_000_000}
-    """With the nanoseconds of their unit."""
+    """Duration keys with the nanoseconds of their unit."""
     attempts: str = "attempts"
     memory: str | None = None
-    """The key of a task's id, where names come with the first event of a task only."""
+    """Key of the task id, if only the first event of a task carries its name."""
     identity: tuple[str, ...] = ()
-    """Keys of the id of what an event speaks of, by which things of one name are told apart."""
+    """Keys of the id that distinguishes tasks of the same name."""
 
 
 def common(keys: tuple[str, ...], of: frozenset[str]) -> tuple[str, ...]:
-    """Keys that are among these, in their order."""
+    """Return the keys that are in ``of``, in their order."""
     return tuple([key for key in keys if key in of])
 
 
 def identity_of(raw: Raw, key: str) -> object:
-    """The phase or run that an event itself tells, by the key of a rule that asks for it."""
+    """Return the event's own phase or run id, for the rule keys ``@phase`` and ``@run_id``."""
     return raw.phase if key == "@phase" else raw.run_id if key == "@run_id" else None
 
 

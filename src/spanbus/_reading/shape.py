@@ -1,6 +1,6 @@
-"""Fields of foreign objects: which of them a class has is found out once and remembered.
+"""Access to the fields of foreign objects, with a cache of the attributes that each class has.
 
-Asking a pydantic-like object for an attribute that it lacks costs ten microseconds, for its class has a ``__getattr__``.
+The cache pays because a missing attribute of a pydantic-like object costs ten microseconds: its class has ``__getattr__``.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ _MISSING: Final = object()
 _CLASSES_CACHED: Final = 1_000
 _FIELDLESS: Final = (str, int, float, list, set, type)
 WITHOUT_FIELDS: Final = (str, bytes, int, float, list, tuple, set)
-"""Classes of values that are no object with fields, as a task or a result may be."""
+"""Classes of values without fields of their own."""
 _LISTS: Final = (list, tuple)
 TEXTS: Final = (str, bytes, bytearray)
-"""Kinds that JSON text may be of."""
+"""Classes that may hold JSON text."""
 _MAX_JSON_CHARS: Final = 65_536
-"""Longest text that is looked at for JSON: a millisecond of the publisher's time."""
+"""Longest text that is parsed as JSON; parsing one takes the publisher about a millisecond."""
 
 Getter = Callable[[str], object]
 
 
 class _Shape:
-    """Reader for the objects of one class."""
+    """Cached knowledge of one class: its declared fields and the attributes that its objects have."""
 
     __slots__ = ("fields", "is_keyed", "is_mapping", "kind", "known")
 
@@ -36,16 +36,16 @@ class _Shape:
         self.kind = kind
         self.is_keyed = issubclass(kind, Mapping)
         self.is_mapping = self.is_keyed and hasattr(kind, "get")
-        """A mapping with all that one has; some are registered as one, and lack ``get``."""
+        """A complete mapping; some classes are registered as ``Mapping`` and lack ``get``."""
         self.known: dict[str, bool] = {}
-        """Names that are more than entries of an object's own dictionary, and names that are not."""
+        """By name: whether the class provides the attribute, besides entries of the instance dictionary."""
         self.fields = _field_names(kind)
 
     def has(self, name: str, thing: object) -> bool:
-        """Whether the class gives its objects this attribute; asked of the first object only."""
+        """Whether objects of the class have this attribute; decided by the first object."""
         known = self.known.get(name)
         if known is None:
-            import inspect  # here, at a foreign class, and not for who reads events of ours alone
+            import inspect  # loaded for foreign classes only
 
             known = (
                 inspect.getattr_static(self.kind, name, _MISSING) is not _MISSING
@@ -57,7 +57,7 @@ class _Shape:
 
 
 def _field_names(kind: type) -> tuple[str, ...] | None:
-    """The fields that a class declares, None where its objects tell by themselves."""
+    """Return the fields that a class declares, None if only the instance dictionary knows them."""
     of_message: Any = getattr(getattr(kind, "DESCRIPTOR", None), "fields_by_name", None)
     if of_message is not None:  # of protobuf
         return tuple([str(name) for name in of_message])
@@ -95,7 +95,7 @@ def _shape_of(kind: type) -> _Shape:
 
 
 def getter(source: object) -> Getter:
-    """A function that gives a field of ``source`` by its name, None where it has none; it never raises."""
+    """Return a function that looks up a field of ``source`` by name. It returns None for a missing field and never raises."""
     if type(source) is dict:
         return cast("dict[str, object]", source).get
     shape = _shape_of(type(source))
@@ -116,12 +116,12 @@ def getter(source: object) -> Getter:
 
 
 def is_other_mapping(thing: object) -> bool:
-    """Whether it is a mapping and no plain dictionary."""
+    """Whether ``thing`` is a mapping other than a plain dictionary."""
     return type(thing) is not dict and _shape_of(type(thing)).is_mapping
 
 
 def has_attribute(thing: object, name: str) -> bool:
-    """Whether the class of an object gives it this attribute, besides what stands in its own dictionary."""
+    """Whether the class of an object provides this attribute, apart from the instance dictionary."""
     shape = _shape_of(type(thing))
     return not shape.is_mapping and shape.has(name, thing)
 
@@ -129,12 +129,12 @@ def has_attribute(thing: object, name: str) -> bool:
 def _attribute(thing: object, name: str) -> object:
     try:
         return getattr(thing, name, None)
-    except Exception:  # a property of somebody's class that fails says nothing
+    except Exception:  # a failing property of a foreign class
         return None
 
 
 def mapping_of(value: object) -> Mapping[str, object] | None:
-    """The fields of a mapping or an object by name; None for what has none."""
+    """Return the fields of a mapping or an object by name, None for a value without fields."""
     if value is None:
         return None
     if type(value) is dict:
@@ -159,7 +159,7 @@ def _fields(value: object, names: tuple[str, ...]) -> dict[str, object]:
 
 
 def text_of(value: object) -> str | None:
-    """A name from outside as text; live objects have none, and their ``repr`` is not asked for."""
+    """Return a foreign value as text, None for other objects: ``repr`` and ``str`` of live objects are not called."""
     if value is None or type(value) is str:
         return value
     if isinstance(value, str):
@@ -180,13 +180,13 @@ def text_of(value: object) -> str | None:
         return value.decode(errors="backslashreplace")
     if isinstance(value, type | FunctionType | BuiltinFunctionType):
         return value.__name__
-    from numbers import Integral  # such as those of numpy
+    from numbers import Integral  # numpy integers
 
     return str(int(value)) if isinstance(value, Integral) else None
 
 
 def name_of(value: object) -> str | None:
-    """A name from outside: text, or what an object or a mapping has as its ``name`` or ``id``."""
+    """Return a foreign value as a name: its text, or the ``name`` or ``id`` of an object or mapping."""
     text = text_of(value)
     if text is not None or value is None or isinstance(value, bool | list | tuple | set):
         return text
@@ -207,7 +207,7 @@ def decoded(value: object) -> object:
 
 
 def is_true(value: object) -> bool:
-    """Its truth; an object that has none, as an array of numbers, is something and so true."""
+    """Return ``bool(value)``; True for an object that raises, such as an array of numbers."""
     try:
         return bool(value)
     except Exception:
@@ -215,7 +215,7 @@ def is_true(value: object) -> bool:
 
 
 def texts_of(value: object) -> tuple[str, ...]:
-    """A list of names from outside."""
+    """Return the items of a foreign list as texts; empty for anything else."""
     if value is None or not isinstance(value, _LISTS):
         return ()
     return tuple([str(each) for each in cast("Sequence[object]", value)])

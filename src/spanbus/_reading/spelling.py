@@ -1,4 +1,4 @@
-"""Spellings of event types: ``PipelineFailed``, ``pipeline:failed`` and ``PIPELINE_FAILED`` are one word to every rule."""
+"""Spellings of event types: ``PipelineFailed``, ``pipeline:failed`` and ``PIPELINE_FAILED`` are equal to every rule."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TIMEOUTS: Final = "timeout timed_out timedout expired".split()
 CANCELLATIONS: Final = "cancel cancelled canceled aborted revoked interrupted".split()
 SKIPS: Final = "skip skipped missed".split()
 STOPS: Final = "stopped halted terminated killed rejected".split()
-"""Ends of what was heard to begin, and of nothing else."""
+"""Ends that count only for open work."""
 RETRIES: Final = "retry retrying retried up_for_retry rescheduled".split()
 
 _LIFE_CYCLE: Final = frozenset(
@@ -48,14 +48,14 @@ _LEADING_WORDS: Final = frozenset(
     "start started starting begin began begun running finish finished finishing end ended complete completed "
     "succeeded fail failed timed.out aborted cancelled canceled interrupted skipped retrying retried".split()
 )
-"""Words that say the same before the thing that they speak of: ``start_task``, ``finished_run``. Others are requests there."""
+"""Words that may precede their subject: ``start_task``, ``finished_run``. Other leading words are requests."""
 _RUNS: Final = frozenset(
     "run pipeline job flow workflow dag saga build batch workflow.run pipeline.run dag.run flow.run job.run "
     "workflow.execution pipeline.execution job.execution workflow.instance".split()
 )
-"""Runs, also where an application or a package is named before them: ``shop.workflow.started``."""
+"""Words for a run, also behind an application or package name: ``shop.workflow.started``."""
 _NAMED_RUNS: Final = frozenset("pipeline workflow dag".split())
-"""Runs, also where their name stands before them in one word: ``CheckoutWorkflowStarted``."""
+"""Words for a run that may be prefixed with its name: ``CheckoutWorkflowStarted``."""
 _PARTS: Final = frozenset(
     "sub child nested inner hooks steps tasks stages nodes activities phases".split()
 )
@@ -66,7 +66,7 @@ _THINGS: Final = frozenset(
 
 @lru_cache(2_048)
 def normal(text: str) -> str:
-    """The one spelling that rules are compared in: lower-case words with dots between them."""
+    """Return the normal spelling, in which rules are compared: lower-case words separated by dots."""
     if text.islower() and text.isascii() and all(word.isalnum() for word in text.split(".")):
         return text
     return _SEPARATORS.sub(".", _CAMEL_CASE.sub(".", text)).strip(".").lower()
@@ -74,7 +74,7 @@ def normal(text: str) -> str:
 
 @lru_cache(2_048)
 def key_of(text: str) -> str:
-    """A key in the spelling in which keys are looked for: ``run_id`` of ``runId``, ``RunID`` and ``run-id``."""
+    """Return a key in snake case: ``run_id`` for ``runId``, ``RunID`` and ``run-id``."""
     return normal(text).replace(".", "_")
 
 
@@ -85,25 +85,25 @@ def ends_with(text: str, word: str) -> bool:
 
 @lru_cache(2_048)
 def plain(text: str) -> str:
-    """The normal spelling without what only says that it is an event, or of which version.
+    """Return the normal spelling without decorations such as ``Event``, ``on_`` and versions.
 
-    ``TaskStartedEvent``, ``on_task_started``, ``EVENT_TASK_STARTED`` and ``task.started.v1`` are ``task.started``, and so is
-    ``started_task``.
+    ``TaskStartedEvent``, ``on_task_started``, ``EVENT_TASK_STARTED``, ``task.started.v1`` and ``started_task`` are all
+    ``task.started``.
     """
     kind = normal(text)
     words = kind.split(".")
     while len(words) > 1 and _is_decoration(words[-1]):
         words.pop()
     bare = ".".join(words)
-    for said in _PREFIXES:
-        bare = bare.removeprefix(said)
+    for prefix in _PREFIXES:
+        bare = bare.removeprefix(prefix)
     if "." not in bare:
         return kind
     return bare if _life_cycle_word(bare) is not None else _reordered(bare) or kind
 
 
 def _reordered(kind: str) -> str | None:
-    """``task.started`` of ``started.task``, None where it is no word of the life cycle with the thing it speaks of."""
+    """Return ``task.started`` for ``started.task``, None if it is not a life-cycle word before its subject."""
     words = kind.split(".")
     for count in (2, 1):
         first, things = ".".join(words[:count]), words[count:]
@@ -113,7 +113,7 @@ def _reordered(kind: str) -> str | None:
 
 
 def _is_decoration(word: str) -> bool:
-    """Whether it says that this is an event, or of which version."""
+    """Whether the word is a decoration, such as ``event`` or ``v1``."""
     return word in _DECORATIONS or word.removeprefix("v").isdecimal()
 
 
@@ -128,16 +128,16 @@ def _life_cycle_word(kind: str) -> str | None:
 
 @lru_cache(2_048)
 def ending(text: str) -> str | None:
-    """The word at the end of a type that says where in its life something is, None where there is none."""
+    """Return the life-cycle word at the end of an event type (``started``, ``timed.out``), None if there is none."""
     return _life_cycle_word(plain(text))
 
 
 @lru_cache(2_048)
 def subject(text: str) -> str:
-    """A type in its plain spelling without the word of its life cycle: ``pipeline`` of ``PipelineFailed``.
+    """Return the plain event type without its life-cycle word: ``pipeline`` for ``PipelineFailed``.
 
-    The domain of a CloudEvents type does not count, nor what a run is of: ``run`` of ``com.example.run.started``,
-    ``pipeline`` of ``orca:pipeline:starting``.
+    The domain of a CloudEvents type and prefixes of a run are dropped: ``run`` for ``com.example.run.started``,
+    ``pipeline`` for ``orca:pipeline:starting``.
     """
     word = ending(text)
     kind = plain(text)
@@ -149,7 +149,7 @@ def subject(text: str) -> str:
 
 
 def _of_run(text: str, about: str) -> str:
-    """A run without what names it, or an application or a package, before it; else all of it."""
+    """Return the word for a run without the name, application or package before it; else ``about``."""
     rest = about
     for head in filter(None, map(normal, _LEVELS.split(text))):
         if head in _THINGS or head in _PARTS:
@@ -166,7 +166,7 @@ def _of_run(text: str, about: str) -> str:
 
 @lru_cache(2_048)
 def name_of_run(text: str) -> str | None:
-    """The name of a run in the type of an event: ``checkout_workflow`` of ``CheckoutWorkflowStarted``."""
+    """Return the name of a run from its event type: ``checkout_workflow`` for ``CheckoutWorkflowStarted``."""
     parts = segments(text)
     name = parts[-2] if len(parts) > 1 else ""
     return (
@@ -178,7 +178,7 @@ def name_of_run(text: str) -> str | None:
 
 @lru_cache(2_048)
 def changing(text: str) -> str | None:
-    """The thing of which a type says no more than that it changed: ``task_instance`` of ``TaskInstanceStateChanged``."""
+    """Return the subject of a type that says only that it changed: ``task_instance`` for ``TaskInstanceStateChanged``."""
     words = plain(text).split(".")
     while words and words[-1] in _CHANGES:
         words.pop()
@@ -186,14 +186,14 @@ def changing(text: str) -> str | None:
 
 
 def changed(text: str) -> bool:
-    """Whether a type says that something changed: ``TaskUpdate``, ``job.status``."""
+    """Whether an event type reports a change: ``TaskUpdate``, ``job.status``."""
     kind = plain(text)
     return "." in kind and kind.rpartition(".")[2] in _CHANGES
 
 
 @lru_cache(2_048)
 def word_of_state(text: str) -> str | None:
-    """The word of the life cycle that a state is, None for those in which nothing runs yet."""
+    """Return the life-cycle word for a state, None for states before the start."""
     word = normal(text)
     word = _STATES.get(word, word)
     return word if word in _LIFE_CYCLE else None
@@ -201,7 +201,7 @@ def word_of_state(text: str) -> str | None:
 
 @lru_cache(2_048)
 def segments(text: str) -> tuple[str, ...]:
-    """The parts of a type as its author wrote them, the word of its life cycle by itself: ``fetch_data``, ``started``."""
+    """Return the parts of an event type as written, with the life-cycle word apart: ``fetch_data``, ``started``."""
     parts = [part for part in _LEVELS.split(text) if part]
     if not parts:
         return (text,)

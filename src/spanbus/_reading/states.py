@@ -1,7 +1,7 @@
-"""States: events whose type says of what they are, and whose payload says in what state it is now.
+"""State-change events: the type names the subject, the payload its new state.
 
-``task_instance_state_changed`` of an instance whose state is ``FAILED`` is read as the failure of a task. Bodies of webhooks
-that have a form of their own (GitLab, Jenkins) are read as such events too.
+``task_instance_state_changed`` with the state ``FAILED`` is read as the failure of a task. Webhook bodies with a format of
+their own (GitLab, Jenkins, ...) are read as such events too.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from spanbus._reading.webhooks import BODIES, event_of_body, is_body
 _TYPES_CACHED = 1_000
 _WORDS = (str, Enum)
 _STATE_WORDS = ("state", "status")
-"""Keys that may be spelled with the thing before them: ``run_status``."""
+"""Keys that may be prefixed with the subject: ``run_status``."""
 
 
 class States:
-    """Reads events of states as those of what they mean, by the keys and subjects of a dialect."""
+    """Turns state-change events into start and end events, by the keys and subjects of a dialect."""
 
     def __init__(
         self,
@@ -33,7 +33,7 @@ class States:
         self.keys = keys
         """Payload keys of the state, best first."""
         self.subjects = subjects
-        """Things that have states."""
+        """Subjects whose state changes are read."""
         self._names = names
         self._changing_subjects: dict[str, str | None] = {}
         self.further_keys = frozenset(
@@ -44,12 +44,12 @@ class States:
         )
 
     def read(self, raw: Raw) -> Raw:
-        """The event as its state makes it; itself where it tells of none."""
+        """Return the event with the type that its state means, or the event itself if it reports no state."""
         if is_body(raw.payload):
-            told = event_of_body(raw.event_type, raw.payload)
-            if told is not None:
+            found = event_of_body(raw.event_type, raw.payload)
+            if found is not None:
                 raw = raw.copy()
-                raw.event_type, raw.payload, raw.phase = told.event_type, told.payload, None
+                raw.event_type, raw.payload, raw.phase = found.event_type, found.payload, None
                 return raw
             if "object_kind" in raw.payload:
                 return raw
@@ -57,13 +57,13 @@ class States:
         return raw if changes is None else self._from_state(raw, changes) or raw
 
     def may_be_state(self, event_type: str, keys: Collection[str]) -> bool:
-        """Whether an event of this type, with these keys in its payload, may be one of a state."""
+        """Whether an event of this type and with these payload keys may report a state."""
         return bool(self.subjects) and (
             not BODIES.isdisjoint(keys) or self._changing_subject(event_type) is not None
         )
 
     def _changing_subject(self, event_type: str) -> str | None:
-        """The thing that changes, where this type says no more than that it does."""
+        """Return the subject of a type that says only that it changed, if it is one of ours; cached."""
         known = self._changing_subjects
         if event_type in known:
             return known[event_type]
@@ -75,8 +75,8 @@ class States:
 
     def _from_state(self, raw: Raw, changes: str) -> Raw | None:
         payload = raw.payload
-        if isinstance(about := payload.get(changes), Mapping):  # what it says of itself
-            payload = {**cast("Mapping[str, object]", about), **payload}
+        if isinstance(fields := payload.get(changes), Mapping):  # fields of the subject itself
+            payload = {**cast("Mapping[str, object]", fields), **payload}
         further = tuple(f"{one}_{key}" for one in _short_forms(changes) for key in _STATE_WORDS)
         for key in (*self.keys, *further):
             value = payload.get(key)
@@ -84,18 +84,18 @@ class States:
             word = word_of_state(text) if text else None
             if word is not None:
                 raw = raw.copy()
-                if key in self._names:  # it is no name here
+                if key in self._names:  # here the key holds a state, not a name
                     payload = {one: value for one, value in payload.items() if one != key}
                     raw.phase = None if raw.phase == text else raw.phase
                 elif key in further:
                     payload = {**payload, "status": text}
-                # of two words: workflow.job is a phase of ours
+                # without the underscore: workflow.job would be a phase
                 raw.event_type, raw.payload = f"{changes.replace('_', '')}.{word}", payload
                 return raw
         return None
 
 
 def _short_forms(thing: str) -> tuple[str, ...]:
-    """A thing of two words by itself and by each of them: ``job_run``, ``run`` and ``job``."""
+    """Return a subject of several words, its last and its first word: ``job_run``, ``run``, ``job``."""
     words = thing.split("_")
     return (thing, words[-1], words[0]) if len(words) > 1 else (thing,)

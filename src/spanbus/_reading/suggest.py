@@ -1,7 +1,7 @@
-"""A first dialect for a recorded stream, as TOML with a comment on every guess.
+"""Suggest a dialect for a recorded stream, as TOML with a comment on every guess.
 
-The guesses follow from the order of events alone: what comes first of a thing starts it, what comes last ends it, and a
-subject around all others is the run.
+The guesses follow from the order of events alone: the first event of a subject starts it, the last one ends it, and the
+subject that encloses all others is the run.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _Roles = tuple[list[str], list[str], list[str]]
 
 @dataclass(slots=True)
 class _Key:
-    """A payload key: its values, and the types whose events have it."""
+    """A payload key: its values, and the event types that have it."""
 
     values: Counter[str] = field(default_factory=Counter[str])
     types: set[str] = field(default_factory=set[str])
@@ -39,7 +39,7 @@ class _Key:
 
 @dataclass(slots=True)
 class _Subject:
-    """Types that differ in their last part only: ``station.entered`` and ``station.left``."""
+    """Event types that differ only in their last part: ``station.entered`` and ``station.left``."""
 
     types: list[str] = field(default_factory=list[str])
     first: int = 0
@@ -47,7 +47,7 @@ class _Subject:
 
 
 def suggest(name: str, events: Iterable[Raw]) -> str:
-    """The text of a TOML file. Types in words of the life cycle are left to ``generic``, which the file extends."""
+    """Return the text of a TOML file. Types with life-cycle words are left to ``generic``, which the file extends."""
     raws = list(events)
     keys = _keys(raws)
     subjects = _subjects(raws)
@@ -124,8 +124,9 @@ def _subjects(raws: Sequence[Raw]) -> dict[str, _Subject]:
 
 
 def _run_keys(keys: Mapping[str, _Key], raws: Sequence[Raw]) -> list[str]:
-    """Keys that most events share, with few values for the number of events; such as are named an id go first, then the
-    one whose value changes least from event to event.
+    """Return the likely key of the run id: shared by most events, with few values for their number.
+
+    Keys named like an id come first, then the key whose value changes least from event to event.
     """
     events = len(raws)
     if any(key in keys for key in _USUAL_RUN_KEYS):
@@ -147,8 +148,8 @@ def _run_keys(keys: Mapping[str, _Key], raws: Sequence[Raw]) -> list[str]:
 
 
 def _changes(key: str, raws: Sequence[Raw]) -> int:
-    said = [text for raw in raws if (text := text_of(raw.payload.get(key)))]
-    return sum(one != before for before, one in pairwise(said))
+    values = [text for raw in raws if (text := text_of(raw.payload.get(key)))]
+    return sum(one != before for before, one in pairwise(values))
 
 
 def _about_runs(run_keys: list[str]) -> list[str]:
@@ -160,7 +161,7 @@ def _about_runs(run_keys: list[str]) -> list[str]:
 
 
 def _outermost(subjects: Mapping[str, _Subject], unknown: Mapping[str, _Subject]) -> str | None:
-    """The subject that speaks first and last of all."""
+    """Return the subject whose events are the first and the last of the stream."""
     for subject, found in unknown.items():
         others = [each for name, each in subjects.items() if name != subject]
         if others and all(found.first < each.first and found.last > each.last for each in others):
@@ -169,7 +170,7 @@ def _outermost(subjects: Mapping[str, _Subject], unknown: Mapping[str, _Subject]
 
 
 def _name_keys(found: _Subject, keys: Mapping[str, _Key], run_keys: Sequence[str]) -> list[str]:
-    """Keys that all events of a subject have, with the fewest values first that are more than one."""
+    """Return the keys that all events of a subject have; those of the fewest event types and values first."""
     whole = [
         key
         for key, each in keys.items()
@@ -223,7 +224,7 @@ def _named(names: Sequence[str], is_run: bool) -> list[str]:
 def _roles(
     found: _Subject, run_keys: Sequence[str], names: Sequence[str], raws: Sequence[Raw]
 ) -> _Roles:
-    """The types that are said first of a thing, those that are said last, and the rest."""
+    """Return the types of a subject's first events, of its last events, and the others."""
     first: dict[tuple[str, ...], str] = {}
     last: dict[tuple[str, ...], str] = {}
     for raw in raws:
@@ -249,13 +250,13 @@ def _fails(event_type: str, raws: Sequence[Raw]) -> bool:
 
 
 def _with_extra_keys(ends: Sequence[str], raws: Sequence[Raw]) -> list[str]:
-    """Of several ends those that tell what no other does: the error, in whichever language."""
-    told = {
+    """Return the end types whose events have payload keys of their own: probably the error, in any language."""
+    keys = {
         end: {key for raw in raws if raw.event_type == end for key in raw.payload} for end in ends
     }
-    by_others = {end: set[str]().union(*(told[one] for one in ends if one != end)) for end in ends}
-    more = [end for end in ends if told[end] - by_others[end]]
-    return more if 0 < len(more) < len(ends) else []
+    by_others = {end: set[str]().union(*(keys[one] for one in ends if one != end)) for end in ends}
+    extra = [end for end in ends if keys[end] - by_others[end]]
+    return extra if 0 < len(extra) < len(ends) else []
 
 
 def _text(value: str) -> str:

@@ -1,4 +1,4 @@
-"""A survey of a recorded stream: every event type with how a dialect reads it."""
+"""Survey of a recorded stream: each event type, and how a dialect reads it."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ class Reading:
 
     @property
     def meaning(self) -> str:
-        """In words: ``phase start``, ``run end``; ``event`` where it opens and ends nothing."""
+        """The meaning in words: ``phase start``, ``run end``; ``event`` if it neither starts nor ends anything."""
         return self.verb if self.verb == "event" else f"{self.level} {self.verb}"
 
 
 def survey(facts: Iterable[Fact]) -> list[Reading]:
-    """Reading of each type, in the order of first occurrence."""
+    """Return one reading for each event type and meaning, in the order of first occurrence; at most 1,000."""
     found: dict[tuple[str, str, str], Reading] = {}
     for fact in facts:
         level = "" if isinstance(fact, Noted) else fact.rank.name.lower()

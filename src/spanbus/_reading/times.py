@@ -1,4 +1,4 @@
-"""Moments and durations as people write them: numbers, numeric text, ISO 8601, RFC 3339, RFC 2822."""
+"""Parse timestamps and durations: numbers, numeric text, ISO 8601, RFC 3339, RFC 2822."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _COMPACT: Final = re.compile(r"(19|20)\d{12}", re.ASCII)
 _ZONE_NAME: Final = re.compile(r"\s*(?<=[\d\s])(UTC|GMT|Z)$")
 _ZONE_ID: Final = re.compile(r"(?<=[\dZz])\[[\w/+\-]+\]$", re.ASCII)
 _EXACT_BELOW_S: Final = 2.0**32
-"""Below it a float of seconds tells microseconds apart."""
+"""Below this a float of seconds still resolves microseconds."""
 _DISORDER_NS: Final = 2_000_000_000
 _UNITS_NS: Final[Mapping[str, int]] = {
     **dict.fromkeys(("s", "sec", "secs", "second", "seconds"), 1_000_000_000),
@@ -27,10 +27,10 @@ UNITS: Final = tuple(_UNITS_NS)
 
 
 def time_ns_of(value: object, *, scale: int | None = None, after_ns: int = 0) -> int | None:
-    """A moment as Unix nanoseconds, None where it says none.
+    """Return a timestamp as Unix nanoseconds, None if ``value`` is not a timestamp.
 
-    Numbers and numeric text count s, ms, µs or ns by their magnitude. A time without a zone is local; in the hour that
-    occurs twice it is the one that is not before ``after_ns``.
+    Numbers and numeric text are s, ms, µs or ns by their magnitude. A time without a zone is local; in the hour that
+    occurs twice, the one not before ``after_ns`` is taken.
     """
     if type(value) is datetime:
         return _of_datetime(value, after_ns)
@@ -89,7 +89,7 @@ def _datetime(text: str) -> datetime | int | float | None:
     except ValueError:
         pass
     try:
-        from email.utils import parsedate_to_datetime  # it loads sockets and calendars
+        from email.utils import parsedate_to_datetime  # slow to import
 
         moment = parsedate_to_datetime(text)
     except (ValueError, TypeError, IndexError, OverflowError):
@@ -118,18 +118,18 @@ def _exact_ns(moment: datetime) -> int:
 
 
 def unit_ns_of(key: str) -> int:
-    """The unit in the name of a duration's key: ``elapsed_ms``, ``duration_s``; seconds where it names none."""
+    """Return the nanoseconds of the unit in a key's name (``elapsed_ms``, ``duration_s``); seconds if it names none."""
     unit = re.split(r"[_\-.]|(?<=[a-z])(?=[A-Z])", key)[-1].lower()
     return _UNITS_NS.get(unit, 1_000_000_000) if unit != key.lower() else 1_000_000_000
 
 
 def unit_ns(unit: str) -> int | None:
-    """Nanoseconds of a unit by its name."""
+    """Return the nanoseconds of a unit by its name, None for an unknown one."""
     return _UNITS_NS.get(unit.lower())
 
 
 def duration_ns_of(value: object, unit_ns: int = 1_000_000_000) -> int | None:
-    """A duration of a payload in nanoseconds, None where it says nothing."""
+    """Return a duration in nanoseconds, None if ``value`` is not a positive, finite duration."""
     if type(value) is float and 0 < value < 1e9:
         return round(value * unit_ns)
     if isinstance(value, timedelta):
@@ -140,11 +140,6 @@ def duration_ns_of(value: object, unit_ns: int = 1_000_000_000) -> int | None:
         isinstance(value, int | float)
         and not isinstance(value, bool)
         and 0 < value * unit_ns < 1e18
-    ):  # 0.0 on failure says nothing; NaN compares false
+    ):  # emitters send 0.0 for an unknown duration; NaN compares false
         return round(value * unit_ns)
     return None
-
-
-def seconds_ns(value: object) -> int | None:
-    """A duration in seconds as nanoseconds."""
-    return duration_ns_of(value)

@@ -1,8 +1,8 @@
-"""Bodies whose form is their own, of the webhooks of GitLab, Jenkins and Buildkite and of watches of Kubernetes, as plain events.
+"""Webhook bodies of GitLab, Jenkins and Buildkite, and Kubernetes watch events, as plain events.
 
-GitLab sends an ``object_kind`` with the attributes of a pipeline, or of one of its jobs (``build``). The notification plugin
-of Jenkins sends a job, with the ``phase`` and ``status`` of a ``build``. Buildkite sends an ``event`` with a ``build`` of a
-``pipeline``, and the ``job`` of it that it is about.
+GitLab sends an ``object_kind`` with the attributes of a pipeline or of one of its jobs (``build``). The notification plugin
+of Jenkins sends a job with the ``phase`` and ``status`` of a ``build``. Buildkite sends an ``event`` with a ``build`` of a
+``pipeline`` and, for job events, the ``job``.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ _JENKINS_PHASES = {"STARTED": "started", "COMPLETED": "completed", "FINALIZED": 
 
 
 BODIES = frozenset(("object_kind", "build", "object"))
-"""Keys of which the body of such a webhook has one."""
+"""Each of these bodies has at least one of these keys."""
 
 
 class PlainEvent(NamedTuple):
-    """The event that a body tells of."""
+    """The event that a webhook body reports."""
 
     event_type: str
     payload: Mapping[str, object]
 
 
 def is_body(payload: Mapping[str, object]) -> bool:
-    """Whether it may be the body of such a webhook."""
+    """Whether the payload may be the body of such a webhook."""
     return not BODIES.isdisjoint(payload)
 
 
 def event_of_body(event_type: str, body: Mapping[str, object]) -> PlainEvent | None:
-    """The event that ``body`` tells of; None for other bodies, and for states in which nothing runs yet."""
+    """Return the event that ``body`` reports; None for other bodies, and for states before the start."""
     if "object" in body:
         return _of_kubernetes(event_type, body)
     kind = body.get("object_kind")
@@ -80,7 +80,7 @@ def _job_of_gitlab(body: Mapping[str, object]) -> PlainEvent | None:
 def _build_of_jenkins(
     event_type: str, body: Mapping[str, object], build: Mapping[str, object]
 ) -> PlainEvent | None:
-    """A build, whose start tells the status of the one before it."""
+    """Read a build. A start event carries the status of the previous build, which is ignored."""
     word = _JENKINS_PHASES.get(text_of(build.get("phase")) or "")
     if word is None or "number" not in build:
         return None
@@ -98,7 +98,7 @@ def _build_of_jenkins(
 def _of_buildkite(
     event_type: str, body: Mapping[str, object], build: Mapping[str, object]
 ) -> PlainEvent | None:
-    """A build or one of its jobs; their ends are told by one type, their results by a state."""
+    """Read a build or one of its jobs. All ends have one event type; the result is in ``state``."""
     about, _, what = (text_of(body.get("event")) or event_type).partition(".")
     pipeline, job = _mapping(body.get("pipeline")), _mapping(body.get("job"))
     if about == "build" and (what == "running" or what.endswith("finished") or what == "skipped"):
@@ -126,7 +126,6 @@ def _of_buildkite(
 
 
 def _of_kubernetes(event_type: str, body: Mapping[str, object]) -> PlainEvent | None:
-    """A Job, or a pod of one, as a watch tells of it."""
     if event_type not in _WATCH_TYPES:
         return None
     from spanbus._reading.kubernetes import event_of_watch

@@ -125,7 +125,7 @@ class EventFields:
         return tuple(found[: names.EVENT_ATTRIBUTES_LIMIT])
 
     def _key(self, key: str) -> _Key | None:
-        if not isinstance(key, str):  # pyright: ignore[reportUnnecessaryIsInstance] - the payloads of strangers
+        if not isinstance(key, str):  # pyright: ignore[reportUnnecessaryIsInstance] - foreign payloads
             return None
         name, limit = self._redactor.named(names.EVENT_PAYLOAD_PREFIX, key)
         return _Key(self._redactor, key, name, limit > 0) if name is not None else None

@@ -139,7 +139,7 @@ class Redactor:
         for key, value in payload.items():
             if key in known:
                 name, limit = known[key]
-            elif isinstance(key, str):  # pyright: ignore[reportUnnecessaryIsInstance] - the payloads of strangers
+            elif isinstance(key, str):  # pyright: ignore[reportUnnecessaryIsInstance] - foreign payloads
                 name, limit = self.named(prefix, key)
                 if len(known) < 1_000:
                     known[key] = name, limit
@@ -183,7 +183,7 @@ class Redactor:
         for key, value in payload.items():
             if len(found) >= most:
                 return
-            if not isinstance(key, str):  # pyright: ignore[reportUnnecessaryIsInstance] - the payloads of strangers
+            if not isinstance(key, str):  # pyright: ignore[reportUnnecessaryIsInstance] - foreign payloads
                 continue
             if key not in self._allowed and not prefix.endswith("counts."):
                 continue

@@ -175,7 +175,7 @@ class Template:
                 if result is None or result.failed or result is _CANCELLATION:
                     found[key] = self._redactor.end_of(str(value), names.ERROR_TEXT_LIMIT)
             elif isinstance(value, tuple):
-                texts = all(isinstance(one, str) for one in value)  # pyright: ignore[reportUnnecessaryIsInstance] - set by strangers
+                texts = all(isinstance(one, str) for one in value)  # pyright: ignore[reportUnnecessaryIsInstance] - set by the application
                 found[key] = self._redactor.arguments(value) if texts else value
             elif isinstance(value, str):
                 found[key] = self._redactor.text(value)
