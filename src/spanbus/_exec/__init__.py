@@ -1,1 +1,1 @@
-"""``spanbus exec``: starts the command first, passes every signal on, and records it beside."""
+"""``spanbus exec``: start the command first, pass all signals on, and record it in a thread."""

@@ -1,8 +1,8 @@
-"""Wait for a command, and pass on to it every signal that reached only us.
+"""Waiting for a command, and passing on signals that only we received.
 
-All signals are blocked and read one by one, with who sent them. At a terminal the command stays in our process group,
-so that the terminal reaches it itself: what the kernel sent for a key is not sent again. Without a terminal it has a
-group of its own, and whatever reaches us goes to all of it.
+All signals are blocked and read one by one, with their senders. At a terminal the command stays in our process group, so that
+it receives the terminal's signals itself, and these are not sent again. Without a terminal it has its own process group, which
+receives every signal that we receive.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ _NEVER = ("SIGKILL", "SIGSTOP")
 
 
 class Ended:
-    """End of a command: ``status`` as a shell gives it, ``signal_name`` of a signal that asked for the end."""
+    """End of a command: ``status`` as in a shell, ``signal_name`` of the first signal that asked us to end."""
 
     __slots__ = ("duration_ns", "ended_at_ns", "exit_code", "signal_name")
 
     def __init__(self, exit_code: int, duration_ns: int, ended_at_ns: int) -> None:
         self.exit_code = exit_code
-        """Negative for the signal that ended it."""
+        """Negative number of the signal that ended it."""
         self.duration_ns = duration_ns
         self.ended_at_ns = ended_at_ns
         self.signal_name: str | None = None
@@ -39,27 +39,27 @@ class Ended:
 
 
 class Attendant:
-    """Waits for one command in the main thread; ``wake`` may be called from any."""
+    """Waits for one command in the main thread; ``wake`` may be called from any thread."""
 
     def __init__(
         self, child: Child, inherited: Inherited, resize: Callable[[], bool] | None = None
     ) -> None:
-        """``resize`` gives the command's terminal, which is not ours, the size of ours; whether there is one."""
+        """``resize`` gives the command's pseudo-terminal our size; it returns False without one."""
         self._child = child
         self._resize = resize
         never = {int(getattr(signal, name)) for name in _NEVER}
-        self._heard = {int(number) for number in signal.valid_signals()} - never
-        self._heard -= inherited.ignored - {int(signal.SIGCHLD)}
-        self._asked: str | None = None
+        self._signals = {int(number) for number in signal.valid_signals()} - never
+        self._signals -= inherited.ignored - {int(signal.SIGCHLD)}
+        self._end_signal: str | None = None
         self._awake = False
 
     def wait(self) -> Ended:
-        """Wait until the command has ended; stop with it where it was stopped at a terminal or through us."""
+        """Wait until the command has ended; when it is stopped at a terminal or through us, stop too."""
         while True:
-            code = self._reaped()
+            code = self._exit_code()
             if code is not None:
                 ended = Ended(code, time.perf_counter_ns() - self._child.started_ns, time.time_ns())
-                ended.signal_name = self._asked
+                ended.signal_name = self._end_signal
                 return ended
             number, by_kernel = self._next()
             if number != signal.SIGCHLD:
@@ -72,12 +72,13 @@ class Attendant:
             os.kill(os.getpid(), signal.SIGCHLD)
 
     def linger(self, still: Callable[[], bool], timeout_s: float) -> bool:
-        """After the end: while ``still``, at most so long, and not against a person who wants to go. Whether it is over.
+        """After the end, wait while ``still()``, at most ``timeout_s``; return whether it is over. A signal ends the wait.
 
-        The signal that ended the command may come twice: ``timeout`` and supervisors send it to the process and to its group.
+        The signal that ended the command may arrive twice and is ignored once: ``timeout`` and supervisors send it to the
+        process and to its group.
         """
         until = time.monotonic() + timeout_s
-        same = self._asked if self._asked not in _BY_KEY else None
+        same = self._end_signal if self._end_signal not in _BY_KEY else None
         while still():
             left_s = until - time.monotonic()
             if left_s <= 0:
@@ -93,25 +94,25 @@ class Attendant:
     # --- signals ------------------------------------------------------------------------------------------------------
 
     def _next(self) -> tuple[int, bool]:
-        """The next signal, and whether the kernel sent it to our whole group."""
+        """Wait for a signal; return it, and whether the kernel sent it to our whole group."""
         if hasattr(signal, "sigwaitinfo"):
             while True:
-                info = signal.sigwaitinfo(self._heard)
+                info = signal.sigwaitinfo(self._signals)
                 if info.si_signo == signal.SIGCHLD or info.si_pid != os.getpid():
                     return info.si_signo, info.si_code == _BY_KERNEL
-        number = signal.sigwait(self._heard)  # nobody says who sent it
+        number = signal.sigwait(self._signals)  # the sender is unknown
         return int(number), signal.Signals(number).name in _BY_KEY
 
     def _next_within(self, timeout_s: float) -> int | None:
         if hasattr(signal, "sigtimedwait"):
-            info = signal.sigtimedwait(self._heard, timeout_s)
+            info = signal.sigtimedwait(self._signals, timeout_s)
             return info.si_signo if info is not None else None
-        return int(signal.sigwait(self._heard))
+        return int(signal.sigwait(self._signals))
 
     def _pass_on(self, number: int, by_kernel: bool) -> None:
         name = _name(number)
-        if self._asked is None and name in _ENDS_WORK:
-            self._asked = name
+        if self._end_signal is None and name in _ENDS_WORK:
+            self._end_signal = name
         resized = name == "SIGWINCH" and self._resize is not None and self._resize()
         if by_kernel and not self._child.own_group and not resized:
             return
@@ -119,13 +120,13 @@ class Attendant:
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._child.pid, number)
             return
-        for pid in _family(self._child.pid):
+        for pid in _process_tree(self._child.pid):
             with suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, number)
 
     # --- the command --------------------------------------------------------------------------------------------------
 
-    def _reaped(self) -> int | None:
+    def _exit_code(self) -> int | None:
         while True:
             try:
                 pid, status = os.waitpid(self._child.pid, os.WNOHANG | os.WUNTRACED)
@@ -139,8 +140,8 @@ class Attendant:
             return os.waitstatus_to_exitcode(status)
 
     def _stop_too(self, number: int) -> None:
-        """A stopped command is a stopped job: whoever started us sees it, and continues us, which continues it."""
-        if number == signal.SIGSTOP and self._child.own_group:  # somebody else's business
+        """Stop ourselves, so that our parent sees a stopped job; when it continues us, the command continues."""
+        if number == signal.SIGSTOP and self._child.own_group:  # somebody stopped only the command
             return
         os.kill(os.getpid(), signal.SIGSTOP)
 
@@ -152,25 +153,25 @@ def _name(number: int) -> str:
         return f"SIG{number}"
 
 
-def _family(pid: int) -> list[int]:
-    """A process with those beneath it in our group: the command's part of a group that is ours as well."""
+def _process_tree(pid: int) -> list[int]:
+    """A process and its descendants in our process group."""
     found, group = [pid], os.getpgrp()
     try:
-        beneath = _children_by_parent(group)
+        children = _children_by_parent(group)
     except OSError:  # no /proc
         return found
     for one in found:
-        found.extend(beneath.get(one, ()))
+        found.extend(children.get(one, ()))
     return found
 
 
 def _children_by_parent(group: int) -> dict[int, list[int]]:
-    beneath: dict[int, list[int]] = {}
+    children: dict[int, list[int]] = {}
     for name in os.listdir("/proc"):
         if name.isdecimal():
             with suppress(OSError, ValueError, IndexError):
                 with open(f"/proc/{name}/stat", "rb", buffering=0) as file:
                     fields = file.read(4096).rpartition(b")")[2].split()
                 if int(fields[2]) == group:
-                    beneath.setdefault(int(fields[1]), []).append(int(name))
-    return beneath
+                    children.setdefault(int(fields[1]), []).append(int(name))
+    return children

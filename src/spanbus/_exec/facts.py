@@ -1,7 +1,6 @@
-"""The facts of a command's run: one phase with one tool in it, as an engine's events would be read.
+"""Facts of a command's run: one phase with one tool, equal to those read from an engine's events.
 
-They are stated as facts, not as events, because reading events by a dialect takes longer than a short command: its rules are
-for buses of which less is known.
+Facts are created directly, because reading events by a dialect takes longer than a short command.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ Payload = dict[str, object]
 
 
 class CommandFacts:
-    """Facts of one command, whose start was tried."""
+    """Facts of one command, started or failed to start."""
 
     def __init__(self, arguments: Arguments, trace: Trace, child: Child) -> None:
         self._program, self._argv = arguments.program, arguments.argv
@@ -35,7 +34,7 @@ class CommandFacts:
         self._of_tool.workflow, self._of_tool.exact = None, True
 
     def started(self) -> tuple[Fact, ...]:
-        """Run, phase and tool began."""
+        """Start of run, phase and tool."""
         at_ns, run_id = self._child.started_at_ns, self._trace.run_id
         announced: Payload = {"workflow": self._workflow, "phases": [self._phase]}
         of_phase: Payload = {"type": "run", "needs": []}
@@ -61,9 +60,7 @@ class CommandFacts:
         )
 
     def ended(self, ended: CommandEnded | None, tail: str | None = None) -> tuple[Fact, ...]:
-        """Tool, phase and run are over; ``ended`` is None for a command that could not be started, ``tail`` the end of what
-        it wrote.
-        """
+        """End of tool, phase and run; ``ended`` is None if the command could not be started, ``tail`` the end of its output."""
         if ended is None:
             error = self._child.error
             why = error.strerror if error is not None else "it was not started"
@@ -84,43 +81,43 @@ class CommandFacts:
     # --- endings ------------------------------------------------------------------------------------------------------
 
     def _succeeded(self, at_ns: int, duration_ns: int, tool: Payload) -> tuple[Fact, ...]:
-        of_both: Payload = {"success": True}
+        common: Payload = {"success": True}
         kinds = ("completed", "completed", "completed")
-        return self._over(at_ns, duration_ns, kinds, tool, of_both, of_both, Result.SUCCESS)
+        return self._ends(at_ns, duration_ns, kinds, tool, common, common, Result.SUCCESS)
 
     def _cancelled(
         self, at_ns: int, duration_ns: int, tool: Payload, signal_name: str
     ) -> tuple[Fact, ...]:
-        of_both: Payload = {"reason": signal_name}
-        return self._over(
+        common: Payload = {"reason": signal_name}
+        return self._ends(
             at_ns,
             duration_ns,
             ("failed", "cancelled", "interrupted"),
             tool,
-            of_both,
-            of_both,
+            common,
+            common,
             Result.CANCELLATION,
             reason=signal_name,
         )
 
     def _failed(
-        self, at_ns: int, duration_ns: int, tool: Payload, text: str, of_tool: Failure
+        self, at_ns: int, duration_ns: int, tool: Payload, text: str, tool_failure: Failure
     ) -> tuple[Fact, ...]:
         error = "unsuccessful"
-        of_both: Payload = {"success": False, "result": "failure", "error_type": error}
-        of_run = f"phase {self._phase} failed: {text}"
-        return self._over(
+        common: Payload = {"success": False, "result": "failure", "error_type": error}
+        run_error = f"phase {self._phase} failed: {text}"
+        return self._ends(
             at_ns,
             duration_ns,
             ("failed", "failed", "failed"),
             tool,
-            {**of_both, "error": text},
-            {**of_both, "error": of_run},
+            {**common, "error": text},
+            {**common, "error": run_error},
             Result.FAILURE,
-            failures=(of_tool, Failure(error, text), Failure(error, of_run)),
+            failures=(tool_failure, Failure(error, text), Failure(error, run_error)),
         )
 
-    def _over(
+    def _ends(
         self,
         at_ns: int,
         duration_ns: int,
@@ -185,7 +182,7 @@ class CommandFacts:
 
 
 def ending_of(ended: CommandEnded) -> Payload:
-    """The end of a tool as an event tells it."""
+    """Payload for the end of a tool."""
     status = "passed" if ended.exit_code == 0 else "failed"
     return {
         "exit_code": ended.exit_code,

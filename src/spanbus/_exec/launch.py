@@ -1,7 +1,7 @@
-"""Start a command as the shell would have started it: descriptors, signals, environment, search, group.
+"""Start of a command as by a shell: descriptors, signals, environment, PATH search, process group.
 
-It is a plain fork and exec, so that everything inherited is passed on: descriptors beyond the standard ones (process
-substitution, make's jobserver), limits, priority, umask, folder, ignored and blocked signals.
+A plain fork and exec, so that the command inherits everything: descriptors beyond the standard ones (process substitution,
+make's jobserver), limits, priority, umask, working directory, ignored and blocked signals.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ _SHELL = b"/bin/sh"
 _TEXT_SEEN = 80
 _PR_SET_PDEATHSIG = 1
 _IGNORED_BY_PYTHON = ("SIGPIPE", "SIGXFSZ")
-"""Python ignores these before any of its code runs; a command that it starts shall not."""
-_PASS_THEM_ON = frozenset(
+"""Python ignores these at its start; a command must not inherit that."""
+_KEEP_IGNORING = frozenset(
     "sh bash dash ash ksh mksh zsh busybox systemd init make gmake env nohup timeout nice".split()
 )
-"""Programs that leave to their children what they ignore themselves."""
+"""Programs whose children inherit their ignored signals."""
 
 
 class Child:
-    """A command that was started, or not: then ``error`` says why."""
+    """A started command; ``error`` is set if the start failed."""
 
     __slots__ = ("error", "guard", "own_group", "pid", "started_at_ns", "started_ns")
 
@@ -42,7 +42,7 @@ class Child:
         self.error: OSError | None = None
 
     def release(self) -> None:
-        """Leave what the command has started to itself, now that it has ended or was not started."""
+        """Dismiss the guard after the command has ended, or was not started; its remaining processes go on."""
         if self.guard is not None:
             self.guard.dismiss()
             self.guard = None
@@ -64,7 +64,7 @@ class Inherited:
             if _ignored_by_parent(number):
                 self.ignored.add(number)
         self.chld = int(signal.SIGCHLD) in self.ignored
-        if self.chld:  # or the kernel throws the exit status away
+        if self.chld:  # otherwise the kernel discards the exit status
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         self.mask: set[int] = set(signal.pthread_sigmask(signal.SIG_BLOCK, ()))
 
@@ -75,11 +75,11 @@ def start(
     inherited: Inherited,
     connect: Callable[[], None] | None = None,
 ) -> Child:
-    """Start ``argv``; raises ``OSError`` only where no process can be made at all. ``connect`` is called in its process."""
+    """Start ``argv``; raises ``OSError`` only if no process can be created. ``connect`` is called in the new process."""
     arguments = [os.fsencode(word) for word in argv]
     child = Child(time.time_ns(), time.perf_counter_ns())
     child.own_group = not _has_terminal()
-    with_parent = _bound_to_parent()
+    bind_to_parent = _parent_death_binder()
     us = os.getpid()
     reading, writing = os.pipe()
     signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
@@ -96,33 +96,35 @@ def start(
                 os.setpgid(0, 0)
             if child.guard is not None:
                 child.guard.guard_this_group()
-            if with_parent is not None:
-                with_parent()
-                if os.getppid() != us:  # it died meanwhile
+            if bind_to_parent is not None:
+                bind_to_parent()
+                if os.getppid() != us:  # the parent died meanwhile
                     os._exit(128 + signal.SIGKILL)
             if connect is not None:
                 connect()
-            become(arguments, changes, inherited)
+            exec_command(arguments, changes, inherited)
         except OSError as error:
             os.write(writing, f"{error.errno or errno.EIO}".encode())
         finally:
             os._exit(CANNOT_RUN)
     os.close(writing)
     child.pid = pid
-    told = b""
+    received = b""
     while data := os.read(reading, 64):
-        told += data
+        received += data
     os.close(reading)
-    if told:
+    if received:
         os.waitpid(pid, 0)
-        number = int(told)
+        number = int(received)
         child.error = OSError(number, os.strerror(number))
         child.release()
     return child
 
 
-def become(arguments: list[bytes], changes: Mapping[str, str | None], inherited: Inherited) -> None:
-    """Be the command from here on; returns by ``OSError`` alone."""
+def exec_command(
+    arguments: list[bytes], changes: Mapping[str, str | None], inherited: Inherited
+) -> None:
+    """Replace this process by the command; raises ``OSError``."""
     for name in _IGNORED_BY_PYTHON:
         signal.signal(getattr(signal, name), signal.SIG_DFL)
     for number in inherited.ignored:
@@ -139,19 +141,19 @@ def become(arguments: list[bytes], changes: Mapping[str, str | None], inherited:
 
 
 def status_of(error: OSError) -> int:
-    """The exit status that a shell gives for a command which cannot be started."""
+    """Exit status of a shell for a command that cannot be started."""
     return NOT_FOUND if error.errno in (errno.ENOENT, errno.ENOTDIR) else CANNOT_RUN
 
 
-def why_not(error: OSError) -> str:
-    """The words for a command which cannot be started, as a shell has them."""
+def reason_text(error: OSError) -> str:
+    """Message of a shell for a command that cannot be started."""
     if status_of(error) == NOT_FOUND:
         return "command not found"
     return f"cannot be run: {error.strerror}"
 
 
 def keep_standard_descriptors() -> None:
-    """Put the null device where a standard stream is closed, or a file of ours would get its number."""
+    """Open the null device for closed standard streams; otherwise a file of ours would get the descriptor."""
     for number in range(3):
         try:
             os.fstat(number)
@@ -163,7 +165,7 @@ def keep_standard_descriptors() -> None:
 
 
 def _exec(arguments: list[bytes]) -> None:
-    """``execvp``: along ``PATH``, with ``sh`` for a text that names no interpreter."""
+    """``execvp``: search ``PATH``, and run a text without interpreter by ``sh``."""
     program = arguments[0]
     if b"/" in program:
         _exec_file(program, arguments)
@@ -202,10 +204,10 @@ def _exec_file(path: bytes, arguments: list[bytes]) -> None:
 
 
 def _is_binary(path: bytes) -> bool:
-    """A program for another machine is no script, as bash sees it."""
+    """Whether a file is binary, by the rule of bash: a program for another machine is not run as a script."""
     try:
         file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:  # it may be run, not read
+    except OSError:  # executable but not readable
         return False
     try:
         return b"\0" in os.read(file, _TEXT_SEEN)
@@ -214,7 +216,7 @@ def _is_binary(path: bytes) -> bool:
 
 
 def _has_terminal() -> bool:
-    """Whether our session has a terminal, whose signals and whose foreground are those of our process group."""
+    """Whether our session has a controlling terminal."""
     try:
         os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC))
     except OSError:
@@ -223,7 +225,7 @@ def _has_terminal() -> bool:
 
 
 def _ignored_by_parent(number: int) -> bool:
-    """Whether a signal was ignored before Python ignored it: told by a parent that passes on what it ignores itself."""
+    """Whether a signal was ignored before Python ignored it: its parent ignores it, and is a program that passes that on."""
     try:
         with open(f"/proc/{os.getppid()}/status", "rb", buffering=0) as file:
             lines = file.read(8192).split(b"\n")
@@ -236,11 +238,11 @@ def _ignored_by_parent(number: int) -> bool:
             name = value.strip()
         elif key == b"SigIgn":
             ignored = int(value, 16)
-    return bool(ignored >> (number - 1) & 1) and name.decode("ascii", "replace") in _PASS_THEM_ON
+    return bool(ignored >> (number - 1) & 1) and name.decode("ascii", "replace") in _KEEP_IGNORING
 
 
 def _locale_was_coerced() -> bool:
-    """Python sets ``LC_CTYPE`` for itself where it starts in the C locale (PEP 538); the command shall not see it."""
+    """Whether Python set ``LC_CTYPE`` itself in the C locale (PEP 538); the command must not inherit it."""
     if os.environ.get("LC_CTYPE") not in ("C.UTF-8", "C.utf8", "UTF-8"):
         return False
     try:
@@ -251,8 +253,8 @@ def _locale_was_coerced() -> bool:
     return not (began_with.startswith(b"LC_CTYPE=") or b"\0LC_CTYPE=" in began_with)
 
 
-def _bound_to_parent() -> Callable[[], None] | None:
-    """For the child of a fork: end with its parent, whatever ends that. Linux has it (``PR_SET_PDEATHSIG``)."""
+def _parent_death_binder() -> Callable[[], None] | None:
+    """Return a function by which a forked child ends with its parent (``PR_SET_PDEATHSIG`` on Linux); else None."""
     if not sys.platform.startswith("linux"):
         return None
     try:

@@ -1,4 +1,4 @@
-"""The messages of telemetry while a command runs: each is one line, said once, and never a traceback."""
+"""Messages of telemetry while a command runs: one line each, shown once, never a traceback."""
 
 from __future__ import annotations
 
@@ -12,30 +12,31 @@ _LOGGERS = ("spanbus", "opentelemetry")
 _REMEMBERED = 100
 
 
-def one_line_each() -> None:
-    """From here on what is logged is said so, and what ends a thread too; warnings of Python, also where they are set
-    to be errors, are not shown. May be called twice.
+def show_one_line_messages() -> None:
+    """Show log messages and errors of threads as one line each; hide Python's warnings, even if they are set to be errors.
+
+    May be called twice.
     """
-    if threading.excepthook is _end_of_a_thread:
+    if threading.excepthook is _report_thread_error:
         return
     warnings.simplefilter("ignore")
-    threading.excepthook = _end_of_a_thread
-    when_loaded(_take_what_is_logged)
+    threading.excepthook = _report_thread_error
+    when_loaded(_show_log_messages)
 
 
-def _take_what_is_logged() -> None:
+def _show_log_messages() -> None:
     import logging
 
-    said: set[str] = set()
+    shown: set[str] = set()
 
     class Lines(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             try:
                 text = record.getMessage()
-            except Exception:  # its arguments do not fit
+            except Exception:  # wrong arguments for the format
                 text = str(record.msg)
-            if text not in said and len(said) < _REMEMBERED:
-                said.add(text)
+            if text not in shown and len(shown) < _REMEMBERED:
+                shown.add(text)
                 say(text)
 
     handler = Lines(logging.WARNING)
@@ -45,6 +46,6 @@ def _take_what_is_logged() -> None:
         logger.propagate = False
 
 
-def _end_of_a_thread(what: threading.ExceptHookArgs) -> None:
+def _report_thread_error(what: threading.ExceptHookArgs) -> None:
     name = what.thread.name if what.thread is not None else "a thread"
     complain(f"{name} ended", what.exc_value)

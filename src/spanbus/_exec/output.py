@@ -1,7 +1,7 @@
-"""A command's output on its way through us, to be kept: every byte goes on as it comes, stdout and stderr apart.
+"""Relay of a command's output, for keeping it: every byte is passed on at once, stdout and stderr separately.
 
-A stream that goes to a terminal comes by a pseudo-terminal, any other by a pipe; where stdout and stderr go to the same place,
-both come by the same one, so that their order stays. Closed streams stay closed.
+The command writes to a pseudo-terminal if the stream is a terminal, else to a pipe. If stdout and stderr are the same file, both
+share one, so that their order is kept. Closed streams stay closed.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from spanbus._workflow.output import Lines, OutputSink, Tail
 
 _CHUNK_BYTES = 65_536
 _BACKLOG_CHARS = 32 * 2**20
-"""Above it the command waits until somebody takes its lines, as it would for a full disk."""
+"""Above it the command blocks until its lines are consumed."""
 _REST_S = 0.5
-"""For what processes still write that the command has left behind."""
+"""Seconds after the command's end for the output of processes that it left behind."""
 _REST_BYTES = 2**20
 _OPOST = 1
 _EVENTS = select.POLLIN | select.POLLHUP | select.POLLERR
@@ -30,7 +30,7 @@ _STDOUT, _STDERR = 1, 2
 
 
 class Channel:
-    """One way of output: ``numbers`` are the command's descriptors that write to it, ``to`` is ours where it goes."""
+    """One pipe or pseudo-terminal: ``numbers`` are the command's descriptors that write to it, ``to`` is our output."""
 
     __slots__ = ("is_terminal", "lines", "numbers", "reading", "to", "writing")
 
@@ -43,7 +43,7 @@ class Channel:
         )
         self.lines: Lines | None = None
         if self.is_terminal:
-            self._as_ours()
+            self._copy_terminal_settings()
 
     def resize(self) -> None:
         """Give the pseudo-terminal the size of the terminal."""
@@ -54,8 +54,8 @@ class Channel:
             size = fcntl.ioctl(self.to, termios.TIOCGWINSZ, bytes(8))
             fcntl.ioctl(self.reading, termios.TIOCSWINSZ, size)
 
-    def _as_ours(self) -> None:
-        """The terminal's settings, but for what it will do with the bytes itself."""
+    def _copy_terminal_settings(self) -> None:
+        """Copy the terminal's settings except output processing, which the terminal itself does."""
         import termios
 
         with suppress(OSError, termios.error):
@@ -70,7 +70,7 @@ class Channel:
 
 
 class Output:
-    """Passes output on in threads of its own, and keeps its end and, until somebody takes them, its lines."""
+    """Passes output on in its own threads; stores the end of it, and the lines until a sink takes them."""
 
     def __init__(self, channels: Sequence[Channel]) -> None:
         self._channels = channels
@@ -79,13 +79,13 @@ class Output:
         self._waiting_chars = 0
         self._changed = threading.Condition()
         self._sink: OutputSink | None = None
-        self._is_over, self._over = _above_standard(os.pipe())
+        self._end_reading, self._end_writing = _above_standard(os.pipe())
         self._running = 0
-        self._wake: Callable[[], None] = _nobody
+        self._wake: Callable[[], None] = _no_wake
 
     @classmethod
     def opened(cls) -> Output | None:
-        """Ways for the streams that are open; None where none can be had, for which the command does not wait."""
+        """Create channels for the open streams; None if that fails, and the command runs without."""
         made: list[Channel] = []
         try:
             _check_threads()
@@ -98,13 +98,13 @@ class Output:
             return None
 
     def connect(self) -> None:
-        """In the process of the command: its streams are ours."""
+        """Connect the command's streams to the channels; called in its process."""
         for channel in self._channels:
             for number in channel.numbers:
                 os.dup2(channel.writing, number)
 
     def begin(self, wake: Callable[[], None]) -> None:
-        """Pass output on from here; ``wake`` is called when all of it has gone."""
+        """Start passing output on; ``wake`` is called at its end."""
         self._wake = wake
         for channel in self._channels:
             os.close(channel.writing)
@@ -116,34 +116,34 @@ class Output:
                 threading.Thread(
                     target=self._pass_on, args=(waiting[:1],), name="spanbus-output", daemon=True
                 ).start()
-            except RuntimeError:  # none is to be had any more: signals wait until the output ends
+            except RuntimeError:  # no more threads: do it here; signals wait until the output ends
                 self._pass_on(waiting)
                 return
             del waiting[0]
 
     def resize(self) -> bool:
-        """The terminal has another size; whether the command has to be told by us."""
+        """Resize the pseudo-terminals; True if there is one, which notifies the command."""
         terminals = [channel for channel in self._channels if channel.is_terminal]
         for channel in terminals:
             channel.resize()
         return bool(terminals)
 
     def end(self) -> None:
-        """The command has ended: what it wrote is passed on, what it left behind is not waited for."""
+        """Announce the command's end: pass its output on, but do not wait for processes that it left behind."""
         with suppress(OSError):
-            os.write(self._over, b".")
+            os.write(self._end_writing, b".")
 
     def busy(self) -> bool:
-        """Whether some of it is still on its way."""
+        """Whether output is still being passed on."""
         return self._running > 0
 
     def tail(self) -> str:
-        """The end of what was written."""
+        """End of the output."""
         with self._changed:
             return self._tail.text()
 
     def keep(self, sink: OutputSink) -> None:
-        """Give every line to ``sink``, those that came before it first."""
+        """Pass every line to ``sink``, earlier ones first."""
         with self._changed:
             while self._lines:
                 sink(self._lines.popleft())
@@ -152,8 +152,8 @@ class Output:
             self._changed.notify_all()
 
     def forget(self) -> None:
-        """No line is wanted, now or later."""
-        self.keep(_nowhere)
+        """Discard all lines."""
+        self.keep(_discard)
 
     # --- in the threads -----------------------------------------------------------------------------------------------
 
@@ -162,8 +162,8 @@ class Output:
         poll = select.poll()
         for channel in channels:
             poll.register(channel.reading, select.POLLIN)
-            poll.register(channel.to, 0)  # a reader that leaves is told
-        poll.register(self._is_over, select.POLLIN)
+            poll.register(channel.to, 0)  # detects a closed reader
+        poll.register(self._end_reading, select.POLLIN)
         until: float | None = None
         rest = 0
         while ours:
@@ -178,13 +178,13 @@ class Output:
                     came, rest = True, rest + len(data)
                 elif channel.to not in left:
                     continue
-                if not data or not self._written(channel, data):
+                if not data or not self._write(channel, data):
                     poll.unregister(channel.reading)
                     poll.unregister(channel.to)
                     del ours[channel.reading]
                     self._finish(channel)
-            if until is None and any(number == self._is_over for number, _ in found):
-                poll.unregister(self._is_over)
+            if until is None and any(number == self._end_reading for number, _ in found):
+                poll.unregister(self._end_reading)
                 until, rest = time.monotonic() + _REST_S, 0
             elif left_s == 0.0 and (not came or rest > _REST_BYTES):
                 for channel in ours.values():
@@ -194,11 +194,11 @@ class Output:
     def _read(self, channel: Channel) -> bytes:
         try:
             return os.read(channel.reading, _CHUNK_BYTES)
-        except OSError:  # EIO: the last one has closed a pseudo-terminal
+        except OSError:  # EIO: the last writer closed the pseudo-terminal
             return b""
 
-    def _written(self, channel: Channel, data: bytes) -> bool:
-        """Write all of it, however long that takes; False where nobody takes it any more."""
+    def _write(self, channel: Channel, data: bytes) -> bool:
+        """Write all data, blocking if necessary; False when the reader is gone."""
         view = memoryview(data)
         while view:
             try:
@@ -218,7 +218,7 @@ class Output:
         return True
 
     def _finish(self, channel: Channel) -> None:
-        os.close(channel.reading)  # who writes on is told, as it would be without us
+        os.close(channel.reading)  # further writers get EPIPE, as without us
         with self._changed:
             if channel.lines is not None:
                 channel.lines.end()
@@ -227,7 +227,7 @@ class Output:
             self._wake()
 
     def _take(self, line: str) -> None:
-        """One line, with the lock held."""
+        """Take one line, with the lock held."""
         while self._sink is None and self._waiting_chars > _BACKLOG_CHARS:
             self._changed.wait()
         if self._sink is not None:
@@ -238,7 +238,7 @@ class Output:
 
 
 def _streams() -> list[tuple[int, ...]]:
-    """The open ones of stdout and stderr, together where they go to the same place."""
+    """Open descriptors of stdout and stderr, grouped if they are the same file."""
     places: dict[tuple[int, int], list[int]] = {}
     for number in (_STDOUT, _STDERR):
         with suppress(OSError):
@@ -248,7 +248,7 @@ def _streams() -> list[tuple[int, ...]]:
 
 
 def _above_standard(pair: tuple[int, int]) -> tuple[int, int]:
-    """The same descriptors, none of which has the number of a standard stream that is closed."""
+    """Duplicate a pair of descriptors above the standard ones, and close the originals."""
     from fcntl import F_DUPFD_CLOEXEC, fcntl
 
     reading, writing = (fcntl(number, F_DUPFD_CLOEXEC, _STDERR + 1) for number in pair)
@@ -258,22 +258,22 @@ def _above_standard(pair: tuple[int, int]) -> tuple[int, int]:
 
 
 def _check_threads() -> None:
-    """Raise ``RuntimeError`` where there is no thread to be had."""
-    thread = threading.Thread(target=_nobody, daemon=True)
+    """Raise ``RuntimeError`` if no thread can be started."""
+    thread = threading.Thread(target=_no_wake, daemon=True)
     thread.start()
     thread.join()
 
 
-def _nobody() -> None:
-    """Nobody waits."""
+def _no_wake() -> None:
+    """Do nothing."""
 
 
-def _nowhere(line: str) -> None:
+def _discard(line: str) -> None:
     del line
 
 
 def is_wanted(text: str) -> bool:
-    """Whether the variable ``SPANBUS_KEEP_OUTPUT`` asks for it; what cannot be understood is told."""
+    """Parse ``SPANBUS_KEEP_OUTPUT``; an invalid value is reported and counts as false."""
     word = text.strip().lower()
     if word in ("1", "true", "yes", "on"):
         return True

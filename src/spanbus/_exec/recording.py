@@ -1,6 +1,6 @@
-"""The record of a command: telemetry is loaded in a thread beside it, and told what happened with the times at which it did.
+"""Recording of a command: telemetry is imported in a thread while it runs, and gets the real times.
 
-Everything that goes wrong here is one line on stderr; nothing of it reaches the command.
+Any error here is one line on stderr and does not affect the command.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ if TYPE_CHECKING:
 
 _TICK_S = 0.25
 _LONGEST_LOADING_S = 30.0
-_FOR_THE_END = ("spanbus._store.writes", "spanbus._store.metrics", "spanbus._otlp.encode_metrics")
-"""Loaded while the command runs, so that nobody waits for it afterwards."""
+_PRELOADED = ("spanbus._store.writes", "spanbus._store.metrics", "spanbus._otlp.encode_metrics")
+"""Modules imported while the command runs, so that they take no time after it."""
 
 
 class Recording:
-    """One run with one phase that is one command."""
+    """Recording of one command as a run with one phase."""
 
     def __init__(
         self, arguments: Arguments, trace: Trace, child: Child, output: Output | None = None
@@ -42,27 +42,27 @@ class Recording:
         self._arguments, self._trace, self._child = arguments, trace, child
         self._output = output
         self._ended: Ended | None = None
-        self._over = threading.Event()
+        self._command_ended = threading.Event()
         self._busy = True
-        self._wake: Callable[[], None] = _nobody
+        self._wake: Callable[[], None] = _no_wake
 
     def begin(self, wake: Callable[[], None]) -> None:
-        """Load and record in a thread; where there is none to be had, :meth:`end` does it all."""
+        """Start the recording thread; if no thread can be started, :meth:`end` does the recording."""
         self._wake = wake
         try:
             threading.Thread(target=self._work, name="spanbus-exec", daemon=True).start()
         except RuntimeError:
-            self._wake = _nobody
+            self._wake = _no_wake
 
     def end(self, ended: Ended | None) -> None:
-        """The command has ended, or was not started."""
+        """Record the end of the command; None if it was not started."""
         self._ended = ended
-        self._over.set()
-        if self._wake is _nobody:
+        self._command_ended.set()
+        if self._wake is _no_wake:
             self._work()
 
     def busy(self) -> bool:
-        """Whether there is something to be waited for."""
+        """Whether the recording is not finished."""
         return self._busy
 
     # --- in the thread ------------------------------------------------------------------------------------------------
@@ -70,7 +70,7 @@ class Recording:
     def _work(self) -> None:
         try:
             self._record()
-        except BaseException as error:  # a wall: the command's exit status is not ours to change
+        except BaseException as error:  # nothing here may change the command's exit status
             complain("this command is not recorded", error)
         finally:
             if self._output is not None:
@@ -79,10 +79,10 @@ class Recording:
             self._wake()
 
     def _record(self) -> None:
-        """Correlator and wiring as a runtime has them, without its buses: what happened here are facts already."""
-        from spanbus._exec.messages import one_line_each
+        """Feed facts to a correlator with its own wiring, as a runtime does, but without a bus."""
+        from spanbus._exec.messages import show_one_line_messages
 
-        one_line_each()
+        show_one_line_messages()
         from spanbus._correlation.correlator import Correlator
         from spanbus._exec.facts import CommandFacts, ending_of
         from spanbus._project import attributes_given
@@ -92,13 +92,13 @@ class Recording:
         settings = load_settings(self._file(), strict=False, workflows=False)
         for warning in settings.warnings:
             say(warning)
-        for name in settings.refused:  # for whoever reads the environment by itself
+        for name in settings.refused:  # libraries read the environment themselves
             os.environ.pop(name, None)
         if settings.delivery == "sdk" or any(name.startswith("OTEL_") for name in os.environ):
-            load()  # who asks for them gets libraries that log
-        if settings.endpoint_configured:  # before the exit limit runs
+            load()  # libraries that log will be imported
+        if settings.endpoint_configured:  # import it before the exit limit begins
             import_module("spanbus._delivery.transport")
-        told: list[str] = []
+        messages: list[str] = []
         facts = CommandFacts(self._arguments, self._trace, self._child)
         correlator = Correlator(on_sink_error=_sink_failed)
         wiring = Wiring(
@@ -108,7 +108,7 @@ class Recording:
             env=settings.usable(os.environ),
             store_path=settings.state_dir / STORE_NAME,
             paused=correlator.paused,
-            tell=told.append,
+            tell=messages.append,
             attributes=attributes_given(self._arguments.attributes),
         )
         try:
@@ -117,11 +117,11 @@ class Recording:
                 correlator.apply(fact)
             written = self._keep(settings, wiring, correlator)
             if settings.local != "off":
-                for module in _FOR_THE_END:
+                for module in _PRELOADED:
                     import_module(module)
-            gc.freeze()  # what was loaded is not looked at again
+            gc.freeze()  # exclude imported objects from collections
             gc.enable()
-            while not self._over.wait(_TICK_S):
+            while not self._command_ended.wait(_TICK_S):
                 correlator.tick()
                 wiring.tick(correlator.take_changed())
             written(ending_of(self._ended) if self._ended is not None else {})
@@ -132,8 +132,8 @@ class Recording:
         finally:
             correlator.close()
             wiring.close()
-        if told:  # the last line knows what became of it
-            say(told[-1].removeprefix("spanbus: "))
+        if messages:  # the last message has the final state
+            say(messages[-1].removeprefix("spanbus: "))
             return
         statistics = wiring.statistics()
         if statistics is not None and statistics.waiting and settings.endpoint_configured:
@@ -145,7 +145,7 @@ class Recording:
     def _keep(
         self, settings: Settings, wiring: Wiring, correlator: Correlator
     ) -> Callable[[Mapping[str, object]], None]:
-        """Keep the whole output, where that is wanted. What is returned takes the command's end, and waits for the rest."""
+        """Keep the full output, if wanted. Call the result with the command's end; it waits until all is written."""
         output, arguments = self._output, self._arguments
         if output is None:
             return _nothing
@@ -175,9 +175,9 @@ def _sink_failed(error: Exception) -> None:
 
 
 def _nothing(ending: Mapping[str, object]) -> None:
-    """Nothing is kept."""
+    """Do nothing: no output is kept."""
     del ending
 
 
-def _nobody() -> None:
-    """Nobody waits."""
+def _no_wake() -> None:
+    """Do nothing."""

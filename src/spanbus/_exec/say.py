@@ -1,4 +1,4 @@
-"""One line on stderr, beside the command's own."""
+"""Messages on stderr, one line each."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _complained: list[str] = []
 
 
 def complain(text: str, error: object) -> None:
-    """Say what is wrong with the record of a command, once: what comes after it mostly comes of it."""
+    """Report an error of the recording, once: later errors are mostly consequences of the first."""
     if not _complained:
         kind, why = type(error).__name__, str(error)
         _complained.append(text)
@@ -17,7 +17,7 @@ def complain(text: str, error: object) -> None:
 
 
 def say(text: str) -> None:
-    """Spell out what steers a terminal or cannot be seen; where the line cannot be written, it is not, and nobody waits."""
+    """Write a line with escaped control characters to stderr; ignores write errors."""
     line = text[:_LONGEST]
     if not (line.isascii() and line.isprintable()):
         from spanbus._sanitize import one_line

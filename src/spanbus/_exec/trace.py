@@ -1,6 +1,6 @@
-"""The ids of a command's spans, and the trace context for its environment, without the SDK.
+"""Ids of a command's spans and trace context for its environment, without the SDK.
 
-They are the hashes of :mod:`spanbus._workflow.identity`, so that the spans which are made later have them too.
+The ids are the hashes of :mod:`spanbus._workflow.identity`, so that the spans made later have the same ids.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _PLAIN = {"tracecontext", "baggage"}
 
 
 class Trace:
-    """A run's identity; ``changes`` is what the command's environment gets, None for what goes out of it."""
+    """Identity of a run; ``changes`` are the variables to set in the command's environment, None to remove one."""
 
     __slots__ = ("changes", "run_id", "traceparent", "tracestate")
 
@@ -35,19 +35,19 @@ class Trace:
 
 
 def disabled(env: Mapping[str, str]) -> bool:
-    """``OTEL_SDK_DISABLED``: only ``true`` is true, as the specification says of Booleans."""
+    """``OTEL_SDK_DISABLED``: only ``true`` is true, by the specification of Booleans."""
     return env.get("OTEL_SDK_DISABLED", "").strip().lower() == "true"
 
 
 def new_run_id() -> str:
-    """Short, readable, unique, and sorted by time: ``20260101-120000-1a2b3c4d``."""
+    """Create a short, readable, unique id that sorts by time: ``20260101-120000-1a2b3c4d``."""
     return f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{os.urandom(4).hex()}"
 
 
 def trace_of(env: Mapping[str, str], phase: str, command: str) -> Trace:
-    """Identity and environment of a run with one phase that is one command.
+    """Identity and environment of a run with one phase of one command.
 
-    A caller's context that is missing or not valid is no context, and the ``TRACESTATE`` beside it goes too.
+    Without a valid ``TRACEPARENT`` there is no parent, and ``TRACESTATE`` is removed.
     """
     run_id = new_run_id()
     wanted = _propagators(env)
@@ -89,11 +89,11 @@ def _propagators(env: Mapping[str, str]) -> set[str]:
 
 
 def _by_propagators(env: Mapping[str, str], run_id: str, phase: str, command: str) -> Trace:
-    """With others than those of W3C, which takes the API's: only who asks for them waits for it."""
-    from spanbus._exec.messages import one_line_each
+    """Use the API's propagators, for formats other than W3C's; only this case imports them."""
+    from spanbus._exec.messages import show_one_line_messages
     from spanbus._loggers import load
 
-    one_line_each()
+    show_one_line_messages()
     load()
     from opentelemetry import trace as api
     from opentelemetry.context import Context

@@ -1,4 +1,4 @@
-"""``spanbus exec`` from its arguments to its exit: start, attend, record, leave."""
+"""``spanbus exec``: start the command, wait for it, record it, exit."""
 
 from __future__ import annotations
 
@@ -17,15 +17,17 @@ if TYPE_CHECKING:
     from spanbus._exec.recording import Recording
 
 LONGEST_S = 60.0
-"""The most that loading and writing may take after the command's end: local work only, tenths of a second of CPU, and
-the record is lost if it is cut off; a machine with a hundred processes for each core takes tens of seconds for it. Sending
-has its own limit."""
+"""Limit in seconds for imports and local writes after the command's end; sending has its own limit.
+
+They take tenths of a second of CPU, but tens of seconds on a machine with a hundred processes per core. When they are cut off
+the record is lost.
+"""
 _FOREVER_S = 1e9
 _PRIVATE = 0o077
 
 
 def execute(arguments: Arguments) -> NoReturn:
-    """Run the command, whatever becomes of telemetry, and leave with its exit status."""
+    """Run the command and exit with its status; errors of telemetry do not matter."""
     if arguments.file is not None:
         _check_file(arguments.file)
     if arguments.attributes:
@@ -44,10 +46,10 @@ def execute(arguments: Arguments) -> NoReturn:
             inherited,
             output.connect if output is not None else None,
         )
-    except OSError as error:  # no process to be had
+    except OSError as error:  # no process can be created
         _become(arguments, inherited, error)
     launch.keep_standard_descriptors()
-    os.umask(_PRIVATE)  # the command's own may leave files that nobody can open, ours too
+    os.umask(_PRIVATE)  # only for us: the inherited one may make files that even we cannot open
     ended: Ended | None = None
     attendant = Attendant(child, inherited, output.resize if output is not None else None)
     if output is not None:
@@ -58,7 +60,7 @@ def execute(arguments: Arguments) -> NoReturn:
         child.release()
         status = ended.status
     else:
-        say(f"{arguments.argv[0]}: {launch.why_not(child.error)}")
+        say(f"{arguments.argv[0]}: {launch.reason_text(child.error)}")
         status = launch.status_of(child.error)
     if output is not None:
         output.end()
@@ -71,7 +73,7 @@ def execute(arguments: Arguments) -> NoReturn:
 
 
 def leave(status: int) -> NoReturn:
-    """End at once: what an interpreter tidies at its end costs as much as its start."""
+    """Exit at once: interpreter shutdown takes as long as its start."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
@@ -83,13 +85,13 @@ def leave(status: int) -> NoReturn:
 def _trace(arguments: Arguments) -> Trace | None:
     try:
         return trace_of(os.environ, arguments.phase, arguments.program)
-    except Exception as error:  # a wall: the command always runs
+    except Exception as error:  # the command must run anyway
         say(f"this command is not recorded: {type(error).__name__}: {error}")
         return None
 
 
 def _output(arguments: Arguments) -> Output | None:
-    """Ways for the command's output, where it is to be kept; its own streams otherwise."""
+    """Relay for the command's output if it is to be kept; else None."""
     variable = os.environ.get("SPANBUS_KEEP_OUTPUT", "")
     if not arguments.keep_output and not variable:
         return None
@@ -97,7 +99,7 @@ def _output(arguments: Arguments) -> Output | None:
         from spanbus._exec.output import Output, is_wanted
 
         return Output.opened() if arguments.keep_output or is_wanted(variable) else None
-    except Exception as error:  # a wall: the command always runs
+    except Exception as error:  # the command must run anyway
         say(f"the output of this command is not kept: {type(error).__name__}: {error}")
         return None
 
@@ -114,7 +116,7 @@ def _recording(
 
         recording = Recording(arguments, trace, child, output)
         recording.begin(attendant.wake)
-    except Exception as error:  # a wall: the command has started, and would end with us
+    except Exception as error:  # the command has started, and would end with us
         say(f"this command is not recorded: {type(error).__name__}: {error}")
         if output is not None:
             output.forget()
@@ -123,12 +125,12 @@ def _recording(
 
 
 def _become(arguments: Arguments, inherited: launch.Inherited, error: OSError) -> NoReturn:
-    """Replace this process by the command, unrecorded: for want of a second process."""
+    """Replace this process by the command, unrecorded, because no second process can be created."""
     say(f"there is no second process to be had, so the command is not recorded: {error.strerror}")
     try:
-        launch.become([os.fsencode(word) for word in arguments.argv], {}, inherited)
+        launch.exec_command([os.fsencode(word) for word in arguments.argv], {}, inherited)
     except OSError as failure:
-        say(f"{arguments.argv[0]}: {launch.why_not(failure)}")
+        say(f"{arguments.argv[0]}: {launch.reason_text(failure)}")
         leave(launch.status_of(failure))
     leave(launch.CANNOT_RUN)
 
@@ -145,7 +147,7 @@ def _check_attributes(given: list[str]) -> None:
 
 
 def _check_file(file: str) -> None:
-    """``--file`` is an argument of ours: one that cannot be read is told before anything runs."""
+    """Exit with 2 for an unreadable ``--file`` before anything runs."""
     from pathlib import Path
 
     from spanbus._settings import check_file
