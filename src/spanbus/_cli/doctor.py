@@ -1,4 +1,4 @@
-"""spanbus doctor: is everything set as it should be, does everything answer?"""
+"""spanbus doctor: check the settings and all servers."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
-from spanbus._cli.later import options, typer
+from spanbus._cli.lazy import options, typer
 
 if TYPE_CHECKING:
     from spanbus._cli.screen import Screen
@@ -77,7 +77,7 @@ def command(
 
 @contextmanager
 def _waiting(screen: Screen) -> Generator[Callable[[str], None]]:
-    """Says what is being waited for, to a person who waits."""
+    """Show the current check on a terminal."""
     if not screen.is_terminal:
         yield lambda doing: None
         return
@@ -129,7 +129,7 @@ def _line(screen: Screen, finding: Finding) -> None:
 
 
 def _leave(code: int) -> NoReturn:
-    """A question that was left behind (a silent name server) has a thread that Python would wait for at the end."""
+    """Exit without waiting for threads of unfinished checks, such as a lookup at a silent name server."""
     import os
     import sys
     import threading

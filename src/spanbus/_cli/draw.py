@@ -1,4 +1,4 @@
-"""A run as a person reads it in a terminal: tree, result in a word, duration, bar on the time axis."""
+"""Rendering of a run for a terminal: tree, results, durations, bars on the time axis, failures, events."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ _DESCRIPTION = f"{names.EVENT_PAYLOAD_PREFIX}description"
 
 
 class Encoded(Protocol):
-    """A screen of ours or of rich."""
+    """Our screen or rich's console."""
 
     @property
     def encoding(self) -> str: ...
 
 
 class Glyphs(NamedTuple):
-    """Characters for lines and bars; plain ASCII where the terminal has no others."""
+    """Characters for lines and bars, Unicode or ASCII."""
 
     branch: str
     last: str
@@ -51,7 +51,7 @@ _PLAIN = Glyphs("|- ", "`- ", "|  ", "#", "|", ASCII_MARKS)
 
 
 def glyphs(screen: Encoded) -> Glyphs:
-    """Those that this terminal can show."""
+    """Characters that the terminal can show."""
     return _UNICODE if "utf" in (screen.encoding or "").lower() else _PLAIN
 
 
@@ -60,7 +60,7 @@ def _cells(text: str) -> int:
 
 
 def _padded(text: str, cells: int) -> str:
-    """``text`` in exactly so many cells."""
+    """Pad or cut ``text`` to exactly ``cells`` cells."""
     return f"{text:<{cells}}"[:cells] if text.isascii() else set_cell_size(text, cells)
 
 
@@ -69,12 +69,12 @@ def style(result: str) -> str:
 
 
 def word(result: str) -> str:
-    """A result as it is shown; a span that somebody else sent may say anything."""
+    """A result on one line; a foreign span may hold any text."""
     return one_line(result, 12)
 
 
 def _shown(spans: Sequence[SpanSummary]) -> Iterator[SpanSummary]:
-    """Without what the caller left out, which is told in one line; an only attempt is its phase."""
+    """Drop deselected phases, which are listed in one line, and merge a single attempt into its phase."""
     for span in spans:
         if span.skip_reason == DESELECTED:
             continue
@@ -87,7 +87,7 @@ def _shown(spans: Sequence[SpanSummary]) -> Iterator[SpanSummary]:
 
 
 _ROWS_SHOWN = 2_000
-"""More lines than that nobody reads: of a larger run what failed is shown, and both ends."""
+"""Limit of rows; of a larger run, the failures and both ends are shown."""
 
 
 class _Row(NamedTuple):
@@ -108,7 +108,7 @@ def _rows(
 
 
 def _folded(rows: Sequence[_Row]) -> tuple[Sequence[_Row], dict[int, int]]:
-    """Pick the rows that are shown, with how many are left out before which: of a very large run what failed, and both ends."""
+    """Select rows of a large run: failures and both ends. Also returns the number of omitted rows before each gap's next row."""
     if len(rows) <= _ROWS_SHOWN:
         return rows, {}
     ends = _ROWS_SHOWN // 4
@@ -118,7 +118,7 @@ def _folded(rows: Sequence[_Row]) -> tuple[Sequence[_Row], dict[int, int]]:
         del above[row.depth :]
         above.append(at)
         if row.span.result in FAILED_RESULTS and len(kept) < _ROWS_SHOWN:
-            kept.update(above)  # with what it lies beneath
+            kept.update(above)  # with its ancestors
     shown = sorted(kept)
     gaps = {
         place: at - before - 1
@@ -129,7 +129,7 @@ def _folded(rows: Sequence[_Row]) -> tuple[Sequence[_Row], dict[int, int]]:
 
 
 def label(span: SpanSummary) -> str:
-    """A span's name as the tree shows it."""
+    """Name of a span in the tree."""
     if span.kind == "attempt":
         return f"attempt {span.attempt}"
     name = one_line(span.name, 120)
@@ -137,9 +137,9 @@ def label(span: SpanSummary) -> str:
 
 
 def description(span: SpanSummary) -> str:
-    """The description of a phase, from the event of its start."""
-    said = noted(span.notes, "workflow.phase.started", _DESCRIPTION)
-    return one_line(str(said), 200) if said else ""
+    """Description of a phase, from its start event."""
+    text = noted(span.notes, "workflow.phase.started", _DESCRIPTION)
+    return one_line(str(text), 200) if text else ""
 
 
 def remarks(span: SpanSummary, about: str = "") -> str:
@@ -168,13 +168,13 @@ def waterfall(
     width: int | None = None,
     descriptions: Mapping[str, str] | None = None,
 ) -> Text:
-    """The run as lines no wider than the terminal; at 40 columns the bars go, at 60 the event counts too.
+    """Render a run as lines no wider than the terminal; a narrow terminal gets no bars.
 
-    ``descriptions`` are those of the phases, where the workflow is at hand; else what was stored of them is told.
+    ``descriptions`` of the phases are used if given, else the stored ones.
     """
     shapes = glyphs(screen)
 
-    def said_of(span: SpanSummary) -> str:
+    def failure_text(span: SpanSummary) -> str:
         about = ""
         if span.kind == "phase":
             known = (descriptions or {}).get(span.name)
@@ -182,12 +182,12 @@ def waterfall(
         return remarks(span, about)
 
     free = width is None and not screen.is_terminal
-    """In a pipe or a file nothing is shortened."""
+    """In a pipe or a file, lines are not shortened."""
     width = max(30, width or (screen.width if screen.is_terminal else 110))
     rows: Sequence[_Row] = list(_rows(list(_shown(run.phases)), shapes))
     rows, gaps = (rows, {}) if free else _folded(rows)
     labels = [label(row.span) for row in rows]
-    remarked = [said_of(row.span) for row in rows]
+    remarked = [failure_text(row.span) for row in rows]
     wanted = max(
         [_cells(row.indent) + _cells(name) for row, name in zip(rows, labels, strict=True)] + [10]
     )
@@ -215,9 +215,8 @@ def waterfall(
             text.append(f"… {gaps[at]:,} more; --json has all of them\n", "dim")
         span = row.span
         most = max(len(row.indent), name_width) if free else name_width * 2 // 3
-        indent = (
-            row.indent if len(row.indent) <= most else "…" + row.indent[1 - most :]
-        )  # the name of what lies deep is still there
+        # A deep indentation is cut, so that the name has room.
+        indent = row.indent if len(row.indent) <= most else "…" + row.indent[1 - most :]
         text.append(indent, "dim")
         room = name_width - _cells(indent)
         name = labels[at]
@@ -234,7 +233,7 @@ def waterfall(
         if more and (bar_width or width - name_width - fixed - 3 >= cell_len(more)):
             text.append(" ")
             text.append(more, "dim" if span.result in ("success", "skip") else "")
-        text.rstrip()  # not beyond the branch before the name
+        text.rstrip()
         text.append("\n")
     if left_out := [phase.name for phase in run.phases if phase.skip_reason == DESELECTED]:
         names = ", ".join(one_line(name, 120) for name in left_out)
@@ -262,7 +261,7 @@ def _bar(
 
 
 def failures(run: RunSummary, screen: Screen) -> Text:
-    """Innermost failures of a run, with the end of their output."""
+    """Render the innermost failures of a run, with the end of their output."""
     text = Text()
     for path, span, message in failed_spans(run):
         text.append("\n")
@@ -278,14 +277,14 @@ def failures(run: RunSummary, screen: Screen) -> Text:
 
 
 def failed_spans(run: RunSummary) -> Iterator[tuple[tuple[str, ...], SpanSummary, str]]:
-    """The innermost spans that failed: path, span, message."""
+    """Yield the innermost failed spans: path, span, message."""
     return _failed(list(_shown(run.phases)), ())
 
 
 def _failed(
     spans: Sequence[SpanSummary], above: tuple[str, ...], timed_out: str | None = None
 ) -> Iterator[tuple[tuple[str, ...], SpanSummary, str]]:
-    """Path, span and message. A tool that was ended because the time of what is above it was up counts with that message."""
+    """Yield path, span and message. A tool that was ended by the timeout of an ancestor counts, with the ancestor's message."""
     for span in spans:
         ended = timed_out is not None and span.result == "cancellation"
         if span.result not in FAILED_RESULTS and not ended:
@@ -304,7 +303,7 @@ def _failed(
 
 
 def timeline(run: RunSummary, screen: Screen) -> Text:
-    """Every kept event of a run in the order of time, with what it belongs to."""
+    """Render every stored event of a run in the order of time, with its span."""
     found: list[tuple[int, str, str, dict[str, object]]] = [
         (at_ns, "", name, dict(attributes)) for name, at_ns, attributes in run.notes
     ]
@@ -313,25 +312,24 @@ def timeline(run: RunSummary, screen: Screen) -> Text:
     longest = 60 if screen.is_terminal and screen.width < 200 else 4_096
     text = Text()
     wide = max([cell_len(path) for _, path, _, _ in found] + [5])
-    wide = min(
-        wide, 36, max(6, screen.width - 44) if screen.is_terminal else 36
-    )  # the time, and an event's name, have room
+    # Leave room for the time and an event's name.
+    wide = min(wide, 36, max(6, screen.width - 44) if screen.is_terminal else 36)
     for at_ns, path, name, attributes in found:
         text.append(f"{(at_ns - run.started_at_ns) / 1e9:>10.3f} s  ", "dim")
         text.append(set_cell_size(path, wide))
         failing = name.endswith((".failed", "exception"))
         text.append(f"  {one_line(name, 60)}", "red" if failing else "cyan")
-        said = "  ".join(
-            f"{one_line(_key(key), 200)}={one_line(_plainly(value), longest)}"
+        fields = "  ".join(
+            f"{one_line(_key(key), 200)}={one_line(_value_text(value), longest)}"
             for key, value in attributes.items()
-            if _worth_saying(key)
+            if _is_shown(key)
         )
-        text.append(f"  {said}\n" if said else "\n", "dim")
+        text.append(f"  {fields}\n" if fields else "\n", "dim")
     return text
 
 
-def _plainly(value: object) -> str:
-    """A text as it is, everything else as JSON has it."""
+def _value_text(value: object) -> str:
+    """A text unchanged, any other value as JSON."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
 
 
@@ -339,7 +337,7 @@ def _key(key: str) -> str:
     return key.removeprefix("spanbus.payload.")
 
 
-def _worth_saying(key: str) -> bool:
+def _is_shown(key: str) -> bool:
     return key not in (
         "spanbus.event.id",
         "spanbus.event.source",

@@ -1,8 +1,8 @@
-"""spanbus mcp: runs for assistants."""
+"""spanbus mcp: serve runs to assistants over MCP."""
 
 from __future__ import annotations
 
-from spanbus._cli.later import options
+from spanbus._cli.lazy import options
 
 
 def command(file: options.File = None) -> None:

@@ -1,4 +1,4 @@
-"""One command from its call to the exit status."""
+"""Execution of one command, up to its exit status."""
 
 from __future__ import annotations
 
@@ -27,12 +27,14 @@ _CANNOT_BE_REACHED = (
 
 
 def run(call: Callable[[], object]) -> None:
-    """Errors that were raised on purpose are one line on stderr: exit code 2, or 1 for a run that is not there. So is a file
-    that this user cannot reach, such as the state of another one.
+    """Call a command and exit.
+
+    A :class:`~spanbus.errors.SpanbusError` is one line on stderr: exit code 2, or 1 for a missing run. So is a file that this
+    user may not access, such as another user's state.
     """
-    console.open_what_is_closed()
-    console.spell_what_cannot_be_shown()
-    when_loaded(console.take_what_is_logged)
+    console.open_closed_streams()
+    console.escape_unencodable()
+    when_loaded(console.show_log_messages)
     try:
         try:
             call()
@@ -46,7 +48,7 @@ def run(call: Callable[[], object]) -> None:
         code = 2
     except KeyboardInterrupt:
         code = 130
-    except BrokenPipeError:  # the reader of our output left, as head does
+    except BrokenPipeError:  # the reader closed our output, as head does
         console.silence(sys.stdout)
         code = 141
     except OSError as error:
@@ -65,7 +67,7 @@ def run(call: Callable[[], object]) -> None:
 
 
 def _flush() -> None:
-    """While an error can still be told: at the end of the interpreter it would be a traceback."""
+    """Flush stdout while errors can be reported; at interpreter shutdown they would be a traceback."""
     stream = cast("IO[str] | None", sys.stdout)
     if stream is not None and not stream.closed:
         stream.flush()

@@ -1,13 +1,13 @@
-"""spanbus show: one stored run as a waterfall or a timeline."""
+"""spanbus show: print one stored run as a waterfall or a timeline."""
 
 from __future__ import annotations
 
 from typing import Annotated
 
-from spanbus._cli.later import complete, options, typer
+from spanbus._cli.lazy import complete, options, typer
 
 _WITHIN = 10
-"""So many runs within one are named."""
+"""Limit of listed nested runs."""
 
 
 def command(

@@ -87,7 +87,7 @@ def markdown(rows: Sequence[Line], title: str, length_us: int) -> str:
         lines.append("")
     text = "\n".join(lines)
     for row in rows:
-        said = block(said_of(row))[-_OUTPUT_LIMIT_CHARS:].rstrip("\n")
+        said = block(failure_text(row))[-_OUTPUT_LIMIT_CHARS:].rstrip("\n")
         if not said:
             continue
         fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", said)), default=0))
@@ -104,7 +104,7 @@ def phases_of(rows: Sequence[_L]) -> Sequence[_L]:
     return phases or [row for row in rows if row["depth"] == 1]
 
 
-def said_of(row: Line) -> str:
+def failure_text(row: Line) -> str:
     """Text of a failed row: its output, or an error text that is more than its type."""
     if row["result"] not in FAILED_RESULTS:
         return ""
