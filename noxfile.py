@@ -1,4 +1,4 @@
-"""The tests on every Python that is installed here; ``nox -l`` lists the sessions."""
+"""Run the tests on every installed Python; ``nox -l`` lists the sessions."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ def _install(session: nox.Session) -> None:
 
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
-    """Everything that a bare machine can run."""
+    """All tests that need no server."""
     _install(session)
     session.run("python", "-m", "pytest", *session.posargs)
 
 
 @nox.session(python=PYTHONS)
 def tour(session: nox.Session) -> None:
-    """The tour alone: a minute on every Python."""
+    """Only the tour: a minute on each Python."""
     _install(session)
     session.run("python", "-m", "pytest", "tests/tour", *session.posargs)

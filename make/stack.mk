@@ -4,23 +4,23 @@
 stack: ## build the real servers of the stack tests (needs Go)
 	tools/build-servers
 
-test-stack: setup ## the tests that need the real servers
+test-stack: setup ## run the tests that need the real servers
 	$(PY) -m pytest -m stack
 
-test-compose: setup ## docker-compose.yml itself, in containers (Docker, or podman as root on Debian)
+test-compose: setup ## test docker-compose.yml in containers (Docker, or podman as root on Debian)
 	tools/compose-test
 
-brokers: ## the brokers of their tests: builds nats-server and a producer (needs Go), looks for Redis and RabbitMQ
+brokers: ## build nats-server and a producer for test-brokers (needs Go); check for Redis and RabbitMQ
 	tools/build-servers nats producer
 	@for each in redis-server rabbitmq-server; do \
-		command -v $$each >/dev/null 2>&1 || { echo "$$each is not there: apt-get install redis-server rabbitmq-server" >&2; exit 1; }; \
+		command -v $$each >/dev/null 2>&1 || { echo "$$each is missing: apt-get install redis-server rabbitmq-server" >&2; exit 1; }; \
 	done
 
-test-brokers: setup ## Celery and NATS with real brokers, on loopback
+test-brokers: setup ## test Celery and NATS with real brokers, on loopback
 	$(PY) -m pytest -m brokers tests/brokers -n 2 --dist loadfile
 
-test-backlog: setup ## the backlog of observers with all its 300,000 events, some minutes; test-brokers has 66,000
+test-backlog: setup ## test a backlog of 300,000 events with observers, some minutes; test-brokers uses 66,000
 	TESTS_BACKLOG_EVENTS=300000 $(PY) -m pytest -m brokers tests/brokers/test_backlog.py
 
-demo-distributed: setup ## one run over two hosts, in under a minute: phases on Celery workers, events over NATS, an observer killed; needs `make brokers`
+demo-distributed: setup ## run a workflow over two hosts, with Celery, NATS and a killed observer; needs `make brokers`; under a minute
 	@$(PY) examples/distributed/demo.py

@@ -1,4 +1,4 @@
-"""Async tests run on asyncio and on trio; property tests measure no machine."""
+"""Async tests run on asyncio and trio; property tests have no deadline."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from thorough import examples
 from spanbus._delivery.ephemeral import VARIABLES
 
 collect_ignore = ["adapters"]
-"""Each runs in the environment of its library: ``make test-adapters``."""
+"""Tests that run in the environments of their libraries: ``make test-adapters``."""
 
 # The programs of the tests are not jobs of the CI system that runs the tests. A browser or server that is missing is
 # a failure there.
@@ -24,7 +24,7 @@ if os.environ.get("CI", "").lower() == "true":
 for _variable in VARIABLES:
     os.environ.pop(_variable, None)
 
-# What started the tests may ignore signals (nohup, a background job), and their programs would inherit that.
+# The parent of the tests may ignore signals (nohup, a background job), and programs would inherit that.
 for _signal, _handler in (
     ("SIGINT", signal.default_int_handler),
     ("SIGTERM", signal.SIG_DFL),
@@ -35,7 +35,7 @@ for _signal, _handler in (
     if hasattr(signal, _signal) and signal.getsignal(getattr(signal, _signal)) is signal.SIG_IGN:
         signal.signal(getattr(signal, _signal), _handler)
 
-# A first run makes hypothesis' tables of characters, and a machine may be busy: neither is a failure of what is tested.
+# A first run builds hypothesis' tables of characters, and a machine may be busy: neither is a failure.
 settings.register_profile(
     "any-machine",
     max_examples=examples(100),
@@ -47,12 +47,12 @@ settings.load_profile("any-machine")
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """Half as many again as there are processors: tests wait for processes and sockets a good part of their time."""
+    """One and a half workers for each processor, because tests often wait for processes and sockets."""
     return (os.cpu_count() or 2) * 3 // 2
 
 
 def pytest_collection_finish() -> None:
-    """The thousands of collected tests are there until the end: collections of garbage do not look at them again."""
+    """Freeze the collected tests, so that the garbage collector does not traverse them again."""
     gc.collect()
     gc.freeze()
 
@@ -64,7 +64,7 @@ def anyio_backend(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(params=["spool", "sdk"])
 def delivery(request: pytest.FixtureRequest) -> str:
-    """Both values of SPANBUS_DELIVERY: what does not speak of durability is the same in both."""
+    """Both values of SPANBUS_DELIVERY, for tests that do not depend on durability."""
     return str(request.param)
 
 
@@ -75,7 +75,7 @@ def cli(tmp_path: Path) -> Cli:
 
 @pytest.fixture
 def by_each_delivery(cli: Cli, delivery: str) -> None:
-    """The command delivers by the spool, then by the SDK."""
+    """The command, with delivery by the spool, then by the SDK."""
     cli.env["SPANBUS_DELIVERY"] = delivery
 
 

@@ -2,9 +2,9 @@
 
     python tools/collector_bytes.py [--check]
 
-The collector's redaction reads bytes as the base64 of them, in lists and maps too. In base64 a byte stands at one of three
-places of a group of four letters, so that each shape of a secret has three spellings; they are too long to be written by
-hand. ``--check`` writes nothing: exit code 1 when the file is not what would be written.
+The collector's redaction reads bytes as base64, in lists and maps too. In base64 a byte has one of three
+positions in a group of four letters, so each shape of a secret has three spellings, which are too long to write by
+hand. ``--check`` writes nothing: exit code 1 when the file is out of date.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ END: Final = "    summary: silent\n"
 
 Bytes = frozenset[int]
 Shape = Sequence[Bytes]
-"""For each byte of a text, the values that it may have."""
+"""The possible values of each byte of a text."""
 
 ALPHABET: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
 ANY: Final[Bytes] = frozenset(range(256))
@@ -37,7 +37,7 @@ def text(letters: str) -> list[Bytes]:
 
 
 def any_case(letters: str) -> list[Bytes]:
-    """These letters, small or capital."""
+    """These letters, in either case."""
     return [frozenset((letter.lower() + letter.upper()).encode()) for letter in letters]
 
 
@@ -83,7 +83,7 @@ def main() -> int:
 
 
 def patterns() -> list[str]:
-    """For a value of bytes, and for one in the JSON text of a list or map: the whole of it, where one of the shapes stands in it.
+    """Patterns that match a whole value of bytes, alone or in the JSON of a list or map, if it contains one of the shapes.
 
     Anchored, so that a text which is no base64 costs no more than its first letters.
     """
@@ -108,12 +108,12 @@ def address() -> str:
 
 
 def spelled(shape: Shape, around: Bytes = ANY) -> list[str]:
-    """The three spellings of a shape, in whole groups of four letters; the last may be filled up with nothing."""
+    """The three spellings of a shape, in whole groups of four letters; the last may be padded."""
     return [groups(shape, at, around) for at in range(3)]
 
 
 def groups(shape: Shape, at: int, around: Bytes = ANY) -> str:
-    """The letters of a shape that begins ``at`` bytes behind the beginning of a group."""
+    """The letters of a shape that begins ``at`` bytes after the start of a group."""
     filled = [*[around] * at, *shape]
     used = len(filled)
     filled += [around] * (-used % 3)
@@ -126,7 +126,7 @@ def groups(shape: Shape, at: int, around: Bytes = ANY) -> str:
 
 
 def group(three: Sequence[Bytes]) -> list[frozenset[str]]:
-    """The letters that each of the four of a group may be."""
+    """The possible letters at each of the four positions of a group."""
     first, second, third = three
     return [
         frozenset(ALPHABET[byte >> 2] for byte in first),
@@ -137,7 +137,7 @@ def group(three: Sequence[Bytes]) -> list[frozenset[str]]:
 
 
 def of(letters: frozenset[str]) -> str:
-    """A class of letters, as short as it can be written."""
+    """The shortest character class for these letters."""
     if len(letters) == len(ALPHABET):
         return _LETTER
     if len(letters) == 1:
@@ -159,7 +159,7 @@ def _ranges(letters: Sequence[str]) -> list[str]:
 
 
 def squeezed(letters: Sequence[str]) -> str:
-    """The same class several times is written once, with its number."""
+    """Join classes; a repeated class gets a count."""
     found: list[str] = []
     at = 0
     while at < len(letters):

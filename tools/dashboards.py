@@ -2,12 +2,12 @@
 
     python tools/dashboards.py [--check] [--folder FOLDER]
 
-``--check`` writes nothing: exit code 1 when a file is not what would be written. Names of metrics and labels come from
-``spanbus._semantics.names``, so that a dashboard cannot ask for what nobody emits.
+``--check`` writes nothing: exit code 1 when a file is out of date. Names of metrics and labels come from
+``spanbus._semantics.names``, so that a dashboard cannot query a metric that does not exist.
 
-Counters: a run is born, counts and dies. ``increase()`` never sees a series that is born at 1, so everything here that
-counts takes the difference of the rules in deploy/prometheus/rules.yml: now less what was there before, all of it where
-nothing was there before. After a restart of the collector, or two hours without a run, a counter is another series.
+Counters of short-lived processes begin at 1, which ``increase()`` does not see. So growth is the difference of
+deploy/prometheus/rules.yml: the value now minus the value before, or all of it where there was no value before. After a restart
+of the collector, or two hours without a run, a counter is another series.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ SCHEMA_VERSION: Final = 42
 PROMETHEUS: Final[Json] = {"type": "prometheus", "uid": "prometheus"}
 WIDTH: Final = 24
 
-# --- the catalogue, as Prometheus spells it -----------------------------------------------------------------------------
+# --- the catalogue, in Prometheus' spelling -----------------------------------------------------------------------------
 
 _SERIES = {metric.name: metric.prometheus for metric in names.METRICS}
 
@@ -69,7 +69,7 @@ PHASE_SLOW_S = 600
 OBSERVER_LAG_S, CHECKPOINT_AGE_S, CLOCK_OFFSET_S = 300, 120, 1
 QUEUE_WAIT_S = 60
 BEFORE = "135m"
-"""How far back the value before is looked for: a little longer than the collector keeps a series that nobody writes."""
+"""Lookback for the value before: a little longer than the collector keeps a series without points."""
 FAILURE_BUDGET = 0.1
 
 
@@ -83,24 +83,24 @@ def rule(name: str, *matchers: str) -> str:
 
 
 def in_range(selector: str) -> str:
-    """By how much each counter grew in the time that the dashboard shows."""
+    """The growth of each counter in the dashboard's time range."""
     last = f"last_over_time({selector}[$__range])"
     return f"(({last} - last_over_time({selector}[{BEFORE}] offset $__range)) >= 0 or {last})"
 
 
 def in_step(selector: str) -> str:
-    """By how much each counter grew from point to point."""
+    """The growth of each counter from point to point."""
     last = f"last_over_time({selector}[$__interval])"
     return f"(({last} - last_over_time({selector}[{BEFORE}] offset $__interval)) >= 0 or {last})"
 
 
 def quantile(share: float, buckets: str, *by: str) -> str:
-    """Nothing rather than NaN where nothing was measured."""
+    """The expression without NaN values."""
     return f"histogram_quantile({share:g}, sum by ({', '.join(('le', *by))}) ({buckets})) >= 0"
 
 
 def failing(*matchers: str) -> str:
-    """When the phases failed last whose last failure is newer than their last success; as WorkflowPhaseFailing has it."""
+    """The last failure of phases that have not succeeded since; the condition of WorkflowPhaseFailing."""
     failure, success = rule(LAST_FAILURE, *matchers), rule(LAST_SUCCESS, *matchers)
     return f"(({failure} > {success}) or ({failure} unless {success}))"
 
@@ -121,7 +121,7 @@ class Query:
 
 @dataclass(frozen=True)
 class Panel:
-    """One panel; ``width`` of 24. ``thresholds`` are colours with the value from which they hold, the first from -∞."""
+    """One panel; ``width`` of 24. ``thresholds`` are colours with the value from which they apply, the first from -∞."""
 
     kind: Literal["stat", "timeseries", "heatmap", "table", "bargauge", "row"]
     title: str
@@ -143,19 +143,19 @@ class Panel:
 
 @dataclass(frozen=True)
 class Variable:
-    """A choice at the top of a dashboard, filled by a query."""
+    """A variable at the top of a dashboard, filled by a query."""
 
     name: str
     title: str
     query: str
     several: bool
     all_of_them: str = ".+"
-    """What the choice of all stands for; ``.*`` where some have no such label."""
+    """The value of the choice "all"; ``.*`` for a label that some series lack."""
 
 
 @dataclass(frozen=True)
 class Dashboard:
-    """``rows``: panels beside each other, with their height."""
+    """``rows``: panels side by side, with their height."""
 
     uid: str
     title: str
@@ -384,7 +384,7 @@ def heading(title: str) -> Panel:
 
 
 def by_name(name: str, **properties: object) -> Json:
-    """What is said of one column or series; two underscores stand for a dot."""
+    """Overrides of one column or series; two underscores stand for a dot."""
     return {
         "matcher": {"id": "byName", "options": name},
         "properties": [
@@ -452,7 +452,7 @@ _BRANCH = Variable("branch", "Branch", f"label_values({WORKFLOW_LAST_RUN}, {BRAN
 
 
 def share(good: str, all_of_them: str, *by: str) -> str:
-    """Of those that were decided; 0 where all failed, nothing where there were none."""
+    """The share of successes without skips and cancellations; 0 if all failed, empty if there were none."""
     total = (
         f"sum by ({', '.join(by)}) ({in_range(all_of_them)})"
         if by
@@ -855,7 +855,7 @@ def phase() -> Dashboard:
                 f'label_values({WORKFLOW_LAST_RUN}{{{JOB}="$project"}}, {WORKFLOW})',
                 False,
             ),
-            # The counter has every phase, the rule still has those of an alert when the collector has begun again.
+            # The counter has every phase; the rule keeps those of an alert after a restart of the collector.
             Variable(
                 "phase",
                 "Phase",
@@ -1406,7 +1406,7 @@ def _of_group(metric: str) -> str:
 
 
 def _newest(metric: str) -> str:
-    """What each observer said last, as the alerts have it: a process that is gone says nothing after three minutes."""
+    """The last value of each observer, as in the alerts: a process that is gone has none after three minutes."""
     return f"last_over_time({_of_group(metric)}[3m])"
 
 
@@ -1619,7 +1619,7 @@ def observers() -> Dashboard:
     )
 
 
-# --- as Grafana reads them ----------------------------------------------------------------------------------------------
+# --- Grafana's JSON ----------------------------------------------------------------------------------------------
 
 
 def _target(query: Query, place: int) -> Json:
@@ -1683,7 +1683,7 @@ def _panel(panel: Panel, number: int, at: Json) -> Json:
     if panel.transformations:
         document["transformations"] = list(panel.transformations)
     if panel.kind in ("timeseries", "heatmap"):
-        # Each point looks back a day: no more points than a person can tell apart.
+        # Each point looks back a day, so few points are enough.
         document.update(maxDataPoints=200, interval="15s")
     return document
 
@@ -1778,7 +1778,7 @@ def document(dashboard: Dashboard) -> Json:
 
 
 def files() -> dict[str, str]:
-    """File names with what belongs into them."""
+    """File names with their content."""
     return {
         f"{dashboard.uid}.json": json.dumps(document(dashboard), indent=2, ensure_ascii=False)
         + "\n"
@@ -1787,14 +1787,14 @@ def files() -> dict[str, str]:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Write what differs; with ``--check`` only say so."""
+    """Write files that differ; with ``--check`` only report them."""
     parser = argparse.ArgumentParser(
         prog="dashboards.py", description="Write the Grafana dashboards from the catalogue."
     )
     parser.add_argument(
         "--check",
         action="store_true",
-        help="write nothing; exit code 1 when a file is not what would be written",
+        help="write nothing; exit code 1 when a file is out of date",
     )
     parser.add_argument("--folder", type=Path, default=FOLDER)
     options = parser.parse_args(arguments)

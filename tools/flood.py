@@ -1,7 +1,7 @@
-"""Send spans to a backend at a steady rate, beyond the bound of its store, and see whether it keeps to its limits.
+"""Send spans to a backend at a steady rate, beyond the size limit of its store, and check its limits.
 
 ``python tools/flood.py [SECONDS] [SPANS_PER_S] [STORE_MIB]``. Requests go over real sockets to a ``spanbus up`` of their own,
-each at its time, however long the ones before it took. Exit code: 0, or 1 with a line for each limit that does not hold.
+each at its scheduled time, independent of earlier ones. Exit code: 0, or 1 with a line for each limit that was exceeded.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _TRACE, _SPAN, _RUN, _TIME = b"<the trace: 16b>", b"<span7>", b"run-number12", b
 
 
 class Requests:
-    """Bodies of one shape, each with ids and times of its own: runs of nine phases, three events to a phase."""
+    """Bodies of one shape with new ids and times: runs of nine phases with three events each."""
 
     def __init__(self) -> None:
         request = ExportTraceServiceRequest()
@@ -86,7 +86,7 @@ class Requests:
 
 
 class Flood:
-    """Threads that send; what they saw is in ``taken_ms`` and ``answers``."""
+    """Threads that send; ``taken_ms`` and ``answers`` have their results."""
 
     def __init__(self, port: int, spans_per_s: float, seconds: float) -> None:
         self._port, self._requests = port, Requests()
@@ -126,7 +126,7 @@ class Flood:
 
 
 def flood(seconds: float, spans_per_s: float, store_mib: int) -> list[str]:
-    """What does not hold."""
+    """The limits that were exceeded."""
     with tempfile.TemporaryDirectory(prefix="spanbus-flood-") as folder:
         state, bound = Path(folder), store_mib << 20
         backend = Backend(state, free_port(), {"SPANBUS_STORE_BYTES": str(bound)})

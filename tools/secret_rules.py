@@ -1,6 +1,6 @@
-"""src/spanbus/_telemetry/secret_data.py: the rules of secrets.toml as Python, which loads in a hundredth of the time.
+"""Generate src/spanbus/_telemetry/secret_data.py from secrets.toml; Python loads in a hundredth of the time.
 
-``python tools/secret_rules.py`` writes it, ``--check`` compares.
+``python tools/secret_rules.py`` writes the module, ``--check`` compares.
 """
 
 from __future__ import annotations

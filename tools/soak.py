@@ -1,8 +1,8 @@
-"""Run a service against a backend that is killed again and again, and compare what it did with what is stored.
+"""Run a service against a backend that is killed repeatedly, and compare its work with the store.
 
-``python tools/soak.py [SECONDS]``. Every run and phase has to be in the store once, every failure in the metrics once;
-what was never ended is abandoned when the service ends. Nothing may wait, be dropped or be left open, and store, log and memory
-have to keep to their bounds. Exit code: 0, or 1 with a line for each thing that does not hold.
+``python tools/soak.py [SECONDS]``. Every run and phase must be in the store once, every failure in the metrics once.
+Runs that never ended are abandoned when the service ends. No record may wait or be dropped, no span may stay open, and store, log
+and memory must keep to their limits. Exit code: 0, or 1 with a line for each violation.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ PHASES_OF_A_RUN = 5
 RUNS_A_SECOND = 20
 FAILS_EVERY = 7
 NEVER_ENDS_EVERY = 20
-"""Runs, of which one more stays open with its phase until the service ends: one in a hundred starts of phases."""
+"""After this many runs, one more run stays open with its phase until the service ends."""
 KILL_EVERY_S = 8.0
 STORE_BYTES = 512 << 20
 MOST_RSS_BYTES = 300 << 20
@@ -105,7 +105,7 @@ def environment(state: Path, port: int) -> dict[str, str]:
 
 
 class Backend:
-    """``spanbus up`` of one state directory, started again after each kill."""
+    """``spanbus up`` on one state directory, restarted after each kill."""
 
     def __init__(self, state: Path, port: int, more: Mapping[str, str] | None = None) -> None:
         self._state, self.port = state, port
@@ -172,7 +172,7 @@ def service(state: Path, port: int) -> Generator[subprocess.Popen[str]]:
 
 
 def stored(path: Path) -> dict[str, int]:
-    """Counts of the store, in runs and phases of different names."""
+    """The store's counts of runs and phases."""
     connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=10)
     try:
 
@@ -202,7 +202,7 @@ def counted(text: str, name: str) -> float:
 
 
 def soak(seconds: float) -> list[str]:
-    """What does not hold."""
+    """The violations."""
     with tempfile.TemporaryDirectory(prefix="spanbus-soak-") as folder:
         sending, keeping = Path(folder, "service"), Path(folder, "backend")
         sending.mkdir(mode=0o700)
@@ -269,7 +269,7 @@ def _soaked(seconds: float, backend: Backend, sending: Path, keeping: Path) -> l
 
 
 def _status(state: Path, port: int) -> dict[str, Any]:
-    """The service's spool, once nothing waits there any more."""
+    """Wait until the service's spool is empty."""
     end = time.monotonic() + SETTLED_WITHIN_S
     while True:
         for command in (["flush", "--wait", "10"], ["status", "--json"]):

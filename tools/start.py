@@ -1,6 +1,6 @@
-"""src/spanbus/_cli/start_data.py: help, and the table by which lines are read and completed, as the commands say it.
+"""Generate src/spanbus/_cli/start_data.py from the commands: help, and the table for parsing and completing command lines.
 
-``python tools/start.py`` writes it, ``--check`` compares.
+``python tools/start.py`` writes the module, ``--check`` compares.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def data() -> str:
 
 
 def _help() -> str:
-    """What typer says in a terminal of 80 columns."""
+    """The help of typer for a terminal of 80 columns."""
     program = (
         "import sys; sys.argv = ['spanbus', '--help']; from spanbus._cli.app import main; main()"
     )
@@ -70,7 +70,7 @@ def _commands() -> dict[str, object]:
     for name in group.list_commands(None):
         command = group.get_command(None, name)
         context = command.make_context(name, [], parent=root, resilient_parsing=True)
-        if hasattr(command, "list_commands"):  # its own commands come before its options
+        if hasattr(command, "list_commands"):  # a group: its commands come before its options
             found[name] = (False, (), ())
             continue
         params = [
@@ -109,7 +109,7 @@ def _option(param: Any) -> tuple[object, ...]:
 
 
 def _ordered(*names: str) -> tuple[str, ...]:
-    """The long names of an option first; those of help come out of a set."""
+    """The long names of an option first; the names of help come from an unordered set."""
     return tuple(sorted(names, key=lambda name: (not name.startswith("--"), names.index(name))))
 
 

@@ -1,6 +1,6 @@
-"""The two trees of src in docs/architecture.md, rooms and modules, written from the first lines of the modules' docstrings.
+"""Generate the two trees of docs/architecture.md, rooms and modules, from the first lines of docstrings.
 
-``python tools/tree.py`` writes it, ``--check`` compares.
+``python tools/tree.py`` writes the page, ``--check`` compares.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def rooms() -> str:
 
 
 def modules() -> str:
-    """One line for each module outside and inside the rooms, in the order of the alphabet."""
+    """One line for each module outside and inside the rooms, in alphabetical order."""
     top = sorted(path for path in SOURCES.glob("_*.py"))
     drawn = "".join(line(2, path.name, first_line(path)) for path in top)
     for room in sorted(path.parent for path in SOURCES.glob("*/__init__.py")):
@@ -61,7 +61,7 @@ def main() -> int:
     if wanted == found:
         return 0
     if "--check" in sys.argv[1:]:
-        print(f"{PAGE.relative_to(ROOT)} does not show the trees of src; run python tools/tree.py")
+        print(f"{PAGE.relative_to(ROOT)} is out of date; run python tools/tree.py")
         return 1
     PAGE.write_text(wanted, encoding="utf-8")
     return 0

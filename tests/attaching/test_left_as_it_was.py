@@ -57,7 +57,9 @@ def test_its_methods_look_as_before() -> None:
 
 
 @pytest.mark.parametrize(
-    "again", [copy.deepcopy, lambda bus: pickle.loads(pickle.dumps(bus))], ids=["copied", "pickled"]
+    "again",
+    [copy.copy, copy.deepcopy, lambda bus: pickle.loads(pickle.dumps(bus))],
+    ids=["copied", "copied deeply", "pickled"],
 )
 def test_a_copy_has_methods_of_its_own_that_nobody_hears(again: Any) -> None:
     bus = Bus()
@@ -66,6 +68,45 @@ def test_a_copy_has_methods_of_its_own_that_nobody_hears(again: Any) -> None:
     other = again(bus)
     assert (other.publish("task.started", times=5), asyncio.run(other.emit("task.done"))) == (6, 7)
     assert (bus.told, watched.handle.state().events_seen) == (1, 1)
+    assert vars(other) == {"told": 7}
+
+
+class Configured(Bus):
+    """Has a publishing method of its own, and leaves something out when it is copied."""
+
+    __slots__ = ("limit",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.limit, self.connection = 3, object()
+        self.publish = self.limited  # type: ignore[method-assign]
+
+    def limited(self, kind: str, *, times: int = 1) -> int:
+        return Bus.publish(self, kind, times=min(times, self.limit))
+
+
+class Secretive(Bus):
+    def __getstate__(self) -> dict[str, object]:
+        return {"told": 0, "left out": sorted(vars(self).keys() - {"__getstate__"})}
+
+
+def test_a_copy_has_what_it_would_have_had() -> None:
+    bus = Configured()
+    plain = copy.copy(bus)
+    watched = Watched(bus)
+    again = copy.copy(bus)
+    assert vars(again) == vars(plain)
+    assert again.limit == 3
+    watched.handle.detach()
+    assert vars(bus) == vars(plain)
+
+
+def test_a_class_says_itself_what_is_copied() -> None:
+    bus = Secretive()
+    watched = Watched(bus)
+    assert vars(copy.copy(bus)) == {"told": 0, "left out": ["emit", "publish", "told"]}
+    watched.handle.detach()
+    assert vars(copy.copy(bus)) == {"told": 0, "left out": ["told"]}
 
 
 def test_a_coroutine_that_nobody_awaits_is_told_by_its_own_name() -> None:

@@ -47,10 +47,10 @@ def test_a_collector_that_never_answers_holds_it_no_longer_than_was_asked_for_an
 ) -> None:
     with Receiver() as receiver:
         receiver.answer(Answer(delay_s=3_600))
-        cli = Cli(tmp_path, receiver.env)
+        cli = Cli(tmp_path, {**receiver.env, "OTEL_EXPORTER_OTLP_TIMEOUT": "1000"})
         assert cli("exec", "--", "true", env={"SPANBUS_EXIT_TIMEOUT_S": "0.25"}).code == 0
         assert (
-            done := cli("flush", "--wait", "3")
+            done := cli("flush", "--wait", "2")
         ).code == 1  # within the minute that a command has
         assert "records still wait" in done.err
         assert "no answer in time" in done.err
@@ -99,7 +99,7 @@ def test_records_wait_for_the_right_key_and_status_says_why(tmp_path: Path, stat
         receiver.answer(Answer(status, "wrong key"))
         cli = Cli(tmp_path, receiver.env)
         assert cli("exec", "--", "true").code == 0
-        assert cli("flush", "--wait", "6").code == 1
+        assert cli("flush", "--wait", "1").code == 1
         shown = json.loads(cli("status", "--json").out)
         assert shown["refused"]["files"] == 0
         assert any(row["destination"] == "remote" for row in shown["waiting"])

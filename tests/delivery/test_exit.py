@@ -35,6 +35,17 @@ def failures(receiver: Receiver) -> float:
     return receiver.sum_of("spanbus.phase.failures")
 
 
+def failures_once(receiver: Receiver) -> int:
+    """The same, a batch that came twice counted once: that of a process which died between the answer and its note of it."""
+    points = {
+        point.SerializeToString(): point.as_int
+        for metric in receiver.metrics()
+        if metric.name == "spanbus.phase.failures"
+        for point in metric.sum.data_points
+    }
+    return sum(points.values())
+
+
 def against_nobody(code: str, state: Path) -> subprocess.CompletedProcess[str]:
     """A program whose collector refuses connections, in an environment of nothing else."""
     return subprocess.run(
@@ -360,7 +371,7 @@ def test_forked_children_that_are_cut_off_are_completed(
     assert code == 0, errors
     programs.next_one(receiver.url)
     assert arrived(receiver) == all_of(20) + all_of(50, *"abcd")
-    assert failures(receiver) == 2 + 4 * 5
+    assert failures_once(receiver) == 2 + 4 * 5
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])

@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 
 @asynccontextmanager
 async def client(cli: Cli) -> AsyncGenerator[ClientSession, None]:
-    from mcp import ClientSession, StdioServerParameters  # a second of every session of tests
+    from mcp import (
+        ClientSession,
+        StdioServerParameters,
+    )  # importing it here saves a second of each test session
     from mcp.client.stdio import stdio_client
 
     command, *arguments = cli.argv("mcp")
@@ -41,7 +44,7 @@ async def call(session: ClientSession, tool: str, **arguments: object) -> dict[s
 
 
 def live(health: str) -> dict[str, int]:
-    """What the backend counts of the live stream."""
+    """The backend's counts of the live stream."""
     with urllib.request.urlopen(health, timeout=10) as answer:
         return dict(json.load(answer)["live"])
 

@@ -14,7 +14,7 @@ from cryptography.x509.oid import NameOID
 
 
 class Authority:
-    """Makes what deploy/overlays/auth-tls.yaml asks for, with a token, in a new folder."""
+    """The files for deploy/overlays/auth-tls.yaml, with a token, in a new folder."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir()

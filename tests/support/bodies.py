@@ -26,7 +26,7 @@ def run_body(
     at_s: float = 0.0,
     phases: tuple[str, ...] = ("build", "tests"),
 ) -> bytes:
-    """A run as spanbus sends it: `run-N`, a second to each phase."""
+    """A run as spanbus sends it: `run-N`, each phase takes a second."""
     request = ExportTraceServiceRequest()
     group = request.resource_spans.add()
     group.resource.attributes.add(key="service.name").value.string_value = "spanbus"

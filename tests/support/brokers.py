@@ -1,4 +1,4 @@
-"""Redis, RabbitMQ and Celery workers of the tests: loopback, folders and ports of their own, stopped at the end."""
+"""Redis, RabbitMQ, NATS and Celery workers for tests: on loopback, with separate folders and ports, stopped at the end."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from servers import ROOT, free_port
 
 SUPPORT = Path(__file__).parent
 START_S = 180.0
-"""RabbitMQ takes ten seconds on a machine of its own, and more than sixty where two cores are used by twenty."""
+"""RabbitMQ starts in ten seconds on an idle machine, and in more than sixty at a load of twenty on two cores."""
 
 
 def _missing(reason: str) -> None:
@@ -33,7 +33,7 @@ def _missing(reason: str) -> None:
 
 
 def library(name: str) -> ModuleType:
-    """A library of requirements/brokers.txt; without it the test is skipped, and fails in CI."""
+    """Import a library of requirements/brokers.txt; without it, skip the test, or fail in CI."""
     try:
         return importlib.import_module(name)
     except ImportError:
@@ -42,7 +42,7 @@ def library(name: str) -> ModuleType:
 
 
 def program(name: str, *elsewhere: str) -> str:
-    """A server's program: of `make brokers`, of the distribution, else on the PATH; without it the test is skipped,
+    """Find a server's program: of `make brokers`, of the distribution, else on the PATH; without it, skip the test,
     and fails in CI.
     """
     places = [str(ROOT / ".stack" / "bin" / name), *elsewhere]
@@ -106,7 +106,7 @@ class Program:
         return self
 
     def kill(self) -> None:
-        """The whole group at once, as a host that loses its power."""
+        """Kill the whole group at once, like a host that loses power."""
         if self.process is not None:
             with suppress(ProcessLookupError):
                 os.killpg(self.process.pid, signal.SIGKILL)
@@ -114,7 +114,7 @@ class Program:
             self.process = None
 
     def stop(self, timeout_s: float = 20.0) -> None:
-        """In good order, else killed."""
+        """Stop the process in order, else kill it."""
         if self.process is not None:
             self.process.terminate()
             with suppress(subprocess.TimeoutExpired):
@@ -202,7 +202,7 @@ class Worker(Program):
 
 
 class Nats(Program):
-    """nats-server with JetStream, unless ``options`` say otherwise; started again it has what it had."""
+    """nats-server with JetStream, unless ``options`` differ; a restart keeps its data."""
 
     def __init__(self, folder: Path, *options: str, jetstream: bool = True) -> None:
         self.port = free_port()
@@ -217,7 +217,7 @@ class Nats(Program):
 
 
 def cluster(folder: Path) -> list[Nats]:
-    """Three servers that keep copies of one another's streams, not started yet."""
+    """A cluster of three servers that replicate streams, not started yet."""
     routes = [free_port() for _ in range(3)]
     there = ",".join(f"nats://127.0.0.1:{port}" for port in routes)
     return [
@@ -231,7 +231,7 @@ def cluster(folder: Path) -> list[Nats]:
 
 
 def stored(url: str, stream: str = "SPANBUS") -> list[tuple[str, dict[str, object]]]:
-    """Every line of the stream with the subject that it is stored under, oldest first."""
+    """Every line of the stream with its subject, oldest first."""
     from spanbus.integrations._nats_client import Client
 
     client = Client([url], None)

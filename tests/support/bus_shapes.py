@@ -44,7 +44,7 @@ SHAPES: dict[str, Callable[[], Shape]] = {}
 
 
 class Shape:
-    """A bus, how its program publishes on it, and how often the program's own handler was called."""
+    """A bus, the way its program publishes on it, and the number of calls of the program's own handler."""
 
     def __init__(
         self,
@@ -72,7 +72,7 @@ def event(kind: str, payload: dict[str, Any]) -> SimpleNamespace:
 
 
 class ByType:
-    """A dict of lists, as most are: nothing says how to subscribe to all."""
+    """A dict of lists, the most common shape: there is no way to subscribe to all types."""
 
     def __init__(self) -> None:
         self.handlers: dict[Any, list[Any]] = defaultdict(list)
@@ -1072,7 +1072,7 @@ def a_subject_and_methods_that_are_weakly_held() -> Shape:
         bus,
         lambda kind, payload: bus.notify_all("engine", {"name": kind, **payload}),
         observer.heard,
-        settle=lambda: observer.heard,  # which keeps it
+        settle=lambda: observer.heard,  # keeps it alive
     )
 
 
@@ -1122,7 +1122,7 @@ def a_type_in_the_headers() -> Shape:
 
 @shape
 def on_any_without_the_type() -> Shape:
-    """The shape of pymitter: handlers get what was told beside the type."""
+    """The shape of pymitter: handlers get the arguments without the type."""
 
     class Bus(ForAll):
         def on_any(self, func: Callable[..., Any]) -> None:
@@ -1220,7 +1220,7 @@ class Signal:
 
 
 class BoundSignal:
-    """The shape of PyQt: nothing of it can be replaced."""
+    """The shape of PyQt: its methods cannot be replaced."""
 
     __slots__ = ("name", "receivers")
 
@@ -1302,7 +1302,7 @@ def subscribed_by_hand() -> Shape:
 
 
 def run(name: str, mode: str) -> dict[str, Any]:
-    """Run the job on a shape; what came of it."""
+    """Run the job on a shape and return the result."""
     from opentelemetry import trace
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import SimpleSpanProcessor
@@ -1349,7 +1349,7 @@ def run(name: str, mode: str) -> dict[str, Any]:
 
 
 def main() -> None:
-    """One process forks for each shape: what they need is loaded once."""
+    """Fork one process for each shape, so that modules are loaded once."""
     from importlib import import_module
 
     from prepared import warm

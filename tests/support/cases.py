@@ -1,4 +1,4 @@
-"""Many cases of one statement as one test: a test of pytest for each takes longer than what it tests."""
+"""Many cases of one statement as one test, because a pytest test for each takes longer than the case."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ T = TypeVar("T")
 
 
 def of_each(cases: Mapping[str, T]) -> Callable[[Callable[[T], None]], Callable[[], None]]:
-    """Call a test with every case; all that fail are told by their names."""
+    """Call a test with every case, and report all failures by name."""
 
     def decorate(test: Callable[[T], None]) -> Callable[[], None]:
         def of_all() -> None:

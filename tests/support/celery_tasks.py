@@ -1,4 +1,4 @@
-"""The tasks of the tests with Celery, for workers (``celery -A celery_tasks``) and for their publishers."""
+"""Celery tasks for tests, for workers (``celery -A celery_tasks``) and publishers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import spanbus
 
 
 class Broken(Exception):
-    """Not to be found among the modules of whoever publishes under another name."""
+    """A task that a publisher with another module name cannot import."""
 
 
 def make(broker: str, backend: str, **settings: object) -> SimpleNamespace:
@@ -24,7 +24,7 @@ def make(broker: str, backend: str, **settings: object) -> SimpleNamespace:
         broker_connection_retry_on_startup=True,
         task_track_started=True,
         worker_prefetch_multiplier=1,
-        # a child that is not up by then is killed, and another one after it: by default 4 s, which a busy machine does not keep
+        # a child that does not start in this time is killed and replaced; the default of 4 s is too short for a busy machine
         worker_proc_alive_timeout=120.0,
         **settings,
     )
@@ -94,7 +94,7 @@ def make(broker: str, backend: str, **settings: object) -> SimpleNamespace:
 
 
 def _sleep(seconds: float) -> None:
-    """In pieces, so that a signal of a time limit is met between them."""
+    """Sleep in steps, so that a time limit's signal is handled between them."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         time.sleep(0.05)

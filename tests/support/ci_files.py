@@ -1,4 +1,4 @@
-"""Files of CI systems carried out as those systems do, as far as a shell can: steps in order, with real files and variables."""
+"""Execute files of CI systems in a shell: steps in order, with real files and variables."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Table = Mapping[str, object]
 
 
 class Job:
-    """A folder and variables, in which scripts run one after the other."""
+    """A folder and variables for scripts that run one after another."""
 
     def __init__(self, folder: Path, env: Mapping[str, str]) -> None:
         self.folder = folder
@@ -36,7 +36,7 @@ class Job:
 
 
 class GithubAction(Job):
-    """A composite action: ``steps`` are carried out until one fails, with what each says in the files of GitHub's runner."""
+    """A composite action: runs its ``steps`` until one fails, with the files of GitHub's runner."""
 
     def __init__(
         self, file: Path, inputs: Mapping[str, str], folder: Path, env: Mapping[str, str]
@@ -84,14 +84,14 @@ class GithubAction(Job):
         return {name: self._fill(str(value)) for name, value in table.items()}
 
     def _fill(self, text: str) -> str:
-        """An expression of another kind than ``inputs.NAME`` is an error here."""
+        """Evaluate ``inputs.NAME``; any other expression is an error."""
         filled = re.sub(r"\$\{\{ inputs\.([\w-]+) \}\}", lambda found: self._inputs[found[1]], text)
         assert "${{" not in filled
         return filled
 
 
 class _Yaml(yaml.SafeLoader):
-    """With GitLab's tag for a part of another job."""
+    """A loader with GitLab's tag that references a part of another job."""
 
 
 _Yaml.add_constructor(
@@ -100,7 +100,7 @@ _Yaml.add_constructor(
 
 
 class GitlabJob(Job):
-    """A job of GitLab, with what it extends: its scripts in one shell, then what comes after them in another."""
+    """A job of GitLab with the jobs that it extends: its scripts in one shell, then ``after_script`` in another."""
 
     def __init__(self, text: str, name: str, folder: Path, env: Mapping[str, str]) -> None:
         super().__init__(folder, env)

@@ -28,7 +28,7 @@ phases = [
 
 @dataclass(frozen=True)
 class Done:
-    """How a command ended."""
+    """The exit code and output of a command."""
 
     code: int
     out: str
@@ -42,9 +42,8 @@ class Done:
 class Cli:
     """Runs the command in ``folder``.
 
-    Unless it is ``alone``, a command comes from a process that has loaded it already (:mod:`prepared`): a process of its own
-    all the same. Whoever tests the start itself, or puts something in its way, wants it alone; in tests of ``exec``, which
-    lives from what it does not load, that one is.
+    Unless it is ``alone``, a command is forked from a process that has loaded it already (:mod:`prepared`). Tests of the start
+    itself, or with modified imports, need it alone; so do tests of ``exec``, whose speed depends on what it does not load.
     """
 
     folder: Path
@@ -61,7 +60,7 @@ class Cli:
         return {
             **kept,
             "SPANBUS_STATE_DIR": str(self.folder / "state"),
-            "SPANBUS_EXIT_TIMEOUT_S": "20",  # the machine may be busy
+            "SPANBUS_EXIT_TIMEOUT_S": "20",  # for a busy machine
             "COLUMNS": "100",
             **self.env,
             **(more or {}),
@@ -91,7 +90,7 @@ class Cli:
         return Done(done.returncode, done.stdout, done.stderr)
 
     def _starts_alone(self, arguments: Sequence[str], env: Mapping[str, str]) -> bool:
-        """The one-word answers live from what they do not load, and so does completion."""
+        """Whether this command line must start alone: help, version and completion depend on what they do not load."""
         return (
             self.alone
             or not prepared.usable(self.environment(env))

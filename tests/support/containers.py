@@ -40,14 +40,14 @@ network_config_dir = "{networks}"
 
 
 def missing(reason: str) -> NoReturn:
-    """A failure in CI, else a skip."""
+    """Fail in CI, else skip."""
     if "TESTS_IN_CI" in os.environ:
         pytest.fail(reason)
     pytest.skip(reason)
 
 
 def taken(port: int) -> bool:
-    """Whether something listens there."""
+    """Return whether something listens there."""
     with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=2):
         return True
     return False
@@ -55,12 +55,12 @@ def taken(port: int) -> bool:
 
 @dataclass(frozen=True)
 class Image:
-    """What stands in for a published image: the same entry point, user and folders, nothing else."""
+    """A replacement for a published image: the same entry point, user and folders, nothing else."""
 
     entrypoint: str
     program: str
     user: str
-    applets: tuple[str, ...] = ()  # of busybox, as far as docker-compose.yml uses them
+    applets: tuple[str, ...] = ()  # of busybox, those that docker-compose.yml uses
     folders: tuple[str, ...] = ()  # the user's own
 
     def tarball(self) -> bytes:
@@ -101,7 +101,7 @@ class Image:
         tar.addfile(info)
 
 
-# As the Dockerfiles of the published images have it.
+# As in the Dockerfiles of the published images.
 IMAGES: Mapping[str, Image] = {
     "otel/opentelemetry-collector-contrib": Image("/otelcol-contrib", "otelcol", "10001"),
     "jaegertracing/jaeger": Image("/cmd/jaeger/jaeger-linux", "jaeger", "10001", applets=("wget",)),
@@ -120,10 +120,10 @@ IMAGES: Mapping[str, Image] = {
 
 @dataclass
 class Engine:
-    """Runs containers for as long as it is entered; ``folder`` must be new."""
+    """A container engine, as a context manager; ``folder`` must be new."""
 
     folder: Path
-    argv: list[str] = field(default_factory=list[str])  # of its own command line
+    argv: list[str] = field(default_factory=list[str])  # the engine's command line
     env: dict[str, str] = field(default_factory=lambda: dict(os.environ))
     service: subprocess.Popen[bytes] | None = None
     checks_health: bool = False
@@ -208,7 +208,7 @@ class Engine:
         return done.stdout.decode(errors="replace")
 
     def build(self, published: str) -> str:
-        """The local image that stands in for ``published`` (name:tag)."""
+        """The local image that replaces ``published`` (name:tag)."""
         name, _, tag = published.rpartition(":")
         image, local = IMAGES[name], f"localhost/{name}:{tag}"
         self.built.append(local)
@@ -239,7 +239,7 @@ class Engine:
 
 
 class Composition:
-    """docker-compose.yml as it is shipped, with only its images replaced; ``files`` are merged over it."""
+    """The shipped docker-compose.yml with its images replaced; ``files`` are merged over it."""
 
     def __init__(
         self,
@@ -280,7 +280,7 @@ class Composition:
         )
 
     def up(self) -> subprocess.CompletedProcess[str]:
-        """Everything started and healthy, or the reason why not."""
+        """Return whether all services are healthy, or the reason why not."""
         stop = threading.Event()
         checker = threading.Thread(target=self._check_health, args=(stop,))
         if not self.engine.checks_health:
@@ -293,7 +293,7 @@ class Composition:
                 checker.join()
 
     def check_health(self) -> None:
-        """One round: podman leaves this to systemd's timers, which a container or a CI machine need not have."""
+        """Run health checks once: podman leaves them to systemd's timers, which a CI machine may not have."""
         if not self.engine.checks_health:
             for container in self.containers():
                 self.engine.call("healthcheck", "run", container, check=False)
@@ -312,7 +312,7 @@ class Composition:
         ).split()
 
     def inspected(self) -> dict[str, Json]:
-        """What the engine says of each service's container."""
+        """The engine's description of each service's container."""
         found: dict[str, Json] = {}
         for container in self.containers(stopped=True):
             [document] = json.loads(self.engine.call("inspect", "--type=container", container))
@@ -330,7 +330,7 @@ class Composition:
         return self.compose("down", "-v", "--timeout", "20")
 
     def left(self) -> Sequence[str]:
-        """What is still there of it: containers, volumes, networks."""
+        """Remaining containers, volumes and networks."""
         label = f"label=com.docker.compose.project={self.name}"
         return [
             *self.engine.call("ps", "-a", "-q", "--filter", label).split(),
@@ -340,7 +340,7 @@ class Composition:
 
 
 class Up(Protocol):
-    """Starts docker-compose.yml with files over it, and ends it."""
+    """Start docker-compose.yml with overlay files, and stop it at the end."""
 
     def __call__(
         self, name: str, files: Sequence[str] = (), env: Mapping[str, str] | None = None

@@ -1,4 +1,4 @@
-"""The shipped Grafana dashboards as tests read them: their queries, what those ask for, how Grafana fills them in."""
+"""The shipped Grafana dashboards for tests: their queries, the metrics and labels of these, and their variables."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def load(uid: str) -> Json:
 
 
 def panels(uid: str) -> list[Json]:
-    """All panels, those inside of rows too."""
+    """All panels, including those inside rows."""
     found: list[Json] = []
     for panel in cast("list[Json]", load(uid)["panels"]):
         found += [panel, *cast("list[Json]", panel.get("panels") or [])]
@@ -64,7 +64,7 @@ def targets() -> Iterator[Target]:
 
 
 def variable_query(variable: Json) -> tuple[str, str]:
-    """What ``label_values(selector, label)`` asks for."""
+    """The selector and label of ``label_values(selector, label)``."""
     query = str(cast("Json", variable["query"])["query"])
     match = re.fullmatch(r"label_values\((.+),\s*([a-zA-Z_]\w*)\)", query)
     assert match is not None, query
@@ -72,7 +72,7 @@ def variable_query(variable: Json) -> tuple[str, str]:
 
 
 def filled(expr: str, values: Mapping[str, str]) -> str:
-    """The expression with its variables replaced, as Grafana does before it sends it."""
+    """Replace the variables of an expression, as Grafana does."""
     for name, value in values.items():
         expr = expr.replace(f"${{{name}}}", value)
         expr = re.sub(rf"\${name}\b", lambda _, value=value: value, expr)
@@ -106,7 +106,7 @@ class Asked:
 
 
 def asked(expr: str) -> Asked:
-    """Read an expression; a token that is not understood is an error, not skipped."""
+    """Parse an expression; an unknown token is an error."""
     tokens: list[tuple[str, str]] = []
     at = 0
     while at < len(expr):

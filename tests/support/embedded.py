@@ -1,4 +1,4 @@
-"""`spanbus up` as a user runs it, and questions to it."""
+"""`spanbus up` as a user runs it, and requests to it."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Up:
 
 
 def ask(url: str) -> tuple[int, Json]:
-    """Status and document, of a refusal too; what is no JSON is its text."""
+    """Return status and document, also of an error; a body that is no JSON is returned as text."""
     try:
         with urllib.request.urlopen(url, timeout=10) as answer:
             status, body = answer.status, answer.read()

@@ -1,4 +1,4 @@
-"""A server on a loopback port that says whatever it is told to say, as bytes or byte by byte."""
+"""A server on a loopback port that sends given bytes, at once or byte by byte."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def http(
     status: str = "200 OK",
     headers: Mapping[str, str] | None = None,
 ) -> bytes:
-    """A whole answer."""
+    """A complete answer."""
     lines = [
         f"HTTP/1.1 {status}",
         f"Content-Type: {kind}",
@@ -39,7 +39,7 @@ def html(status: str = "200 OK") -> bytes:
 
 
 class Says:
-    """``replies`` by the beginning of a path, the longest first; ``otherwise`` to the rest. A context manager."""
+    """A context manager: ``replies`` by path prefix, the longest first; ``otherwise`` for the rest."""
 
     def __init__(self, otherwise: Reply = b"", replies: Mapping[str, Reply] | None = None) -> None:
         self._otherwise = otherwise
@@ -50,7 +50,7 @@ class Says:
 
     @property
     def closing(self) -> threading.Event:
-        """Set when the test is over: what dribbles waits on it."""
+        """Set when the test is over; slow answers wait for it."""
         return self._closing
 
     def __enter__(self) -> Self:
@@ -101,5 +101,5 @@ class Says:
                     return
                 connection.sendall(piece)
             connection.shutdown(socket.SHUT_WR)
-            while connection.recv(65_536):  # a close with unread bytes would reset what was said
+            while connection.recv(65_536):  # closing with unread bytes would reset the connection
                 pass

@@ -1,4 +1,4 @@
-"""Many processes with a run each."""
+"""Many processes with one run each."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from command_line import Cli
 
 
 def many(cli: Cli, count: int, workflow: str, *, fails: bool = True, at_once: int = 8) -> None:
-    """So many processes, some at once, each with a runtime, a run of one phase and an exit of its own."""
+    """Run ``count`` processes, some at once, each with a runtime, a run of one phase and a normal exit."""
     once = (
         "import sys\n"
         "from one_shots import run_once\n"

@@ -24,7 +24,7 @@ class Key:
         self.public = self._pair.public_key.decode()
 
     def token(self, subject: Key, name: str, kind: str, said: Mapping[str, object]) -> str:
-        """A token about ``subject``, signed with this key."""
+        """A token for ``subject``, signed with this key."""
         header = {"typ": "JWT", "alg": "ed25519-nkey"}
         claims = {
             "jti": base64.b32encode(os.urandom(20)).decode(),
@@ -43,7 +43,7 @@ def _encoded(data: bytes) -> str:
 
 
 class Accounts:
-    """An operator with an account for the stream; ``options`` are nats-server's."""
+    """An operator with an account for the stream; ``options`` are for nats-server."""
 
     def __init__(self, folder: Path) -> None:
         import nkeys

@@ -1,4 +1,4 @@
-"""Observers of a stream of events in processes of their own, and runs for them that no process of ours made."""
+"""Observers of a stream in separate processes, and events of runs for them that a plain client publishes."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ START_NS = 1_767_225_600_000_000_000
 SECOND = 1_000_000_000
 Line = dict[str, object]
 SMALL = nats_stream.Wanted(max_bytes=64 * 2**20)
-"""A stream as tests want it."""
+"""A stream for tests."""
 
 
 def line_of(
     run_id: str, number: int, kind: str, phase: str | None, at_ns: int, **payload: object
 ) -> Line:
-    """One event of a run, the ``number``-th of it."""
+    """The ``number``-th event of a run."""
     return {
         "event_type": f"workflow.{kind}",
         "event_id": f"{run_id}-{number:02d}",
@@ -44,7 +44,7 @@ def line_of(
 
 
 def run(run_id: str, *, telemetry: str | None = None, start_ns: int = START_NS) -> list[Line]:
-    """Two phases, the second tried twice and failed: five spans."""
+    """A run with two phases; the second fails twice: five spans."""
 
     def line(number: int, kind: str, phase: str | None = None, **payload: object) -> Line:
         found = line_of(run_id, number, kind, phase, start_ns + number * SECOND, **payload)
@@ -65,7 +65,7 @@ def run(run_id: str, *, telemetry: str | None = None, start_ns: int = START_NS) 
 
 
 def mixed(runs: Sequence[Sequence[Line]]) -> list[Line]:
-    """The runs side by side, each in its order."""
+    """Interleave runs, each in its order."""
     longest = max(map(len, runs), default=0)
     return [line for step in range(longest) for one in runs for line in one[step : step + 1]]
 
@@ -73,7 +73,7 @@ def mixed(runs: Sequence[Sequence[Line]]) -> list[Line]:
 def publish(
     url: str, lines: Sequence[Line], *bodies: bytes, headers: Mapping[str, str] | None = None
 ) -> None:
-    """As any plain client: each line under the subject of its run, acknowledged."""
+    """Publish like a plain client: each line under the subject of its run, with acknowledgement."""
     import nats
 
     async def publishing() -> None:
@@ -121,7 +121,7 @@ class Observing:
         return self
 
     def wait_for(self, words: str, timeout_s: float = 40.0) -> str:
-        """The first line with these words, of those that were not waited for yet."""
+        """Wait for the next line with these words."""
         assert self.process is not None and self.process.stderr is not None
         deadline = time.monotonic() + timeout_s
         with selectors.DefaultSelector() as selector:
@@ -144,14 +144,14 @@ class Observing:
         self.process.send_signal(number)
 
     def end(self, number: int | None = None, timeout_s: float = 40.0) -> int:
-        """Send a signal, wait for the end; its exit code."""
+        """Send a signal, wait for the end and return the exit code."""
         assert self.process is not None
         if number is not None:
             self.process.send_signal(number)
         try:
             _, errors = self.process.communicate(timeout=timeout_s)
         except subprocess.TimeoutExpired:
-            self.process.send_signal(signal.SIGABRT)  # where it stands, as faulthandler prints it
+            self.process.send_signal(signal.SIGABRT)  # faulthandler prints the stack
             raise AssertionError(self.process.communicate(timeout=20)[1].decode()) from None
         self.said += (self._text + errors).decode().splitlines()
         self._text = b""
@@ -164,11 +164,11 @@ class Observing:
 
 
 Start = Callable[..., Observing]
-"""Starts an observer with its state in a folder, by words of its command line and variables."""
+"""Starts an observer with a state folder, arguments and variables."""
 
 
 def doubled(collector: Receiver) -> list[str]:
-    """The names of spans that came more than once, each as often as it came too often."""
+    """The names of doubled spans, once for each extra copy."""
     counts = Counter((span.span_id, span.name) for span in collector.spans())
     return [name for (_, name), count in counts.items() for _ in range(count - 1)]
 
@@ -178,7 +178,7 @@ def unique(collector: Receiver) -> set[bytes]:
 
 
 def total(collector: Receiver, name: str) -> float:
-    """A counter, or the count of a histogram: the last of each cumulative series, all of the others."""
+    """The sum of a counter, or of a histogram's count: the last point of each cumulative series, all points of others."""
     series: dict[object, float] = {}
     for request in collector.taken("metrics"):
         for group in ExportMetricsServiceRequest.FromString(request.body).resource_metrics:
@@ -211,7 +211,7 @@ EXPECTED = [
 
 
 def once(nats: Nats, collector: Receiver, folder: Path, *words: str) -> str:
-    """``spanbus observe --once`` on a host of its own; what it said."""
+    """Run ``spanbus observe --once`` on a host of its own and return its output."""
     one = Observing(nats, collector, folder, "--once", *words)
     done = subprocess.run(
         one.argv, env=one.env, capture_output=True, text=True, timeout=60, check=False

@@ -1,4 +1,4 @@
-"""A process that has loaded spanbus and forks a child for each command line or program: a test does not wait for imports."""
+"""A process that has loaded spanbus and forks a child for each command line or program, so that tests do not wait for imports."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ def _available() -> bool:
 
 
 AVAILABLE = _available()
-"""On Linux; elsewhere a fork is dear, or there is none."""
+"""Only on Linux; elsewhere fork is slow or missing."""
 
 _LOADED = (
     "_cli _settings _project _runs _store _workflow _reading _correlation _telemetry _otlp _delivery _wiring _runtime _attaching "
     "_backend _doctor"
 ).split()
 _NOT_LOADED = ("grpc", "sdk", "rich_utils", "mcp", "nats", "stack", "observe", "demo")
-"""They are seldom used, or read the environment when they are imported."""
+"""Modules that are not preloaded: they are seldom used, or read the environment when imported."""
 _LOADED_OF_OTHERS = (
     "anyio._backends._asyncio",
     "uvicorn.lifespan.on",
@@ -46,7 +46,7 @@ _LOADED_OF_OTHERS = (
     "uvicorn.protocols.http.h11_impl",
     "uvicorn.protocols.websockets.websockets_sansio_impl",
 )
-"""They are imported by name when they are used."""
+"""Modules that are imported by name when used."""
 _START = "import sys; sys.path.append({!r}); from prepared import serve; sys.path.pop(); serve(int(sys.argv[1]))"
 _COMMAND = "from spanbus._cli import main; main()"
 _READ_AT_START = (
@@ -59,12 +59,12 @@ _READ_AT_START = (
     "GRPC_",
     "LD_",
 )
-"""Beginnings of the names of variables that Python and libraries look at when they are started or imported."""
+"""Prefixes of variables that Python and libraries read when they are started or imported."""
 _NUMBER = struct.Struct("!i")
 
 
 def usable(env: Mapping[str, str]) -> bool:
-    """Whether a process with these variables may come from the prepared one, which was started with ours."""
+    """Return whether a process with these variables may be forked from the prepared one."""
     return (
         AVAILABLE
         and {*env.get("PYTHONPATH", "").split(os.pathsep)} <= {"", *sys.path}
@@ -119,7 +119,7 @@ def run(
 def start(
     arguments: Sequence[str], *, folder: Path, env: Mapping[str, str], code: str
 ) -> subprocess.Popen[str]:
-    """Start ``python -c CODE ARGUMENTS``, with spanbus loaded already where that can be."""
+    """Start ``python -c CODE ARGUMENTS``, with spanbus preloaded where possible."""
     if usable(env):
         return Forked(arguments, folder=folder, env=env, code=code)
     return subprocess.Popen(
@@ -155,7 +155,7 @@ class Forked(subprocess.Popen[str]):
         super().__init__(list(arguments), stdin=stdin, stdout=pipe, stderr=pipe, text=True)
 
     def _execute_child(self, *given: Any) -> None:
-        """Instead of fork and exec in this process; ``given`` is all that these could want to know."""
+        """Replace fork and exec in this process; ``given`` has all their arguments."""
         streams = given[-13:-7]
         self._end, told = os.pipe()
         try:
@@ -167,7 +167,7 @@ class Forked(subprocess.Popen[str]):
         self._child_created = True
 
     def _try_wait(self, wait_flags: int) -> tuple[int, int]:
-        """Instead of ``os.waitpid``, which knows none but our own children."""
+        """Replace ``os.waitpid``, which knows only direct children."""
         if wait_flags & os.WNOHANG and not select.select([self._end], [], [], 0)[0]:
             return 0, 0
         [status] = _NUMBER.unpack(os.read(self._end, _NUMBER.size))
@@ -193,7 +193,7 @@ class _Prepared:
                     str(theirs.fileno()),
                 ],
                 pass_fds=[theirs.fileno()],
-                # Python remembers of its standard streams whether they can be sought; those of a test are pipes.
+                # Python caches whether its standard streams are seekable; those of a test are pipes.
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
@@ -205,7 +205,7 @@ class _Prepared:
         self._process.communicate()
 
     def fork(self, request: bytes, fds: Sequence[int]) -> None:
-        """Ask for a child with the first three of ``fds`` as its streams; its number and its end are told to the fourth."""
+        """Request a child with the first three of ``fds`` as its streams; its pid and exit status are sent to the fourth."""
         with self._asking:
             socket.send_fds(self._socket, [_NUMBER.pack(len(request))], fds)
             self._socket.sendall(request)
@@ -217,12 +217,12 @@ def _prepared() -> _Prepared:
 
 
 def warm() -> None:
-    """Make what is made when it is first used, so that no child has to."""
+    """Initialise lazy values, so that no child has to."""
     from spanbus._reading.dialect_file import load
     from spanbus._reading.reader import Reader
     from spanbus._telemetry.redaction import Redactor
 
-    metadata.entry_points = cache(metadata.entry_points)  # a file of every installed package
+    metadata.entry_points = cache(metadata.entry_points)  # reads a file of every installed package
     for each in gc.get_objects():
         if type(each).__module__ == "spanbus._patterns":
             each.search  # noqa: B018
@@ -233,8 +233,8 @@ def warm() -> None:
 
 
 def serve(number: int) -> None:
-    """Load spanbus, then fork for each request; a child runs the code that it is given, with that command line."""
-    atexit.register(_leave)  # before anybody else does, and so it is called last
+    """Load spanbus, then fork for each request; a child runs the given code with the given command line."""
+    atexit.register(_leave)  # registered first, so called last
     for room in _LOADED:
         package = import_module(f"spanbus.{room}")
         for found in pkgutil.walk_packages(getattr(package, "__path__", ()), f"spanbus.{room}."):
@@ -252,7 +252,7 @@ def serve(number: int) -> None:
         for ended in children.keys() & ready:
             pid, told = children.pop(ended)
             _, status = os.waitpid(pid, 0)
-            with suppress(BrokenPipeError):  # nobody waits for it any more
+            with suppress(BrokenPipeError):  # the test does not wait for it any more
                 os.write(told, _NUMBER.pack(status))
             os.close(told)
             os.close(ended)
@@ -313,12 +313,12 @@ def _run(code: str) -> None:
 
 
 def _leave() -> None:
-    """Leave without taking down what was loaded, object by object: that costs ten times what most commands do."""
+    """Exit without tearing down modules, which costs ten times as much as most commands."""
     if _status is None:
         return
     try:
         sys.stdout.flush()
         sys.stderr.flush()
-    except (OSError, ValueError):  # which is Python's to tell
+    except (OSError, ValueError):  # Python reports it
         return
     os._exit(_status)

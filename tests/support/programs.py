@@ -76,7 +76,7 @@ with spanbus.open_runtime_sync() as runtime:
 
 
 class Programs:
-    """Runs small programs on one state directory, each against an endpoint.
+    """Runs small programs on one state directory, each with an endpoint.
 
     They come from a process that has loaded spanbus (:mod:`prepared`). One whose exit is timed starts alone.
     """
@@ -89,7 +89,7 @@ class Programs:
         return prepared.start([], folder=Path.cwd(), env=self.env(url, **more), code=code)
 
     def start_timed(self, url: str, body: str, **more: str) -> subprocess.Popen[str]:
-        """One that says ``ready()``, and at its very end for how long it slept since."""
+        """Start a program that prints ``ready()``, and at its end how long it slept since."""
         return subprocess.Popen(
             [sys.executable, "-c", TIMED + HEAD + textwrap.dedent(body)],
             env=self.env(url, **more),
@@ -100,19 +100,19 @@ class Programs:
         )
 
     def run(self, url: str, body: str, **more: str) -> tuple[int, str, str]:
-        """Its exit code, output, error output."""
+        """Run a program; return exit code, output and error output."""
         process = self.start(url, body, **more)
         output, errors = process.communicate(timeout=120)
         return process.returncode, output, errors
 
     def run_well(self, url: str, body: str, **more: str) -> tuple[str, str]:
-        """Output and error output of a program that ends well."""
+        """Run a program that succeeds; return output and error output."""
         code, output, errors = self.run(url, body, **more)
         assert code == 0, errors
         return output, errors
 
     def run_file(self, url: str, file: Path, body: str) -> str:
-        """Error output of a program that is a file, as ``multiprocessing`` wants it, and ends well."""
+        """Run a program from a file, as ``multiprocessing`` needs it, that succeeds; return its error output."""
         file.write_text(HEAD + textwrap.dedent(body))
         done = subprocess.run(
             [sys.executable, str(file)],
@@ -142,7 +142,7 @@ class Programs:
         }
 
     def next_one(self, url: str) -> None:
-        """Another program comes by and delivers what waits."""
+        """Run another program, which delivers waiting records."""
         done = prepared.run(
             [], folder=Path.cwd(), env=self.env(url), stdin=None, timeout_s=120, code=NEXT
         )
@@ -150,7 +150,7 @@ class Programs:
 
 
 def arrived(receiver: Receiver) -> Counter[str]:
-    """The names of the phases that the receiver took, with their numbers."""
+    """The names of phases at the receiver, with their counts."""
     return Counter(span.name for span in receiver.spans() if not span.name.startswith("RUN "))
 
 

@@ -1,4 +1,4 @@
-"""The reference engine's shape: its bus, and an engine whose bridge, actions and hook orchestrator all speak on it.
+"""The reference engine's shape: its bus, and an engine whose bridge, actions and hook orchestrator all publish on it.
 
 Written from what was recorded of it: ``publish`` awaits all handlers, each in a task of its own; an event's type stands in
 ``metadata.event_type``, its time is naive local time, its id unique; a definition's name is the workflow's id.
@@ -115,7 +115,7 @@ class Step:
     tries: int = 1
     timeout_s: float = 60.0
     hooks: Sequence[tuple[str, str]] = ()
-    """Names and statuses of what the hook orchestrator runs in it."""
+    """Names and statuses of the hooks that the hook orchestrator runs in it."""
 
 
 class ReferenceEngine:
@@ -148,7 +148,7 @@ class ReferenceEngine:
         return True
 
     async def _step(self, step: Step) -> None:
-        """The engine bridge: it knows names and results, and its duration is 0.0 on failure."""
+        """The engine bridge: it publishes names and results, and a duration of 0.0 on failure."""
         say = self._bus.publish
         began = time.perf_counter()
         told: dict[str, object] = {"step_id": step.step_id, "step_name": step.name}
@@ -185,7 +185,7 @@ class ReferenceEngine:
         raise StepFailed(error)
 
     async def _action(self, step: Step) -> object:
-        """One of the engine's actions: it names the step, and tells of an error only where it was raised."""
+        """One of the engine's actions: it publishes the step's name, and an error only if it was raised."""
         if step.kind == "config":
             return True
         say, began = self._bus.publish, time.perf_counter()
@@ -213,7 +213,7 @@ class ReferenceEngine:
         return result
 
     async def _orchestrate(self, step: Step) -> None:
-        """The hook orchestrator, which knows neither step nor run."""
+        """The hook orchestrator, which publishes neither step nor run."""
         if not step.hooks:
             return
         say = self._bus.publish

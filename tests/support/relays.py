@@ -1,4 +1,4 @@
-"""Real requests on their way, and what they hold: before the collector, and between its first queue and its counters."""
+"""Relays that count failures in real requests: before the collector, and between its first queue and its counters."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ EXPORT = "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export"
 
 
 def failures_of_runs(body: bytes) -> int:
-    """Failed phases that one-shot processes tell in a request of metrics."""
+    """Failed phases of one-shot processes in a request of metrics."""
     found = 0
     for group in ExportMetricsServiceRequest.FromString(body).resource_metrics:
         said = {pair.key: pair.value.string_value for pair in group.resource.attributes}
@@ -38,11 +38,11 @@ def failures_of_runs(body: bytes) -> int:
 
 
 class ClientRelay:
-    """Stands before the collector's port for OTLP over HTTP. A collector that is away is a connection that ends."""
+    """A relay before the collector's port for OTLP over HTTP. If the collector is down, the connection is closed."""
 
     def __init__(self, port: int) -> None:
         self.unanswered = 0
-        """Failures in requests that had reached the collector and of which nobody knows whether it took them."""
+        """Failures in requests that reached the collector without an answer."""
         relay = self
         lock = threading.Lock()
 
@@ -94,15 +94,15 @@ class ClientRelay:
 
 
 class CountingRelay:
-    """Stands between the collector's queue and its second receiver, and sees each batch."""
+    """A relay between the collector's queue and its second receiver."""
 
     def __init__(self) -> None:
         self.target = ""
         self.batches: list[int] = []
-        """Failures in each batch, in the order of their coming."""
+        """Failures in each batch, in order of arrival."""
         self.most_at_once = 0
         self.free = threading.Event()
-        """Cleared, it holds back the answer to a batch with failures: they are counted, and the sender does not know."""
+        """If cleared, the answer to a batch with failures is held back: they are counted, and the sender does not know."""
         self.free.set()
         self.held = threading.Event()
         self._at_once = 0
@@ -144,7 +144,7 @@ class CountingRelay:
                 self._lock.notify_all()
 
     def wait(self) -> int:
-        """Number of batches so far, when none is on its way any more: after the collector died."""
+        """Number of batches, once none is in transit, after the collector died."""
         with self._lock:
             assert self._lock.wait_for(lambda: self._at_once == 0, 60)
             return len(self.batches)

@@ -1,4 +1,4 @@
-"""The correlator on real SDK objects that keep what they get in memory."""
+"""The correlator with real SDK objects that keep their input in memory."""
 
 from __future__ import annotations
 
@@ -64,11 +64,11 @@ Provider = Literal["spool", "sdk", "theirs"]
 the tracer of a provider that an application has set."""
 PROVIDERS = get_args(Provider)
 SUMS, HISTOGRAMS = (Sum, export.Sum), (Histogram, export.Histogram)
-"""Of our own meter and of the SDK's, with the same names in them."""
+"""Metrics data of spanbus's meter and of the SDK's, with the same field names."""
 
 
 class DecodedEvent(NamedTuple):
-    """A span event, with the names that the SDK's has."""
+    """A span event, with the field names of the SDK's."""
 
     name: str
     timestamp: int
@@ -78,7 +78,7 @@ class DecodedEvent(NamedTuple):
 
 @dataclass(frozen=True)
 class DecodedSpan:
-    """A finished span, with the names that the SDK's ReadableSpan has."""
+    """A finished span, with the field names of the SDK's ReadableSpan."""
 
     name: str
     context: SpanContext
@@ -186,7 +186,7 @@ def _value(value: AnyValue) -> AttributeValue:
 
 
 class Rendered:
-    """Feed it; look at what came out. Use ``run`` for the real engine, ``say`` for single events a second apart."""
+    """Feeds events and has the output. Use ``run`` for the real engine, ``say`` for single events a second apart."""
 
     def __init__(
         self,
@@ -311,7 +311,7 @@ class Rendered:
 
 
 def _collecting(meter: PlainMeter, counted: MetricSink) -> Callable[[], MetricsData | None]:
-    """Collects our own meter, as a reader of the SDK's that keeps everything in memory would."""
+    """Collects spanbus's meter, like a reader of the SDK that keeps all in memory."""
     put: list[MetricsData] = []
     reader = PlainReader(
         meter,
@@ -331,7 +331,7 @@ def _collecting(meter: PlainMeter, counted: MetricSink) -> Callable[[], MetricsD
 
 
 def executed(correlator: Correlator, *, of_phase: str | None = None) -> SpanState:
-    """The execution of a task that waited for two seconds and took one."""
+    """An execution of a task that waited for two seconds and took one."""
     record = execution_begun(correlator, of_phase=of_phase)
     correlator.end(record, Result.SUCCESS, None, START_NS + SECOND, SECOND)
     return record

@@ -1,4 +1,4 @@
-"""Made-up secrets of real shapes, put together when the tests run so that no scanner finds one in the sources."""
+"""Made-up secrets of real shapes, assembled at run time so that no scanner finds one in the sources."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ BASE64 = ALNUM + "+/"
 
 
 def noise(seed: str, length: int, alphabet: str = ALNUM) -> str:
-    """The same for the same seed; with a digit in it, as chance would have it in any real one."""
+    """A random text for a seed, with at least one digit, as almost every real token has."""
     chosen = random.Random(seed)
     text = "".join(chosen.choice(alphabet) for _ in range(length - 1))
     return text + chosen.choice("23456789")
@@ -155,11 +155,11 @@ SHAPED: dict[str, str] = {
     "encrypted key": _pem("ENCRYPTED PRIVATE " + "KEY"),
     "pgp key": _pem("PGP PRIVATE " + "KEY BLOCK"),
 }
-"""Recognised by themselves, wherever they stand."""
+"""Secrets that are recognised by their own shape."""
 
 
 class Named(NamedTuple):
-    """A value that only what stands around it gives away; ``%s`` is its place."""
+    """A value that is recognised by its context only; ``%s`` is its place."""
 
     name: str
     around: str
@@ -445,4 +445,4 @@ HARMLESS: tuple[str, ...] = (
     "naïve café, 日本語, emoji 🚀 stay",
     "line one\n\tline two",
 )
-"""Stay as they are."""
+"""Texts that redaction must not change."""

@@ -1,4 +1,4 @@
-"""More made-up secrets: tokens of newer services, and what tools, languages and their files write around a secret."""
+"""More made-up secrets: tokens of newer services, and contexts of tools, languages and files."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ BASE32 = string.ascii_uppercase + "234567"
 
 
 def noise(seed: str, length: int, alphabet: str = string.ascii_letters + string.digits) -> str:
-    """The same, of the alphabet alone."""
+    """A random text of letters only."""
     text = _noise(f"more {seed}", length, alphabet)
     return text if text[-1] in alphabet else text[:-1] + alphabet[0]
 
@@ -168,7 +168,7 @@ SHAPED_MORE: dict[str, str] = {
     "scrypt hash": "$scrypt$ln=16,r=8,p=1$" + noise("142", 22) + "$" + noise("143", 43),
     "apr1": "$apr1$" + noise("144", 8) + "$" + noise("145", 22),
 }
-"""Recognised by themselves, wherever they stand."""
+"""Secrets that are recognised by their own shape."""
 
 _AROUND: tuple[tuple[str, str, str], ...] = (
     ("env tf", "TF_VAR_db_password=%s terraform plan", PASSWORD),
@@ -418,4 +418,4 @@ _AROUND: tuple[tuple[str, str, str], ...] = (
     ("git cred", "protocol=https\nhost=x\nusername=me\npassword=%s", PASSWORD),
 )
 NAMED_MORE = tuple(Named(*row) for row in _AROUND)
-"""Recognised by what stands around them; ``%s`` is their place."""
+"""Secrets that are recognised by their context; ``%s`` is their place."""

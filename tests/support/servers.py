@@ -28,7 +28,7 @@ Json = dict[str, object]
 
 
 def binary(name: str) -> str:
-    """The server's program: of `make stack`, else on the PATH; without it the test is skipped, and fails in CI."""
+    """Find the server's program: of `make stack`, else on the PATH; without it, skip the test, or fail in CI."""
     built = ROOT / ".stack" / "bin" / name
     found = str(built) if built.exists() else shutil.which(name)
     if found is None:
@@ -43,7 +43,7 @@ _GIVEN: set[int] = set()
 
 
 def free_port() -> int:
-    """One that nobody listens on, and that the system does not choose for an outgoing connection in the meantime."""
+    """A free port, outside of the range that the system uses for outgoing connections."""
     while True:
         port = random.randrange(15_000, 32_000)
         if port in _GIVEN:
@@ -55,7 +55,7 @@ def free_port() -> int:
 
 
 def get(url: str, timeout_s: float = 5.0) -> object:
-    """A JSON document, None while nobody answers well."""
+    """Get a JSON document, or None while there is no good answer."""
     try:
         with urllib.request.urlopen(url, timeout=timeout_s) as answer:
             return json.loads(answer.read())
@@ -64,7 +64,7 @@ def get(url: str, timeout_s: float = 5.0) -> object:
 
 
 def eventually(what: Callable[[], object], timeout_s: float = 90.0, every_s: float = 0.1) -> object:
-    """The first true value of ``what``; fails when it does not come in time."""
+    """Poll ``what`` and return its first true value; fail when time is up."""
     deadline = time.monotonic() + timeout_s
     while True:
         found = what()
@@ -126,13 +126,13 @@ class Server:
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
-            # Also by a SIGTERM: a server that is ready may not listen to signals yet.
+            # Also by SIGTERM: a server that is ready may not handle signals yet.
             self.was_killed = self.process.returncode < 0
         self.process = None
 
 
 class Webhook:
-    """Takes what Alertmanager sends."""
+    """A webhook for Alertmanager's notifications."""
 
     def __init__(self) -> None:
         self.alerts: list[Json] = []
@@ -260,7 +260,7 @@ class Stack:
         )
 
     def _prometheus_config(self, targets: Sequence[tuple[str, int]]) -> Path:
-        """The shipped one; only addresses are others, for Prometheus takes none from the environment."""
+        """The shipped configuration with other addresses, because Prometheus reads none from the environment."""
         shipped = ROOT / "deploy/prometheus/prometheus.yml"
         config = yaml.safe_load(shipped.read_text())
         config["rule_files"] = [str(shipped.parent / name) for name in config["rule_files"]]
@@ -289,7 +289,7 @@ class Stack:
     def start(self) -> Self:
         for server in (self.jaeger, self.collector, self.alertmanager, self.prometheus):
             server.start()
-        eventually(self.knows_whom_to_tell)  # Prometheus looks some seconds after its start
+        eventually(self.knows_whom_to_tell)  # Prometheus discovers it some seconds after its start
         return self
 
     def stop(self) -> None:
@@ -300,12 +300,12 @@ class Stack:
     # --- questions ----------------------------------------------------------------------------------------------------
 
     def knows_whom_to_tell(self) -> bool:
-        """Whether Prometheus has found its Alertmanager."""
+        """Return whether Prometheus has found its Alertmanager."""
         document = cast("Json", get(f"{self.prometheus_url}/api/v1/alertmanagers") or {})
         return bool(cast("Json", document.get("data") or {}).get("activeAlertmanagers"))
 
     def query(self, expression: str) -> list[tuple[dict[str, str], float]]:
-        """An instant query: labels with value."""
+        """Run an instant query; return labels with values."""
         document = cast(
             "Json",
             get(f"{self.prometheus_url}/api/v1/query?query={urllib.parse.quote(expression)}") or {},
@@ -321,7 +321,7 @@ class Stack:
         return found[0][1] if len(found) == 1 else None
 
     def alerts(self) -> dict[str, str]:
-        """Name to state, of those that are pending or firing."""
+        """Pending and firing alerts: name to state."""
         document = cast("Json", get(f"{self.prometheus_url}/api/v1/alerts") or {})
         data = cast("Json", document.get("data") or {})
         return {
@@ -330,7 +330,7 @@ class Stack:
         }  # type: ignore[index, misc]
 
     def trace(self, trace_id: str) -> list[Json]:
-        """The resource spans of one trace out of Jaeger, as OTLP JSON; empty while it is not there."""
+        """The resource spans of one trace from Jaeger, as OTLP JSON; empty while it is missing."""
         document = cast("Json", get(f"{self.jaeger_url}/api/v3/traces/{trace_id}") or {})
         return cast(
             "list[Json]", cast("Json", document.get("result") or {}).get("resourceSpans") or []

@@ -1,4 +1,4 @@
-"""A page of `spanbus up` in a real browser, with everything that went wrong on it."""
+"""A page of `spanbus up` in a real browser, with all errors of it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def send(up: Up, run: Run) -> None:
 
 
 def work_of_page_s(page: Page) -> float:
-    """Processor time of the process that draws the page, since it began: what an idle machine takes, however busy this one is."""
+    """Processor time of the process that renders the page, since its start; independent of the machine's load."""
     session = page.context.new_cdp_session(page)
     session.send("Performance.enable")
     told = cast("dict[str, list[dict[str, object]]]", session.send("Performance.getMetrics"))
@@ -42,7 +42,7 @@ def work_of_page_s(page: Page) -> float:
 
 
 def work_of_process_s(pid: int) -> float:
-    """Processor time of a process since it began; 0 where the system does not tell it."""
+    """Processor time of a process since its start; 0 where the system does not provide it."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
@@ -52,7 +52,7 @@ def work_of_process_s(pid: int) -> float:
 
 
 class Sight:
-    """A page with everything that went wrong on it."""
+    """A page with all its errors."""
 
     def __init__(self, context: BrowserContext, up: Up) -> None:
         self.page: Page = context.new_page()
@@ -82,5 +82,5 @@ class Sight:
         self.page.screenshot(path=path, full_page=True)
 
     def work_s(self) -> float:
-        """Processor time of the page and of the backend that answers it."""
+        """Processor time of the page and of its backend."""
         return work_of_page_s(self.page) + work_of_process_s(self.up.process.pid)

@@ -19,7 +19,7 @@ from bus_shapes import ForAll, Shape, event, shape
 
 
 class Told:
-    """The program's own listener: has every method that it is asked for."""
+    """The program's own listener, which has every method."""
 
     priority = 3
     topics = frozenset("*")
@@ -34,7 +34,7 @@ class Told:
 
 
 class Listened:
-    """Keeps listeners, one of the program's own among them."""
+    """A bus with listeners, one of them the program's own."""
 
     def __init__(self) -> None:
         self.heard: list[object] = []
@@ -45,7 +45,7 @@ class Listened:
 
 
 def publishes(bus: Any, *, returned: object = None) -> Shape:
-    """A bus whose ``publish`` returns what it returns without an observer."""
+    """A bus whose result of ``publish`` must be the same without an observer."""
 
     def publish(kind: str, payload: dict[str, Any]) -> None:
         assert bus.publish(kind, payload) == returned
@@ -116,7 +116,7 @@ def handled_by_one() -> Shape:
 
 @shape
 def handled_by_one_and_published_within() -> Shape:
-    """It has nothing to tap: the observer answers None."""
+    """A bus without a method to tap: the observer returns None."""
 
     class Engine(ForAll):
         def subscribe(self, handler: Callable[..., Any]) -> None:
@@ -210,7 +210,7 @@ def listeners_that_are_asked_first() -> Shape:
 
 
 def _every_second(heard: list[object]) -> list[object]:
-    """Of what a listener was called for, the events."""
+    """The events among a listener's calls."""
 
     class Events(list[object]):
         def __len__(self) -> int:
@@ -356,7 +356,7 @@ def objects_that_are_posted() -> Shape:
 
 
 class Slot:
-    """An event as of C#."""
+    """An event as in C#."""
 
     def __init__(self) -> None:
         self.handlers: list[Any] = []
@@ -527,7 +527,7 @@ def runs_and_tasks_as_objects() -> Shape:
 
 
 class Struct:
-    """The shape of protobuf's: registered as a mapping, and without ``get``."""
+    """The shape of a protobuf Struct: registered as a mapping, and without ``get``."""
 
     def __init__(self, fields: dict[str, Any]) -> None:
         self._fields = fields
@@ -558,7 +558,7 @@ def payloads_that_lack_what_mappings_have() -> Shape:
 
 @shape
 def messages_of_descriptors() -> Shape:
-    """The shape of a message of protobuf: its class says which fields it has."""
+    """The shape of a protobuf message: its class lists its fields."""
 
     class Message:
         __slots__ = ("_fields",)

@@ -1,4 +1,4 @@
-"""Streams of foreign events through a reader and a correlator, and what came of them."""
+"""Streams of foreign events through a reader and a correlator, with their results."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SECOND = 1_000_000_000
 
 
 class Stream:
-    """Feeds events, a second apart unless said otherwise, and keeps what ended."""
+    """Feeds events, by default a second apart, and keeps spans that ended."""
 
     def __init__(
         self,
@@ -47,17 +47,17 @@ class Stream:
         within: SpanState | None = None,
         **fields: object,
     ) -> SpanState | None:
-        """An event with a type and a payload, by default without an id."""
+        """Feed an event with a type and a payload, by default without an id."""
         self.now_ns += round(after_s * SECOND)
         event = {"event_type": event_type, "at_ns": self.now_ns, "payload": payload or {}, **fields}
         return self.correlator.apply(self.reader.read(event), within, task)
 
     def hear(self, event: object) -> SpanState | None:
-        """An event of any shape."""
+        """Feed an event of any shape."""
         return self.correlator.apply(self.reader.read(event))
 
     def end(self) -> CorrelatorState:
-        """The stream ends."""
+        """End the stream."""
         self.correlator.close()
         assert self.errors == []
         return self.correlator.state()

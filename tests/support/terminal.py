@@ -1,4 +1,4 @@
-"""A program at a terminal of its own, in a session of its own; no wait for it is longer than a minute."""
+"""A program at a terminal and in a session of its own; every wait is at most a minute."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Terminal:
         self._screen, terminal = pty.openpty()
         try:
             self._process = subprocess.Popen(
-                ["setsid", "--ctty", *argv],  # not a fork of ours, in which other threads run
+                ["setsid", "--ctty", *argv],  # not fork, because other threads run in this process
                 cwd=cwd,
                 env=env,
                 stdin=terminal,
@@ -50,11 +50,11 @@ class Terminal:
         fcntl.ioctl(self._screen, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
 
     def until(self, wanted: bytes) -> bytes:
-        """What is shown until ``wanted`` is, from the last reading on."""
+        """The output from the last read until ``wanted`` appears."""
         return self._read(wanted)
 
     def rest(self) -> bytes:
-        """What is shown until the last program has left the terminal."""
+        """The output until the last program has closed the terminal."""
         return self._read(None)
 
     def exit_code(self) -> int:

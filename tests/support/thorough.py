@@ -1,4 +1,4 @@
-"""How thorough the tests are: `make test` takes a part of the examples that `make test-slow`, and pytest by itself, take."""
+"""Numbers of examples: `make test` runs a part of those that `make test-slow` and plain pytest run."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ QUICK = os.environ.get("TESTS") == "quick"
 
 
 def examples(count: int) -> int:
-    """The number of examples of a property test that has ``count`` of them."""
+    """The number of examples to run of a property test with ``count`` examples."""
     return max(15, count // 6) if QUICK else count

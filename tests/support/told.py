@@ -1,4 +1,4 @@
-"""Events published on a bus that is attached to with one line, and what came of them."""
+"""Events published on an instrumented bus, and the runs recorded of them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Events = list[object]
 
 
 class Bus:
-    """Nobody subscribes."""
+    """A bus without subscribers."""
 
     def publish(self, event: object) -> None: ...
 
@@ -45,7 +45,7 @@ class Watched:
 
 
 def published(events: Iterable[object]) -> tuple[list[Run], CorrelatorState]:
-    """What is told of the runs, and the counts, once the bus is left."""
+    """The recorded runs and counts, after the handle is detached."""
     bus = Bus()
     watched = Watched(bus)
     for event in events:

@@ -224,7 +224,7 @@ def an_awaited_handler_before_the_observer_raises() -> Shape:
 
 
 class Signal:
-    """Gives back what its receivers return."""
+    """A signal that returns the results of its receivers."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -238,7 +238,7 @@ class Signal:
 
 
 class Emitted(Signal):
-    """Is called and emitted, each by itself."""
+    """A signal that can be called and emitted."""
 
     def emit(self, *arguments: object, **options: object) -> list[object]:
         return Signal.__call__(self, *arguments, **options)

@@ -6,7 +6,7 @@ import tomllib
 from pathlib import Path
 
 from spanbus._telemetry import secret_data, secret_rules
-from spanbus._telemetry.scrubbing import _OF_IDS, without_secrets
+from spanbus._telemetry.scrubbing import _HEX_DIGITS, without_secrets
 
 
 def test_the_module_is_what_the_file_says() -> None:
@@ -22,8 +22,8 @@ def test_no_rule_could_find_anything_in_an_id() -> None:
         if rule.name != "discord-bot":  # without a literal; it has dots
             assert rule.literals, rule.name
         for literal in rule.literals:
-            assert not _OF_IDS.issuperset(literal), rule.name
-            assert not _OF_IDS.issuperset(literal.strip("-")) or len(literal) < 5, rule.name
+            assert not _HEX_DIGITS.issuperset(literal), rule.name
+            assert not _HEX_DIGITS.issuperset(literal.strip("-")) or len(literal) < 5, rule.name
 
 
 def test_a_key_of_hexadecimal_digits_with_a_dash_is_no_id() -> None:

@@ -1,7 +1,7 @@
 """Stop 1: one line on a bus, and each phase is a span.
 
-A workflow announces what it does on an event bus. ``spanbus.instrument(bus)`` is all there is to do: the run is a root span,
-each phase a child of it, each event an event of the span that it belongs to.
+A workflow publishes events on a bus. After ``spanbus.instrument(bus)``, a run is a root span, each phase a child span of it, and
+each bus event a span event of its run or phase.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Stop 2: workflows of our own engine, and the six ways in which a phase ends.
+"""Stop 2: workflows of the engine of spanbus, and the six ways in which a phase ends.
 
-Phases are functions or commands with what they need; the engine runs side by side what can be. Success, failure, time-out,
-cancellation and skip are told apart, and a failure is counted once.
+Phases are functions or commands that need other phases; independent phases run in parallel. Success, failure, time-out,
+cancellation and skip are different results, and a failure is counted once.
 """
 
 from __future__ import annotations

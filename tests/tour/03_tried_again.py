@@ -1,6 +1,6 @@
-"""Stop 3: a phase that is tried again is one phase, with an attempt beneath it for each try.
+"""Stop 3: a phase with retries is one phase, with a span beneath it for each attempt.
 
-What failed and then succeeded is a success with a retry, and no failure.
+A phase that failed and then succeeded is a success with a retry, and no failure.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Stop 4: a bus that spanbus has never seen, and a dialect for its words.
+"""Stop 4: a foreign bus, and a dialect for its event types.
 
-Rules that are data say what an event means. The generic dialect knows the usual words; what it does not know takes a few lines.
+A dialect is a table of rules for reading events. The generic dialect knows the usual words; other words need a few lines.
 """
 
 from __future__ import annotations

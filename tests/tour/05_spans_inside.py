@@ -1,6 +1,6 @@
-"""Stop 5: code inside a phase, and programs that it calls, make spans beneath it.
+"""Stop 5: spans of code inside a phase, and of programs that it calls, are beneath the phase.
 
-Our own engine makes a phase current for the code inside; ``mode="wrap"`` does so on any bus. A child process gets
+The engine of spanbus makes a phase current for the code inside; ``mode="wrap"`` does so on any bus. A child process gets
 ``TRACEPARENT``.
 """
 

@@ -1,6 +1,6 @@
 """Stop 6: a process is killed, the collector is down, and nothing is lost.
 
-What was published lies in a spool; the next process with the same state directory sends it, and ends what was open as killed.
+Telemetry is in a spool on disk. The next process with the same state directory sends it, and ends open phases as killed.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Stop 7: metrics. Durations are histograms of seconds, failures a counter that is right across short-lived processes.
+"""Stop 7: metrics. Durations are histograms of seconds, failures a counter that is exact across short-lived processes.
 
-A process that lives for one run exports delta temporality, for a collector to add up; a service exports cumulative sums.
+A process that lives for one run exports deltas, which a collector adds up. A service exports cumulative sums.
 """
 
 from __future__ import annotations

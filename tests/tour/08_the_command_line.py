@@ -1,4 +1,4 @@
-"""Stop 8: workflows in TOML, run from the command line and looked at without any server."""
+"""Stop 8: workflows in TOML, run and shown by the command line without any server."""
 
 from __future__ import annotations
 

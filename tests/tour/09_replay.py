@@ -1,6 +1,6 @@
 """Stop 9: a recorded stream gives the same spans as the live one, with the same ids.
 
-Identity is in the events: trace and span ids are hashes of run, phase and attempt.
+Trace and span ids are hashes of run, phase and attempt, which the events carry.
 """
 
 from __future__ import annotations

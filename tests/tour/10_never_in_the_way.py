@@ -1,7 +1,7 @@
-"""Stop 10: telemetry is never in the way, whatever happens to it.
+"""Stop 10: a failure of telemetry does not affect the program.
 
-A dead collector holds an exit for a quarter of a second and costs one line; an event that cannot be read is counted, and the
-workflow does not notice.
+A dead collector delays an exit by a quarter of a second and causes one line. An event that cannot be read is counted, and the
+workflow is not affected.
 """
 
 from __future__ import annotations

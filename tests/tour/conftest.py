@@ -1,4 +1,4 @@
-"""Part of every stop of the tour: a collector that listens on a real socket, and a state directory of its own."""
+"""Fixtures of the tour: a collector on a real socket, and a runtime with a state directory of its own."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def collector() -> Generator[Receiver]:
 
 @pytest.fixture
 def runtime(collector: Receiver, tmp_path: Path, delivery: str) -> Generator[spanbus.Runtime]:
-    """Sends to ``collector`` over HTTP, as a service would to a real one."""
+    """A runtime that sends to ``collector`` over HTTP, like a service."""
     env = {**collector.env, "SPANBUS_STATE_DIR": str(tmp_path), "SPANBUS_DELIVERY": delivery}
     with spanbus.open_runtime_sync(env=env) as runtime:
         yield runtime

@@ -8,10 +8,12 @@ from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
 from typing import Any, cast
 
+from spanbus._attaching.methods import own_attributes, static_attribute
+from spanbus._patterns import pattern
 from spanbus._reading.places import TYPE_KEYS
-from spanbus._reading.read import TYPES_OF_HEADERS, states_start_or_end
-from spanbus._reading.shape import decoded, getter
-from spanbus._reading.spelling import ending, key_of
+from spanbus._reading.read import TYPES_OF_HEADERS, Unreadable, states_start_or_end
+from spanbus._reading.shape import decoded, getter, text_of
+from spanbus._reading.spelling import ending, key_of, word_of_state
 from spanbus._remembering import remembering
 
 TYPE_NAMES = (
@@ -60,6 +62,10 @@ _NOT_EVENTS = (*_TYPE_CLASSES, bytes, bytearray, tuple)
 _MAX_TYPE_CHARS = 256
 _PLAIN = (str, bytes, int, float, bool, type(None))
 _SHORT = 2
+_MAX_NAME_CHARS = 64
+_WORDS = (str, bytes, Enum)
+_STATE_VALUES = (*_PLAIN, Enum)
+_STATE_NAME = pattern(r"(?:\w+_)?(?:state|status)")
 
 
 def event_in(arguments: Sequence[object], options: Mapping[str, object]) -> object:
@@ -80,7 +86,7 @@ def event_in(arguments: Sequence[object], options: Mapping[str, object]) -> obje
             return _event_of(event, (), rest)
         if event is not None:
             return event
-        if any(key in options for key in TYPE_KEYS):
+        if any(key in options for key in TYPE_KEYS) or (not arguments and len(options) > 1):
             return options
         return next(iter(options.values())) if len(options) == 1 and not arguments else first
     return first
@@ -102,6 +108,10 @@ class CallReader:
         self._type = next((name for name in TYPE_NAMES if name in self._parameters), None)
         self._payload = next((name for name in _PAYLOAD_NAMES if name in self._parameters), None)
         self._type_first = self._parameters[:1] == (self._type,)
+        self._tells_state = self._type is None and any(map(_STATE_NAME.fullmatch, self._parameters))
+        """Its parameters name something and its state: ``notify(task_name, status)``."""
+        self._sender: object = getattr(method, "__self__", None)
+        self._name = getattr(method, "__name__", "")
 
     def event(self, arguments: Sequence[object], options: Mapping[str, object]) -> object:
         """Return the event that a call with these arguments publishes."""
@@ -119,12 +129,14 @@ class CallReader:
             elif len(arguments) == len(names) == 1 and options and _PAYLOADS.isdisjoint(options):
                 return {"event_type": arguments[0], "payload": options}
         if self._type is None or (len(arguments) == 1 and not options and names[0] == self._type):
-            return event_in(arguments, options)
+            if arguments and not self._tells_state:
+                return event_in(arguments, options)
+            return self._event_without_type(arguments, options)
         given = dict(zip(names, arguments, strict=False))
         given.update(options)
         kind = given.get(self._type)
         if not is_type(kind):
-            return event_in(arguments, options)
+            return self._event_without_type(arguments, options)
         del given[self._type]
         payload = None
         if self._payload is not None and self._payload != self._type:
@@ -136,6 +148,7 @@ class CallReader:
             return _event_or_payload(kind, payload)
         if payload is not None and self._payload is not None:
             given[self._payload] = payload
+            given.update(_words_of(kind, [payload]))
         more = arguments[len(names) :]
         rest = {key: value for key, value in given.items() if value is not None}
         if more:
@@ -147,6 +160,22 @@ class CallReader:
         if only is not None and not isinstance(only, _PLAIN) and next(iter(rest)) in names:
             return _event_or_payload(kind, only)
         return make_event(kind, rest)
+
+    def _event_without_type(
+        self, arguments: Sequence[object], options: Mapping[str, object]
+    ) -> object:
+        """Return the event of a call that names no type: what it says of a state, or the state of its object."""
+        if not arguments and not options:
+            state = _state_of(self._sender)
+            if state is None and self._name.lower().startswith("notify"):
+                raise Unreadable(
+                    f"{self._name}() is called without an event, and its object has no `status` or `state` that says what happened; "
+                    "say it where it happens: handle.tell('task.started', task=…)"
+                )
+            return state
+        if self._tells_state and all(isinstance(one, _STATE_VALUES) for one in arguments):
+            return {**dict(zip(self._parameters, arguments, strict=False)), **options}
+        return event_in(arguments, options)
 
 
 def is_life_cycle_event(thing: object) -> bool:
@@ -234,11 +263,43 @@ def _event_of(kind: object, more: Sequence[object], options: Mapping[str, object
         if payload is not None and isinstance(payload, _PLAIN):
             payload = None
         if payload is None:
-            text = next((one for one in more if isinstance(one, str)), None)
-            payload = {"name": text, **options} if text is not None else options
+            payload = {**_words_of(kind, more), **options}
     elif options and isinstance(payload, Mapping):
         payload = {**options, **cast("Mapping[str, object]", payload)}
     return _event_or_payload(kind, payload)
+
+
+def _words_of(kind: object, more: Sequence[object]) -> dict[str, object]:
+    """Plain values after a type: a name, and a state where the type says none, as in ``"task", "build", "started"``."""
+    stated = ending(str(type_text(kind))) is not None
+    found: dict[str, object] = {}
+    for one in more:
+        text = text_of(one) if isinstance(one, _WORDS) else None
+        if not text or len(text) > _MAX_NAME_CHARS or "\n" in text:
+            continue
+        if not stated and "status" not in found and word_of_state(text) is not None:
+            found["status"] = text
+        else:
+            found.setdefault("name", text)
+    return found
+
+
+def _state_of(sender: object) -> dict[str, object] | None:
+    """State of an object whose observers are told no more than that it changed; None where it has none.
+
+    Its plain fields, and those that a property of the same name shows.
+    """
+    kind = type(sender)
+    fields: dict[str, object] = {}
+    for name, value in own_attributes(sender).items():
+        public = name.lstrip("_")
+        if isinstance(value, _STATE_VALUES) and (
+            public == name or isinstance(static_attribute(kind, public), property)
+        ):
+            fields[public.removeprefix("current_")] = value
+    if not any(map(_STATE_NAME.fullmatch, fields)):
+        return None
+    return {key_of(kind.__name__): fields.get("name") or kind.__name__, **fields}
 
 
 def _only_payload(options: Mapping[str, object]) -> object:

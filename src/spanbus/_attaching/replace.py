@@ -11,7 +11,7 @@ import inspect
 import weakref
 from collections.abc import Callable
 from types import FunctionType, MethodType, ModuleType
-from typing import cast
+from typing import Any, Final, cast
 
 from spanbus._attaching.methods import as_coroutine_function, is_coroutine_function, own_attributes
 from spanbus._attaching.publication import weak_reference
@@ -19,6 +19,10 @@ from spanbus._attaching.weak_identity_map import WeakIdentityMap
 from spanbus.errors import InputError
 
 Wrapping = Callable[[Callable[..., object]], Callable[..., object]]
+
+_STATE: Final = "__getstate__"
+_BEFORE: Final = "__spanbus_before__"
+_UNMARKED: Final = object()
 
 
 def replaced(thing: object, name: str, wrap: Wrapping) -> Callable[[], None]:
@@ -49,7 +53,8 @@ def replaced(thing: object, name: str, wrap: Wrapping) -> Callable[[], None]:
     if getattr(thing, name, None) is not wrapped:
         _restore(thing, name, had, before)
         return _on_class(type(thing), name, wrap, thing)
-    return _undo(thing, name, wrapped, had, before)
+    undo = _undo(thing, name, wrapped, had, before)
+    return undo if isinstance(thing, ModuleType) else _both(undo, _copied_without(thing))
 
 
 def _bound(
@@ -82,7 +87,7 @@ def _undo(
 ) -> Callable[[], None]:
     """Return the function that restores the method. It refers to the object weakly if possible."""
     known, ours = weak_reference(thing), weakref.ref(wrapped)
-    unbound(wrapped).__dict__["__spanbus_before__"] = before
+    unbound(wrapped).__dict__[_BEFORE] = before
 
     def undo() -> None:
         there, function = known(), ours()
@@ -91,7 +96,52 @@ def _undo(
             and function is not None
             and own_attributes(there).get(name) is function
         ):
-            _restore(there, name, had, unbound(function).__dict__["__spanbus_before__"])
+            _restore(there, name, had, unbound(function).__dict__[_BEFORE])
+
+    return undo
+
+
+def _copied_without(thing: object) -> Callable[[], None]:
+    """Leave the replaced methods out of the state that ``copy`` and ``pickle`` take of the object; returns the undo.
+
+    They are bound to the object: a shallow copy would publish on it.
+    """
+    if _STATE in own_attributes(thing):
+        return lambda: None
+
+    def state_of(itself: object, /) -> object:
+        kind: Any = type(itself)
+        return _without_replaced(kind.__getstate__(itself))
+
+    try:
+        object.__setattr__(thing, _STATE, MethodType(state_of, thing))
+    except (AttributeError, TypeError):
+        return lambda: None
+    return _undo(thing, _STATE, cast("MethodType", own_attributes(thing)[_STATE]), False, None)
+
+
+def _without_replaced(state: object) -> object:
+    """The state of an object, with its own methods; a tuple also has the values of its slots."""
+    if isinstance(state, tuple):
+        parts = cast("tuple[object, ...]", state)
+        return (_without_replaced(parts[0]), *parts[1:])
+    if not isinstance(state, dict):
+        return state
+    kept: dict[object, object] = {}
+    for name, value in cast("dict[object, object]", state).items():
+        function = unbound(value) if isinstance(value, FunctionType | MethodType) else None
+        before = getattr(function, "__dict__", {}).get(_BEFORE, _UNMARKED)
+        if before is _UNMARKED:
+            kept[name] = value
+        elif before is not None:
+            kept[name] = before
+    return kept
+
+
+def _both(first: Callable[[], None], second: Callable[[], None]) -> Callable[[], None]:
+    def undo() -> None:
+        first()
+        second()
 
     return undo
 

@@ -170,6 +170,8 @@ class _Method:
                 publication.pending = event if self._feeds else None
             elif self._feeds:
                 publication.pending = publication.read()
+                if publication.pending is None and not arguments and not options:
+                    return None  # it is told no event: "deliver what is queued"
             enter(publication, stack)
             return publication
         except Exception as error:

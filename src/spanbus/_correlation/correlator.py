@@ -1,20 +1,20 @@
-"""Correlation: the state machine that says to which run, phase and attempt a fact belongs.
+"""The correlator: a state machine that assigns each fact to a run, phase and attempt.
 
-It is fed by events from any thread or loop, does no I/O and waits for nothing. Live events, a recorded stream and what a
-killed process left all go through it, and its output is a function of the events alone: the same events give the same
+Facts may come from any thread or event loop. The correlator does no I/O and never blocks. Live events, recorded streams and
+the leftovers of a killed process all pass through it. Its output depends on the events alone: the same events give the same
 spans with the same ids, times and results.
 
 The rules, in short (``docs/dialects.md`` has the long form):
 
 - A step that is announced two or three times (engine bridge, action, orchestrator) is one phase and one failure. The
-  outermost speaker that was heard decides when it ends; what the inner ones say are events and attempts.
-- Repeated start and end pairs under one open step are attempts. A failure that may still be retried is held until the
-  next start, the end of its run, or for 30 seconds of event time.
-- An end without a start is a span of its own and says so; a start without an end is closed with its parent, by the bound
-  on open spans, or when the stream ends, as ``error``/``abandoned``. Nothing that is open expires by time.
-- A run that nobody announced ends when nothing happens in it any more, with the result of its phases. An event that
-  starts and ends nothing opens no run.
-- Ends that could belong to several open spans close the oldest and say so.
+  outermost publisher decides when it ends; events of inner publishers become span events and attempts.
+- Repeated start and end pairs under one open step are attempts. A failure that may be retried is held until the next
+  start, the end of its run, or for 30 seconds of event time.
+- An end without a start is a span of its own, flagged as an orphan. A start without an end is closed as
+  ``error``/``abandoned`` with its parent, by the bound on open spans, or at the end of the stream. Open work never expires.
+- An unannounced run ends when it has been quiet for a while, with the result of its phases. An event that neither starts
+  nor ends anything opens no run.
+- An end that could belong to several open spans closes the oldest and flags it as ambiguous.
 """
 
 from __future__ import annotations
@@ -49,11 +49,11 @@ _RETRY: Final = Verb.RETRY
 
 
 class Correlator:
-    """Apply facts to it; it tells its sinks what opened, what closed and what was noted.
+    """Takes facts, and reports opened, closed and noted records to its sinks. Thread-safe.
 
-    Sinks are called under the correlator's lock, in the order of the facts. A sink that raises is counted and logged by the
-    caller given as ``on_sink_error``; the correlator goes on. ``policy`` is the dialect's; ``caller`` gives the trace
-    context of whoever starts a run; ``live`` is False for a recorded stream, where time passes by its events alone.
+    Sinks are called under the correlator's lock, in the order of the facts. An exception of a sink is passed to
+    ``on_sink_error``, and the correlator continues. ``policy`` is the dialect's; ``caller`` returns the trace context of the
+    code that starts a run; ``live`` is False for a recorded stream, where only its events advance time.
     """
 
     def __init__(
@@ -101,9 +101,9 @@ class Correlator:
             on_ended=on_run_ended,
         )
         self._unannounced: dict[int, SpanState] = {}
-        """Open records that no event announced, by their span ids."""
+        """Open records of :meth:`begin`, by span id."""
         self.on_waiting: Callable[[], object] | None = None
-        """Called once, under the lock, when an event is kept that waits for its run."""
+        """Called once, under the lock, when the first event is held until its run starts."""
         self.latest_at_ns = 0
         self._ticked_at_ns = 0
         self._ticked_monotonic_ns = 0
@@ -113,10 +113,10 @@ class Correlator:
     def apply(
         self, fact: Fact, within: SpanState | None = None, task: str | None = None
     ) -> SpanState | None:
-        """Take one fact; the record that keeps its event, None for a double and for what belongs to no record.
+        """Apply one fact. Returns the record that keeps its event, None for a duplicate or an event without a record.
 
-        ``within`` is the innermost record in whose context the event was published, ``task`` tells one publishing task
-        or thread from another, where the caller knows them.
+        ``within`` is the innermost record in whose context the event was published, ``task`` identifies the publishing task
+        or thread; both may be None.
         """
         with self._lock:
             event, counts, waiting, out = fact.event, self._counts, self._waiting, self._out
@@ -128,7 +128,7 @@ class Correlator:
             if at_ns > self.latest_at_ns:
                 self.latest_at_ns = at_ns
                 if at_ns >= waiting.due_ns and not isinstance(fact, Ended):
-                    self._sweep(at_ns)  # an end that arrives wins over it
+                    self._sweep(at_ns)  # but an end takes precedence over a timeout
             elif at_ns < 1:  # a clock before 1970
                 event.at_ns = 1
             key, rank, phases = fact.run_key, fact.rank, self._phases
@@ -152,7 +152,7 @@ class Correlator:
     def _apply_in_run(
         self, run: OpenRun, fact: Fact, within: SpanState | None, task: str | None
     ) -> SpanState:
-        """A fact of a phase, in its run."""
+        """Apply a fact of a phase to its run."""
         if type(fact) is Noted:
             group = run.phases.get(fact.name) if fact.name is not None else None
             if group is not None and len(group) == 1:
@@ -174,7 +174,7 @@ class Correlator:
     def _apply_elsewhere(
         self, fact: Fact, within: SpanState | None, task: str | None
     ) -> SpanState | None:
-        """A fact of a run or hook, or one whose run is to be found first."""
+        """Apply a fact of a run or hook, or one whose run is not known yet."""
         inside = self._spans.of_record(within)
         if fact.rank is _RUN and not isinstance(fact, Noted):
             part = self._part_of_run(fact, inside)
@@ -198,7 +198,7 @@ class Correlator:
         return self._apply_in_run(run, fact, within, task)
 
     def _part_of_run(self, fact: Fact, inside: OpenRun | None) -> OpenRun | None:
-        """The open run of which this start or end of a run is a part: a job in a pipeline, as a phase of it."""
+        """Return the open run in which this run is a phase, such as a job in a pipeline; sets the fact's rank."""
         if fact.name is None:
             return None
         if fact.run_key is not None:
@@ -214,7 +214,7 @@ class Correlator:
         return run
 
     def _run_of(self, fact: Fact, inside: OpenRun | None, task: str | None) -> OpenRun | None:
-        """The open run of a fact of something inside a run; one is opened where a phase or hook needs it."""
+        """Return the open run that a fact belongs to. A phase or hook without a run opens one."""
         run: OpenRun | None = None
         starts_job = False
         if self._policy.each:
@@ -253,7 +253,7 @@ class Correlator:
         self._out.late(fact.event)
 
     def begin(self, record: SpanState) -> None:
-        """Tell of a record that no event announces: the execution of a task, which its worker surrounds."""
+        """Open a record without an event: the execution of a task, wrapped by its worker."""
         with self._lock:
             self._unannounced[record.span_id] = record
             self._out.opened(record)
@@ -266,7 +266,7 @@ class Correlator:
         at_ns: int,
         duration_ns: int,
     ) -> None:
-        """End such a record; nothing happens when it has ended already."""
+        """End a record of :meth:`begin`. Idempotent."""
         with self._lock:
             if record.result is not None:
                 return
@@ -275,13 +275,13 @@ class Correlator:
             self._out.closed(record)
 
     def end_run(self, run_key: str, error_type: ErrorType) -> None:
-        """End an open run, with all that is open in it, whose own end will not come; where it was last heard of."""
+        """End an open run and its open phases at the time of its last event, because its own end will not come."""
         with self._lock:
             for run in list(self._by_key.get(run_key, ())):
                 self._runs.close(run, error_type, None)
 
     def flag_run(self, run_key: str, flag: Flag) -> None:
-        """Say of an open run how certain it is."""
+        """Flag an open run."""
         with self._lock:
             for run in self._by_key.get(run_key, ()):
                 run.record.flag(flag)
@@ -293,10 +293,10 @@ class Correlator:
         failure: Failure | None = None,
         at_ns: int | None = None,
     ) -> None:
-        """The task that opened a run or phase is over, and its end was not announced.
+        """End a run or phase whose publishing task ended without an end event.
 
-        ``result`` is CANCELLATION, or FAILURE with what the task raised, or SUCCESS: then a run that nobody announced
-        ends with the result of its phases, and what was announced stays open.
+        ``result`` is CANCELLATION, FAILURE with the task's exception, or SUCCESS. With SUCCESS an unannounced run ends with
+        the result of its phases, and announced work stays open.
         """
         with self._lock:
             run = self._spans.of_record(record)
@@ -315,9 +315,9 @@ class Correlator:
     # --- time ---------------------------------------------------------------------------------------------------------
 
     def tick(self, now_ns: int | None = None) -> None:
-        """Let time pass where no event does: what waits for it is decided. Nothing that is open expires.
+        """Advance time without an event: settles held failures, quiet runs and early events. Open work does not expire.
 
-        Without ``now_ns`` it is the time of the latest event, and what has passed since by the monotonic clock.
+        ``now_ns`` defaults to the time of the latest event plus the time since by the monotonic clock.
         """
         if not self._live:
             return
@@ -350,7 +350,7 @@ class Correlator:
     def close(
         self, *, error_type: ErrorType = ErrorType.ABANDONED, at_ns: int | None = None
     ) -> None:
-        """End everything that is open, as ``error`` with ``error_type``; may be called twice."""
+        """End all open work as ``error`` with ``error_type``. Idempotent."""
         with self._lock:
             for run in list(self._spans.runs.values()):
                 self._runs.close(run, error_type, at_ns)
@@ -369,7 +369,7 @@ class Correlator:
 
     @contextmanager
     def paused(self) -> Generator[None]:
-        """While this is entered no fact is taken: what sinks have counted stands still."""
+        """Context manager that blocks facts, so that the counts of the sinks do not change."""
         with self._lock:
             yield
 
@@ -379,9 +379,9 @@ class Correlator:
             self._out.tell(sinks, note_sinks)
 
     def resume(self, sinks: Iterable[SpanSink], note_sinks: Iterable[EventSink] = ()) -> None:
-        """Tell new sinks of all that is open, parents first, and of whatever comes from now on.
+        """Replace the sinks and report all open records to them, parents first.
 
-        For a correlator that has heard the events of open runs again, without sinks: it goes on as if it had never been away.
+        For a correlator that has replayed the events of open runs without sinks, and now continues them.
         """
         with self._lock:
             self._out.tell(sinks, note_sinks)
@@ -389,9 +389,9 @@ class Correlator:
                 self._out.reopened(record)
 
     def forked(self, sinks: Iterable[SpanSink], note_sinks: Iterable[EventSink] = ()) -> None:
-        """In a child process: what is open belongs to the parent, which ends it; new work is told to ``sinks``.
+        """After a fork, in the child: open work belongs to the parent process, which ends it; ``sinks`` get new work only.
 
-        Phases that the child starts still nest under the run that was open when it was made.
+        Phases that the child starts still belong to the run that was open at the fork.
         """
         self._lock = threading.RLock()
         self._out.tell(sinks, note_sinks)
@@ -399,12 +399,12 @@ class Correlator:
         self._unannounced.clear()
 
     def state(self) -> CorrelatorState:
-        """The counts, taken together."""
+        """Return a consistent snapshot of the counts."""
         with self._lock:
             return self._counts.state(len(self._spans.runs))
 
     def open_records(self) -> list[SpanState]:
-        """The records that are open now, parents before children."""
+        """Return the open records, parents before children."""
         with self._lock:
             found: list[SpanState] = list(self._unannounced.values())
             for run in self._spans.runs.values():
@@ -419,14 +419,14 @@ class Correlator:
             return found
 
     def take_changed(self) -> list[SpanState]:
-        """The open records to which an event was added since the last call: few, however much is open."""
+        """Return the open records to which an event was added since the last call."""
         with self._lock:
             changed = list(self._out.changed.values())
             self._out.changed.clear()
         return [record for record in changed if record.result is None]
 
     def innermost(self, run_id: str, phase: str | None) -> SpanState | None:
-        """The open record whose work a publisher in this run and phase is doing: attempt, phase or run."""
+        """Return the innermost open record of this run and phase: attempt, phase or run."""
         with self._lock:
             runs = self._spans.by_key.get(run_id)
             if not runs:
@@ -436,7 +436,7 @@ class Correlator:
             return group[-1].innermost if group else run.record
 
     def tool(self, run_id: str, phase: str, name: str) -> SpanState | None:
-        """The open record of a hook or command of this name in a phase, the one that began last."""
+        """Return the latest open hook or command of this name in a phase."""
         with self._lock:
             runs = self._spans.by_key.get(run_id)
             group = runs[-1].phases.get(phase) if runs else None
@@ -445,7 +445,9 @@ class Correlator:
 
 
 def _is_weak_evidence(fact: Fact) -> bool:
-    """No proof of a phase: an end of what would be open, or a failure that names a word of its type alone (``config.error``)."""
+    """Whether a fact is too weak to open a phase: an end that needs open work, or a failure named by its type alone
+    (``config.error``).
+    """
     return isinstance(fact, Ended) and (
         fact.hints.of_open
         or (

@@ -1,10 +1,10 @@
-"""Doubles: an event that was heard before, by its id and its type."""
+"""Deduplication of events by id and type."""
 
 from __future__ import annotations
 
 
 class Dedup:
-    """Remembers the ids of the last events, in two generations of half the bound each."""
+    """Remembers the ids of recent events, in two generations of half the bound each."""
 
     __slots__ = ("_half", "_new", "_old")
 
@@ -14,7 +14,7 @@ class Dedup:
         self._old: dict[str, str] = {}
 
     def is_double(self, event_id: str, event_type: str) -> bool:
-        """Whether an event of this id and type was heard before; from now on it was."""
+        """Whether an event with this id and type was seen before; remembers it."""
         new = self._new
         known = new.get(event_id)
         if known is None:
@@ -26,7 +26,7 @@ class Dedup:
                 return False
         if known == event_type:
             return True
-        both = f"{event_id}\x1f{event_type}"  # one id for two events, such as that of a task
+        both = f"{event_id}\x1f{event_type}"  # one id shared by several events, such as a task id
         if both in self._new or both in self._old:
             return True
         self._remember(both, event_type)

@@ -1,4 +1,4 @@
-"""Failures that several speakers tell of, that a run has from its phases, or that nobody announced."""
+"""Failures reported by several publishers, inherited from phases, or inferred."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from spanbus._semantics import ErrorType, Failure, Result
 
 
 def merge(first: Failure | None, second: Failure | None) -> Failure | None:
-    """Merge two failures: the inner speaker's stands, unless the outer one knows better: a time-out, or the class
-    where the inner knew none.
+    """Merge the failures of an inner (``first``) and an outer publisher.
+
+    The inner one counts, unless the outer one is a timeout, or has an error class and the inner one has none.
     """
     if first is None or second is None:
         return second or first
@@ -25,7 +26,7 @@ def merge(first: Failure | None, second: Failure | None) -> Failure | None:
 
 
 def abandoned_text(record: SpanState, error_type: ErrorType) -> str:
-    """The sentence of a record whose end was not announced."""
+    """Return the failure message of a record without an end event."""
     what = f"{record.level} {record.name!r}"
     if error_type is ErrorType.ABANDONED:
         return f"{what} started and no end was announced"
@@ -35,7 +36,7 @@ def abandoned_text(record: SpanState, error_type: ErrorType) -> str:
 def inherited(
     failure: Failure | None, first: tuple[Result, Failure | None] | None
 ) -> Failure | None:
-    """A run's failure, with what the first failure of its phases knows and its own end does not."""
+    """Return a run's failure, completed from the first failure of its phases."""
     if failure is not None and (
         failure.error_type not in (ErrorType.OTHER, ErrorType.UNSUCCESSFUL) or first is None
     ):

@@ -1,4 +1,4 @@
-"""Fan-out of records to sinks: one that raises is reported, and the others are told all the same."""
+"""Fan-out of records to sinks. An exception of one sink is reported, and the others are still called."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from spanbus._correlation.span_state import EventSink, SpanEvent, SpanSink, Span
 
 
 class FanOut:
-    """Tells every sink what opened, what closed and what was noted, in order."""
+    """Reports opened, closed and noted records to every sink, in order."""
 
     def __init__(
         self,
@@ -21,10 +21,9 @@ class FanOut:
         self._children_kept = children_kept
         self._on_error = on_error
         self._disowned: dict[int, SpanState] = {}
-        """Records of a parent process, by their identity; kept, so that it is not used again."""
-
+        """Records of a parent process by ``id()``; holding them keeps the ids from being reused."""
         self.changed: dict[int, SpanState] = {}
-        """Open records to which an event was added since somebody last asked, by their span ids."""
+        """Open records with new events since the last :meth:`Correlator.take_changed`, by span id."""
 
     def tell(self, sinks: Iterable[SpanSink], note_sinks: Iterable[EventSink]) -> None:
         """Replace the sinks. May be called by a sink."""
@@ -33,12 +32,12 @@ class FanOut:
         self._on_closed = tuple([sink.closed for sink in self._sinks])
 
     def disown(self, records: Iterable[SpanState]) -> None:
-        """The ends of these are another process's to tell."""
+        """Do not report the ends of these records: another process does."""
         self._disowned.update({id(record): record for record in records})
         self.changed.clear()
 
     def opened(self, record: SpanState) -> None:
-        """Put a record beneath its parent, and tell of it."""
+        """Add a record to its parent, and report it."""
         parent = record.parent
         if parent is not None:
             parent.adopt(record, self._children_kept)
@@ -49,7 +48,7 @@ class FanOut:
                 self._failed(error)
 
     def reopened(self, record: SpanState) -> None:
-        """Tell of a record that has its place beneath its parent already."""
+        """Report an open record that its parent already contains."""
         for sink in self._sinks:
             try:
                 sink.opened(record)
@@ -57,7 +56,7 @@ class FanOut:
                 self._failed(error)
 
     def closed(self, record: SpanState) -> None:
-        """Tell that a record has ended, and let go of its events."""
+        """Report that a record has ended, and release its events."""
         parent, ended_at_ns = record.parent, record.ended_at_ns
         record.events_in_tree += record.events.total
         if parent is not None:
@@ -74,7 +73,7 @@ class FanOut:
         self.changed.pop(record.span_id, None)
 
     def noted(self, record: SpanState, event: SpanEvent) -> None:
-        """Tell those that take every event as it is kept."""
+        """Report an event at once to the event sinks."""
         for sink in self.note_sinks:
             try:
                 sink.noted(record, event)
@@ -82,7 +81,7 @@ class FanOut:
                 self._failed(error)
 
     def late(self, event: SpanEvent) -> None:
-        """Tell of an event that belongs to no record."""
+        """Report an event that belongs to no record."""
         for sink in self._sinks:
             try:
                 sink.late(event)
@@ -90,7 +89,7 @@ class FanOut:
                 self._failed(error)
 
     def call(self, function: Callable[[SpanState], None], record: SpanState) -> None:
-        """Call somebody else's function, and survive it."""
+        """Call a foreign function; report its exception."""
         try:
             function(record)
         except Exception as error:

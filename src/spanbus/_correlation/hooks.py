@@ -1,4 +1,4 @@
-"""Hooks and strategies: spans beneath a phase or its attempt."""
+"""Hooks and strategies: spans below a phase or attempt."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Final, cast
 from spanbus._correlation.fan_out import FanOut
 from spanbus._correlation.limits import Counts
 from spanbus._correlation.matching import host_of_hook
-from spanbus._correlation.open_run import OpenPhase, OpenRun, add_event
+from spanbus._correlation.open_phase import OpenPhase
+from spanbus._correlation.open_run import OpenRun, add_event
 from spanbus._correlation.span_state import SpanState
 from spanbus._reading.facts import Ended, Fact, Started
 from spanbus._semantics import ErrorType, Failure, Flag, Level, Result, names
@@ -18,14 +19,14 @@ _HOOKS_OF_A_RUN: Final = 256
 
 
 class Hooks:
-    """Opens and closes them."""
+    """Opens and closes the hooks and strategies of a run."""
 
     def __init__(self, out: FanOut, counts: Counts) -> None:
         self._out = out
         self._counts = counts
 
     def strategy_started(self, run: OpenRun, host: OpenPhase, fact: Started) -> SpanState:
-        """A strategy of another name than the phase in which it runs."""
+        """Open a strategy whose name differs from that of its phase."""
         record = _child(host.innermost, Level.STRATEGY, fact.name or "strategy", fact)
         record.describe(names.STRATEGY_NAME, record.name)
         host.strategies.append(record)
@@ -35,7 +36,7 @@ class Hooks:
     def strategy_ended(
         self, run: OpenRun, phase: OpenPhase, record: SpanState, fact: Ended
     ) -> SpanState:
-        """Its hooks that are open still end with it."""
+        """Close a strategy and its open hooks."""
         kept = add_event(run, record, fact)
         phase.strategies.remove(record)
         for name, hooks in list(phase.hooks.items()):
@@ -49,7 +50,7 @@ class Hooks:
         return kept
 
     def take(self, run: OpenRun, fact: Fact) -> SpanState:
-        """The start or end of a hook, or an event in it."""
+        """Apply the start or end of a hook, or an event in it."""
         name = fact.name or "hook"
         phase, strategy = host_of_hook(run, fact)
         parent = strategy or (phase.innermost if phase is not None else run.record)
@@ -83,7 +84,7 @@ class Hooks:
         return record
 
     def close_inside(self, phase: OpenPhase, result: Result, at_ns: int) -> None:
-        """Close what is still open beneath a phase or attempt that ends: with its fate, or as abandoned."""
+        """Close what is open below a phase or attempt that ends: with its result if cut off by it, else as abandoned."""
         if not phase.hooks and not phase.strategies:
             return
         left = [hook for hooks in phase.hooks.values() for hook in hooks] + phase.strategies
@@ -92,7 +93,7 @@ class Hooks:
         self.close_left(left, result, at_ns)
 
     def close_left(self, left: Iterable[SpanState], result: Result, at_ns: int) -> None:
-        """Close records whose end was not heard."""
+        """Close records without an end event: cancelled or timed out like their parent, else abandoned."""
         for record in left:
             if result in (Result.CANCELLATION, Result.TIMEOUT):
                 failure = Failure(ErrorType.TIMEOUT) if result is Result.TIMEOUT else None
@@ -103,7 +104,7 @@ class Hooks:
             self._out.closed(record)
 
     def _make_room(self, run: OpenRun) -> None:
-        """Bound the open hooks outside any phase; the oldest name goes first."""
+        """Bound the open hooks outside any phase; those of the oldest name are closed first."""
         if len(run.hooks) >= _HOOKS_OF_A_RUN:
             name = next(iter(run.hooks))
             self.close_left(run.hooks.pop(name), Result.ERROR, run.last_at_ns)

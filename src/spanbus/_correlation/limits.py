@@ -1,4 +1,4 @@
-"""Bounds of the correlator, and its counts."""
+"""Bounds and counts of the correlator."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from spanbus._named_tuple import NamedTuple
 
 
 class Limits(NamedTuple):
-    """Bounds by number: beyond them the oldest is closed as ``abandoned`` and counted. Open work never expires by time.
+    """Bounds of the correlator. Beyond them the oldest is closed as ``abandoned`` and counted; open work never expires.
 
-    The times say how long a failure may be retried, how long a run that nobody announced goes on without an event
-    (without an id: without an open phase), and how long an event waits for the run of its publisher.
+    The times are: how long a failure may be retried (``retry_window_s``), how long an unannounced run may be quiet before it
+    ends (``inferred_run_s``; ``implicit_run_s`` without an id), and how long an event waits for the run of its publisher
+    (``early_event_s``).
     """
 
     open_runs: int = 4_096
@@ -26,7 +27,7 @@ class Limits(NamedTuple):
 
 
 class CorrelatorState(NamedTuple):
-    """Counts of events and spans, in one form from the correlator to the JSON documents."""
+    """Counts of events and spans; the same names are used in the JSON documents."""
 
     events_seen: int = 0
     events_recorded: int = 0
@@ -43,12 +44,12 @@ class CorrelatorState(NamedTuple):
     unmatched_ends: int = 0
     abandoned: int = 0
     errors: int = 0
-    """Errors of our own, as the handle counts them."""
+    """Internal errors, counted by the handle."""
     last_error: str | None = None
 
 
 class Counts:
-    """The counts as they grow; changed under the correlator's lock."""
+    """Mutable counts, guarded by the correlator's lock."""
 
     __slots__ = (
         "abandoned",
@@ -73,7 +74,7 @@ class Counts:
         self.orphan_ends = self.unmatched_ends = self.abandoned = 0
 
     def state(self, runs_open: int) -> CorrelatorState:
-        """A snapshot."""
+        """Return a snapshot."""
         return CorrelatorState(
             self.seen,
             self.recorded,

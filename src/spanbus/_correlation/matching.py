@@ -1,8 +1,12 @@
-"""The open phase, strategy or hook of a run that a fact means: by name, by alias, by its publisher, by the only one there is."""
+"""Match a fact to an open phase, strategy or hook of a run: by id, name, alias or publisher, or the only one that is open."""
 
 from __future__ import annotations
 
-from spanbus._correlation.open_run import OpenPhase, OpenRun
+from itertools import islice
+
+from spanbus._correlation.crowd import Crowd
+from spanbus._correlation.open_phase import OpenPhase
+from spanbus._correlation.open_run import OpenRun
 from spanbus._correlation.span_state import SpanState
 from spanbus._reading.facts import Ended, Fact, Rank, Started, Verb
 from spanbus._reading.spelling import segments, subject
@@ -12,15 +16,17 @@ from spanbus._semantics import Result
 def find(
     run: OpenRun, fact: Fact, task: str | None = None, within: SpanState | None = None
 ) -> tuple[OpenPhase | None, bool]:
-    """The open phase that a fact means, with whether there was a choice: by name, by alias, by the only one that can be meant."""
+    """Return the open phase that a fact belongs to, and whether the match was ambiguous."""
     name = fact.name
     group = run.phases.get(name) if name is not None else None
     if run.by_id and (phase := _by_id(run, group, fact)) is not None:
         return phase, False
     if group:
-        if len(group) > 1 and (phase := _by_publisher(group, fact.hints.task or task, within)):
-            return phase, False
-        return _oldest(group, fact)
+        if len(group) == 1:
+            return group[0], False
+        crowd = run.crowds[group[0].record.name]
+        phase = _by_publisher(crowd, fact.hints.task or task, within)
+        return (phase, False) if phase is not None else _oldest(group, fact, crowd)
     ends = fact.verb is not Verb.EVENT and fact.verb is not Verb.START
     if ends and name is not None and not fact.hints.exact:
         phase = _by_kind(run, fact, fact.hints.task or task, within)
@@ -30,7 +36,7 @@ def find(
     if fact.hints.exact and (name is not None or rank is Rank.STEP):
         return None, False
     if name is not None and not (run.has_aliases or fact.aliases or rank is Rank.STRATEGY):
-        return None, False  # nothing is known by another name
+        return None, False  # no aliases to search
     opened = list(run.open_phases())
     if name is None:
         return (opened[0], False) if len(opened) == 1 else (None, False)
@@ -52,13 +58,13 @@ def find(
 
 
 def _by_id(run: OpenRun, group: list[OpenPhase] | None, fact: Fact) -> OpenPhase | None:
-    """The open phase with the id that an event tells; one of another name where its end does not tell the name."""
+    """Return the open phase with the id of the event. An end that carries no name may match a phase of another name."""
     subject_id = fact.hints.subject_id
     known = run.by_id.get(subject_id) if subject_id is not None else None
     if known is None:
         return None
     if group:
-        for phase in min(group, known, key=len):  # an id may be that of many, and a name too
+        for phase in min(group, known, key=len):  # ids and names may both be shared by many
             if phase.subject_id == subject_id and phase.record.name == fact.name:
                 return phase
         return None
@@ -74,7 +80,7 @@ def _by_id(run: OpenRun, group: list[OpenPhase] | None, fact: Fact) -> OpenPhase
 def _by_kind(
     run: OpenRun, fact: Fact, task: str | None, within: SpanState | None
 ) -> OpenPhase | None:
-    """The open phase that the end of a ``task`` means which does not say of which: that of its publisher, or the only one."""
+    """Return the open phase for an end named only by its kind (``task.failed``): the publisher's, or the only one."""
     parts = segments(fact.event.name)
     if len(parts) < 2 or parts[-2] != fact.name:
         return None
@@ -85,30 +91,25 @@ def _by_kind(
         if phase.subject_id is None or fact.hints.subject_id is None
         if any(subject(start) == about for start in phase.starts)
     ]
-    return _by_publisher(some, task, within) or (some[0] if len(some) == 1 else None)
+    return _by_publisher(Crowd(some), task, within) or (some[0] if len(some) == 1 else None)
 
 
-def _by_publisher(
-    group: list[OpenPhase], task: str | None, within: SpanState | None
-) -> OpenPhase | None:
-    """The one of several phases of a name in which the publisher is, or that it opened."""
+def _by_publisher(crowd: Crowd, task: str | None, within: SpanState | None) -> OpenPhase | None:
+    """Return the one of several phases that encloses the publisher or was opened by it."""
     while within is not None:
-        for phase in group:
-            if phase.record is within:
-                return phase
+        phase = crowd.of_record(within)
+        if phase is not None:
+            return phase
         within = within.parent
-    if task is not None:
-        for phase in group:
-            if phase.task == task:
-                return phase
-    return None
+    return crowd.of_task(task) if task is not None else None
 
 
 def is_separate_phase(
     run: OpenRun, phase: OpenPhase, fact: Started, subject_id: str | None, *, other_publisher: bool
 ) -> bool:
-    """Not the next attempt of a phase that failed, but one ``of_other`` publishers, where they have phases of one name side by
-    side, or one of another id that is called as its kind is.
+    """Whether a start is not the next attempt of the failed ``phase``, but a phase beside it.
+
+    It is one of an ``other_publisher`` where publishers share the name, or one with another id that is named by its kind only.
     """
     if phase.pending is None or phase.retry_announced:
         return False
@@ -122,7 +123,7 @@ def is_separate_phase(
 
 
 def host_of_strategy(run: OpenRun, fact: Fact) -> OpenPhase | None:
-    """The phase in which a strategy of another name runs: the only open one."""
+    """Return the phase in which a strategy of another name runs: the only open one."""
     if fact.rank is not Rank.STRATEGY:
         return None
     opened = list(run.open_phases())
@@ -130,7 +131,7 @@ def host_of_strategy(run: OpenRun, fact: Fact) -> OpenPhase | None:
 
 
 def open_strategy(run: OpenRun, name: str | None) -> tuple[OpenPhase, SpanState] | None:
-    """The open strategy of this name, with the phase that it is in."""
+    """Return the open strategy of this name, with its phase."""
     for phase in run.open_phases():
         for record in phase.strategies:
             if record.name == name:
@@ -139,7 +140,7 @@ def open_strategy(run: OpenRun, name: str | None) -> tuple[OpenPhase, SpanState]
 
 
 def host_of_hook(run: OpenRun, fact: Fact) -> tuple[OpenPhase | None, SpanState | None]:
-    """The phase in which a hook runs, with the strategy where that is a span of its own."""
+    """Return the phase in which a hook runs, and its strategy if that is a span of its own."""
     opened = list(run.open_phases())
     named = (
         fact.event.payload.get("phase")
@@ -166,7 +167,7 @@ def host_of_hook(run: OpenRun, fact: Fact) -> tuple[OpenPhase | None, SpanState 
 
 
 def is_staged(phase: OpenPhase, stage: str) -> bool:
-    """Hooks of this stage run in this phase."""
+    """Whether hooks of this stage run in this phase."""
     return (
         phase.record.name == stage
         or stage in phase.aliases
@@ -179,22 +180,31 @@ def _strategy_of(phase: OpenPhase, stage: str | None) -> SpanState | None:
     return next((record for record in phase.strategies if record.name == stage), None)
 
 
-def _oldest(phases: list[OpenPhase], fact: Fact) -> tuple[OpenPhase | None, bool]:
-    """Oldest of the matching phases for which this speaker has not said it yet, and whether there was a choice."""
-    if len(phases) > 1:
-        phases = [phase for phase in phases if _is_new_to(phase, fact)] or phases
-    return (phases[0], len(phases) > 1) if phases else (None, False)
+def _oldest(
+    phases: list[OpenPhase], fact: Fact, crowd: Crowd | None = None
+) -> tuple[OpenPhase | None, bool]:
+    """Return the oldest phase for which this fact is new, and whether there were several."""
+    if not phases:
+        return None, False
+    if crowd is not None and fact.verb is Verb.START and fact.rank in crowd.said:
+        return phases[0], True
+    new = list(islice((phase for phase in phases if _is_new_to(phase, fact)), 2))
+    if new:
+        return new[0], len(new) > 1
+    if crowd is not None and fact.verb is Verb.START:
+        crowd.said.add(fact.rank)
+    return phases[0], len(phases) > 1
 
 
 def _is_new_to(phase: OpenPhase, fact: Fact) -> bool:
-    """The speaker of this start or end has not told it of the current attempt yet."""
+    """Whether the fact's rank has not yet announced this start or end for the current attempt."""
     if fact.verb is Verb.START:
         return fact.rank not in phase.seen and phase.pending is None
     return fact.verb is Verb.EVENT or fact.rank in phase.open_ranks
 
 
 def may_end(run: OpenRun, fact: Ended) -> bool:
-    """Whether what is known of a run agrees with this end of it."""
+    """Whether the state of a run is consistent with this end of it."""
     result = fact.result
     if fact.hints.stage is not None and result.failed:
         return fact.hints.stage in run.phases
@@ -208,5 +218,5 @@ def may_end(run: OpenRun, fact: Ended) -> bool:
 
 
 def _same_work(step: str, strategy: str) -> bool:
-    """``fast_hooks`` is the step in which strategy ``fast`` runs."""
+    """Whether a step is that of a strategy: ``fast_hooks`` runs strategy ``fast``."""
     return step == strategy or step.startswith((f"{strategy}_", f"{strategy}-", f"{strategy} "))

@@ -1,10 +1,12 @@
-"""One open run with its open phases, and what is remembered of those that ended."""
+"""An open run with its open phases, and the remains of ended ones."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from typing import Final
 
+from spanbus._correlation.crowd import Crowd
+from spanbus._correlation.open_phase import OpenPhase
 from spanbus._correlation.span_state import Link, SpanState
 from spanbus._named_tuple import NamedTuple
 from spanbus._reading.facts import ENGINE_HINTS, Ended, Fact, Rank, Started
@@ -14,7 +16,6 @@ from spanbus._workflow import identity
 
 _ENTERED: Final = ("enter", "entered")
 _NONE: Final[frozenset[str]] = frozenset()
-_SINGLETONS: Final = {rank: frozenset({rank}) for rank in Rank}
 
 
 class EndedPhase:
@@ -33,7 +34,7 @@ class EndedPhase:
     ) -> None:
         self.ended_at_ns, self.span_id, self.orphan = ended_at_ns, span_id, orphan
         self.announced = announced
-        """False where it was closed with its run: its own end may still come."""
+        """False if it was closed with its run; its own end may still arrive."""
         self.rank, self.task = rank, task
 
 
@@ -48,73 +49,15 @@ class EndedRun(NamedTuple):
     announced: bool = True
 
 
-class OpenPhase:
-    """An open phase: its record, who announced it, and its attempts."""
-
-    __slots__ = (
-        "aliases",
-        "attempt",
-        "attempts_started_at_ns",
-        "evidence",
-        "hooks",
-        "inner_ended_at_ns",
-        "open_ranks",
-        "orphan",
-        "outer",
-        "pending",
-        "pending_at_ns",
-        "record",
-        "retry_announced",
-        "seen",
-        "starts",
-        "strategies",
-        "subject_id",
-        "task",
-    )
-
-    def __init__(self, record: SpanState, rank: Rank) -> None:
-        alone = _SINGLETONS[rank]
-        self.record = record
-        self.outer = rank
-        self.aliases: frozenset[str] = _NONE
-        self.task: str | None = None
-        """Its publisher, where that is known."""
-        self.subject_id: str | None = None
-        """Its id, where its events tell one."""
-        self.retry_announced = False
-        """A retry was announced, and the start of its attempt was not heard yet."""
-        self.starts: frozenset[str] = _NONE
-        """Types of the starts of the current attempt, where there was more than one."""
-        self.seen: frozenset[Rank] = alone
-        """Ranks that announced a start in the current attempt."""
-        self.open_ranks: frozenset[Rank] = alone
-        self.attempt: SpanState | None = None
-        """The record of the current attempt, from the second on."""
-        self.attempts_started_at_ns = record.started_at_ns
-        self.evidence: Failure | None = None
-        """Failure of the current attempt, by its inner speakers."""
-        self.inner_ended_at_ns: int | None = None
-        """Time of an inner speaker's last announcement of the current attempt's end."""
-        self.pending: tuple[Result, Failure | None] | None = None
-        """A failure that was announced and may still be retried."""
-        self.pending_at_ns = 0
-        self.hooks: dict[str, list[SpanState]] = {}
-        self.strategies: list[SpanState] = []
-        self.orphan = False
-
-    @property
-    def innermost(self) -> SpanState:
-        return self.attempt or self.record
-
-
 class OpenRun:
-    """An open run with its open phases; the oldest of a name first."""
+    """An open run and its open phases; the oldest of a name first."""
 
     __slots__ = (
         "announced",
         "by_id",
         "changed",
         "correlation",
+        "crowds",
         "each",
         "ended",
         "first_failure",
@@ -147,39 +90,41 @@ class OpenRun:
     ) -> None:
         self.record, self.key = record, key
         self.changed = changed
-        """Open records with new events, by span id; shared with the fan-out."""
+        """Open records with new events, by span id; shared with :class:`FanOut`."""
         self.implicit, self.announced, self.correlation = implicit, announced, correlation
         self.phases: dict[str, list[OpenPhase]] = {}
         self.by_id: dict[str, list[OpenPhase]] = {}
-        """Its open phases whose id is known."""
+        """Open phases by id."""
         self.ended: dict[str, EndedPhase] = {}
         self.occurrences: dict[str, int] = {}
         self.hooks: dict[str, list[SpanState]] = {}
-        """Hooks that started outside any phase."""
+        """Open hooks outside any phase."""
         self.first_failure: tuple[Result, Failure | None] | None = None
         self.known_end: Ended | None = None
         self.last_at_ns = last_at_ns
         self.subject: str | None = None
-        """The word by which it was announced: a job inside a pipeline is a phase of it."""
+        """Subject of the event type that announced it; a run of another subject inside it is a phase."""
         self.starts: frozenset[str] = _NONE
-        """Types of the events that announced its start."""
+        """Event types that announced its start."""
         self.each = False
-        """The run stands for one outermost job, and ends with it."""
+        """The run is one outermost job, and ends with it."""
         self.results: frozenset[Result] = frozenset()
-        """Results of its phases, while nobody has announced the run."""
+        """Results of its phases, kept while the run is unannounced."""
         self.subject_id: str | None = None
-        """Its id, where only the events that begin and end it tell one."""
+        """Id of the run, if only its own start and end events carry one."""
         self.shared_names: dict[str, None] = {}
-        """Names by which several publishers call phases of theirs."""
+        """Phase names used by several publishers; a dict as an ordered set."""
         self.has_aliases = False
-        """One of its phases is or was known by another name too."""
+        """A phase has or had an alias."""
+        self.crowds: dict[str, Crowd] = {}
+        """Indexes of the open phases of one name, where there are several."""
 
     def open_phases(self) -> Iterator[OpenPhase]:
         for group in self.phases.values():
             yield from group
 
     def add(self, phase: OpenPhase) -> None:
-        """Add an open phase, the youngest of its name."""
+        """Add an open phase, as the youngest of its name."""
         name = phase.record.name
         group, before = self.phases.get(name), self.ended.get(name)
         if group is None:
@@ -189,16 +134,33 @@ class OpenRun:
         else:
             others = phase.task is not None and group[-1].task != phase.task
             group.append(phase)
+            crowd = self.crowds.get(name)
+            if crowd is None:
+                self.crowds[name] = Crowd(group)
+            else:
+                crowd.add(phase)
         if others:
             self.shared_names[name] = None
 
     def remove(self, phase: OpenPhase) -> None:
         """Remove a phase that ends."""
-        _remove(self.phases, phase.record.name, phase)
+        name = phase.record.name
+        _remove(self.phases, name, phase)
+        if self.crowds and (crowd := self.crowds.get(name)) is not None:
+            crowd.remove(phase)
+            if name not in self.phases:
+                del self.crowds[name]
         self.identify(phase, None)
 
+    def seen_by(self, phase: OpenPhase, ranks: frozenset[Rank]) -> None:
+        """Set the ranks that announced the current attempt of an open phase."""
+        phase.seen = ranks
+        crowd = self.crowds.get(phase.record.name)
+        if crowd is not None:
+            crowd.said.clear()
+
     def identify(self, phase: OpenPhase, subject_id: str | None) -> None:
-        """Note the id of an open phase, or that it has none."""
+        """Set or remove the id of an open phase."""
         known = phase.subject_id
         if subject_id == known:
             return
@@ -209,7 +171,7 @@ class OpenRun:
             self.by_id.setdefault(subject_id, []).append(phase)
 
     def add_aliases(self, phase: OpenPhase, aliases: Iterable[str]) -> None:
-        """Add names by which one of its phases is known."""
+        """Add aliases to one of its phases."""
         phase.aliases = phase.aliases.union(aliases)
         self.has_aliases = self.has_aliases or bool(phase.aliases)
 
@@ -225,7 +187,7 @@ def _remove(groups: dict[str, list[OpenPhase]], name: str, phase: OpenPhase) -> 
 
 
 def add_event(run: OpenRun, record: SpanState, fact: Fact) -> SpanState:
-    """Put a fact's event on a record of a run."""
+    """Add a fact's event to a record of a run; return the record."""
     event, hints = fact.event, fact.hints
     if hints is not ENGINE_HINTS and hints.odd_time:
         record.flag(Flag.CLOCK)
@@ -237,12 +199,12 @@ def add_event(run: OpenRun, record: SpanState, fact: Fact) -> SpanState:
 
 
 def is_entered(phase: OpenPhase) -> bool:
-    """It was heard that something entered it, which need not say when it leaves."""
+    """Whether the phase was only entered (``state.entered``); such phases often have no end event."""
     return bool(phase.starts) and all(ending(name) in _ENTERED for name in phase.starts)
 
 
 def left_at_ns(run: OpenRun, phase: OpenPhase, at_ns: int) -> int:
-    """The time at which the next one was entered that was not left either, else ``at_ns``."""
+    """Return the end of an entered phase: the time at which the next such phase was entered, else ``at_ns``."""
     began_ns = phase.record.started_at_ns
     later = [
         one.record.started_at_ns
@@ -253,7 +215,7 @@ def left_at_ns(run: OpenRun, phase: OpenPhase, at_ns: int) -> int:
 
 
 def may_be_retried(fact: Fact) -> bool:
-    """The start says that there may be more than one attempt, so that the first one is a span from its beginning."""
+    """Whether the start allows several attempts, so that the first one gets a span from the beginning."""
     most = fact.event.payload.get("max_attempts")
     return isinstance(fact, Started) and isinstance(most, int) and most > 1
 

@@ -1,7 +1,6 @@
-"""The open runs and phases, and which of them a fact means.
+"""The open runs, and the lookup of the run that a fact belongs to.
 
-A fact says by its ids, its name and its speaker where it belongs; where several open runs or phases could be meant, the
-one in which it makes sense is taken.
+A fact is matched by its ids, its name and its rank. Among several candidates, the one whose state fits the fact is taken.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from spanbus._semantics import Flag
 
 
 class OpenSpans:
-    """The open runs, by their ids, and what is remembered of those that ended."""
+    """The open runs by id, and the remains of ended ones."""
 
     def __init__(self, ended_runs_remembered: int) -> None:
         self.runs: dict[int, OpenRun] = {}
@@ -26,7 +25,7 @@ class OpenSpans:
         self.ended: deque[EndedRun] = deque(maxlen=ended_runs_remembered)
 
     def add(self, run: OpenRun) -> None:
-        """Add a run, for facts to match."""
+        """Add an open run to the lookup tables."""
         self.runs[id(run.record)] = run
         if run.implicit:
             self.implicit = run
@@ -36,19 +35,19 @@ class OpenSpans:
             self.by_correlation[run.correlation] = run
 
     def set_key(self, run: OpenRun, key: str | None) -> None:
-        """The start of the run without a name was heard."""
+        """Turn the implicit run into an announced one with this key."""
         self.implicit, run.implicit = None, False
         run.key = key
         if key is not None:
             self.by_key.setdefault(key, []).append(run)
 
     def only_active(self) -> OpenRun | None:
-        """The one run that is open and has a name."""
+        """Return the only open run that is not implicit, None if there are several or none."""
         active = [run for run in self.runs.values() if not run.implicit]
         return active[0] if len(active) == 1 else None
 
     def of_record(self, record: SpanState | None) -> OpenRun | None:
-        """The open run that a record is or belongs to."""
+        """Return the open run that contains a record."""
         if record is None:
             return None
         while record.parent is not None:
@@ -57,7 +56,7 @@ class OpenSpans:
         return run if run is not None and run.record is record else None
 
     def run_to_end(self, fact: Ended, within: OpenRun | None) -> tuple[OpenRun | None, bool]:
-        """The run that an end of a run means, with whether there was a choice."""
+        """Return the run that an end event closes, and whether the match was ambiguous."""
         if fact.run_key is not None:
             runs = self.by_key.get(fact.run_key)
             if not runs:
@@ -95,11 +94,11 @@ class OpenSpans:
         return (likely[0], len(likely) > 1) if likely else (None, False)
 
     def was_ended(self, fact: Fact) -> bool:
-        """A run with this id is among those that ended."""
+        """Whether a run with this id is among the ended ones."""
         return any(fact.run_key in (run.key, run.run_id) for run in self.ended)
 
     def forget(self, run: OpenRun) -> None:
-        """No fact means this run any more."""
+        """Remove a run from the lookup tables."""
         self.runs.pop(id(run.record), None)
         if self.implicit is run:
             self.implicit = None
@@ -113,7 +112,7 @@ class OpenSpans:
             del self.by_correlation[run.correlation]
 
     def run_of(self, fact: Fact, within: OpenRun | None) -> OpenRun | None:
-        """The open run that a fact of something inside a run belongs to."""
+        """Return the open run for a fact of a phase or hook."""
         key = fact.run_key
         if key is not None:
             runs = self.by_key.get(key)
@@ -146,8 +145,8 @@ class OpenSpans:
         return None
 
     def _choose(self, runs: list[OpenRun], fact: Fact, within: OpenRun | None) -> OpenRun:
-        """One of several open runs that bear the same key: by the caller's context, by what is open, else the latest
-        for starts.
+        """Choose between several open runs with the same key: by the publisher's context, by what is open, else the first that
+        has not had a phase of this name, else the latest.
         """
         if within is not None and within in runs:
             return within
@@ -156,9 +155,9 @@ class OpenSpans:
         )
 
     def _best_match(self, runs: list[OpenRun], fact: Fact) -> OpenRun | None:
-        """The one of several open runs in which a fact that does not tell them apart makes sense; None where that is a guess.
+        """Return the run whose open phases fit the fact best; None if that would be a guess.
 
-        Where several hold what it names the implicit run goes first, then the oldest, and an end says that there was a choice.
+        If several runs have the phase open, the implicit run comes first, then the oldest. An end is then flagged as ambiguous.
         """
         if fact.rank is Rank.HOOK:
             return self._best_match_for_hook(runs, fact)
@@ -166,7 +165,7 @@ class OpenSpans:
         if len(runs) > 2:
             holders.sort(key=lambda held: not held[0].implicit)
         if fact.verb is Verb.START:
-            # one more speaker announces a step that is open; else one of them announces its next attempt
+            # another publisher announces an open step; else one of them announces its next attempt
             unheard = [
                 run
                 for run, phase in holders
@@ -192,7 +191,7 @@ class OpenSpans:
         return run
 
     def _best_match_for_hook(self, runs: list[OpenRun], fact: Fact) -> OpenRun | None:
-        """The run in which the hook is open; for a start the one in which its strategy is, and in which it is not."""
+        """Return the run in which the hook is open; for a start, the run of its stage, preferably without this hook."""
         holding = [
             run
             for run in runs
@@ -210,7 +209,7 @@ class OpenSpans:
         return next((run for run in staged if run not in holding), staged[0] if staged else None)
 
     def _is_leftover(self, run: OpenRun, fact: Fact) -> bool:
-        """The end of a phase that was closed with a run before this one, and that this one has not begun."""
+        """Whether this is the end of a phase that was closed with an earlier run and never started in ``run``."""
         if (
             fact.verb is not Verb.END
             or fact.name is None
@@ -224,9 +223,7 @@ class OpenSpans:
         )
 
     def is_late(self, fact: Fact) -> bool:
-        """Whether a fact belongs to a run that has ended: by its key; where it has none, by its time, or as the end
-        of a phase that ended with its run.
-        """
+        """Whether a fact belongs to an ended run: by its key, else by its time, or as the end of a phase of that run."""
         ended = self.ended
         if fact.run_key is not None:
             if fact.run_key in self.by_key:

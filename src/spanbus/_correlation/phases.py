@@ -1,4 +1,4 @@
-"""Phases and their attempts: steps that one or several speakers announce, retries, restarts, ends without a start."""
+"""Phases and their attempts: steps announced by one or several publishers, retries, restarts, ends without a start."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from spanbus._correlation.fan_out import FanOut
 from spanbus._correlation.hooks import Hooks
 from spanbus._correlation.limits import Counts, Limits
 from spanbus._correlation.matching import find, host_of_strategy, is_separate_phase, open_strategy
+from spanbus._correlation.open_phase import OpenPhase
 from spanbus._correlation.open_run import (
     EndedPhase,
-    OpenPhase,
     OpenRun,
     add_event,
     attempt_of,
@@ -27,7 +27,7 @@ from spanbus._reading.shape import texts_of
 from spanbus._semantics import ErrorType, Failure, Flag, Level, Result, names
 from spanbus._workflow import identity
 
-_SUCCESS: Final = Result.SUCCESS  # a look-up each
+_SUCCESS: Final = Result.SUCCESS  # saves the lookup of the member
 _PHASE: Final = Level.PHASE
 _STEP: Final = Rank.STEP
 _END: Final = Verb.END
@@ -56,14 +56,14 @@ class Phases:
         self._open_phases = limits.open_phases
         self._phases_remembered = limits.ended_phases_remembered
         self._ids_are_event_ids = False
-        """An end had another id than its start: they say nothing of the phase."""
+        """An end had another id than its start, so the ids are those of events, not of phases."""
         self.jobs_done: list[OpenRun] = []
-        """Runs of one job each, whose job has ended just now."""
+        """Runs of one job each, whose job has just ended."""
 
     def started(
         self, run: OpenRun, fact: Started, task: str | None, within: SpanState | None
     ) -> SpanState:
-        """The start of a phase, of its next attempt, or what another speaker says of it."""
+        """Apply a start: of a phase, of its next attempt, or a further announcement by another publisher."""
         name, at_ns = fact.name, fact.event.at_ns
         if (
             name is not None
@@ -93,7 +93,7 @@ class Phases:
                     self._is_other_publisher(ended.task, fact, task) and ended.rank == fact.rank
                 )
             ):
-                return add_event(run, run.record, fact)  # a late announcement of what has ended
+                return add_event(run, run.record, fact)  # late: the phase has ended
             host = host_of_strategy(run, fact)
             if host is not None:
                 return self._hooks.strategy_started(run, host, fact)
@@ -118,26 +118,28 @@ class Phases:
                 self._next_attempt(phase, at_ns, phase.evidence, None, None)
                 run.identify(phase, subject_id or phase.subject_id)
                 phase.starts = frozenset({fact.event.name})
-                phase.seen = phase.open_ranks  # an outer speaker whose start still holds was heard
+                phase.seen = phase.open_ranks  # starts of outer publishers remain valid
         elif fact.rank < phase.outer:
-            phase.outer = fact.rank  # an outer speaker is heard after an inner one
+            phase.outer = fact.rank  # an outer publisher announces after an inner one
             phase.record.started_at_ns = min(phase.record.started_at_ns, at_ns)
-        phase.seen |= {fact.rank}
         phase.open_ranks |= {fact.rank}
+        run.seen_by(phase, phase.seen | {fact.rank})
         return add_event(run, phase.innermost, fact)
 
     def _started_again(
         self, run: OpenRun, phase: OpenPhase, fact: Started, task: str | None
     ) -> SpanState:
-        """The speaker that opened a phase announces its start once more, without an end between them."""
+        """Apply a second start by the publisher that opened the phase, without an end between."""
         at_ns = fact.event.at_ns
         subject_id = self._subject_id(fact)
         other = None not in (subject_id, phase.subject_id) and subject_id != phase.subject_id
-        if fact.hints.state and not other:  # it still is as it was
+        if fact.hints.state and not other:  # state unchanged
             return add_event(run, phase.innermost, fact)
         if other or self._is_other_publisher(phase.task, fact, task):
-            return add_event(run, self._open(run, fact, at_ns, task).record, fact)  # beside it
-        if at_ns <= phase.attempts_started_at_ns:  # the same start, heard late or again
+            return add_event(
+                run, self._open(run, fact, at_ns, task).record, fact
+            )  # a parallel phase
+        if at_ns <= phase.attempts_started_at_ns:  # a late or repeated announcement
             phase.record.started_at_ns = min(phase.record.started_at_ns, at_ns)
             return add_event(run, phase.innermost, fact)
         if phase.starts and fact.event.name not in phase.starts:  # "starting", then "started"
@@ -145,9 +147,11 @@ class Phases:
             return add_event(run, phase.innermost, fact)
         restarts = self._restart_is_attempt and not is_entered(phase)
         if not restarts or (fact.hints.task or task) != phase.task:
-            return add_event(run, self._open(run, fact, at_ns, task).record, fact)  # beside it
+            return add_event(
+                run, self._open(run, fact, at_ns, task).record, fact
+            )  # a parallel phase
         self._next_attempt(phase, at_ns, phase.evidence, None, None)
-        phase.seen = phase.open_ranks
+        run.seen_by(phase, phase.open_ranks)
         phase.starts = frozenset({fact.event.name})
         return add_event(run, phase.innermost, fact)
 
@@ -160,14 +164,14 @@ class Phases:
         return None if self._ids_are_event_ids else fact.hints.subject_id
 
     def _is_other_publisher(self, known: str | None, fact: Fact, task: str | None) -> bool:
-        """Whether phases of one name are those of two publishers."""
+        """Whether a fact comes from another publisher than the phase with task id ``known``."""
         task = fact.hints.task or task
         return self._restart_is_attempt and None is not known != task is not None
 
     def _begin_announced(self, phase: OpenPhase, at_ns: int) -> None:
-        """The start of the attempt that a retry announced before."""
+        """Start the attempt that a retry event announced."""
         phase.retry_announced = False
-        if phase.pending is not None:  # the failure was that of the attempt before it
+        if phase.pending is not None:  # a failure of the previous attempt
             phase.pending, phase.record.held = None, None
             self._waiting.release(phase)
         if phase.attempt is not None and at_ns > phase.attempts_started_at_ns:
@@ -226,14 +230,14 @@ class Phases:
     def retried(
         self, run: OpenRun, fact: Ended, task: str | None, within: SpanState | None
     ) -> SpanState:
-        """End a failed attempt that is followed by another."""
+        """End a failed attempt that another one follows."""
         phase, _ = find(run, fact, task, within)
         if phase is None:
             return add_event(run, run.record, fact)
         kept = add_event(run, phase.innermost, fact)
         self._next_attempt(phase, fact.event.at_ns, fact.failure, fact.result, fact)
         phase.retry_announced = True
-        phase.seen = phase.open_ranks
+        run.seen_by(phase, phase.open_ranks)
         return kept
 
     def _next_attempt(
@@ -244,7 +248,7 @@ class Phases:
         result: Result | None,
         fact: Ended | None,
     ) -> None:
-        """End the current attempt and open the next; the first attempt gets its span only now, for it was not alone."""
+        """End the current attempt and open the next. The first attempt gets its span only now, when it is no longer alone."""
         record = phase.record
         if phase.pending is not None:
             result, pending_failure = phase.pending
@@ -281,7 +285,7 @@ class Phases:
     def _result_without_end(
         self, phase: OpenPhase, failure: Failure | None
     ) -> tuple[Result, Failure | None]:
-        """Result of an attempt without an announced end, from its inner speakers."""
+        """Return the result of an attempt without an end event, as far as inner publishers reported it."""
         if failure is not None:
             return Result.FAILURE, failure
         if phase.inner_ended_at_ns is not None and not (phase.open_ranks - {phase.outer}):
@@ -293,7 +297,7 @@ class Phases:
     def ended(
         self, run: OpenRun, fact: Ended, task: str | None, within: SpanState | None
     ) -> SpanState:
-        """The end of a phase, or what an inner speaker says of its attempt."""
+        """Apply an end: of a phase, or of its attempt by an inner publisher."""
         result, failure, at_ns = fact.result, fact.failure, fact.event.at_ns
         group = run.phases.get(fact.name) if fact.name is not None else None
         if (
@@ -324,7 +328,7 @@ class Phases:
         kept = add_event(run, phase.innermost, fact)
         phase.open_ranks -= {fact.rank}
         if fact.rank > phase.outer:
-            # an inner speaker: the phase goes on, and may try again
+            # an inner publisher: the phase continues, and may retry
             phase.inner_ended_at_ns = at_ns
             if failure is not None:
                 phase.evidence = merge(phase.evidence, failure)
@@ -352,7 +356,7 @@ class Phases:
         return kept
 
     def _adopt_attempts(self, phase: OpenPhase, fact: Ended) -> None:
-        """The end knows how often it was tried."""
+        """Take the number of attempts from an end event, if it is larger than the number seen."""
         more = fact.attempts - phase.record.attempts
         if more > 0:
             phase.record.attempts = fact.attempts
@@ -372,22 +376,20 @@ class Phases:
         self._waiting.hold(run, phase)
 
     def _ended_without_start(self, run: OpenRun, fact: Ended, task: str | None) -> SpanState:
-        """An end that means no open phase."""
+        """Apply an end that matches no open phase."""
         strategy = open_strategy(run, fact.name)
         if strategy is not None:
             return self._hooks.strategy_ended(run, *strategy, fact)
         again = fact.verb is Verb.END or fact.hints.state
         if fact.hints.of_open or (again and fact.name in run.ended):
-            return add_event(
-                run, run.record, fact
-            )  # by another speaker, or late: the phase has ended
+            return add_event(run, run.record, fact)  # late or repeated: the phase has ended
         if fact.name is None:
             self._counts.unmatched_ends += 1
             return add_event(run, run.record, fact)
         return self._orphan(run, fact, task)
 
     def _orphan(self, run: OpenRun, fact: Ended, task: str | None) -> SpanState:
-        """An end without its start: a span of its own, back-dated where the event tells how long it took."""
+        """Open and end a phase for an end without a start; its start is back-dated by the duration in the event."""
         at_ns = fact.event.at_ns
         phase = self._open(run, fact, max(1, at_ns - (fact.duration_ns or 0)), task)
         phase.orphan = True
@@ -407,13 +409,13 @@ class Phases:
         return kept
 
     def settle(self, run: OpenRun, phase: OpenPhase) -> None:
-        """A failure that was held is final: nobody tried again."""
+        """Close a phase with its held failure, because no retry came."""
         pending = phase.pending
         assert pending is not None
         self.close(run, phase, pending[0], pending[1], phase.pending_at_ns, None)
 
     def abandon(self, run: OpenRun, phase: OpenPhase, at_ns: int, error_type: ErrorType) -> None:
-        """Close a phase whose end was not announced."""
+        """Close a phase without an end event."""
         if error_type is ErrorType.ABANDONED and is_entered(phase):
             phase.record.flag(Flag.INFERRED)
             self.close(
@@ -438,7 +440,7 @@ class Phases:
         *,
         announced: bool = True,
     ) -> None:
-        """Close a phase with all that is open in it."""
+        """Close a phase and everything that is open in it."""
         record = phase.record
         if self._waiting.held:
             self._waiting.release(phase)
@@ -485,7 +487,7 @@ class Phases:
     def close_all(
         self, run: OpenRun, result: Result, at_ns: int, leftover: ErrorType, *, cut: bool = False
     ) -> None:
-        """Close the phases that are open when their run ends; ``cut`` where it ended them with its own fate."""
+        """Close the open phases of a run that ends; ``cut``: with the run's result instead of as abandoned."""
         for phase in list(run.open_phases()):
             if phase.pending is not None:
                 self.settle(run, phase)

@@ -1,4 +1,4 @@
-"""Runs: their identity, their start and their end, whether somebody announced them or not."""
+"""Runs: their identity, start and end, announced by events or inferred."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ IMPLICIT: Final = "implicit"
 """Name of the run of events that belong to no run."""
 
 Caller = Callable[[], tuple[str | None, str | None]]
-"""``traceparent`` and ``tracestate`` of whoever publishes just now."""
+"""Returns ``traceparent`` and ``tracestate`` of the current publisher."""
 
 
 class Runs:
@@ -57,15 +57,15 @@ class Runs:
         self._early_ends: dict[str, Ended] = {}
 
     def started(self, fact: Started, task: str | None, inside: OpenRun | None = None) -> SpanState:
-        """The start of a run, which is perhaps open because a phase of it was heard first.
+        """Apply the start of a run, which may already be open because one of its phases came first.
 
-        ``inside`` is the run in whose context it was published.
+        ``inside`` is the run in whose context the event was published.
         """
         key, at_ns = fact.run_key, fact.event.at_ns
         if key is not None:
             waiting = self._spans.by_key.get(key)
             if waiting and waiting[0].announced and fact.hints.state:
-                return add_event(waiting[0], waiting[0].record, fact)  # it still is as it was
+                return add_event(waiting[0], waiting[0].record, fact)  # state unchanged
             if waiting and not waiting[0].announced:
                 first = waiting[0]
                 if (
@@ -88,7 +88,7 @@ class Runs:
         return kept
 
     def _already_started(self, fact: Started, inside: OpenRun | None) -> OpenRun | None:
-        """The open run whose start was announced already, as ``starting`` before ``started``."""
+        """Return the open run if this start was already announced in other words, as ``starting`` before ``started``."""
         if fact.run_key is not None:
             runs = self._spans.by_key.get(fact.run_key, [])
         else:
@@ -107,7 +107,7 @@ class Runs:
         )
 
     def _announce_late(self, run: OpenRun, fact: Started) -> SpanState:
-        """The start of a run whose phases were heard before it."""
+        """Apply the start of a run whose phases came before it."""
         if self._spans.implicit is run:
             self._spans.set_key(run, fact.run_key)
         run.announced = True
@@ -121,7 +121,7 @@ class Runs:
         return add_event(run, record, fact)
 
     def _end_if_known(self, run: OpenRun, fact: Started) -> None:
-        """An end of this run that came before its start decides how it ends, once nothing more can come."""
+        """Remember an end that came before this start; it applies when the stream ends."""
         key = fact.run_key
         early = self._early_ends.pop(key, None) if key is not None else None
         if early is not None and early.event.at_ns >= fact.event.at_ns:
@@ -136,7 +136,7 @@ class Runs:
         implicit: bool = False,
         each: bool = False,
     ) -> OpenRun:
-        """A new run; ``each`` where it stands for the job that the fact starts."""
+        """Open a run for a fact; ``each``: the run is the job that the fact starts."""
         key = None if implicit else fact.run_key
         hints, at_ns = fact.hints, fact.event.at_ns
         workflow = IMPLICIT if implicit else hints.workflow or "workflow"
@@ -194,7 +194,7 @@ class Runs:
     def _identity(
         self, key: str | None, workflow: str, fact: Fact, *, each: bool
     ) -> tuple[str, str]:
-        """The run's id, and the text that its trace is made of: with its time, where ids are used again."""
+        """Return the run id, and the text from which trace and span ids are derived; it has the time if ids are reused."""
         made = key is None or (fact.hints.shared and not each)
         if made:
             event = fact.event
@@ -213,7 +213,7 @@ class Runs:
         return run_id, mark
 
     def ended(self, fact: Ended, within: OpenRun | None) -> SpanState | None:
-        """The end of a run; None where no run is open that it may mean."""
+        """Apply the end of a run; return None if no open run matches."""
         run, ambiguous = self._spans.run_to_end(fact, within)
         if run is None:
             ended = self._spans.was_ended(fact)
@@ -246,7 +246,7 @@ class Runs:
     def publisher_ended(
         self, run: OpenRun, result: Result, failure: Failure | None, at_ns: int
     ) -> None:
-        """The task that opened a run is over, and nobody announced the run's end."""
+        """End a run whose publishing task ended without an end event."""
         at_ns = max(at_ns, run.last_at_ns)
         if result.failed or result is Result.CANCELLATION:
             self._phases.close_all(run, result, at_ns, ErrorType.ABANDONED, cut=True)
@@ -257,12 +257,12 @@ class Runs:
     def close_inferred(
         self, run: OpenRun, at_ns: int, leftover: ErrorType = ErrorType.ABANDONED
     ) -> None:
-        """End a run that nobody announced: its result is that of its phases."""
+        """End an unannounced run with the result of its phases."""
         self._phases.close_all(run, Result.ERROR, at_ns, leftover)
         self.close_by_phases(run, at_ns)
 
     def close_by_phases(self, run: OpenRun, at_ns: int) -> None:
-        """Close a run all of whose phases have ended, with what they say."""
+        """Close a run whose phases have all ended, with their combined result."""
         result, failure = Result.SUCCESS, None
         if run.first_failure is not None:
             result, failure = run.first_failure
@@ -273,7 +273,7 @@ class Runs:
         self._close(run, result, failure, at_ns, None)
 
     def close(self, run: OpenRun, error_type: ErrorType, at_ns: int | None) -> None:
-        """End a run because the stream ends."""
+        """End a run at the end of the stream."""
         end_ns = max(at_ns if at_ns is not None else 0, run.last_at_ns)
         known = run.known_end
         if known is not None:
@@ -288,7 +288,7 @@ class Runs:
     def abandon(
         self, run: OpenRun, at_ns: int, error_type: ErrorType = ErrorType.ABANDONED
     ) -> None:
-        """Close a run whose end was not heard; only one whose start was heard is abandoned."""
+        """Close a run without an end event: as abandoned if it was announced, else with the result of its phases."""
         at_ns = max(at_ns, run.last_at_ns)
         if not run.announced:
             self.close_inferred(run, at_ns, error_type)
@@ -300,7 +300,7 @@ class Runs:
         self._close(run, Result.ERROR, failure, at_ns, None)
 
     def forget_early_ends(self) -> None:
-        """The stream has ended."""
+        """Forget ends without a start, at the end of the stream."""
         self._early_ends.clear()
 
     def _close(

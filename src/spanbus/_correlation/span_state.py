@@ -1,7 +1,7 @@
-"""The correlator's output: one record for each span to be, with the events that belong to it.
+"""The correlator's output: one record for each span, with its events.
 
-A :class:`SpanState` is open from its start to its end and is changed only by the correlator, under the correlator's lock; the
-sinks read it. An :class:`SpanEvent` is not changed by anybody.
+A :class:`SpanState` is open from its start to its end. Only the correlator changes it, under its lock; sinks read it.
+A :class:`SpanEvent` is immutable by convention.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _NO_ATTRIBUTES: Final[Mapping[str, AttributeValue]] = MappingProxyType({})
 
 
 class EventLog:
-    """The events of one span: the first and the last are kept, what lies between is counted by type."""
+    """The events of one span: the first and the last are kept, those between are counted by type."""
 
     __slots__ = (
         "_first",
@@ -53,7 +53,7 @@ class EventLog:
         self.dropped_by_type: Mapping[str, int] = _NONE
 
     def append(self, note: SpanEvent) -> bool:
-        """Keep ``note``; False when another one had to go for it."""
+        """Append ``note``; return False if another event was dropped for it."""
         self.total += 1
         if len(self._first) < EVENTS_KEPT_FIRST:
             self._first.append(note)
@@ -69,19 +69,19 @@ class EventLog:
         by_type = self.dropped_by_type
         if not isinstance(by_type, dict):
             by_type = self.dropped_by_type = {}
-        name = (
+        name = (  # bounded: event types may contain ids
             gone.name if gone.name in by_type or len(by_type) < EVENTS_SUMMARY_TYPES else OVERFLOW
-        )  # types may hold ids
+        )
         by_type[name] = by_type.get(name, 0) + 1
         last.append(note)
         return False
 
     def kept(self) -> list[SpanEvent]:
-        """Kept events, oldest first; not to be changed."""
+        """Return the kept events, oldest first; the list must not be changed."""
         return [*self._first, *self._last] if self._last else self._first
 
     def release(self) -> None:
-        """Let go of the events once they were rendered; the counts stay."""
+        """Drop the events, after they were rendered; the counts stay."""
         self._first = []
         self._last = None
 
@@ -101,7 +101,7 @@ class Link(NamedTuple):
 
 
 class Held(NamedTuple):
-    """A failure that becomes the result of a phase if nobody tries again."""
+    """A failure that becomes the result of a phase unless it is retried."""
 
     result: Result
     failure: Failure | None
@@ -109,7 +109,7 @@ class Held(NamedTuple):
 
 
 class ApiAdditions:
-    """Additions of the phase's own code to its span: events, links and a status of the OpenTelemetry API."""
+    """Events, links and status that the phase's own code adds to its span by the OpenTelemetry API."""
 
     __slots__ = ("events", "links", "status")
 
@@ -119,16 +119,15 @@ class ApiAdditions:
         self.links: list[tuple[int, int, bool, Mapping[str, Any]]] = []
         """Trace id, span id, whether it is remote, attributes."""
         self.status: tuple[int, str | None] | None = None
-        """Status code and description; the result of a failed phase counts more."""
+        """Status code and description; the result of a failed phase takes precedence."""
 
 
 class SpanState:
-    """One span to be: a run, phase, attempt, strategy, hook, command or execution of a task.
+    """The state of one span: a run, phase, attempt, strategy, hook, command, or execution of a task.
 
-    Times are Unix nanoseconds. ``duration_ns`` is that of the monotonic clock, where the publisher gave one;
-    ``ended_at_ns`` is then ``started_at_ns + duration_ns``, or a little later where something beneath it ended then.
-    ``result`` is None while the record is open.
-    What most records do not have, links or attributes of their own, costs them nothing.
+    Times are Unix nanoseconds. ``duration_ns`` is the publisher's monotonic duration, if it sent one; ``ended_at_ns`` is then
+    ``started_at_ns + duration_ns``, or slightly later if a child ended later. ``result`` is None while the record is open.
+    Links and attributes are allocated only when used.
     """
 
     __slots__ = (
@@ -187,35 +186,35 @@ class SpanState:
         self.started_at_ns = started_at_ns
         self.ended_at_ns: int | None = None
         self.inner_ended_at_ns = 0
-        """End time of the last record beneath this one."""
+        """Latest end time of a child."""
         self.duration_ns: int | None = None
         self.result: Result | None = None
         self.failure: Failure | None = None
         self.held: Held | None = None
-        """Its failure was announced, and another attempt may follow: it is open, and nothing happens in it just now."""
+        """An announced failure that may be retried; the record stays open meanwhile."""
         self.skip_reason: str | None = None
         self.task_type = task_type
         self.attempt = attempt
-        """Number of the phase's attempt that this is or belongs to, from 1."""
+        """Number of the attempt that this record is or belongs to, from 1."""
         self.attempts = 1
         """Number of attempts of a phase."""
         self.of_phase: str | None = None
-        """The phase that an execution belongs to, where an engine has made it for one."""
+        """Name of the engine's phase that an execution belongs to, if any."""
         self.flags = _NO_FLAGS
         self.links: tuple[Link, ...] = ()
         self.events = EventLog()
         self.events_in_tree = 0
-        """Events on this record and on all beneath it, once it has ended; before, those of what has ended beneath it."""
+        """Events of ended children; once the record has ended, including its own."""
         self.children: Sequence[SpanState] = ()
-        """Records beneath this one that still matter to a reader of it; bounded by the correlator."""
+        """Child records; bounded by the correlator."""
         self.children_total = 0
         self._numbers: dict[str, int] | None = None
         self.added: ApiAdditions | None = None
-        """Additions of the phase's own code to the span, if any."""
+        """Additions by the phase's own code, if any."""
         self.attributes = _NO_ATTRIBUTES
         """Further attributes, by catalogue name: executable, arguments, exit code, output tail."""
         self.handle: object | None = None
-        """For the sink that renders spans: the live span, where there is one."""
+        """Set and read by the span sink: its sampling decision and live span."""
 
     def child(
         self,
@@ -226,7 +225,7 @@ class SpanState:
         task_type: str | None = None,
         attempt: int = 1,
     ) -> SpanState:
-        """A new record beneath it, of the same run."""
+        """Return a new child record, in the same run."""
         return SpanState(
             level,
             name,
@@ -243,22 +242,22 @@ class SpanState:
         )
 
     def flag(self, flag: Flag) -> None:
-        """Say how certain it is."""
+        """Add a flag."""
         self.flags = self.flags | {flag}
 
     def unflag(self, flag: Flag) -> None:
-        """Take a flag back."""
+        """Remove a flag."""
         self.flags = self.flags - {flag}
 
     def finish(
         self, result: Result, failure: Failure | None, at_ns: int, duration_ns: int | None
     ) -> None:
-        """Set its result and its end; a duration of the monotonic clock counts more than the times of events."""
+        """Set the result and the end time; a monotonic duration takes precedence over event times."""
         self.result = result
         self.failure = failure if result.failed else None
         if duration_ns is not None and self.level is not _ATTEMPT:
             self.duration_ns = duration_ns
-            # The clock of durations and that of events differ a little: nothing beneath a record stands out of it.
+            # the two clocks differ slightly: a record must not end before its children
             at_ns = max(self.started_at_ns + duration_ns, min(at_ns, self.inner_ended_at_ns))
         if at_ns < self.started_at_ns:
             self.flag(Flag.CLOCK)
@@ -266,18 +265,18 @@ class SpanState:
         self.ended_at_ns = at_ns
 
     def link(self, link: Link) -> None:
-        """Link it to another span."""
+        """Add a link to another span."""
         self.links = (*self.links, link)
 
     def describe(self, name: str, value: AttributeValue) -> None:
-        """Set one of the further attributes."""
+        """Set an attribute."""
         if isinstance(self.attributes, dict):
             self.attributes[name] = value
         else:
             self.attributes = {name: value}
 
     def adopt(self, child: SpanState, most: int) -> None:
-        """Put ``child`` beneath it; of children, the first ``most`` are kept."""
+        """Count a child, and keep it if there are fewer than ``most``."""
         self.children_total += 1
         if not isinstance(self.children, list):
             self.children = [child]
@@ -285,7 +284,7 @@ class SpanState:
             self.children.append(child)
 
     def release_children(self) -> None:
-        """Forget what is beneath it, once nobody reads it: records that refer to each other wait for the garbage collector."""
+        """Drop all descendants, to break the reference cycles between parents and children."""
         left: list[SpanState] = [self]
         while left:
             record = left.pop()
@@ -293,7 +292,7 @@ class SpanState:
             record.children = ()
 
     def number_of(self, kind: str) -> int:
-        """The number, from 1, of the next thing of a kind and name beneath this record: part of its identity."""
+        """Return the next number, from 1, for a child of this kind; it is part of the child's span id."""
         if self._numbers is None:
             self._numbers = {}
         number = self._numbers[kind] = self._numbers.get(kind, 0) + 1
@@ -301,27 +300,27 @@ class SpanState:
 
     @property
     def resting(self) -> bool:
-        """Whether it has ended, or its failure waits for another attempt."""
+        """Whether it has ended, or its failure is held for a retry."""
         return self.result is not None or self.held is not None
 
     @property
     def error_type(self) -> str | None:
-        """``error.type`` of a failure."""
+        """``error.type`` of the failure, if any."""
         return str(self.failure.error_type) if self.failure is not None else None
 
     @property
     def action(self) -> str:
-        """Action on the pipeline (``cicd.pipeline.action.name``)."""
+        """``cicd.pipeline.action.name``."""
         return names.ACTION_RUN
 
     @property
     def phase(self) -> SpanState:
-        """The phase that an attempt is one of; else the record itself."""
+        """The phase of an attempt; else the record itself."""
         return self.parent if self.level is Level.ATTEMPT and self.parent is not None else self
 
     @property
     def step(self) -> str:
-        """Name of the phase that an execution belongs to; else of the record itself."""
+        """Name of the engine's phase of an execution; else of the record itself."""
         return self.of_phase or self.name
 
     @property
@@ -346,18 +345,18 @@ class SpanState:
 
 
 class SpanSink(Protocol):
-    """Takes the correlator's output, in order, under the correlator's lock; must not block or call back into it."""
+    """Receives the correlator's output, in order and under its lock. Must not block or call back into the correlator."""
 
     def opened(self, record: SpanState) -> None: ...
 
     def closed(self, record: SpanState) -> None: ...
 
     def late(self, note: SpanEvent) -> None:
-        """An event came too late for any record."""
+        """Receive an event that came too late for any record."""
         ...
 
 
 class EventSink(Protocol):
-    """Takes every event as it is kept, with the record that keeps it; for those that cannot wait for the record's end."""
+    """Receives every event at once, with its record, without waiting for the record's end."""
 
     def noted(self, record: SpanState, note: SpanEvent) -> None: ...

@@ -1,4 +1,4 @@
-"""Matters that time decides: held failures, runs that nobody announced, events that came before their run."""
+"""Decisions that wait for time to pass: held failures, unannounced runs, events that came before their run."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from collections import deque
 from typing import Final
 
 from spanbus._correlation.limits import Limits
-from spanbus._correlation.open_run import OpenPhase, OpenRun
+from spanbus._correlation.open_phase import OpenPhase
+from spanbus._correlation.open_run import OpenRun
 from spanbus._named_tuple import NamedTuple
 from spanbus._reading.facts import Fact
 
@@ -14,14 +15,14 @@ NEVER_NS: Final = 2**63 - 1
 
 
 class EarlyEvent(NamedTuple):
-    """An event that belongs to no run yet, with its publisher."""
+    """An event without a run yet, and its publishing task."""
 
     fact: Fact
     task: str | None
 
 
 class Waiting:
-    """Held in the order in which it came; ``due_ns`` is when the first of it may be decided."""
+    """The pending decisions, in order of arrival. ``due_ns`` is the earliest time at which one may be due."""
 
     def __init__(self, limits: Limits) -> None:
         self._window_ns = int(limits.retry_window_s * 1e9)
@@ -35,37 +36,37 @@ class Waiting:
         self.due_ns = NEVER_NS
 
     def hold(self, run: OpenRun, phase: OpenPhase) -> None:
-        """The failure of this phase may still be retried."""
+        """Hold the failure of a phase that may be retried."""
         self.held[id(phase)] = (run, phase)
         self._due(phase.pending_at_ns + self._window_ns)
 
     def release(self, phase: OpenPhase) -> None:
-        """Remove a phase whose failure was decided."""
+        """Stop holding the failure of a phase."""
         if self.held:
             self.held.pop(id(phase), None)
 
     def infer(self, run: OpenRun) -> None:
-        """Add a run that nobody announced, whose end need not be announced either."""
+        """Add an unannounced run, which may end without an end event."""
         self.inferred[id(run)] = run
         self.idle(run)
 
     def forget(self, run: OpenRun) -> None:
-        """Remove a run: it ended, or its start was announced."""
+        """Remove a run that has ended or was announced."""
         if self.inferred:
             self.inferred.pop(id(run), None)
 
     def idle(self, run: OpenRun) -> None:
-        """Mark a run that nobody announced as idle: nothing in it is open just now."""
+        """Schedule the end of an unannounced run without open phases."""
         self._due(run.last_at_ns + self._quiet_ns(run))
 
     def add_early(self, fact: Fact, task: str | None) -> EarlyEvent | None:
-        """An event waits for the run of its publisher; the one that had to go for it."""
+        """Hold an event until the run of its publisher starts; return the event that it displaces, if any."""
         self.early.append(EarlyEvent(fact, task))
         self._due(fact.event.at_ns + self._early_ns)
         return self.early.popleft() if len(self.early) > self._early_most else None
 
     def claim(self, run_key: str | None, task: str | None) -> list[EarlyEvent]:
-        """Events that waited for this run: of its id, or without any of its publisher."""
+        """Remove and return the events for a run: those with its key, and those without a key of the same publisher."""
         if not self.early:
             return []
         claim = [
@@ -80,7 +81,7 @@ class Waiting:
         return claim
 
     def settled(self, now_ns: int) -> list[tuple[OpenRun, OpenPhase]]:
-        """Held failures that nobody tried again in time."""
+        """Return the held failures whose retry window is over."""
         return [
             (run, phase)
             for run, phase in self.held.values()
@@ -88,7 +89,7 @@ class Waiting:
         ]
 
     def quiet_runs(self, now_ns: int) -> list[OpenRun]:
-        """Runs that nobody announced, and in which nothing has happened for long."""
+        """Return the unannounced runs that have been quiet for long enough."""
         return [
             run
             for run in self.inferred.values()
@@ -96,14 +97,14 @@ class Waiting:
         ]
 
     def expired(self, now_ns: int) -> list[EarlyEvent]:
-        """Events whose run did not come."""
+        """Remove and return the events whose run did not start in time."""
         gone = [each for each in self.early if now_ns - each.fact.event.at_ns >= self._early_ns]
         if gone:
             self.early = deque([each for each in self.early if each not in gone])
         return gone
 
     def reschedule(self) -> None:
-        """Find out anew when something is due."""
+        """Recompute ``due_ns``."""
         times = [phase.pending_at_ns + self._window_ns for _, phase in self.held.values()]
         times += [each.fact.event.at_ns + self._early_ns for each in self.early]
         times += [

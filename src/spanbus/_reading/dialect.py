@@ -38,6 +38,7 @@ from spanbus._reading.shape import WITHOUT_FIELDS, getter, name_of, text_of, tex
 from spanbus._reading.spelling import ends_with, normal, plain, subject
 from spanbus._reading.states import States
 from spanbus._reading.times import duration_ns_of
+from spanbus._reading.topics import Topic, topic_of
 from spanbus._semantics import Result
 
 PLAIN_START: Final = frozenset({"type", "needs", "timestamp"})
@@ -60,6 +61,12 @@ _START: Final = Verb.START
 _SUCCESS: Final = Result.SUCCESS
 
 
+_TOPIC: Final = ReadPlan(
+    (Candidate(None, (), frozenset()),), (), (), (), (), exact=False, may_be_state=False
+)
+"""The plan of events whose type is a topic: they are read as those of a plain type."""
+
+
 class Dialect:
     """A named table of rules. Reading has no side effects except caching, and no payload makes it raise."""
 
@@ -73,9 +80,12 @@ class Dialect:
         states: States,
         *,
         error_means_failure: bool = False,
+        own_rules: tuple[Rule, ...] = (),
     ) -> None:
         self.name = name
         self.rules = rules
+        self._own_rules = own_rules
+        """Those that it does not inherit."""
         self.names = names
         self.keys = keys
         self.policy = policy
@@ -175,6 +185,8 @@ class Dialect:
         key = (raw.event_type, raw.phase is None, raw.run_id is None, *payload)
         plan = self._plans.get(key)
         if plan is None:
+            if self.states.subjects and self._topic(raw.event_type) is not None:
+                return _TOPIC
             given = cast("Mapping[object, object]", payload)  # a foreign one
             keys = {key for key in given if isinstance(key, str) and key[:1] != "@"}
             if raw.phase is not None:
@@ -190,9 +202,30 @@ class Dialect:
                 self._plans[key] = plan
         return plan
 
+    def _topic(self, event_type: str) -> Topic | None:
+        """The topic that a type is, where no rule names the type itself."""
+        topic = topic_of(event_type)
+        if topic is None:
+            return None
+        rules = [meaning.rule for meaning in self.candidates(event_type)]
+        named = any(rule in self._own_rules and rule.types != ("*",) for rule in rules)
+        return None if named else topic
+
+    def _told_apart(self, raw: Raw) -> Raw:
+        """An event on a topic as one of a plain type, with the names in its payload."""
+        topic = topic_of(raw.event_type)
+        assert topic is not None
+        told = raw.copy()
+        told.event_type = topic.event_type
+        told.payload = {**topic.fields, **raw.payload, "topic": raw.event_type}
+        return told
+
     def fact(self, raw: Raw) -> Fact:
         """Return the fact that ``raw`` states by the first matching rule, or :class:`Noted` if none matches."""
         event_type, plan, told_as_state = raw.event_type, self._plan_of(raw), False
+        if plan is _TOPIC:
+            raw = self._told_apart(raw)
+            event_type, plan = raw.event_type, self._plan_of(raw)
         if plan.may_be_state:
             raw = self.states.read(raw)
             told_as_state, plan = raw.event_type is not event_type, self._plan_of(raw)

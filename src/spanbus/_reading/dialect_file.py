@@ -188,6 +188,7 @@ def parse(table: Mapping[str, object], *, where: str = "the dialect") -> Dialect
         error_means_failure=_flag(
             table, "error_means_failure", base is not None and base.error_means_failure, where
         ),
+        own_rules=own + after,
     )
 
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from spanbus._patterns import pattern
 from spanbus._reading.shape import WITHOUT_FIELDS, getter, text_of
 from spanbus._reading.spelling import ending, key_of, plain, segments
 
 _NAME = pattern(r"[a-zA-Z][a-zA-Z ._:/-]{2,63}\d{0,3}")
+_THINGS = tuple(
+    "task step stage node activity job build run pipeline flow workflow dag saga".split()
+)
+"""Kinds of work, the innermost first."""
 RUN_OBJECTS = ("run", "workflow_run", "pipeline_run", "flow_run", "dag_run", "job_run", "build")
 """Payload keys whose object is the run itself, not its definition."""
 
@@ -57,4 +61,12 @@ def object_field(payload: Mapping[str, object], keys: tuple[str, ...], field: st
             found = text_of(getter(value)(field))
             if found:
                 return found
+    return None
+
+
+def thing_among(keys: Collection[str]) -> str | None:
+    """Return the innermost kind of work that one of the keys names: ``task`` of ``task_name`` and ``run_id``."""
+    for thing in _THINGS:
+        if thing in keys or f"{thing}_id" in keys or f"{thing}_name" in keys:
+            return thing
     return None

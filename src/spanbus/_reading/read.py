@@ -17,7 +17,9 @@ from enum import Enum
 from time import struct_time
 from typing import Any, Final, cast
 
+from spanbus._loaded import is_kind_of
 from spanbus._reading.getters import event_from_methods, has_type_method, payload_from_methods
+from spanbus._reading.naming import thing_among
 from spanbus._reading.places import (
     METADATA,
     NAME_KEYS,
@@ -53,11 +55,7 @@ _MESSAGES: Final = frozenset(
     ("message", "pmessage", "notification", "Notification", "event", "record", "envelope")
 )
 """Types of messages that wrap an event."""
-_STATES: Final = ("state", "status", "new_state", "new_status")
-_STATEFUL: Final = tuple(
-    "task step stage node activity job build run pipeline flow workflow dag saga".split()
-)
-"""Kinds of work that can have a state, innermost first."""
+_STATES: Final = ("state", "status")
 _RUN_IDS: Final = ("run_id", "run-id", "x-run-id", "runid")
 _MEMBER_VALUES: Final = {
     name: str(member.value) for name, member in WorkflowEvent.__members__.items()
@@ -130,10 +128,10 @@ def read(
     ``now_ns`` is used for an event without a time. Both are Unix nanoseconds. Raises :class:`Unreadable`, a ``ValueError``,
     when the event has no type.
     """
-    if _is_own_or_text(type(event)):
+    if _is_special(type(event)):
         if isinstance(event, Event):
             return read_own(event)
-        event = decoded(event)
+        event = decoded(event) if isinstance(event, TEXTS) else _event_of_record(event)
     places, get, about, (kind, said_id, said_source, said_correlation) = keys.look_up(event)
     event_type = kind if type(kind) is str else text_of(kind)
     if not event_type:
@@ -189,10 +187,18 @@ def read(
     return raw
 
 
-_is_own_or_text: Final[Callable[[type], bool]] = remembering(
-    lambda kind: issubclass(kind, (Event, *TEXTS)), 1_000
-)
-"""Whether a class is our event class or a text; cached by class."""
+def _is_special_class(kind: type[object]) -> bool:
+    return issubclass(kind, (Event, *TEXTS)) or is_kind_of(kind, "logging", "LogRecord")
+
+
+_is_special: Final[Callable[[type], bool]] = remembering(_is_special_class, 1_000)
+"""Whether a class is our event class, a text or a log record; cached by class."""
+
+
+def _event_of_record(record: object) -> object:
+    from spanbus._reading.log_records import event_of_record  # few buses publish them
+
+    return event_of_record(record)
 
 
 def _read_identity(
@@ -317,15 +323,15 @@ def _type(event: object, get: Getter, places: Places) -> str | None:
 def _stateful_subject(event: object) -> str | None:
     """Return the innermost kind of work in an event that has a state and no type: ``{"job": "x", "state": "RUNNING"}``."""
     fields = mapping_of(event)
-    if fields is None or not any(isinstance(fields.get(key), str | Enum) for key in _STATES):
+    if fields is None or not any(
+        isinstance(value, str | Enum) and isinstance(key, str) and key_of(key).endswith(_STATES)  # pyright: ignore[reportUnnecessaryIsInstance] - foreign mappings
+        for key, value in fields.items()
+    ):
         return None
-    names = {key_of(key) for key in fields if isinstance(key, str)}  # pyright: ignore[reportUnnecessaryIsInstance] - foreign mappings
+    names = {key_of(key) for key, value in fields.items() if value is not None}
     if not isinstance(event, Mapping):
         names.add(key_of(type(event).__name__))
-    for thing in _STATEFUL:
-        if not names.isdisjoint((thing, f"{thing}_id", f"{thing}_name")):
-            return thing
-    return None
+    return thing_among(names)
 
 
 def _is_in_type_field(get: Getter, text: str) -> bool:

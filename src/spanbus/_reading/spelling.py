@@ -34,6 +34,10 @@ _LIFE_CYCLE: Final = frozenset(
 _CHANGES: Final = frozenset(
     "changed change updated update status state transition transitioned modified".split()
 )
+_SAY_NOTHING: Final = _CHANGES | frozenset(
+    "progress event message notification signal info log lifecycle report notify callback data payload".split()
+)
+"""Words that say of an event no more than that it is one."""
 _STATES: Final = {
     "in.progress": "running",
     "active": "running",
@@ -44,7 +48,7 @@ _STATES: Final = {
     "unstable": "failed",
 }
 _MAX_WORDS: Final = max(word.count(".") + 1 for word in _LIFE_CYCLE)
-_LEADING_WORDS: Final = frozenset(
+LEADING_WORDS: Final = frozenset(
     "start started starting begin began begun running finish finished finishing end ended complete completed "
     "succeeded fail failed timed.out aborted cancelled canceled interrupted skipped retrying retried".split()
 )
@@ -99,7 +103,7 @@ def plain(text: str) -> str:
         bare = bare.removeprefix(prefix)
     if "." not in bare:
         return kind
-    return bare if _life_cycle_word(bare) is not None else _reordered(bare) or kind
+    return bare if life_cycle_word(bare) is not None else _reordered(bare) or kind
 
 
 def _reordered(kind: str) -> str | None:
@@ -107,7 +111,7 @@ def _reordered(kind: str) -> str | None:
     words = kind.split(".")
     for count in (2, 1):
         first, things = ".".join(words[:count]), words[count:]
-        if first in _LEADING_WORDS and things and _THINGS.issuperset(things):
+        if first in LEADING_WORDS and things and _THINGS.issuperset(things):
             return ".".join((*things, first))
     return None
 
@@ -117,7 +121,7 @@ def _is_decoration(word: str) -> bool:
     return word in _DECORATIONS or word.removeprefix("v").isdecimal()
 
 
-def _life_cycle_word(kind: str) -> str | None:
+def life_cycle_word(kind: str) -> str | None:
     words = kind.split(".")
     for count in range(min(_MAX_WORDS, len(words)), 0, -1):
         last = ".".join(words[-count:])
@@ -129,7 +133,7 @@ def _life_cycle_word(kind: str) -> str | None:
 @lru_cache(2_048)
 def ending(text: str) -> str | None:
     """Return the life-cycle word at the end of an event type (``started``, ``timed.out``), None if there is none."""
-    return _life_cycle_word(plain(text))
+    return life_cycle_word(plain(text))
 
 
 @lru_cache(2_048)
@@ -185,6 +189,11 @@ def changing(text: str) -> str | None:
     return "_".join(words) or None
 
 
+def says_nothing(text: str) -> bool:
+    """Whether a type does not say what it is about: ``progress``, ``status_update``."""
+    return _SAY_NOTHING.issuperset(normal(text).split("."))
+
+
 def changed(text: str) -> bool:
     """Whether an event type reports a change: ``TaskUpdate``, ``job.status``."""
     kind = plain(text)
@@ -209,7 +218,7 @@ def segments(text: str) -> tuple[str, ...]:
     if kind != normal(text):
         if (
             len(parts) > 1
-            and normal(parts[0]) in _LEADING_WORDS
+            and normal(parts[0]) in LEADING_WORDS
             and (word := ending(text)) is not None
         ):
             return kind[: -len(word) - 1].replace(".", "_"), word.replace(".", "_")  # "start:task"

@@ -10,9 +10,17 @@ from collections.abc import Collection, Mapping
 from enum import Enum
 from typing import cast
 
+from spanbus._reading.naming import thing_among
 from spanbus._reading.read import Raw
 from spanbus._reading.shape import text_of
-from spanbus._reading.spelling import changing, ending, word_of_state
+from spanbus._reading.spelling import (
+    changing,
+    ending,
+    key_of,
+    says_nothing,
+    subject,
+    word_of_state,
+)
 from spanbus._reading.webhooks import BODIES, event_of_body, is_body
 
 _TYPES_CACHED = 1_000
@@ -54,12 +62,16 @@ class States:
             if "object_kind" in raw.payload:
                 return raw
         changes = self._changing_subject(raw.event_type)
+        if changes is None and says_nothing(raw.event_type):
+            changes = thing_among(raw.payload)
         return raw if changes is None else self._from_state(raw, changes) or raw
 
     def may_be_state(self, event_type: str, keys: Collection[str]) -> bool:
         """Whether an event of this type and with these payload keys may report a state."""
         return bool(self.subjects) and (
-            not BODIES.isdisjoint(keys) or self._changing_subject(event_type) is not None
+            not BODIES.isdisjoint(keys)
+            or self._changing_subject(event_type) is not None
+            or (says_nothing(event_type) and thing_among(keys) in self.subjects)
         )
 
     def _changing_subject(self, event_type: str) -> str | None:
@@ -82,6 +94,8 @@ class States:
             value = payload.get(key)
             text = text_of(value) if isinstance(value, _WORDS) else None
             word = word_of_state(text) if text else None
+            if text and word is None and key_of(subject(text)) in self.subjects:  # "step_started"
+                changes, word = key_of(subject(text)), ending(text)
             if word is not None:
                 raw = raw.copy()
                 if key in self._names:  # here the key holds a state, not a name

@@ -1,4 +1,4 @@
-"""Secrets in the arguments of commands, where an option and its value are two of them."""
+"""Remove secrets from the arguments of commands, also if an option and its value are two arguments."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ _TAKES_P = (
     r"(?:.*/)?(?:sshpass|mysql\w*|mariadb[\w-]*|mongo\w*|(?:docker|podman|registry|nerdctl|buildah|skopeo|oc|az)\s+login|redis-cli|ldap\w+"
     r"|htpasswd|7z[az]?|zip|unzip|smbclient|twine)(?:\.exe)?"
 )
-_THEIR_WORDS = (
+_COMMAND_WORDS = (
     "sshpass mysql mariadb mongo docker podman registry nerdctl buildah skopeo oc az redis-cli ldap htpasswd 7z zip smbclient twine"
 ).split()
-"""One of these is in every text that one of the two patterns finds."""
+"""Prefilter: every match of the two patterns contains one of these."""
 _GLUES_P = r"(?:.*/)?(?:sshpass|mysql\w*|mariadb[\w-]*|7z[az]?)(?:\.exe)?"
-_LONGEST_COMMAND = 300
-_FEW = 64
+_MAX_COMMAND_CHARS = 300
+_MAX_QUOTED = 64
 
 
 @cache
@@ -28,10 +28,10 @@ def _compiled(pattern: str) -> re.Pattern[str]:
     return re.compile(pattern)
 
 
-def _is(pattern: str, argument: str) -> bool:
+def _is_command(pattern: str, argument: str) -> bool:
     return (
-        len(argument) <= _LONGEST_COMMAND
-        and any(word in argument for word in _THEIR_WORDS)
+        len(argument) <= _MAX_COMMAND_CHARS
+        and any(word in argument for word in _COMMAND_WORDS)
         and _compiled(pattern).fullmatch(argument) is not None
     )
 
@@ -39,15 +39,15 @@ def _is(pattern: str, argument: str) -> bool:
 def cleaned_arguments(
     arguments: Sequence[str], text_of: Callable[[str], str], clean: Callable[[str], str]
 ) -> list[str]:
-    """Each argument without secrets; ``text_of`` and ``clean`` take them out of one text, the second without a limit."""
+    """Return the arguments without secrets. ``text_of`` and ``clean`` clean one text; ``clean`` has no length limit."""
     cleaned: list[str] = []
     hidden = user = takes_p = glued_p = in_key = assigned = False
     before = ""
     for argument in arguments:
         name, equals, _ = argument.partition("=")
         bare = argument.lstrip("-").rstrip(": ").lower()
-        if _is(_TAKES_P, argument) or _is(_TAKES_P, f"{before} {argument}"):
-            takes_p, glued_p = True, _is(_GLUES_P, argument)
+        if _is_command(_TAKES_P, argument) or _is_command(_TAKES_P, f"{before} {argument}"):
+            takes_p, glued_p = True, _is_command(_GLUES_P, argument)
         if in_key or (
             "-----BEGIN" in argument and ("PRIVATE" in argument or argument == "-----BEGIN")
         ):
@@ -59,7 +59,7 @@ def cleaned_arguments(
             hidden = True
             cleaned.append(argument)
         elif hidden and not (argument.startswith("-") and is_sensitive(bare)):
-            hidden = bare in _SCHEMES  # the token itself is one further
+            hidden = bare in _SCHEMES  # the token follows
             cleaned.append(argument if hidden else REDACTED)
         elif user and ":" in argument:
             user = False
@@ -85,9 +85,9 @@ def cleaned_arguments(
             cleaned.append(text_of(argument))
         assigned = is_sensitive(bare)
         before = argument
-    if len(arguments) > 1:  # what is a secret by what stands in the arguments before it
+    if len(arguments) > 1:  # secrets recognized only together with preceding arguments
         whole = clean("\n".join(arguments))
-        if len(arguments) <= _FEW:
+        if len(arguments) <= _MAX_QUOTED:
             from shlex import quote
 
             whole_words = clean(without_options(" ".join(map(quote, arguments))))

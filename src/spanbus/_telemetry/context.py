@@ -1,8 +1,7 @@
-"""Trace context across processes and tasks: environment carriers in and out, attached with its detaching.
+"""Trace context across processes and tasks: inject and extract environment variables and headers, attach and detach.
 
-Environment carriers follow the OpenTelemetry specification: ``TRACEPARENT``, ``TRACESTATE`` and ``BAGGAGE``, upper-case;
-which of them are read and written is for ``OTEL_PROPAGATORS`` to say. What comes in that is not valid is ignored, as W3C
-Trace Context demands.
+Environment carriers follow the OpenTelemetry specification: ``TRACEPARENT``, ``TRACESTATE`` and ``BAGGAGE`` in upper case.
+``OTEL_PROPAGATORS`` decides which of them are used. Invalid values are ignored, as W3C Trace Context demands.
 """
 
 from __future__ import annotations
@@ -26,54 +25,54 @@ from opentelemetry.trace import SpanContext
 from spanbus._named_tuple import NamedTuple
 
 TRACEPARENT, TRACESTATE, BAGGAGE = "TRACEPARENT", "TRACESTATE", "BAGGAGE"
-_CHOICE = "OTEL_PROPAGATORS"
+_PROPAGATORS = "OTEL_PROPAGATORS"
 _NOT_A_NAME = re.compile(r"[^A-Z0-9_]")
 
 
 class Incoming(NamedTuple):
-    """The caller's trace context; None where there is none."""
+    """A trace context as headers; None if there is none."""
 
     traceparent: str | None = None
     tracestate: str | None = None
 
 
 def incoming(env: Mapping[str, str]) -> Incoming:
-    """The context that the process was started in: from its environment, None where it is absent or not valid."""
+    """Return the trace context from the environment of the process; None values if it is absent or invalid."""
     return _incoming(trace.get_current_span(_extracted(env)).get_span_context())
 
 
 def current() -> Incoming:
-    """The context of the caller's current span, where one is recording or was passed on."""
+    """Return the trace context of the current span."""
     return _incoming(trace.get_current_span().get_span_context())
 
 
 def outgoing(context: Context) -> dict[str, str]:
-    """The environment for a child process, by the propagators that ``OTEL_PROPAGATORS`` names; to be put on a copy."""
+    """Return the environment variables for a child process, to be added to a copy of the environment."""
     carrier: dict[str, str] = {}
     _propagator().inject(carrier, context, _EnvironmentSetter())
     return carrier
 
 
 def into_headers(context: Context) -> dict[str, str]:
-    """The headers of a message by which ``context`` goes with it: ``traceparent`` and what else the propagators write."""
+    """Return the message headers for ``context``: ``traceparent`` and whatever else the propagators write."""
     carrier: dict[str, str] = {}
     _propagator().inject(carrier, context, _HeaderSetter())
     return carrier
 
 
 def from_headers(headers: Mapping[str, object]) -> Context:
-    """The context that came with a message, on top of the caller's; what is not text or not valid is ignored."""
+    """Return the current context extended by that of a message; headers that are not text or invalid are ignored."""
     texts = {key: value for key, value in headers.items() if isinstance(value, str)}
     return _propagator().extract(texts, otel_context.get_current())
 
 
 def identity_of(context: Context) -> Incoming:
-    """The span that is current in ``context``, where there is one."""
+    """Return the trace context of the span that is current in ``context``."""
     return _incoming(trace.get_current_span(context).get_span_context())
 
 
 def with_baggage(context: Context, env: Mapping[str, str]) -> Context:
-    """``context`` with the baggage that the process was started with; what is there already stays."""
+    """Return ``context`` with the baggage from the environment; existing entries are kept."""
     if not env.get(BAGGAGE):
         return context
     there = baggage_of(context)
@@ -85,9 +84,9 @@ def with_baggage(context: Context, env: Mapping[str, str]) -> Context:
 
 @contextmanager
 def attached(context: Context) -> Generator[None]:
-    """Make ``context`` current in this task until the block ends.
+    """Context manager that makes ``context`` current in this task.
 
-    A block that ends in another task, as that of a generator which somebody else closes, leaves that task's context alone.
+    If the block ends in another task, as for a generator closed elsewhere, that task's context is left alone.
     """
     mark = _attached_here.set(None)
     token = otel_context.attach(context)
@@ -96,9 +95,7 @@ def attached(context: Context) -> Generator[None]:
     finally:
         try:
             _attached_here.reset(mark)
-        except (
-            ValueError
-        ):  # not the task that attached; detaching here would log an error and mend nothing
+        except ValueError:  # another task: detaching here would only log an error
             pass
         else:
             otel_context.detach(token)
@@ -120,20 +117,19 @@ def _extracted(env: Mapping[str, str]) -> Context:
 
 
 def _propagator() -> TextMapPropagator:
-    """The global one. Importing its module looks through all that is installed, and raises where ``OTEL_PROPAGATORS``
-    names one that is not; where neither that says one nor anybody has imported it, it is the usual one.
+    """Return the global propagator, or an equal one if it has not been imported or configured.
+
+    Importing ``opentelemetry.propagate`` scans all installed packages, and raises if ``OTEL_PROPAGATORS`` is wrong.
     """
-    nobody_chose = "opentelemetry.propagate" not in sys.modules and not os.environ.get(_CHOICE)
-    return _usual_propagator() if nobody_chose or _is_unusable() else _global_propagator()
+    is_default = "opentelemetry.propagate" not in sys.modules and not os.environ.get(_PROPAGATORS)
+    return _default_propagator() if is_default or _is_unusable() else _global_propagator()
 
 
 @cache
 def _is_unusable() -> bool:
     try:
         _global_propagator()
-    except (
-        Exception
-    ):  # ValueError of the API, or whatever a foreign propagator raises when it is made
+    except Exception:  # ValueError of the API, or anything that a foreign propagator raises
         return True
     return False
 
@@ -145,7 +141,7 @@ def _global_propagator() -> TextMapPropagator:
 
 
 @cache
-def _usual_propagator() -> TextMapPropagator:
+def _default_propagator() -> TextMapPropagator:
     from opentelemetry.baggage.propagation import W3CBaggagePropagator
     from opentelemetry.propagators.composite import CompositePropagator
     from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
@@ -173,5 +169,5 @@ class _HeaderSetter(Setter[dict[str, str]]):
 
 class _EnvironmentSetter(Setter[dict[str, str]]):
     def set(self, carrier: dict[str, str], key: str, value: str) -> None:
-        if "\0" not in value:  # which no environment can hold
+        if "\0" not in value:  # not possible in an environment
             carrier[_variable(key)] = value

@@ -1,4 +1,4 @@
-"""Records get the identity that their spans have, and none are made: an observer elsewhere makes them."""
+"""A sink that gives records their span identity without making spans, because an observer process makes them."""
 
 from __future__ import annotations
 
@@ -10,28 +10,30 @@ from spanbus._telemetry.template import Template
 
 
 class ContextOnly:
-    """A sink after which phases can be current, and what is made inside them has its parent in the observer's spans."""
+    """Makes phases usable as current spans: spans of application code become children of the observer's spans."""
 
     def __init__(self, template: Template, sampler: EnvironmentSampler) -> None:
-        self._spans = DirectSpans(_Nothing(), template, sampler=sampler, resource=PlainResource({}))
+        self._spans = DirectSpans(
+            _NullSpans(), template, sampler=sampler, resource=PlainResource({})
+        )
 
     def opened(self, record: SpanState) -> None:
         self._spans.opened(record)
 
     def closed(self, record: SpanState) -> None:
-        """The observer tells it."""
+        """Do nothing: the observer makes the span."""
 
     def late(self, note: SpanEvent) -> None:
-        """The observer counts it."""
+        """Do nothing: the observer counts the event."""
 
 
-class _Nothing:
-    """Takes no spans."""
+class _NullSpans:
+    """Destination that receives no spans."""
 
     def put_encoded(self, span_id: int, span: bytes, resource: object, scope: Scope) -> None:
-        """Not called: nothing is ever closed."""
+        """Never called, because nothing is closed."""
 
     def dropped_of(self, trace_id: int) -> int:
-        """No span of a trace was dropped."""
+        """Return 0."""
         del trace_id
         return 0

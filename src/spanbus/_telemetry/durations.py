@@ -1,9 +1,9 @@
-"""Duration histograms that are counted here, for a meter provider of ours.
+"""Duration histograms without the SDK.
 
-The SDK's ``Histogram.record`` makes a measurement, cleans and hashes its attributes and asks for a view at every call. Here
-the series is looked up once for each combination of attributes, and a duration then costs a bisection and an addition. What
-is collected are the SDK's own data points: explicit buckets, with the last sampled measurement of a bucket as its exemplar,
-as the specification's AlignedHistogramBucketExemplarReservoir keeps it.
+The SDK's ``Histogram.record`` creates a measurement, cleans and hashes its attributes and looks up a view at every call.
+Here the series is looked up once for each combination of attributes, and a duration then costs a bisection and an addition.
+The collected data points equal the SDK's: explicit buckets, with the last sampled measurement of a bucket as its exemplar
+(``AlignedHistogramBucketExemplarReservoir`` of the specification).
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ _BOUNDS: Final = tuple(names.DURATION_BUCKETS_S)
 _BUCKETS: Final = len(_BOUNDS) + 1
 
 
-class Taken(NamedTuple):
-    """The counts of one series at one moment."""
+class Snapshot(NamedTuple):
+    """The counts of one series at one time."""
 
     attributes: Mapping[str, str]
     started_at_ns: int
@@ -37,11 +37,11 @@ class Taken(NamedTuple):
     least_s: float
     most_s: float
     exemplars: Mapping[int, tuple[float, int, int | None, int | None]]
-    """By bucket: seconds, when, trace id, span id."""
+    """By bucket: seconds, Unix nanoseconds, trace id, span id."""
 
 
-class Durations:
-    """One combination of attributes: seconds by bucket."""
+class DurationSeries:
+    """The histogram of one combination of attributes."""
 
     __slots__ = (
         "_exemplar_filter",
@@ -60,9 +60,9 @@ class Durations:
     ) -> None:
         self.attributes = attributes
         self._exemplar_filter = exemplar_filter
-        self._begin(at_ns)
+        self._reset(at_ns)
 
-    def _begin(self, at_ns: int) -> None:
+    def _reset(self, at_ns: int) -> None:
         self.started_at_ns = at_ns
         self.count = 0
         self.counts = [0] * _BUCKETS
@@ -71,7 +71,7 @@ class Durations:
         self._exemplars: dict[int, tuple[float, int, int | None, int | None]] = {}
 
     def record(self, seconds: float, of: SpanState) -> None:
-        """One duration of a record's span. The caller has the lock of its :class:`DurationHistogram`."""
+        """Record a duration of a span. The caller holds the lock of the :class:`DurationHistogram`."""
         bucket = bisect_left(_BOUNDS, seconds)
         self.counts[bucket] += 1
         self.count += 1
@@ -91,9 +91,9 @@ class Durations:
             ids = handle.context or of
             self._exemplars[bucket] = seconds, time.time_ns(), ids.trace_id, ids.span_id
 
-    def taken(self, at_ns: int, *, again: bool) -> Taken:
-        """The counts until now; with ``again`` the series begins again at zero, as delta temporality has it."""
-        taken = Taken(
+    def snapshot(self, at_ns: int, *, reset: bool) -> Snapshot:
+        """Return the counts; ``reset`` starts the series again at zero, for delta temporality."""
+        snapshot = Snapshot(
             self.attributes,
             self.started_at_ns,
             self.count,
@@ -104,13 +104,13 @@ class Durations:
             self._exemplars,
         )
         self._exemplars = {}
-        if again:
-            self._begin(at_ns)
-        return taken
+        if reset:
+            self._reset(at_ns)
+        return snapshot
 
 
 class DurationHistogram:
-    """The series of one metric of the catalogue, collected as the SDK would. Safe from any thread under ``lock``."""
+    """The series of one metric of the catalogue. Thread-safe by ``lock``, which some callers hold already."""
 
     def __init__(
         self, metric: names.Metric, lock: threading.Lock, exemplar_filter: ExemplarFilter
@@ -118,53 +118,53 @@ class DurationHistogram:
         self._metric = metric
         self._lock = lock
         self._exemplar_filter: ExemplarFilter = exemplar_filter
-        self._series: dict[tuple[tuple[str, str], ...], Durations] = {}
-        self._taken: tuple[int, list[Taken]] | None = None
+        self._series: dict[tuple[tuple[str, str], ...], DurationSeries] = {}
+        self._snapshots: tuple[int, list[Snapshot]] | None = None
 
-    def series(self, attributes: Mapping[str, str]) -> Durations:
-        """The series of these attributes; the caller has the lock."""
+    def series(self, attributes: Mapping[str, str]) -> DurationSeries:
+        """Return the series of these attributes. The caller holds the lock."""
         key = tuple(sorted(attributes.items()))
         found = self._series.get(key)
         if found is None:
-            found = self._series[key] = Durations(
+            found = self._series[key] = DurationSeries(
                 dict(attributes), self._exemplar_filter, time.time_ns()
             )
         return found
 
     def take(self, temporality: int) -> None:
-        """Set aside what :meth:`collect` will give; the caller has the lock."""
-        again = temporality == DELTA
+        """Copy the counts for :meth:`collect`. The caller holds the lock."""
+        reset = temporality == DELTA
         at_ns = time.time_ns()
-        taken = [one.taken(at_ns, again=again) for one in self._series.values() if one.count]
-        self._taken = at_ns, taken
+        snapshot = [one.snapshot(at_ns, reset=reset) for one in self._series.values() if one.count]
+        self._snapshots = at_ns, snapshot
 
     def collect(self, temporality: int) -> Sequence[Metric]:
-        """The metric, or nothing when nothing was recorded."""
-        if self._taken is None:
+        """Return the metric, or nothing if no duration was recorded."""
+        if self._snapshots is None:
             with self._lock:
                 self.take(temporality)
-        assert self._taken is not None
-        (at_ns, taken), self._taken = self._taken, None
-        if not taken:
+        assert self._snapshots is not None
+        (at_ns, snapshot), self._snapshots = self._snapshots, None
+        if not snapshot:
             return ()
-        metric, points = self._metric, [_point(one, at_ns) for one in taken]
+        metric, points = self._metric, [_point(one, at_ns) for one in snapshot]
         return (Metric(metric.name, metric.brief, metric.unit, Histogram(points, temporality)),)
 
 
-def _point(taken: Taken, at_ns: int) -> HistogramDataPoint:
+def _point(snapshot: Snapshot, at_ns: int) -> HistogramDataPoint:
     exemplars = [
         Exemplar({}, seconds, taken_at_ns, span_id, trace_id)
-        for _, (seconds, taken_at_ns, trace_id, span_id) in sorted(taken.exemplars.items())
+        for _, (seconds, taken_at_ns, trace_id, span_id) in sorted(snapshot.exemplars.items())
     ]
     return HistogramDataPoint(
-        taken.attributes,
-        taken.started_at_ns,
+        snapshot.attributes,
+        snapshot.started_at_ns,
         at_ns,
-        taken.number,
-        taken.total_s,
-        taken.counts,
+        snapshot.number,
+        snapshot.total_s,
+        snapshot.counts,
         _BOUNDS,
-        taken.least_s,
-        taken.most_s,
+        snapshot.least_s,
+        snapshot.most_s,
         exemplars,
     )

@@ -1,7 +1,7 @@
-"""The attributes of a span event: what is allowed of its payload, who published it, its id.
+"""The attributes of a span event: the allowed payload keys, the source and the event id.
 
-One selection from the payload gives the attributes of live SDK events, of log records, and OTLP bytes. What says what
-went wrong comes first: viewers show the first attributes of an event and fold the rest.
+The same selection is used for live SDK events, log records and OTLP bytes. Error fields come first, because viewers show the
+first attributes of an event and fold the rest.
 """
 
 from __future__ import annotations
@@ -21,26 +21,34 @@ if TYPE_CHECKING:
     from opentelemetry.util.types import AttributeValue
 
 _ATTRIBUTE: Final = b"\x1a"
-_MOMENT: Final = struct.Struct("<BQ").pack
-_SHORT: Final = 128
-_USUAL: Final = 32
-_OF_THE_SPEAKER: Final = frozenset(
+_TIMESTAMP: Final = struct.Struct("<BQ").pack
+_CACHED_CHARS: Final = 128
+_CACHED_PAYLOAD_KEYS: Final = 32
+_PUBLISHER_KEYS: Final = frozenset(
     {"timestamp", "duration", "phase", "step_name", "success", "result"}
 )
-"""Keys that two speakers of one step fill in words of their own."""
+"""Keys in which two publishers of one step may differ."""
 _STARTS_AND_ENDS: Final = tuple(
     """
     start started begin began running end ended complete completed done finished success succeeded fail failed failure
     error errored timeout timed_out cancelled
     """.split()
 )
-_KEYS: Final = 1_000
-_VALUES: Final = 64
-_FIRST: Final = ("type", "error_type", "error", "message", "reason", "exit_code", "output_tail")
+_CACHED_KEYS: Final = 1_000
+_CACHED_VALUES: Final = 64
+_SHOWN_FIRST: Final = (
+    "type",
+    "error_type",
+    "error",
+    "message",
+    "reason",
+    "exit_code",
+    "output_tail",
+)
 
 
 class _Key:
-    """One payload key: its attribute's name, and what is encoded of values that come again."""
+    """One allowed payload key: its attribute name, and a cache of encoded values."""
 
     __slots__ = ("_redactor", "encoded", "false", "key", "lead", "name", "true")
 
@@ -48,32 +56,32 @@ class _Key:
         self._redactor, self.key, self.name = redactor, key, name
         self.true, self.false = (attribute(_ATTRIBUTE, name, value) for value in (True, False))
         self.lead = attribute(_ATTRIBUTE, name, 0.0)[:-8] if shown else b""
-        """Encoded bytes before a float; empty where no value is shown."""
-        self.encoded: Callable[[str | int], bytes] = remembering(self.encode, _VALUES)
+        """Encoded bytes before a float; empty if values of the key are hidden."""
+        self.encoded: Callable[[str | int], bytes] = remembering(self.encode, _CACHED_VALUES)
 
     def clean(self, raw: object) -> AttributeValue | None:
-        """The value as it may leave the process; None where it has no place in telemetry."""
+        """Return the redacted value, None if it cannot be an attribute."""
         return self._redactor.value(self.key, raw)
 
     def encode(self, raw: object) -> bytes:
-        """The attribute in OTLP bytes."""
+        """Return the attribute as OTLP bytes."""
         cleaned = self.clean(raw)
         return attribute(_ATTRIBUTE, self.name, cleaned) if cleaned is not None else b""
 
 
 class EventFields:
-    """Selects and encodes. ``redactor`` says which payload keys are allowed, and cleans their values."""
+    """Selects and encodes the attributes of events; ``redactor`` decides which payload keys are allowed."""
 
     def __init__(self, redactor: Redactor) -> None:
         self._redactor = redactor
-        self._keys = remembering(self._key, _KEYS)
-        self._usual_shape = remembering(self._shape, _KEYS)
-        self._names: Callable[[str], bytes] = remembering(_name, _KEYS)
-        self._sources: Callable[[str], bytes] = remembering(_source, _VALUES)
-        self._id_leads: Callable[[int], bytes] = remembering(_id_lead, _KEYS)
+        self._keys = remembering(self._key, _CACHED_KEYS)
+        self._cached_shape = remembering(self._shape, _CACHED_KEYS)
+        self._names: Callable[[str], bytes] = remembering(_name, _CACHED_KEYS)
+        self._sources: Callable[[str], bytes] = remembering(_source, _CACHED_VALUES)
+        self._id_leads: Callable[[int], bytes] = remembering(_id_lead, _CACHED_KEYS)
 
     def attributes(self, event: SpanEvent) -> dict[str, AttributeValue]:
-        """The event's attributes; of its payload, at most 32, nested ones flattened."""
+        """Return the event's attributes; at most 32 from its payload, nested ones flattened."""
         found: dict[str, AttributeValue] = {}
         payload = event.payload
         for key in self._shape(tuple(payload)):
@@ -91,16 +99,18 @@ class EventFields:
         return found
 
     def encoded(self, event: SpanEvent) -> bytes:
-        """The body of the event's message in OTLP bytes."""
-        parts = [_MOMENT(0x09, event.at_ns), self._names(event.name)]
+        """Return the body of the OTLP ``Event`` message."""
+        parts = [_TIMESTAMP(0x09, event.at_ns), self._names(event.name)]
         payload: Mapping[str, Any] = event.payload
         shape = tuple(payload)
-        for key in self._usual_shape(shape) if len(shape) <= _USUAL else self._shape(shape):
+        for key in (
+            self._cached_shape(shape) if len(shape) <= _CACHED_PAYLOAD_KEYS else self._shape(shape)
+        ):
             raw = payload[key.key]
             kind = type(raw)  # pyright: ignore[reportUnknownVariableType]
-            if kind is str and len(raw) <= _SHORT:
+            if kind is str and len(raw) <= _CACHED_CHARS:
                 parts.append(key.encoded(raw))
-            elif kind is float and key.lead and raw - raw == 0.0:  # it is finite
+            elif kind is float and key.lead and raw - raw == 0.0:  # finite
                 parts.append(key.lead + DOUBLE(raw))
             elif kind is bool:
                 parts.append(key.true if raw else key.false)
@@ -115,13 +125,17 @@ class EventFields:
         return b"".join(parts)
 
     def head(self, name: str, at_ns: int) -> bytes:
-        """The beginning of an event's message: its time and name."""
-        return _MOMENT(0x09, at_ns) + self._names(name)
+        """Return the beginning of an OTLP ``Event`` message: time and name."""
+        return _TIMESTAMP(0x09, at_ns) + self._names(name)
 
     def _shape(self, keys: tuple[str, ...]) -> tuple[_Key, ...]:
-        """The allowed keys of a payload in the order of their attributes, at most 32."""
+        """Return the allowed keys of a payload in the order of their attributes, at most 32."""
         found = [one for one in map(self._keys, keys) if one is not None]
-        found.sort(key=lambda key: _FIRST.index(key.key) if key.key in _FIRST else len(_FIRST))
+        found.sort(
+            key=lambda key: (
+                _SHOWN_FIRST.index(key.key) if key.key in _SHOWN_FIRST else len(_SHOWN_FIRST)
+            )
+        )
         return tuple(found[: names.EVENT_ATTRIBUTES_LIMIT])
 
     def _key(self, key: str) -> _Key | None:
@@ -131,16 +145,18 @@ class EventFields:
         return _Key(self._redactor, key, name, limit > 0) if name is not None else None
 
 
-def told_once(events: Sequence[SpanEvent]) -> list[SpanEvent]:
-    """The events without those that say what another of the same type says: a step that two speakers announce.
+def without_repeats(events: Sequence[SpanEvent]) -> list[SpanEvent]:
+    """Return the events without repeated starts and ends, as of a step that two publishers announce.
 
-    Two starts or ends say the same when what both say of their subject agrees, and they agree in something. The one that says
-    what went wrong stays, else the first.
+    Two events of one type are repeats if they share payload keys and agree in all of them. The one with more error fields is
+    kept, else the first.
     """
     kept: list[SpanEvent] = []
     for event in events:
         announces = event.name.lower().endswith(_STARTS_AND_ENDS)
-        place = next((at for at, one in enumerate(kept) if announces and _same(one, event)), None)
+        place = next(
+            (at for at, one in enumerate(kept) if announces and _is_repeat(one, event)), None
+        )
         if place is None:
             kept.append(event)
         elif _detail(event) > _detail(kept[place]):
@@ -148,15 +164,15 @@ def told_once(events: Sequence[SpanEvent]) -> list[SpanEvent]:
     return kept
 
 
-def _same(one: SpanEvent, other: SpanEvent) -> bool:
+def _is_repeat(one: SpanEvent, other: SpanEvent) -> bool:
     if one.name != other.name or one.attempt != other.attempt:
         return False
-    shared = (one.payload.keys() & other.payload.keys()) - _OF_THE_SPEAKER
+    shared = (one.payload.keys() & other.payload.keys()) - _PUBLISHER_KEYS
     return bool(shared) and all(is_true(one.payload[key] == other.payload[key]) for key in shared)
 
 
 def _detail(event: SpanEvent) -> int:
-    return sum(1 for key in _FIRST if is_true(event.payload.get(key)))
+    return sum(1 for key in _SHOWN_FIRST if is_true(event.payload.get(key)))
 
 
 def _name(name: str) -> bytes:
@@ -168,5 +184,5 @@ def _source(source: str) -> bytes:
 
 
 def _id_lead(size: int) -> bytes:
-    """Encoded bytes before an event id of this size."""
+    """Return the encoded bytes before an event id of this size."""
     return attribute(_ATTRIBUTE, names.EVENT_ID, "0" * size)[: -size or None]

@@ -1,7 +1,7 @@
-"""One table of span attributes for each level: the key of each attribute and what of a record it says.
+"""Tables of span attributes by level: the key of each attribute, and how it is read from a record.
 
-The same table gives the attributes of live SDK spans, those of summaries, and OTLP bytes. The fields of a table stand in
-groups of those that recur together, so that a group's bytes are looked up by its values.
+The same table is used for live SDK spans, summaries and OTLP bytes. Fields whose values recur together form a group, and the
+encoded bytes of a group are cached by its values.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from opentelemetry.util.types import AttributeValue
 
 SPAN_ATTRIBUTE: Final = b"\x4a"
-_RECURRING: Final = 4_000
+_CACHED: Final = 4_000
 Value = str | int | None
 _RUN: Final = Level.RUN
 _PHASE: Final = Level.PHASE
@@ -27,14 +27,14 @@ _ATTEMPT: Final = Level.ATTEMPT
 
 
 class Field(NamedTuple):
-    """One attribute: its key, and whether it is known at the start."""
+    """One attribute: its key, and whether its value is known at the start."""
 
     key: str
     at_start: bool = False
 
 
 class Group:
-    """Fields whose values recur together; ``values`` reads them from a record, None for what is left out."""
+    """Fields whose values recur together. ``values`` reads them from a record; a None is left out."""
 
     __slots__ = ("encoded", "fields", "values")
 
@@ -51,18 +51,18 @@ class Group:
                 ]
             )
 
-        self.encoded: Callable[[Any], bytes] = remembering(encode, _RECURRING)
-        """The attributes of such values in OTLP bytes."""
+        self.encoded: Callable[[Any], bytes] = remembering(encode, _CACHED)
+        """Cached OTLP bytes of the attributes with such values."""
 
     def pairs(self, record: SpanState) -> Iterator[tuple[Field, str | int]]:
-        """Each field that has a value, with the value."""
+        """Yield each field that has a value, with the value."""
         for field, value in zip(self.fields, self.values(record), strict=True):
             if value is not None:
                 yield field, _plain(value)
 
 
 class SpanId(Group):
-    """A span's id as an attribute: it never recurs, and always has sixteen digits."""
+    """A span id as an attribute: not cached, because it never recurs."""
 
     __slots__ = ()
 
@@ -73,7 +73,7 @@ class SpanId(Group):
         self.encoded = lambda span_id: lead + b"%016x" % span_id
 
     def pairs(self, record: SpanState) -> Iterator[tuple[Field, str | int]]:
-        """The field with the id in hexadecimal."""
+        """Yield the field with the id in hexadecimal."""
         yield self.fields[0], f"{self.values(record):016x}"
 
 
@@ -81,7 +81,7 @@ def _plain(value: str | int) -> str | int:
     return value if type(value) is int else str(value)
 
 
-_SAME_RUN: Final = Group(
+_RUN_IDENTITY: Final = Group(
     lambda record: (record.workflow, record.run_id, record.level),
     Field(names.PIPELINE_NAME, True),
     Field(names.PIPELINE_RUN_ID, True),
@@ -99,8 +99,8 @@ _ENDED: Final = Group(
     _ERROR,
     _TOTAL,
 )
-_INSIDE: Final = (
-    _SAME_RUN,
+_BELOW_PHASE: Final = (
+    _RUN_IDENTITY,
     Group(
         lambda record: (
             record.attempt,
@@ -119,7 +119,7 @@ TABLES: Final[Mapping[Level, tuple[Group, ...]]] = {
     _RUN: (
         Group(
             lambda record: (record.workflow, record.run_id, record.level, record.action),
-            *_SAME_RUN.fields,
+            *_RUN_IDENTITY.fields,
             Field(names.PIPELINE_ACTION_NAME, True),
         ),
         Group(
@@ -134,7 +134,7 @@ TABLES: Final[Mapping[Level, tuple[Group, ...]]] = {
         ),
     ),
     _PHASE: (
-        _SAME_RUN,
+        _RUN_IDENTITY,
         Group(lambda record: (record.name, record.task_type), _TASK_NAME, _TASK_TYPE),
         SpanId(lambda record: record.span_id, _TASK_RUN_ID),
         Group(
@@ -151,7 +151,7 @@ TABLES: Final[Mapping[Level, tuple[Group, ...]]] = {
         ),
     ),
     _ATTEMPT: (
-        _SAME_RUN,
+        _RUN_IDENTITY,
         Group(
             lambda record: (record.phase.name, record.task_type, record.attempt),
             _TASK_NAME,
@@ -161,11 +161,11 @@ TABLES: Final[Mapping[Level, tuple[Group, ...]]] = {
         SpanId(lambda record: record.phase.span_id, _TASK_RUN_ID),
         _ENDED,
     ),
-    Level.STRATEGY: _INSIDE,
-    Level.HOOK: _INSIDE,
-    Level.COMMAND: _INSIDE,
+    Level.STRATEGY: _BELOW_PHASE,
+    Level.HOOK: _BELOW_PHASE,
+    Level.COMMAND: _BELOW_PHASE,
     Level.EXECUTION: (
-        _SAME_RUN,
+        _RUN_IDENTITY,
         Group(
             lambda record: (record.step, record.task_type, record.attempt),
             _TASK_NAME,
@@ -176,7 +176,7 @@ TABLES: Final[Mapping[Level, tuple[Group, ...]]] = {
         _ENDED,
     ),
 }
-"""Fields of each level. Those that identify a span come first, and stay within a low limit of attributes."""
+"""Fields of each level. Those that identify a span come first, so that a low attribute limit keeps them."""
 
 KEYS: Final = {
     level: frozenset(field.key for group in table for field in group.fields)
@@ -185,7 +185,7 @@ KEYS: Final = {
 
 
 def read(record: SpanState, *, at_start: bool | None = None) -> dict[str, AttributeValue]:
-    """The attributes that every span of the record's level has; those known at the start, or those known only at the end."""
+    """Return the attributes of the record's level: all of them, those known at the start, or those known only at the end."""
     return {
         field.key: value
         for group in TABLES[record.level]
@@ -195,7 +195,7 @@ def read(record: SpanState, *, at_start: bool | None = None) -> dict[str, Attrib
 
 
 def rare(record: SpanState) -> dict[str, AttributeValue]:
-    """Attributes of few spans of any level: those that are flagged, and those with more events than a span holds."""
+    """Return the attributes of flagged records and of records with dropped events."""
     found: dict[str, AttributeValue] = {
         key: value
         for flag, key, value in (

@@ -1,8 +1,8 @@
-"""Open work in bytes that survive the process, and the leftovers of a killed process as records that can be finished.
+"""The journal of open work, which survives the process, and the records rebuilt from that of a killed process.
 
-An entry is one JSON object. What stands in it was redacted before: the journal leaves the process as much as a span
-does. A killed process's open runs, phases and hooks end as ``error`` with ``error.type`` ``killed``, at the last moment
-that is known of them; what it had measured but not yet exported is measured again by whoever finds it.
+An entry is one JSON object. Its content is redacted, because the journal leaves the process like a span does. Open runs,
+phases and hooks of a killed process end as ``error`` with ``error.type`` ``killed``, at the last time they were known to
+live. Metrics that it had not exported are counted again by the process that recovers the journal.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _COMPACT: Final = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, de
 
 
 class JournalWriter(Protocol):
-    """The spool's journal: entries by key until the span with that id is put."""
+    """The spool's journal. An entry is kept until the span with its key as the id is put."""
 
     def journal_open(self, key: int, data: bytes) -> None: ...
 
@@ -39,9 +39,11 @@ class JournalWriter(Protocol):
 
 
 class Leftover(NamedTuple):
-    """Leftovers of a dead process: its open entries, each with its updates, its finished spans that no export of
-    metrics had counted,
-    and when it was last known to live (Unix nanoseconds)."""
+    """Leftovers of a dead process.
+
+    ``open``: its entries with their updates; ``measurements``: finished spans that no metrics export had counted;
+    ``alive_ns``: when it was last known to live, in Unix nanoseconds.
+    """
 
     open: list[tuple[int, list[bytes]]]
     measurements: list[bytes]
@@ -49,15 +51,15 @@ class Leftover(NamedTuple):
 
 
 class JournalSink:
-    """Writes starts at once; events in the background (:meth:`catch_up`), for most phases end before it is needed."""
+    """Writes starts immediately, and events in the background (:meth:`catch_up`), because most phases end before that."""
 
     def __init__(self, journal: JournalWriter, template: Template) -> None:
         self._journal = journal
         self._template = template
         self._written: dict[int, tuple[int, Held | None]] = {}
-        """Number of a record's events in the journal, and the failure that is held."""
-        self._beneath: tuple[SpanState, str, bytes] | None = None
-        """Fields common to all entries beneath a record, while its workflow has this name; cached for the last such record."""
+        """By span id: number of events in the journal, and the held failure."""
+        self._last_parent: tuple[SpanState, str, bytes] | None = None
+        """Cache of the common fields of entries below one parent: the parent, its workflow name, the encoded fields."""
         self._quoted: Callable[[str], bytes] = remembering(_quoted_bytes, 4_000)
 
     def opened(self, record: SpanState) -> None:
@@ -69,20 +71,20 @@ class JournalSink:
     def _entry(self, record: SpanState) -> bytes:
         parent, quoted, task_type = record.parent, self._quoted, record.task_type
         if parent is None:
-            same = _of_run(record, record.parent_span_id)
+            common = _run_fields(record, record.parent_span_id)
         elif (
-            self._beneath is not None
-            and self._beneath[0] is parent
-            and self._beneath[1] == record.workflow
+            self._last_parent is not None
+            and self._last_parent[0] is parent
+            and self._last_parent[1] == record.workflow
         ):
-            same = self._beneath[2]
+            common = self._last_parent[2]
         else:
-            same = _of_run(record, parent.span_id)
-            self._beneath = parent, record.workflow, same
+            common = _run_fields(record, parent.span_id)
+            self._last_parent = parent, record.workflow, common
         entry = b'{"level":%b,"name":%b,%b,"span":"%016x","start":%d,"attempt":%d' % (
             quoted(record.level),
             quoted(record.name),
-            same,
+            common,
             record.span_id,
             record.started_at_ns,
             record.attempt,
@@ -100,20 +102,20 @@ class JournalSink:
         return entry + b"}"
 
     def closed(self, record: SpanState) -> None:
-        if self._beneath is not None and self._beneath[0] is record:
-            self._beneath = None
+        if self._last_parent is not None and self._last_parent[0] is record:
+            self._last_parent = None
         self._written.pop(record.span_id, None)
 
     def late(self, note: SpanEvent) -> None:
-        """Nothing is open that it belongs to."""
+        """Do nothing: the event has no open record."""
 
     def catch_up(self, changed: Iterable[SpanState], now_ns: int) -> None:
-        """Write what is new of the open records that have changed, and that all that is open was so at this time."""
+        """Write the new events of the changed records, and the time at which the process is alive."""
         self._journal.journal_alive(now_ns)
         for record in changed:
             self._write(record, now_ns)
             if record.level is _ATTEMPT and record.parent is not None:
-                self._write(record.parent, now_ns)  # a failure of an attempt is held by its phase
+                self._write(record.parent, now_ns)  # the phase holds the failure of its attempt
 
     def _write(self, record: SpanState, now_ns: int) -> None:
         if record.result is not None:
@@ -150,7 +152,7 @@ def _quoted_bytes(text: str) -> bytes:
     return _quoted(text).encode("ascii")
 
 
-def _of_run(record: SpanState, parent_span_id: int | None) -> bytes:
+def _run_fields(record: SpanState, parent_span_id: int | None) -> bytes:
     parent = f',"parent":"{parent_span_id:016x}"' if parent_span_id is not None else ""
     return f'"run":{_quoted(record.run_id)},"workflow":{_quoted(record.workflow)},"trace":"{record.trace_id:032x}"{parent}'.encode(
         "ascii"
@@ -158,9 +160,7 @@ def _of_run(record: SpanState, parent_span_id: int | None) -> bytes:
 
 
 def measured(span: bytes) -> SpanState | None:
-    """Decode the part of a run, phase or execution that metrics need, from the OTLP bytes of its finished span; None
-    for any other span.
-    """
+    """Decode the fields that metrics need from the OTLP bytes of a finished run, phase or execution; None for other spans."""
     from google.protobuf.message import DecodeError
     from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
@@ -222,9 +222,9 @@ def measured(span: bytes) -> SpanState | None:
 
 
 def finished(leftover: Leftover, *, error_type: ErrorType = ErrorType.KILLED) -> list[SpanState]:
-    """The records that a dead process left open, ended as ``error``, children before parents.
+    """Return the records that a dead process left open, ended as ``error``, children before parents.
 
-    A phase whose failure was announced already, and waited for another attempt, ends with that failure.
+    A phase whose failure was held for a retry ends with that failure.
     """
     found: dict[int, tuple[SpanState, Mapping[str, object]]] = {}
     for _, pieces in leftover.open:

@@ -1,6 +1,7 @@
-"""The SDK's limits of spans and log records, from an environment that was checked before.
+"""Limits of spans and log records from the ``OTEL_*_LIMIT`` variables.
 
-The SDK reads the process's environment for what it is not given, and raises for what it cannot read.
+All limits are passed to the SDK explicitly, because it would read missing ones from the environment itself and raise for
+invalid values.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ _UNLIMITED: Final = ("", "unset")
 
 
 class Limits(Protocol):
-    """The limits that a span is rendered within: ours or the SDK's."""
+    """The limits for rendering a span: :class:`SpanLimits` or the SDK's class."""
 
     @property
     def max_events(self) -> int | None: ...
@@ -33,7 +34,7 @@ class Limits(Protocol):
 
 
 class SpanLimits(NamedTuple):
-    """The limits that hold for a span, None without one; the names are those of the SDK's."""
+    """Limits of a span, None for unlimited; named as in the SDK."""
 
     max_events: int | None = 128
     max_links: int | None = 128
@@ -44,14 +45,14 @@ class SpanLimits(NamedTuple):
     max_attribute_length: int | None = None
 
     def of_sdk(self) -> sdk.SpanLimits:
-        """The same for a provider of the SDK."""
-        from opentelemetry.sdk.trace import SpanLimits as Theirs
+        """Return the limits as the SDK's class."""
+        from opentelemetry.sdk.trace import SpanLimits as SdkSpanLimits
 
-        return Theirs(**{name: _given(value) for name, value in self._asdict().items()})
+        return SdkSpanLimits(**{name: _sdk_value(value) for name, value in self._asdict().items()})
 
 
 def span_limits(env: Mapping[str, str]) -> SpanLimits:
-    """``OTEL_*_LIMIT`` as the specification has them; what is no number of at least 0 counts as not set."""
+    """Read the span limits by the specification; a value that is not a number of at least 0 counts as not set."""
     attributes, length = (
         _limit(env, "OTEL_ATTRIBUTE_COUNT_LIMIT", 128),
         _limit(env, "OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT", None),
@@ -68,7 +69,7 @@ def span_limits(env: Mapping[str, str]) -> SpanLimits:
 
 
 def log_record_limits(env: Mapping[str, str]) -> LogRecordLimits:
-    """The same for log records."""
+    """Read the log record limits; otherwise like :func:`span_limits`."""
     from opentelemetry.sdk._logs import LogRecordLimits
 
     attributes, length = (
@@ -76,12 +77,12 @@ def log_record_limits(env: Mapping[str, str]) -> LogRecordLimits:
         _limit(env, "OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT", None),
     )
     return LogRecordLimits(
-        max_attributes=_given(attributes),
-        max_attribute_length=_given(length),
-        max_log_record_attributes=_given(
+        max_attributes=_sdk_value(attributes),
+        max_attribute_length=_sdk_value(length),
+        max_log_record_attributes=_sdk_value(
             _limit(env, "OTEL_LOGRECORD_ATTRIBUTE_COUNT_LIMIT", attributes)
         ),
-        max_log_record_attribute_length=_given(
+        max_log_record_attribute_length=_sdk_value(
             _limit(env, "OTEL_LOGRECORD_ATTRIBUTE_VALUE_LENGTH_LIMIT", length)
         ),
     )
@@ -97,5 +98,5 @@ def _limit(env: Mapping[str, str], name: str, otherwise: int | None) -> int | No
     return int(text) if text.isdecimal() else otherwise
 
 
-def _given(value: int | None) -> int:
+def _sdk_value(value: int | None) -> int:
     return -1 if value is None else value  # the SDK's UNSET

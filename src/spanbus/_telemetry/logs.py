@@ -1,7 +1,7 @@
-"""Bus events as log events, for streams that are longer than a span may hold.
+"""Bus events as log events, for more events than a span may hold.
 
-Opt-in (``SPANBUS_EVENTS=log`` or ``both``); exceptions go here too where ``OTEL_SEMCONV_EXCEPTION_SIGNAL_OPT_IN`` asks for
-``logs`` or ``logs/dup``. An event is a log record with an event name, as the OpenTelemetry log data model has it.
+Opt-in by ``SPANBUS_EVENTS=log`` or ``both``. Exceptions are logged too if ``OTEL_SEMCONV_EXCEPTION_SIGNAL_OPT_IN`` is
+``logs`` or ``logs/dup``. A log event is a log record with an event name, by the OpenTelemetry log data model.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from spanbus._telemetry.template import Template
 
 
 class LogSink:
-    """Emits each event at once, with the trace context of the span that it belongs to."""
+    """Emits each event immediately, with the trace context of its span."""
 
     def __init__(
         self, logger: Logger, template: Template, *, events: bool, exceptions: bool
@@ -41,7 +41,7 @@ class LogSink:
             )
 
     def opened(self, record: SpanState) -> None:
-        """Starts are events of their own."""
+        """Do nothing: the start event is emitted by :meth:`noted`."""
 
     def closed(self, record: SpanState) -> None:
         if not self._exceptions or record.level is Level.RUN:
@@ -73,7 +73,7 @@ class LogSink:
 
 
 def send_output(logger: Logger, record: SpanState, line: str) -> None:
-    """One line of a command's output, which is redacted already, in the context of the command's span."""
+    """Emit one line of a command's output, already redacted, in the context of the command's span."""
     now_ns = time.time_ns()
     logger.emit(
         timestamp=now_ns,

@@ -1,6 +1,7 @@
-"""A meter of our own: the callbacks of the SDK's cost a service twice the CPU, and the SDK itself a command its start.
+"""A meter for observable instruments without the SDK.
 
-What is collected is what the SDK collects of observable instruments.
+Collecting by the SDK's callbacks takes twice the CPU in a service, and importing the SDK delays the start of a command. The
+collected data is the same.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ _Key = tuple[tuple[str, str], ...]
 
 
 class PlainMeter:
-    """Observable instruments by the catalogue, collected with :meth:`collect`; counters with the temporality ``counters``."""
+    """Observable instruments of the catalogue. ``counters`` is the temporality of counters."""
 
     def __init__(self, counters: int = DELTA) -> None:
         self._is_delta = counters == DELTA
@@ -47,7 +48,7 @@ class PlainMeter:
         self._observed.append((metric, read))
 
     def collect(self) -> list[Metric]:
-        """Counters since the last collection, or since the beginning; the others as they are."""
+        """Collect all instruments; delta counters since the last collection, cumulative ones since the beginning."""
         at_ns = time.time_ns()
         found: list[Metric] = []
         for metric, read in self._observed:
@@ -76,7 +77,7 @@ class PlainMeter:
 
 
 class Source(Protocol):
-    """Counts outside the meter: :meth:`take` sets the numbers aside at once, :meth:`collect` makes metrics of them."""
+    """Metrics counted outside the meter: :meth:`take` copies the numbers, :meth:`collect` builds metrics from the copy."""
 
     def take(self, temporality: int) -> None: ...
 
@@ -84,7 +85,10 @@ class Source(Protocol):
 
 
 class PlainReader:
-    """Collects a meter, and what counts beside it, when told to; ``durations`` is the temporality of the latter."""
+    """Collects a meter and the source ``beside`` it; ``durations`` is the temporality of the latter.
+
+    ``exclusive`` blocks measurements while the numbers are copied; ``mark`` then returns the position passed to ``put``.
+    """
 
     def __init__(
         self,
@@ -106,9 +110,7 @@ class PlainReader:
         self.interval_s = interval_s
 
     def export_now(self) -> None:
-        """Collect and put what was collected. Measurements are kept out while their numbers are set aside; they are
-        read afterwards, when publishers go on.
-        """
+        """Collect everything and pass it to ``put``. Publishers are blocked only while the numbers are copied."""
         with self._lock:
             with self._exclusive():
                 upto = self._mark() if self._mark is not None else None

@@ -1,8 +1,8 @@
-"""The correlator's output becomes histograms, counters and gauges.
+"""Histograms, counters and gauges from the correlator's output.
 
-Counters and gauges are observable instruments fed from own integers; durations are counted in :mod:`.durations` where the
-provider is ours, and by histograms of the provider's where it is not. The run id is never an attribute; names that come
-from users pass a cardinality guard.
+Counters and gauges are observable instruments that read our own integers. Durations are counted in :mod:`.durations`, or by
+histograms of the application's meter provider. The run id is never an attribute, and names from users pass a cardinality
+guard.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ if TYPE_CHECKING:
 Key = tuple[str | None, ...]
 Number = int | float
 
-_TIMED_MOST: Final = 4_000
+_MAX_PHASE_SERIES: Final = 4_000
 _RUN: Final = Level.RUN
 _PHASE: Final = Level.PHASE
 _EXECUTION: Final = Level.EXECUTION
-_TRIED_AGAIN: Final = frozenset({"celery.exceptions.Retry"})
-"""Errors by which a task asks for another execution, which is no failure of it."""
+_RETRY_ERRORS: Final = frozenset({"celery.exceptions.Retry"})
+"""Exceptions that request another execution of a task; they count as retries, not as failures."""
 
 
 class Guard:
-    """At most ``limit`` distinct values; what comes after them is ``_OTHER``."""
+    """Passes at most ``limit`` distinct values; any further value becomes ``_OTHER``."""
 
     __slots__ = ("_known", "_limit")
 
@@ -52,16 +52,16 @@ class Guard:
 
 
 class _Series:
-    """Numbers by attribute values, read by an observable instrument; changed under the sink's lock."""
+    """Numbers by attribute values, read by an observable instrument. Changed under the sink's lock."""
 
-    __slots__ = ("_attributes", "_lock", "taken", "values")
+    __slots__ = ("_attributes", "_lock", "snapshot", "values")
 
     def __init__(self, attributes: tuple[str, ...], lock: threading.Lock) -> None:
         self._attributes = attributes
         self._lock = lock
         self.values: dict[Key, Number] = {}
-        self.taken: dict[Key, Number] | None = None
-        """A copy that was set aside for the collection that is being taken."""
+        self.snapshot: dict[Key, Number] | None = None
+        """Copy of the values for the current collection."""
 
     def add(self, key: Key, amount: int) -> None:
         self.values[key] = self.values.get(key, 0) + amount
@@ -72,11 +72,11 @@ class _Series:
             values[key] = value
 
     def read(self) -> Iterable[tuple[Number, Mapping[str, str]]]:
-        """The numbers that were set aside, else those of now."""
-        taken, self.taken = self.taken, None
-        if taken is None:
+        """Return the copied numbers, else the current ones."""
+        snapshot, self.snapshot = self.snapshot, None
+        if snapshot is None:
             with self._lock:
-                taken = self.values.copy()
+                snapshot = self.values.copy()
         return [
             (
                 value,
@@ -86,12 +86,12 @@ class _Series:
                     if text is not None
                 },
             )
-            for key, value in taken.items()
+            for key, value in snapshot.items()
         ]
 
 
-class _Timed:
-    """Instruments and keys for phases that agree in their names and their end."""
+class _PhaseSeries:
+    """Cached series for phases with the same names, result and error type."""
 
     __slots__ = ("key", "record", "result_key")
 
@@ -102,10 +102,11 @@ class _Timed:
 
 
 class MetricSink:
-    """Counts what ends. ``long_lived`` adds the gauge of active runs, which a killed one-shot process would leave at 1.
+    """A sink that counts ended records.
 
-    ``exemplar_filter`` is for a provider of ours: durations are then counted here and collected by :meth:`collect`.
-    Without it they are recorded on histograms of ``meter``.
+    ``long_lived`` adds the number of active runs, which a killed one-shot process would leave at 1. With
+    ``exemplar_filter`` durations are counted here and collected by :meth:`collect`; without it, they are recorded on
+    histograms of ``meter``.
     """
 
     def __init__(
@@ -117,7 +118,7 @@ class MetricSink:
     ) -> None:
         catalogue = {metric.name: metric for metric in names.METRICS}
         self._lock = threading.Lock()
-        self._own: list[DurationHistogram] = []
+        self._histograms: list[DurationHistogram] = []
         self._series: list[_Series] = []
 
         def durations(
@@ -125,10 +126,10 @@ class MetricSink:
         ) -> Callable[[Mapping[str, str]], Callable[[float, SpanState], None]]:
             metric = catalogue[name]
             if exemplar_filter is not None:
-                own = DurationHistogram(metric, self._lock, exemplar_filter)
-                self._own.append(own)
+                counted = DurationHistogram(metric, self._lock, exemplar_filter)
+                self._histograms.append(counted)
 
-                return lambda attributes: own.series(attributes).record
+                return lambda attributes: counted.series(attributes).record
             assert not isinstance(meter, PlainMeter)
             histogram = meter.create_histogram(
                 name,
@@ -168,19 +169,21 @@ class MetricSink:
         self._task_type_guard = Guard()
         self._queue_guard = Guard()
         self._error_guard = Guard()
-        self._timed: dict[Key, _Timed] = {}
+        self._phase_series: dict[Key, _PhaseSeries] = {}
 
     def take(self, temporality: int) -> None:
-        """Set aside, quickly, what the next collection will say: publishers wait only for this."""
+        """Copy all numbers for the next collection. Publishers are blocked only meanwhile."""
         with self._lock:
             for series in self._series:
-                series.taken = series.values.copy()
-            for own in self._own:
-                own.take(temporality)
+                series.snapshot = series.values.copy()
+            for histogram in self._histograms:
+                histogram.take(temporality)
 
     def collect(self, temporality: int) -> list[Metric]:
-        """The durations that were counted here, as the SDK's metrics."""
-        return [metric for own in self._own for metric in own.collect(temporality)]
+        """Return the duration histograms."""
+        return [
+            metric for histogram in self._histograms for metric in histogram.collect(temporality)
+        ]
 
     def opened(self, record: SpanState) -> None:
         if record.level is _RUN and self._run_active is not None:
@@ -206,14 +209,14 @@ class MetricSink:
                     self._events.add((self._type_guard(event_type), "dropped"), count)
 
     def left(self, record: SpanState) -> None:
-        """Another process goes on with this record: it is active there."""
+        """Stop counting a record as active, because another process continues it."""
         if record.level is _RUN and self._run_active is not None:
             with self._lock:
                 key = self._workflow_guard(record.workflow), names.STATE_EXECUTING
                 self._run_active.add(key, -1)
 
     def late(self, note: SpanEvent) -> None:
-        """Events are counted when their record ends; here are those that came too late for any."""
+        """Count an event that came too late for any record; others are counted when their record ends."""
         with self._lock:
             self._events.add((self._type_guard(note.name), "dropped"), 1)
 
@@ -222,15 +225,15 @@ class MetricSink:
         if result is None or record.ended_at_ns is None:
             return
         failure = record.failure
-        same = (
+        key = (
             record.workflow,
             record.name,
             result,
             record.task_type,
             failure.error_type if failure is not None else None,
         )
-        timed = self._timed.get(same)
-        if timed is None:
+        phase_series = self._phase_series.get(key)
+        if phase_series is None:
             workflow, phase = self._workflow_guard(record.workflow), self._phase_guard(record.name)
             attributes: dict[str, str] = {
                 names.PIPELINE_NAME: workflow,
@@ -240,22 +243,22 @@ class MetricSink:
             if record.task_type is not None:
                 attributes[names.TASK_TYPE] = self._task_type_guard(record.task_type)
             self._add_error_type(record, attributes)
-            timed = _Timed(
+            phase_series = _PhaseSeries(
                 (workflow, phase), (workflow, phase, result.value), self._phase_duration(attributes)
             )
             for series in (self._phase_failures, self._phase_retries):
-                series.add(timed.key, 0)  # a phase that never fails has its series too
-            if len(self._timed) < _TIMED_MOST:
-                self._timed[same] = timed
-        timed.record(record.duration_s, record)
+                series.add(phase_series.key, 0)  # a phase that never fails has a series at 0
+            if len(self._phase_series) < _MAX_PHASE_SERIES:
+                self._phase_series[key] = phase_series
+        phase_series.record(record.duration_s, record)
         if result.failed:
-            self._phase_failures.add(timed.key, 1)
+            self._phase_failures.add(phase_series.key, 1)
         if record.attempts != 1:
-            self._phase_retries.add(timed.key, record.attempts - 1)
-        self._phase_last.put(timed.result_key, record.ended_at_ns / 1e9)
+            self._phase_retries.add(phase_series.key, record.attempts - 1)
+        self._phase_last.put(phase_series.result_key, record.ended_at_ns / 1e9)
 
     def _execution_closed(self, record: SpanState) -> None:
-        """Count the wait; a task of an engine's phase is counted with that phase, any other is a phase of its own."""
+        """Count the queue wait. An execution for an engine's phase counts with that phase, any other as a phase itself."""
         waited_s, queue = (
             record.attributes.get(names.QUEUE_WAIT),
             record.attributes.get(names.QUEUE_NAME),
@@ -271,7 +274,7 @@ class MetricSink:
         if record.of_phase is not None:
             return
         failure = record.failure
-        if failure is not None and failure.error_type in _TRIED_AGAIN:
+        if failure is not None and failure.error_type in _RETRY_ERRORS:
             key = self._workflow_guard(record.workflow), self._phase_guard(record.name)
             self._phase_retries.add(key, 1)
             return
@@ -301,11 +304,11 @@ class MetricSink:
 
 
 Numbers = Callable[[], Mapping[str, list[tuple[Mapping[str, str], Number]]]]
-"""Reads numbers: by metric name, attributes with their value."""
+"""Returns, by metric name, pairs of attributes and value."""
 
 
 def observe_numbers(meter: Meter | PlainMeter, prefix: str, read: Numbers) -> None:
-    """The catalogue's instruments whose names begin with ``prefix``, fed by ``read``."""
+    """Register the catalogue's metrics whose names begin with ``prefix``; ``read`` returns their values."""
     for metric in names.METRICS:
         if not metric.name.startswith(prefix):
             continue
@@ -317,7 +320,7 @@ def observe_numbers(meter: Meter | PlainMeter, prefix: str, read: Numbers) -> No
 
 
 def _observe(meter: Meter | PlainMeter, metric: names.Metric, read: Observe) -> None:
-    """An observable instrument of the catalogue."""
+    """Create the observable instrument of a metric."""
     if isinstance(meter, PlainMeter):
         meter.observe(metric, read)
         return

@@ -1,4 +1,4 @@
-"""Values behind sensitive names: assignments, headers, JSON, YAML, TOML, XML, forms, options, as texts quote them."""
+"""Remove values of sensitive names: in assignments, headers, JSON, YAML, TOML, XML, forms and options, also quoted ones."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ QUOTED = (
     r"|\"(?:[^\"\\\r\n]|\\++.)*+\"?|'(?:[^'\\\r\n]|\\++.)*+'?)"
 )
 _GLUED = r"[0-9A-Za-z_.%+/@!#$~^*-]*+"
-"""The characters that a shell would add to a quoted text."""
+"""Characters that a shell joins to a quoted text."""
 _BARE = r"(?:[^\s,;&'\"<\])}\\]|\\(?![nrt'\"])|[,;](?![\s\\]|\Z|[\w.-]{1,100}+\s{0,9}[=:])|[\])}](?=[0-9A-Za-z!#$%*+@^_~-]))+"
 _SEPARATOR = r"\s{0,99}(?:=>|:=|[?+|]{1,2}=|[:=](?![:=]))\s{0,99}"
 _LETTERS = r"(?:[A-Za-z@$]{1,3}(?=\\{0,9}['\"]))?"
-"""The prefixes of quoted bytes, raw and verbatim texts."""
+"""Prefixes of quoted bytes, raw and verbatim strings."""
 _MARKS = r"(?:&[\w-]{1,99}[ \t]{1,9}|!{1,2}[\w!/:.-]{0,99}[ \t]{1,9}){0,3}"
 """A YAML anchor or tag."""
 _WRAPPED = r"(?:(?:[A-Za-z_][\w.:]{0,60}\(\s{0,9}){1,3}&?(?:b(?=['\"]))?)"
-"""``Some(``, ``Secret(``, ``os.getenv(`` and their like."""
+"""Wrappers such as ``Some(``, ``Secret(``, ``os.getenv(``."""
 _NEXT = r"\\*['\"]?(?:[\s,]|\\+[nrt]){1,99}\\*['\"]?(?:value|val|content|data)\\*['\"]?\s{0,9}(?:[:=]|=>)\s{0,9}"
-"""The value of a pair of which the name is another one's value: ``key="password" value="…"``, ``name: TOKEN`` / ``value: …``."""
+"""A value whose name is the value of another key: ``key="password" value="…"``, ``name: TOKEN`` / ``value: …``."""
 _NAMED = r"['\"]?[\w.-]{1,100}+['\"]?[ \t]{0,9}[:=](?![= \t]{0,9}(?:[\r\n]|\Z))"
-"""A line of a name and its value, which is not the value of an option that ends the line before."""
+"""A line with a name and a value; it is not the value of an option at the end of the previous line."""
 
 _VALUES = {
-    # by the characters that may stand behind the name
+    # patterns of values, matched directly behind the name
     "yaml block": r"(?P<keep>['\"]?[ \t]{0,99}:[ \t]{0,99}[|>][+-]?\d?[ \t]{0,99}\r?\n(?P<indent>[ \t]{1,99}))[^\r\n]++(?:\r?\n(?P=indent)[^\r\n]*+)*+",
     "escaped yaml block": r"(?P<keep>[ \t]{0,99}:[ \t]{0,99}[|>][+-]?\d?[ \t]{0,99}(?:\\r)?\\n(?P<indent>[ \t]{1,99}))(?:[^\r\n\\\"']|\\(?![nr]))++(?:(?:\\r)?\\n(?P=indent)(?:[^\r\n\\\"']|\\(?![nr]))*+)*+",
     "yaml list": r"(?P<keep>['\"]?[ \t]{0,99}:[ \t]{0,99}\r?\n(?P<indent>[ \t]{0,99})-[ \t]{1,99})[^\r\n]++(?:\r?\n(?P=indent)-[ \t][^\r\n]*+)*+",
@@ -44,7 +44,7 @@ _VALUES = {
     "property": r"(?P<keep></key>\s{0,99}<(?:string|data)>)[^<]++",
     "assigned": rf"(?P<keep>\\*['\"]?{_SEPARATOR}{_MARKS}{_LETTERS})(?:{REDACTED}|{QUOTED}{_GLUED}|{_BARE})",
     "next": rf"(?P<keep>{_NEXT})(?:{REDACTED}|{QUOTED}|{_BARE})",
-    # the two in a tuple or list, as in the text of a failed command: ['login', '--token', 'abc'], ("password", "abc")
+    # name and value as items of a tuple or list: ['login', '--token', 'abc'], ("password", "abc")
     "pair": rf"(?P<keep>\\*['\"]\s{{0,99}},\s{{0,99}}b?)(?!\\*['\"]-){QUOTED}",
     "ticked": rf"(?P<keep>`\s{{0,9}}(?:=>|[:=])\s{{0,9}})(?:`[^`\r\n]*+`?|{QUOTED}|{_BARE})",
     "cell": r"(?P<keep>`?[ \t]{0,99}\|[ \t]{0,99}`?)(?=[^\s|]{0,256}?\d)[^\s|`]{8,4096}+(?=`?[ \t]{0,99}(?:\||\Z|[\r\n]))",
@@ -68,14 +68,14 @@ _BARE_NAME = (
     "next",
 )
 _SETTERS = r"(?:set)?(?:password|passwd|passphrase|secret|token|api_?key|secret_?key|access_?key)"
-"""Calls with a secret as their one argument: ``.password("…")``, ``setApiKey("…")``."""
+"""Calls whose only argument is a secret: ``.password("…")``, ``setApiKey("…")``."""
 _CONFIGURED = (
     r"\b(?:(?:git|poetry|pip|hub|yarn)\s{1,9}config|(?:config|configure|secrets?|vars?|variables?|env)[\s:]{1,9}(?:set|add|put|create))"
     r"(?:\s{1,9}-[\w-]{1,40}(?:=\S{1,40})?){0,4}\s{1,9}(?:[\w./:@-]{1,80}[:/])?\Z"
     r"|(?<![\w.-])(?:setx|setenv|\#define|set\s{1,9}-[a-z]{1,4}|(?-i:ENV))\s{1,9}\Z"
 )
-"""The beginning of a command that sets the name that comes next to the value behind it."""
-_ROUGHLY = "|".join(
+"""The beginning of a command that sets the following name to a value."""
+_PREFILTER = "|".join(
     (
         *WORDS,
         rf"(?<![a-z])(?:{'|'.join(PARTS)})(?![a-z])",
@@ -100,7 +100,7 @@ _NO_SECRETS = frozenset(
         "''",
     }
 )
-"""The words that stand behind ``token:`` in a line of source that a traceback shows."""
+"""Words behind ``token:`` in source code, as tracebacks quote it."""
 
 
 @cache
@@ -114,10 +114,8 @@ def _compiled(pattern: str) -> re.Pattern[str]:
 
 
 def without_named_values(text: str) -> str:
-    """``text`` without the values behind sensitive names: a loop over the names, because one pattern for it takes
-    quadratic time.
-    """
-    if not _compiled(_ROUGHLY).search(text):
+    """Return ``text`` without the values of sensitive names. Loops over the names, because one pattern would be quadratic."""
+    if not _compiled(_PREFILTER).search(text):
         return text
     spans: list[Span] = []
     at = 0
@@ -136,7 +134,7 @@ def without_named_values(text: str) -> str:
             spans.append(value)
             at = value[1]
         if text[max(0, begin - 4) : begin].rstrip("\\\"'").endswith("=") and (
-            before := _before(text, begin)
+            before := _value_before(text, begin)
         ):
             spans.append(before)
     return replaced(text, spans)
@@ -146,11 +144,11 @@ def _value_of(text: str, begin: int, end: int, name: str) -> Span | None:
     option = text[begin] == "-"
     if not option and name.lower().endswith(
         ("authorization", "cookie")
-    ):  # the headers' own rules were there
+    ):  # the rules for headers were applied before
         return None
     around = text[begin - 1] if begin else ""
     behind = text[end : end + 1]
-    for kind in _kinds(text, begin, behind, around, option):
+    for kind in _value_forms(text, begin, behind, around, option):
         value = _value_pattern(kind).match(text, end)
         if value is not None:
             first, last = value.end("keep"), value.end()
@@ -158,8 +156,8 @@ def _value_of(text: str, begin: int, end: int, name: str) -> Span | None:
     return None
 
 
-def _kinds(text: str, begin: int, behind: str, around: str, option: bool) -> tuple[str, ...]:
-    """Name the forms of value that may stand behind a name, by the characters around it."""
+def _value_forms(text: str, begin: int, behind: str, around: str, option: bool) -> tuple[str, ...]:
+    """Return the forms of value that may follow a name, by the characters around the name."""
     if not behind:
         return ()
     if behind == "\\" and around not in ("'", '"'):
@@ -202,7 +200,7 @@ def _kinds(text: str, begin: int, behind: str, around: str, option: bool) -> tup
     return ()
 
 
-def _before(text: str, begin: int) -> Span | None:
-    """The value that stands before its name: ``<add value="…" key="password"/>``."""
+def _value_before(text: str, begin: int) -> Span | None:
+    """Return the span of a value that precedes its name: ``<add value="…" key="password"/>``."""
     found = _compiled(_BEFORE).search(text, max(0, begin - 480), begin)
     return found.span(2) if found is not None else None

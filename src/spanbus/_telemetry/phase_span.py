@@ -1,6 +1,6 @@
-"""A phase's span as its code sees it: the current span inside the phase, which records what that code adds.
+"""The current span inside a phase, which records what the phase's code adds to it.
 
-For spans of our own making; where the application has set a provider, its live span is current instead.
+Used when spans are exported by us. With a provider of the application, its live span is current instead.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from spanbus._reading.outcomes import class_name
 from spanbus._semantics import names
 from spanbus._telemetry.redaction import REDACTED, Redactor, is_sensitive
 
-_MOST = 128
-_TEXT = 4_096
+_MAX_ITEMS = 128
+_MAX_CHARS = 4_096
 
 
 class PhaseSpan(Span):
-    """Records on a :class:`SpanState` while that is open; never raises, as the API demands.
+    """Records on an open :class:`SpanState`. Never raises, as the API demands. Texts are redacted.
 
-    ``end`` and ``update_name`` do nothing: the workflow's events name a phase and end it. Texts are redacted.
+    ``end`` and ``update_name`` do nothing, because the events of the workflow end and name a phase.
     """
 
     def __init__(self, record: SpanState, context: SpanContext, redactor: Redactor) -> None:
@@ -42,7 +42,7 @@ class PhaseSpan(Span):
             return
         cleaned = self._clean(key, value)
         known = self._record.attributes
-        if cleaned is not None and (key in known or len(known) < _MOST):
+        if cleaned is not None and (key in known or len(known) < _MAX_ITEMS):
             self._record.describe(key, cast("str", cleaned))
 
     def set_attributes(self, attributes: Mapping[str, types.AttributeValue]) -> None:
@@ -54,8 +54,8 @@ class PhaseSpan(Span):
     ) -> None:
         if not self.is_recording():
             return
-        added = self._added()
-        if len(added.events) < _MOST:
+        added = self._additions()
+        if len(added.events) < _MAX_ITEMS:
             at_ns = timestamp if timestamp is not None else time.time_ns()
             added.events.append(
                 (self._redactor.text(str(name)), at_ns, self._cleaned(attributes or {}))
@@ -64,8 +64,8 @@ class PhaseSpan(Span):
     def add_link(self, context: SpanContext, attributes: types.Attributes = None) -> None:
         if not self.is_recording() or not context.is_valid:
             return
-        added = self._added()
-        if len(added.links) < _MOST:
+        added = self._additions()
+        if len(added.links) < _MAX_ITEMS:
             link = (
                 context.trace_id,
                 context.span_id,
@@ -83,7 +83,7 @@ class PhaseSpan(Span):
     ) -> None:
         try:
             message = str(exception)
-        except Exception:  # a broken __str__ of somebody's exception
+        except Exception:  # a broken __str__ of a foreign exception
             message = ""
         found: dict[str, types.AttributeValue] = {
             names.EXCEPTION_TYPE: class_name(type(exception)),
@@ -98,19 +98,19 @@ class PhaseSpan(Span):
             return
         if isinstance(status, Status):
             status, description = status.status_code, status.description
-        said = self._added()
+        additions = self._additions()
         if status is StatusCode.UNSET or (
-            said.status is not None and said.status[0] == StatusCode.OK.value
+            additions.status is not None and additions.status[0] == StatusCode.OK.value
         ):
-            return  # as the SDK has it: unset is ignored, and OK is final
-        text = self._redactor.text(description, _TEXT) if description else None
-        said.status = (status.value, text if status is StatusCode.ERROR else None)
+            return  # like the SDK: unset is ignored, and OK is final
+        text = self._redactor.text(description, _MAX_CHARS) if description else None
+        additions.status = (status.value, text if status is StatusCode.ERROR else None)
 
     def update_name(self, name: str) -> None: ...
 
     def end(self, end_time: int | None = None) -> None: ...
 
-    def _added(self) -> ApiAdditions:
+    def _additions(self) -> ApiAdditions:
         added = self._record.added
         if added is None:
             added = self._record.added = ApiAdditions()
@@ -120,7 +120,7 @@ class PhaseSpan(Span):
         self, attributes: Mapping[str, types.AttributeValue]
     ) -> dict[str, types.AttributeValue]:
         found: dict[str, types.AttributeValue] = {}
-        for key, value in list(attributes.items())[:_MOST]:
+        for key, value in list(attributes.items())[:_MAX_ITEMS]:
             cleaned = self._clean(str(key), value)
             if cleaned is not None:
                 found[str(key)] = cleaned
@@ -130,13 +130,13 @@ class PhaseSpan(Span):
         if self._redactor.enabled and is_sensitive(key):
             return REDACTED
         if isinstance(value, str):
-            return self._redactor.text(str.__str__(value), _TEXT)
+            return self._redactor.text(str.__str__(value), _MAX_CHARS)
         if isinstance(value, bool | int | float):
             return value
         if isinstance(value, Sequence) and not isinstance(value, bytes):
-            items = list(cast("Sequence[object]", value))[:_MOST]
+            items = list(cast("Sequence[object]", value))[:_MAX_ITEMS]
             if all(isinstance(item, str) for item in items):
-                return tuple(self._redactor.text(str(item), _TEXT) for item in items)
+                return tuple(self._redactor.text(str(item), _MAX_CHARS) for item in items)
             if all(isinstance(item, bool | int | float) for item in items):
                 return cast("tuple[float, ...]", tuple(items))
         return None

@@ -1,4 +1,4 @@
-"""Private keys in a text: whole blocks, and what is left of one whose first or last lines were cut off."""
+"""Remove private keys from a text: whole blocks, and blocks whose first or last lines were cut off."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from functools import cache
 from spanbus._telemetry.secret_rules import Span, replaced
 
 _LONGEST_PREFIX = 120
-_QUOTATION = " \t\"'+,;()\\"
-"""Characters that source code puts around the lines of a quotation."""
+_QUOTING = " \t\"'+,;()\\"
+"""Characters around the lines of a key that is quoted in source code."""
 
 
 @cache
@@ -35,7 +35,7 @@ def _line_end() -> re.Pattern[str]:
 
 @cache
 def _body() -> re.Pattern[str]:
-    """The end of a line of a key: its base64, with what a quotation of source code puts behind it."""
+    """Pattern of the end of a key line: base64, then characters of a quotation in source code."""
     return re.compile(r"(?<![0-9A-Za-z+/])([0-9A-Za-z+/]*+={0,3})[\"',;+\\) \t]*\Z")
 
 
@@ -48,7 +48,7 @@ def _header() -> re.Pattern[str]:
 
 
 def without_private_keys(text: str) -> str:
-    """``text`` with one word in the place of each private key or rest of one. Takes linear time."""
+    """Return ``text`` with each private key, or part of one, replaced by one word. Takes linear time."""
     if "PRIVATE KEY" not in text and "PuTTY" not in text and "Private-MAC" not in text:
         return text
     spans: list[Span] = []
@@ -57,7 +57,7 @@ def without_private_keys(text: str) -> str:
         if end.start() < at:
             continue
         begin = _begin().search(text, at, end.start())
-        first = begin.start() if begin is not None else _first(text, at, end.start())
+        first = begin.start() if begin is not None else _key_start(text, at, end.start())
         spans.append((first, end.end()))
         at = end.end()
     if (begin := _begin().search(text, at)) is not None:
@@ -65,8 +65,8 @@ def without_private_keys(text: str) -> str:
     return replaced(text, spans)
 
 
-def _first(text: str, floor: int, end: int) -> int:
-    """Where the lines before ``end`` begin to look like those of a key; each may be indented or stand behind a prefix."""
+def _key_start(text: str, floor: int, end: int) -> int:
+    """Return where the lines before ``end`` begin to look like a key; they may be indented or have a common prefix."""
     starts = [floor, *(found.end() for found in _line_end().finditer(text, floor, end))]
     prefix = text[starts[-1] : end]
     if len(prefix) > _LONGEST_PREFIX:
@@ -79,7 +79,7 @@ def _first(text: str, floor: int, end: int) -> int:
         line = _line_end().sub("", text[begin:limit])
         if not _is_of_a_key(line, prefix, nearest=nearest, cut=not starts and not floor):
             break
-        common = 0 if not prefix.strip() else _common(line, prefix)
+        common = 0 if not prefix.strip() else _common_prefix_length(line, prefix)
         first, limit = begin + common, begin
         nearest = nearest and not line.strip()
     return first
@@ -96,15 +96,15 @@ def _is_of_a_key(line: str, prefix: str, *, nearest: bool, cut: bool) -> bool:
     if len(before) > _LONGEST_PREFIX:
         return False
     if not body:
-        rest = line.strip(_QUOTATION)
-        return not rest or rest == prefix.strip(_QUOTATION) or bool(_header().search(line))
+        rest = line.strip(_QUOTING)
+        return not rest or rest == prefix.strip(_QUOTING) or bool(_header().search(line))
     if cut and not (body.isalpha() and body.islower()):  # a line of which any part may be left
         return True
     return len(body) >= 16 or nearest or body.startswith("=")
 
 
-def _common(line: str, prefix: str) -> int:
-    """Count the characters that two prefixes share."""
+def _common_prefix_length(line: str, prefix: str) -> int:
+    """Return the length of the common prefix."""
     for at, (mine, other) in enumerate(zip(line, prefix, strict=False)):
         if mine != other:
             return at

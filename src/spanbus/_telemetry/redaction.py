@@ -1,8 +1,8 @@
-"""Redaction before anything leaves the process: an allow-list of payload keys, secrets taken out of every text.
+"""Redaction of everything that leaves the process: an allow-list of payload keys, and removal of secrets from texts.
 
-Redaction is on by default. A text is scrubbed by what secrets look like (tokens of well-known services, private keys,
-JSON web tokens, URLs with passwords, headers) and by what stands before them (``password=``, ``--token``, ``"api_key":``).
-It is a net with a fine mesh, not a proof: what must never leave should not be put on the bus. Any text takes linear time.
+Redaction is on by default. Secrets are recognized by their shape (tokens of well-known services, private keys, JSON web
+tokens, URLs with passwords, headers) and by what precedes them (``password=``, ``--token``, ``"api_key":``). This is a
+heuristic, not a guarantee: do not publish what must never leave. Scrubbing takes linear time.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ _ERROR_KEYS = frozenset({"error", "message", "output_tail", "exception", "reason
 
 
 class Redactor:
-    """Takes secrets out of texts and keeps only what is allowed of payloads. Immutable; safe from any thread.
+    """Removes secrets from texts, and drops payload keys that are not allowed. Immutable and thread-safe.
 
-    ``patterns`` are further regular expressions whose matches are taken out; ``payload_allow`` further payload keys that
-    are kept. Raises :class:`~spanbus.errors.SettingsError` for a pattern that is none.
+    ``patterns`` are further regular expressions whose matches are removed, ``payload_allow`` further allowed payload keys.
+    Raises :class:`~spanbus.errors.SettingsError` for an invalid pattern.
     """
 
     def __init__(
@@ -62,33 +62,29 @@ class Redactor:
                 raise SettingsError(
                     f"redact_patterns: {pattern!r} is not a regular expression: {error}"
                 ) from error
-        self._own = tuple(own)
-        self._top: dict[str, dict[str, tuple[str | None, int]]] = {}
-        """By prefix and payload key, as :meth:`named` says."""
-        self._short = remembering(self._clean, 4_096)
+        self._patterns = tuple(own)
+        self._names_by_prefix: dict[str, dict[str, tuple[str | None, int]]] = {}
+        """Cache of :meth:`named` by prefix and payload key."""
+        self._clean_short = remembering(self._clean, 4_096)
 
     def text(self, text: str, limit: int = STRING_LIMIT) -> str:
-        """``text`` without secrets and control characters, at most ``limit`` characters. Never raises; applying it
-        twice changes nothing.
-        """
+        """Return ``text`` without secrets and control characters, at most ``limit`` characters. Never raises. Idempotent."""
         if len(text) <= 128:
-            text = self._short(text)
+            text = self._clean_short(text)
         else:
             text = self._clean(scrubbing.beginning(text, limit * 4))
-        for _ in range(
-            3
-        ):  # what stands around a cut may be read anew, and grow by what is put there
+        for _ in range(3):  # cutting may expose a new match, whose replacement may be longer
             if len(text) <= limit:
                 return text
             text = self._clean(scrubbing.shortened(text, limit))
         return text if len(text) <= limit else scrubbing.shortened(text, limit)
 
     def whole(self, text: str) -> str:
-        """``text`` without secrets and control characters, whatever its length."""
+        """Return ``text`` without secrets and control characters, in full length."""
         return self._clean(text)
 
     def end_of(self, text: str, limit: int) -> str:
-        """The last ``limit`` characters of ``text`` without secrets and control characters."""
+        """Return the last ``limit`` characters of ``text`` without secrets and control characters."""
         text = self._clean(text[-limit * 5 :])
         return text if len(text) <= limit else self._clean(text[-limit:])[-limit:]
 
@@ -96,12 +92,12 @@ class Redactor:
         text = scrubbing.plain(text)
         if self.enabled:
             text = scrubbing.without_secrets(text)
-            for pattern in self._own:
+            for pattern in self._patterns:
                 text = pattern.sub(REDACTED, text)
         return text
 
     def arguments(self, arguments: Sequence[str]) -> tuple[str, ...]:
-        """A command's arguments without secrets, also where the option and its value are two arguments."""
+        """Return a command's arguments without secrets, also if option and value are two arguments."""
         return tuple(self._arguments(arguments[:EVENT_ATTRIBUTES_LIMIT]))
 
     def _arguments(self, arguments: Sequence[str]) -> list[str]:
@@ -110,15 +106,13 @@ class Redactor:
         return cleaned_arguments(arguments, self.text, self._clean)
 
     def attributes(self, payload: Mapping[str, object]) -> dict[str, AttributeValue]:
-        """The allowed leaves of a payload, nested ones with dots in their names, at most 32."""
+        """Return the allowed leaves of a payload, at most 32; nested names are joined with dots."""
         found: dict[str, AttributeValue] = {}
         self.collect("", payload, found)
         return found
 
     def named(self, prefix: str, key: str) -> tuple[str | None, int]:
-        """The attribute's name for a payload key, None where it is not allowed, with the limit of its text, 0 where
-        no value is shown.
-        """
+        """Return the attribute name of a payload key, None if not allowed, and its text limit, 0 for a sensitive key."""
         limit = (
             0
             if self.enabled and is_sensitive(key)
@@ -131,10 +125,10 @@ class Redactor:
     def collect(
         self, prefix: str, payload: Mapping[str, object], found: dict[str, AttributeValue]
     ) -> None:
-        """The same into ``found``, each name with ``prefix`` before it."""
-        known = self._top.get(prefix)
+        """Add the allowed leaves of a payload to ``found``, with ``prefix`` before each name."""
+        known = self._names_by_prefix.get(prefix)
         if known is None:
-            known = self._top[prefix] = {}
+            known = self._names_by_prefix[prefix] = {}
         room = EVENT_ATTRIBUTES_LIMIT
         for key, value in payload.items():
             if key in known:
@@ -149,7 +143,7 @@ class Redactor:
                 continue
             kind = type(value)
             if kind is str and limit and len(value) <= 128:  # pyright: ignore[reportArgumentType]
-                found[name] = self._short(value)  # pyright: ignore[reportArgumentType]
+                found[name] = self._clean_short(value)  # pyright: ignore[reportArgumentType]
             elif kind is bool:
                 found[name] = value  # pyright: ignore[reportArgumentType]
             elif value is None:
@@ -199,7 +193,7 @@ class Redactor:
                 found[name] = cleaned
 
     def value(self, key: str, value: object) -> AttributeValue | None:
-        """One value as an attribute; None for live objects, which have no place in telemetry."""
+        """Return a value as an attribute, None for live objects."""
         if value is None or isinstance(value, bool):
             return value
         if self.enabled and is_sensitive(key):
@@ -233,7 +227,7 @@ class Redactor:
         if isinstance(value, BaseException):
             try:
                 return self.text(f"{type(value).__name__}: {value}", ERROR_TEXT_LIMIT)
-            except Exception:  # a broken __str__ of somebody's exception
+            except Exception:  # a broken __str__ of a foreign exception
                 return type(value).__name__
         if isinstance(value, list | tuple):
             items = cast("Sequence[object]", value)

@@ -1,7 +1,7 @@
-"""The resource of this process, with the SDK or without it.
+"""The resource of this process, with or without the SDK.
 
-It is put together here of the same attributes, for importing the SDK takes as long as all else that a service loads before
-its first event. Whoever asks for detectors, or has loaded the SDK, gets the SDK's.
+Without the SDK it is built here from the same attributes, because importing the SDK takes as long as everything else that a
+service loads before its first event. The SDK's resource is used if detectors are configured or the SDK is already loaded.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ _DETECTORS = "OTEL_EXPERIMENTAL_RESOURCE_DETECTORS"
 
 
 def asks_for_detectors(env: Mapping[str, str]) -> bool:
-    """Whether others than the environment's own are asked for."""
+    """Whether ``OTEL_EXPERIMENTAL_RESOURCE_DETECTORS`` names a detector other than ``otel``."""
     return env.get(_DETECTORS, "otel").strip() not in ("", "otel")
 
 
 def names_a_service(env: Mapping[str, str]) -> bool:
-    """Whether the environment says whose telemetry this is."""
-    return bool(_given(env).get(_SERVICE))
+    """Whether the environment sets ``service.name``."""
+    return bool(_environment_attributes(env).get(_SERVICE))
 
 
 def resource_of_process(
     env: Mapping[str, str], known: Mapping[str, str | int], more: Mapping[str, str], *, plain: bool
 ) -> Resource | PlainResource:
-    """``more`` wins over the environment, and that over what is ``known`` of project, host and job."""
+    """Build the resource. ``more`` overrides the environment, which overrides ``known`` (project, host and CI job)."""
     if plain:
-        found = {**_sdk_attributes(), **known, **_given(env), **more}
+        found = {**_sdk_attributes(), **known, **_environment_attributes(env), **more}
         if not found.get(_SERVICE):
             found[_SERVICE] = f"unknown_service:{os.path.basename(sys.executable)}".rstrip(":")
         return PlainResource(found)
@@ -47,7 +47,7 @@ def resource_of_process(
 
     try:
         resource = Resource.create()
-    except RuntimeError:  # it starts threads for its detectors, and there are none to be had
+    except RuntimeError:  # no thread can be started for the detectors
         resource = OTELResourceDetector().detect()
     if known:
         kept = resource.attributes
@@ -59,7 +59,7 @@ def resource_of_process(
 
 
 def redacted(resource: Resource | PlainResource, redactor: Redactor) -> Resource | PlainResource:
-    """The same without secrets: a resource goes with everything that is sent."""
+    """Return the resource without secrets; it is sent with all telemetry."""
     kept: dict[str, Value] = {}
     for key, value in resource.attributes.items():
         cleaned = redactor.value(key, value)
@@ -73,7 +73,7 @@ def redacted(resource: Resource | PlainResource, redactor: Redactor) -> Resource
 
 
 def sdk_resource(resource: Resource | PlainResource) -> Resource:
-    """The same for providers of the SDK."""
+    """Return the resource as the SDK's class."""
     if not isinstance(resource, PlainResource):
         return resource
     from opentelemetry.sdk.resources import Resource
@@ -81,8 +81,8 @@ def sdk_resource(resource: Resource | PlainResource) -> Resource:
     return Resource(dict(resource.attributes), resource.schema_url or None)
 
 
-def _given(env: Mapping[str, str]) -> dict[str, Value]:
-    """``OTEL_RESOURCE_ATTRIBUTES`` and ``OTEL_SERVICE_NAME``."""
+def _environment_attributes(env: Mapping[str, str]) -> dict[str, Value]:
+    """Return the attributes of ``OTEL_RESOURCE_ATTRIBUTES`` and ``OTEL_SERVICE_NAME``."""
     found: dict[str, Value] = {}
     for pair in env.get("OTEL_RESOURCE_ATTRIBUTES", "").split(","):
         key, equals, value = pair.partition("=")
@@ -107,7 +107,7 @@ def _sdk_attributes() -> dict[str, Value]:
 
 @lru_cache(1)
 def _instance_id(process: int) -> str:
-    """Random; the same for all that one process makes, another one in a child."""
+    """Return a random UUID, cached by process id so that a forked child gets its own."""
     del process
     random = os.urandom(16).hex()
     variant = f"{8 | int(random[16], 16) & 3:x}"

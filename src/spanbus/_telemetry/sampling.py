@@ -1,4 +1,4 @@
-"""The samplers of ``OTEL_TRACES_SAMPLER``, without the SDK: a command's environment is decided before that could be loaded."""
+"""The samplers of ``OTEL_TRACES_SAMPLER`` without the SDK, for commands whose trace context is needed before it is loaded."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _KNOWN = ("always_on", "always_off", "traceidratio")
 
 
 class EnvironmentSampler:
-    """One of the specification's six by its name; one that is not known is the default."""
+    """One of the six samplers of the specification, by name; an unknown name means the default."""
 
     __slots__ = ("_bound", "by_parent", "name", "ratio")
 
@@ -25,7 +25,7 @@ class EnvironmentSampler:
 
     @classmethod
     def of(cls, env: Mapping[str, str]) -> EnvironmentSampler:
-        """By ``OTEL_TRACES_SAMPLER`` with ``OTEL_TRACES_SAMPLER_ARG``; a ratio that is none is 1."""
+        """Return the sampler of ``OTEL_TRACES_SAMPLER`` and ``OTEL_TRACES_SAMPLER_ARG``; an invalid ratio counts as 1."""
         try:
             ratio = float(env.get("OTEL_TRACES_SAMPLER_ARG", "").strip() or 1.0)
         except ValueError:
@@ -34,7 +34,7 @@ class EnvironmentSampler:
         return cls(name or _DEFAULT, ratio if 0.0 <= ratio <= 1.0 else 1.0)
 
     def __str__(self) -> str:
-        """The name as ``OTEL_TRACES_SAMPLER`` has it, with the ratio of one that has a ratio."""
+        """Return the name as in ``OTEL_TRACES_SAMPLER``, with the ratio if the sampler uses one."""
         name = f"parentbased_{self.name}" if self.by_parent else self.name
         return f"{name} {self.ratio:g}" if self.name == "traceidratio" else name
 

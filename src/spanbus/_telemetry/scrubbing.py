@@ -1,4 +1,4 @@
-"""One text without secrets: private keys, shapes, contexts and named values in turn, until nothing changes."""
+"""Remove the secrets from one text: private keys, shapes, contexts and named values in turn, until nothing changes."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from spanbus._telemetry.secret_rules import (
 )
 
 _PASSES = 4
-_OF_IDS = frozenset("0123456789abcdef")
-_OF_UUIDS = [8, 4, 4, 4, 12]
+_HEX_DIGITS = frozenset("0123456789abcdef")
+_UUID_LENGTHS = [8, 4, 4, 4, 12]
 _LONGEST_TOKEN = 512
 
-_UNSEEN = (
+_INVISIBLE = (
     r"\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164\ufeff\uffa0"
     r"\U000e0000-\U000e0fff"
 )
 _VARIANTS = r"\ufe00-\ufe0f"
-"""Selectors that an emoji has, and a letter of ASCII has not."""
+"""Variation selectors, valid behind an emoji and not behind an ASCII letter."""
 _PATTERNS = {
     "suspicious": r"[:=@<\x1b]|\S{15}|(?:^|\s)-|['\"]\s*,",
     "ansi": r"\x1b(?:\[[0-?]*+[ -/]*+[@-~]|\][^\x07\x1b]*+(?:\x07|\x1b\\)|[@-Z\\^_])|\\(?:u001b|x1b|033|e)\[[0-9;]*+m",
     "control": r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\x80-\x9f]",
-    # where it hides something: beside what can be seen in ASCII; joiners inside words of other scripts stay
-    "invisible": rf"[{_UNSEEN}][{_UNSEEN}{_VARIANTS}]*+|(?<=[\x00-\x7f])(?!\ufe0f\u20e3)[{_VARIANTS}][{_UNSEEN}{_VARIANTS}]*+",
+    # only next to ASCII, where they can hide something; joiners inside words of other scripts are kept
+    "invisible": rf"[{_INVISIBLE}][{_INVISIBLE}{_VARIANTS}]*+|(?<=[\x00-\x7f])(?!\ufe0f\u20e3)[{_VARIANTS}][{_INVISIBLE}{_VARIANTS}]*+",
     "invisible, spelled out": r"(?<!\\)\\++(?:[uU](?:200[b-fB-F]|00[aA][dD]|[fF][eE][fF]{2}|206[0-9a-fA-F]|202[a-eA-E]|061[cC]|034[fF]|3164|115[fF]|1160|17[bB][45]|180[b-fB-F]|[fF]{2}[aA]0|[dD][bB]40\\++[uU][dD][cCdD][0-9a-fA-F]{2})|x[aA][dD])"
     r"|(?<!\\)(?<!\\[uU][0-9a-fA-F]{4})\\++[uU][fF][eE]0[0-9a-fA-F](?!\\++[uU]20[eE]3)",
     "encoded": r"(?<![\w.~%+-])[\w.~+-]*+(?:%[0-9A-Fa-f]{2}[\w.~+-]*+)++",
@@ -69,7 +69,7 @@ def _pattern(name: str) -> re.Pattern[str]:
 
 
 def plain(text: str) -> str:
-    """``text`` without colours, control characters, lone surrogates and what is invisible between visible letters."""
+    """Return ``text`` without ANSI sequences, control characters, lone surrogates and invisible characters next to ASCII."""
     if "\x1b" in text or "[0m" in text:
         text = _pattern("ansi").sub("", text)
     if "\\" in text:
@@ -88,13 +88,11 @@ def _unless_inside_a_script(found: re.Match[str]) -> str:
 
 
 def without_secrets(text: str, encoded: bool = True) -> str:
-    """``text`` without secrets, those in percent-encoded parts too unless ``encoded`` is false. Applying it twice changes
-    nothing.
-    """
+    """Return ``text`` without secrets; ``encoded``: also those in percent-encoded parts. Idempotent."""
     if _is_id(text):
         return text
     for _ in range(_PASSES):
-        # what was put in a secret's place may be read anew with what is around it; it settles at once
+        # a replacement may match again together with its surroundings; this settles quickly
         if _pattern("suspicious").search(text) is None:
             lowered = text.lower()
             if not any(word in lowered for word in _WORDS):
@@ -116,26 +114,24 @@ def without_secrets(text: str, encoded: bool = True) -> str:
 
 
 def _cleaned_part(found: re.Match[str]) -> str:
-    """A part of a URL, or of a form: it is read as what it means, once, and stays as it is where that holds no secret."""
+    """Clean a percent-encoded part by its decoded text; it is kept as written if that contains no secret."""
     from urllib.parse import quote, unquote
 
-    said = unquote(found[0])
-    cleaned = without_secrets(plain(said), encoded=False)
-    return found[0] if cleaned == plain(said) else quote(cleaned, safe="+")
+    decoded = unquote(found[0])
+    cleaned = without_secrets(plain(decoded), encoded=False)
+    return found[0] if cleaned == plain(decoded) else quote(cleaned, safe="+")
 
 
 def _is_id(text: str) -> bool:
-    """Whether it is an id of a trace, a commit or a process, by its letters alone; no rule finds a secret in one."""
+    """Whether the text is a hexadecimal id or a UUID, in which no rule finds a secret."""
     if "-" not in text:
-        return _OF_IDS.issuperset(text)
+        return _HEX_DIGITS.issuperset(text)
     parts = text.split("-")
-    return [len(part) for part in parts] == _OF_UUIDS and _OF_IDS.issuperset("".join(parts))
+    return [len(part) for part in parts] == _UUID_LENGTHS and _HEX_DIGITS.issuperset("".join(parts))
 
 
 def _cleaned_list(found: re.Match[str]) -> str:
-    """A command in the text of an error, or in JSON: ``['docker', 'login', '-p', 'abc']``. What is no secret stays as
-    it was written.
-    """
+    """Clean a command in an error text or JSON: ``['docker', 'login', '-p', 'abc']``. Other items are kept as written."""
     from ast import literal_eval
 
     items = list(_pattern("item").finditer(found[0]))
@@ -150,7 +146,7 @@ def _cleaned_list(found: re.Match[str]) -> str:
         values.append(str(value))
     kept: list[str] = []
     at = 0
-    cleaned = cleaned_arguments(values, without_secrets_of_item, without_secrets)
+    cleaned = cleaned_arguments(values, _cleaned_item, without_secrets)
     for item, value, clean in zip(items, values, cleaned, strict=True):
         kept.append(found[0][at : item.start()])
         kept.append(item[0] if clean == value else REDACTED if clean == REDACTED else repr(clean))
@@ -158,13 +154,12 @@ def _cleaned_list(found: re.Match[str]) -> str:
     return "".join((*kept, found[0][at:]))
 
 
-def without_secrets_of_item(text: str) -> str:
-    """One item of a list, without control characters and secrets."""
+def _cleaned_item(text: str) -> str:
     return without_secrets(plain(text))
 
 
 def beginning(text: str, size: int) -> str:
-    """At most ``size`` characters, without half a token at the end: what is in front of it may shrink until it is seen."""
+    """Return at most ``size`` characters, without a cut token at the end, which no rule could recognize."""
     if len(text) <= size:
         return text
     text = text[:size]
@@ -173,9 +168,9 @@ def beginning(text: str, size: int) -> str:
 
 
 def shortened(text: str, limit: int) -> str:
-    """The first characters of a longer text and an ellipsis, ``limit`` together, without half of what stands in a secret's place.
+    """Cut a text to ``limit`` characters including an ellipsis, without cutting through a replacement word.
 
-    Half of it would be read as a secret, be put there again and be cut again, and every turn reads the whole text.
+    Half a replacement word would match as a secret, be replaced and be cut again, each time scanning the whole text.
     """
     end = limit - 1
     placed = text.rfind(REDACTED, max(0, end - len(REDACTED) + 1), end + len(REDACTED) - 1)

@@ -1,7 +1,7 @@
-"""The rules of ``secrets.toml``: what a secret looks like, what stands before one, which commands take one.
+"""The rules of ``secrets.toml``: shapes of secrets, contexts before them, and command options that take them.
 
-A rule is tried only where one of its literals stands. A text is searched once for each literal, and a hit costs at most the
-rule's bounded reach, so that no text takes more than linear time. Data is read and patterns are compiled when first needed.
+A rule is tried only where one of its literals occurs, and a match has a bounded reach, so that scrubbing takes linear time.
+Data is loaded and patterns are compiled lazily.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ ELLIPSIS = "…"
 
 Span = tuple[int, int]
 
-_BEGINNING = r"(?:(?<![0-9A-Za-z])|(?<=\\[nrtbf])|(?<=%[0-9A-Fa-f]{2})|(?<=\\x[0-9A-Fa-f]{2})|(?<=\\u[0-9A-Fa-f]{4})|(?<=\s-[A-Za-z])|(?<=\A-[A-Za-z]))"
-"""Where a token may begin: not inside a word, but behind an escaped or percent-encoded character or the letter of an option."""
+_TOKEN_START = r"(?:(?<![0-9A-Za-z])|(?<=\\[nrtbf])|(?<=%[0-9A-Fa-f]{2})|(?<=\\x[0-9A-Fa-f]{2})|(?<=\\u[0-9A-Fa-f]{4})|(?<=\s-[A-Za-z])|(?<=\A-[A-Za-z]))"
+"""A token starts outside a word, or behind an escape, a percent-encoded character or an option letter."""
 _BEHIND_CHARS = 330
 _COMMAND_CHARS = 400
 _START = 3
@@ -27,13 +27,15 @@ _COMMAND_END = r"[\n|;&]"
 
 
 class Rule:
-    """One rule; ``pattern`` is matched where a literal stands, or ``backs`` characters before it."""
+    """A rule. Its pattern is matched at each occurrence of a literal, or ``backs`` characters before it."""
 
     def __init__(self, name: str, row: Mapping[str, object], kind: str) -> None:
         self.name = name
         self.literals = tuple(cast("list[str]", row["literals"]))
-        wanted = row.get("with", ())
-        self.wanted = (wanted,) if isinstance(wanted, str) else tuple(cast("list[str]", wanted))
+        required = row.get("with", ())
+        self.required = (
+            (required,) if isinstance(required, str) else tuple(cast("list[str]", required))
+        )
         self.backs = tuple(cast("list[int]", row.get("back", [0])))
         self.glued = row.get("glued") is True
         self.names = cast("str | None", row.get("names"))
@@ -42,15 +44,15 @@ class Rule:
         self.kind = kind
 
     def pattern(self) -> re.Pattern[str]:
-        """Compiled when it is first needed."""
+        """Return the compiled pattern; cached."""
         if self.behind is not None:
             return _compiled(rf"{self.behind}\Z", re.IGNORECASE)
         if self.kind == "shapes":
-            return _compiled(f"{'' if self.glued else _BEGINNING}(?:{self.source})", 0)
+            return _compiled(f"{'' if self.glued else _TOKEN_START}(?:{self.source})", 0)
         return _compiled(self.source, re.IGNORECASE)
 
-    def concerns(self, text: str) -> bool:
-        return not self.wanted or any(word in text for word in self.wanted)
+    def applies_to(self, text: str) -> bool:
+        return not self.required or any(word in text for word in self.required)
 
 
 class Rules(NamedTuple):
@@ -61,7 +63,7 @@ class Rules(NamedTuple):
 
 @cache
 def rules() -> Rules:
-    """Everything that ``secrets.toml`` says."""
+    """Load the rules of ``secrets.toml``."""
     from spanbus._telemetry.secret_data import RULES
 
     return Rules(
@@ -73,7 +75,7 @@ def rules() -> Rules:
 
 
 class _Index:
-    """The literals of rules by their first three characters: a text is looked through once for all of them."""
+    """Index of the rules' literals by their first three characters."""
 
     def __init__(self, of: Sequence[Rule]) -> None:
         self.everywhere = tuple(rule for rule in of if not rule.literals)
@@ -87,7 +89,7 @@ class _Index:
                     self._by_start.setdefault(literal[:_START].lower(), []).append((literal, rule))
 
     def found(self, text: str, starts: frozenset[str]) -> Iterator[tuple[str, Rule]]:
-        """The literals that stand in a text, with their rules."""
+        """Yield the literals that occur in a text, with their rules."""
         for start in self._by_start.keys() & starts:
             for literal, rule in self._by_start[start]:
                 if literal in text:
@@ -108,25 +110,25 @@ def _compiled(pattern: str, flags: int) -> re.Pattern[str]:
 
 
 def starts_of(text: str) -> frozenset[str]:
-    """Every three characters that stand in a text, in lower case: what is looked for is looked up in them."""
+    """Return all sequences of three characters of a text in lower case, for :class:`_Index`."""
     lowered = text.lower()
     return frozenset([lowered[at : at + _START] for at in range(len(lowered) - _START + 1)])
 
 
 def without_shapes(text: str, starts: frozenset[str]) -> str:
-    """``text`` without what looks like a secret by itself."""
+    """Return ``text`` without secrets that are recognizable by their shape."""
     spans: list[Span] = []
     index = _index("shapes")
     for rule in index.everywhere:
         spans += (found.span() for found in rule.pattern().finditer(text))
     for literal, rule in index.found(text, starts):
-        if rule.concerns(text):
+        if rule.applies_to(text):
             spans += _matches(rule, text, text, literal)
     return replaced(text, spans)
 
 
 def without_contexts(text: str, starts: frozenset[str]) -> str:
-    """``text`` without what a header, an address, a command or a sentence gives away as a secret."""
+    """Return ``text`` without secrets that are recognizable by a header, address, command or phrase before them."""
     lowered = ascii_lower(text)
     there: dict[str, list[str]] = {}
     for literal, rule in _index("contexts").found(lowered, starts):
@@ -134,7 +136,7 @@ def without_contexts(text: str, starts: frozenset[str]) -> str:
     for rule in rules().contexts if there else ():
         spans: list[Span] = []
         for literal in there.get(rule.name, ()):
-            if rule.concerns(lowered):
+            if rule.applies_to(lowered):
                 spans += (
                     _matches(rule, text, lowered, literal)
                     if rule.behind is None
@@ -147,7 +149,7 @@ def without_contexts(text: str, starts: frozenset[str]) -> str:
 
 
 def without_options(text: str, lowered: str | None = None) -> str:
-    """``text`` without the values of short options with which some commands take a secret."""
+    """Return ``text`` without secrets in short options of known commands."""
     lowered = ascii_lower(text) if lowered is None else lowered
     if " -" not in lowered and "\t-" not in lowered:
         return text
@@ -158,7 +160,7 @@ def without_options(text: str, lowered: str | None = None) -> str:
 
 
 def replaced(text: str, spans: Iterable[Span]) -> str:
-    """``text`` with one word in the place of each of ``spans``, which may overlap. Where a text was cut, no secret is left."""
+    """Return ``text`` with each of ``spans`` replaced by one word. Spans may overlap; empty ones and a lone ellipsis are kept."""
     ordered = sorted(span for span in spans if text[span[0] : span[1]] not in ("", ELLIPSIS))
     if not ordered:
         return text
@@ -175,7 +177,7 @@ def replaced(text: str, spans: Iterable[Span]) -> str:
 
 
 def ascii_lower(text: str) -> str:
-    """``text`` in lower case, each character still in its place."""
+    """Return ``text`` in lower case without changing its length."""
     lowered = text.lower()
     if len(lowered) == len(text):
         return lowered
@@ -210,7 +212,7 @@ def _matches_behind(rule: Rule, text: str, haystack: str, literal: str) -> Itera
 
 
 def _option_values(rule: Rule, text: str) -> Iterator[Span]:
-    """The words of one command are read once, however often it is named in them."""
+    """Yield the spans of option values. The words of a command are scanned once, even if its name recurs in them."""
     pattern, ending = rule.pattern(), _compiled(_COMMAND_END, 0)
     read = 0
     for command in _compiled(

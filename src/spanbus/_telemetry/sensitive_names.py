@@ -1,4 +1,4 @@
-"""Names that are likely to stand for a secret."""
+"""Names of keys and options that are likely to hold a secret."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from functools import lru_cache
 from spanbus._patterns import pattern
 
 LONGEST_NAME = 100
-"""Of a longer name the end is read."""
+"""Of a longer name only the end is checked."""
 
 _NAME = pattern(r"[\w.-]+")
 _SENSITIVE = pattern(
@@ -30,24 +30,20 @@ WORDS = (
     "passw passphrase passcode storepass keypass secret token key credential session connection bearer webhook totp authorization dsn"
     " mnemonic seed recovery sonar sshpass cookie sessid connect.sid bundle_"
 ).split()
-"""One of these, anywhere in it, one of ``PARTS`` as a part of its own, or one of ``CAMEL`` at the end, is in every name
-that is sensitive.
-"""
+"""Every sensitive name contains one of these, one of ``PARTS`` as a part of its own, or one of ``CAMEL`` at its end."""
 CAMEL = "Pwd Pass Auth Pw Pat".split()
-"""One of these at the end of a name behind a small letter or a digit."""
+"""Endings of a name, behind a lower-case letter or a digit."""
 PARTS = "pwd pass auth pw pat sas sig pin otp psk jwt".split()
-_ROUGHLY = (*WORDS, *PARTS)
+_PREFILTER = (*WORDS, *PARTS)
 
 
 @lru_cache(maxsize=4_096)
 def is_sensitive(name: str) -> bool:
     """Whether a key or option of this name is likely to hold a secret. Takes linear time."""
     name = name[-LONGEST_NAME:]
-    if (
-        name.isascii()
-    ):  # most names are told by a look; compiling the patterns takes longer than a short command
+    if name.isascii():  # decides most names without the patterns, which take longer to compile than a short command to run
         lowered = name.lower()
-        if not any(word in lowered for word in _ROUGHLY):
+        if not any(word in lowered for word in _PREFILTER):
             return False
     return (
         _SENSITIVE.search(name) is not None

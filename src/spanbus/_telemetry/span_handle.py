@@ -1,4 +1,4 @@
-"""The identity that a span sink keeps on a record: sampling decision, trace state, and the live span where there is one."""
+"""The span identity that a span sink stores on a record: sampling decision, trace state and the live span, if any."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 
 class SpanHandle:
-    """A sampling decision. Spans of ours share that of their run; a span of another provider has one with its own context."""
+    """A sampling decision, shared by our spans of a run. A span of another provider has a handle with its own context."""
 
-    __slots__ = ("context", "ours", "sampled", "sampler_attributes", "span", "trace_state")
+    __slots__ = ("context", "own_provider", "sampled", "sampler_attributes", "span", "trace_state")
 
     def __init__(
         self,
@@ -26,39 +26,36 @@ class SpanHandle:
         context: SpanContext | None = None,
         span: Span | None = None,
         sampler_attributes: dict[str, AttributeValue] | None = None,
-        ours: bool = False,
+        own_provider: bool = False,
     ) -> None:
         self.sampled, self.trace_state = sampled, trace_state
         self.context, self.span = context, span
         self.sampler_attributes = sampler_attributes
-        self.ours = ours
-        """The live span is of our own provider: code records on the record, whose texts are redacted."""
+        self.own_provider = own_provider
+        """The live span is of our provider: code in the phase writes to the record instead, where texts are redacted."""
 
 
 def handle_of(record: SpanState) -> SpanHandle | None:
-    """The handle of ``record``, None when no sink made a span of it."""
+    """Return the handle of ``record``, None if no sink made a span of it."""
     handle = record.handle
     return handle if isinstance(handle, SpanHandle) else None
 
 
 def span_context_of(record: SpanState) -> SpanContext | None:
-    """The context of the span that stands for ``record``, None when no sink made one."""
+    """Return the span context of ``record``, None if no sink made a span of it."""
     handle = handle_of(record)
     if handle is None:
         return None
     if handle.context is not None:
         return handle.context
-    from opentelemetry.trace import (  # a command whose spans are only written does without
-        SpanContext,
-        TraceFlags,
-    )
+    from opentelemetry.trace import SpanContext, TraceFlags  # lazy: exporting needs no API
 
     flags = TraceFlags(TraceFlags.SAMPLED if handle.sampled else TraceFlags.DEFAULT)
     return SpanContext(record.trace_id, record.span_id, False, flags, handle.trace_state)
 
 
 def remote_context_of(record: SpanState) -> SpanContext | None:
-    """The context of the record's remote parent."""
+    """Return the span context of the record's remote parent, if any."""
     remote = record.remote_parent
     if remote is None:
         return None
@@ -70,7 +67,7 @@ def remote_context_of(record: SpanState) -> SpanContext | None:
 
 
 def trace_state(header: str | None) -> TraceState | None:
-    """The ``tracestate`` header as the API's type; invalid ones left out, as the standard says. None where none is left."""
+    """Parse a ``tracestate`` header; invalid entries are dropped, as W3C Trace Context says. None if nothing is left."""
     if not header:
         return None
     from opentelemetry.trace import TraceState
@@ -81,7 +78,7 @@ def trace_state(header: str | None) -> TraceState | None:
 def context_of(
     record: SpanState, base: Context | None = None, redactor: Redactor | None = None
 ) -> Context:
-    """A context in which the record's span is current; with a redactor, one that records what is put on it."""
+    """Return a context in which the record's span is current; with a redactor, a span that records what code adds to it."""
     from opentelemetry.context import Context
     from opentelemetry.trace import NonRecordingSpan, set_span_in_context
 
@@ -89,7 +86,7 @@ def context_of(
     if handle is None or context is None:
         return base if base is not None else Context()
     span = handle.span
-    own = span is None or handle.ours
+    own = span is None or handle.own_provider
     if own and handle.sampled and redactor is not None and record.result is None:
         from spanbus._telemetry.phase_span import PhaseSpan
 

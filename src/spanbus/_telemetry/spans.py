@@ -1,7 +1,7 @@
-"""The correlator's output becomes finished spans in OTLP bytes, with the correlator's own ids.
+"""Finished spans as OTLP bytes, with the correlator's deterministic ids.
 
-Where the application has set a provider, :class:`~spanbus._telemetry.tracer_spans.TracerSpans` goes through that instead. Both
-render by one template. Nothing of the API is loaded here unless a sampler of the SDK or a trace state asks for it.
+If the application has set a provider, :class:`~spanbus._telemetry.tracer_spans.TracerSpans` is used instead; both use the same
+template. The OpenTelemetry API is imported only for a sampler of the SDK or a trace state.
 """
 
 from __future__ import annotations
@@ -31,21 +31,21 @@ if TYPE_CHECKING:
 
 SCOPE: Final = Scope(names.SCOPE, __version__, names.SCHEMA_URL)
 
-_USUAL: Final = SpanHandle(True)
-_LEFT_OUT: Final = SpanHandle(False)
-"""Shared by all spans of which a sampler says nothing more."""
+_SAMPLED: Final = SpanHandle(True)
+_NOT_SAMPLED: Final = SpanHandle(False)
+"""Shared by all spans to which a sampler adds nothing."""
 _RUN: Final = Level.RUN
 
 
 class FinishedSpans(Protocol):
-    """Takes spans that ended and are sampled, in OTLP bytes."""
+    """Receives sampled, finished spans as OTLP bytes."""
 
     def put_encoded(
         self, span_id: int, span: bytes, resource: Resource | PlainResource, scope: Scope
     ) -> None: ...
 
     def dropped_of(self, trace_id: int) -> int:
-        """Number of this trace's spans that could not be kept."""
+        """Return the number of dropped spans of this trace."""
         ...
 
 
@@ -56,10 +56,10 @@ def _decides_for_traces(sampler: Sampler) -> bool:
 
 
 class DirectSpans:
-    """Finished spans with deterministic ids, made at the end and handed on.
+    """A span sink that encodes each span when it ends.
 
-    The sampler is asked at the start of every run; what lies beneath a run follows its decision, unless the sampler is
-    one of its own making, which is then asked for every span.
+    The sampler is called at the start of each run, and the spans of the run follow its decision. A custom sampler, which may
+    decide otherwise, is called for every span.
     """
 
     def __init__(
@@ -85,13 +85,15 @@ class DirectSpans:
             )
         elif isinstance(self._sampler, EnvironmentSampler):
             keeps = self._sampler.keeps(record.trace_id, record.remote_parent)
-            state = self._state_above(record)
-            record.handle = SpanHandle(keeps, state) if state else _USUAL if keeps else _LEFT_OUT
+            state = self._parent_trace_state(record)
+            record.handle = (
+                SpanHandle(keeps, state) if state else _SAMPLED if keeps else _NOT_SAMPLED
+            )
         else:
             record.handle = self._sampled(record, self._sampler)
 
     def _sampled(self, record: SpanState, sampler: Sampler) -> SpanHandle:
-        """The decision of a sampler of the SDK's kind."""
+        """Return the decision of an SDK sampler."""
         from opentelemetry.context import Context
         from opentelemetry.trace import NonRecordingSpan, set_span_in_context
 
@@ -111,12 +113,12 @@ class DirectSpans:
         )
         state = result.trace_state or (above.trace_state if above is not None else None)
         attributes = cast("Mapping[str, AttributeValue] | None", result.attributes)  # pyright: ignore[reportUnknownMemberType]
-        # The SDK's samplers give back the attributes that they were asked about.
+        # the SDK's samplers return the attributes that they were given
         more = {key: value for key, value in (attributes or {}).items() if own.get(key) != value}
         sampled = result.decision.is_sampled()
         if state or more:
             return SpanHandle(sampled, state or None, sampler_attributes=more or None)
-        return _USUAL if sampled else _LEFT_OUT
+        return _SAMPLED if sampled else _NOT_SAMPLED
 
     def closed(self, record: SpanState) -> None:
         handle = record.handle
@@ -138,9 +140,9 @@ class DirectSpans:
         self._spans.put_encoded(record.span_id, span, self._resource, SCOPE)
 
     def late(self, note: SpanEvent) -> None:
-        """No span keeps it; metrics count it."""
+        """Do nothing: no span keeps the event, metrics count it."""
 
-    def _state_above(self, record: SpanState) -> TraceState | None:
+    def _parent_trace_state(self, record: SpanState) -> TraceState | None:
         if record.parent is not None:
             handle = handle_of(record.parent)
             return handle.trace_state if handle is not None else None

@@ -1,7 +1,7 @@
-"""A record as a span: name, kind, attributes, events, status; as OpenTelemetry objects and as OTLP bytes.
+"""Render a record as a span: name, kind, attributes, events and status, as OpenTelemetry objects or as OTLP bytes.
 
-Conventions: OpenTelemetry semantic conventions 1.44.0, CI/CD and exceptions. Attributes come from the tables of
-:mod:`.fields` and :mod:`.event_fields`, whichever form is asked for; every text that leaves the process is redacted.
+Follows the OpenTelemetry semantic conventions 1.44.0, CI/CD and exceptions. Both forms use the attribute tables of
+:mod:`.fields` and :mod:`.event_fields`. Every text is redacted.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from spanbus._semantics import (
     names,
 )
 from spanbus._telemetry import fields
-from spanbus._telemetry.event_fields import EventFields, told_once
+from spanbus._telemetry.event_fields import EventFields, without_repeats
 from spanbus._telemetry.fields import KEYS, SPAN_ATTRIBUTE, TABLES
 from spanbus._telemetry.limits import Limits, SpanLimits
 from spanbus._telemetry.redaction import Redactor
@@ -45,28 +45,29 @@ _EXECUTION: Final = Level.EXECUTION
 _SKIP: Final = Result.SKIP
 _CANCELLATION: Final = Result.CANCELLATION
 _RESULT_ROOM: Final = 16
-_MOST_ATTRIBUTES: Final = 64
+_USUAL_ATTRIBUTES: Final = 64
 _NAMES: Final = 2_000
 _NO_SAMPLER_ATTRIBUTES: Final[Mapping[str, AttributeValue]] = {}
 
 
 def span_end_ns(record: SpanState) -> int:
-    """End time of the record's span: an instant gets one nanosecond, because Jaeger takes a span of none for a
-    mistake of a clock.
+    """Return the end time of the record's span, at least one nanosecond after its start.
+
+    Jaeger treats a span of zero length as a clock error.
     """
     ended_at_ns, least_ns = record.ended_at_ns, record.started_at_ns + 1
     return ended_at_ns if ended_at_ns is not None and ended_at_ns > least_ns else least_ns
 
 
 class RemoteParent(Protocol):
-    """A span of another process; what a ``traceparent`` says of one, and the API's SpanContext, are both."""
+    """A span of another process: a parsed ``traceparent`` or a SpanContext of the API."""
 
     @property
     def span_id(self) -> int: ...
 
 
 class Template:
-    """Renders records. ``span_events`` puts bus events on spans, ``exception_events`` exceptions."""
+    """Renders records as spans; ``span_events`` and ``exception_events`` add bus events and exceptions to them."""
 
     def __init__(
         self,
@@ -87,8 +88,8 @@ class Template:
         self._max_length = limits.max_span_attribute_length
         self._max_event_attributes = limits.max_event_attributes
         self._max_event_length = limits.max_attribute_length
-        self._limited_spans = _bites(self._max_attributes, self._max_length)
-        self._limited_events = _bites(self._max_event_attributes, self._max_event_length)
+        self._limited_spans = _may_apply(self._max_attributes, self._max_length)
+        self._limited_events = _may_apply(self._max_event_attributes, self._max_event_length)
         self._cuts_events = self._max_events is not None and self._max_events <= (
             EVENTS_KEPT_FIRST + EVENTS_KEPT_LAST
         )
@@ -97,7 +98,7 @@ class Template:
     # --- name, kind, status ---------------------------------------------------------------------------------------------
 
     def name(self, record: SpanState) -> str:
-        """The span's name; what no status can say of the end of a run or phase stands in it: a skip, a cancelled run."""
+        """Return the span's name. It shows a skip and a cancelled run, which a span status cannot express."""
         level, result = record.level, record.result
         if level is _PHASE:
             return f"{record.name} ({result})" if result is _SKIP else record.name
@@ -109,25 +110,25 @@ class Template:
         return record.name
 
     def kind(self, record: SpanState) -> SpanKind:
-        """SERVER for a run, CONSUMER for the execution of a task, INTERNAL for what is in them."""
-        from opentelemetry.trace import SpanKind  # of who makes spans of the API
+        """Return SERVER for a run, CONSUMER for the execution of a task, else INTERNAL."""
+        from opentelemetry.trace import SpanKind  # lazy: encoding needs no API
 
         if record.level is _RUN:
             return SpanKind.SERVER
         return SpanKind.CONSUMER if record.level is _EXECUTION else SpanKind.INTERNAL
 
     def status(self, record: SpanState) -> Status:
-        """ERROR with what went wrong for a failure, else unset."""
+        """Return ERROR with the message for a failure, else the status set by code, else unset."""
         from opentelemetry.trace import Status, StatusCode
 
         result, failure = record.result, record.failure
         if result is None or not result.failed:
-            said = record.added.status if record.added is not None else None
-            return Status(StatusCode(said[0]), said[1]) if said is not None else Status()
+            status = record.added.status if record.added is not None else None
+            return Status(StatusCode(status[0]), status[1]) if status is not None else Status()
         return Status(StatusCode.ERROR, self._error_text(record, failure))
 
     def _error_text(self, record: SpanState, failure: Failure | None) -> str | None:
-        """Error message of a record; for a run with its result before it, to be seen at a glance."""
+        """Return the error message of a record; for a run prefixed with its result."""
         run = record.level is _RUN
         if failure is None:
             return str(record.result) if run else None
@@ -140,20 +141,20 @@ class Template:
     # --- attributes -------------------------------------------------------------------------------------------------------
 
     def opening(self, record: SpanState) -> Attributes:
-        """The attributes that are known at the start."""
+        """Return the attributes that are known at the start."""
         found = fields.read(record, at_start=True)
         if record.attributes:
             found.update(self._described(record))
         return found
 
     def closing(self, record: SpanState) -> Attributes:
-        """The attributes that are known at the end."""
+        """Return the attributes that are known only at the end."""
         found = fields.read(record, at_start=False)
         self._add_further(record, found)
         return found
 
     def attributes(self, record: SpanState) -> Attributes:
-        """All attributes of a record that ended."""
+        """Return all attributes of an ended record."""
         found = fields.read(record)
         self._add_further(record, found)
         return found
@@ -167,7 +168,7 @@ class Template:
             found.update(fields.rare(record))
 
     def _described(self, record: SpanState) -> Attributes:
-        """The record's own further attributes: executable, arguments, exit code, output."""
+        """Return the record's own attributes, redacted: executable, arguments, exit code, output."""
         found: Attributes = {}
         for key, value in record.attributes.items():
             if key == names.OUTPUT_TAIL:
@@ -186,11 +187,11 @@ class Template:
     # --- events -----------------------------------------------------------------------------------------------------------
 
     def event(self, event: SpanEvent) -> Attributes:
-        """A bus event's attributes."""
+        """Return the attributes of a bus event."""
         return self._event_fields.attributes(event)
 
     def events(self, record: SpanState) -> Iterator[Event]:
-        """The span's events, oldest first."""
+        """Yield the span's events, oldest first."""
         for event in self._shown(record):
             yield event.name, event.at_ns, self.event(event)
         if record.added is not None:
@@ -201,30 +202,30 @@ class Template:
             yield "exception", record.ended_at_ns or record.started_at_ns, exception
 
     def _shown(self, record: SpanState) -> list[SpanEvent]:
-        """The kept events that are put on the span; beyond the SDK's limit those in the middle go."""
+        """Return the events to put on the span; beyond the SDK's limit those in the middle are dropped."""
         if not self._span_events:
             return []
-        kept = self._told(record)
+        kept = self._kept_events(record)
         if cut := self._events_cut(record):
             first = (len(kept) - cut) // 2
             return kept[:first] + kept[first + cut :]
         return kept
 
-    def _told(self, record: SpanState) -> list[SpanEvent]:
-        """The kept events; of a failure, without what a second speaker said again."""
+    def _kept_events(self, record: SpanState) -> list[SpanEvent]:
+        """Return the kept events; for a failure, without repeats by a second publisher."""
         kept = record.events.kept()
         if record.failure is not None and len({event.name for event in kept}) < len(kept):
-            return told_once(kept)
+            return without_repeats(kept)
         return kept
 
     def _events_cut(self, record: SpanState) -> int:
         if not self._cuts_events or self._max_events is None or not self._span_events:
             return 0
         exception = self._exception_events and self.exception(record) is not None
-        return max(0, len(self._told(record)) - max(0, self._max_events - exception))
+        return max(0, len(self._kept_events(record)) - max(0, self._max_events - exception))
 
     def exception(self, record: SpanState) -> Attributes | None:
-        """The exception of a failure, on the innermost span that failed by it only."""
+        """Return the exception of a failure, None unless this is the innermost span with that failure."""
         failure = record.failure
         if (
             failure is None
@@ -259,10 +260,10 @@ class Template:
         sampler_attributes: Mapping[str, AttributeValue] = _NO_SAMPLER_ATTRIBUTES,
         dropped_records: int = 0,
     ) -> bytes:
-        """The ``Span`` message of a record that ended.
+        """Return the OTLP ``Span`` message of an ended record.
 
-        ``parent`` is the context of a remote parent, ``state`` the trace state, ``dropped_records`` how many of the run's
-        records could not be kept.
+        ``parent`` is a remote parent, ``state`` the trace state, ``dropped_records`` the number of spans of the run that were
+        dropped.
         """
         above = record.parent
         body, dropped = self._encoded_attributes(record, sampler_attributes, dropped_records)
@@ -296,7 +297,7 @@ class Template:
         sampler_attributes: Mapping[str, AttributeValue],
         dropped_records: int,
     ) -> tuple[bytes, int]:
-        """The attributes, and how many of them a limit left out."""
+        """Return the encoded attributes, and how many of them a limit dropped."""
         encoded = b"".join([group.encoded(group.values(record)) for group in TABLES[record.level]])
         if not (
             record.attributes
@@ -352,13 +353,13 @@ class Template:
     def _encoded_status(self, record: SpanState) -> bytes:
         result, failure = record.result, record.failure
         if result is None or not result.failed:
-            said = record.added.status if record.added is not None else None
-            return wire.status_message(*said) if said is not None else wire.NO_STATUS
+            status = record.added.status if record.added is not None else None
+            return wire.status_message(*status) if status is not None else wire.NO_STATUS
         return wire.status_message(2, self._error_text(record, failure))
 
 
 def _is_recorded(record: SpanState, failure: Failure) -> bool:
-    """The code of the phase has recorded this exception itself."""
+    """Whether code in the phase has recorded this exception itself."""
     return record.added is not None and any(
         name == "exception" and more.get(names.EXCEPTION_TYPE) == str(failure.error_type)
         for name, _, more in record.added.events
@@ -378,13 +379,13 @@ def _encoded_links(record: SpanState) -> list[bytes]:
     return links
 
 
-def _bites(most: int | None, length: int | None) -> bool:
-    """Whether a limit may leave out what a span or event usually has."""
-    return length is not None or (most is not None and most < _MOST_ATTRIBUTES)
+def _may_apply(most: int | None, length: int | None) -> bool:
+    """Whether a limit may affect a usual span or event."""
+    return length is not None or (most is not None and most < _USUAL_ATTRIBUTES)
 
 
 def _limited(attributes: Attributes, most: int | None, length: int | None) -> Attributes:
-    """Within the SDK's limits; what stands first stays."""
+    """Return the attributes within the limits; the first ones are kept."""
     if length is not None:
         attributes = {key: _cut(value, length) for key, value in attributes.items()}
     if most is not None and len(attributes) > most:

@@ -1,4 +1,4 @@
-"""The correlator's output becomes live spans of a provider set by the application, which chooses ids, sampling and limits."""
+"""Live spans through the application's own tracer provider, which decides on ids, sampling and limits."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _NAMED_RESULTS = frozenset({Result.SKIP, Result.CANCELLATION})
 
 
 class RecordIds(Protocol):
-    """An id generator that can be told the ids of the span that is started next."""
+    """An id generator that takes the ids of the next span to be started."""
 
     def use(self, trace_id: int, span_id: int) -> None: ...
 
@@ -39,7 +39,7 @@ class RecordIds(Protocol):
 
 
 class TracerSpans:
-    """Live spans through a tracer; ids, sampling and limits are those of the provider behind it."""
+    """A span sink that starts and ends live spans of a tracer."""
 
     def __init__(
         self,
@@ -82,7 +82,7 @@ class TracerSpans:
             made.trace_state,
             context=made,
             span=span,
-            ours=self._ids is not None,
+            own_provider=self._ids is not None,
         )
 
     def closed(self, record: SpanState) -> None:
@@ -104,10 +104,10 @@ class TracerSpans:
         span.end(span_end_ns(record))
 
     def late(self, note: SpanEvent) -> None:
-        """No span keeps it; metrics count it."""
+        """Do nothing: no span keeps the event, metrics count it."""
 
     def _live_links(self, record: SpanState) -> Iterator[Link]:
-        """Links by the ids that the provider gave, where the linked span is one of the same run."""
+        """Yield the links, with the ids that the provider gave to linked spans of the same run."""
         actual: Mapping[int, SpanContext] = {}
         if record.links and record.parent is not None:
             actual = {
