@@ -25,9 +25,9 @@ for number, (kind, phase) in enumerate((
     ("hooks.execution.started", "b"),
 )):
     event = Event(kind, str(number), 100 + number, {}, run_id="r", phase=phase)
-    left.ends(event)
-    left.begins(event, "nightly")
-left.begins(Event("app.event", "x", 900, {}, run_id="another"), None)
+    left.close_ended(event)
+    left.open_begun(event, "nightly")
+left.open_begun(Event("app.event", "x", 900, {}, run_id="another"), None)
 os._exit(9)
 """
 

@@ -108,7 +108,7 @@ def test_events_of_any_form_leave_the_others_alone(runtime: Runtime) -> None:
     for event in ODD_EVENTS:
         followed.take(json.dumps(event).encode())
     followed.take(json.dumps(LAST).encode())
-    followed.reading.let_go(2**63)
+    followed.reading.release_ends(2**63)
     assert followed.reading.counts.broken == followed.reading.counts.elsewhere == 0
     assert "r" in followed.reading.ended and "r" not in followed.reading.open
     assert followed.handle.state().errors == 0
@@ -124,7 +124,7 @@ def test_events_of_no_run_neither_hold_the_checkpoint_back_nor_end_or_hide_other
     ]
     for number, event in enumerate(nobodys * 2):
         reading.take(Read(number, number * SECOND, json.dumps(event).encode()))
-    reading.let_go(2**63)
+    reading.release_ends(2**63)
     assert len(fed) == 6
     assert not reading.open and not reading.elsewhere and not reading.ended
 
@@ -139,7 +139,7 @@ def test_a_checkpoint_stays_small_whoever_publishes(kind: str) -> None:
         lines = [{"event_type": kind, "run_id": name}, {**here, "run_id": f"here{name}"}]
         reading.take(Read(number, number, b"\n".join(json.dumps(line).encode() for line in lines)))
     assert len(reading.open) <= RUNS_OPEN
-    reading.let_go(2**63)
+    reading.release_ends(2**63)
     runs = {run: (opened.bucket, opened.first) for run, opened in reading.open.items()}
     elsewhere, ended = tuple(reading.elsewhere), tuple(reading.ended)
     checkpoint = Checkpoint("2026", 2**53, 2**63, runs, elsewhere, ended, "host/1/" + "a" * 64)
@@ -187,7 +187,7 @@ def test_any_lines(lines: list[str]) -> None:
     reading = Reading(fed.append, say=lambda line: None)
     for number, line in enumerate(lines):
         reading.take(Read(number, number * SECOND, line.encode("utf-8", "surrogatepass")))
-    reading.let_go(2**63)
+    reading.release_ends(2**63)
     counts = reading.counts
     assert counts.fed == len(fed)
     assert not reading.holds

@@ -1,1 +1,1 @@
-"""Outside systems that are used, one file each and each optional: Celery, NATS, MCP, WebSocket."""
+"""Integrations with other systems, each optional: Celery, Dramatiq, TaskIQ, NATS, MCP, WebSocket."""

@@ -1,4 +1,4 @@
-"""The end of a Celery task as the end of a phase: its value, or the error that says how it ended."""
+"""Outcome of a Celery task as the outcome of a phase: its value, or an error."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from spanbus._workflow.results import AttemptFailed, class_name
 from spanbus.errors import PhaseLost, PhaseRevoked, PhaseTimeout
 
 Meta = Mapping[str, Any]
-"""A task's state as its result backend keeps it: ``status``, ``result``, ``traceback``."""
+"""A task's state in its result backend: ``status``, ``result``, ``traceback``."""
 
 READY = frozenset({"SUCCESS", "FAILURE", "REVOKED"})
 _TIMEOUTS = ("SoftTimeLimitExceeded", "TimeLimitExceeded")
@@ -18,7 +18,7 @@ _LOST = ("WorkerLostError",)
 
 
 def value_of(meta: Meta, backend: Any) -> object:
-    """The task's value. Raises what its phase is to fail with, by the name of the error's class, which need not be
+    """Return the task's value, or raise the error of its phase. The task's error is known by its class name, which need not be
     importable here.
     """
     status, result = meta["status"], meta["result"]
@@ -39,7 +39,7 @@ def value_of(meta: Meta, backend: Any) -> object:
 
 
 def _error(result: object, backend: Any) -> tuple[str, str]:
-    """Class name and text of an error, as it was stored or as an exception."""
+    """Class name and text of an error, stored as a mapping or as an exception."""
     if isinstance(result, Mapping):
         stored = cast("Mapping[str, object]", result)
         if "exc_type" in stored:
@@ -58,7 +58,7 @@ def _error(result: object, backend: Any) -> tuple[str, str]:
 
 
 def _text(message: object) -> str:
-    """The text of an exception, from its arguments."""
+    """Text of an exception from its arguments."""
     if isinstance(message, list | tuple):
         parts = list(cast("Sequence[object]", message))
         return str(parts[0]) if len(parts) == 1 else ", ".join(str(part) for part in parts)

@@ -1,4 +1,4 @@
-"""Checkpoints of observers: one key for each partition, which only the one that wrote it last may write again."""
+"""Checkpoints of observers: one key per partition, which only its last writer may overwrite (compare and set)."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ _NOT_FOUND: Final = 10_037
 _REFUSED: Final = 10_071
 
 Ask = Callable[[Any], Any]
-"""Runs a question to NATS to its end. Raises :class:`~spanbus.errors.BackendError`."""
+"""Runs a coroutine of the client to its end. Raises :class:`~spanbus.errors.BackendError`."""
 
 
 class Checkpoint(NamedTuple):
-    """Progress in a partition of the stream, as a successor needs it.
+    """Progress in a partition of the stream, for a successor.
 
-    ``stream`` is the time at which the stream was made, ``stamp_ns`` the server's of the last message, ``open`` has each
-    open run's bucket and first message; ``by`` is the holder, and ``left`` says that it went in good order. ``sampler``
-    is the holder's, for ``spanbus doctor``.
+    ``stream`` is the creation time of the stream, ``stamp_ns`` the server's stamp of the last message ``high``. ``open`` maps
+    each open run to its bucket and first message. ``by`` is the holder, ``left`` means that it stopped orderly. ``sampler`` is
+    the holder's, for ``spanbus doctor``.
     """
 
     stream: str
@@ -44,7 +44,7 @@ class Checkpoint(NamedTuple):
 
     @classmethod
     def decode(cls, data: bytes) -> Checkpoint:
-        """Raises ValueError, KeyError or TypeError for what is none."""
+        """Parse a checkpoint. Raises ValueError, KeyError or TypeError for invalid data."""
         found: Any = json.loads(data)
         if found["v"] != _VERSION:
             raise ValueError(f"version {found['v']}")
@@ -62,7 +62,7 @@ class Checkpoint(NamedTuple):
 
 
 class Found(NamedTuple):
-    """A checkpoint as it lies in its bucket, with its revision and the server's stamp."""
+    """A stored checkpoint with its revision and the server's stamp."""
 
     checkpoint: Checkpoint
     revision: int
@@ -70,20 +70,20 @@ class Found(NamedTuple):
 
 
 def subject_of(group: str, stream: str, partition: int | str) -> str:
-    """The subject of a key; ``*`` for all partitions."""
-    whose = group if stream == STREAM else f"{group}.{stream}"
-    return f"$KV.{CHECKPOINTS}.{whose}.state.{partition}"
+    """Subject of a key; ``*`` for all partitions."""
+    scope = group if stream == STREAM else f"{group}.{stream}"
+    return f"$KV.{CHECKPOINTS}.{scope}.state.{partition}"
 
 
 class Checkpoints:
-    """The keys of one group of observers."""
+    """Checkpoints of one group of observers."""
 
     def __init__(self, client: Client, ask: Ask, where: str, group: str, stream: str) -> None:
         self._client, self._ask, self._where = client, ask, where
         self._group, self._stream = group, stream
 
     def read(self, partition: int) -> Found | None:
-        """The last checkpoint of a partition, from the leader of its bucket; None where there is none."""
+        """Read the checkpoint of a partition from the leader of its bucket; None if there is none."""
         subject = subject_of(self._group, self._stream, partition)
         answer = self._ask(
             self._client.ask(f"$JS.API.STREAM.MSG.GET.KV_{CHECKPOINTS}", {"last_by_subj": subject})
@@ -105,7 +105,7 @@ class Checkpoints:
         return Found(checkpoint, int(message["seq"]), unix_ns(str(message["time"])))
 
     def write(self, documents: Mapping[int, tuple[bytes, int]]) -> dict[int, int | None]:
-        """Write these, each over the revision given with it; the new revisions, None for one that was refused."""
+        """Write checkpoints, each over its expected revision; return the new revisions, None for a refused one."""
         if not documents:
             return {}
         messages = [

@@ -1,7 +1,7 @@
-"""One connection to NATS from a thread that has an event loop of its own: connect, publish with an acknowledgement, ask.
+"""Connection to NATS from a thread with its own event loop: connect, publish with acknowledgement, request.
 
-Reconnecting is not the client's here: whoever uses this tries again by its own back-off. What waits for an answer when the
-connection is lost fails at once; the client would leave it waiting.
+The NATS client must not reconnect: callers retry with their own back-off. When the connection is lost, pending requests fail at
+once; the NATS client would leave them waiting.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any, Final, cast
 from spanbus._delivery.endpoints import shown_url
 from spanbus._named_tuple import NamedTuple
 from spanbus._settings.values import InvalidValue
-from spanbus._settings.values import servers as usable
+from spanbus._settings.values import servers as check_servers
 from spanbus.errors import InputError, MissingExtra
 from spanbus.integrations._nats_wire import Message
 
@@ -26,40 +26,44 @@ ANSWER_S: Final = 2.0
 _BATCH_S: Final = 10.0
 _BATCH_BYTES: Final = 8 * 2**20
 _IDLE_S: Final = 20.0
-"""Seconds after which a connection is asked whether it is still there: nobody answers its pings between two batches."""
+"""Seconds after which an idle connection is checked before use: its pings are not answered between two batches."""
 
 
 _REASON_CHARS: Final = 300
 NOBODY: Final = "nobody answers for JetStream; start nats-server with -js, or make what is missing with `spanbus nats setup`"
 _ENDS: Final = ("204", "404", "408")
-"""Statuses that end what is gathered: all is there, or there is no more."""
+"""Statuses at the end of a batch."""
+
+
+_Outgoing = tuple[str, bytes, Mapping[str, str]]
+"""Subject, body and headers of a message."""
 
 
 class Unanswered(Exception):
-    """NATS did not do what it was asked; the text says why."""
+    """NATS did not answer a request, or refused it; the text is the reason."""
 
 
 def servers_of(servers: str | Sequence[str], where: str = "carry") -> tuple[str, ...]:
-    """The URLs, checked. Raises :class:`~spanbus.errors.InputError` with the one that is none, without its password."""
+    """Validate URLs of servers. Raises :class:`~spanbus.errors.InputError`, which shows the wrong one without its password."""
     given = servers.split(",") if isinstance(servers, str) else list(servers)
     found = tuple(each.strip() for each in given if each.strip())
     if not found:
         raise InputError(f"{where}: no server is named; give one such as nats://127.0.0.1:4222")
     for each in found:
         try:
-            usable(each)
+            check_servers(each)
         except InvalidValue as error:
             raise InputError(f"{where}: {shown_url(each)!r} {error}") from None
-    return tuple(map(_as_the_client_reads_it, found))
+    return tuple(map(_with_lower_scheme, found))
 
 
-def _as_the_client_reads_it(url: str) -> str:
+def _with_lower_scheme(url: str) -> str:
     scheme, separator, rest = url.partition("://")
     return f"{scheme.lower()}{separator}{rest}"
 
 
 def credentials_of(path: str | Path | None, where: str = "carry") -> str | None:
-    """The credentials file, where one is named. Raises :class:`~spanbus.errors.InputError` for one that cannot be read."""
+    """Path of the credentials file, if given. Raises :class:`~spanbus.errors.InputError` if it cannot be read."""
     if path is None or not str(path):
         return None
     try:
@@ -72,7 +76,7 @@ def credentials_of(path: str | Path | None, where: str = "carry") -> str | None:
 
 
 def library() -> Any:
-    """The client library. Raises :class:`~spanbus.errors.MissingExtra`."""
+    """Import the NATS client. Raises :class:`~spanbus.errors.MissingExtra`."""
     try:
         import nats as found
     except ImportError as error:
@@ -81,7 +85,7 @@ def library() -> Any:
 
 
 class DirectMessage(NamedTuple):
-    """One message of a stream: its number, the server's stamp (Unix nanoseconds), subject, headers and body."""
+    """One message of a stream: number, server's stamp (Unix nanoseconds), subject, headers and body."""
 
     sequence: int
     stamp_ns: int
@@ -91,7 +95,7 @@ class DirectMessage(NamedTuple):
 
 
 class _Gathering(NamedTuple):
-    """Messages that come as the answer to one request, at most so many."""
+    """Messages received in answer to one request, at most ``most``."""
 
     number: int
     most: int
@@ -99,7 +103,7 @@ class _Gathering(NamedTuple):
 
 
 class Client:
-    """All methods but :meth:`interrupt` belong to one thread, in which the loop runs while one of them does."""
+    """Client for one thread; only :meth:`interrupt` may be called from others. Its loop runs only during :meth:`run`."""
 
     def __init__(self, servers: Sequence[str], credentials: str | None) -> None:
         self._servers, self._credentials = list(servers), credentials
@@ -112,10 +116,10 @@ class Client:
         self._gathering: _Gathering | None = None
         self._used_s = 0.0
         self._why: str | None = None
-        """The last error that the client told beside an answer, such as missing rights."""
+        """Last error that the NATS client reported outside of an answer, such as missing rights."""
 
     def run(self, coroutine: Any, timeout_s: float) -> Any:
-        """Run ``coroutine`` to its end in this client's loop. Raises :class:`Unanswered` and nothing else."""
+        """Run ``coroutine`` to its end in this client's loop. Raises only :class:`Unanswered`."""
         loop = self._loop
         if loop is None:
             loop = self._loop = asyncio.new_event_loop()
@@ -134,12 +138,12 @@ class Client:
             self._task = None
 
     def interrupt(self) -> None:
-        """End what :meth:`run` is doing, from another thread."""
+        """Abort :meth:`run` from another thread."""
         loop, task = self._loop, self._task
         if loop is not None and task is not None:
             try:
                 loop.call_soon_threadsafe(task.cancel)
-            except RuntimeError:  # it has ended
+            except RuntimeError:  # the loop is closed
                 pass
 
     def close(self) -> None:
@@ -156,7 +160,7 @@ class Client:
                 task.cancel()
             if left:
                 loop.run_until_complete(asyncio.wait(left, timeout=0.1))
-        except Exception:  # it is gone either way
+        except Exception:  # the connection is dropped anyway
             pass
         finally:
             loop.close()
@@ -164,7 +168,7 @@ class Client:
     # --- in the loop ------------------------------------------------------------------------------------------------------
 
     async def connected(self) -> Any:
-        """The connection, made when there is none; the servers are tried in turn."""
+        """Return the connection, connecting if needed; servers are tried in turn."""
         now_s = time.monotonic()
         if self._connection is not None and self._connection.is_connected:
             if now_s - self._used_s < _IDLE_S:
@@ -199,12 +203,12 @@ class Client:
                 max_reconnect_attempts=1,
                 reconnect_time_wait=0,
                 connect_timeout=2,
-                error_cb=self._told,
-                disconnected_cb=self._lost,
-                closed_cb=self._lost,
+                error_cb=self._on_error,
+                disconnected_cb=self._on_disconnect,
+                closed_cb=self._on_disconnect,
                 user_credentials=self._credentials,
             )
-        except BaseException:  # one that was refused leaves its socket open
+        except BaseException:  # a refused connection leaves its socket open
             with suppress(Exception):
                 await connection.close()
             raise
@@ -212,38 +216,30 @@ class Client:
 
     async def _use(self, connection: Any) -> Any:
         self._inbox = connection.new_inbox()
-        await connection.subscribe(f"{self._inbox}.*", cb=self._answered)
+        await connection.subscribe(f"{self._inbox}.*", cb=self._on_message)
         self._connection, self._used_s = connection, time.monotonic()
         return connection
 
     async def store(self, messages: Sequence[Message], publisher: str) -> list[Mapping[str, Any]]:
-        """Publish these at once, and wait until JetStream has stored all of them; its answers, in order."""
-        connection = await self.connected()
-        loop = asyncio.get_running_loop()
-        answers: list[asyncio.Future[Any]] = []
-        for message in messages:
-            self._number += 1
-            answer = self._waiting[self._number] = loop.create_future()
-            answers.append(answer)
-            headers = {
-                "Nats-Msg-Id": message.message_id,
-                "Spanbus-Publisher": publisher,
-                "Spanbus-Sent": str(time.time_ns()),
-            }
-            reply = f"{self._inbox}.{self._number}"
-            await connection.publish(message.subject, message.body, reply=reply, headers=headers)
-        try:
-            found = await _limited(asyncio.gather(*answers), ANSWER_S)
-        except TimeoutError:
-            raise Unanswered(self._why or f"no answer within {ANSWER_S:g} s") from None
-        finally:
-            for answer in answers:
-                answer.cancel()
-            self._waiting.clear()
+        """Publish events concurrently, and wait until JetStream has stored all; return its answers in order."""
+        found = await self._publish_all(
+            [
+                (
+                    message.subject,
+                    message.body,
+                    {
+                        "Nats-Msg-Id": message.message_id,
+                        "Spanbus-Publisher": publisher,
+                        "Spanbus-Sent": str(time.time_ns()),
+                    },
+                )
+                for message in messages
+            ]
+        )
         return [_stored(one) for one in found]
 
     async def ask(self, subject: str, request: Mapping[str, object] | None = None) -> Any:
-        """Ask JetStream's API; its answer, with ``error`` in it where it has one."""
+        """Make a request to JetStream's API; return its answer, with ``error`` if it refused."""
         connection = await self.connected()
         loop = asyncio.get_running_loop()
         self._number += 1
@@ -260,36 +256,36 @@ class Client:
             raise Unanswered(NOBODY)
         return json.loads(found.data)
 
-    async def put_all(
-        self, messages: Sequence[tuple[str, bytes, Mapping[str, str]]]
-    ) -> list[Mapping[str, Any]]:
-        """Publish these, each a subject, a body and headers, with acknowledgements; JetStream's answers, in order, with
-        ``error`` in those that have one.
-        """
+    async def put_all(self, messages: Sequence[_Outgoing]) -> list[Mapping[str, Any]]:
+        """Publish messages concurrently; return JetStream's answers in order, with ``error`` for a refused one."""
+        found = await self._publish_all(messages)
+        if any(_status(one) == "503" for one in found):
+            raise Unanswered(NOBODY)
+        return [json.loads(one.data) for one in found]
+
+    async def _publish_all(self, messages: Sequence[_Outgoing]) -> list[Any]:
         connection = await self.connected()
+        loop = asyncio.get_running_loop()
         answers: list[asyncio.Future[Any]] = []
         for subject, body, headers in messages:
             self._number += 1
-            answer = self._waiting[self._number] = asyncio.get_running_loop().create_future()
+            answer = self._waiting[self._number] = loop.create_future()
             answers.append(answer)
             reply = f"{self._inbox}.{self._number}"
             await connection.publish(subject, body, reply=reply, headers=dict(headers))
         try:
-            found = await _limited(asyncio.gather(*answers), ANSWER_S)
+            return await _limited(asyncio.gather(*answers), ANSWER_S)
         except TimeoutError:
             raise Unanswered(self._why or f"no answer within {ANSWER_S:g} s") from None
         finally:
             for answer in answers:
                 answer.cancel()
             self._waiting.clear()
-        if any(_status(one) == "503" for one in found):
-            raise Unanswered(NOBODY)
-        return [json.loads(one.data) for one in found]
 
     async def batch(
         self, stream: str, first: int, most: int, subjects: str = ">"
     ) -> list[DirectMessage]:
-        """Up to ``most`` messages of these subjects from number ``first`` on."""
+        """Read up to ``most`` messages of these subjects from number ``first`` on."""
         request = {"seq": first, "batch": most, "max_bytes": _BATCH_BYTES, "next_by_subj": subjects}
         return [
             DirectMessage(
@@ -303,7 +299,7 @@ class Client:
         ]
 
     async def pull(self, stream: str, consumer: str, most: int) -> list[Any]:
-        """The next messages of a consumer, as the client gives them; none at the end of the stream."""
+        """Read the next messages of a consumer, as objects of the NATS client; none at the end of the stream."""
         request = {"batch": most, "max_bytes": _BATCH_BYTES, "no_wait": True}
         subject = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}"
         return await self._gather(subject, request, most)
@@ -325,22 +321,26 @@ class Client:
         return gathering.found
 
     def _gathered(self, message: Any, gathering: _Gathering) -> bool:
-        """Whether this was one message of what is gathered, and not its end."""
+        """Add a message to the batch; False at the end of the batch."""
         status = _status(message)
         if status is not None:
-            said = str(message.headers.get("Description") or "")
-            if status not in _ENDS and "MaxBytes" not in said:
+            description = str(message.headers.get("Description") or "")
+            if status not in _ENDS and "MaxBytes" not in description:
                 self._fail(
-                    NOBODY if status == "503" else " ".join(said.split()) or "it cannot be read"
+                    NOBODY
+                    if status == "503"
+                    else " ".join(description.split()) or "it cannot be read"
                 )
                 return True
             return False
         gathering.found.append(message)
         return len(gathering.found) < gathering.most
 
-    async def _answered(self, message: Any) -> None:
+    async def _on_message(self, message: Any) -> None:
         gathering = self._gathering
-        ours = message.subject.startswith(self._inbox)  # what a consumer gives has its own
+        ours = message.subject.startswith(
+            self._inbox
+        )  # messages of a consumer have their own subjects
         number = message.subject.rpartition(".")[2] if ours else ""
         if gathering is not None and (not ours or number == str(gathering.number)):
             if self._gathered(message, gathering):
@@ -350,13 +350,13 @@ class Client:
         if waiting is not None and not waiting.done():
             waiting.set_result(message)
 
-    async def _told(self, error: Exception) -> None:
-        """An error beside an answer; one about rights is all that is ever said of the message."""
+    async def _on_error(self, error: Exception) -> None:
+        """Remember an error reported by the NATS client; missing rights are reported only here, so requests fail."""
         self._why = _reason(error)
         if "permissions violation" in self._why.lower():
             self._fail(self._why)
 
-    async def _lost(self) -> None:
+    async def _on_disconnect(self) -> None:
         self._connection = None
         self._fail(self._why or "the connection was lost")
 
@@ -381,24 +381,22 @@ def _stored(answer: Any) -> Mapping[str, Any]:
         found = None
     if not isinstance(found, dict):
         raise Unanswered("the answer was none of JetStream's")
-    told = cast("Mapping[str, Any]", found)
-    error: Any = told.get("error")
+    answered = cast("Mapping[str, Any]", found)
+    error: Any = answered.get("error")
     if error is not None:
         raise Unanswered(str(error.get("description") or error))
-    return told
+    return answered
 
 
 def unix_ns(stamp: str) -> int:
-    """An RFC 3339 stamp of a server, with up to nine digits behind the point."""
+    """Parse an RFC 3339 stamp of a server, with up to nine fractional digits."""
     whole, _, rest = stamp.removesuffix("Z").partition(".")
     seconds = datetime.fromisoformat(f"{whole}+00:00").timestamp()
     return int(seconds) * 1_000_000_000 + int(rest[:9].ljust(9, "0") or 0)
 
 
 def _only_with_tls(connection: Any) -> None:
-    """Let it send nothing, neither credentials nor events, to a server that does not ask for TLS: the client takes such a one
-    whatever its URL says.
-    """
+    """Refuse a server that does not require TLS before credentials are sent: the NATS client accepts it despite ``tls://``."""
     greeting = connection._connect_command
 
     def checked() -> bytes:
@@ -416,6 +414,6 @@ def _status(answer: Any) -> object:
 
 def _reason(error: BaseException) -> str:
     text = " ".join(str(error).split()).removeprefix("nats: ").strip("'\"")[:_REASON_CHARS]
-    if isinstance(error, ConnectionResetError):  # before its words could be read
+    if isinstance(error, ConnectionResetError):  # before its error message was read
         return f"{text}, as by a server that refuses the authorization"
     return text or type(error).__name__

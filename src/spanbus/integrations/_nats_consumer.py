@@ -1,4 +1,4 @@
-"""Messages of some subjects of the stream in its order: a consumer in the server's memory, made again where it was lost."""
+"""Ordered reading of some subjects of the stream, by an ephemeral consumer that is recreated when it is lost."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Run = Callable[[Any], Any]
 
 
 class Consumer:
-    """Gives messages from number ``first`` on. What was read is not read again by it."""
+    """Reads messages from number ``first`` on, each once."""
 
     def __init__(
         self, client: Client, run: Run, stream: str, subjects: Sequence[str], first: int
@@ -28,16 +28,16 @@ class Consumer:
         self._next, self._name, self._given = first, "", 0
 
     def read(self) -> list[Read]:
-        """The next messages, up to a thousand; none at the end of the stream.
+        """Read up to a thousand messages; none at the end of the stream.
 
-        Raises :class:`~spanbus.errors.BackendError` where NATS cannot be asked.
+        Raises :class:`~spanbus.errors.BackendError` if NATS fails.
         """
         try:
             return self._read()
         except (BackendError, Unanswered):
             if not self._name:
                 raise
-            self._name = ""  # it may be gone, as after a restart of the server
+            self._name = ""  # it may be lost, for example by a restart of the server
             return self._read()
 
     def _read(self) -> list[Read]:
@@ -49,9 +49,9 @@ class Consumer:
             if len(parts) > 9:  # with a domain and an account
                 parts = [*parts[:2], *parts[4:]]
             if parts[3] != self._name:
-                continue  # what came too late from the one before
+                continue  # a late message of the previous consumer
             self._given += 1
-            if int(parts[6]) != self._given:  # some never arrived: again from there
+            if int(parts[6]) != self._given:  # a gap: read again from there
                 self._name = ""
                 break
             found.append(_read(message, int(parts[5]), int(parts[7])))
@@ -83,7 +83,7 @@ class Consumer:
         self._name, self._given = name, 0
 
     def close(self) -> None:
-        """Remove it from the server, which else forgets it after half a minute."""
+        """Remove the consumer from the server, which would otherwise do it after 30 s."""
         name, self._name = self._name, ""
         if name:
             try:
@@ -93,7 +93,7 @@ class Consumer:
 
 
 def subjects_of(buckets: Sequence[tuple[int, int]], partitions: Sequence[str]) -> list[str]:
-    """The subjects of these buckets (partition, bucket); those of their partitions where they are many."""
+    """Subjects of these buckets (partition, bucket); above 256 those of the partitions."""
     if len(buckets) > _SUBJECTS_MOST:
         return list(partitions)
     return [f"spanbus.v1.p.{partition}.{bucket}" for partition, bucket in sorted(buckets)]

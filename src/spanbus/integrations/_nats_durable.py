@@ -1,4 +1,4 @@
-"""A durable consumer of a stream: messages are asked for, and come again until they are acknowledged, five times at most."""
+"""Durable pull consumer of a stream: messages are redelivered until they are acknowledged, at most five times."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any, Final, Literal
 from spanbus.integrations._nats_client import Client, Unanswered
 
 ACK_WAIT_S: Final = 10.0
-"""Seconds after which a message is given to another process, where nobody has said that it is worked on."""
+"""Seconds without acknowledgement or extension after which a message is redelivered."""
 MAX_DELIVER: Final = 5
 _EXPIRES_S: Final = 5.0
 _GRACE_S: Final = 2.0
@@ -23,13 +23,13 @@ _API_TOKENS: Final = 9
 """Tokens of a reply without a domain: ``$JS.ACK``, stream, consumer, deliveries, two numbers, time, pending."""
 
 Start = Literal["new", "all"]
-Told = Literal[b"+ACK", b"-NAK", b"+WPI"]
+Acknowledgement = Literal[b"+ACK", b"-NAK", b"+WPI"]
 
 
 @dataclass(slots=True, eq=False)
 class Delivered:
-    """One delivery of a message: its number in the stream, which delivery it is (from 1), where it lies, the server's stamp
-    in Unix nanoseconds, and where it is acknowledged.
+    """One delivery of a message: number in the stream, number of the delivery (from 1), subject, server's stamp in Unix
+    nanoseconds, body, and subject for acknowledgements.
     """
 
     sequence: int
@@ -41,8 +41,8 @@ class Delivered:
 
 
 class Consumer:
-    """All methods belong to the event loop of ``client``. ``take`` gets each message, ``given_up`` the number of each that the
-    server does not deliver a sixth time.
+    """Consumer for the event loop of ``client``. ``take`` is called with each message, ``given_up`` with the number of each
+    message that was delivered five times without acknowledgement.
     """
 
     def __init__(
@@ -63,10 +63,10 @@ class Consumer:
         self._until_s = 0.0
         self._why: str | None = None
         self.changed = asyncio.Event()
-        """Something came, or is over."""
+        """Set when a message or a status arrived."""
 
     def config(self) -> dict[str, object]:
-        """The consumer as JetStream's API takes it."""
+        """Configuration of the consumer for JetStream's API."""
         return {
             "durable_name": self._name,
             "deliver_policy": self._start,
@@ -77,28 +77,28 @@ class Consumer:
         }
 
     async def open(self) -> None:
-        """Connect, make the consumer where there is none, and listen. Raises :class:`Unanswered`."""
+        """Connect, create the consumer if needed, and subscribe. Raises :class:`Unanswered`."""
         connection = await self._client.connected()
-        await self._made()
+        await self._ensure_consumer()
         self._why, self._wanted = None, 0
         self._inbox = connection.new_inbox()
-        for each in self._subscriptions:  # of a connection that is there still
+        for each in self._subscriptions:  # of a previous open() on this connection
             with suppress(Exception):
                 await each.unsubscribe()
         advisory = f"$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES.{self._stream}.{self._name}"
         self._subscriptions = [
-            await connection.subscribe(self._inbox, cb=self._came),
-            await connection.subscribe(advisory, queue=self._name, cb=self._not_again),
+            await connection.subscribe(self._inbox, cb=self._on_message),
+            await connection.subscribe(advisory, queue=self._name, cb=self._on_max_deliveries),
         ]
         self._connection = connection
 
-    async def _made(self) -> None:
+    async def _ensure_consumer(self) -> None:
         where = f"{self._stream}.{self._name}"
         found = await self._client.ask(f"$JS.API.CONSUMER.INFO.{where}")
         if _code(found) == _NO_CONSUMER:
             request = {"stream_name": self._stream, "config": self.config(), "action": "create"}
             found = await self._client.ask(f"$JS.API.CONSUMER.CREATE.{where}", request)
-            if _code(found) in _EXISTS:  # another process of that name was faster
+            if _code(found) in _EXISTS:  # another process created it meanwhile
                 found = await self._client.ask(f"$JS.API.CONSUMER.INFO.{where}")
         if (error := found.get("error")) is not None:
             advice = "; `spanbus nats setup` makes it" if "stream" in str(error) else ""
@@ -112,7 +112,7 @@ class Consumer:
                 )
 
     async def ask_for(self, most: int) -> None:
-        """Ask for up to ``most`` messages, unless that has been done. Raises :class:`Unanswered` where nothing can come."""
+        """Request up to ``most`` messages unless a request is open. Raises :class:`Unanswered` if none can arrive."""
         if self._why is not None or not self._connection.is_connected:
             raise Unanswered(self._why or "the connection was lost")
         now_s = time.monotonic()
@@ -123,17 +123,17 @@ class Consumer:
         subject = f"$JS.API.CONSUMER.MSG.NEXT.{self._stream}.{self._name}"
         await self._connection.publish(subject, json.dumps(request).encode(), reply=self._inbox)
 
-    async def tell(self, message: Delivered, what: Told) -> None:
-        """Say that a message is done, not done, or worked on. What is not heard has no effect: the message comes again."""
+    async def acknowledge(self, message: Delivered, what: Acknowledgement) -> None:
+        """Acknowledge, return or extend a message. Errors are ignored: the message is redelivered then."""
         with suppress(Exception):
             await self._connection.publish(message.reply, what)
 
-    async def said(self, timeout_s: float) -> None:
-        """Wait until the server has heard everything."""
+    async def flush(self, timeout_s: float) -> None:
+        """Wait until the server has received everything."""
         with suppress(Exception):
             await self._connection.flush(timeout=max(timeout_s, 0.01))
 
-    async def _came(self, message: Any) -> None:
+    async def _on_message(self, message: Any) -> None:
         headers: Mapping[str, str] = message.headers or {}
         status = headers.get("Status")
         if status is None:
@@ -146,7 +146,7 @@ class Consumer:
             self._why = str(headers.get("Description") or "messages cannot be asked for")
         self.changed.set()
 
-    async def _not_again(self, message: Any) -> None:
+    async def _on_max_deliveries(self, message: Any) -> None:
         with suppress(ValueError, KeyError, TypeError):
             self._given_up(int(json.loads(message.data)["stream_seq"]))
 

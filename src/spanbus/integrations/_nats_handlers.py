@@ -1,4 +1,4 @@
-"""Handlers of the events that come from a stream: called on a bus, in a thread of their own, and waited for."""
+"""Calling of a bus's handlers with events of a stream, in a thread of their own."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from spanbus._workflow.events import Event
 
 
 class Handlers:
-    """The thread in which events are published on the bus; coroutine handlers without an event loop are served in its own."""
+    """Thread that publishes events on the bus; its event loop runs coroutine handlers that have no loop of their own."""
 
     def __init__(self, bus: WorkflowEventBus) -> None:
         self._bus = bus
@@ -35,20 +35,20 @@ class Handlers:
             self._loop.close()
 
     def stop(self) -> None:
-        """End it; what a handler is doing is not waited for."""
+        """Stop the thread without waiting for running handlers."""
         with suppress(RuntimeError):
             self._loop.call_soon_threadsafe(self._loop.stop)
 
     async def handle(self, event: Event) -> BaseException | None:
-        """Publish an event, and wait for all its handlers; the first error of one."""
+        """Publish an event and wait for all its handlers; return the first error, or None."""
         called = asyncio.run_coroutine_threadsafe(self._handled(event), self._loop)
         try:
             return await asyncio.wrap_future(called)
-        except Exception as error:  # a wall: somebody's bus
+        except Exception as error:  # the bus itself may raise
             return error
 
     async def _handled(self, event: Event) -> BaseException | None:
         headers = {"traceparent": event.traceparent, "tracestate": event.tracestate}
-        with attached(from_headers(headers)):  # spans of handlers are in the trace of the run
+        with attached(from_headers(headers)):  # handlers' spans belong to the trace of the run
             results = await self._bus.dispatch(event)
         return next((each.error for each in results if not each.success), None)

@@ -1,4 +1,4 @@
-"""The partitions that an observer holds and those that it waits for: taken, kept by writing their keys, let go."""
+"""Partitions held and awaited by an observer: acquired, kept by renewing their keys, released."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ if TYPE_CHECKING:
 
 RENEW_S: Final = 5.0
 LEASE_S: Final = 15.0
-"""Age at which the checkpoint of a holder that has not left is anybody's."""
+"""Age of a checkpoint above which another observer may take the partition."""
 _SURE_S: Final = 10.0
-"""Age up to which a holder need not ask whether it still is one."""
+"""Age of its checkpoint up to which a holder need not check that it still holds the partition."""
 
 
 class TakenOver(BackendError):
-    """Other observers of the same group hold all that this one held."""
+    """Other observers of the same group have taken all partitions of this one."""
 
 
 class Stopped(Exception):
-    """The observer was told to stop before it was through."""
+    """The observer was stopped early."""
 
 
 class StreamState(NamedTuple):
-    """The stream as it was a moment ago, by the server's clock."""
+    """State of the stream by the server's clock."""
 
     created: str
     first: int
@@ -46,7 +46,7 @@ class StreamState(NamedTuple):
 
 
 class Options(NamedTuple):
-    """Choices of an observer that its partitions follow."""
+    """Options of an observer for its partitions."""
 
     group: str
     stream: str
@@ -56,7 +56,7 @@ class Options(NamedTuple):
 
 
 class Holdings:
-    """Belongs to one thread. ``say`` tells a line, with a key one that is told once."""
+    """Partitions of one observer; used in one thread. ``say`` prints a line; with a key, only once."""
 
     def __init__(
         self,
@@ -80,23 +80,23 @@ class Holdings:
         self._by = ""
 
     def open(self, created: str) -> None:
-        """Open this host's marks of the stream."""
+        """Open this host's progress file of the stream."""
         self._marks.open(created)
         host, random = os.uname().nodename, os.urandom(2).hex()
         self._by = f"{host}/{os.getpid()}/{self._marks.holder}-{random}"
 
     def close(self) -> None:
-        """Leave what is open to the observers that go on."""
+        """Release all partitions; other observers go on with their open runs."""
         for partition in self.held.values():
             partition.leave()
-            self._numbers.let_go(partition.reading.counts)
+            self._numbers.add_released(partition.reading.counts)
         self.held.clear()
         self._marks.close()
 
     # --- taking --------------------------------------------------------------------------------------------------------
 
     def acquire(self, info: StreamState, stopped: Callable[[], bool]) -> bool:
-        """Take the partitions that nobody else holds; whether there were any. Raises :class:`Stopped`."""
+        """Acquire the awaited partitions that are free; True if there were any. Raises :class:`Stopped`."""
         free: list[tuple[int, Found | None]] = []
         others: dict[str, list[int]] = {}
         for number in sorted(self.awaited):
@@ -120,7 +120,7 @@ class Holdings:
         if found is None or found.checkpoint.left or self._options.take:
             return True
         if locked and self._is_of_this_host(found.checkpoint):
-            return True  # the one before is dead, else it would have it locked
+            return True  # the previous holder is dead, else it would hold the lock
         return (info.now_ns - found.stamp_ns) / 1e9 >= LEASE_S
 
     def _is_of_this_host(self, checkpoint: Checkpoint) -> bool:
@@ -132,27 +132,31 @@ class Holdings:
         info: StreamState,
         stopped: Callable[[], bool],
     ) -> bool:
-        """Go on where the last holders were: hear the open runs again, unheard, write the keys, and tell what is open."""
+        """Resume from the checkpoints: replay the open runs without sinks, write the keys, and report what is open."""
         taken = {number: self._partition(number, found, info) for number, found in free}
-        anew = [each.number for each in taken.values() if not each.known and not each.told_upto]
-        if anew and info.last:
+        fresh = [
+            each.number for each in taken.values() if not each.known and not each.reported_upto
+        ]
+        if fresh and info.last:
             self._say(
-                f"partitions {shown(anew)} have no checkpoint of group {self._options.group}: they are read from the beginning of the stream",
+                f"partitions {shown(fresh)} have no checkpoint of group {self._options.group}: they are read from the beginning of the stream",
                 None,
             )
-        if not self._hear_again(taken, stopped):
+        if not self._replay(taken, stopped):
             for partition in taken.values():
                 partition.leave()
             raise Stopped
-        refused = self.write(taken.values())  # from here on an observer before this one is refused
+        refused = self.write(
+            taken.values()
+        )  # from here on the previous holder's writes are refused
         for number, found in free:
             partition = taken[number]
-            if number in refused:  # it still lives: wait for it
+            if number in refused:  # the previous holder is alive: wait for it
                 partition.leave()
                 continue
             self.awaited.discard(number)
             self.held[number] = partition
-            partition.tell(info.first)
+            partition.resume(info.first)
             if found is not None and not self._is_of_this_host(found.checkpoint):
                 self._numbers.takeovers += 1
         return True
@@ -170,23 +174,23 @@ class Holdings:
             say=lambda line: self._say(line, "broken"),
         )
         if not partition.known and self._options.begin_now:
-            partition.begin(info.last)
+            partition.start_after(info.last)
         return partition
 
-    def _hear_again(self, taken: dict[int, Partition], stopped: Callable[[], bool]) -> bool:
-        """Hear what was told before; False when it was to stop before the end."""
-        ahead = any(each.told_upto > each.high for each in taken.values())
+    def _replay(self, taken: dict[int, Partition], stopped: Callable[[], bool]) -> bool:
+        """Replay the messages reported before; False if stopped early."""
+        ahead = any(each.reported_upto > each.high for each in taken.values())
         again = {
             number: each
             for number, each in taken.items()
-            if each.buckets or each.told_upto > each.high
+            if each.buckets or each.reported_upto > each.high
         }
         if not again:
             return True
         whole = subjects(sorted(again))
         buckets = [(number, bucket) for number, each in again.items() for bucket in each.buckets]
-        last = max(each.told_upto for each in again.values())
-        first = min(each.begins_at for each in again.values())
+        last = max(each.reported_upto for each in again.values())
+        first = min(each.replay_from for each in again.values())
         chosen = whole if ahead else subjects_of(buckets, whole)
         consumer = Consumer(self._client, self._ask, self._options.stream, chosen, first)
         while found := consumer.read():
@@ -194,7 +198,7 @@ class Holdings:
                 if stopped():
                     return False
                 partition = again.get(message.partition)
-                if partition is not None and partition.hear_again(message):
+                if partition is not None and partition.replay(message):
                     self._numbers.read_again += message.body.count(b"\n") + 1
             if found[-1].sequence >= last:
                 break
@@ -204,9 +208,9 @@ class Holdings:
     # --- keeping -------------------------------------------------------------------------------------------------------
 
     def still_holds(self, partition: Partition) -> bool:
-        """Whether this observer still holds it; one that stood still for a while asks before it tells anything more.
+        """Whether this observer still holds a partition; after a pause it renews its keys to find out.
 
-        Raises :class:`TakenOver` when nothing is left to hold or to wait for.
+        Raises :class:`TakenOver` when no partition is held or awaited any more.
         """
         if self.held.get(partition.number) is not partition:
             return False
@@ -216,14 +220,14 @@ class Holdings:
         return self.held.get(partition.number) is partition
 
     def renew(self, now_s: float) -> None:
-        """Write the keys of what has news, and of what was written a while ago. Raises :class:`TakenOver`."""
+        """Write the keys of changed partitions and those older than ``RENEW_S``. Raises :class:`TakenOver`."""
         due = [each for each in self.held.values() if each.due or now_s - each.written_s >= RENEW_S]
         refused = self.write(due)
         if refused:
-            self._let_go()
+            self._release_lost()
 
     def write(self, partitions: Iterable[Partition], *, left: bool = False) -> list[int]:
-        """Write the keys of these; the numbers of those that others have written since."""
+        """Write the keys of partitions; return the numbers of those taken by others."""
         given = {each.number: each for each in partitions}
         documents = {
             number: (each.document(left=left), each.revision) for number, each in given.items()
@@ -234,18 +238,18 @@ class Holdings:
             revision = answer
             if revision is None:
                 found = self._checkpoints.read(number)
-                if found is None:  # it was removed, and nobody has it: written anew the next time
+                if found is None:  # the key was removed: create it the next time
                     given[number].revision = 0
                     continue
                 if found.checkpoint.by != self._by:
                     refused.append(number)
                     continue
-                revision = found.revision  # an answer of ours was lost: the next one is right
+                revision = found.revision  # an answer to our write was lost
             given[number].written(revision, now_s)
         return refused
 
-    def _let_go(self) -> None:
-        """Let go of everything that others hold now."""
+    def _release_lost(self) -> None:
+        """Release the partitions that others hold now."""
         others: dict[str, list[int]] = {}
         for number in sorted(self.held):
             found = self._checkpoints.read(number)
@@ -255,7 +259,7 @@ class Holdings:
             others.setdefault(by, []).append(number)
             partition = self.held.pop(number)
             partition.leave()
-            self._numbers.let_go(partition.reading.counts)
+            self._numbers.add_released(partition.reading.counts)
         group = self._options.group
         for by, lost in others.items():
             what = "all partitions" if len(lost) == PARTITIONS else f"partitions {shown(lost)}"
@@ -269,5 +273,5 @@ class Holdings:
 
 
 def holder(by: str) -> str:
-    """A holder for people: host and process."""
+    """Host and process of a holder, for messages."""
     return by.rpartition("/")[0] or "nobody"

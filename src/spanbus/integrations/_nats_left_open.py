@@ -1,6 +1,6 @@
-"""Runs and phases that a publisher announced and has not ended, in the journal of its outbox: whoever finds a dead one ends them.
+"""Journal of a publisher's open runs and phases in its outbox, so that the next process can end those of a dead one.
 
-Only where observers make the telemetry: elsewhere a process journals its open spans, and those of a dead one are ended as spans.
+Used only if observers make the telemetry; otherwise a process journals its open spans, and they are ended as spans.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ _RUNS_KEPT: Final = 4_096
 
 
 class LeftOpen:
-    """May be used by several threads."""
+    """Journal entries of open runs and phases. Thread-safe."""
 
     def __init__(self, spool: Spool) -> None:
         self._spool, self._lock = spool, threading.Lock()
         self._runs: OrderedDict[str, set[int]] = OrderedDict()
-        """Keys of the open entries of each run."""
+        """Keys of the open entries by run."""
 
-    def ends(self, event: Event) -> None:
-        """Before an event lies in the outbox: what it ends is not to be ended by anybody else."""
+    def close_ended(self, event: Event) -> None:
+        """Close the entries that an event ends; call it before the event is put, so that nobody else ends them."""
         run_id = event.run_id
         if run_id is None:
             return
@@ -60,8 +60,8 @@ class LeftOpen:
                 self._runs.get(run_id, set()).discard(key)
             self._spool.journal_close(key)
 
-    def begins(self, event: Event, workflow: str | None) -> None:
-        """After an event lies in the outbox: what it began is open, and its run lived until then."""
+    def open_begun(self, event: Event, workflow: str | None) -> None:
+        """Open the entry that an event begins, and record that its run is alive; call it after the event is put."""
         run_id, phase = event.run_id, event.phase
         starts = event.event_type == (
             WorkflowEvent.WORKFLOW_STARTED if phase is None else WorkflowEvent.PHASE_STARTED
@@ -69,7 +69,7 @@ class LeftOpen:
         if run_id is None:
             return
         if not starts:
-            if run_id in self._runs:  # no end of it is to be before what was heard last
+            if run_id in self._runs:  # its end must not be before its last event
                 self._spool.journal_alive(event.at_ns)
             return
         key = _key(run_id, phase)
@@ -82,13 +82,13 @@ class LeftOpen:
         self._spool.journal_alive(event.at_ns)
 
     def forked(self) -> None:
-        """In a child process: what is open is the parent's."""
+        """In a child process: the open entries belong to the parent."""
         self._lock = threading.Lock()
         self._runs.clear()
 
 
 def ends_of(leftover: Leftover) -> Iterator[tuple[Event, str | None]]:
-    """Ends of what a dead publisher left open, phases first, each with its workflow; when it was last known to live."""
+    """Yield end events for the open phases, then runs, of a dead publisher, with their workflows, at its last heartbeat."""
     found = [entry for _, parts in leftover.open if (entry := _entry(parts)) is not None]
     for entry in sorted(found, key=lambda each: each["phase"] is None):
         workflow, phase = entry["workflow"], entry["phase"]

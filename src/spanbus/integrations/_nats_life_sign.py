@@ -1,4 +1,4 @@
-"""The sign of life of a publisher: a key that expires, renewed while runs of it are open."""
+"""Life sign of a publisher: a key that expires, renewed while it has open runs."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ RENEW_S: Final = 10.0
 
 
 class LifeSign:
-    """Belongs to the thread that sends. A bucket that is missing, or rights to it, cost the events nothing."""
+    """Life sign, used in the sending thread. A missing bucket or missing rights do not affect the events."""
 
     def __init__(self, publisher: str) -> None:
         self._subject = f"$KV.{ALIVE}.{publisher}"
         self._where = f"{os.uname().nodename}/{os.getpid()}"
-        self._given_s: float | None = None
-        self._told = 0
-        """The number of open runs when the key was written last."""
+        self._written_s: float | None = None
+        self._written_runs = 0
+        """Number of open runs when the key was last written."""
 
     def is_due(self, open_runs: int) -> bool:
-        """Whether the key is to be written: now and then while runs are open, and once when none is any more."""
+        """Whether to write the key: every 9 s while runs are open, and once after the last one ended."""
         if not open_runs:
-            return self._told > 0
-        return self._given_s is None or time.monotonic() - self._given_s >= RENEW_S - 1.0
+            return self._written_runs > 0
+        return self._written_s is None or time.monotonic() - self._written_s >= RENEW_S - 1.0
 
-    async def given(self, client: Client, open_runs: int) -> None:
-        """Write the key where that is due."""
+    async def renew(self, client: Client, open_runs: int) -> None:
+        """Write the key if it is due."""
         if not self.is_due(open_runs):
             return
-        self._given_s, self._told = time.monotonic(), open_runs
+        self._written_s, self._written_runs = time.monotonic(), open_runs
         body = json.dumps({"where": self._where, "runs": open_runs}).encode()
-        with suppress(Unanswered):  # the next one may be heard
+        with suppress(Unanswered):  # the next one may succeed
             await client.put_all([(self._subject, body, {"Nats-TTL": f"{ALIVE_S}s"})])

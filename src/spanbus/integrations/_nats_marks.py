@@ -1,6 +1,6 @@
-"""A file with how far this host has told its sinks of each partition, written in place after each message.
+"""Local file with the progress of this host in each partition, written in place after each message.
 
-Who may write a partition's place in it has it locked, so that another process can tell whether that one still lives.
+The process that observes a partition locks its slot in the file, so that other processes can see whether it is alive.
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ _MARK: Final = struct.Struct("<16sQQQ")
 
 
 _guard: Final = threading.Lock()
-_here: Final[set[tuple[int, int]]] = set()
-"""Files (device, inode) that this process has open: locks of a process do not keep it from itself, and closing such a file
-anywhere in it lets go of all of them.
+_open_files: Final[set[tuple[int, int]]] = set()
+"""Open files (device, inode) of this process. POSIX locks do not exclude the process itself, and closing any descriptor of the
+file releases all its locks.
 """
 
 
 class Mark(NamedTuple):
-    """The last message that was told, the stamp (Unix nanoseconds) until which ends were let go without a message, and
-    whether something more was being told.
+    """Last reported message, the stamp (Unix nanoseconds) up to which waiting ends were released, and whether a report was
+    under way.
     """
 
     sequence: int = 0
-    let_go_ns: int = 0
-    telling: int = 0
+    released_ns: int = 0
+    reporting: int = 0
 
 
 class Marks:
-    """The file of one stream and group in a state directory."""
+    """Progress file of one stream and group in a state directory."""
 
     def __init__(self, path: Path) -> None:
         self._path, self._descriptor = path, -1
@@ -48,18 +48,18 @@ class Marks:
         self._stream = b""
         self._marks: dict[int, Mark] = {}
         self.holder = ""
-        """The name of this state directory among observers: the same for every process that has it."""
+        """Name of this state directory among observers, the same for all its processes."""
 
     def open(self, stream: str) -> None:
-        """Open the file for the stream that was made at this time.
+        """Open the file for the stream created at this time.
 
-        Raises :class:`~spanbus.errors.BackendError` where it cannot be, and where another observer of this process has it.
+        Raises :class:`~spanbus.errors.BackendError` if that fails, or if another observer of this process has it open.
         """
         self._stream = blake2b(stream.encode(), digest_size=16).digest()
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             with _guard:
-                if _file_of(self._path) in _here:
+                if _file_of(self._path) in _open_files:
                     raise BackendError(
                         f"{self._path}: another observer in this process has it; give one observer the partitions of both, or the"
                         " second one a runtime with a state directory of its own"
@@ -67,7 +67,7 @@ class Marks:
                 self._descriptor = open_own(self._path, os.O_RDWR)
                 self._file = _file_of(self._path)
                 if self._file is not None:
-                    _here.add(self._file)
+                    _open_files.add(self._file)
         except OSError as error:
             raise BackendError(
                 f"{self._path}: {error.strerror or error}; move it away, or set SPANBUS_STATE_DIR to another folder"
@@ -81,7 +81,7 @@ class Marks:
         self.holder = head[:8].hex()
 
     def lock(self, partition: int) -> bool:
-        """Become the one that marks this partition here; False while another process is."""
+        """Lock the slot of a partition; False while another process holds it."""
         if partition in self._marks:
             return True
         try:
@@ -93,33 +93,33 @@ class Marks:
         found = os.pread(self._descriptor, _MARK.size, self._at(partition))
         mark = Mark()
         if len(found) == _MARK.size:
-            whose, *rest = _MARK.unpack(found)
-            if whose == self._stream:
+            stream, *rest = _MARK.unpack(found)
+            if stream == self._stream:
                 mark = Mark(*rest)
         self._marks[partition] = mark
         return True
 
     def release(self, partition: int) -> None:
-        """Let another process mark this partition."""
+        """Unlock the slot of a partition."""
         if self._marks.pop(partition, None) is not None:
             with suppress(OSError):
                 fcntl.lockf(self._descriptor, fcntl.LOCK_UN, _MARK.size, self._at(partition))
 
     def of(self, partition: int) -> Mark:
-        """The mark of this partition; none while another process marks it."""
+        """Progress of a partition; an empty one without its lock."""
         return self._marks.get(partition, Mark())
 
-    def tell(self, partition: int) -> None:
-        """Something is being told; a process that finds this mark does not know how much of it was."""
+    def begin_report(self, partition: int) -> None:
+        """Mark a report as under way: a successor cannot know how much of it was done."""
         mark = self._marks.get(partition)
         if mark is not None:
-            self._write(partition, mark._replace(telling=1))
+            self._write(partition, mark._replace(reporting=1))
 
-    def told(self, partition: int, sequence: int, let_go_ns: int) -> None:
-        """All was told up to this message, and all ends up to this stamp; it never goes back."""
+    def reported(self, partition: int, sequence: int, released_ns: int) -> None:
+        """Record that everything up to this message, and all ends up to this stamp, was reported; never goes back."""
         mark = self._marks.get(partition)
         if mark is not None:
-            last = max(mark.sequence, sequence), max(mark.let_go_ns, let_go_ns)
+            last = max(mark.sequence, sequence), max(mark.released_ns, released_ns)
             self._write(partition, Mark(*last))
 
     def _write(self, partition: int, mark: Mark) -> None:
@@ -130,18 +130,18 @@ class Marks:
         return _HEAD + _MARK.size * partition
 
     def close(self) -> None:
-        """Close the file, and let go of every partition. May be called twice."""
+        """Close the file, and unlock every slot. May be called twice."""
         if self._descriptor >= 0:
             with _guard:
                 os.close(self._descriptor)
                 if self._file is not None:
-                    _here.discard(self._file)
+                    _open_files.discard(self._file)
             self._descriptor, self._file = -1, None
             self._marks.clear()
 
 
 def _file_of(path: Path) -> tuple[int, int] | None:
-    """Device and inode of a file; None where there is none."""
+    """Device and inode of a file; None if it does not exist."""
     with suppress(FileNotFoundError):
         found = path.lstat()
         return found.st_dev, found.st_ino
@@ -149,8 +149,8 @@ def _file_of(path: Path) -> tuple[int, int] | None:
 
 
 def _forked() -> None:
-    """In a child process: the locks are the parent's."""
-    _here.clear()
+    """In a child process: the locks belong to the parent."""
+    _open_files.clear()
 
 
 if hasattr(os, "register_at_fork"):

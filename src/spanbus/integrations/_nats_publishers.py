@@ -1,4 +1,4 @@
-"""Publishers that live and that are gone, by the keys that they renew and that the server lets expire."""
+"""Living and dead publishers, by their keys, which they renew and which expire on the server."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Run = Callable[[Any], Any]
 
 
 class Publisher(NamedTuple):
-    """One publisher: alive, gone (its key expired), or left in good order; since that stamp of the server."""
+    """One publisher: alive, gone (its key expired), or left (orderly), since that stamp of the server."""
 
     name: str
     state: str
@@ -27,7 +27,7 @@ class Publisher(NamedTuple):
 
 
 class Publishers:
-    """The bucket of publishers; each look reads the news in it."""
+    """Publishers in their bucket, as of the last :meth:`look`."""
 
     def __init__(self, client: Client, run: Run) -> None:
         self._client, self._run = client, run
@@ -35,7 +35,7 @@ class Publishers:
         self.known: dict[str, Publisher] = {}
 
     def look(self) -> None:
-        """Read what was written since the last look. Raises as ``run`` does."""
+        """Read the changes since the last call. Raises as ``run`` does."""
         stream = f"KV_{ALIVE}"
         while found := self._run(self._client.batch(stream, self._next, _BATCH, f"{_PREFIX}>")):
             for message in cast("list[DirectMessage]", found):
@@ -46,7 +46,7 @@ class Publishers:
                 break
 
     def dead(self, now_ns: int, after_s: float) -> set[str]:
-        """Those that have been gone for so long."""
+        """Publishers that have been gone for at least ``after_s`` seconds."""
         until_ns, long_ago_ns = now_ns - int(after_s * 1e9), now_ns - _REMEMBERED_NS
         for name, each in list(self.known.items()):
             if each.state != "alive" and each.since_ns < long_ago_ns:

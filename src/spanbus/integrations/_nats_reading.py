@@ -1,7 +1,7 @@
-"""A partition of the stream as an observer reads it: lines to a correlator, ends of runs held until they have settled.
+"""Reading of one partition: feeds lines to a correlator, and holds the ends of runs until they have settled.
 
-Time is the stream's: an end is let go when a message was read that is so much younger, by the clock only at the head. A
-backlog gives the same spans as reading along.
+Time is the stream's: an end is fed when a message was read that is younger by the settle time; only at the head the clock
+decides. A backlog therefore gives the same spans as reading live.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from spanbus.integrations._nats_clocks import Clocks
 
 SETTLE_S: Final = 2.0
 RUNS_OPEN: Final = Limits().open_runs
-"""Beyond it the correlator has let go of the oldest run, whether it ends or not."""
+"""Limit of open runs, as in the correlator, which drops the oldest run above it."""
 RUNS_ELSEWHERE: Final = 2_048
 ENDS_WAITING: Final = 128
-"""Beyond it the oldest end is let go before it has settled: a stream of 4,000 runs a second in all its partitions."""
+"""Limit of waiting ends; above it (4,000 runs a second in all partitions) the oldest is fed before it has settled."""
 RUNS_REMEMBERED: Final = 256
-"""Runs of one partition that ended last."""
+"""Remembered ended runs of one partition."""
 _IDS_REMEMBERED: Final = 8_192
 _PUBLISHERS_OF_RUN: Final = 64
 _KEY_CHARS: Final = 100
@@ -45,7 +45,7 @@ _ENDS: Final = frozenset(
 
 
 class Read(NamedTuple):
-    """One message of the stream: its number, the server's stamp (Unix nanoseconds), its lines, its place, who sent it when."""
+    """One message of the stream: number, server's stamp (Unix nanoseconds), lines, partition and bucket, sender and its time."""
 
     sequence: int
     stamp_ns: int
@@ -57,9 +57,7 @@ class Read(NamedTuple):
 
 
 class Counts(NamedTuple):
-    """Lines fed, those of runs whose telemetry is made elsewhere, those too late for their run, those that were there
-    already, those that are no event.
-    """
+    """Counts of lines: fed, with telemetry made elsewhere, too late for their run, duplicates, not an event."""
 
     fed: int = 0
     elsewhere: int = 0
@@ -71,29 +69,29 @@ class Counts(NamedTuple):
         return Counts(*(one + more for one, more in zip(self, other, strict=True)))
 
 
-class Held(NamedTuple):
-    """An end of a run that waits."""
+class WaitingEnd(NamedTuple):
+    """End of a run that waits to settle."""
 
     line: Mapping[str, object]
     stamp_ns: int
 
 
-class Open:
-    """A run that is open: where its events are, who announced it, who sent events of it, which events were heard."""
+class OpenRun:
+    """An open run: bucket and first message, owner, publishers of its events, and ids of its events."""
 
-    __slots__ = ("bucket", "first", "heard", "owner", "publishers", "run_id", "unread")
+    __slots__ = ("bucket", "first", "owner", "publishers", "run_id", "seen", "unread")
 
     def __init__(self, run_id: str, bucket: int, first: int) -> None:
         self.run_id, self.bucket, self.first = run_id, bucket, first
         self.owner = ""
         self.unread = False
-        """Events of it may have been deleted before they were read."""
+        """Some of its events may have been deleted unread."""
         self.publishers: set[str] = set()
-        self.heard = Dedup(_IDS_REMEMBERED)
+        self.seen = Dedup(_IDS_REMEMBERED)
 
 
 class Reading:
-    """Feeds the lines of messages, in order, and knows which runs are open. Not thread-safe.
+    """Feeds the lines of messages in order, and tracks the open runs. Not thread-safe.
 
     ``ending`` is called with an open run before its end is fed.
     """
@@ -104,28 +102,28 @@ class Reading:
         *,
         say: Callable[[str], None],
         clocks: Clocks | None = None,
-        ending: Callable[[Open], None] = lambda run: None,
+        ending: Callable[[OpenRun], None] = lambda run: None,
         settle_s: float = SETTLE_S,
     ) -> None:
         self._feed, self._say, self._ending = feed, say, ending
         self._clocks = clocks or Clocks()
         self._settle_ns = int(settle_s * 1e9)
-        self.open: OrderedDict[str, Open] = OrderedDict()
+        self.open: OrderedDict[str, OpenRun] = OrderedDict()
         """By the names that checkpoints have for runs."""
         self.elsewhere: OrderedDict[str, None] = OrderedDict()
         """Open runs whose own process makes their telemetry."""
         self.ended: OrderedDict[str, None] = OrderedDict()
         """The runs that ended last: what comes of them now is late."""
-        self._held: OrderedDict[str, Held] = OrderedDict()
+        self._held: OrderedDict[str, WaitingEnd] = OrderedDict()
         self._fed = self._elsewhere_lines = self._late = self._doubled = self._broken = 0
-        self._told = False
+        self._warned = False
 
     @property
     def counts(self) -> Counts:
         return Counts(self._fed, self._elsewhere_lines, self._late, self._doubled, self._broken)
 
-    def count_anew(self) -> None:
-        """Forget the counts: all of it was counted by the observer that read it first."""
+    def reset_counts(self) -> None:
+        """Reset the counts after a replay, which the first reader has counted."""
         self._fed = self._elsewhere_lines = self._late = self._doubled = self._broken = 0
 
     @property
@@ -134,8 +132,8 @@ class Reading:
         return bool(self._held)
 
     def take(self, message: Read, *, only: Collection[str] | None = None) -> int:
-        """Feed one message, with ``only`` the lines of these runs alone; the stamp of the last end that it let go."""
-        let_go_ns = self.let_go(message.stamp_ns - self._settle_ns) if self._held else 0
+        """Feed one message, or ``only`` its lines of these runs; return the stamp of the last end that it released."""
+        released_ns = self.release_ends(message.stamp_ns - self._settle_ns) if self._held else 0
         line: Mapping[str, object] | None = None
         for text in message.body.split(b"\n"):
             found = self._line(text)
@@ -147,14 +145,16 @@ class Reading:
             if only is None or run in only:
                 self._take(run, str(run_id), line, message)
         while len(self._held) > ENDS_WAITING:
-            let_go_ns = max(let_go_ns, self.let_go(next(iter(self._held.values())).stamp_ns))
+            released_ns = max(
+                released_ns, self.release_ends(next(iter(self._held.values())).stamp_ns)
+            )
         if line is not None and only is None:
-            _tell_clock(self._clocks, message, line)
-        return let_go_ns
+            _measure_clock(self._clocks, message, line)
+        return released_ns
 
     def _take(self, run: str, run_id: str, line: Mapping[str, object], message: Read) -> None:
-        if not run:  # of none that could be open, end or be made elsewhere
-            self._tell(line)
+        if not run:  # it belongs to no run
+            self._feed_line(line)
             return
         kind = _kind_of(line)
         ends = kind in _ENDS and not line.get("phase")
@@ -173,9 +173,9 @@ class Reading:
         if opened is None:
             while len(self.open) >= RUNS_OPEN:
                 self.forget(next(iter(self.open)))
-            opened = self.open[run] = Open(run_id, message.bucket, message.sequence)
+            opened = self.open[run] = OpenRun(run_id, message.bucket, message.sequence)
         event_id = line.get("event_id") or line.get("id")
-        if event_id is not None and opened.heard.is_double(str(event_id), str(kind)):
+        if event_id is not None and opened.seen.is_double(str(event_id), str(kind)):
             self._doubled += 1
             return
         if kind == _STARTED:
@@ -183,46 +183,46 @@ class Reading:
         if len(opened.publishers) < _PUBLISHERS_OF_RUN:
             opened.publishers.add(_publisher(message, line))
         if ends:
-            self._held.setdefault(run, Held(line, message.stamp_ns))
+            self._held.setdefault(run, WaitingEnd(line, message.stamp_ns))
             return
-        self._tell(line)
+        self._feed_line(line)
 
-    def _tell(self, line: Mapping[str, object]) -> None:
+    def _feed_line(self, line: Mapping[str, object]) -> None:
         self._fed += 1
         self._feed(line)
 
-    def let_go(self, until_ns: int) -> int:
-        """Feed the ends that were stamped until then, and return the last one's stamp, 0 for none."""
+    def release_ends(self, until_ns: int) -> int:
+        """Feed the waiting ends stamped up to ``until_ns``; return the last one's stamp, 0 for none."""
         last_ns = 0
         for run in [run for run, held in self._held.items() if held.stamp_ns <= until_ns]:
             held = self._held.pop(run)
             opened = self.open.pop(run, None)
             if opened is not None:
                 self._ending(opened)
-            self._tell(held.line)
+            self._feed_line(held.line)
             self._remember(run)
             last_ns = max(last_ns, held.stamp_ns)
         return last_ns
 
     def is_due(self, stamp_ns: int) -> bool:
-        """Whether an end has settled when the stream has come to this stamp."""
+        """Whether an end has settled by this stamp of the stream."""
         until_ns = stamp_ns - self._settle_ns
         return any(held.stamp_ns <= until_ns for held in self._held.values())
 
     def settle(self, stamp_ns: int) -> int:
-        """The stream has come to this stamp: feed the ends that have settled by it, as :meth:`let_go`."""
-        return self.let_go(stamp_ns - self._settle_ns)
+        """Feed the ends that have settled by this stamp of the stream; returns as :meth:`release_ends`."""
+        return self.release_ends(stamp_ns - self._settle_ns)
 
     def of_owners(self, owners: Collection[str]) -> list[str]:
-        """The open runs that these publishers announced, but those whose end waits."""
+        """Open runs announced by these publishers, without those whose end waits."""
         return [
             run
             for run, opened in self.open.items()
             if opened.owner in owners and run not in self._held
         ]
 
-    def forget(self, run: str) -> Open | None:
-        """An open run was ended otherwise; what comes of it now is late."""
+    def forget(self, run: str) -> OpenRun | None:
+        """Remove an open run that was ended otherwise; its further events are late."""
         self._remember(run)
         self._held.pop(run, None)
         return self.open.pop(run, None)
@@ -241,8 +241,8 @@ class Reading:
             if isinstance(_kind_of(found), str):
                 return found
         self._broken += 1
-        if not self._told:
-            self._told = True
+        if not self._warned:
+            self._warned = True
             self._say("a line of the stream is no event; it and others like it are counted")
         return None
 
@@ -252,7 +252,7 @@ def _kind_of(line: Mapping[str, object]) -> object:
 
 
 def key_of(run_id: object) -> str:
-    """The id of a run where it is short, else its hash: checkpoints have bounded size, whoever publishes. Empty for none."""
+    """Id of a run, or its hash if it is long, so that checkpoints have a bounded size. Empty for none."""
     if not isinstance(run_id, str | int | float) or isinstance(run_id, bool):
         return ""
     run = str(run_id)
@@ -262,33 +262,33 @@ def key_of(run_id: object) -> str:
 
 
 def _owner(event_id: object, publisher: str) -> str:
-    """The publisher that announced a run: for a process of ours the beginning of its event ids, also where another sent them."""
+    """Publisher that announced a run; for our own processes the prefix of the event ids, even if another process sent them."""
     ours = _OUR_ID.fullmatch(event_id) if isinstance(event_id, str) else None
     return ours[1] if ours is not None else publisher
 
 
 def _publisher(message: Read, line: Mapping[str, object]) -> str:
-    """The owner of the clock behind a message's times: the one that sent it, else the source that its events name."""
+    """Publisher whose clock made the times of a message: its sender, else the source in its events."""
     return message.publisher or str(line.get("source") or "")[:_SOURCE_CHARS]
 
 
-def tell_clock(clocks: Clocks, message: Read) -> None:
-    """Tell of the clock behind a message, where its last line is an event."""
+def measure_clock(clocks: Clocks, message: Read) -> None:
+    """Measure a publisher's clock by a message whose last line is an event."""
     try:
         line: object = json.loads(message.body.rpartition(b"\n")[2])
     except (ValueError, RecursionError):
         return
     if isinstance(line, dict):
-        _tell_clock(clocks, message, cast("Mapping[str, object]", line))
+        _measure_clock(clocks, message, cast("Mapping[str, object]", line))
 
 
-def _tell_clock(clocks: Clocks, message: Read, line: Mapping[str, object]) -> None:
+def _measure_clock(clocks: Clocks, message: Read, line: Mapping[str, object]) -> None:
     publisher = _publisher(message, line)
     if not publisher:
         return
     at_ns = message.sent_ns or _at_ns(line)
     if at_ns is not None:
-        clocks.heard(publisher, message.stamp_ns, at_ns, sent=bool(message.sent_ns))
+        clocks.record(publisher, message.stamp_ns, at_ns, sent=bool(message.sent_ns))
 
 
 def _at_ns(line: Mapping[str, object]) -> int | None:

@@ -1,4 +1,4 @@
-"""Events as NATS carries them, version 1: subjects, lines of JSON, messages of several lines (``docs/distributed.md``)."""
+"""Wire format of events on NATS, version 1: subjects, lines of JSON, messages of several lines (``docs/distributed.md``)."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ _ITEMS: Final = 32
 _DEPTH: Final = 3
 _LONG_TEXTS: Final = frozenset({"stacktrace"})
 _KEPT: Final = frozenset({"rerun_of", "stacktrace"})
-"""Payload keys that observers read, beside those that span events show."""
+"""Payload keys for observers, in addition to those of span events."""
 _KEYS_KNOWN: Final = 1_000
 _NOT_IN_A_HEADER: Final = re.compile(r"[^\x21-\x7e]")
 _PLAIN_ID: Final = re.compile(r"[!#-\[\]-~]{1,200}").fullmatch
-"""Stands in a header and in JSON as it is."""
+"""An id that needs no escaping in a header or in JSON."""
 _SHORT: Final = 64
-"""Texts up to here recur, such as results and names of classes: their cleaned form is remembered."""
+"""Length of texts whose redacted form is cached, because they recur (results, class names)."""
 _SHORT_LIST: Final = 1_024
-"""Characters of all texts of a list, of which the same is true."""
+"""Total length of the texts of a list whose redacted form is cached."""
 _ONLY_TEXTS: Final = frozenset({str}).issuperset
 _SMALLEST: Final = -(2**63)
 _LARGEST: Final = 2**63 - 1
@@ -49,7 +49,7 @@ _quoted: Final = remembering(json.encoder.encode_basestring, 1_024)
 
 
 def _encoder() -> Callable[[object], str]:
-    """The encoder of :mod:`json` as it makes one for each call of ``encode``, made once; it takes half the time then."""
+    """Create the C encoder of :mod:`json` once; ``JSONEncoder.encode`` creates one per call and takes twice the time."""
     make: Any = getattr(json.encoder, "c_make_encoder", None)
     if make is None:  # an interpreter without it
         return _plain
@@ -61,11 +61,11 @@ _encode: Final = _encoder()
 
 
 class TooLong(ValueError):
-    """A line that no message can hold."""
+    """A line is larger than a message may be."""
 
 
 class Message(NamedTuple):
-    """One message: where it goes, its id, its lines, their number."""
+    """One message: subject, id, body and number of lines."""
 
     subject: str
     message_id: str
@@ -74,7 +74,7 @@ class Message(NamedTuple):
 
 
 def token(name: str | None) -> str:
-    """A name as one token of a subject; what does not fit, or may not stand there, is told by a hash. ``-`` for none."""
+    """Convert a name to one token of a subject; a long or invalid name gets a hash. ``-`` for none."""
     if not name:
         return "-"
     plain = _NOT_IN_A_TOKEN.sub("_", name)
@@ -85,21 +85,21 @@ def token(name: str | None) -> str:
 
 
 def subject(workflow: str | None, run_id: str | None) -> str:
-    """The subject of a run's events."""
+    """Subject of a run's events."""
     return f"{PREFIX}.{token(workflow)}.{token(run_id)}"
 
 
 class Lines:
-    """Makes lines of events. With a redactor a payload is what a span event would show of it; may be used by several threads."""
+    """Encoder of events as lines. Thread-safe. A redactor reduces payloads to what span events show."""
 
     def __init__(self, redactor: Redactor | None) -> None:
         self._redactor = redactor
         self._key = remembering(self._key_of, 1_000)
         self._member = remembering(self._member_of, 4_096)
-        """Members with short texts, or lists of them: results, names of phases and classes recur."""
+        """Cached members with short texts or lists of them, because results and names recur."""
 
     def record_of(self, event: Event, workflow: str | None) -> bytes:
-        """An event as a record of the outbox: subject, id, and its line of JSON. Raises :class:`TooLong`."""
+        """Encode an event as a record of the outbox: subject, id, and line of JSON. Raises :class:`TooLong`."""
         event_id = event.event_id
         payload = (
             _encode(dict(event.payload))
@@ -111,7 +111,7 @@ class Lines:
             header, quoted = event_id, f'"{event_id}"'
         else:
             header, quoted = _NOT_IN_A_HEADER.sub("_", event_id)[:200], _quote(event_id)
-        where, identity = _belonging((workflow, event[4:10]))
+        where, identity = _context((workflow, event[4:10]))
         record = (
             f'{where}\n{header}\n{{"event_type":{_quoted(str(event.event_type))},"event_id":{quoted},"at_ns":{event.at_ns}'
             f'{identity}{rest},"payload":{payload}}}'
@@ -128,7 +128,7 @@ class Lines:
         *,
         everything: bool,
     ) -> str:
-        """A payload as JSON, by the allow-list of span events, its texts cut and scrubbed, nested as it was."""
+        """Encode a payload as JSON with the allow-list of span events; texts are cut and scrubbed, nesting is kept."""
         members: list[str] = []
         for key, value in payload.items():
             name, shown, numbers = self._key(key)
@@ -144,7 +144,7 @@ class Lines:
                 or (kind is float and _BELOW < value < _INFINITE)
             ):
                 member = f"{name}{value!r}"
-            elif (kind is list or kind is tuple) and _are_short(value):
+            elif (kind is list or kind is tuple) and _are_short_texts(value):
                 member = self._member((key, tuple(value)))
             elif isinstance(value, Mapping):
                 if not depth:
@@ -168,8 +168,8 @@ class Lines:
         return f"{{{','.join(members)}}}"
 
     def _key_of(self, key: object) -> tuple[str, bool, bool]:
-        """A key of a payload as JSON, empty for what is none; whether it is shown, and whether its numbers are, which a key that
-        names a secret hides.
+        """Encode a payload key; empty if it is not a string. Also returns whether the key is shown, and whether its numbers are,
+        which a key that names a secret hides.
         """
         if self._redactor is None or not isinstance(key, str):
             return "", False, False
@@ -182,8 +182,8 @@ class Lines:
         return f"{_quote(key)}:{_encode(cleaned)}"
 
 
-def _are_short(texts: Sequence[Any]) -> bool:
-    """Whether these are texts, and few of them, none of a class of its own, which may be equal to another."""
+def _are_short_texts(texts: Sequence[Any]) -> bool:
+    """Whether these are few short texts of exact type ``str``; instances of subclasses may compare equal to others."""
     return (
         len(texts) <= _ITEMS
         and _ONLY_TEXTS(map(type, texts))
@@ -191,9 +191,9 @@ def _are_short(texts: Sequence[Any]) -> bool:
     )
 
 
-def _belonging_of(place: tuple[str | None, tuple[object, ...]]) -> tuple[str, str]:
-    """The subject and the members of a line that say what an event belongs to, which many events in turn have in common: of its
-    workflow, and of the fields of :class:`Event` from its source to its ``tracestate``.
+def _context_of(place: tuple[str | None, tuple[object, ...]]) -> tuple[str, str]:
+    """Subject and context members of a line, which consecutive events share: from the workflow, and from the fields of
+    :class:`Event` between ``source`` and ``tracestate``.
     """
     workflow, fields = place
     source, run_id, phase, attempt, traceparent, tracestate = fields
@@ -210,11 +210,11 @@ def _belonging_of(place: tuple[str | None, tuple[object, ...]]) -> tuple[str, st
     )
 
 
-_belonging: Final = remembering(_belonging_of, 1_024)
+_context: Final = remembering(_context_of, 1_024)
 
 
 def messages_of(records: Sequence[bytes]) -> dict[str, list[Message]]:
-    """The messages of these records by subject, each subject's in order; the same records give the same messages."""
+    """Pack records into messages by subject, in order; the same records always give the same messages."""
     lines: dict[str, list[tuple[str, bytes]]] = {}
     for record in records:
         where, event_id, line = record.split(b"\n", 2)
@@ -244,31 +244,31 @@ def _message(where: str, lines: Sequence[tuple[str, bytes]]) -> Message:
 
 
 def event_of(text: bytes, sequence: int, stamp_ns: int) -> ReceivedEvent | None:
-    """A line of a message as an event, CloudEvents too; None for what is none. Number and stamp are the message's."""
+    """Parse a line of a message as an event or CloudEvent; None if it is neither. Number and stamp are the message's."""
     try:
         line: object = json.loads(text)
     except ValueError:
         return None
     if not isinstance(line, dict):
         return None
-    said = cast("Mapping[str, object]", line)
-    kind = said.get("event_type") or said.get("type")
+    fields = cast("Mapping[str, object]", line)
+    kind = fields.get("event_type") or fields.get("type")
     if not isinstance(kind, str):
         return None
-    at_ns = said.get("at_ns")
-    attempt = said.get("attempt")
+    at_ns = fields.get("at_ns")
+    attempt = fields.get("attempt")
     return ReceivedEvent(
         kind,
-        _text(said.get("event_id") or said.get("id")) or str(sequence),
-        at_ns if type(at_ns) is int else time_ns_of(said.get("time")) or stamp_ns,
-        _mapping(said.get("payload", said.get("data"))),
-        _text(said.get("source")) or "",
-        _text(said.get("run_id") or said.get("runid")),
-        _text(said.get("phase")),
+        _text(fields.get("event_id") or fields.get("id")) or str(sequence),
+        at_ns if type(at_ns) is int else time_ns_of(fields.get("time")) or stamp_ns,
+        _mapping(fields.get("payload", fields.get("data"))),
+        _text(fields.get("source")) or "",
+        _text(fields.get("run_id") or fields.get("runid")),
+        _text(fields.get("phase")),
         attempt if type(attempt) is int else None,
-        _text(said.get("traceparent")),
-        _text(said.get("tracestate")),
-        _mapping(said.get("metadata")),
+        _text(fields.get("traceparent")),
+        _text(fields.get("tracestate")),
+        _mapping(fields.get("metadata")),
     )
 
 

@@ -1,7 +1,7 @@
 """Celery: phases that run as tasks on workers (:func:`on_celery`), and executions of tasks as spans (:func:`instrument`).
 
-Needs the extra ``celery``. The app is instrumented once, where it is made, for producers and workers of any pool alike.
-``docs/celery.md`` has the table of what happens and what is shown.
+Needs the extra ``celery``. Instrument the app once, where it is created, in producers and workers of any pool. ``docs/celery.md``
+has a table of all outcomes.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from spanbus.integrations.executions import (
     Executions,
     failure_of,
     publish,
-    whose_of,
+    run_of,
 )
 
 try:
@@ -42,12 +42,11 @@ _RETRY = "celery.exceptions.Retry"
 
 
 def instrument(app: Any, *, workflow: str | None = None) -> Handle:
-    """Make a span of each execution of this app's tasks, and give its messages their trace context and time.
+    """Make a span of each execution of the app's tasks, and add trace context and time to its messages.
 
-    ``spanbus.instrument(app)`` is the same; ``workflow`` names the workflow of tasks that are published outside of
-    any, else it is
-    the name of the first task. An app that is instrumented already gives the handle that it has. Raises
-    :class:`~spanbus.errors.InputError` for what is no app.
+    ``spanbus.instrument(app)`` does the same. ``workflow`` is the workflow of tasks published outside of any; by default the
+    name of the first task. An app that is instrumented already returns its handle. Raises
+    :class:`~spanbus.errors.InputError` for any other object.
     """
     app = _app(app)
     handle = instrument_app(app)
@@ -72,7 +71,7 @@ def _app(target: object) -> Any:
 
 
 class _Instrumented:
-    """One app's signals. They are those of all apps in the process: tasks of others are left alone."""
+    """Receivers of Celery's signals for one app. Signals are shared by all apps of a process; tasks of others are ignored."""
 
     def __init__(self, app: Any, handle: Handle) -> None:
         settings = current_runtime().settings
@@ -83,8 +82,8 @@ class _Instrumented:
         self.workflow: str | None = None
 
     def connect(self) -> Any:
-        """Listen; what is returned stops it."""
-        heard: list[tuple[Any, Any]] = [
+        """Connect to the signals; call the result to disconnect."""
+        connected: list[tuple[Any, Any]] = [
             (signals.before_task_publish, self._publishing),
             (signals.task_prerun, self._began),
             (signals.task_failure, self._failed),
@@ -92,12 +91,12 @@ class _Instrumented:
             (signals.task_postrun, self._ended),
             (signals.worker_process_shutdown, _leaving),
         ]
-        for signal, receiver in heard:
+        for signal, receiver in connected:
             signal.connect(receiver, weak=False)
 
         def disconnect() -> None:
             _instrumented.pop(id(self._handle), None)
-            for signal, receiver in heard:
+            for signal, receiver in connected:
                 if receiver is not _leaving:
                     signal.disconnect(receiver)
 
@@ -108,7 +107,7 @@ class _Instrumented:
             return
         try:
             publish(headers, headers.get("id"), workflow=self.workflow)
-        except Exception as problem:  # a wall: the message goes out all the same
+        except Exception as problem:  # the message must be sent anyway
             self._handle.failed(problem)
 
     def _began(self, task: Any = None, task_id: object = None, **_: object) -> None:
@@ -125,24 +124,24 @@ class _Instrumented:
         self, sender: Any = None, exception: object = None, einfo: Any = None, **_: object
     ) -> None:
         try:
-            execution = self._of(getattr(sender, "request", None))
+            execution = self._execution_of(getattr(sender, "request", None))
             if execution is None or not isinstance(exception, BaseException):
                 return
             if type(exception).__name__ == "SoftTimeLimitExceeded":
                 failure = Failure(ErrorType.TIMEOUT, error_text(exception) or "soft time limit")
-                execution.told = Result.TIMEOUT, failure
+                execution.outcome = Result.TIMEOUT, failure
             else:
                 failure = failure_of(exception, getattr(einfo, "traceback", None))
-                execution.told = Result.FAILURE, failure
+                execution.outcome = Result.FAILURE, failure
         except Exception as problem:
             self._handle.failed(problem)
 
     def _retried(self, request: Any = None, reason: object = None, **_: object) -> None:
         try:
-            execution = self._of(request)
+            execution = self._execution_of(request)
             if execution is not None:
-                said = error_text(reason) if isinstance(reason, BaseException) else None
-                execution.told = Result.FAILURE, Failure(_RETRY, said)
+                text = error_text(reason) if isinstance(reason, BaseException) else None
+                execution.outcome = Result.FAILURE, Failure(_RETRY, text)
         except Exception as problem:
             self._handle.failed(problem)
 
@@ -150,7 +149,7 @@ class _Instrumented:
         self, task: Any = None, state: object = None, retval: object = None, **_: object
     ) -> None:
         try:
-            execution = self._of(getattr(task, "request", None))
+            execution = self._execution_of(getattr(task, "request", None))
             if execution is None:
                 return
             delattr(task.request, _EXECUTION)
@@ -162,13 +161,13 @@ class _Instrumented:
                 self._executions.end(
                     execution, Result.FAILURE, Failure(ErrorType.OTHER, str(state))
                 )
-            else:  # the process was told to end: SystemExit went through the task
+            else:  # SystemExit: the process was stopped
                 failure = Failure(ErrorType.TERMINATED, "its process was told to end")
                 self._executions.end(execution, Result.ERROR, failure)
         except Exception as problem:
             self._handle.failed(problem)
 
-    def _of(self, request: Any) -> Execution | None:
+    def _execution_of(self, request: Any) -> Execution | None:
         found = getattr(request, _EXECUTION, None)
         return found if isinstance(found, Execution) and found.owner is self._executions else None
 
@@ -185,7 +184,7 @@ def _delivery(task: Any, task_id: str, workflow: str | None) -> Delivery:
     return Delivery(
         task_id=task_id,
         task=str(task.name),
-        whose=whose_of(headers, run_id=run_id, workflow=workflow or str(task.name)),
+        run=run_of(headers, run_id=run_id, workflow=workflow or str(task.name)),
         headers=headers,
         kind="celery",
         retries=int(request.retries or 0),
@@ -197,7 +196,7 @@ def _delivery(task: Any, task_id: str, workflow: str | None) -> Delivery:
 
 
 def _unix_ns(eta: object) -> int:
-    """When a task was meant to begin; 0 where nothing was said, or nothing that can be read."""
+    """Intended start of a task in Unix nanoseconds; 0 if it is missing or malformed."""
     if isinstance(eta, str):
         try:
             eta = datetime.fromisoformat(eta)
@@ -209,5 +208,5 @@ def _unix_ns(eta: object) -> int:
 
 
 def _leaving(**_: object) -> None:
-    """A child of a worker's pool ends, by ``os._exit``."""
+    """Close the runtimes of a pool process, which exits by ``os._exit``."""
     close_all()

@@ -1,9 +1,8 @@
-"""Runs for assistants: a Model Context Protocol server over what is stored and what is going on.
+"""Model Context Protocol server for stored and live runs (https://modelcontextprotocol.io/specification).
 
-Tools list runs, read one, collect failures, compare two, and wait for the end of a run or for the next failure; waiting
-listens to the live stream and does not poll. Answers are compact and paged, because they are read by a model that pays for
-every word. What runs printed is data of somebody else's program: it is handed over as data, with nothing hidden in it.
-https://modelcontextprotocol.io/specification
+Tools list runs, read one, collect failures, compare two, and wait for the end of a run or for the next failure, by the live
+stream without polling. Answers are compact and paged, because models pay per token. Output of runs is foreign data: it is
+returned as data, with control and invisible characters escaped.
 """
 
 from __future__ import annotations
@@ -62,7 +61,7 @@ class Node(TypedDict):
 
 
 class RunHead(TypedDict):
-    """A run without what is in it."""
+    """A run without its contents."""
 
     run_id: str
     workflow: str
@@ -73,7 +72,7 @@ class RunHead(TypedDict):
 
 
 class RunTree(TypedDict):
-    """A run with everything in it, parents before children."""
+    """A run with all its nodes, parents before children."""
 
     head: RunHead
     nodes: list[Node]
@@ -96,7 +95,7 @@ class RunPage(TypedDict):
 
 
 class Failure(TypedDict):
-    """Something that failed in a run."""
+    """A failed node of a run."""
 
     run_id: str
     workflow: str
@@ -113,7 +112,7 @@ class Failures(TypedDict):
 
 
 class Waited(TypedDict):
-    """The outcome of waiting; ``happened`` is false when the time was over."""
+    """Outcome of waiting; ``happened`` is false after a timeout."""
 
     happened: bool
     what: str
@@ -134,7 +133,7 @@ class Archive(Protocol):
 
 
 Feed = Callable[[], AbstractAsyncContextManager[AsyncIterator[Mapping[str, object]]]]
-"""Opens the live stream: the messages of docs/live.md. What was so before it was opened comes first, with ``"past": True``."""
+"""Opens the live stream with the messages of docs/live.md; earlier state comes first, with ``"past": True``."""
 
 Run = Annotated[
     str,
@@ -149,7 +148,7 @@ _READ_ONLY = ToolAnnotations(
 
 
 def build(archive: Archive, feed: Feed) -> MCPServer[object]:
-    """The server; run it with ``run_stdio_async``."""
+    """Build the server; run it with ``run_stdio_async``."""
     server: MCPServer[object] = MCPServer(
         "spanbus", instructions=_INSTRUCTIONS, version=__version__, log_level="WARNING"
     )
@@ -223,7 +222,7 @@ def build(archive: Archive, feed: Feed) -> MCPServer[object]:
                     continue
                 try:
                     nodes = archive.run(head["run_id"])["nodes"]
-                except RunNotFound:  # it was let go of between the two questions
+                except RunNotFound:  # deleted meanwhile
                     continue
                 for node in innermost(nodes):
                     total += 1
@@ -272,14 +271,14 @@ def build(archive: Archive, feed: Feed) -> MCPServer[object]:
                 return message.get("state") in ("killed", "ended")
             return message.get("type") == "closed" and message.get("level") == "run"
 
-        async with _opened(feed) as messages:
+        async with _LiveFeed(feed) as messages:
             if run is not None:
                 try:
                     return _waited(
                         "ended before", await anyio.to_thread.run_sync(lambda: archive.run(run))
                     )
                 except SpanbusError:
-                    pass  # not stored yet: it is running, or will
+                    pass  # not stored yet
             with anyio.move_on_after(timeout_s):
                 async for message in messages:
                     if ended(message):
@@ -291,7 +290,7 @@ def build(archive: Archive, feed: Feed) -> MCPServer[object]:
     async def wait_for_failure(workflow: Workflow = None, timeout_s: Seconds = 600) -> Waited:
         """Wait until a phase, hook or run fails, in any run from now on; the answer comes while the run may still go on."""
         runs: OrderedDict[object, Mapping[str, object]] = OrderedDict()
-        async with _opened(feed) as messages:
+        async with _LiveFeed(feed) as messages:
             with anyio.move_on_after(timeout_s):
                 async for message in messages:
                     run_id = message.get("run_id")
@@ -357,9 +356,9 @@ def build(archive: Archive, feed: Feed) -> MCPServer[object]:
 
 
 def innermost(nodes: Sequence[Node]) -> Iterator[Node]:
-    """Of what failed, that which has no failed part of its own: the cause, not what it dragged along.
+    """Yield the failed nodes without failed children: the causes.
 
-    What failed inside a phase that succeeded in the end, by another attempt, is no failure.
+    Failures inside a phase that finally succeeded, by another attempt, do not count.
     """
     succeeded = tuple(
         f"{node['path']} > "
@@ -384,8 +383,8 @@ async def _resource(work: Callable[[], object]) -> str:
         raise ResourceError(one_line(str(error), PATH_CHARS)) from None
 
 
-class _opened:
-    """The live stream, with our errors as a tool's errors."""
+class _LiveFeed:
+    """Live stream whose errors are raised as ToolError."""
 
     def __init__(self, feed: Feed) -> None:
         self._context = feed()
@@ -403,7 +402,7 @@ class _opened:
 async def _settled(
     archive: Archive, run_id: str, what: str, message: Mapping[str, object]
 ) -> Waited:
-    """The stored run, once its spans arrived; after some seconds what the live stream said."""
+    """Return the stored run once its spans have arrived; after 5 s the state of the live stream."""
     with anyio.move_on_after(_STORED_WITHIN_S):
         while True:
             try:
@@ -459,7 +458,7 @@ def _bounded_head(head: RunHead) -> RunHead:
 
 
 def _bounded(value: Mapping[str, object]) -> dict[str, object]:
-    """A document of which every text is one line and every list has an end."""
+    """Bound a document: every text is one line, every list has at most 500 items."""
     return {one_line(key, NAME_CHARS): _bounded_value(each) for key, each in value.items()}
 
 

@@ -1,8 +1,8 @@
-"""Events of a bus to NATS JetStream, through an outbox on disk that survives the process: :func:`carry`. Back to handlers:
-:func:`deliver`. To spans and metrics: :func:`observe`.
+"""Events over NATS JetStream: :func:`carry` sends those of a bus, :func:`deliver` calls handlers, :func:`observe` makes spans.
 
-Publishing on the bus writes to a mapped file and waits for nothing; a thread of its own sends. Needs the extra ``nats``.
-``docs/distributed.md`` has the wire format, for producers in other languages too.
+Events to send wait in an outbox on disk, which survives the process: publishing on the bus writes to a mapped file and never
+waits; a thread sends. Needs the extra ``nats``. ``docs/distributed.md`` has the wire format, also for producers in other
+languages.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ logger = logging.getLogger("spanbus")
 
 _NAME: Final = "nats"
 _STARTED: Final = str(WorkflowEvent.WORKFLOW_STARTED)
-_LIFE: Final = frozenset({_STARTED, *map(str, RUN_ENDS)})
+_RUN_EVENTS: Final = frozenset({_STARTED, *map(str, RUN_ENDS)})
 _EVENTS: Final = Signal.EVENTS
 _RUNS_KEPT: Final = 4_096
 _EXIT_S: Final = 0.25
@@ -79,10 +79,10 @@ _ATTEMPT_S: Final = 15.0
 
 
 class CarrierState(NamedTuple):
-    """Counts of events: taken from the bus, stored by JetStream, waiting in the outbox, known to JetStream already,
-    dropped by reason.
+    """Counts of events: taken from the bus, stored by JetStream, waiting in the outbox, duplicates in JetStream, dropped by
+    reason.
 
-    ``outage`` says why nothing is stored just now, ``oldest_age_s`` how long the oldest has waited.
+    ``outage`` is the reason that nothing can be stored now; ``oldest_age_s`` is the age of the oldest waiting event.
     """
 
     carried: int
@@ -105,11 +105,11 @@ def carry(
 ) -> Carrier:
     """Carry every event of ``bus`` to a JetStream stream; a context manager, closed at exit.
 
-    Nothing is waited for and nothing is raised by publishing: events lie in the state directory until they are stored, in the
-    order of their run, and the next process there sends what a killed one left. ``redact`` lets through what span events
-    show. ``linger_s`` is how long an event waits for others of its run, to travel in one message.
+    Publishing neither waits nor raises: events wait in the state directory until they are stored, in the order of their run.
+    The next process on that directory sends the events of a killed one. ``redact`` applies the redaction of span events.
+    ``linger_s`` is the time in seconds that an event waits for others of its run, to share a message.
 
-    Raises :class:`~spanbus.errors.InputError` for what cannot be used, before anything is subscribed.
+    Raises :class:`~spanbus.errors.InputError` for invalid arguments, before it subscribes.
     """
     if not isinstance(bus, WorkflowEventBus):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise InputError(
@@ -130,7 +130,8 @@ def carry(
 
 
 def outbox_of(settings: Settings) -> Carrier:
-    """The outbox that the settings ask for, with their ``nats_url``; it sends nothing before it is told to.
+    """Create the outbox of the settings, for their ``nats_url``; it sends nothing until :meth:`Carrier.carrying` or
+    :meth:`Carrier.flush`.
 
     Raises :class:`~spanbus.errors.InputError`.
     """
@@ -150,7 +151,7 @@ def _redactor(settings: Settings) -> Redactor:
 
 
 class Carrier(Closing):
-    """The outbox of one process, with the thread that empties it. All methods may be called from any thread."""
+    """Outbox of one process, with its sending thread. Thread-safe."""
 
     def __init__(
         self,
@@ -168,9 +169,9 @@ class Carrier(Closing):
         self._lock = threading.Lock()
         self._workflows: OrderedDict[str | None, str] = OrderedDict()
         self._open: OrderedDict[str | None, None] = OrderedDict()
-        """The runs that began here and have not ended."""
+        """Runs that began here and have not ended."""
         self._carried = 0
-        self._too_large = self._unreadable = 0
+        self._too_large = self._not_encodable = 0
         self._bus: tuple[weakref.ref[WorkflowEventBus], str] | None = None
         self._closed = False
         self.spool: Spool = Spool(state_dir / EVENTS_FOLDER, destinations=(_NAME,))
@@ -197,47 +198,50 @@ class Carrier(Closing):
                 longest_backoff_s=_LONGEST_BACKOFF_S,
                 prepare_every_s=RENEW_S,
             ),
-            prepare=self._look_around,
+            prepare=self._maintain,
         )
         self._group = self.spool.group(b"")
         self._left_open = LeftOpen(self.spool) if elsewhere else None
         _carriers.add(self)
 
     def carrying(self, bus: WorkflowEventBus) -> Self:
-        """Subscribe to ``bus`` and begin to send, also what dead processes left."""
+        """Subscribe to ``bus`` and start sending, including the events of dead processes."""
         if self._elsewhere:
             mark_as_carried(bus)
-        self._bus = weakref.ref(bus), bus.subscribe(None, self._take, description="events to NATS")
+        self._bus = (
+            weakref.ref(bus),
+            bus.subscribe(None, self._on_event, description="events to NATS"),
+        )
         self._sender.start()
         return self
 
-    def _take(self, event: Event) -> None:
-        """One event, in the thread that publishes it. Never raises."""
-        if isinstance(event, ReceivedEvent):  # it came from the stream
+    def _on_event(self, event: Event) -> None:
+        """Put one event into the outbox, in the publishing thread. Never raises."""
+        if isinstance(event, ReceivedEvent):  # from the stream: do not send it back
             return
         try:
-            if event.event_type in _LIFE:
-                event = self._followed(event)
+            if event.event_type in _RUN_EVENTS:
+                event = self._track_run(event)
             workflow = self._workflows.get(event.run_id)
             data = self._lines.record_of(event, workflow)
         except TooLong:
             self._too_large += 1
             return
-        except Exception as error:  # a wall: somebody's payload
-            self._unreadable += 1
+        except Exception as error:  # a foreign payload may raise anything
+            self._not_encodable += 1
             logger.debug("an event for NATS cannot be read", exc_info=error)
             return
         self._carried += 1
         if self._left_open is None:
             self.spool.put(_EVENTS, self._group, data)
         else:
-            self._left_open.ends(event)
+            self._left_open.close_ended(event)
             self.spool.put(_EVENTS, self._group, data)
-            self._left_open.begins(event, workflow)
+            self._left_open.open_begun(event, workflow)
         self._sender.wake()
 
-    def _followed(self, event: Event) -> Event:
-        """The beginning or the end of a run, remembered; with it goes who makes its telemetry."""
+    def _track_run(self, event: Event) -> Event:
+        """Track the start or end of a run; add to its start event that telemetry is made here, if it is."""
         run_id = event.run_id
         if event.event_type != _STARTED:
             if event.phase is None:
@@ -256,25 +260,28 @@ class Carrier(Closing):
             return event
         return event._replace(metadata={**event.metadata, "telemetry": "here"})
 
-    def _look_around(self) -> None:
-        """In the thread that sends, now and then."""
-        self._take_over()
+    def _maintain(self) -> None:
+        """Periodic work of the sending thread."""
+        self._adopt()
         if self._left_open is not None:
             self.spool.journal_alive(time.time_ns())
         self._destination.renew()
 
-    def _take_over(self) -> None:
-        """Send what dead processes left, and the ends of what they left open."""
+    def _adopt(self) -> None:
+        """Adopt the outboxes of dead processes, and put ends for their open runs and phases."""
         for leftover in self.spool.adopt():
             for event, workflow in ends_of(leftover):
                 self.spool.put(_EVENTS, self._group, self._lines.record_of(event, workflow))
             self.spool.adopted(leftover)
 
     def state(self) -> CarrierState:
-        """A frozen snapshot of the counts."""
+        """Snapshot of the counts."""
         spool, lane = self.spool.statistics(), self._sender.statistics()[_NAME]
         dropped = {reason: count for (_, reason), count in spool.dropped.items()}
-        for reason, count in (("too_large", self._too_large), ("not_encodable", self._unreadable)):
+        for reason, count in (
+            ("too_large", self._too_large),
+            ("not_encodable", self._not_encodable),
+        ):
             if count:
                 dropped[reason] = dropped.get(reason, 0) + count
         waiting = self.spool.pending(_NAME)
@@ -291,7 +298,7 @@ class Carrier(Closing):
         )
 
     def delivery(self) -> DeliveryStatistics:
-        """The same for the metrics of delivery: records of the signal ``events``."""
+        """:meth:`state` as delivery statistics of the signal ``events``."""
         found, spool, signal = self.state(), self.spool.statistics(), str(_EVENTS)
         return DeliveryStatistics(
             {signal: found.carried},
@@ -305,12 +312,12 @@ class Carrier(Closing):
         )
 
     def flush(self, timeout_s: float = 5.0) -> bool:
-        """Wait until everything is stored, also what dead processes left; False when that took longer."""
-        self._take_over()
+        """Wait until everything is stored, including the events of dead processes; False when that took longer."""
+        self._adopt()
         return self._sender.flush(timeout_s)
 
     def detach(self) -> None:
-        """Leave the bus; what was taken is still sent."""
+        """Unsubscribe from the bus; waiting events are still sent."""
         if self._bus is not None:
             (known, subscription), self._bus = self._bus, None
             bus = known()
@@ -318,12 +325,12 @@ class Carrier(Closing):
                 bus.unsubscribe(subscription)
 
     def begin_close(self, timeout_s: float) -> None:
-        """Leave the bus and send what can be sent within ``timeout_s``, without waiting for it."""
+        """Unsubscribe and start sending for at most ``timeout_s`` seconds, without waiting."""
         self.detach()
         self._sender.begin_shutdown(timeout_s)
 
     def close(self, timeout_s: float = _EXIT_S) -> bool:
-        """Leave the bus and send within ``timeout_s`` what can be sent; True when nothing waits. May be called twice."""
+        """Unsubscribe and send for at most ``timeout_s`` seconds; True when nothing waits. May be called twice."""
         if self._closed:
             return not self.spool.pending(_NAME)
         self._closed = True
@@ -335,7 +342,7 @@ class Carrier(Closing):
         return complete
 
     def forked(self) -> None:
-        """In a child process: the thread and what waits are the parent's."""
+        """In a child process: start empty; thread and waiting events belong to the parent."""
         self._lock = threading.Lock()
         self.spool.forked()
         self._destination.forked()
@@ -346,7 +353,7 @@ class Carrier(Closing):
 
 
 class NatsDestination:
-    """Takes batches of events: messages of one run go one after another, those of different runs at once."""
+    """Destination of events: messages of one run are sent in order, those of different runs concurrently."""
 
     name = _NAME
 
@@ -365,7 +372,7 @@ class NatsDestination:
 
     @property
     def shown(self) -> str:
-        """The servers, without passwords."""
+        """URLs of the servers, without passwords."""
         return ",".join(shown_url(each) for each in self._servers)
 
     def warm_up(self) -> None:
@@ -378,7 +385,7 @@ class NatsDestination:
         return self._outcome(self._client.connected, timeout_s)
 
     def send(self, signal: Signal, records: Sequence[Stored], timeout_s: float) -> Outcome:
-        """Store these records. A failed attempt is repeated with the same messages, whose ids JetStream then knows."""
+        """Store records. A retry sends the same message ids, so that JetStream ignores duplicates."""
         del signal
         by_subject = list(messages_of([record.data for record in records]).values())
 
@@ -386,15 +393,15 @@ class NatsDestination:
             for number in range(max(map(len, by_subject), default=0)):
                 round_ = [found[number] for found in by_subject if len(found) > number]
                 self._count(round_, await self._client.store(round_, self._publisher))
-            await self._life_sign.given(self._client, self._open_runs())
+            await self._life_sign.renew(self._client, self._open_runs())
 
         return self._outcome(store, timeout_s)
 
     def renew(self) -> None:
-        """Say that this publisher lives, where runs of it are open."""
+        """Renew the life sign of this publisher while it has open runs."""
         if self._life_sign.is_due(self._open_runs()):
-            with suppress(Unanswered):  # whoever sends next tells about it
-                self._client.run(self._life_sign.given(self._client, self._open_runs()), _ATTEMPT_S)
+            with suppress(Unanswered):  # the next send reports it
+                self._client.run(self._life_sign.renew(self._client, self._open_runs()), _ATTEMPT_S)
 
     def _count(self, sent: Sequence[Message], answers: Sequence[Mapping[str, object]]) -> None:
         for message, answer in zip(sent, answers, strict=True):
@@ -414,7 +421,7 @@ class NatsDestination:
         return Delivered()
 
     def interrupt(self) -> None:
-        """End the attempt that is under way."""
+        """Abort the attempt under way."""
         self._client.interrupt()
 
     def close(self) -> None:
@@ -422,7 +429,7 @@ class NatsDestination:
         self._client.close()
 
     def forked(self) -> None:
-        """In a child process: the connection is the parent's."""
+        """In a child process: use a new connection and publisher id."""
         self._publisher = new_event_id.prefix
         self._life_sign = LifeSign(self._publisher)
         self._client = Client(self._servers, self._credentials)

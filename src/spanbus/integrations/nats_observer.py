@@ -1,7 +1,7 @@
-"""One observer of a stream of events, or of some of its partitions: spans and metrics of runs whose own processes make none.
+"""Observer of a stream of events, or of some of its partitions: makes spans and metrics for processes that make none.
 
-It reads to the head, tells a runtime's sinks, and writes down how far it is: in a key of the stream's servers for each
-partition, which only the one that wrote it last may write again, and in a file of its own for what came since.
+It reads to the head of the stream, feeds a runtime's sinks, and stores its progress: a checkpoint per partition in a bucket of
+the server, which only its last writer may overwrite, and a local file with the progress since then.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ from spanbus.integrations._nats_holdings import (
 )
 from spanbus.integrations._nats_numbers import Numbers
 from spanbus.integrations._nats_partitions import PARTITIONS, checked, subjects
-from spanbus.integrations._nats_partitions import shown as named
+from spanbus.integrations._nats_partitions import shown as shown_partitions
 from spanbus.integrations._nats_publishers import Publishers
 from spanbus.integrations._nats_reading import SETTLE_S, Counts, Read
-from spanbus.integrations.nats_stream import ALIVE, checked_name, not_as_made
+from spanbus.integrations.nats_stream import ALIVE, checked_name, incompatibility
 
 __all__ = ["Observed", "Observer"]
 
@@ -49,7 +49,7 @@ CHECKPOINT_S: Final = 1.0
 _PAUSE_S: Final = 0.2
 _LOOK_S: Final = 0.05
 _STEP_S: Final = 0.25
-"""Seconds that one step may take, give or take a message: it may have a thousand of a hundred lines before it."""
+"""Seconds for one step, which may have a thousand messages of a hundred lines to process; checked per message."""
 _ASK_S: Final = 30.0
 _AWAY_S: Final = 0.5
 _DELIVER_S: Final = 10.0
@@ -57,13 +57,13 @@ _PUBLISHERS_S: Final = 5.0
 _LOST_AFTER_S: Final = 300.0
 
 
-class MadeAnew(BackendError):
-    """The stream that was read is another one now."""
+class StreamRecreated(BackendError):
+    """The stream was deleted and created again."""
 
 
 class Observed(NamedTuple):
-    """Progress of an observer: last message read, open runs, counts of lines, messages deleted unread, events read again,
-    partitions held and waited for.
+    """Progress of an observer: last message read, open runs, counts of lines, messages deleted unread, events replayed,
+    partitions held and awaited.
     """
 
     sequence: int
@@ -76,15 +76,15 @@ class Observed(NamedTuple):
 
 
 class Stop(Protocol):
-    """Whether to stop: a ``threading.Event``, or what a signal handler may set."""
+    """Stop flag: a ``threading.Event``, or one that a signal handler may set."""
 
     def is_set(self) -> bool: ...
 
     def wait(self, timeout_s: float, /) -> bool: ...
 
 
-class _Never:
-    """Nobody tells it to stop."""
+class _NeverStop:
+    """Stop flag that is never set."""
 
     def is_set(self) -> bool:
         return False
@@ -95,12 +95,12 @@ class _Never:
 
 
 class Observer:
-    """A context manager. Raises :class:`~spanbus.errors.BackendError`, one line, where NATS cannot be asked.
+    """Observer of a stream; a context manager. Raises :class:`~spanbus.errors.BackendError`, one line, if NATS fails.
 
-    ``runtime`` makes the telemetry; it is the caller's to close. ``group`` names the observers that divide the stream among
-    themselves: another group is another observer of everything. ``partitions`` are this one's; one that another living
-    observer holds is waited for, unless ``take``. ``durable`` says when something counts as told: ``delivered``, when the
-    collector has it, or ``spool``, when it lies in this host's spool.
+    ``runtime`` makes the telemetry; the caller closes it. ``group`` names the observers that divide the stream among themselves;
+    each group observes everything. ``partitions`` are those of this observer; it waits for partitions that another living
+    observer holds, unless ``take``. ``durable`` decides when telemetry counts as durable: ``delivered``, when the collector has
+    it, or ``spool``, when it is in this host's spool.
     """
 
     def __init__(
@@ -122,8 +122,8 @@ class Observer:
         urls = servers_of(servers, "observe")
         self.shown = ",".join(shown_url(each) for each in urls)
         self._client = Client(urls, credentials_of(credentials, "observe"))
-        self._runtime, self._said = runtime, say
-        self._told: set[str] = set()
+        self._runtime, self._print = runtime, say
+        self._said_once: set[str] = set()
         self._group, self._stream = group, stream
         self._durable, self._lost_after_s, self._settle_s = durable, lost_after_s, settle_s
         self._clocks = Clocks()
@@ -142,20 +142,20 @@ class Observer:
         self._publishers: Publishers | None = None
         self._consumer: Consumer | None = None
         self._unread: list[Read] = []
-        """Messages that the consumer gave and that were not taken yet."""
-        self._stop: Stop = _Never()
+        """Messages that were read and not processed yet."""
+        self._stop: Stop = _NeverStop()
         self._info = StreamState("", 0, 0, 0)
         self._looked, self._looked_s = False, 0.0
-        """The stream was looked at since something was read last."""
+        """The stream's state was refreshed since the last message."""
         self._position = self._stamp_ns = 0
         self._arrived: Callable[[], bool] | None = None
         self._next_s = self._next_publishers_s = self._fresh_s = 0.0
         self._rounds = 0
-        """Rounds of looking at the stream and writing checkpoints that were completed."""
+        """Completed rounds of refreshing the stream's state and writing checkpoints."""
 
     def __enter__(self) -> Self:
         try:
-            self._look()
+            self._refresh_info()
             self._holdings.open(self._info.created)
             self._publishers = self._alive_bucket()
             self._runtime.wiring().observe("spanbus.observe.", self.numbers.read)
@@ -168,7 +168,7 @@ class Observer:
         self._leave()
 
     def state(self) -> Observed:
-        """Progress, counts and open runs of the observation."""
+        """Snapshot of progress, counts and open runs."""
         held, awaited = self._holdings.held, self._holdings.awaited
         return Observed(
             max((each.high for each in held.values()), default=self._position),
@@ -181,9 +181,9 @@ class Observer:
         )
 
     def once(self, stop: Stop | None = None) -> None:
-        """Read to the end of the stream, let go of every end, and write the checkpoints.
+        """Read to the end of the stream, feed every waiting end, and write the checkpoints.
 
-        Told to stop before the end, it writes how far it is, and raises :class:`~spanbus.errors.BackendError`.
+        If stopped before the end, it writes the checkpoints and raises :class:`~spanbus.errors.BackendError`.
         """
         self._stop = stop or self._stop
         try:
@@ -199,15 +199,15 @@ class Observer:
         self._acquire()
         while self._holdings.awaited:
             if time.monotonic() > deadline_s:
-                numbers = named(sorted(self._holdings.awaited))
+                numbers = shown_partitions(sorted(self._holdings.awaited))
                 raise BackendError(
                     f"{self.shown}: another observer of group {self._group} has partitions {numbers}; --take takes them"
                 )
             if self._stop.wait(_AWAY_S):
                 raise Stopped
-            self._look()
+            self._refresh_info()
             self._acquire()
-        self._look()
+        self._refresh_info()
         while True:
             if self._stop.is_set():
                 raise Stopped
@@ -228,7 +228,7 @@ class Observer:
             )
 
     def follow(self, stop: Stop) -> None:
-        """Read along until told to stop; then write the checkpoints, and say that they are left."""
+        """Read until stopped; then write the checkpoints as those of an observer that left."""
         away, failed_in, self._stop = False, 0, stop
         self._fresh_s = time.monotonic()
         with suppress(Stopped):
@@ -238,13 +238,13 @@ class Observer:
                 busy = self._step()
             except Stopped:
                 break
-            except (TakenOver, MadeAnew):
+            except (TakenOver, StreamRecreated):
                 raise
             except BackendError as error:
                 if not away:
-                    self._said(f"{error}; reading goes on when it is back")
+                    self._print(f"{error}; reading goes on when it is back")
                 away, busy, failed_in = True, False, self._rounds
-                self._read_anew()
+                self._restart_reading()
             else:
                 away = away and self._rounds == failed_in
             if not busy:
@@ -252,48 +252,48 @@ class Observer:
         self._finish()
 
     def _step(self) -> bool:
-        """Read what is there, if there is room for what comes of it; False where there is nothing to do."""
+        """Read the next messages if the spool has room; False when there is nothing to do."""
         now_s = time.monotonic()
         if now_s >= self._next_s:
             self._next_s = now_s + CHECKPOINT_S
-            self._look()
+            self._refresh_info()
             if self._holdings.awaited:
                 self._acquire()
             self._checkpoint()
-            self._kill()
+            self._end_dead_runs()
             self._rounds += 1
         busy = self._has_room() and self._read()
         if busy:
             self._fresh_s = now_s
-        elif now_s - self._fresh_s >= self._settle_s:  # at the head the clock decides
+        elif now_s - self._fresh_s >= self._settle_s:  # at the head, ends settle by the clock
             self._settle(None)
         return busy
 
     def _acquire(self) -> None:
         if self._holdings.acquire(self._info, self._stop.is_set):
-            self._read_anew()  # of more partitions, and from an earlier message
+            self._restart_reading()  # with more partitions, from an earlier message
             self._count()
 
-    def _read_anew(self) -> None:
+    def _restart_reading(self) -> None:
         self._consumer, self._unread = None, []
 
     def _has_room(self) -> bool:
-        """Whether less than half of the spool is used: the rest of a backlog is safer in the stream."""
+        """Whether less than half of the spool is used: a backlog is safer in the stream."""
         found = self._runtime.statistics()
         return found is None or found.spool_bytes < self._runtime.settings.spool_quota_bytes / 2
 
     # --- reading ------------------------------------------------------------------------------------------------------
 
     def _read(self) -> bool:
-        """Tell of the next messages; False at the head of the stream."""
+        """Process the next messages; False at the head of the stream."""
         if not self._holdings.held:
             return False
         if self._consumer is None:
             held = self._holdings.held
             self._position = min(each.high for each in held.values())
-            mine = subjects(sorted(held))
+            filters = subjects(sorted(held))
             self._consumer = Consumer(
-                self._client, self._ask, self._stream, mine, self._position + 1
+                self._client, self._ask, self._stream, filters, self._position + 1
             )
         found = self._unread or self._next(self._consumer)
         until_s, taken = time.monotonic() + _STEP_S, 0
@@ -305,7 +305,7 @@ class Observer:
         self._unread = found[taken:]
         if taken:
             self._settle(self._stamp_ns)
-        elif self._looked and not found:  # all that had been there when the stream was looked at
+        elif self._looked and not found:  # read up to the last refresh of the stream's state
             self._position = max(self._position, self._info.last)
             self._passed()
         self.numbers.at(self._stamp_ns if found else None)
@@ -313,9 +313,9 @@ class Observer:
         return bool(found)
 
     def _next(self, consumer: Consumer) -> list[Read]:
-        """The next messages, after a look at what was deleted before them."""
+        """Read the next messages, after a check for deleted ones."""
         if self._held_in_part and time.monotonic() - self._looked_s > _LOOK_S:
-            self._look()  # of a share no gap is seen in what is read
+            self._refresh_info()  # with some partitions, gaps in the numbers tell nothing
         if self._info.first > self._position + 1:
             self._deleted(self._info.first - 1)
         return consumer.read()
@@ -325,7 +325,7 @@ class Observer:
         return len(self._holdings.held) < PARTITIONS
 
     def _passed(self) -> None:
-        """All partitions held are read together: nothing of any is left before the position."""
+        """Advance all held partitions, which are read together, to the current position."""
         for partition in self._holdings.held.values():
             partition.passed(self._position)
 
@@ -345,7 +345,7 @@ class Observer:
                 partition.settle(stamp_ns)
 
     def _deleted(self, upto: int) -> None:
-        """Messages up to this one were deleted unread."""
+        """Count messages up to this one as deleted unread."""
         held = self._holdings.held.values()
         lost = sum(each.deleted(upto, self._position) for each in held)
         self._position = max(self._position, upto)
@@ -353,8 +353,8 @@ class Observer:
             self.numbers.lost += lost
             self._say(f"{lost} messages were deleted before they were read", "deleted")
 
-    def _kill(self) -> None:
-        """End the runs of publishers that are gone; in a backlog their own ends may still come."""
+    def _end_dead_runs(self) -> None:
+        """End the runs of dead publishers; while reading a backlog, by its time, because their ends may still come."""
         now_s = time.monotonic()
         if self._publishers is None or now_s < self._next_publishers_s:
             return
@@ -376,7 +376,7 @@ class Observer:
     # --- checkpoints ---------------------------------------------------------------------------------------------------
 
     def _checkpoint(self) -> None:
-        """Write how far it is, as soon as what was told until then is durable; and now and then that it still lives."""
+        """Write the checkpoints whose telemetry is durable; renew the others now and then."""
         held, now_s = self._holdings.held, time.monotonic()
         if self._consumer is not None:
             self._passed()
@@ -397,7 +397,7 @@ class Observer:
         self._count()
 
     def _count(self) -> None:
-        """Bring the numbers up to date."""
+        """Update the metrics."""
         held = self._holdings.held.values()
         self.numbers.counts(each.reading.counts for each in held)
         self.numbers.held = len(held)
@@ -405,7 +405,7 @@ class Observer:
         self.numbers.offset_s = self._clocks.largest_s()
 
     def _finish(self) -> bool:
-        """Write the last checkpoints, as one that leaves; False when not all of it is durable."""
+        """Write the last checkpoints, marked as left; False when not all telemetry is durable."""
         self._count()
         now_s, partitions = time.monotonic(), list(self._holdings.held.values())
         for partition in partitions:
@@ -417,14 +417,14 @@ class Observer:
         self._holdings.write(partitions, left=True)
         return complete
 
-    def _look(self) -> None:
-        """Ask how the stream is."""
+    def _refresh_info(self) -> None:
+        """Refresh the state of the stream; raises if it cannot be observed."""
         info = self._ask(self._client.ask(f"$JS.API.STREAM.INFO.{self._stream}"))
         if info.get("error") is not None:
             raise BackendError(
                 f"{self.shown}: stream {self._stream}: {info['error'].get('description')}; `spanbus nats setup` makes it"
             )
-        unreadable = not_as_made(info["config"])
+        unreadable = incompatibility(info["config"])
         if unreadable:
             raise BackendError(
                 f"{self.shown}: stream {self._stream}: {unreadable}, so it cannot be observed; remove it and make it with"
@@ -432,7 +432,7 @@ class Observer:
             )
         state, created = info["state"], str(info["created"])
         if self._info.created not in ("", created):
-            raise MadeAnew(f"{self.shown}: stream {self._stream} was made anew; start again")
+            raise StreamRecreated(f"{self.shown}: stream {self._stream} was made anew; start again")
         self._info = StreamState(
             created,
             int(state["first_seq"]),
@@ -446,7 +446,7 @@ class Observer:
         info = self._ask(self._client.ask(f"$JS.API.STREAM.INFO.KV_{ALIVE}"))
         if info.get("error") is None:
             return Publishers(self._client, self._ask)
-        self._said(
+        self._print(
             f"there is no bucket {ALIVE}, so runs of dead publishers stay open; `spanbus nats setup` makes it"
         )
         return None
@@ -459,10 +459,10 @@ class Observer:
 
     def _say(self, line: str, once: str | None) -> None:
         if once is not None:
-            if once in self._told:
+            if once in self._said_once:
                 return
-            self._told.add(once)
-        self._said(line)
+            self._said_once.add(once)
+        self._print(line)
 
     def _leave(self) -> None:
         self._holdings.close()

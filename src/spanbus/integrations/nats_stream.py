@@ -1,4 +1,4 @@
-"""The stream of events as data, and the bucket of checkpoints: made, compared, changed and shown by ``spanbus nats``."""
+"""Configuration of the stream of events and of its buckets: created, compared, updated and shown by ``spanbus nats``."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ __all__ = ["STREAM", "SetUp", "StreamStatus", "Wanted", "set_up", "status"]
 
 STREAM: Final = "SPANBUS"
 CHECKPOINTS: Final = "spanbus_observe"
-"""The bucket in which observers write how far they are."""
+"""Bucket for the checkpoints of observers."""
 ALIVE: Final = "spanbus_alive"
-"""The bucket in which publishers with open runs say that they live."""
+"""Bucket for the life signs of publishers with open runs."""
 ALIVE_S: Final = 30
-"""Seconds after which the server says that a publisher is gone which has not renewed its key."""
+"""Time to live of a life sign, in seconds."""
 BUCKETS: Final = 4_096
 _OLDEST: Final = (2, 11)
 _NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
-_LASTING: Final = ("retention", "storage", "subject_transform", "subjects")
-"""Not changed: events would be lost by it, or runs would change their partition."""
+_FIXED: Final = ("retention", "storage", "subject_transform", "subjects")
+"""Members that are never changed, because events would be lost or runs would change their partition."""
 _NOT_FOUND: Final = 10059
 _TIMEOUT_S: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """The choices that a person has of a stream."""
+    """Options of a stream that a user may choose."""
 
     stream: str = STREAM
     replicas: int = 1
@@ -49,7 +49,7 @@ class Wanted:
     max_bytes: int = 64 * 2**30
 
     def config(self) -> dict[str, object]:
-        """The stream's configuration, as JetStream's API takes it."""
+        """Configuration of the stream for JetStream's API."""
         return {
             "name": self.stream,
             "subjects": ["spanbus.v1.event.>"],
@@ -71,7 +71,7 @@ class Wanted:
 
 
 def alive_bucket(replicas: int) -> dict[str, object]:
-    """The configuration of the bucket of publishers: keys expire, and the server says so for an hour."""
+    """Configuration of the bucket of life signs: keys expire, and the server keeps a marker of that for an hour."""
     return {
         **bucket(replicas, ALIVE),
         "allow_msg_ttl": True,
@@ -80,7 +80,7 @@ def alive_bucket(replicas: int) -> dict[str, object]:
 
 
 def bucket(replicas: int, name: str = CHECKPOINTS) -> dict[str, object]:
-    """The configuration of the bucket of checkpoints, a stream with the name and subjects of a key-value bucket."""
+    """Configuration of the bucket of checkpoints, a stream with the name and subjects of a key-value bucket."""
     return {
         "name": f"KV_{name}",
         "subjects": [f"$KV.{name}.>"],
@@ -97,16 +97,16 @@ def bucket(replicas: int, name: str = CHECKPOINTS) -> dict[str, object]:
 
 
 class Difference(NamedTuple):
-    """One member of a stream's configuration that is not as wanted."""
+    """One member of a stream's configuration that differs from the wanted one."""
 
     name: str
     there: object
     wanted: object
 
     @property
-    def lasting(self) -> bool:
+    def is_fixed(self) -> bool:
         """Whether it cannot be changed."""
-        return self.name in _LASTING
+        return self.name in _FIXED
 
     def __str__(self) -> str:
         return f"{self.name} is {self.there!r}, wanted {self.wanted!r}"
@@ -116,14 +116,14 @@ Done = Literal["made", "changed", "as wanted", "missing", "different"]
 
 
 class SetUp(NamedTuple):
-    """The outcome of :func:`set_up`."""
+    """Outcome of :func:`set_up`."""
 
     done: Done
     differences: tuple[Difference, ...]
 
 
 class StreamStatus(NamedTuple):
-    """A stream as it is. Times are ISO 8601, as JetStream tells them."""
+    """State of a stream. Times are ISO 8601, as from JetStream."""
 
     servers: str
     version: str
@@ -139,7 +139,7 @@ class StreamStatus(NamedTuple):
 
 
 def checked_name(stream: str) -> str:
-    """A stream's name. Raises :class:`~spanbus.errors.InputError`."""
+    """Validate the name of a stream. Raises :class:`~spanbus.errors.InputError`."""
     if not _NAME.fullmatch(stream):
         raise InputError(
             f"{stream[:100]!r} is no name of a stream: letters, digits, _ and -, at most 64"
@@ -154,16 +154,16 @@ def set_up(
     credentials: str | Path | None = None,
     check: bool = False,
 ) -> SetUp:
-    """Make the stream, or change what may be changed of it; with ``check`` only compare.
+    """Create or update the stream and its buckets; with ``check`` only compare.
 
-    Raises :class:`~spanbus.errors.BackendError`, one line, where NATS cannot be reached, has no JetStream, is too old or
-    refuses, and for a stream that differs in what cannot be changed.
+    Raises :class:`~spanbus.errors.BackendError`, one line, if NATS cannot be reached, has no JetStream, is too old or refuses,
+    and for a stream with differences that cannot be changed.
     """
     checked_name(wanted.stream)
-    with Questions(servers, credentials) as asking:
-        asking.account()
+    with StreamApi(servers, credentials) as api:
+        api.account()
         found = [
-            asking.set_up(config, check=check)
+            api.set_up(config, check=check)
             for config in (
                 wanted.config(),
                 bucket(wanted.replicas),
@@ -179,14 +179,14 @@ def set_up(
 def status(
     servers: str | Sequence[str], stream: str = STREAM, *, credentials: str | Path | None = None
 ) -> StreamStatus:
-    """The stream as it is. Raises :class:`~spanbus.errors.BackendError`, one line."""
+    """State of the stream. Raises :class:`~spanbus.errors.BackendError`, one line."""
     checked_name(stream)
-    with Questions(servers, credentials) as asking:
-        asking.account()
-        there = asking.stream(stream)
+    with StreamApi(servers, credentials) as api:
+        api.account()
+        there = api.stream(stream)
         if there is None:
             raise BackendError(
-                f"{asking.shown}: there is no stream {stream}; `spanbus nats setup` makes it"
+                f"{api.shown}: there is no stream {stream}; `spanbus nats setup` makes it"
             )
         config, state = there["config"], there["state"]
         replicas = int(config.get("num_replicas") or 1)
@@ -194,8 +194,8 @@ def status(
             stream, replicas, float(config["max_age"]) / 1e9, int(config["max_bytes"])
         ).config()
         return StreamStatus(
-            asking.shown,
-            asking.version,
+            api.shown,
+            api.version,
             stream,
             int(state["messages"]),
             int(state["bytes"]),
@@ -211,7 +211,7 @@ def status(
 def differences_of(
     there: Mapping[str, object], wanted: Mapping[str, object]
 ) -> tuple[Difference, ...]:
-    """The members of ``wanted`` that are not so in ``there``; an absent number or truth value is nought."""
+    """Members of ``wanted`` that differ in ``there``; an absent number or Boolean counts as zero."""
     return tuple(
         Difference(name, there.get(name), value)
         for name, value in wanted.items()
@@ -219,8 +219,8 @@ def differences_of(
     )
 
 
-def not_as_made(there: Mapping[str, Any]) -> str | None:
-    """The first difference for which a stream's events cannot be observed; a copy of a stream has what that one has."""
+def incompatibility(there: Mapping[str, Any]) -> str | None:
+    """Return the difference for which a stream cannot be observed; None if it can. Mirrors and sources are not checked."""
     if there.get("mirror") or there.get("sources"):
         return None
     wanted = Wanted().config()
@@ -235,8 +235,8 @@ def not_as_made(there: Mapping[str, Any]) -> str | None:
     )
 
 
-class Questions(Closing):
-    """A connection for a few questions to JetStream's API."""
+class StreamApi(Closing):
+    """Connection for a few requests to JetStream's API."""
 
     def __init__(self, servers: str | Sequence[str], credentials: str | Path | None) -> None:
         urls = servers_of(servers, "nats")
@@ -248,7 +248,7 @@ class Questions(Closing):
         self.client.close()
 
     def account(self) -> None:
-        """See that there is a JetStream that is new enough."""
+        """Check that the server has JetStream and is new enough."""
         connection = self.run(self.client.connected())
         known = connection.connected_server_version
         self.version = f"{known.major}.{known.minor}.{known.patch}"
@@ -266,7 +266,7 @@ class Questions(Closing):
             raise
 
     def set_up(self, config: Mapping[str, object], *, check: bool) -> SetUp:
-        """Make one stream, or change what may be changed of it; with ``check`` only compare."""
+        """Create or update one stream; with ``check`` only compare."""
         name = str(config["name"])
         there = self.stream(name)
         if there is None:
@@ -279,16 +279,16 @@ class Questions(Closing):
             return SetUp("as wanted", ())
         if check:
             return SetUp("different", differences)
-        lasting = [each for each in differences if each.lasting]
-        if lasting:
+        is_fixed = [each for each in differences if each.is_fixed]
+        if is_fixed:
             raise BackendError(
-                f"{self.shown}: stream {name}: {lasting[0]}, which cannot be changed; name another with --stream, or remove it"
+                f"{self.shown}: stream {name}: {is_fixed[0]}, which cannot be changed; name another with --stream, or remove it"
             )
         self.ask(f"STREAM.UPDATE.{name}", {**found, **config})
         return SetUp("changed", differences)
 
     def stream(self, name: str) -> Any:
-        """The stream's configuration and state; None where there is none."""
+        """Configuration and state of a stream; None if it does not exist."""
         found = self.run(self.client.ask(f"$JS.API.STREAM.INFO.{name}"))
         error = found.get("error")
         if error is None:
@@ -298,7 +298,7 @@ class Questions(Closing):
         raise BackendError(f"{self.shown}: stream {name}: {error.get('description')}")
 
     def ask(self, what: str, request: Mapping[str, object] | None) -> Mapping[str, object]:
-        """One request to JetStream's API."""
+        """Make one request to JetStream's API."""
         found = self.run(self.client.ask(f"$JS.API.{what}", request))
         error = found.get("error")
         if error is not None:
@@ -310,19 +310,19 @@ class Questions(Closing):
         return cast("Mapping[str, object]", found)
 
     def _streams_of(self, config: Mapping[str, object] | None) -> str:
-        """The streams that have the subjects of one that cannot be made."""
+        """Names of the streams whose subjects overlap with a configuration."""
         subjects = cast("Sequence[str]", (config or {}).get("subjects") or [">"])
         found = self.run(self.client.ask("$JS.API.STREAM.NAMES", {"subject": subjects[0]}))
         return ", ".join(map(str, found.get("streams") or ["one that is not shown"]))
 
     def messages(self, stream: str, first: int, subjects: str, *, most: int) -> list[DirectMessage]:
-        """Messages of these subjects from number ``first`` on, as any copy of the stream has them."""
+        """Messages of these subjects from number ``first`` on, from any replica of the stream."""
         return cast(
             "list[DirectMessage]", self.run(self.client.batch(stream, first, most, subjects))
         )
 
     def run(self, coroutine: Any) -> Any:
-        """Run a question of :attr:`client` to its end."""
+        """Run a coroutine of :attr:`client` to its end."""
         try:
             return self.client.run(coroutine, _TIMEOUT_S)
         except Unanswered as error:

@@ -1,6 +1,6 @@
-"""TaskIQ: tasks that code inside a span sends are executions beneath it, in the worker; the others are runs of their own.
+"""TaskIQ: a task sent inside a span becomes a child span in the worker; any other task becomes a run of its own.
 
-Needs the extra ``taskiq``. The broker is instrumented once, where it is made, for producers and workers alike.
+Needs the extra ``taskiq``. Instrument the broker once, where it is created, in producers and workers.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ __all__ = ["instrument"]
 
 
 def instrument(broker: Any) -> Handle:
-    """Give this broker's tasks their trace context and time, and make a span of each of their executions.
+    """Add trace context and time to the tasks of ``broker``, and make a span of each execution.
 
-    ``spanbus.instrument(broker)`` is the same. Raises :class:`~spanbus.errors.InputError` for what is no broker.
+    ``spanbus.instrument(broker)`` does the same. Raises :class:`~spanbus.errors.InputError` for any other object.
     """
     try:
         import taskiq as library

@@ -1,4 +1,4 @@
-"""Events of a bus for WebSocket clients of an application of one's own (Starlette, FastAPI, any ASGI framework on Starlette).
+"""Live events for WebSocket clients of your own application (Starlette, FastAPI, any ASGI framework based on Starlette).
 
 ``docs/live.md`` describes the messages, and how a client resumes. Needs the extra ``backend``.
 """
