@@ -1,4 +1,4 @@
-"""The ``spanbus`` command: one module per subcommand, imported lazily."""
+"""The ``spanbus`` command: one module for each subcommand, loaded lazily."""
 
 from __future__ import annotations
 

@@ -19,20 +19,16 @@ def command(
         typer.Option(
             "--jaeger",
             metavar="URL",
-            help="Jaeger's query API; default: looked for at http://127.0.0.1:16686.",
+            help="Jaeger's query API; default: try http://127.0.0.1:16686.",
         ),
     ] = None,
     prometheus: Annotated[
         str | None,
-        typer.Option(
-            "--prometheus", metavar="URL", help="Default: looked for at http://127.0.0.1:9090."
-        ),
+        typer.Option("--prometheus", metavar="URL", help="Default: try http://127.0.0.1:9090."),
     ] = None,
     alertmanager: Annotated[
         str | None,
-        typer.Option(
-            "--alertmanager", metavar="URL", help="Default: looked for at http://127.0.0.1:9093."
-        ),
+        typer.Option("--alertmanager", metavar="URL", help="Default: try http://127.0.0.1:9093."),
     ] = None,
     timeout: Annotated[
         float,
@@ -42,7 +38,7 @@ def command(
             metavar="S",
             min=0.1,
             max=3600,
-            help="How long a test trace or point may take to come out, in seconds.",
+            help="How long a test trace or point may take to arrive, in seconds.",
         ),
     ] = 20.0,
     file: options.File = None,

@@ -1,4 +1,4 @@
-"""Delivery to the collector: spooled on disk, sent, and kept until acknowledged; or by the SDK's own processors."""
+"""Deliver records: spool them on disk, send them, keep them until acknowledged; or use the SDK's exporters."""
 
 from typing import Final
 

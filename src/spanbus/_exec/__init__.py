@@ -1,1 +1,1 @@
-"""``spanbus exec``: start the command first, pass all signals on, and record it in a thread."""
+"""``spanbus exec``: start a command first, pass signals to it, record it as a run."""

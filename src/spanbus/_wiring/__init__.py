@@ -1,4 +1,4 @@
-"""Providers, sinks and pipeline of one runtime.
+"""Build the providers, sinks and pipeline of a runtime when its first event arrives.
 
 They are created when the first event arrives, so that providers which the application sets up after its bus are still found.
 """

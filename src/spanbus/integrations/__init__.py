@@ -1,1 +1,1 @@
-"""Integrations with other systems, each optional: Celery, Dramatiq, TaskIQ, NATS, MCP, WebSocket."""
+"""Optional integrations with outside systems: Celery, dramatiq, TaskIQ, NATS, MCP, WebSocket."""
