@@ -1,6 +1,6 @@
-"""One question to a server that may be anything: bounded in time and size, without following redirects.
+"""HTTP requests to unknown servers: bounded in time and size, without following redirects.
 
-What comes back is data: an answer, or the reason for silence. Nothing is raised for what a server does.
+The result is an answer, or the reason for silence; no server can make a request raise.
 """
 
 from __future__ import annotations
@@ -34,23 +34,23 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Answer of a server. ``headers`` have lower-case names; ``cut`` when there was more than is read."""
+    """Answer of a server. ``headers`` have lower-case names; ``cut`` means that the body exceeded the limit."""
 
     status: int
     headers: Mapping[str, str]
     body: bytes
     cut: bool = False
     skew_s: float | None = None
-    """Its clock against ours, to the second that ``Date`` has; positive when it is ahead."""
+    """Seconds by which the server's clock is ahead of ours, by its ``Date`` header."""
 
     @property
     def program(self) -> str:
-        """Name of the server's program, by its own account."""
+        """``Server`` header."""
         return self.headers.get("server", "").strip()[:_SHOWN]
 
     @property
     def described(self) -> str:
-        """Status, media type and program: what tells a person who answered."""
+        """Status, media type and program, for messages."""
         kind = self.headers.get("content-type", "").split(";")[0].strip()[:_SHOWN]
         words = [
             f"HTTP {self.status}",
@@ -62,7 +62,7 @@ class Answer:
         return ", ".join(words)
 
     def json(self) -> object:
-        """The document, None when it is none."""
+        """Parsed JSON body; None if it is invalid."""
         if self.cut:
             return None
         try:
@@ -73,7 +73,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Silence:
-    """No answer. ``refused`` when nothing listens there."""
+    """No answer. ``refused`` means that nothing listens there."""
 
     reason: str
     refused: bool = False
@@ -81,7 +81,7 @@ class Silence:
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """Server to ask. ``url`` has no trailing slash and no password; ``configured`` when a person named it."""
+    """A server. ``url`` has no trailing slash and no password; ``configured`` means that the user named it."""
 
     url: str
     headers: tuple[tuple[str, str], ...] = ()
@@ -89,7 +89,7 @@ class Server:
 
 
 def server(url: str, option: str, *, configured: bool = True) -> Server:
-    """From what a person typed; :class:`~spanbus.errors.InputError` names the option when it is no URL."""
+    """Parse a URL given by the user; raises :class:`~spanbus.errors.InputError`, which names the option."""
     text = url if "://" in url else f"http://{url}"
     try:
         parts = urlsplit(text)
@@ -123,7 +123,7 @@ def ask(
     timeout_s: float,
     query: Sequence[tuple[str, str]] = (),
 ) -> Answer | Silence:
-    """One GET."""
+    """Make one GET request."""
     import urllib3
 
     url = f"{where.url}{path}" + (f"?{urlencode(query)}" if query else "")
@@ -173,7 +173,7 @@ def ask(
 
 
 def on_loopback(url: str) -> bool:
-    """Whether a URL leads to this machine by the loopback, where no proxy is asked."""
+    """Whether a URL is on the loopback, for which no proxy is used."""
     return is_loopback(urlsplit(url).hostname or "")
 
 
@@ -187,7 +187,7 @@ def _refused(error: BaseException | None) -> bool:
 
 
 def skew_s(date: str | None, asked_at_s: float) -> float | None:
-    """Seconds by which the clock behind a ``Date`` header was ahead of ours when the header was written."""
+    """Seconds by which the clock of a ``Date`` header is ahead of ours."""
     if not date:
         return None
     try:
@@ -197,14 +197,14 @@ def skew_s(date: str | None, asked_at_s: float) -> float | None:
 
 
 async def within(timeout_s: float, work: Callable[[], T], otherwise: T) -> T:
-    """``work`` in a thread; what takes longer (a name server that is silent, a header a byte at a time) is left behind."""
+    """Run ``work`` in a thread; after the timeout abandon it and return ``otherwise``, for example at a silent name server."""
     with anyio.move_on_after(timeout_s + _GRACE_S):
         return await anyio.to_thread.run_sync(work, abandon_on_cancel=True)
     return otherwise
 
 
 def at(document: object, *path: str | int) -> object:
-    """Look up ``path`` in a JSON document; None where the document is shaped otherwise."""
+    """Look up ``path`` in a JSON document; None if it does not exist."""
     for step in path:
         if isinstance(document, dict) and isinstance(step, str):
             document = cast("dict[str, object]", document).get(step)
@@ -220,12 +220,12 @@ def at(document: object, *path: str | int) -> object:
 
 
 def each(document: object, *path: str | int) -> list[object]:
-    """The list under ``path``, empty where there is none."""
+    """List under ``path``; empty if there is none."""
     found = at(document, *path)
     return cast("list[object]", found) if isinstance(found, list) else []
 
 
 def text(document: object, *path: str | int) -> str:
-    """The text under ``path``, empty where there is none; short enough for a line."""
+    """Text under ``path``, at most 300 characters; empty if there is none."""
     found = at(document, *path)
     return found[:300] if isinstance(found, str) else ""

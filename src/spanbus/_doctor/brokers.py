@@ -1,4 +1,4 @@
-"""Checks of the stream that events are carried to: is it there and as it should be, and whose clocks are wrong."""
+"""Checks of the NATS stream: existence, configuration, samplers and clocks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _SHOWN = 3
 
 
 def brokers(settings: Settings, env: Mapping[str, str], timeout_s: float) -> list[Finding]:
-    """The configured server; it has limits of its own for an answer."""
+    """Check the configured server; the NATS client has its own time limits."""
     del timeout_s
     try:
         from spanbus.integrations import _nats_status, nats_stream
@@ -56,7 +56,7 @@ def brokers(settings: Settings, env: Mapping[str, str], timeout_s: float) -> lis
 
 
 def _samplers(settings: Settings, env: Mapping[str, str]) -> list[Finding]:
-    """Where observers make the telemetry: they decide which spans are kept, and what is made here has its parents there."""
+    """Compare samplers if observers make the telemetry: spans made here need parents that the observers keep."""
     if settings.telemetry != "elsewhere":
         return []
     from spanbus._telemetry.sampling import EnvironmentSampler

@@ -1,4 +1,4 @@
-"""Settings and variables: what holds, where it came from, what cannot be meant so."""
+"""Checks of settings and environment variables."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ _PACKAGES = (
 
 
 def configuration(file: Path | None, env: Mapping[str, str]) -> tuple[Settings, list[Finding]]:
-    """The settings that hold where what is wrong falls back to its default, and what was found in them."""
+    """Load the settings, with defaults for wrong values, and return them with the findings."""
     try:
         settings = load_settings(file, env=env, strict=False, tell=False)
         wrongs = list(settings.warnings)
@@ -183,7 +183,7 @@ def _is_zero(text: str) -> bool:
 
 
 def _temporality(settings: Settings, env: Mapping[str, str]) -> Finding:
-    """One-shot processes need delta points, which are accumulated after them; services need cumulative ones for Prometheus."""
+    """Check the temporality: one-shot processes need delta points, services need cumulative ones for Prometheus."""
     variable = "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE"
     preference = settings.usable(env).get(variable, "").strip().lower() or "cumulative"
     if settings.lifetime == "service":
@@ -230,11 +230,11 @@ def _packages() -> list[Finding]:
     return found or [ok("packages", f"opentelemetry {metadata.version('opentelemetry-sdk')}")]
 
 
-# --- for a person to read ---------------------------------------------------------------------------------------------
+# --- rows of the report -----------------------------------------------------------------------------------------------
 
 
 def settings_rows(settings: Settings) -> list[Row]:
-    """Every setting with its value and where it came from."""
+    """Every setting with its value and origin."""
     redactor = Redactor(True)
     rows: list[Row] = []
     for setting in SETTINGS:
@@ -253,7 +253,7 @@ def settings_rows(settings: Settings) -> list[Row]:
 
 
 def environment_rows(env: Mapping[str, str]) -> list[Row]:
-    """The variables of OpenTelemetry that are set; what may be a secret is not shown."""
+    """OpenTelemetry variables that are set; possible secrets are not shown."""
     redactor = Redactor(True)
     rows: list[Row] = []
     for name in sorted(env):

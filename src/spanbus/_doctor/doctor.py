@@ -1,7 +1,6 @@
-"""The whole examination, in three steps: look at everything, send, see whether it comes out.
+"""Diagnosis in three steps: check everything, send test data, check that it arrives.
 
-What does not depend on each other is asked at the same time. Every question is bounded; a server that is silent costs its
-own time and no other's.
+Independent checks run concurrently. Every request has a time limit; a silent server does not delay the others.
 """
 
 from __future__ import annotations
@@ -54,7 +53,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Examination:
-    """Scope of an examination. ``timeout_s``: time for a test trace or point to come out, and the most for one question."""
+    """Scope of a diagnosis. ``timeout_s`` limits the arrival of test data, and each single request."""
 
     env: Mapping[str, str]
     file: Path | None = None
@@ -64,9 +63,9 @@ class Examination:
     timeout_s: float = 20.0
 
     async def report(self, doing: Callable[[str], None] | None = None) -> Report:
-        """Examine everything; ``doing`` is told what is being waited for.
+        """Run all checks; ``doing`` is called with the current step.
 
-        Raises :class:`~spanbus.errors.InputError` for an address that is no URL; what servers do is in the report.
+        Raises :class:`~spanbus.errors.InputError` for an invalid URL. Errors of servers are findings.
         """
         named = (
             server(self.jaeger or JAEGER, "--jaeger", configured=self.jaeger is not None),
@@ -100,7 +99,7 @@ class Examination:
 
 @dataclass
 class _Work:
-    """One examination while it is under way."""
+    """State of a running diagnosis."""
 
     settings: Settings
     env: Mapping[str, str]
@@ -126,7 +125,7 @@ class _Work:
 
     @property
     def sends(self) -> bool:
-        """There is a destination beside the local store."""
+        """Whether there is a destination besides the local store."""
         return self.settings.endpoint_configured or self.settings.local == "off"
 
     async def examine(self) -> None:
@@ -173,7 +172,7 @@ class _Work:
             group.start_soon(self._series, points.instances)
         self._clock()
 
-    # --- looking around -----------------------------------------------------------------------------------------------
+    # --- checks without test data -------------------------------------------------------------------------------------
 
     def _find_ways(self) -> None:
         if not self.sends:
@@ -222,7 +221,7 @@ class _Work:
             self.findings += await self._ask(partial(brokers.brokers, self.settings), [silent])
 
     async def _embedded(self) -> None:
-        """Is the collector that is configured the embedded backend?"""
+        """Check whether the configured collector is the embedded backend."""
         way = self.ways.get(Signal.TRACES)
         if way is None or way.protocol == "grpc":
             return
@@ -291,7 +290,7 @@ class _Work:
             self.prometheus_there = seen.there
 
     def _of_a_stack(self) -> set[str]:
-        """The servers that are there, of those that stand together in docker-compose.yml."""
+        """Running servers at the default addresses of docker-compose.yml."""
         places = {
             "jaeger": self.jaeger,
             "prometheus": self.prometheus,
@@ -305,7 +304,7 @@ class _Work:
     # --- sending ------------------------------------------------------------------------------------------------------
 
     async def _send(self, signal: Signal, bodies: Sequence[bytes]) -> None:
-        """One finding for all of them: the first that did not arrive, else the last."""
+        """Send test bodies; one finding for the first that failed, else for the last."""
         endpoint = self.ways[signal]
         sent: Sent | SettingsError | None = None
         for body in bodies:
@@ -357,7 +356,7 @@ class _Work:
         )
 
     def _ours(self, where: Server) -> bool:
-        """Named by a person, or it and our collector are where docker-compose.yml puts them; else it may be a stranger's."""
+        """Whether a server belongs to our stack: the user named it, or it and the collector are at the default addresses."""
         way = self.ways.get(Signal.METRICS)
         return where.configured or (
             way is not None
@@ -366,7 +365,7 @@ class _Work:
             and self.embedded is None
         )
 
-    # --- what comes out -----------------------------------------------------------------------------------------------
+    # --- arrival of test data -----------------------------------------------------------------------------------------
 
     async def _trace(self, trace_id: str) -> None:
         where = self.embedded or (self.jaeger if self.jaeger_there else None)
@@ -440,7 +439,7 @@ class _Work:
         enough: Callable[[T], bool],
         nothing: T,
     ) -> T:
-        """Ask until the answer is what is waited for or the time is over; the last answer."""
+        """Repeat a request until its answer is ``enough`` or the time is over; return the last answer."""
         deadline = time.monotonic() + self.timeout_s
         last = nothing
         while True:

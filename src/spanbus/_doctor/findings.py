@@ -1,4 +1,4 @@
-"""Findings of an examination, line by line."""
+"""Findings and report of a diagnosis."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ CHECKS = (
     "nats.clocks",
     "clock",
 )
-"""Every check, in the order in which it is shown."""
+"""All checks, in the order of the report."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One line. ``said`` is what was seen, ``todo`` what to do about it; both may hold words of somebody else's program."""
+    """One line of the report: ``said`` is the observation, ``todo`` the advice. Both may quote foreign programs."""
 
     check: str
     state: State
@@ -60,7 +60,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A setting or variable with its value, and where that came from."""
+    """A setting or variable with its value and origin."""
 
     name: str
     value: str
@@ -69,7 +69,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Everything that was found, in the order of :data:`CHECKS`."""
+    """All findings, in the order of :data:`CHECKS`."""
 
     findings: Sequence[Finding]
     settings: Sequence[Row]
@@ -77,14 +77,14 @@ class Report:
 
     @property
     def wrong(self) -> bool:
-        """Whether anything is; a warning is not."""
+        """Whether any finding is wrong; warnings do not count."""
         return any(finding.state is State.WRONG for finding in self.findings)
 
     def counts(self) -> Mapping[State, int]:
         return {state: sum(finding.state is state for finding in self.findings) for state in State}
 
     def document(self) -> dict[str, object]:
-        """Document that ``--json`` prints."""
+        """Document for ``--json``."""
         return {
             "version": __version__,
             "good": not self.wrong,
@@ -102,7 +102,7 @@ class Report:
 
 
 def in_order(findings: Sequence[Finding]) -> list[Finding]:
-    """Sort findings for reading; those of one check keep their order."""
+    """Sort findings by check; those of one check keep their order."""
     return sorted(findings, key=lambda finding: CHECKS.index(finding.check))
 
 
@@ -123,5 +123,5 @@ def not_configured(check: str, said: str, todo: str = "") -> Finding:
 
 
 def bad(check: str, said: str, todo: str, *, ours: bool) -> Finding:
-    """Wrong where it belongs to our collector; else it may be somebody else's."""
+    """WRONG for a server of our stack; a warning for one that may be foreign."""
     return Finding(check, State.WRONG if ours else State.WARNING, said, todo)

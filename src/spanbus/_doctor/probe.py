@@ -1,8 +1,7 @@
-"""The test trace, the test points, the test log record: marked as such, outside of every counter of workflows.
+"""Test trace, test points and test log record, kept apart from all metrics of workflows.
 
-All carry ``service.name=spanbus-doctor``. The points are a counter of their own, sent as one-shot processes would send it:
-delta temporality, a process id each, clocks that do not agree. What comes out as their sum tells whether a collector
-counts such processes rightly.
+All have ``service.name=spanbus-doctor``. The points belong to a counter of their own, sent as by one-shot processes: delta
+temporality, one instance each, clocks that differ. Their sum shows whether the collector counts such processes correctly.
 """
 
 from __future__ import annotations
@@ -23,20 +22,20 @@ from spanbus._semantics import names
 from spanbus._version import __version__
 
 POINTS = 3
-"""So many processes are acted, each counts 1."""
+"""Number of simulated processes; each counts 1."""
 
 _CLOCKS_S = (0, -20, 20)
 
 
 class TraceProbe(NamedTuple):
-    """``body`` is the request; ``trace_id`` is what to ask for."""
+    """Request with a test trace, and its id in hexadecimal."""
 
     trace_id: str
     body: bytes
 
 
 class PointProbes(NamedTuple):
-    """A request of each process that is acted; ``instances`` are their ids, which must not come out as labels."""
+    """One request per simulated process; ``instances`` are their ids, which must not become labels."""
 
     instances: tuple[str, ...]
     bodies: tuple[bytes, ...]

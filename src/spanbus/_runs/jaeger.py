@@ -1,7 +1,7 @@
-"""OTLP spans in the shape of Jaeger's query API.
+"""OTLP spans as JSON of Jaeger's query API, for Jaeger's page and Grafana's data source.
 
-The JSON that Jaeger's page and Grafana's Jaeger data source read: ids in hexadecimal, times in microseconds, attributes as
-typed tags, span events as logs. The rules are those of Jaeger's own translation from OTLP.
+Ids in hexadecimal, times in microseconds, attributes as typed tags, span events as logs, by the rules of Jaeger's own
+translation from OTLP.
 """
 
 from __future__ import annotations
@@ -47,12 +47,12 @@ def envelope(data: object, *, total: int = 0, errors: list[Document] | None = No
 
 
 def failure(code: int, message: str) -> Document:
-    """The answer to a request that cannot be served."""
+    """Answer to a request that cannot be served."""
     return envelope(None, errors=[{"code": code, "msg": message}])
 
 
 def duration_ns(text: str) -> int:
-    """A duration as Go writes it: ``1.5s``, ``200ms``, ``1h2m``; ValueError where it is none."""
+    """Parse a Go duration such as ``1.5s``, ``200ms`` or ``1h2m``; raises ValueError."""
     at, total = 0, 0.0
     while at < len(text):
         match = _DURATION.match(text, at)
@@ -66,7 +66,7 @@ def duration_ns(text: str) -> int:
 
 
 def short(trace_id: str) -> str:
-    """A trace id as the older API writes it: 16 digits when the upper half is zero."""
+    """Trace id in the older API: 16 digits if the upper half is zero."""
     return trace_id[16:] if len(trace_id) == 32 and trace_id.startswith("0" * 16) else trace_id
 
 
@@ -86,13 +86,13 @@ def trace(trace_id: str, groups: Iterable[ResourceSpans]) -> Document:
 
 
 def process(resource: Resource) -> Document:
-    """A sender of spans."""
+    """Process of spans, from their resource."""
     tags = [tag(pair) for pair in resource.attributes if pair.key != "service.name"]
     return {"serviceName": service_of(resource), "tags": tags}
 
 
 def spans(group: ResourceSpans, process: str) -> Iterator[Document]:
-    """The spans of one process, whose key is ``process``."""
+    """Yield the spans of one process, referenced by its key ``process``."""
     for scope in group.scope_spans:
         extra: list[Document] = []
         if scope.scope.name:
@@ -106,7 +106,7 @@ def spans(group: ResourceSpans, process: str) -> Iterator[Document]:
 
 
 class _Seen(NamedTuple):
-    """The part of a span that a summary reads."""
+    """Fields of a span for a summary."""
 
     service: str
     name: str
@@ -115,9 +115,7 @@ class _Seen(NamedTuple):
 
 
 def summary(trace_id: str, groups: Iterable[ResourceSpans]) -> Document:
-    """One line of a list of traces. The root is the earliest span without a parent, or else the earliest whose parent
-    is not here.
-    """
+    """Summary of a trace for a list. The root is the earliest span without a parent, else the earliest with a missing one."""
     here: set[bytes] = set()
     parents: dict[bytes, int] = {}
     earliest: dict[bytes, _Seen] = {}
@@ -158,7 +156,7 @@ def summary(trace_id: str, groups: Iterable[ResourceSpans]) -> Document:
 
 
 def by_trace(groups: Iterable[ResourceSpans]) -> dict[str, list[ResourceSpans]]:
-    """The same spans, each trace by itself, in the order of their first spans."""
+    """Group spans by trace, in the order of their first spans."""
     found: dict[str, list[ResourceSpans]] = {}
     for group in groups:
         of_group: dict[bytes, ResourceSpans] = {}
@@ -181,11 +179,11 @@ def by_trace(groups: Iterable[ResourceSpans]) -> dict[str, list[ResourceSpans]]:
 MADE_TAGS = frozenset(
     {"span.kind", "otel.status_code", "otel.status_description", "error", "w3c.tracestate", "event"}
 )
-"""Tags that are no attribute of a span but made of its fields."""
+"""Tags made of a span's fields instead of its attributes."""
 
 
 def has_tags(span: Span, resource: Resource, wanted: Mapping[str, str]) -> bool:
-    """Whether the span, one of its events or its process has every wanted tag; values are compared as text."""
+    """Whether the span, its events and its process together have every wanted tag; values are compared as text."""
     document = _span(span, "", [])
     found = [
         *cast("list[Document]", document["tags"]),
@@ -193,8 +191,8 @@ def has_tags(span: Span, resource: Resource, wanted: Mapping[str, str]) -> bool:
     ]
     for log in cast("list[Document]", document["logs"]):
         found.extend(cast("list[Document]", log["fields"]))
-    said = {(str(each["key"]), _as_text(each["value"])) for each in found}
-    return all((key, value) in said for key, value in wanted.items())
+    tags = {(str(each["key"]), _as_text(each["value"])) for each in found}
+    return all((key, value) in tags for key, value in wanted.items())
 
 
 def _as_text(value: object) -> str:
@@ -269,7 +267,7 @@ _TAG_TYPES = {
 
 
 def tag(pair: KeyValue) -> Document:
-    """One attribute as a typed tag; lists and mappings as JSON text."""
+    """Convert an attribute to a typed tag; lists and mappings become JSON text."""
     found, kind = plain(pair.value), _TAG_TYPES.get(pair.value.WhichOneof("value") or "")
     if kind is not None:
         return {"key": pair.key, "type": kind, "value": found}

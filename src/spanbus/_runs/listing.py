@@ -1,4 +1,4 @@
-"""Heads of stored runs, traces and phases, without opening them."""
+"""Heads of stored runs, traces and phases, for lists."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class RunHead(NamedTuple):
 
 
 class TraceHead(NamedTuple):
-    """Head of another client's trace, as far as it is stored: a span without parent, or one that serves a request."""
+    """Head of another client's trace: its stored root span, or a span that serves a request."""
 
     trace_id: str
     service: str
@@ -64,18 +64,18 @@ class PhaseMark(NamedTuple):
 
 
 class RunGlance(NamedTuple):
-    """Facts of a listed run beside its head: where its code stood, its phases, what failed first."""
+    """Details of a listed run in addition to its head: branch and commit, phases, first failure."""
 
     branch: str = ""
     commit: str = ""
     phases: tuple[PhaseMark, ...] = ()
     phases_total: int = 0
     failed_phase: str = ""
-    """The phase that failed first; empty where none did."""
+    """The phase that failed first; empty if none did."""
     error: str = ""
-    """The first line of what it said."""
+    """First line of its error message."""
     output: str = ""
-    """The last line that the command wrote because of which it failed."""
+    """Last output line of the command that made it fail."""
 
     def document(self) -> dict[str, object]:
         return {
@@ -103,13 +103,11 @@ class PhasePoint(NamedTuple):
 
 
 FAILED = "failed"
-"""All results that count as a failure, for whoever asks."""
+"""Filter for all results that count as a failure."""
 
 
 def results(asked: str) -> tuple[str, ...]:
-    """Parse a result filter such as ``failure``, ``skip,timeout`` or ``failed``; ``failed`` stands for all that count
-    as a failure.
-    """
+    """Parse a result filter such as ``failure``, ``skip,timeout`` or ``failed``, which stands for all failures."""
     words = (word.strip() for word in asked.split(","))
     return tuple(
         dict.fromkeys(

@@ -1,4 +1,4 @@
-"""Sanitized texts of runs, by the rules that hold everywhere."""
+"""Sanitized texts of runs, by the common rules."""
 
 from __future__ import annotations
 
