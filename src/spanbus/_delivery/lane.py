@@ -167,7 +167,7 @@ class Lane:
             empty = self._empty()
         if not empty:
             if not self._outage.on and hung and not self._pulse.answered:
-                self._outage.failed(_NO_ANSWER, time.time_ns(), time.monotonic())
+                self._outage.failed(_NO_ANSWER, time.monotonic())
             self._tell_outage(at_the_end=True)
         if thread is None or not thread.is_alive():
             self.destination.close()
@@ -189,7 +189,7 @@ class Lane:
 
     def statistics(self) -> LaneStatistics:
         with self._changed:
-            return self._tally.statistics(self._outage.reason, self._outage.since_ns)
+            return self._tally.statistics(self._outage.reason)
 
     def _empty(self) -> bool:
         return self._work is None and self._source.pending(self.destination.name) == 0
@@ -456,7 +456,7 @@ class Lane:
             self._backoff.failed(now, outcome.after_s)
             known = self._outage.reason or _NO_ANSWER
             reason = known if self._attempt.interrupted else outcome.reason
-            self._outage.failed(reason, time.time_ns(), now)
+            self._outage.failed(reason, now)
             again = self._pulse.taking and outcome.heard and self._options.taking_s > 0
             if self._life is Lifecycle.CLOSING and not again:
                 self._life = Lifecycle.GAVE_UP

@@ -21,11 +21,10 @@ def forget(shown: str, kept_in: str) -> None:
 
 
 class OutageNotice:
-    """Reason and start (Unix and monotonic time) of a destination's outage, and whether it was reported."""
+    """Reason and start (monotonic time) of a destination's outage, and whether it was reported."""
 
     def __init__(self) -> None:
         self.reason: str | None = None
-        self.since_ns: int | None = None
         self._since = 0.0
         self._was_reported = False
 
@@ -33,16 +32,16 @@ class OutageNotice:
     def on(self) -> bool:
         return self.reason is not None
 
-    def failed(self, reason: str, now_ns: int, now: float) -> None:
+    def failed(self, reason: str, now: float) -> None:
         """Begin an outage, or update its reason."""
         if self.reason is None:
-            self.since_ns, self._since = now_ns, now
+            self._since = now
         self.reason = reason
 
     def over(self) -> bool:
         """End the outage; True when it had been reported."""
         told, self._was_reported = self._was_reported, False
-        self.reason = self.since_ns = None
+        self.reason = None
         return told
 
     def lasts_s(self, now: float) -> float:

@@ -450,7 +450,7 @@ class Pipeline:
     def _own(self) -> DeliveryStatistics:
         """Statistics without the inherited counts of other processes."""
         spooled, lanes = self._spool.statistics(), self.sender.statistics()
-        lane = lanes.get(REMOTE) or lanes.get(LOCAL) or LaneStatistics({}, {}, {}, {}, None, None)
+        lane = lanes.get(REMOTE) or lanes.get(LOCAL) or LaneStatistics({}, {}, {}, {}, None)
         rejected = {
             (str(signal), "partial_success"): count for signal, count in lane.rejected.items()
         }

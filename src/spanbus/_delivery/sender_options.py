@@ -107,8 +107,8 @@ class SenderOptions(NamedTuple):
 
 
 class LaneStatistics(NamedTuple):
-    """Counts of one destination: records by signal (``unwanted`` also by reason), and reason and start (Unix time) of its
-    outage, None while it answers.
+    """Counts of one destination: records by signal (``unwanted`` also by reason), and the reason of its outage, None while
+    it answers.
     """
 
     delivered: Mapping[Signal, int]
@@ -116,4 +116,3 @@ class LaneStatistics(NamedTuple):
     refused: Mapping[Signal, int]
     unwanted: Mapping[tuple[Signal, str], int]
     outage: str | None
-    outage_since_ns: int | None

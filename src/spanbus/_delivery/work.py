@@ -74,14 +74,13 @@ class Tally:
             key = signal, reason
             self._unwanted[key] = self._unwanted.get(key, 0) + count
 
-    def statistics(self, outage: str | None, since_ns: int | None) -> LaneStatistics:
+    def statistics(self, outage: str | None) -> LaneStatistics:
         return LaneStatistics(
             dict(self._delivered),
             dict(self._rejected),
             dict(self._refused),
             dict(self._unwanted),
             outage,
-            since_ns,
         )
 
 

@@ -50,7 +50,6 @@ class SpanSummary(NamedTuple):
     attempt: int
     attempts: int
     events: int
-    events_dropped: int
     flags: tuple[str, ...]
     skip_reason: str | None
     output_tail: str | None
@@ -291,7 +290,6 @@ def _span(part: _Part) -> SpanSummary:
         _whole(attributes, names.PHASE_ATTEMPT) or 1,
         _attempts(kind, attributes),
         own + sum([child.events for child in children]) if children else own,
-        _whole(attributes, names.EVENTS_DROPPED) or 0,
         _flags(attributes),
         _text(attributes, names.SKIP_REASON),
         _text(attributes, names.OUTPUT_TAIL),
