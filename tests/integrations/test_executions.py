@@ -22,10 +22,10 @@ from spanbus.integrations.executions import (
     SENT_NS,
     Delivery,
     Executions,
-    RunReference,
+    RunRef,
     carry,
     current_execution,
-    run_of,
+    run_ref_of,
 )
 from spanbus.testing import Receiver
 
@@ -33,7 +33,7 @@ PARENT = f"00-{7:032x}-{9:016x}-01"
 
 
 def delivery(headers: dict[str, object], **more: object) -> Delivery:
-    run = run_of(headers, run_id="task-1", workflow="tasks.build")
+    run = run_ref_of(headers, run_id="task-1", workflow="tasks.build")
     return Delivery("task-1", "tasks.build", run, headers, "queue", **more)  # type: ignore[arg-type]
 
 
@@ -173,11 +173,11 @@ KILLED = """
 import os, sys, time
 import spanbus
 from spanbus._telemetry.redaction import Redactor
-from spanbus.integrations.executions import Delivery, Executions, RunReference
+from spanbus.integrations.executions import Delivery, Executions, RunRef
 runtime = spanbus.open_runtime_sync().__enter__()
 executions = Executions(runtime.handle, Redactor())
 headers = {"traceparent": sys.argv[1], "spanbus_sent_ns": time.time_ns()}
-run = RunReference("r", "w", "build")
+run = RunRef("r", "w", "build")
 executions.begin(Delivery("task-1", "tasks.build", run, headers, "queue", queue="q", worker="one@host"))
 print("open", flush=True)
 time.sleep(60)
@@ -221,4 +221,4 @@ def test_nothing_is_made_where_telemetry_is_off(tmp_path: Path) -> None:
 
 
 def test_whose_names_what_the_headers_name() -> None:
-    assert run_of({}, run_id="a", workflow="b") == RunReference("a", "b", None, 1)
+    assert run_ref_of({}, run_id="a", workflow="b") == RunRef("a", "b", None, 1)

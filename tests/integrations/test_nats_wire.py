@@ -273,7 +273,7 @@ def test_differences_of_a_stream_are_named() -> None:
     wanted = Wanted().config()
     assert differences_of({**wanted, "consumer_limits": {}}, wanted) == ()
     found = differences_of({**wanted, "max_age": 1, "retention": "workqueue"}, wanted)
-    assert [(each.name, each.is_fixed) for each in found] == [
+    assert [(each.name, each.lasting) for each in found] == [
         ("retention", True),
         ("max_age", False),
     ]

@@ -114,7 +114,7 @@ def _line(screen: Screen, finding: Finding) -> None:
     state = finding.state.replace("_", " ")
     line = Text(f"{state:<14} ", _STYLES[finding.state])
     line.append(f"{finding.check:<19} ", "bold")
-    line.append(one_line(finding.said, 1_000))
+    line.append(one_line(finding.message, 1_000))
     console.flow(screen, line)
     if finding.todo:
         arrow = "→" if "utf" in (screen.encoding or "").lower() else "->"

@@ -321,7 +321,7 @@ def _problem(port: Port, address: str) -> str:
             if seen.there
             else "does not answer"
             if seen.finding.state == "not_configured"
-            else seen.finding.said.removeprefix(f"{url} ")
+            else seen.finding.message.removeprefix(f"{url} ")
         )
     answer = ask(where, "/api/health", {}, _QUESTION_S)
     return (

@@ -1,6 +1,6 @@
-"""HTTP requests to unknown servers: bounded in time and size, without following redirects.
+"""HTTP requests to servers that may be anything: bounded in time and size, redirects are not followed.
 
-The result is an answer, or the reason for silence; no server can make a request raise.
+The result is an answer or the reason why there is none. A server's behaviour never raises.
 """
 
 from __future__ import annotations
@@ -34,18 +34,18 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Answer of a server. ``headers`` have lower-case names; ``cut`` means that the body exceeded the limit."""
+    """Answer of a server. Header names are lower-case; ``cut`` is set if the body exceeded the limit."""
 
     status: int
     headers: Mapping[str, str]
     body: bytes
     cut: bool = False
     skew_s: float | None = None
-    """Seconds by which the server's clock is ahead of ours, by its ``Date`` header."""
+    """Offset of the server's clock from ours, by its ``Date`` header (one-second resolution); positive if it is ahead."""
 
     @property
     def program(self) -> str:
-        """``Server`` header."""
+        """Value of the ``Server`` header."""
         return self.headers.get("server", "").strip()[:_SHOWN]
 
     @property
@@ -62,7 +62,7 @@ class Answer:
         return ", ".join(words)
 
     def json(self) -> object:
-        """Parsed JSON body; None if it is invalid."""
+        """Return the body as JSON, or None if it is not valid."""
         if self.cut:
             return None
         try:
@@ -73,7 +73,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Silence:
-    """No answer. ``refused`` means that nothing listens there."""
+    """No answer. ``refused`` if nothing listens on the port."""
 
     reason: str
     refused: bool = False
@@ -81,7 +81,7 @@ class Silence:
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A server. ``url`` has no trailing slash and no password; ``configured`` means that the user named it."""
+    """A server. ``url`` has no trailing slash and no password; ``configured`` if the user named it."""
 
     url: str
     headers: tuple[tuple[str, str], ...] = ()
@@ -89,7 +89,7 @@ class Server:
 
 
 def server(url: str, option: str, *, configured: bool = True) -> Server:
-    """Parse a URL given by the user; raises :class:`~spanbus.errors.InputError`, which names the option."""
+    """Parse a URL from the command line. Raises :class:`~spanbus.errors.InputError` with the name of the option."""
     text = url if "://" in url else f"http://{url}"
     try:
         parts = urlsplit(text)
@@ -123,7 +123,7 @@ def ask(
     timeout_s: float,
     query: Sequence[tuple[str, str]] = (),
 ) -> Answer | Silence:
-    """Make one GET request."""
+    """Send one GET request."""
     import urllib3
 
     url = f"{where.url}{path}" + (f"?{urlencode(query)}" if query else "")
@@ -147,7 +147,7 @@ def ask(
                 decode_content=False,
             )
             took_s = time.monotonic() - began
-            said = {name.lower(): value for name, value in response.headers.items()}
+            lower = {name.lower(): value for name, value in response.headers.items()}
             body, size = bytearray(), 0
             while size <= LARGEST_ANSWER:
                 if time.monotonic() - began > timeout_s:
@@ -165,15 +165,15 @@ def ask(
         return Silence(reason_of(error), _refused(error))
     return Answer(
         response.status,
-        said,
+        lower,
         bytes(body[:LARGEST_ANSWER]),
         size > LARGEST_ANSWER,
-        skew_s(said.get("date"), clock + took_s / 2),
+        skew_s(lower.get("date"), clock + took_s / 2),
     )
 
 
 def on_loopback(url: str) -> bool:
-    """Whether a URL is on the loopback, for which no proxy is used."""
+    """Whether the host of a URL is a loopback address, for which no proxy is used."""
     return is_loopback(urlsplit(url).hostname or "")
 
 
@@ -187,7 +187,7 @@ def _refused(error: BaseException | None) -> bool:
 
 
 def skew_s(date: str | None, asked_at_s: float) -> float | None:
-    """Seconds by which the clock of a ``Date`` header is ahead of ours."""
+    """Return by how many seconds the clock of a ``Date`` header was ahead of ours, or None if it is absent or invalid."""
     if not date:
         return None
     try:
@@ -197,14 +197,14 @@ def skew_s(date: str | None, asked_at_s: float) -> float | None:
 
 
 async def within(timeout_s: float, work: Callable[[], T], otherwise: T) -> T:
-    """Run ``work`` in a thread; after the timeout abandon it and return ``otherwise``, for example at a silent name server."""
+    """Run ``work`` in a thread and return its result, or ``otherwise`` after the timeout. The thread is then abandoned."""
     with anyio.move_on_after(timeout_s + _GRACE_S):
         return await anyio.to_thread.run_sync(work, abandon_on_cancel=True)
     return otherwise
 
 
 def at(document: object, *path: str | int) -> object:
-    """Look up ``path`` in a JSON document; None if it does not exist."""
+    """Look up ``path`` in a JSON document. Returns None if it does not exist."""
     for step in path:
         if isinstance(document, dict) and isinstance(step, str):
             document = cast("dict[str, object]", document).get(step)
@@ -220,12 +220,12 @@ def at(document: object, *path: str | int) -> object:
 
 
 def each(document: object, *path: str | int) -> list[object]:
-    """List under ``path``; empty if there is none."""
+    """Return the list at ``path``, or an empty one."""
     found = at(document, *path)
     return cast("list[object]", found) if isinstance(found, list) else []
 
 
 def text(document: object, *path: str | int) -> str:
-    """Text under ``path``, at most 300 characters; empty if there is none."""
+    """Return the string at ``path``, at most 300 characters, or an empty one."""
     found = at(document, *path)
     return found[:300] if isinstance(found, str) else ""

@@ -1,7 +1,7 @@
-"""Checks of the collector: one real request per signal, and the diagnosis of failures.
+"""Checks of the collector: one real request for each signal, and a diagnosis of its failure.
 
-Requests use the transports of delivery, so that headers, certificates, proxies and compression are tested as used. A failure is
-investigated: whether the port speaks the other protocol, the path is missing, or another program answers.
+Requests use the transports of delivery, so headers, certificates, proxies and compression are tested as they will be
+used. The diagnosis tries the other protocol, TLS and plain text, and other paths.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """Outcome of one request. ``answer`` is None over gRPC, and without an answer."""
+    """Outcome of one request. ``answer`` is None over gRPC, and if there was no answer."""
 
     outcome: Outcome
     answer: Answer | None
@@ -71,7 +71,7 @@ class Sent:
 
     @property
     def otlp(self) -> bool:
-        """Whether an OTLP receiver accepted it."""
+        """Whether an OTLP receiver accepted the request."""
         return isinstance(self.outcome, Delivered) and (
             self.answer is None or self.answer.status != 200 or speaks_otlp(self.answer)
         )
@@ -80,14 +80,14 @@ class Sent:
 def send(
     endpoint: Endpoint, signal: Signal, body: bytes, env: Mapping[str, str], timeout_s: float
 ) -> Sent:
-    """Make one attempt. Raises :class:`~spanbus.errors.SettingsError` for unusable certificates or proxies."""
-    heard: list[Answer] = []
+    """Send one request. Raises :class:`~spanbus.errors.SettingsError` for unusable certificates or proxies."""
+    answers: list[Answer] = []
     began, clock = time.monotonic(), time.time()
 
-    def hear(status: int, headers: Mapping[str, str], said: bytes) -> None:
+    def record(status: int, headers: Mapping[str, str], body: bytes) -> None:
         lower = {name.lower(): value for name, value in headers.items()}
-        heard.append(
-            Answer(status, lower, said, skew_s=skew_s(lower.get("date"), (clock + time.time()) / 2))
+        answers.append(
+            Answer(status, lower, body, skew_s=skew_s(lower.get("date"), (clock + time.time()) / 2))
         )
 
     transport: Transport
@@ -96,16 +96,16 @@ def send(
 
         transport = GrpcTransport(endpoint, signal)
     else:
-        transport = HttpTransport(endpoint, env, heard=hear)
+        transport = HttpTransport(endpoint, env, heard=record)
     try:
         outcome = transport.send(body, min(timeout_s, endpoint.timeout_s))
     finally:
         transport.close()
-    return Sent(outcome, heard[0] if heard else None, time.monotonic() - began)
+    return Sent(outcome, answers[0] if answers else None, time.monotonic() - began)
 
 
 def speaks_otlp(answer: Answer) -> bool:
-    """Whether a 200 comes from an OTLP receiver, by its media type and body."""
+    """Whether a 200 answer comes from an OTLP receiver, by media type and body."""
     kind = answer.headers.get("content-type", "").split(";")[0].strip().lower()
     if kind == "application/json":
         return isinstance(answer.json(), dict)
@@ -122,7 +122,7 @@ def speaks_otlp(answer: Answer) -> bool:
 def judge(
     signal: Signal, endpoint: Endpoint, sent: Sent | SettingsError | None, env: Mapping[str, str]
 ) -> Finding:
-    """Judge the outcome of a test request; ``sent`` is None after a timeout."""
+    """Return the finding for one request; ``sent`` is None after a timeout."""
     check = f"collector.{signal}"
     if isinstance(sent, SettingsError):
         return wrong(check, str(sent), "until then everything waits in the spool")
@@ -216,7 +216,7 @@ def _todo(
 
 
 def _by_proxy(endpoint: Endpoint, env: Mapping[str, str]) -> str:
-    """Text with the proxy of an endpoint; empty without one."""
+    """Return the part of a message that names the proxy, if one is used."""
     proxy = None if endpoint.protocol == "grpc" else proxy_for(endpoint.url, env)
     return f" through the proxy {shown_url(proxy)}" if proxy is not None else ""
 
@@ -226,7 +226,7 @@ def _waits(text: str) -> str:
 
 
 def _other_way(signal: Signal, endpoint: Endpoint, env: Mapping[str, str]) -> str | None:
-    """Advice if the same port works with or without TLS, or by the other protocol; else None."""
+    """Return advice if the port speaks the other protocol, or needs TLS or no TLS."""
     if endpoint.url.startswith("unix:"):
         return None
     swapped, scheme = ("http", "https") if endpoint.url.startswith("https:") else ("https", "http")
@@ -252,7 +252,7 @@ def _other_way(signal: Signal, endpoint: Endpoint, env: Mapping[str, str]) -> st
 
 
 def _over(endpoint: Endpoint, protocol: Protocol, signal: Signal) -> Endpoint:
-    """Endpoint at the same port by another protocol."""
+    """Return the endpoint with the same host and port and another protocol."""
     parts = urlsplit(endpoint.url)
     return endpoint._replace(
         protocol=protocol,
@@ -268,7 +268,7 @@ def _answers_at(endpoint: Endpoint, signal: Signal) -> str:
 
 
 def _longer(endpoint: Endpoint, signal: Signal) -> Endpoint | None:
-    """Endpoint with the path of the signal appended; None if it has one."""
+    """Return the endpoint with the signal's path appended, or None if it has one."""
     parts = urlsplit(endpoint.url)
     if parts.path.endswith(f"/v1/{signal}"):
         return None
@@ -280,7 +280,7 @@ def _longer(endpoint: Endpoint, signal: Signal) -> Endpoint | None:
 
 
 def _once(endpoint: Endpoint, signal: Signal) -> Endpoint | None:
-    """Endpoint with a doubled signal path removed, as of a full URL in the common variable; None if it is not doubled."""
+    """Return the endpoint without a duplicated signal path, as in ``/v1/traces/v1/logs``, or None if there is none."""
     parts = urlsplit(endpoint.url)
     before = parts.path.removesuffix(f"/v1/{signal}")
     for each in OTLP_SIGNALS:
@@ -300,7 +300,7 @@ def _once(endpoint: Endpoint, signal: Signal) -> Endpoint | None:
 
 
 def _takes(endpoint: Endpoint, signal: Signal, env: Mapping[str, str]) -> bool:
-    """Whether an endpoint accepts an empty request, or would if its certificate were trusted."""
+    """Whether the endpoint accepts an empty request, or would if its certificate were trusted."""
     if urlsplit(endpoint.url).port is None and endpoint.protocol == "grpc":
         return False
     try:
@@ -313,8 +313,8 @@ def _takes(endpoint: Endpoint, signal: Signal, env: Mapping[str, str]) -> bool:
     )
 
 
-def who_has_the_port(url: str, env: Mapping[str, str]) -> Sent:
-    """Send an empty request to an address that is not configured."""
+def identify_listener(url: str, env: Mapping[str, str]) -> Sent:
+    """Send an empty request to a default address that is not configured."""
     return send(
         Endpoint(f"{url}/v1/traces"), Signal.TRACES, b"", {} if on_loopback(url) else env, _LOOK_S
     )

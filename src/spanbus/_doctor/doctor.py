@@ -1,6 +1,6 @@
-"""Diagnosis in three steps: check everything, send test data, check that it arrives.
+"""``spanbus doctor``: query all servers, send test telemetry, wait until it arrives.
 
-Independent checks run concurrently. Every request has a time limit; a silent server does not delay the others.
+Independent checks run concurrently. Each request has a timeout, so a server that does not answer delays no other check.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Examination:
-    """Scope of a diagnosis. ``timeout_s`` limits the arrival of test data, and each single request."""
+    """Options of an examination. ``timeout_s`` limits the wait for test telemetry and each single request."""
 
     env: Mapping[str, str]
     file: Path | None = None
@@ -63,9 +63,9 @@ class Examination:
     timeout_s: float = 20.0
 
     async def report(self, doing: Callable[[str], None] | None = None) -> Report:
-        """Run all checks; ``doing`` is called with the current step.
+        """Run all checks; ``doing`` is called with the current activity.
 
-        Raises :class:`~spanbus.errors.InputError` for an invalid URL. Errors of servers are findings.
+        Raises :class:`~spanbus.errors.InputError` for an invalid URL. Problems of servers are part of the report.
         """
         named = (
             server(self.jaeger or JAEGER, "--jaeger", configured=self.jaeger is not None),
@@ -99,7 +99,7 @@ class Examination:
 
 @dataclass
 class _Work:
-    """State of a running diagnosis."""
+    """State of a running examination."""
 
     settings: Settings
     env: Mapping[str, str]
@@ -172,7 +172,7 @@ class _Work:
             group.start_soon(self._series, points.instances)
         self._clock()
 
-    # --- checks without test data -------------------------------------------------------------------------------------
+    # --- looking around -----------------------------------------------------------------------------------------------
 
     def _find_ways(self) -> None:
         if not self.sends:
@@ -221,7 +221,7 @@ class _Work:
             self.findings += await self._ask(partial(brokers.brokers, self.settings), [silent])
 
     async def _embedded(self) -> None:
-        """Check whether the configured collector is the embedded backend."""
+        """Find out whether the configured collector is the embedded backend."""
         way = self.ways.get(Signal.TRACES)
         if way is None or way.protocol == "grpc":
             return
@@ -252,7 +252,7 @@ class _Work:
     async def _nobody_configured(self) -> None:
         said = "OTEL_EXPORTER_OTLP_ENDPOINT is not set: everything goes to the local store alone"
         found: Sent | None = await within(
-            _QUESTION_S, partial(collector.who_has_the_port, collector.DEFAULT_URL, self.env), None
+            _QUESTION_S, partial(collector.identify_listener, collector.DEFAULT_URL, self.env), None
         )
         if found is None or (found.answer is None and not isinstance(found.outcome, Delivered)):
             self.findings.append(
@@ -290,7 +290,7 @@ class _Work:
             self.prometheus_there = seen.there
 
     def _of_a_stack(self) -> set[str]:
-        """Running servers at the default addresses of docker-compose.yml."""
+        """Return the servers found at their default addresses, as in docker-compose.yml."""
         places = {
             "jaeger": self.jaeger,
             "prometheus": self.prometheus,
@@ -304,7 +304,7 @@ class _Work:
     # --- sending ------------------------------------------------------------------------------------------------------
 
     async def _send(self, signal: Signal, bodies: Sequence[bytes]) -> None:
-        """Send test bodies; one finding for the first that failed, else for the last."""
+        """Send the bodies in turn up to the first failure, and add one finding."""
         endpoint = self.ways[signal]
         sent: Sent | SettingsError | None = None
         for body in bodies:
@@ -356,7 +356,9 @@ class _Work:
         )
 
     def _ours(self, where: Server) -> bool:
-        """Whether a server belongs to our stack: the user named it, or it and the collector are at the default addresses."""
+        """Whether the server belongs to our setup: named by the user, or server and collector are at the default addresses.
+        Otherwise it may belong to another application.
+        """
         way = self.ways.get(Signal.METRICS)
         return where.configured or (
             way is not None
@@ -365,7 +367,7 @@ class _Work:
             and self.embedded is None
         )
 
-    # --- arrival of test data -----------------------------------------------------------------------------------------
+    # --- waiting for the test telemetry -------------------------------------------------------------------------------
 
     async def _trace(self, trace_id: str) -> None:
         where = self.embedded or (self.jaeger if self.jaeger_there else None)
@@ -439,7 +441,7 @@ class _Work:
         enough: Callable[[T], bool],
         nothing: T,
     ) -> T:
-        """Repeat a request until its answer is ``enough`` or the time is over; return the last answer."""
+        """Repeat the question until ``enough`` or the timeout, and return the last answer."""
         deadline = time.monotonic() + self.timeout_s
         last = nothing
         while True:

@@ -1,4 +1,4 @@
-"""Findings and report of a diagnosis."""
+"""Findings of ``spanbus doctor`` and their report."""
 
 from __future__ import annotations
 
@@ -45,16 +45,16 @@ CHECKS = (
     "nats.clocks",
     "clock",
 )
-"""All checks, in the order of the report."""
+"""All checks, in display order."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One line of the report: ``said`` is the observation, ``todo`` the advice. Both may quote foreign programs."""
+    """Result of a check. ``message`` is the observation, ``todo`` the advice. Both may contain text from other programs."""
 
     check: str
     state: State
-    said: str
+    message: str
     todo: str = ""
 
 
@@ -69,7 +69,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """All findings, in the order of :data:`CHECKS`."""
+    """All findings in the order of :data:`CHECKS`, with the settings in effect."""
 
     findings: Sequence[Finding]
     settings: Sequence[Row]
@@ -77,20 +77,25 @@ class Report:
 
     @property
     def wrong(self) -> bool:
-        """Whether any finding is wrong; warnings do not count."""
+        """Whether any finding is ``wrong``; warnings do not count."""
         return any(finding.state is State.WRONG for finding in self.findings)
 
     def counts(self) -> Mapping[State, int]:
         return {state: sum(finding.state is state for finding in self.findings) for state in State}
 
     def document(self) -> dict[str, object]:
-        """Document for ``--json``."""
+        """Return the document that ``--json`` prints."""
         return {
             "version": __version__,
             "good": not self.wrong,
             "totals": {str(state): count for state, count in self.counts().items()},
             "checks": [
-                {"check": one.check, "state": str(one.state), "message": one.said, "todo": one.todo}
+                {
+                    "check": one.check,
+                    "state": str(one.state),
+                    "message": one.message,
+                    "todo": one.todo,
+                }
                 for one in self.findings
             ],
             "settings": [
@@ -102,26 +107,26 @@ class Report:
 
 
 def in_order(findings: Sequence[Finding]) -> list[Finding]:
-    """Sort findings by check; those of one check keep their order."""
+    """Sort findings into display order (stable)."""
     return sorted(findings, key=lambda finding: CHECKS.index(finding.check))
 
 
-def ok(check: str, said: str, todo: str = "") -> Finding:
-    return Finding(check, State.OK, said, todo)
+def ok(check: str, message: str, todo: str = "") -> Finding:
+    return Finding(check, State.OK, message, todo)
 
 
-def warning(check: str, said: str, todo: str) -> Finding:
-    return Finding(check, State.WARNING, said, todo)
+def warning(check: str, message: str, todo: str) -> Finding:
+    return Finding(check, State.WARNING, message, todo)
 
 
-def wrong(check: str, said: str, todo: str) -> Finding:
-    return Finding(check, State.WRONG, said, todo)
+def wrong(check: str, message: str, todo: str) -> Finding:
+    return Finding(check, State.WRONG, message, todo)
 
 
-def not_configured(check: str, said: str, todo: str = "") -> Finding:
-    return Finding(check, State.NOT_CONFIGURED, said, todo)
+def not_configured(check: str, message: str, todo: str = "") -> Finding:
+    return Finding(check, State.NOT_CONFIGURED, message, todo)
 
 
-def bad(check: str, said: str, todo: str, *, ours: bool) -> Finding:
-    """WRONG for a server of our stack; a warning for one that may be foreign."""
-    return Finding(check, State.WRONG if ours else State.WARNING, said, todo)
+def bad(check: str, message: str, todo: str, *, ours: bool) -> Finding:
+    """Return a ``wrong`` finding if the server belongs to our setup, otherwise a warning."""
+    return Finding(check, State.WRONG if ours else State.WARNING, message, todo)

@@ -1,7 +1,8 @@
-"""Test trace, test points and test log record, kept apart from all metrics of workflows.
+"""Test trace, test metric points and test log record, which no workflow metric counts.
 
-All have ``service.name=spanbus-doctor``. The points belong to a counter of their own, sent as by one-shot processes: delta
-temporality, one instance each, clocks that differ. Their sum shows whether the collector counts such processes correctly.
+All carry ``service.name=spanbus-doctor``. The points belong to a separate counter and imitate one-shot processes: delta
+temporality, a different instance id each, clocks that disagree. Their sum shows whether the collector accumulates
+one-shot processes correctly.
 """
 
 from __future__ import annotations
@@ -28,14 +29,14 @@ _CLOCKS_S = (0, -20, 20)
 
 
 class TraceProbe(NamedTuple):
-    """Request with a test trace, and its id in hexadecimal."""
+    """A test trace; ``body`` is the export request."""
 
     trace_id: str
     body: bytes
 
 
 class PointProbes(NamedTuple):
-    """One request per simulated process; ``instances`` are their ids, which must not become labels."""
+    """One export request for each simulated process; ``instances`` are their ids, which must not become labels."""
 
     instances: tuple[str, ...]
     bodies: tuple[bytes, ...]

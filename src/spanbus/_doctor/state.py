@@ -1,4 +1,4 @@
-"""Checks of this machine: state directory, spool, local store and backend."""
+"""Checks of this machine: state directory, spool, local store and their backend."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _FULL = 0.8
 
 
 def state(settings: Settings, *, sends: bool) -> list[Finding]:
-    """Check state directory, spool and store; ``sends`` means that there is a destination besides the local store."""
+    """Check state directory, spool and store. ``sends`` is set if there is a destination besides the local store."""
     found = [_state_dir(settings)]
     return [*found, *_spool(settings, sends=sends), _store(settings)]
 
@@ -163,7 +163,7 @@ def _newer(settings: Settings) -> int:
             Segment.recover(bytearray(path.read_bytes()), path, None)
         except BadSegment as error:
             count += error.newer
-        except OSError:  # delivered meanwhile
+        except OSError:  # delivered and deleted meanwhile
             continue
     return count
 
@@ -245,7 +245,7 @@ def backend(settings: Settings, env: Mapping[str, str], timeout_s: float) -> Fin
 
 
 def backend_version(answer: Answer) -> str | None:
-    """Version of the embedded backend by its ``/health``; None for another program."""
+    """Return the version of the embedded backend from its ``/health`` answer; None for another program."""
     document = answer.json()
     if (
         answer.status != 200

@@ -1,6 +1,6 @@
-"""Facts of a command's run: one phase with one tool, equal to those read from an engine's events.
+"""Facts of a command's run: one phase that contains one tool.
 
-Facts are created directly, because reading events by a dialect takes longer than a short command.
+Facts are created directly, not read from events: loading a dialect would take longer than a short command.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ import signal
 import time
 
 from spanbus._exec.arguments import Arguments
-from spanbus._exec.attend import Ended as CommandEnded
 from spanbus._exec.launch import Child
+from spanbus._exec.supervise import CommandExit
 from spanbus._exec.trace import Trace
 from spanbus._reading.facts import ENGINE_HINTS, Ended, Fact, Hints, Rank, SpanEvent, Started, Verb
 from spanbus._semantics import ErrorType, Failure, Result
@@ -22,7 +22,7 @@ Payload = dict[str, object]
 
 
 class CommandFacts:
-    """Facts of one command, started or failed to start."""
+    """Facts of one command, started or not."""
 
     def __init__(self, arguments: Arguments, trace: Trace, child: Child) -> None:
         self._program, self._argv = arguments.program, arguments.argv
@@ -34,7 +34,7 @@ class CommandFacts:
         self._of_tool.workflow, self._of_tool.exact = None, True
 
     def started(self) -> tuple[Fact, ...]:
-        """Start of run, phase and tool."""
+        """Return the starts of run, phase and tool."""
         at_ns, run_id = self._child.started_at_ns, self._trace.run_id
         announced: Payload = {"workflow": self._workflow, "phases": [self._phase]}
         of_phase: Payload = {"type": "run", "needs": []}
@@ -59,8 +59,11 @@ class CommandFacts:
             ),
         )
 
-    def ended(self, ended: CommandEnded | None, tail: str | None = None) -> tuple[Fact, ...]:
-        """End of tool, phase and run; ``ended`` is None if the command could not be started, ``tail`` the end of its output."""
+    def ended(self, ended: CommandExit | None, tail: str | None = None) -> tuple[Fact, ...]:
+        """Return the ends of tool, phase and run.
+
+        ``ended`` is None for a command that could not be started; ``tail`` is the end of its output.
+        """
         if ended is None:
             error = self._child.error
             why = error.strerror if error is not None else "it was not started"
@@ -81,43 +84,43 @@ class CommandFacts:
     # --- endings ------------------------------------------------------------------------------------------------------
 
     def _succeeded(self, at_ns: int, duration_ns: int, tool: Payload) -> tuple[Fact, ...]:
-        common: Payload = {"success": True}
+        of_both: Payload = {"success": True}
         kinds = ("completed", "completed", "completed")
-        return self._ends(at_ns, duration_ns, kinds, tool, common, common, Result.SUCCESS)
+        return self._over(at_ns, duration_ns, kinds, tool, of_both, of_both, Result.SUCCESS)
 
     def _cancelled(
         self, at_ns: int, duration_ns: int, tool: Payload, signal_name: str
     ) -> tuple[Fact, ...]:
-        common: Payload = {"reason": signal_name}
-        return self._ends(
+        of_both: Payload = {"reason": signal_name}
+        return self._over(
             at_ns,
             duration_ns,
             ("failed", "cancelled", "interrupted"),
             tool,
-            common,
-            common,
+            of_both,
+            of_both,
             Result.CANCELLATION,
             reason=signal_name,
         )
 
     def _failed(
-        self, at_ns: int, duration_ns: int, tool: Payload, text: str, tool_failure: Failure
+        self, at_ns: int, duration_ns: int, tool: Payload, text: str, of_tool: Failure
     ) -> tuple[Fact, ...]:
         error = "unsuccessful"
-        common: Payload = {"success": False, "result": "failure", "error_type": error}
-        run_error = f"phase {self._phase} failed: {text}"
-        return self._ends(
+        of_both: Payload = {"success": False, "result": "failure", "error_type": error}
+        of_run = f"phase {self._phase} failed: {text}"
+        return self._over(
             at_ns,
             duration_ns,
             ("failed", "failed", "failed"),
             tool,
-            {**common, "error": text},
-            {**common, "error": run_error},
+            {**of_both, "error": text},
+            {**of_both, "error": of_run},
             Result.FAILURE,
-            failures=(tool_failure, Failure(error, text), Failure(error, run_error)),
+            failures=(of_tool, Failure(error, text), Failure(error, of_run)),
         )
 
-    def _ends(
+    def _over(
         self,
         at_ns: int,
         duration_ns: int,
@@ -181,8 +184,8 @@ class CommandFacts:
         return {"step_id": self._phase, "executable": self._program, "command": self._argv}
 
 
-def ending_of(ended: CommandEnded) -> Payload:
-    """Payload for the end of a tool."""
+def ending_of(ended: CommandExit) -> Payload:
+    """Return the payload of a tool's end event."""
     status = "passed" if ended.exit_code == 0 else "failed"
     return {
         "exit_code": ended.exit_code,

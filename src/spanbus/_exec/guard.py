@@ -1,8 +1,8 @@
-"""Guard process that kills a command's process group when we are killed.
+"""Guard process that kills a command's process group when this process is killed.
 
-Without a terminal the command has its own process group. A SIGKILL for us, as sent by ``timeout -s KILL`` and CI runners, kills
-the command by its parent-death signal, but not the processes that it has started. The guard waits for our end and kills the
-group. It holds none of our descriptors and blocks all signals.
+Without a terminal the command has its own process group. A SIGKILL for ours, as sent by ``timeout -s KILL`` and CI runners,
+reaches the command by its parent-death signal, but not the command's children. The guard waits for our end and kills the
+rest. It holds none of our descriptors, and all signals are blocked in it.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from typing import Self
 _MOST_DESCRIPTORS = 1 << 20
 _DISMISSED = b"."
 _NAME = b"exec-guard"
-"""Another name than ours, so that ``killall -9 spanbus`` does not kill it."""
+"""Process name other than ours: ``killall -9 spanbus`` must not kill the guard too."""
 
 
 class Guard:
-    """Guard of one command; the command's process sets its group by :meth:`guard_this_group`.
+    """A guard process for one command, whose process calls :meth:`guard_this_group`.
 
-    Call :meth:`dismiss` when the command has ended, because a later process may get its pid.
+    Call :meth:`dismiss` when the command has ended, because its process id may be reused.
     """
 
     def __init__(self, pid: int, pipe: int) -> None:
@@ -29,19 +29,18 @@ class Guard:
 
     @classmethod
     def started(cls) -> Self | None:
-        """Start a guard in a process group of its own; None if no process can be created.
+        """Start a guard in its own process group. Returns None if no process can be created.
 
-        The caller must have blocked all signals; they stay blocked in the guard.
+        All signals must be blocked in the caller; the guard inherits that.
         """
         try:
             from fcntl import F_DUPFD_CLOEXEC, fcntl  # not on Windows, which has no fork either
 
             reading, low = os.pipe()
-        except (ImportError, OSError):  # also an import without a free descriptor
+        except (ImportError, OSError):  # OSError also if no descriptor is left to import a module
             return None
         try:
-            # Not the number of a closed standard stream, to which messages would be written.
-            writing = fcntl(low, F_DUPFD_CLOEXEC, 3)
+            writing = fcntl(low, F_DUPFD_CLOEXEC, 3)  # never the number of a closed standard stream
         except OSError:
             os.close(reading)
             return None
@@ -57,16 +56,16 @@ class Guard:
             _wait(reading)
         os.close(reading)
         with suppress(OSError):
-            os.setpgid(pid, pid)  # in both processes, because either may be first
+            os.setpgid(pid, pid)  # in parent and child, because either may run first
         return cls(pid, writing)
 
     def guard_this_group(self) -> None:
-        """Tell the guard its group; called in the command's process, the leader of the group."""
-        with suppress(OSError):  # without a guard the command runs anyway
+        """Register the calling process's group. Call in the process of the command."""
+        with suppress(OSError):  # without a guard the command runs all the same
             os.write(self._pipe, b"%d" % os.getpid())
 
     def dismiss(self) -> None:
-        """End the guard, and wait for its end."""
+        """End the guard without killing anything, and wait for its exit."""
         with suppress(OSError):
             os.write(self._pipe, _DISMISSED)
         os.close(self._pipe)
@@ -90,7 +89,7 @@ def _wait(pipe: int) -> None:
 
 
 def _set_process_name(name: bytes) -> None:
-    """Set the name in the process table, on Linux."""
+    """Change the name in the process table (Linux only)."""
     with suppress(OSError):
         file = os.open("/proc/self/comm", os.O_WRONLY)
         os.write(file, name)

@@ -1,7 +1,7 @@
-"""Start of a command as by a shell: descriptors, signals, environment, PATH search, process group.
+"""Start a command as a shell would: descriptors, signals, environment, PATH search, process group.
 
-A plain fork and exec, so that the command inherits everything: descriptors beyond the standard ones (process substitution,
-make's jobserver), limits, priority, umask, working directory, ignored and blocked signals.
+A plain fork and exec passes on everything inherited: extra descriptors (process substitution, make's jobserver), limits,
+priority, umask, working directory, ignored and blocked signals.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ _SHELL = b"/bin/sh"
 _TEXT_SEEN = 80
 _PR_SET_PDEATHSIG = 1
 _IGNORED_BY_PYTHON = ("SIGPIPE", "SIGXFSZ")
-"""Python ignores these at its start; a command must not inherit that."""
-_KEEP_IGNORING = frozenset(
+"""Ignored by Python at its start; the command must not inherit that."""
+_PASS_THEM_ON = frozenset(
     "sh bash dash ash ksh mksh zsh busybox systemd init make gmake env nohup timeout nice".split()
 )
-"""Programs whose children inherit their ignored signals."""
+"""Programs whose children inherit the signals that they ignore themselves."""
 
 
 class Child:
-    """A started command; ``error`` is set if the start failed."""
+    """A command that was started, or could not be: then ``error`` is set."""
 
     __slots__ = ("error", "guard", "own_group", "pid", "started_at_ns", "started_ns")
 
@@ -42,7 +42,7 @@ class Child:
         self.error: OSError | None = None
 
     def release(self) -> None:
-        """Dismiss the guard after the command has ended, or was not started; its remaining processes go on."""
+        """Dismiss the guard. Call when the command has ended or was not started."""
         if self.guard is not None:
             self.guard.dismiss()
             self.guard = None
@@ -75,11 +75,11 @@ def start(
     inherited: Inherited,
     connect: Callable[[], None] | None = None,
 ) -> Child:
-    """Start ``argv``; raises ``OSError`` only if no process can be created. ``connect`` is called in the new process."""
+    """Start ``argv``. ``connect`` is called in the new process. Raises ``OSError`` only if no process can be created."""
     arguments = [os.fsencode(word) for word in argv]
     child = Child(time.time_ns(), time.perf_counter_ns())
     child.own_group = not _has_terminal()
-    bind_to_parent = _parent_death_binder()
+    with_parent = _bound_to_parent()
     us = os.getpid()
     reading, writing = os.pipe()
     signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
@@ -96,35 +96,33 @@ def start(
                 os.setpgid(0, 0)
             if child.guard is not None:
                 child.guard.guard_this_group()
-            if bind_to_parent is not None:
-                bind_to_parent()
-                if os.getppid() != us:  # the parent died meanwhile
+            if with_parent is not None:
+                with_parent()
+                if os.getppid() != us:  # our parent process died meanwhile
                     os._exit(128 + signal.SIGKILL)
             if connect is not None:
                 connect()
-            exec_command(arguments, changes, inherited)
+            become(arguments, changes, inherited)
         except OSError as error:
             os.write(writing, f"{error.errno or errno.EIO}".encode())
         finally:
             os._exit(CANNOT_RUN)
     os.close(writing)
     child.pid = pid
-    received = b""
+    failure = b""
     while data := os.read(reading, 64):
-        received += data
+        failure += data
     os.close(reading)
-    if received:
+    if failure:
         os.waitpid(pid, 0)
-        number = int(received)
+        number = int(failure)
         child.error = OSError(number, os.strerror(number))
         child.release()
     return child
 
 
-def exec_command(
-    arguments: list[bytes], changes: Mapping[str, str | None], inherited: Inherited
-) -> None:
-    """Replace this process by the command; raises ``OSError``."""
+def become(arguments: list[bytes], changes: Mapping[str, str | None], inherited: Inherited) -> None:
+    """Replace this process by the command. Only returns by raising ``OSError``."""
     for name in _IGNORED_BY_PYTHON:
         signal.signal(getattr(signal, name), signal.SIG_DFL)
     for number in inherited.ignored:
@@ -141,19 +139,19 @@ def exec_command(
 
 
 def status_of(error: OSError) -> int:
-    """Exit status of a shell for a command that cannot be started."""
+    """Return a shell's exit status for a command that cannot be started."""
     return NOT_FOUND if error.errno in (errno.ENOENT, errno.ENOTDIR) else CANNOT_RUN
 
 
-def reason_text(error: OSError) -> str:
-    """Message of a shell for a command that cannot be started."""
+def reason_of(error: OSError) -> str:
+    """Return a shell's message for a command that cannot be started."""
     if status_of(error) == NOT_FOUND:
         return "command not found"
     return f"cannot be run: {error.strerror}"
 
 
 def keep_standard_descriptors() -> None:
-    """Open the null device for closed standard streams; otherwise a file of ours would get the descriptor."""
+    """Open the null device for closed standard streams, so that no file of ours gets their number."""
     for number in range(3):
         try:
             os.fstat(number)
@@ -165,7 +163,7 @@ def keep_standard_descriptors() -> None:
 
 
 def _exec(arguments: list[bytes]) -> None:
-    """``execvp``: search ``PATH``, and run a text without interpreter by ``sh``."""
+    """Execute like ``execvp``: search ``PATH``, and run a script without ``#!`` by ``sh``."""
     program = arguments[0]
     if b"/" in program:
         _exec_file(program, arguments)
@@ -204,10 +202,10 @@ def _exec_file(path: bytes, arguments: list[bytes]) -> None:
 
 
 def _is_binary(path: bytes) -> bool:
-    """Whether a file is binary, by the rule of bash: a program for another machine is not run as a script."""
+    """Whether the file has a NUL byte at its start, by which bash tells a foreign executable from a script."""
     try:
         file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:  # executable but not readable
+    except OSError:  # executable, not readable
         return False
     try:
         return b"\0" in os.read(file, _TEXT_SEEN)
@@ -225,7 +223,7 @@ def _has_terminal() -> bool:
 
 
 def _ignored_by_parent(number: int) -> bool:
-    """Whether a signal was ignored before Python ignored it: its parent ignores it, and is a program that passes that on."""
+    """Whether a signal was ignored before Python started, inferred from a parent that passes on its ignored signals."""
     try:
         with open(f"/proc/{os.getppid()}/status", "rb", buffering=0) as file:
             lines = file.read(8192).split(b"\n")
@@ -238,11 +236,11 @@ def _ignored_by_parent(number: int) -> bool:
             name = value.strip()
         elif key == b"SigIgn":
             ignored = int(value, 16)
-    return bool(ignored >> (number - 1) & 1) and name.decode("ascii", "replace") in _KEEP_IGNORING
+    return bool(ignored >> (number - 1) & 1) and name.decode("ascii", "replace") in _PASS_THEM_ON
 
 
 def _locale_was_coerced() -> bool:
-    """Whether Python set ``LC_CTYPE`` itself in the C locale (PEP 538); the command must not inherit it."""
+    """Whether Python has set ``LC_CTYPE`` for itself in the C locale (PEP 538), which the command must not inherit."""
     if os.environ.get("LC_CTYPE") not in ("C.UTF-8", "C.utf8", "UTF-8"):
         return False
     try:
@@ -253,12 +251,12 @@ def _locale_was_coerced() -> bool:
     return not (began_with.startswith(b"LC_CTYPE=") or b"\0LC_CTYPE=" in began_with)
 
 
-def _parent_death_binder() -> Callable[[], None] | None:
-    """Return a function by which a forked child ends with its parent (``PR_SET_PDEATHSIG`` on Linux); else None."""
+def _bound_to_parent() -> Callable[[], None] | None:
+    """Return a function that makes a forked child die with its parent (``PR_SET_PDEATHSIG``), or None if not on Linux."""
     if not sys.platform.startswith("linux"):
         return None
     try:
-        import _ctypes  # ctypes itself costs a third of the start
+        import _ctypes  # importing ctypes itself would take a third of the start-up time
 
         program = _ctypes.dlopen(None, 0)  # pyright: ignore[reportArgumentType] - the program itself
         address = _ctypes.dlsym(program, "prctl")

@@ -1,43 +1,43 @@
-"""Messages of telemetry while a command runs: one line each, shown once, never a traceback."""
+"""Log messages while a command runs: one line each on stderr, without repetition or traceback."""
 
 from __future__ import annotations
 
 import threading
 import warnings
 
-from spanbus._exec.say import complain, say
+from spanbus._exec.stderr import print_line, report_error
 from spanbus._loggers import when_loaded
 
 _LOGGERS = ("spanbus", "opentelemetry")
 _REMEMBERED = 100
 
 
-def show_one_line_messages() -> None:
-    """Show log messages and errors of threads as one line each; hide Python's warnings, even if they are set to be errors.
+def log_to_stderr() -> None:
+    """Write log messages and uncaught exceptions of threads to stderr as single lines.
 
-    May be called twice.
+    Python warnings are ignored, even if they are configured as errors. May be called twice.
     """
-    if threading.excepthook is _report_thread_error:
+    if threading.excepthook is _thread_failed:
         return
     warnings.simplefilter("ignore")
-    threading.excepthook = _report_thread_error
-    when_loaded(_show_log_messages)
+    threading.excepthook = _thread_failed
+    when_loaded(_add_handlers)
 
 
-def _show_log_messages() -> None:
+def _add_handlers() -> None:
     import logging
 
-    shown: set[str] = set()
+    seen: set[str] = set()
 
     class Lines(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             try:
                 text = record.getMessage()
-            except Exception:  # wrong arguments for the format
+            except Exception:  # the arguments do not match the format
                 text = str(record.msg)
-            if text not in shown and len(shown) < _REMEMBERED:
-                shown.add(text)
-                say(text)
+            if text not in seen and len(seen) < _REMEMBERED:
+                seen.add(text)
+                print_line(text)
 
     handler = Lines(logging.WARNING)
     for name in _LOGGERS:
@@ -46,6 +46,6 @@ def _show_log_messages() -> None:
         logger.propagate = False
 
 
-def _report_thread_error(what: threading.ExceptHookArgs) -> None:
-    name = what.thread.name if what.thread is not None else "a thread"
-    complain(f"{name} ended", what.exc_value)
+def _thread_failed(failure: threading.ExceptHookArgs) -> None:
+    name = failure.thread.name if failure.thread is not None else "a thread"
+    report_error(f"{name} ended", failure.exc_value)

@@ -1,7 +1,7 @@
-"""Relay of a command's output, for keeping it: every byte is passed on at once, stdout and stderr separately.
+"""Capture of a command's output: bytes are forwarded unchanged as they arrive, stdout and stderr separately.
 
-The command writes to a pseudo-terminal if the stream is a terminal, else to a pipe. If stdout and stderr are the same file, both
-share one, so that their order is kept. Closed streams stay closed.
+A stream that goes to a terminal is captured by a pseudo-terminal, any other by a pipe. If stdout and stderr go to the same
+place they share a channel, so that their order is kept. Closed streams stay closed.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
-from spanbus._exec.say import say
+from spanbus._exec.stderr import print_line
 from spanbus._workflow.output import Lines, OutputSink, Tail
 
 _CHUNK_BYTES = 65_536
 _BACKLOG_CHARS = 32 * 2**20
-"""Above it the command blocks until its lines are consumed."""
+"""Limit of lines without a sink; above it the command blocks, as it would on a slow disk."""
 _REST_S = 0.5
-"""Seconds after the command's end for the output of processes that it left behind."""
+"""Time to read the output of processes that outlive the command."""
 _REST_BYTES = 2**20
 _OPOST = 1
 _EVENTS = select.POLLIN | select.POLLHUP | select.POLLERR
@@ -30,7 +30,7 @@ _STDOUT, _STDERR = 1, 2
 
 
 class Channel:
-    """One pipe or pseudo-terminal: ``numbers`` are the command's descriptors that write to it, ``to`` is our output."""
+    """One captured stream: ``numbers`` are the command's descriptors that write to it, ``to`` is our destination."""
 
     __slots__ = ("is_terminal", "lines", "numbers", "reading", "to", "writing")
 
@@ -43,10 +43,10 @@ class Channel:
         )
         self.lines: Lines | None = None
         if self.is_terminal:
-            self._copy_terminal_settings()
+            self._copy_settings()
 
     def resize(self) -> None:
-        """Give the pseudo-terminal the size of the terminal."""
+        """Copy the terminal's size to the pseudo-terminal."""
         import fcntl
         import termios
 
@@ -54,8 +54,8 @@ class Channel:
             size = fcntl.ioctl(self.to, termios.TIOCGWINSZ, bytes(8))
             fcntl.ioctl(self.reading, termios.TIOCSWINSZ, size)
 
-    def _copy_terminal_settings(self) -> None:
-        """Copy the terminal's settings except output processing, which the terminal itself does."""
+    def _copy_settings(self) -> None:
+        """Copy the terminal's settings, except output processing, which the terminal does itself."""
         import termios
 
         with suppress(OSError, termios.error):
@@ -70,7 +70,7 @@ class Channel:
 
 
 class Output:
-    """Passes output on in its own threads; stores the end of it, and the lines until a sink takes them."""
+    """Forwards output in background threads. Keeps its tail, and its lines until a sink takes them."""
 
     def __init__(self, channels: Sequence[Channel]) -> None:
         self._channels = channels
@@ -79,13 +79,13 @@ class Output:
         self._waiting_chars = 0
         self._changed = threading.Condition()
         self._sink: OutputSink | None = None
-        self._end_reading, self._end_writing = _above_standard(os.pipe())
+        self._is_over, self._over = _above_standard(os.pipe())
         self._running = 0
-        self._wake: Callable[[], None] = _no_wake
+        self._wake: Callable[[], None] = _no_op
 
     @classmethod
     def opened(cls) -> Output | None:
-        """Create channels for the open streams; None if that fails, and the command runs without."""
+        """Open channels for the open standard streams. Returns None if that fails; then output is not kept."""
         made: list[Channel] = []
         try:
             _check_threads()
@@ -94,17 +94,17 @@ class Output:
         except (OSError, RuntimeError) as error:
             for channel in made:
                 channel.close()
-            say(f"the output of this command is not kept: {error}")
+            print_line(f"the output of this command is not kept: {error}")
             return None
 
     def connect(self) -> None:
-        """Connect the command's streams to the channels; called in its process."""
+        """Redirect the standard streams to the channels. Call in the process of the command."""
         for channel in self._channels:
             for number in channel.numbers:
                 os.dup2(channel.writing, number)
 
     def begin(self, wake: Callable[[], None]) -> None:
-        """Start passing output on; ``wake`` is called at its end."""
+        """Start forwarding; ``wake`` is called when all output has been written."""
         self._wake = wake
         for channel in self._channels:
             os.close(channel.writing)
@@ -116,34 +116,34 @@ class Output:
                 threading.Thread(
                     target=self._pass_on, args=(waiting[:1],), name="spanbus-output", daemon=True
                 ).start()
-            except RuntimeError:  # no more threads: do it here; signals wait until the output ends
+            except RuntimeError:  # no thread can be started: signals wait until the output ends
                 self._pass_on(waiting)
                 return
             del waiting[0]
 
     def resize(self) -> bool:
-        """Resize the pseudo-terminals; True if there is one, which notifies the command."""
+        """Copy the terminal's new size. Returns whether the command has a pseudo-terminal, so that it needs a SIGWINCH."""
         terminals = [channel for channel in self._channels if channel.is_terminal]
         for channel in terminals:
             channel.resize()
         return bool(terminals)
 
     def end(self) -> None:
-        """Announce the command's end: pass its output on, but do not wait for processes that it left behind."""
+        """Stop after the command's own output; processes that outlive it are not waited for."""
         with suppress(OSError):
-            os.write(self._end_writing, b".")
+            os.write(self._over, b".")
 
     def busy(self) -> bool:
-        """Whether output is still being passed on."""
+        """Whether output is still being forwarded."""
         return self._running > 0
 
     def tail(self) -> str:
-        """End of the output."""
+        """Return the end of the output."""
         with self._changed:
             return self._tail.text()
 
     def keep(self, sink: OutputSink) -> None:
-        """Pass every line to ``sink``, earlier ones first."""
+        """Pass all lines to ``sink``, earlier ones first."""
         with self._changed:
             while self._lines:
                 sink(self._lines.popleft())
@@ -162,8 +162,8 @@ class Output:
         poll = select.poll()
         for channel in channels:
             poll.register(channel.reading, select.POLLIN)
-            poll.register(channel.to, 0)  # detects a closed reader
-        poll.register(self._end_reading, select.POLLIN)
+            poll.register(channel.to, 0)  # to notice that the reader has gone
+        poll.register(self._is_over, select.POLLIN)
         until: float | None = None
         rest = 0
         while ours:
@@ -178,13 +178,13 @@ class Output:
                     came, rest = True, rest + len(data)
                 elif channel.to not in left:
                     continue
-                if not data or not self._write(channel, data):
+                if not data or not self._written(channel, data):
                     poll.unregister(channel.reading)
                     poll.unregister(channel.to)
                     del ours[channel.reading]
                     self._finish(channel)
-            if until is None and any(number == self._end_reading for number, _ in found):
-                poll.unregister(self._end_reading)
+            if until is None and any(number == self._is_over for number, _ in found):
+                poll.unregister(self._is_over)
                 until, rest = time.monotonic() + _REST_S, 0
             elif left_s == 0.0 and (not came or rest > _REST_BYTES):
                 for channel in ours.values():
@@ -194,11 +194,11 @@ class Output:
     def _read(self, channel: Channel) -> bytes:
         try:
             return os.read(channel.reading, _CHUNK_BYTES)
-        except OSError:  # EIO: the last writer closed the pseudo-terminal
+        except OSError:  # EIO: the last writer has closed the pseudo-terminal
             return b""
 
-    def _write(self, channel: Channel, data: bytes) -> bool:
-        """Write all data, blocking if necessary; False when the reader is gone."""
+    def _written(self, channel: Channel, data: bytes) -> bool:
+        """Write all of the data, however long that takes. Returns False if the destination is closed."""
         view = memoryview(data)
         while view:
             try:
@@ -209,7 +209,7 @@ class Output:
                 ready.poll()
             except OSError as error:
                 if error.errno != errno.EPIPE:
-                    say(f"the output cannot be written: {error.strerror}")
+                    print_line(f"the output cannot be written: {error.strerror}")
                 return False
         with self._changed:
             self._tail.add(data)
@@ -218,7 +218,7 @@ class Output:
         return True
 
     def _finish(self, channel: Channel) -> None:
-        os.close(channel.reading)  # further writers get EPIPE, as without us
+        os.close(channel.reading)  # further writes fail, as they would without us
         with self._changed:
             if channel.lines is not None:
                 channel.lines.end()
@@ -227,7 +227,7 @@ class Output:
             self._wake()
 
     def _take(self, line: str) -> None:
-        """Take one line, with the lock held."""
+        """Take one line. Called with the lock held."""
         while self._sink is None and self._waiting_chars > _BACKLOG_CHARS:
             self._changed.wait()
         if self._sink is not None:
@@ -238,7 +238,7 @@ class Output:
 
 
 def _streams() -> list[tuple[int, ...]]:
-    """Open descriptors of stdout and stderr, grouped if they are the same file."""
+    """Return the open ones of stdout and stderr, grouped by destination."""
     places: dict[tuple[int, int], list[int]] = {}
     for number in (_STDOUT, _STDERR):
         with suppress(OSError):
@@ -248,7 +248,7 @@ def _streams() -> list[tuple[int, ...]]:
 
 
 def _above_standard(pair: tuple[int, int]) -> tuple[int, int]:
-    """Duplicate a pair of descriptors above the standard ones, and close the originals."""
+    """Duplicate the descriptors to numbers above the standard streams, some of which may be closed."""
     from fcntl import F_DUPFD_CLOEXEC, fcntl
 
     reading, writing = (fcntl(number, F_DUPFD_CLOEXEC, _STDERR + 1) for number in pair)
@@ -259,13 +259,13 @@ def _above_standard(pair: tuple[int, int]) -> tuple[int, int]:
 
 def _check_threads() -> None:
     """Raise ``RuntimeError`` if no thread can be started."""
-    thread = threading.Thread(target=_no_wake, daemon=True)
+    thread = threading.Thread(target=_no_op, daemon=True)
     thread.start()
     thread.join()
 
 
-def _no_wake() -> None:
-    """Do nothing."""
+def _no_op() -> None:
+    pass
 
 
 def _discard(line: str) -> None:
@@ -273,10 +273,10 @@ def _discard(line: str) -> None:
 
 
 def is_wanted(text: str) -> bool:
-    """Parse ``SPANBUS_KEEP_OUTPUT``; an invalid value is reported and counts as false."""
+    """Whether the value of ``SPANBUS_KEEP_OUTPUT`` is true. An invalid value is reported."""
     word = text.strip().lower()
     if word in ("1", "true", "yes", "on"):
         return True
     if word not in ("", "0", "false", "no", "off"):
-        say(f"SPANBUS_KEEP_OUTPUT={text!r}: must be true or false")
+        print_line(f"SPANBUS_KEEP_OUTPUT={text!r}: must be true or false")
     return False

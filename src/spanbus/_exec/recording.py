@@ -1,6 +1,6 @@
-"""Recording of a command: telemetry is imported in a thread while it runs, and gets the real times.
+"""Recording of a command: a background thread loads telemetry while the command runs, and records it with the real times.
 
-Any error here is one line on stderr and does not affect the command.
+Any failure is reported as one line on stderr and does not affect the command.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from spanbus._exec.launch import Child
-from spanbus._exec.say import complain, say
+from spanbus._exec.stderr import print_line, report_error
 from spanbus._exec.trace import Trace
 from spanbus._loggers import load
 
@@ -22,47 +22,47 @@ if TYPE_CHECKING:
 
     from spanbus._correlation.correlator import Correlator
     from spanbus._exec.arguments import Arguments
-    from spanbus._exec.attend import Ended
     from spanbus._exec.output import Output
+    from spanbus._exec.supervise import CommandExit
     from spanbus._settings import Settings
     from spanbus._wiring import Wiring
 
 _TICK_S = 0.25
 _LONGEST_LOADING_S = 30.0
-_PRELOADED = ("spanbus._store.writes", "spanbus._store.metrics", "spanbus._otlp.encode_metrics")
-"""Modules imported while the command runs, so that they take no time after it."""
+_FOR_THE_END = ("spanbus._store.writes", "spanbus._store.metrics", "spanbus._otlp.encode_metrics")
+"""Modules that are needed at the end, imported while the command runs."""
 
 
 class Recording:
-    """Recording of one command as a run with one phase."""
+    """Records one run with one phase, the command."""
 
     def __init__(
         self, arguments: Arguments, trace: Trace, child: Child, output: Output | None = None
     ) -> None:
         self._arguments, self._trace, self._child = arguments, trace, child
         self._output = output
-        self._ended: Ended | None = None
-        self._command_ended = threading.Event()
+        self._ended: CommandExit | None = None
+        self._over = threading.Event()
         self._busy = True
-        self._wake: Callable[[], None] = _no_wake
+        self._wake: Callable[[], None] = _no_op
 
     def begin(self, wake: Callable[[], None]) -> None:
-        """Start the recording thread; if no thread can be started, :meth:`end` does the recording."""
+        """Start recording in a thread. If none can be started, :meth:`end` does all the work."""
         self._wake = wake
         try:
             threading.Thread(target=self._work, name="spanbus-exec", daemon=True).start()
         except RuntimeError:
-            self._wake = _no_wake
+            self._wake = _no_op
 
-    def end(self, ended: Ended | None) -> None:
-        """Record the end of the command; None if it was not started."""
+    def end(self, ended: CommandExit | None) -> None:
+        """Report the end of the command; None if it was not started."""
         self._ended = ended
-        self._command_ended.set()
-        if self._wake is _no_wake:
+        self._over.set()
+        if self._wake is _no_op:
             self._work()
 
     def busy(self) -> bool:
-        """Whether the recording is not finished."""
+        """Whether the record is not complete yet."""
         return self._busy
 
     # --- in the thread ------------------------------------------------------------------------------------------------
@@ -70,8 +70,8 @@ class Recording:
     def _work(self) -> None:
         try:
             self._record()
-        except BaseException as error:  # nothing here may change the command's exit status
-            complain("this command is not recorded", error)
+        except BaseException as error:  # must not change the command's exit status
+            report_error("this command is not recorded", error)
         finally:
             if self._output is not None:
                 self._output.forget()
@@ -79,10 +79,10 @@ class Recording:
             self._wake()
 
     def _record(self) -> None:
-        """Feed facts to a correlator with its own wiring, as a runtime does, but without a bus."""
-        from spanbus._exec.messages import show_one_line_messages
+        """Record the run with a correlator and sinks, as a runtime has them, but without buses and readers."""
+        from spanbus._exec.messages import log_to_stderr
 
-        show_one_line_messages()
+        log_to_stderr()
         from spanbus._correlation.correlator import Correlator
         from spanbus._exec.facts import CommandFacts, ending_of
         from spanbus._project import attributes_given
@@ -91,12 +91,12 @@ class Recording:
 
         settings = load_settings(self._file(), strict=False, workflows=False)
         for warning in settings.warnings:
-            say(warning)
-        for name in settings.refused:  # libraries read the environment themselves
+            print_line(warning)
+        for name in settings.refused:  # the SDK reads the environment itself
             os.environ.pop(name, None)
         if settings.delivery == "sdk" or any(name.startswith("OTEL_") for name in os.environ):
             load()  # libraries that log will be imported
-        if settings.endpoint_configured:  # import it before the exit limit begins
+        if settings.endpoint_configured:  # before the exit limit runs
             import_module("spanbus._delivery.transport")
         messages: list[str] = []
         facts = CommandFacts(self._arguments, self._trace, self._child)
@@ -117,11 +117,11 @@ class Recording:
                 correlator.apply(fact)
             written = self._keep(settings, wiring, correlator)
             if settings.local != "off":
-                for module in _PRELOADED:
+                for module in _FOR_THE_END:
                     import_module(module)
-            gc.freeze()  # exclude imported objects from collections
+            gc.freeze()  # exclude what was loaded from later collections
             gc.enable()
-            while not self._command_ended.wait(_TICK_S):
+            while not self._over.wait(_TICK_S):
                 correlator.tick()
                 wiring.tick(correlator.take_changed())
             written(ending_of(self._ended) if self._ended is not None else {})
@@ -133,19 +133,21 @@ class Recording:
             correlator.close()
             wiring.close()
         if messages:  # the last message has the final state
-            say(messages[-1].removeprefix("spanbus: "))
+            print_line(messages[-1].removeprefix("spanbus: "))
             return
         statistics = wiring.statistics()
         if statistics is not None and statistics.waiting and settings.endpoint_configured:
             from spanbus._pluralize import pluralize
 
             records = pluralize(statistics.waiting, "record waits", "records wait")
-            say(f"{records} in {settings.state_dir}, there was no time to send: spanbus flush")
+            print_line(
+                f"{records} in {settings.state_dir}, there was no time to send: spanbus flush"
+            )
 
     def _keep(
         self, settings: Settings, wiring: Wiring, correlator: Correlator
     ) -> Callable[[Mapping[str, object]], None]:
-        """Keep the full output, if wanted. Call the result with the command's end; it waits until all is written."""
+        """Keep the whole output if requested. Returns a function that is called with the command's end and waits for the rest."""
         output, arguments = self._output, self._arguments
         if output is None:
             return _nothing
@@ -171,13 +173,12 @@ class Recording:
 
 
 def _sink_failed(error: Exception) -> None:
-    complain("a part of this command's record is missing", error)
+    report_error("a part of this command's record is missing", error)
 
 
 def _nothing(ending: Mapping[str, object]) -> None:
-    """Do nothing: no output is kept."""
     del ending
 
 
-def _no_wake() -> None:
-    """Do nothing."""
+def _no_op() -> None:
+    pass

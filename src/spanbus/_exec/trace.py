@@ -1,6 +1,6 @@
-"""Ids of a command's spans and trace context for its environment, without the SDK.
+"""Span ids of a command and the trace context for its environment, computed without the SDK.
 
-The ids are the hashes of :mod:`spanbus._workflow.identity`, so that the spans made later have the same ids.
+The ids are the hashes of :mod:`spanbus._workflow.identity`, so the spans recorded later have the same ids.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _PLAIN = {"tracecontext", "baggage"}
 
 
 class Trace:
-    """Identity of a run; ``changes`` are the variables to set in the command's environment, None to remove one."""
+    """A run's identity. ``changes`` are the changes to the command's environment; None removes a variable."""
 
     __slots__ = ("changes", "run_id", "traceparent", "tracestate")
 
@@ -35,19 +35,19 @@ class Trace:
 
 
 def disabled(env: Mapping[str, str]) -> bool:
-    """``OTEL_SDK_DISABLED``: only ``true`` is true, by the specification of Booleans."""
+    """Whether ``OTEL_SDK_DISABLED`` is ``true``, the only true value in the OpenTelemetry specification."""
     return env.get("OTEL_SDK_DISABLED", "").strip().lower() == "true"
 
 
 def new_run_id() -> str:
-    """Create a short, readable, unique id that sorts by time: ``20260101-120000-1a2b3c4d``."""
+    """Return a short, unique id that sorts by time: ``20260101-120000-1a2b3c4d``."""
     return f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{os.urandom(4).hex()}"
 
 
 def trace_of(env: Mapping[str, str], phase: str, command: str) -> Trace:
-    """Identity and environment of a run with one phase of one command.
+    """Return identity and environment of a run with one phase, the command.
 
-    Without a valid ``TRACEPARENT`` there is no parent, and ``TRACESTATE`` is removed.
+    If the caller's trace context is missing or invalid, ``TRACESTATE`` is removed too.
     """
     run_id = new_run_id()
     wanted = _propagators(env)
@@ -89,11 +89,11 @@ def _propagators(env: Mapping[str, str]) -> set[str]:
 
 
 def _by_propagators(env: Mapping[str, str], run_id: str, phase: str, command: str) -> Trace:
-    """Use the API's propagators, for formats other than W3C's; only this case imports them."""
-    from spanbus._exec.messages import show_one_line_messages
+    """Use the propagators of the OpenTelemetry API, which is only imported for formats other than W3C."""
+    from spanbus._exec.messages import log_to_stderr
     from spanbus._loggers import load
 
-    show_one_line_messages()
+    log_to_stderr()
     load()
     from opentelemetry import trace as api
     from opentelemetry.context import Context
@@ -101,13 +101,13 @@ def _by_propagators(env: Mapping[str, str], run_id: str, phase: str, command: st
 
     from spanbus._telemetry.context import incoming, outgoing
 
-    came = incoming(env)
-    own = _context(env, run_id, identity.parse_traceparent(came.traceparent), phase, command)
-    state = TraceState.from_header([came.tracestate]) if came.tracestate else TraceState()
+    caller = incoming(env)
+    own = _context(env, run_id, identity.parse_traceparent(caller.traceparent), phase, command)
+    state = TraceState.from_header([caller.tracestate]) if caller.tracestate else TraceState()
     span = NonRecordingSpan(
         SpanContext(own.trace_id, own.span_id, False, TraceFlags(int(own.sampled)), state)
     )
     changes: dict[str, str | None] = dict(outgoing(api.set_span_in_context(span, Context())))
-    if TRACEPARENT in changes and TRACESTATE in env and came.tracestate is None:
+    if TRACEPARENT in changes and TRACESTATE in env and caller.tracestate is None:
         changes[TRACESTATE] = None
-    return Trace(run_id, came.traceparent, came.tracestate, changes)
+    return Trace(run_id, caller.traceparent, caller.tracestate, changes)

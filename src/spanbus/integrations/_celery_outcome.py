@@ -1,4 +1,4 @@
-"""Outcome of a Celery task as the outcome of a phase: its value, or an error."""
+"""Outcome of a Celery task as the outcome of its phase: a value or an error."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from spanbus._workflow.results import AttemptFailed
 from spanbus.errors import PhaseLost, PhaseRevoked, PhaseTimeout
 
 Meta = Mapping[str, Any]
-"""A task's state in its result backend: ``status``, ``result``, ``traceback``."""
+"""Task state as the result backend stores it: ``status``, ``result``, ``traceback``."""
 
 READY = frozenset({"SUCCESS", "FAILURE", "REVOKED"})
 _TIMEOUTS = ("SoftTimeLimitExceeded", "TimeLimitExceeded")
@@ -18,8 +18,9 @@ _LOST = ("WorkerLostError",)
 
 
 def value_of(meta: Meta, backend: Any) -> object:
-    """Return the task's value, or raise the error of its phase. The task's error is known by its class name, which need not be
-    importable here.
+    """Return the task's value, or raise the error of its phase.
+
+    Errors are recognized by class name, because the class may not be importable in this process.
     """
     status, result = meta["status"], meta["result"]
     if status == "SUCCESS":
@@ -39,7 +40,7 @@ def value_of(meta: Meta, backend: Any) -> object:
 
 
 def _error(result: object, backend: Any) -> tuple[str, str]:
-    """Class name and text of an error, stored as a mapping or as an exception."""
+    """Return class name and message of an error, stored or an exception."""
     if isinstance(result, Mapping):
         stored = cast("Mapping[str, object]", result)
         if "exc_type" in stored:
@@ -58,7 +59,7 @@ def _error(result: object, backend: Any) -> tuple[str, str]:
 
 
 def _text(message: object) -> str:
-    """Text of an exception from its arguments."""
+    """Return the message of an exception from its arguments."""
     if isinstance(message, list | tuple):
         parts = list(cast("Sequence[object]", message))
         return str(parts[0]) if len(parts) == 1 else ", ".join(str(part) for part in parts)

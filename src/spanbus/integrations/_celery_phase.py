@@ -1,4 +1,4 @@
-"""Action of a phase that runs as a task on a Celery worker, given in code or in a TOML file."""
+"""Phase actions that run as tasks on a Celery worker, created in code or from a TOML definition."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Arguments = Sequence[object] | Callable[["PhaseContext"], Sequence[object]]
 Keywords = Mapping[str, object] | Callable[["PhaseContext"], Mapping[str, object]]
 
 _ID_CHARS = 150
-"""Limit of task ids: AMQP allows 255 bytes, some result backends 155 characters."""
+"""AMQP limits an id to 255 bytes, some result backends to 155 characters."""
 _NOT_SHARED = ("rpc", "amqp", "cache+memory", "memory")
 
 
@@ -42,14 +42,14 @@ def on_celery(
     poll_s: float = 0.05,
     **apply_async_options: Any,
 ) -> OnCelery:
-    """Create the action of a phase that runs ``task`` on a worker of its app; the phase's value is the task's.
+    """Return a phase action that runs ``task`` on a Celery worker. The phase's value is the task's result.
 
     ``args`` and ``kwargs`` may be functions of the phase's context, to use results of earlier phases. Each attempt is one
-    message, which expires with the phase's timeout. A cancelled or timed-out phase revokes its task, unless ``revoke`` is false.
-    ``poll_s`` is the shortest interval in seconds between reads of the results. Other options go to ``task.apply_async``.
+    message, which expires with the phase's timeout. A phase that is cancelled or times out revokes its task, unless
+    ``revoke`` is false. ``poll_s`` is the shortest interval between two reads of the result backend. Other options go to
+    ``task.apply_async``.
 
-    Raises :class:`~spanbus.errors.InputError` for an object that is not a task, and for a task whose result other processes
-    cannot read.
+    Raises :class:`~spanbus.errors.InputError` if ``task`` is not a task, or if no other process can read its result.
     """
     from celery import Task
 
@@ -69,7 +69,7 @@ def on_celery(
 
 
 class OnCelery:
-    """Action that publishes a message per attempt, and waits for the task's state."""
+    """Phase action that publishes one message for each attempt and waits for the task's state."""
 
     task_type = "celery"
 
@@ -89,7 +89,7 @@ class OnCelery:
         return f"on_celery({self._task.name})"
 
     async def __call__(self, context: PhaseContext) -> object:
-        """Run one attempt. Cancellation revokes the task without waiting."""
+        """Run one attempt. Cancellation revokes the task without waiting for the revocation."""
         args = self._args(context) if callable(self._args) else self._args
         kwargs = self._kwargs(context) if callable(self._kwargs) else self._kwargs
         task_id = _task_id(context.run_id, context.phase, context.attempt)
@@ -99,9 +99,7 @@ class OnCelery:
             options.setdefault("expires", max(left_s, 0.001))
 
         def publish() -> Meta | None:
-            """Publish the task; return the state of one that ran eagerly. The result object is dropped in this thread, because
-            that may access its backend.
-            """
+            # The AsyncResult is dropped in this thread: its finalizer may talk to the result backend.
             return _eager(self._task.apply_async(tuple(args), dict(kwargs), **options))
 
         results = results_of(self._task.app)
@@ -135,7 +133,7 @@ class OnCelery:
             try:
                 loop.call(there.set)
             except LoopClosed:
-                pass  # the phase is over
+                pass  # the waiter is gone
 
         results.wait_for(task_id, self._poll_s, done)
         await there.wait()
@@ -143,14 +141,14 @@ class OnCelery:
 
 
 def referenced(reference: TaskReference, folder: Path) -> OnCelery:
-    """Create the action for a task referenced as ``module:task``; ``folder`` is added to the import path.
+    """Return the action for a task that a definition names as ``module:task``. Modules in ``folder`` are found too.
 
-    Raises :class:`~spanbus.errors.DefinitionError`, which names what is missing.
+    Raises :class:`~spanbus.errors.DefinitionError` if module or task does not exist or cannot be used.
     """
     module_name, _, attribute = reference.path.partition(":")
     where = f'celery = "{reference.path}"'
     if str(folder) not in sys.path:
-        sys.path.append(str(folder))  # after all installed packages
+        sys.path.append(str(folder))  # last: installed modules take precedence
     try:
         found: Any = import_module(module_name)
     except ModuleNotFoundError as error:
@@ -178,7 +176,7 @@ def referenced(reference: TaskReference, folder: Path) -> OnCelery:
 
 
 def _task_id(run_id: str, phase: str, attempt: int) -> str:
-    """``RUN.PHASE.ATTEMPT-`` and six random digits, because run ids may be reused, and results and revocations outlive a run."""
+    """Return ``RUN.PHASE.ATTEMPT-`` with a random suffix: a run id may recur, and results and revocations outlive a run."""
     name = f"{run_id}.{phase}.{attempt}"
     if len(name.encode()) > _ID_CHARS - 7:
         digest = sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:16]
@@ -187,7 +185,7 @@ def _task_id(run_id: str, phase: str, attempt: int) -> str:
 
 
 def _eager(sent: object) -> Meta | None:
-    """State of a task that ran eagerly (``task_always_eager``); else None."""
+    """Return the state of a task that ran in the publishing process (``task_always_eager``)."""
     from celery.result import EagerResult
 
     if not isinstance(sent, EagerResult):
@@ -197,7 +195,7 @@ def _eager(sent: object) -> Meta | None:
 
 
 def _check_results(task: Any, options: Mapping[str, Any]) -> None:
-    """Raise InputError unless the state of a phase's task can be read here."""
+    """Raise InputError unless this process can read the task's state."""
     name, app = str(task.name), task.app
     ignored = options.get("ignore_result")
     if ignored or (ignored is None and task.ignore_result):
@@ -206,18 +204,19 @@ def _check_results(task: Any, options: Mapping[str, Any]) -> None:
         )
     if app.conf.task_always_eager:
         return
-    backend_url = str(app.conf.result_backend or "")
+    url = str(app.conf.result_backend or "")
     advice = "set result_backend to one that is shared, such as redis://host/1"
     try:
         kind = type(task.backend).__name__
     except Exception as error:
-        why = " ".join(str(error).split())  # on one line
+        why = " ".join(str(error).split())  # messages may have several lines
         raise InputError(
             f"on_celery({name}): the result backend cannot be used ({type(error).__name__}: {why}); {advice}"
         ) from error
     if kind == "DisabledBackend":
         raise InputError(f"on_celery({name}): its app has no result backend; {advice}")
-    if backend_url.partition(":")[0] in _NOT_SHARED or kind == "RPCBackend":
+    scheme = url.partition(":")[0]
+    if scheme in _NOT_SHARED or kind == "RPCBackend":
         raise InputError(
-            f"on_celery({name}): results of {backend_url.partition(':')[0]}:// reach one process only; {advice}"
+            f"on_celery({name}): results of {scheme}:// reach one process only; {advice}"
         )

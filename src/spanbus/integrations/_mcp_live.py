@@ -1,4 +1,4 @@
-"""Running runs for the MCP server, from messages of the live stream, with bounded sizes."""
+"""Running runs for the MCP server, converted from messages of the live stream, with bounded values."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _LONGEST_S: Final = 1e9
 _MOST_ATTEMPTS: Final = 1_000_000
 _RUNS_REMEMBERED: Final = 1_000
 _LONGEST_WORKFLOW_CHARS: Final = 513
-"""One more than the limit of a requested workflow, so that a cut name never matches."""
+"""One more than the longest workflow name that can be waited for, so that truncation never causes a match."""
 
 
 def live_head(message: Mapping[str, object], result: str, error_type: str | None = None) -> RunHead:
-    """Head of a run from the live stream, before it is stored."""
+    """Return the head of a run that is not stored yet."""
     started = message.get("started_at_us")
     of_the_run = message.get("level") == "run"
     return {
@@ -43,14 +43,14 @@ def live_head(message: Mapping[str, object], result: str, error_type: str | None
 
 
 def _seconds(value: object) -> float:
-    """Duration from the live stream; an absurd number counts as 0."""
+    """Return a duration of the live stream, or 0 if it is out of range: the sender is not trusted."""
     if not isinstance(value, (int, float)) or not 0 <= value <= _LONGEST_S:
         return 0.0
     return float(value)
 
 
 def live_node(message: Mapping[str, object]) -> Node:
-    """Failed node from the live stream."""
+    """Return a failed node from a message of the live stream."""
     attempts = message.get("attempts")
     error_type, error = message.get("error_type"), message.get("error")
     return {
@@ -71,7 +71,7 @@ _OF_A_RUN = ("run_id", "workflow", "level", "error_type", "started_at_us", "dura
 def remember(
     runs: OrderedDict[object, Mapping[str, object]], message: Mapping[str, object]
 ) -> None:
-    """Remember the head of a run; above 1,000 runs the oldest is forgotten."""
+    """Remember the head of a run; above the limit the least recently updated one is dropped."""
     run_id = message.get("run_id")
     runs[run_id] = {key: _short(message[key]) for key in _OF_A_RUN if key in message}
     runs.move_to_end(run_id)

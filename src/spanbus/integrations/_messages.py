@@ -1,4 +1,4 @@
-"""Messages of a task queue for its middleware: sent with trace context and time, executed as child of the sending span."""
+"""Support for queue middleware: sends messages with trace context, records their execution below the sending span."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from spanbus.integrations.executions import (
     Execution,
     Executions,
     publish,
-    run_of,
+    run_ref_of,
     was_published,
 )
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class Messages:
-    """Messages of one broker; ``kind`` is its library. No method raises."""
+    """Messages of one broker; ``kind`` names its library. No method raises."""
 
     def __init__(self, handle: Handle, kind: str) -> None:
         settings = current_runtime().settings
@@ -35,12 +35,12 @@ class Messages:
         self._worker = f"{kind}@{os.uname().nodename}"
 
     def send(self, headers: MutableMapping[str, object], task_id: object) -> None:
-        """Add trace context and time of sending to the headers of a message."""
+        """Write the sender's identity and the time into the headers of a message."""
         if self._handle.off:
             return
         try:
             publish(headers, task_id)
-        except Exception as problem:  # the message must be sent anyway
+        except Exception as problem:  # the message must be sent in any case
             self._handle.failed(problem)
 
     def begin(
@@ -54,11 +54,11 @@ class Messages:
         queue: str | None = None,
         redelivered: bool = False,
     ) -> Execution | None:
-        """Begin an execution and make its span current; None for a message sent outside of a span, which is its own run."""
+        """Begin an execution and make its span current. Returns None for a message that was sent outside of any span."""
         try:
             if not was_published(headers):
                 return None
-            run = run_of(headers, run_id=task_id, workflow=task)
+            run = run_ref_of(headers, run_id=task_id, workflow=task)
             return self._executions.begin(
                 Delivery(
                     task_id=task_id,
@@ -85,7 +85,9 @@ class Messages:
         cut: bool = False,
         again: bool = False,
     ) -> None:
-        """End an execution with its error. ``cut``: the worker was stopped; ``again``: the message was returned to the queue."""
+        """End an execution. ``error`` is what it raised, ``cut`` means that the worker was told to end, ``again`` that the
+        task put its message back into the queue.
+        """
         if cut:
             failure = Failure(ErrorType.TERMINATED, "its worker was told to end")
             self._executions.end(execution, Result.ERROR, failure)
@@ -95,5 +97,5 @@ class Messages:
             self._executions.end(execution, *ended_with(error))
 
     def skip(self, execution: Execution) -> None:
-        """End an execution that was skipped."""
+        """End an execution that the worker skipped."""
         self._executions.end(execution, Result.SKIP)

@@ -1,4 +1,4 @@
-"""Parsing and display of an observer's partitions, given by number or as a share."""
+"""Parsing and display of partition numbers: lists of numbers, or a share of all partitions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _SHARE: Final = re.compile(r"(?:.*\D)?(\d{1,9})/(\d{1,9})", re.DOTALL)
 
 
 def numbered(text: str) -> tuple[int, ...]:
-    """Parse partitions such as ``0-15,40``. Raises :class:`~spanbus.errors.InputError`."""
+    """Parse a list of partitions such as ``0-15,40``. Raises :class:`~spanbus.errors.InputError`."""
     found: set[int] = set()
     for part in text.split(","):
         match = _RANGE.fullmatch(part.strip())
@@ -31,9 +31,9 @@ def numbered(text: str) -> tuple[int, ...]:
 
 
 def share(text: str) -> tuple[int, ...]:
-    """Partitions of a share such as ``2/4``, the third of four, counted from 0 like the pods of a StatefulSet.
+    """Return the partitions of a share such as ``2/4``: the third of four, counted from 0 like the pods of a StatefulSet.
 
-    The number may be the end of a name, such as a pod's. Raises :class:`~spanbus.errors.InputError`.
+    The number may be preceded by a name, such as a pod's. Raises :class:`~spanbus.errors.InputError`.
     """
     match = _SHARE.fullmatch(text.strip())
     if match is None:
@@ -48,7 +48,7 @@ def share(text: str) -> tuple[int, ...]:
 
 
 def given(partitions: str | None, share_of: str | None) -> tuple[int, ...]:
-    """Partitions of a command line; all by default. Raises :class:`~spanbus.errors.InputError`."""
+    """Return the partitions given on the command line, by default all. Raises :class:`~spanbus.errors.InputError`."""
     if partitions is not None and share_of is not None:
         raise InputError("give --partitions or --share, not both")
     if partitions is not None:
@@ -57,7 +57,7 @@ def given(partitions: str | None, share_of: str | None) -> tuple[int, ...]:
 
 
 def checked(partitions: Iterable[int]) -> tuple[int, ...]:
-    """Validate and sort partitions given in code. Raises :class:`~spanbus.errors.InputError`."""
+    """Return valid partition numbers, sorted. Raises :class:`~spanbus.errors.InputError`."""
     found = tuple(sorted(set(partitions)))
     wrong = [each for each in found if not 0 <= each < PARTITIONS]
     if wrong or not found:
@@ -68,15 +68,16 @@ def checked(partitions: Iterable[int]) -> tuple[int, ...]:
 
 
 def counted_by(partition: int, after: int, upto: int) -> int:
-    """Number of deleted messages, of those in ``(after, upto]``, that a partition counts.
+    """Return how many of the deleted messages after ``after`` up to ``upto`` this partition counts.
 
-    Their partitions are unknown. Each number is assigned to one partition, so that all observers together count each once.
+    The partitions of deleted messages are unknown. Each sequence number is assigned to one partition, so that all
+    holders together count each message once.
     """
     return (upto - partition) // PARTITIONS - (after - partition) // PARTITIONS
 
 
 def shown(partitions: Sequence[int]) -> str:
-    """Partitions as text: ``0-15, 40``."""
+    """Format partitions for display: ``0-15, 40``."""
     parts: list[str] = []
     for each in sorted(partitions):
         first, _, last = parts[-1].partition("-") if parts else ("", "", "")
@@ -88,7 +89,7 @@ def shown(partitions: Sequence[int]) -> str:
 
 
 def subjects(partitions: Sequence[int]) -> list[str]:
-    """Subjects of these partitions in the stream."""
+    """Return the subjects under which the server stores the messages of these partitions."""
     if len(partitions) == PARTITIONS:
         return ["spanbus.v1.p.>"]
     return [f"spanbus.v1.p.{each}.*" for each in partitions]

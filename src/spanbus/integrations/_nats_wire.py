@@ -1,4 +1,4 @@
-"""Wire format of events on NATS, version 1: subjects, lines of JSON, messages of several lines (``docs/distributed.md``)."""
+"""Wire format of events on NATS, version 1: subjects, JSON lines, batched messages (``docs/distributed.md``)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from spanbus._workflow.events import Event, ReceivedEvent
 
 PREFIX: Final = "spanbus.v1.event"
 LINE_BYTES: Final = 256 * 1024 - 2_048
-"""A message is at most 256 KiB with its headers."""
+"""Limit of one line: a message has at most 256 KiB, including headers."""
 MESSAGE_BYTES: Final = 64 * 1024
 MESSAGE_LINES: Final = 100
 _TOKEN_CHARS: Final = 64
@@ -27,14 +27,15 @@ _ITEMS: Final = 32
 _DEPTH: Final = 3
 _LONG_TEXTS: Final = frozenset({"stacktrace"})
 _KEPT: Final = frozenset({"rerun_of", "stacktrace"})
-"""Payload keys for observers, in addition to those of span events."""
+"""Payload keys that observers read in addition to those shown in span events."""
+_KEYS_KNOWN: Final = 1_000
 _NOT_IN_A_HEADER: Final = re.compile(r"[^\x21-\x7e]")
 _PLAIN_ID: Final = re.compile(r"[!#-\[\]-~]{1,200}").fullmatch
 """An id that needs no escaping in a header or in JSON."""
 _SHORT: Final = 64
-"""Length of texts whose redacted form is cached, because they recur (results, class names)."""
+"""Length of strings whose redacted form is cached; short ones recur, such as results and class names."""
 _SHORT_LIST: Final = 1_024
-"""Total length of the texts of a list whose redacted form is cached."""
+"""The same for lists: total length of their strings."""
 _ONLY_TEXTS: Final = frozenset({str}).issuperset
 _SMALLEST: Final = -(2**63)
 _LARGEST: Final = 2**63 - 1
@@ -48,9 +49,12 @@ _quoted: Final = remembering(json.encoder.encode_basestring, 1_024)
 
 
 def _encoder() -> Callable[[object], str]:
-    """Create the C encoder of :mod:`json` once; ``JSONEncoder.encode`` creates one per call and takes twice the time."""
+    """Return an encoder like ``_plain`` that takes half the time.
+
+    :mod:`json` creates a C encoder for each call of ``encode``; this one is created once.
+    """
     make: Any = getattr(json.encoder, "c_make_encoder", None)
-    if make is None:  # an interpreter without it
+    if make is None:  # an interpreter without the C extension
         return _plain
     encode: Any = make(None, str, _quote, None, ":", ",", False, True, True)
     return lambda value: "".join(encode(value, 0))
@@ -60,11 +64,11 @@ _encode: Final = _encoder()
 
 
 class TooLong(ValueError):
-    """A line is larger than a message may be."""
+    """A line that exceeds the size of a message."""
 
 
 class Message(NamedTuple):
-    """One message: subject, id, body and number of lines."""
+    """A message to publish; ``lines`` is the number of events in its body."""
 
     subject: str
     message_id: str
@@ -73,7 +77,7 @@ class Message(NamedTuple):
 
 
 def token(name: str | None) -> str:
-    """Convert a name to one token of a subject; a long or invalid name gets a hash. ``-`` for none."""
+    """Return a name as one token of a subject: ``-`` for none, with a hash if it is too long or has invalid characters."""
     if not name:
         return "-"
     plain = _NOT_IN_A_TOKEN.sub("_", name)
@@ -84,21 +88,21 @@ def token(name: str | None) -> str:
 
 
 def subject(workflow: str | None, run_id: str | None) -> str:
-    """Subject of a run's events."""
+    """Return the subject of a run's events."""
     return f"{PREFIX}.{token(workflow)}.{token(run_id)}"
 
 
 class Lines:
-    """Encoder of events as lines. Thread-safe. A redactor reduces payloads to what span events show."""
+    """Encodes events as lines. With a redactor, payloads are reduced to what a span event shows. Thread-safe."""
 
     def __init__(self, redactor: Redactor | None) -> None:
         self._redactor = redactor
         self._key = remembering(self._key_of, 1_000)
         self._member = remembering(self._member_of, 4_096)
-        """Cached members with short texts or lists of them, because results and names recur."""
+        """Cached JSON members with short strings or lists of them, such as results and names of phases and classes."""
 
     def record_of(self, event: Event, workflow: str | None) -> bytes:
-        """Encode an event as a record of the outbox: subject, id, and line of JSON. Raises :class:`TooLong`."""
+        """Encode an event as an outbox record: subject, id and JSON line, separated by newlines. Raises :class:`TooLong`."""
         event_id = event.event_id
         payload = (
             _encode(dict(event.payload))
@@ -110,7 +114,7 @@ class Lines:
             header, quoted = event_id, f'"{event_id}"'
         else:
             header, quoted = _NOT_IN_A_HEADER.sub("_", event_id)[:200], _quote(event_id)
-        where, identity = _context((workflow, event[4:10]))
+        where, identity = _belonging((workflow, event[4:10]))
         record = (
             f'{where}\n{header}\n{{"event_type":{_quoted(str(event.event_type))},"event_id":{quoted},"at_ns":{event.at_ns}'
             f'{identity}{rest},"payload":{payload}}}'
@@ -127,7 +131,7 @@ class Lines:
         *,
         everything: bool,
     ) -> str:
-        """Encode a payload as JSON with the allow-list of span events; texts are cut and scrubbed, nesting is kept."""
+        """Encode a payload as JSON: keys by the allow-list of span events, strings truncated and scrubbed, nesting kept."""
         members: list[str] = []
         for key, value in payload.items():
             name, shown, numbers = self._key(key)
@@ -143,7 +147,7 @@ class Lines:
                 or (kind is float and _BELOW < value < _INFINITE)
             ):
                 member = f"{name}{value!r}"
-            elif (kind is list or kind is tuple) and _are_short_texts(value):
+            elif (kind is list or kind is tuple) and _are_short(value):
                 member = self._member((key, tuple(value)))
             elif isinstance(value, Mapping):
                 if not depth:
@@ -167,8 +171,8 @@ class Lines:
         return f"{{{','.join(members)}}}"
 
     def _key_of(self, key: object) -> tuple[str, bool, bool]:
-        """Encode a payload key; empty if it is not a string. Also returns whether the key is shown, and whether its numbers are,
-        which a key that names a secret hides.
+        """Return a payload key as JSON (empty if it is not a string), whether it is shown, and whether its numbers are shown.
+        Numbers are hidden if the key names a secret.
         """
         if self._redactor is None or not isinstance(key, str):
             return "", False, False
@@ -181,8 +185,8 @@ class Lines:
         return f"{_quote(key)}:{_encode(cleaned)}"
 
 
-def _are_short_texts(texts: Sequence[Any]) -> bool:
-    """Whether these are few short texts of exact type ``str``; instances of subclasses may compare equal to others."""
+def _are_short(texts: Sequence[Any]) -> bool:
+    """Whether these are few short strings and can be a cache key. Subclasses of ``str`` may redefine equality."""
     return (
         len(texts) <= _ITEMS
         and _ONLY_TEXTS(map(type, texts))
@@ -190,9 +194,10 @@ def _are_short_texts(texts: Sequence[Any]) -> bool:
     )
 
 
-def _context_of(place: tuple[str | None, tuple[object, ...]]) -> tuple[str, str]:
-    """Subject and context members of a line, which consecutive events share: from the workflow, and from the fields of
-    :class:`Event` between ``source`` and ``tracestate``.
+def _belonging_of(place: tuple[str | None, tuple[object, ...]]) -> tuple[str, str]:
+    """Return the subject, and the JSON members that identify source, run, phase, attempt and trace context.
+
+    Consecutive events often share them, so the result is cached.
     """
     workflow, fields = place
     source, run_id, phase, attempt, traceparent, tracestate = fields
@@ -209,11 +214,11 @@ def _context_of(place: tuple[str | None, tuple[object, ...]]) -> tuple[str, str]
     )
 
 
-_context: Final = remembering(_context_of, 1_024)
+_belonging: Final = remembering(_belonging_of, 1_024)
 
 
 def messages_of(records: Sequence[bytes]) -> dict[str, list[Message]]:
-    """Pack records into messages by subject, in order; the same records always give the same messages."""
+    """Return the messages of these records by subject, in order. Deterministic: equal records give equal messages."""
     lines: dict[str, list[tuple[str, bytes]]] = {}
     for record in records:
         where, event_id, line = record.split(b"\n", 2)
@@ -243,31 +248,31 @@ def _message(where: str, lines: Sequence[tuple[str, bytes]]) -> Message:
 
 
 def event_of(text: bytes, sequence: int, stamp_ns: int) -> ReceivedEvent | None:
-    """Parse a line of a message as an event or CloudEvent; None if it is neither. Number and stamp are the message's."""
+    """Decode a line, ours or a CloudEvent; None if it is not an event. ``sequence`` and ``stamp_ns`` are the message's."""
     try:
         line: object = json.loads(text)
     except ValueError:
         return None
     if not isinstance(line, dict):
         return None
-    fields = cast("Mapping[str, object]", line)
-    kind = fields.get("event_type") or fields.get("type")
+    said = cast("Mapping[str, object]", line)
+    kind = said.get("event_type") or said.get("type")
     if not isinstance(kind, str):
         return None
-    at_ns = fields.get("at_ns")
-    attempt = fields.get("attempt")
+    at_ns = said.get("at_ns")
+    attempt = said.get("attempt")
     return ReceivedEvent(
         kind,
-        _text(fields.get("event_id") or fields.get("id")) or str(sequence),
-        at_ns if type(at_ns) is int else time_ns_of(fields.get("time")) or stamp_ns,
-        _mapping(fields.get("payload", fields.get("data"))),
-        _text(fields.get("source")) or "",
-        _text(fields.get("run_id") or fields.get("runid")),
-        _text(fields.get("phase")),
+        _text(said.get("event_id") or said.get("id")) or str(sequence),
+        at_ns if type(at_ns) is int else time_ns_of(said.get("time")) or stamp_ns,
+        _mapping(said.get("payload", said.get("data"))),
+        _text(said.get("source")) or "",
+        _text(said.get("run_id") or said.get("runid")),
+        _text(said.get("phase")),
         attempt if type(attempt) is int else None,
-        _text(fields.get("traceparent")),
-        _text(fields.get("tracestate")),
-        _mapping(fields.get("metadata")),
+        _text(said.get("traceparent")),
+        _text(said.get("tracestate")),
+        _mapping(said.get("metadata")),
     )
 
 

@@ -1,6 +1,6 @@
-"""Dramatiq: a message sent inside a span becomes a child span in the worker; any other message becomes a run of its own.
+"""Dramatiq: a message sent inside a span is executed below that span; any other message is a run of its own.
 
-Needs the extra ``dramatiq``. Instrument the broker once, where it is created, in producers and workers.
+Needs the extra ``dramatiq``. Instrument the broker once, where it is created, for producers and workers alike.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ __all__ = ["instrument"]
 
 
 def instrument(broker: Any) -> Handle:
-    """Add trace context and time to the messages of ``broker``, and make a span of each execution.
+    """Send trace context and time with each message of this broker, and record each execution as a span.
 
-    ``spanbus.instrument(broker)`` does the same. Raises :class:`~spanbus.errors.InputError` for any other object.
+    The same as ``spanbus.instrument(broker)``. Raises :class:`~spanbus.errors.InputError` if it is not a Dramatiq broker.
     """
     try:
         import dramatiq as library

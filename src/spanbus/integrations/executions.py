@@ -1,8 +1,8 @@
-"""Executions of queued tasks by workers: the message headers carry the identity, each execution is a span.
+"""Task executions on queue workers: identity travels in message headers, and each execution is a span.
 
-A publisher adds trace context, run and time to the headers (:func:`carry`). The worker opens a record
-(:meth:`Executions.begin`), which is journaled while the task runs, so that the next process on the host ends the execution of a
-killed one as ``error``/``killed``.
+The publisher writes trace context, run and time into the headers (:func:`carry`). The worker opens a span from them
+(:meth:`Executions.begin`) and keeps it in its journal while the task runs. If the worker is killed, the next process
+on that host ends the span as ``error``/``killed``.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ SENT_NS = "spanbus_sent_ns"
 _NAME_CHARS = 1_024
 
 
-class RunReference(NamedTuple):
-    """Run of a task: id, workflow, and phase and attempt if an engine published the task."""
+class RunRef(NamedTuple):
+    """The run that a task belongs to. ``phase`` and ``attempt`` are set if a workflow engine published the task."""
 
     run_id: str
     workflow: str
@@ -55,10 +55,10 @@ def carry(
     attempt: int = 1,
     again: bool = False,
 ) -> None:
-    """Add the publisher's identity and the time to the headers of a message.
+    """Write the publisher's identity and the current time into the headers of a message.
 
-    The trace context is that of the caller's span. A task published ``again`` keeps that of its first message, so that its
-    executions are siblings; the time is always the current one.
+    The trace context is that of the caller's span. With ``again`` the headers keep the identity from the first
+    publication, so that all executions of the task are siblings; only the time is updated.
     """
     if not again and "traceparent" not in headers:
         headers.update(into_headers(otel_context.get_current()))
@@ -74,10 +74,10 @@ def carry(
 def publish(
     headers: MutableMapping[str, object], task_id: object, *, workflow: str | None = None
 ) -> None:
-    """:func:`carry` with the current execution or phase, else the caller's span.
+    """:func:`carry` with the run of the current execution or phase, if there is one.
 
-    An execution that publishes its own ``task_id`` publishes it again. ``workflow`` is for messages published outside of any
-    workflow.
+    An execution that publishes a message with its own ``task_id`` publishes it again. ``workflow`` is used outside of
+    an execution and a phase.
     """
     here = current_execution()
     run = here.delivery.run if here is not None else current_scope.get()
@@ -89,7 +89,7 @@ def publish(
 
 
 def was_published(headers: Mapping[str, object]) -> bool:
-    """Whether a message was published inside a span or run."""
+    """Whether the headers carry a run id or a valid trace context."""
     return (
         isinstance(headers.get(RUN_ID), str)
         or parse_traceparent(_text(headers.get("traceparent"))) is not None
@@ -97,14 +97,14 @@ def was_published(headers: Mapping[str, object]) -> bool:
 
 
 def current_execution() -> Execution | None:
-    """Execution of the calling code; None outside of one."""
+    """Return the execution that the calling code runs in, or None."""
     return _current.get()
 
 
-def run_of(headers: Mapping[str, object], *, run_id: str, workflow: str) -> RunReference:
-    """Run from the headers, else the given one."""
+def run_ref_of(headers: Mapping[str, object], *, run_id: str, workflow: str) -> RunRef:
+    """Return the run that the headers name; ``run_id`` and ``workflow`` are the fallback."""
     phase, attempt = headers.get(PHASE), headers.get(ATTEMPT)
-    return RunReference(
+    return RunRef(
         _text(headers.get(RUN_ID)) or run_id,
         _text(headers.get(WORKFLOW)) or workflow,
         _text(phase) or None,
@@ -114,11 +114,14 @@ def run_of(headers: Mapping[str, object], *, run_id: str, workflow: str) -> RunR
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """One delivery of a task's message to a worker. ``due_ns`` is its scheduled time, if later than its publication."""
+    """One delivery of a task's message to a worker.
+
+    ``due_ns`` is the scheduled time (Unix nanoseconds) of a delayed task, otherwise 0.
+    """
 
     task_id: str
     task: str
-    run: RunReference
+    run: RunRef
     headers: Mapping[str, object]
     kind: str
     retries: int = 0
@@ -130,50 +133,48 @@ class Delivery:
 
 @dataclass(slots=True, eq=False)
 class Execution:
-    """One execution under way. ``outcome`` is set if it was reported before the end."""
+    """An open execution. ``outcome`` is its result if that was reported before the end."""
 
     owner: Executions
     delivery: Delivery
     record: SpanState
     began_ns: int
     token: Token[Context] | None = None
-    here: Token[Execution | None] | None = None
+    current: Token[Execution | None] | None = None
     outcome: tuple[Result, Failure] | None = None
 
 
-_current: ContextVar[Execution | None] = ContextVar("spanbus_execution_here", default=None)
+_current: ContextVar[Execution | None] = ContextVar("spanbus_execution", default=None)
 
 
 class Executions:
-    """Executions of one process, reported to the sinks of a handle. No method raises."""
+    """Records the executions of this process on a handle. No method raises."""
 
     def __init__(self, handle: Handle, redactor: Redactor) -> None:
         self._handle, self._redactor = handle, redactor
 
     def begin(self, delivery: Delivery) -> Execution | None:
-        """Open the record of an execution and make its span current; None if telemetry is off."""
+        """Open the span of an execution and make it current. Returns None if telemetry is off or fails."""
         if self._handle.off:
             return None
         try:
             now_ns = max(time.time_ns(), 1)
-            parent_context = from_headers(delivery.headers)
-            record = _record(delivery, parent_context, now_ns)
+            sent_context = from_headers(delivery.headers)
+            record = _record(delivery, sent_context, now_ns)
             self._handle.correlator.begin(record)
             execution = Execution(self, delivery, record, time.perf_counter_ns())
-            execution.token = otel_context.attach(
-                context_of(record, parent_context, self._redactor)
-            )
-            execution.here = _current.set(execution)
+            execution.token = otel_context.attach(context_of(record, sent_context, self._redactor))
+            execution.current = _current.set(execution)
         except Exception as error:
             self._handle.failed(error)
             return None
         return execution
 
     def end(self, execution: Execution, result: Result, failure: Failure | None = None) -> None:
-        """End the record and restore the context. An earlier reported ``outcome`` takes precedence."""
+        """End the span and restore the context. ``execution.outcome`` takes precedence over ``result``."""
         try:
-            if execution.here is not None:
-                _current.reset(execution.here)
+            if execution.current is not None:
+                _current.reset(execution.current)
             if execution.token is not None:
                 otel_context.detach(execution.token)
             if execution.outcome is not None:
@@ -186,19 +187,19 @@ class Executions:
 
 
 def failure_of(error: BaseException, stacktrace: object = None) -> Failure:
-    """Convert an exception to a failure."""
+    """Return an exception as a failure whose error type is the class name."""
     trace = stacktrace if isinstance(stacktrace, str) else trace_of(error)
     return Failure(class_name(type(error)), error_text(error), trace)
 
 
-def _record(delivery: Delivery, parent_context: Context, now_ns: int) -> SpanState:
-    traceparent, tracestate = identity_of(parent_context)
+def _record(delivery: Delivery, sent_context: Context, now_ns: int) -> SpanState:
+    traceparent, tracestate = identity_of(sent_context)
     parent = parse_traceparent(traceparent)
     run, headers = delivery.run, delivery.headers
     trace_id = trace_id_of(run.run_id, parent)
     sent_ns = headers.get(SENT_NS)
     path: list[object] = ["execution", delivery.task_id, delivery.retries, sent_ns]
-    if delivery.redelivered:  # a repeated message is another execution
+    if delivery.redelivered:  # each execution of a redelivered message needs its own span id
         path.append(now_ns)
     record = SpanState(
         Level.EXECUTION,

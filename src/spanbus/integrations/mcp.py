@@ -1,8 +1,9 @@
-"""Model Context Protocol server for stored and live runs (https://modelcontextprotocol.io/specification).
+"""Model Context Protocol server for stored and live runs.
 
-Tools list runs, read one, collect failures, compare two, and wait for the end of a run or for the next failure, by the live
-stream without polling. Answers are compact and paged, because models pay per token. Output of runs is foreign data: it is
-returned as data, with control and invisible characters escaped.
+Tools list runs, read one, collect failures, compare two, and wait for the end of a run or the next failure. Waiting
+uses the live stream and does not poll. Answers are compact and paged to save tokens. Output of runs is untrusted: it is
+returned as data, with invisible characters spelled out.
+https://modelcontextprotocol.io/specification
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ class Node(TypedDict):
 
 
 class RunHead(TypedDict):
-    """A run without its contents."""
+    """A run without its phases."""
 
     run_id: str
     workflow: str
@@ -112,7 +113,7 @@ class Failures(TypedDict):
 
 
 class Waited(TypedDict):
-    """Outcome of waiting; ``happened`` is false after a timeout."""
+    """Result of waiting; ``happened`` is false after a timeout."""
 
     happened: bool
     what: str
@@ -121,7 +122,7 @@ class Waited(TypedDict):
 
 
 class Archive(Protocol):
-    """Stored runs. Called in worker threads; raises :class:`~spanbus.errors.SpanbusError`."""
+    """Stored runs. Methods are called in worker threads and raise :class:`~spanbus.errors.SpanbusError`."""
 
     def runs(
         self, *, workflow: str | None, result: str | None, limit: int, offset: int
@@ -133,7 +134,7 @@ class Archive(Protocol):
 
 
 Feed = Callable[[], AbstractAsyncContextManager[AsyncIterator[Mapping[str, object]]]]
-"""Opens the live stream with the messages of docs/live.md; earlier state comes first, with ``"past": True``."""
+"""Open the live stream: the messages of docs/live.md. Earlier state comes first, marked with ``"past": True``."""
 
 Run = Annotated[
     str,
@@ -148,7 +149,7 @@ _READ_ONLY = ToolAnnotations(
 
 
 def build(archive: Archive, feed: Feed) -> MCPServer[object]:
-    """Build the server; run it with ``run_stdio_async``."""
+    """Return the server; run it with ``run_stdio_async``."""
     server: MCPServer[object] = MCPServer(
         "spanbus", instructions=_INSTRUCTIONS, version=__version__, log_level="WARNING"
     )
@@ -222,7 +223,7 @@ def build(archive: Archive, feed: Feed) -> MCPServer[object]:
                     continue
                 try:
                     nodes = archive.run(head["run_id"])["nodes"]
-                except RunNotFound:  # deleted meanwhile
+                except RunNotFound:  # deleted between the two queries
                     continue
                 for node in innermost(nodes):
                     total += 1
@@ -271,14 +272,14 @@ def build(archive: Archive, feed: Feed) -> MCPServer[object]:
                 return message.get("state") in ("killed", "ended")
             return message.get("type") == "closed" and message.get("level") == "run"
 
-        async with _LiveFeed(feed) as messages:
+        async with _opened(feed) as messages:
             if run is not None:
                 try:
                     return _waited(
                         "ended before", await anyio.to_thread.run_sync(lambda: archive.run(run))
                     )
                 except SpanbusError:
-                    pass  # not stored yet
+                    pass  # not stored yet: running, or not started
             with anyio.move_on_after(timeout_s):
                 async for message in messages:
                     if ended(message):
@@ -290,7 +291,7 @@ def build(archive: Archive, feed: Feed) -> MCPServer[object]:
     async def wait_for_failure(workflow: Workflow = None, timeout_s: Seconds = 600) -> Waited:
         """Wait until a phase, hook or run fails, in any run from now on; the answer comes while the run may still go on."""
         runs: OrderedDict[object, Mapping[str, object]] = OrderedDict()
-        async with _LiveFeed(feed) as messages:
+        async with _opened(feed) as messages:
             with anyio.move_on_after(timeout_s):
                 async for message in messages:
                     run_id = message.get("run_id")
@@ -356,9 +357,9 @@ def build(archive: Archive, feed: Feed) -> MCPServer[object]:
 
 
 def innermost(nodes: Sequence[Node]) -> Iterator[Node]:
-    """Yield the failed nodes without failed children: the causes.
+    """Yield the failed nodes without failed children: the causes, not the consequences.
 
-    Failures inside a phase that finally succeeded, by another attempt, do not count.
+    Failures inside a phase that succeeded in a later attempt are left out.
     """
     succeeded = tuple(
         f"{node['path']} > "
@@ -383,8 +384,8 @@ async def _resource(work: Callable[[], object]) -> str:
         raise ResourceError(one_line(str(error), PATH_CHARS)) from None
 
 
-class _LiveFeed:
-    """Live stream whose errors are raised as ToolError."""
+class _opened:
+    """The live stream, with :class:`~spanbus.errors.SpanbusError` converted to a tool error."""
 
     def __init__(self, feed: Feed) -> None:
         self._context = feed()
@@ -402,7 +403,7 @@ class _LiveFeed:
 async def _settled(
     archive: Archive, run_id: str, what: str, message: Mapping[str, object]
 ) -> Waited:
-    """Return the stored run once its spans have arrived; after 5 s the state of the live stream."""
+    """Return the stored run once it has arrived, or after five seconds the run as in the live stream."""
     with anyio.move_on_after(_STORED_WITHIN_S):
         while True:
             try:
@@ -458,7 +459,7 @@ def _bounded_head(head: RunHead) -> RunHead:
 
 
 def _bounded(value: Mapping[str, object]) -> dict[str, object]:
-    """Bound a document: every text is one line, every list has at most 500 items."""
+    """Return the document with one-line strings and bounded lists."""
     return {one_line(key, NAME_CHARS): _bounded_value(each) for key, each in value.items()}
 
 

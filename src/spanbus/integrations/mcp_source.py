@@ -1,4 +1,4 @@
-"""Data of the MCP server: the store of a state directory, and the live stream of its backend."""
+"""Data sources of the MCP server: the store of a state directory and the live stream of its backend."""
 
 from __future__ import annotations
 
@@ -18,27 +18,28 @@ from spanbus._runtime import STORE_NAME
 from spanbus._store.store import Store
 from spanbus._timestamps import iso
 from spanbus.errors import BackendError, RunNotFound
-from spanbus.integrations._mcp_live import NAME_CHARS, WORD_CHARS
-from spanbus.integrations.mcp import PATH_CHARS, Node, RunHead, RunTree
+from spanbus.integrations.mcp import Node, RunHead, RunTree
 
+_NAME_CHARS = 200
 _TEXT_CHARS = 8_000
 _LARGEST_FRAME_BYTES = 16 << 20
+_PATH_CHARS = 1_000
 
 
 class StoredRuns:
-    """Runs of a state directory; the store is opened per request, so that one created later is found.
+    """Runs of a state directory. The store is opened for each query, because it may not exist yet.
 
-    ``before_each`` is called before each request, to store the records of killed programs.
+    ``first`` is called before each query, to import the spans of killed programs.
     """
 
-    def __init__(self, state_dir: Path, before_each: Callable[[], object]) -> None:
+    def __init__(self, state_dir: Path, first: Callable[[], object]) -> None:
         self._path = state_dir / STORE_NAME
-        self._before_each = before_each
+        self._first = first
         self._one_at_a_time = threading.Lock()
 
     def _is_there(self) -> bool:
         with self._one_at_a_time:
-            self._before_each()
+            self._first()
         return self._path.exists()
 
     def _open(self) -> Store:
@@ -70,14 +71,14 @@ class StoredRuns:
             found = compare([store.run(baseline)], store.run(candidate))
 
         def shown(phase: PhaseChange) -> PhaseChange:
-            return phase._replace(name=one_line(phase.name, NAME_CHARS))
+            return phase._replace(name=one_line(phase.name, _NAME_CHARS))
 
         readable = found._replace(
-            workflow=one_line(found.workflow, NAME_CHARS),
+            workflow=one_line(found.workflow, _NAME_CHARS),
             run=shown(found.run),
             phases=tuple(map(shown, found.phases)),
             baseline_workflows=tuple(
-                one_line(name, NAME_CHARS) for name in found.baseline_workflows
+                one_line(name, _NAME_CHARS) for name in found.baseline_workflows
             ),
         )
         return readable.document()
@@ -85,10 +86,10 @@ class StoredRuns:
 
 def _head(head: StoredHead) -> RunHead:
     return {
-        "run_id": head.run_id,  # unchanged, because runs are read by it
-        "workflow": one_line(head.workflow, NAME_CHARS),
-        "result": one_line(head.result, WORD_CHARS),
-        "error_type": one_line(head.error_type, NAME_CHARS) if head.error_type else None,
+        "run_id": head.run_id,  # unchanged: it is the key to read the run
+        "workflow": one_line(head.workflow, _NAME_CHARS),
+        "result": one_line(head.result, 20),
+        "error_type": one_line(head.error_type, _NAME_CHARS) if head.error_type else None,
         "started_at": iso(head.started_at_ns),
         "duration_s": head.duration_s,
     }
@@ -96,17 +97,17 @@ def _head(head: StoredHead) -> RunHead:
 
 def _nodes(spans: Sequence[SpanSummary], above: str) -> Iterator[Node]:
     for span in spans:
-        name = one_line(span.name, NAME_CHARS)
+        name = one_line(span.name, _NAME_CHARS)
         path = f"{above} > {name}" if above else name
-        if len(path) > PATH_CHARS:
-            path = "…" + path[-PATH_CHARS:]
+        if len(path) > _PATH_CHARS:
+            path = "…" + path[-_PATH_CHARS:]
         yield {
             "path": path,
-            "kind": one_line(span.kind, WORD_CHARS),
-            "result": one_line(span.result, WORD_CHARS),
+            "kind": one_line(span.kind, 20),
+            "result": one_line(span.result, 20),
             "duration_s": span.duration_s,
             "attempts": span.attempts,
-            "error_type": one_line(span.error_type, NAME_CHARS) if span.error_type else None,
+            "error_type": one_line(span.error_type, _NAME_CHARS) if span.error_type else None,
             "error": block(span.message[:_TEXT_CHARS]) if span.message else None,
             "output": block(span.output_tail[-_TEXT_CHARS:]) if span.output_tail else None,
         }
@@ -115,7 +116,7 @@ def _nodes(spans: Sequence[SpanSummary], above: str) -> Iterator[Node]:
 
 @asynccontextmanager
 async def live_feed(state_dir: Path) -> AsyncGenerator[AsyncGenerator[Mapping[str, object]]]:
-    """Open the live stream of the backend for this state directory; raises BackendError without one."""
+    """Open the live stream of the backend of this state directory. Raises BackendError if there is none."""
     from websockets.asyncio.client import connect
     from websockets.exceptions import WebSocketException
 

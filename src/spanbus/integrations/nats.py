@@ -1,8 +1,8 @@
-"""Events over NATS JetStream: :func:`carry` sends those of a bus, :func:`deliver` calls handlers, :func:`observe` makes spans.
+"""NATS JetStream: send the events of a bus (:func:`carry`), deliver them to handlers (:func:`deliver`), or record them as
+spans and metrics (:func:`observe`).
 
-Events to send wait in an outbox on disk, which survives the process: publishing on the bus writes to a mapped file and never
-waits; a thread sends. Needs the extra ``nats``. ``docs/distributed.md`` has the wire format, also for producers in other
-languages.
+Events go through an outbox on disk that survives the process. Publishing on the bus writes to a memory-mapped file and never
+blocks; a background thread sends. Needs the extra ``nats``. ``docs/distributed.md`` specifies the wire format.
 """
 
 from __future__ import annotations
@@ -42,15 +42,15 @@ from spanbus._workflow.events import Event, ReceivedEvent, WorkflowEvent
 from spanbus.errors import InputError
 from spanbus.integrations._nats_client import (
     Client,
-    Unanswered,
+    RequestFailed,
     credentials_of,
     library,
     servers_of,
 )
 from spanbus.integrations._nats_deliver import Deliverer, DelivererState, deliver
-from spanbus.integrations._nats_left_open import RUN_ENDS, LeftOpen, ends_of
-from spanbus.integrations._nats_life_sign import RENEW_S, LifeSign
+from spanbus.integrations._nats_heartbeat import RENEW_S, Heartbeat
 from spanbus.integrations._nats_observe import Observation, observe
+from spanbus.integrations._nats_run_journal import RUN_ENDS, RunJournal, ends_of
 from spanbus.integrations._nats_wire import Lines, Message, TooLong, messages_of
 from spanbus.integrations.nats_stream import STREAM, checked_name
 
@@ -70,7 +70,7 @@ logger = logging.getLogger("spanbus")
 
 _NAME: Final = "nats"
 _STARTED: Final = str(WorkflowEvent.WORKFLOW_STARTED)
-_RUN_EVENTS: Final = frozenset({_STARTED, *map(str, RUN_ENDS)})
+_LIFE: Final = frozenset({_STARTED, *map(str, RUN_ENDS)})
 _EVENTS: Final = Signal.EVENTS
 _RUNS_KEPT: Final = 4_096
 _EXIT_S: Final = 0.25
@@ -79,10 +79,10 @@ _ATTEMPT_S: Final = 15.0
 
 
 class CarrierState(NamedTuple):
-    """Counts of events: taken from the bus, stored by JetStream, waiting in the outbox, duplicates in JetStream, dropped by
-    reason.
+    """Counts of events: taken from the bus, stored by JetStream, waiting in the outbox, recognized by JetStream as duplicates,
+    dropped by reason.
 
-    ``outage`` is the reason that nothing can be stored now; ``oldest_age_s`` is the age of the oldest waiting event.
+    ``outage`` is the reason why nothing can be stored at present, or None; ``oldest_age_s`` the age of the oldest waiting event.
     """
 
     carried: int
@@ -103,13 +103,13 @@ def carry(
     redact: bool = True,
     linger_s: float = 0.02,
 ) -> Carrier:
-    """Carry every event of ``bus`` to a JetStream stream; a context manager, closed at exit.
+    """Send every event of ``bus`` to a JetStream stream. Returns a context manager, also closed at exit.
 
-    Publishing neither waits nor raises: events wait in the state directory until they are stored, in the order of their run.
-    The next process on that directory sends the events of a killed one. ``redact`` applies the redaction of span events.
-    ``linger_s`` is the time in seconds that an event waits for others of its run, to share a message.
+    Publishing on the bus neither blocks nor raises. Events stay in the state directory until they are stored, in order within
+    a run. The next process with the same state directory sends the events of a killed one. With ``redact`` payloads are
+    reduced to what span events show. ``linger_s`` is how long an event waits for others of its run, to share a message.
 
-    Raises :class:`~spanbus.errors.InputError` for invalid arguments, before it subscribes.
+    Raises :class:`~spanbus.errors.InputError` for invalid arguments, before anything is subscribed.
     """
     if not isinstance(bus, WorkflowEventBus):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise InputError(
@@ -130,11 +130,7 @@ def carry(
 
 
 def outbox_of(settings: Settings) -> Carrier:
-    """Create the outbox of the settings, for their ``nats_url``; it sends nothing until :meth:`Carrier.carrying` or
-    :meth:`Carrier.flush`.
-
-    Raises :class:`~spanbus.errors.InputError`.
-    """
+    """Return the outbox for ``nats_url`` of the settings. It does not send yet. Raises :class:`~spanbus.errors.InputError`."""
     library()
     return Carrier(
         settings.state_dir,
@@ -151,7 +147,7 @@ def _redactor(settings: Settings) -> Redactor:
 
 
 class Carrier(Closing):
-    """Outbox of one process, with its sending thread. Thread-safe."""
+    """The outbox of one process and its sending thread. All methods may be called from any thread."""
 
     def __init__(
         self,
@@ -169,9 +165,9 @@ class Carrier(Closing):
         self._lock = threading.Lock()
         self._workflows: OrderedDict[str | None, str] = OrderedDict()
         self._open: OrderedDict[str | None, None] = OrderedDict()
-        """Runs that began here and have not ended."""
+        """Open runs of this process."""
         self._carried = 0
-        self._too_large = self._not_encodable = 0
+        self._too_large = self._unreadable = 0
         self._bus: tuple[weakref.ref[WorkflowEventBus], str] | None = None
         self._closed = False
         self.spool: Spool = Spool(state_dir / EVENTS_FOLDER, destinations=(_NAME,))
@@ -201,47 +197,44 @@ class Carrier(Closing):
             prepare=self._maintain,
         )
         self._group = self.spool.group(b"")
-        self._left_open = LeftOpen(self.spool) if elsewhere else None
+        self._run_journal = RunJournal(self.spool) if elsewhere else None
         _carriers.add(self)
 
     def carrying(self, bus: WorkflowEventBus) -> Self:
         """Subscribe to ``bus`` and start sending, including the events of dead processes."""
         if self._elsewhere:
             mark_as_carried(bus)
-        self._bus = (
-            weakref.ref(bus),
-            bus.subscribe(None, self._on_event, description="events to NATS"),
-        )
+        self._bus = weakref.ref(bus), bus.subscribe(None, self._take, description="events to NATS")
         self._sender.start()
         return self
 
-    def _on_event(self, event: Event) -> None:
+    def _take(self, event: Event) -> None:
         """Put one event into the outbox, in the publishing thread. Never raises."""
-        if isinstance(event, ReceivedEvent):  # from the stream: do not send it back
+        if isinstance(event, ReceivedEvent):  # it was delivered from the stream
             return
         try:
-            if event.event_type in _RUN_EVENTS:
+            if event.event_type in _LIFE:
                 event = self._track_run(event)
             workflow = self._workflows.get(event.run_id)
             data = self._lines.record_of(event, workflow)
         except TooLong:
             self._too_large += 1
             return
-        except Exception as error:  # a foreign payload may raise anything
-            self._not_encodable += 1
+        except Exception as error:  # payloads may be anything
+            self._unreadable += 1
             logger.debug("an event for NATS cannot be read", exc_info=error)
             return
         self._carried += 1
-        if self._left_open is None:
+        if self._run_journal is None:
             self.spool.put(_EVENTS, self._group, data)
         else:
-            self._left_open.close_ended(event)
+            self._run_journal.record_end(event)
             self.spool.put(_EVENTS, self._group, data)
-            self._left_open.open_begun(event, workflow)
+            self._run_journal.record_start(event, workflow)
         self._sender.wake()
 
     def _track_run(self, event: Event) -> Event:
-        """Track the start or end of a run; add to its start event that telemetry is made here, if it is."""
+        """Record the start or end of a run. A start is marked if this process makes the telemetry of the run."""
         run_id = event.run_id
         if event.event_type != _STARTED:
             if event.phase is None:
@@ -263,25 +256,22 @@ class Carrier(Closing):
     def _maintain(self) -> None:
         """Periodic work of the sending thread."""
         self._adopt()
-        if self._left_open is not None:
+        if self._run_journal is not None:
             self.spool.journal_alive(time.time_ns())
         self._destination.renew()
 
     def _adopt(self) -> None:
-        """Adopt the outboxes of dead processes, and put ends for their open runs and phases."""
+        """Take over the events of dead processes, and end their open runs."""
         for leftover in self.spool.adopt():
             for event, workflow in ends_of(leftover):
                 self.spool.put(_EVENTS, self._group, self._lines.record_of(event, workflow))
             self.spool.adopted(leftover)
 
     def state(self) -> CarrierState:
-        """Snapshot of the counts."""
+        """Return an immutable snapshot of the counts."""
         spool, lane = self.spool.statistics(), self._sender.statistics()[_NAME]
         dropped = {reason: count for (_, reason), count in spool.dropped.items()}
-        for reason, count in (
-            ("too_large", self._too_large),
-            ("not_encodable", self._not_encodable),
-        ):
+        for reason, count in (("too_large", self._too_large), ("not_encodable", self._unreadable)):
             if count:
                 dropped[reason] = dropped.get(reason, 0) + count
         waiting = self.spool.pending(_NAME)
@@ -298,7 +288,7 @@ class Carrier(Closing):
         )
 
     def delivery(self) -> DeliveryStatistics:
-        """:meth:`state` as delivery statistics of the signal ``events``."""
+        """Return the counts for the delivery metrics, as records of the signal ``events``."""
         found, spool, signal = self.state(), self.spool.statistics(), str(_EVENTS)
         return DeliveryStatistics(
             {signal: found.carried},
@@ -312,12 +302,12 @@ class Carrier(Closing):
         )
 
     def flush(self, timeout_s: float = 5.0) -> bool:
-        """Wait until everything is stored, including the events of dead processes; False when that took longer."""
+        """Wait up to ``timeout_s`` until all events are stored, including those of dead processes. Returns whether they are."""
         self._adopt()
         return self._sender.flush(timeout_s)
 
     def detach(self) -> None:
-        """Unsubscribe from the bus; waiting events are still sent."""
+        """Unsubscribe from the bus. Events in the outbox are still sent."""
         if self._bus is not None:
             (known, subscription), self._bus = self._bus, None
             bus = known()
@@ -325,12 +315,12 @@ class Carrier(Closing):
                 bus.unsubscribe(subscription)
 
     def begin_close(self, timeout_s: float) -> None:
-        """Unsubscribe and start sending for at most ``timeout_s`` seconds, without waiting."""
+        """Unsubscribe, and let the sending thread send for at most ``timeout_s``, without waiting for it."""
         self.detach()
         self._sender.begin_shutdown(timeout_s)
 
     def close(self, timeout_s: float = _EXIT_S) -> bool:
-        """Unsubscribe and send for at most ``timeout_s`` seconds; True when nothing waits. May be called twice."""
+        """Unsubscribe and send for at most ``timeout_s``. Returns whether the outbox is empty. May be called twice."""
         if self._closed:
             return not self.spool.pending(_NAME)
         self._closed = True
@@ -342,18 +332,18 @@ class Carrier(Closing):
         return complete
 
     def forked(self) -> None:
-        """In a child process: start empty; thread and waiting events belong to the parent."""
+        """Reset in a forked child: the thread and the waiting events belong to the parent."""
         self._lock = threading.Lock()
         self.spool.forked()
         self._destination.forked()
         self._sender.forked()
         self._group = self.spool.group(b"")
-        if self._left_open is not None:
-            self._left_open.forked()
+        if self._run_journal is not None:
+            self._run_journal.forked()
 
 
 class NatsDestination:
-    """Destination of events: messages of one run are sent in order, those of different runs concurrently."""
+    """Stores batches of events in JetStream: messages of one run in sequence, those of different runs concurrently."""
 
     name = _NAME
 
@@ -372,11 +362,11 @@ class NatsDestination:
 
     @property
     def shown(self) -> str:
-        """URLs of the servers, without passwords."""
+        """Server URLs without passwords."""
         return ",".join(shown_url(each) for each in self._servers)
 
     def warm_up(self) -> None:
-        """Import the client, which takes a tenth of a second."""
+        """Import the client library, which takes a tenth of a second."""
         library()
 
     def probe(self, signal: Signal, timeout_s: float) -> Outcome:
@@ -385,7 +375,7 @@ class NatsDestination:
         return self._outcome(self._client.connected, timeout_s)
 
     def send(self, signal: Signal, records: Sequence[Stored], timeout_s: float) -> Outcome:
-        """Store records. A retry sends the same message ids, so that JetStream ignores duplicates."""
+        """Store these records. A retry sends the same messages with the same ids, so JetStream drops duplicates."""
         del signal
         by_subject = list(messages_of([record.data for record in records]).values())
 
@@ -393,20 +383,22 @@ class NatsDestination:
             for number in range(max(map(len, by_subject), default=0)):
                 round_ = [found[number] for found in by_subject if len(found) > number]
                 self._count(round_, await self._client.store(round_, self._publisher))
-            await self._life_sign.renew(self._client, self._open_runs())
+            await self._heartbeat.write_if_due(self._client, self._open_runs())
 
         return self._outcome(store, timeout_s)
 
     def renew(self) -> None:
-        """Renew the life sign of this publisher while it has open runs."""
-        if self._life_sign.is_due(self._open_runs()):
-            with suppress(Unanswered):  # the next send reports it
-                self._client.run(self._life_sign.renew(self._client, self._open_runs()), _ATTEMPT_S)
+        """Write the heartbeat if it is due."""
+        if self._heartbeat.is_due(self._open_runs()):
+            with suppress(RequestFailed):  # the next send reports the problem
+                self._client.run(
+                    self._heartbeat.write_if_due(self._client, self._open_runs()), _ATTEMPT_S
+                )
 
     def _count(self, sent: Sequence[Message], answers: Sequence[Mapping[str, object]]) -> None:
         for message, answer in zip(sent, answers, strict=True):
             if answer.get("stream") != self._stream:
-                raise Unanswered(
+                raise RequestFailed(
                     f"stream {answer.get('stream')} took these events, not {self._stream}; set SPANBUS_NATS_STREAM to it, or remove it"
                 )
             if answer.get("duplicate"):
@@ -416,22 +408,21 @@ class NatsDestination:
         assert callable(work)
         try:
             self._client.run(work(), timeout_s)
-        except Unanswered as error:
+        except RequestFailed as error:
             return Retry(str(error))
         return Delivered()
 
     def interrupt(self) -> None:
-        """Abort the attempt under way."""
+        """Cancel the current attempt."""
         self._client.interrupt()
 
     def close(self) -> None:
-        """Close the connection."""
         self._client.close()
 
     def forked(self) -> None:
-        """In a child process: use a new connection and publisher id."""
+        """Reset in a forked child: the connection belongs to the parent."""
         self._publisher = new_event_id.prefix
-        self._life_sign = LifeSign(self._publisher)
+        self._heartbeat = Heartbeat(self._publisher)
         self._client = Client(self._servers, self._credentials)
 
 

@@ -1,4 +1,4 @@
-"""Configuration of the stream of events and of its buckets: created, compared, updated and shown by ``spanbus nats``."""
+"""Configuration of the event stream and its buckets, and the JetStream administration of ``spanbus nats``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from spanbus.errors import BackendError, InputError
 from spanbus.integrations._nats_client import (
     Client,
     DirectMessage,
-    Unanswered,
+    RequestFailed,
     credentials_of,
     servers_of,
 )
@@ -25,23 +25,23 @@ __all__ = ["STREAM", "SetUp", "StreamStatus", "Wanted", "set_up", "status"]
 
 STREAM: Final = "SPANBUS"
 CHECKPOINTS: Final = "spanbus_observe"
-"""Bucket for the checkpoints of observers."""
+"""Bucket of the observers' checkpoints."""
 ALIVE: Final = "spanbus_alive"
-"""Bucket for the life signs of publishers with open runs."""
+"""Bucket of the heartbeats of publishers with open runs."""
 ALIVE_S: Final = 30
-"""Time to live of a life sign, in seconds."""
+"""TTL of a heartbeat in seconds."""
 BUCKETS: Final = 4_096
 _OLDEST: Final = (2, 11)
 _NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
-_FIXED: Final = ("retention", "storage", "subject_transform", "subjects")
-"""Members that are never changed, because events would be lost or runs would change their partition."""
+_LASTING: Final = ("retention", "storage", "subject_transform", "subjects")
+"""Never changed on an existing stream: events would be lost, or runs would move to another partition."""
 _NOT_FOUND: Final = 10059
 _TIMEOUT_S: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """Options of a stream that a user may choose."""
+    """User options of the stream. ``max_bytes`` and ``max_age_s`` limit what it keeps."""
 
     stream: str = STREAM
     replicas: int = 1
@@ -49,7 +49,7 @@ class Wanted:
     max_bytes: int = 64 * 2**30
 
     def config(self) -> dict[str, object]:
-        """Configuration of the stream for JetStream's API."""
+        """Return the stream's configuration for JetStream's API."""
         return {
             "name": self.stream,
             "subjects": ["spanbus.v1.event.>"],
@@ -71,7 +71,7 @@ class Wanted:
 
 
 def alive_bucket(replicas: int) -> dict[str, object]:
-    """Configuration of the bucket of life signs: keys expire, and the server keeps a marker of that for an hour."""
+    """Return the configuration of the heartbeat bucket. Keys expire; the server keeps a delete marker for an hour."""
     return {
         **bucket(replicas, ALIVE),
         "allow_msg_ttl": True,
@@ -80,7 +80,7 @@ def alive_bucket(replicas: int) -> dict[str, object]:
 
 
 def bucket(replicas: int, name: str = CHECKPOINTS) -> dict[str, object]:
-    """Configuration of the bucket of checkpoints, a stream with the name and subjects of a key-value bucket."""
+    """Return the configuration of a key-value bucket, by default that of the checkpoints."""
     return {
         "name": f"KV_{name}",
         "subjects": [f"$KV.{name}.>"],
@@ -97,16 +97,16 @@ def bucket(replicas: int, name: str = CHECKPOINTS) -> dict[str, object]:
 
 
 class Difference(NamedTuple):
-    """One member of a stream's configuration that differs from the wanted one."""
+    """A member of a stream's configuration with an unwanted value."""
 
     name: str
     there: object
     wanted: object
 
     @property
-    def is_fixed(self) -> bool:
-        """Whether it cannot be changed."""
-        return self.name in _FIXED
+    def lasting(self) -> bool:
+        """Whether the value cannot be changed on an existing stream."""
+        return self.name in _LASTING
 
     def __str__(self) -> str:
         return f"{self.name} is {self.there!r}, wanted {self.wanted!r}"
@@ -116,14 +116,14 @@ Done = Literal["made", "changed", "as wanted", "missing", "different"]
 
 
 class SetUp(NamedTuple):
-    """Outcome of :func:`set_up`."""
+    """Result of :func:`set_up`."""
 
     done: Done
     differences: tuple[Difference, ...]
 
 
 class StreamStatus(NamedTuple):
-    """State of a stream. Times are ISO 8601, as from JetStream."""
+    """Status of a stream. Times are ISO 8601, as reported by JetStream."""
 
     servers: str
     version: str
@@ -139,7 +139,7 @@ class StreamStatus(NamedTuple):
 
 
 def checked_name(stream: str) -> str:
-    """Validate the name of a stream. Raises :class:`~spanbus.errors.InputError`."""
+    """Return a valid stream name. Raises :class:`~spanbus.errors.InputError`."""
     if not _NAME.fullmatch(stream):
         raise InputError(
             f"{stream[:100]!r} is no name of a stream: letters, digits, _ and -, at most 64"
@@ -156,14 +156,14 @@ def set_up(
 ) -> SetUp:
     """Create or update the stream and its buckets; with ``check`` only compare.
 
-    Raises :class:`~spanbus.errors.BackendError`, one line, if NATS cannot be reached, has no JetStream, is too old or refuses,
-    and for a stream with differences that cannot be changed.
+    Raises :class:`~spanbus.errors.BackendError`, one line, if NATS cannot be reached, has no JetStream, is too old or
+    refuses, and if an existing stream differs in a member that cannot be changed.
     """
     checked_name(wanted.stream)
-    with StreamApi(servers, credentials) as api:
-        api.account()
+    with Admin(servers, credentials) as admin:
+        admin.account()
         found = [
-            api.set_up(config, check=check)
+            admin.set_up(config, check=check)
             for config in (
                 wanted.config(),
                 bucket(wanted.replicas),
@@ -179,14 +179,14 @@ def set_up(
 def status(
     servers: str | Sequence[str], stream: str = STREAM, *, credentials: str | Path | None = None
 ) -> StreamStatus:
-    """State of the stream. Raises :class:`~spanbus.errors.BackendError`, one line."""
+    """Return the status of the stream. Raises :class:`~spanbus.errors.BackendError`, one line."""
     checked_name(stream)
-    with StreamApi(servers, credentials) as api:
-        api.account()
-        there = api.stream(stream)
+    with Admin(servers, credentials) as admin:
+        admin.account()
+        there = admin.stream(stream)
         if there is None:
             raise BackendError(
-                f"{api.shown}: there is no stream {stream}; `spanbus nats setup` makes it"
+                f"{admin.shown}: there is no stream {stream}; `spanbus nats setup` makes it"
             )
         config, state = there["config"], there["state"]
         replicas = int(config.get("num_replicas") or 1)
@@ -194,8 +194,8 @@ def status(
             stream, replicas, float(config["max_age"]) / 1e9, int(config["max_bytes"])
         ).config()
         return StreamStatus(
-            api.shown,
-            api.version,
+            admin.shown,
+            admin.version,
             stream,
             int(state["messages"]),
             int(state["bytes"]),
@@ -211,7 +211,7 @@ def status(
 def differences_of(
     there: Mapping[str, object], wanted: Mapping[str, object]
 ) -> tuple[Difference, ...]:
-    """Members of ``wanted`` that differ in ``there``; an absent number or Boolean counts as zero."""
+    """Return the members of ``wanted`` that differ in ``there``. An absent member equals 0 or false."""
     return tuple(
         Difference(name, there.get(name), value)
         for name, value in wanted.items()
@@ -220,7 +220,10 @@ def differences_of(
 
 
 def incompatibility(there: Mapping[str, Any]) -> str | None:
-    """Return the difference for which a stream cannot be observed; None if it can. Mirrors and sources are not checked."""
+    """Return the first difference that makes a stream impossible to observe, or None.
+
+    Mirrors and streams with sources are not checked: they have the subjects of their origin.
+    """
     if there.get("mirror") or there.get("sources"):
         return None
     wanted = Wanted().config()
@@ -235,8 +238,8 @@ def incompatibility(there: Mapping[str, Any]) -> str | None:
     )
 
 
-class StreamApi(Closing):
-    """Connection for a few requests to JetStream's API."""
+class Admin(Closing):
+    """A connection for requests to JetStream's API."""
 
     def __init__(self, servers: str | Sequence[str], credentials: str | Path | None) -> None:
         urls = servers_of(servers, "nats")
@@ -248,7 +251,7 @@ class StreamApi(Closing):
         self.client.close()
 
     def account(self) -> None:
-        """Check that the server has JetStream and is new enough."""
+        """Check that the server has JetStream and is new enough. Raises :class:`~spanbus.errors.BackendError`."""
         connection = self.run(self.client.connected())
         known = connection.connected_server_version
         self.version = f"{known.major}.{known.minor}.{known.patch}"
@@ -279,16 +282,16 @@ class StreamApi(Closing):
             return SetUp("as wanted", ())
         if check:
             return SetUp("different", differences)
-        is_fixed = [each for each in differences if each.is_fixed]
-        if is_fixed:
+        lasting = [each for each in differences if each.lasting]
+        if lasting:
             raise BackendError(
-                f"{self.shown}: stream {name}: {is_fixed[0]}, which cannot be changed; name another with --stream, or remove it"
+                f"{self.shown}: stream {name}: {lasting[0]}, which cannot be changed; name another with --stream, or remove it"
             )
         self.ask(f"STREAM.UPDATE.{name}", {**found, **config})
         return SetUp("changed", differences)
 
     def stream(self, name: str) -> Any:
-        """Configuration and state of a stream; None if it does not exist."""
+        """Return the stream's configuration and state, or None if it does not exist."""
         found = self.run(self.client.ask(f"$JS.API.STREAM.INFO.{name}"))
         error = found.get("error")
         if error is None:
@@ -298,7 +301,7 @@ class StreamApi(Closing):
         raise BackendError(f"{self.shown}: stream {name}: {error.get('description')}")
 
     def ask(self, what: str, request: Mapping[str, object] | None) -> Mapping[str, object]:
-        """Make one request to JetStream's API."""
+        """Send one request to JetStream's API."""
         found = self.run(self.client.ask(f"$JS.API.{what}", request))
         error = found.get("error")
         if error is not None:
@@ -310,20 +313,20 @@ class StreamApi(Closing):
         return cast("Mapping[str, object]", found)
 
     def _streams_of(self, config: Mapping[str, object] | None) -> str:
-        """Names of the streams whose subjects overlap with a configuration."""
+        """Return the names of existing streams with the same subjects."""
         subjects = cast("Sequence[str]", (config or {}).get("subjects") or [">"])
         found = self.run(self.client.ask("$JS.API.STREAM.NAMES", {"subject": subjects[0]}))
         return ", ".join(map(str, found.get("streams") or ["one that is not shown"]))
 
     def messages(self, stream: str, first: int, subjects: str, *, most: int) -> list[DirectMessage]:
-        """Messages of these subjects from number ``first`` on, from any replica of the stream."""
+        """Read messages of these subjects from sequence number ``first`` on, from any replica."""
         return cast(
             "list[DirectMessage]", self.run(self.client.batch(stream, first, most, subjects))
         )
 
     def run(self, coroutine: Any) -> Any:
-        """Run a coroutine of :attr:`client` to its end."""
+        """Run a coroutine of :attr:`client`. Raises :class:`~spanbus.errors.BackendError`."""
         try:
             return self.client.run(coroutine, _TIMEOUT_S)
-        except Unanswered as error:
+        except RequestFailed as error:
             raise BackendError(f"{self.shown}: {error}") from error

@@ -1,4 +1,4 @@
-"""Durable pull consumer of a stream: messages are redelivered until they are acknowledged, at most five times."""
+"""A durable pull consumer: each message is redelivered until it is acknowledged, at most five times."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from spanbus.integrations._nats_client import Client, Unanswered
+from spanbus.integrations._nats_client import Client, RequestFailed
 
 ACK_WAIT_S: Final = 10.0
-"""Seconds without acknowledgement or extension after which a message is redelivered."""
+"""Seconds without an acknowledgement or a sign of progress after which a message is redelivered."""
 MAX_DELIVER: Final = 5
 _EXPIRES_S: Final = 5.0
 _GRACE_S: Final = 2.0
 _NO_CONSUMER: Final = 10_014
 _EXISTS: Final = (10_013, 10_105, 10_148)
 _API_TOKENS: Final = 9
-"""Tokens of a reply without a domain: ``$JS.ACK``, stream, consumer, deliveries, two numbers, time, pending."""
+"""Tokens of a reply subject without a domain: ``$JS.ACK``, stream, consumer, deliveries, two sequences, time, pending."""
 
 Start = Literal["new", "all"]
-Acknowledgement = Literal[b"+ACK", b"-NAK", b"+WPI"]
+AckKind = Literal[b"+ACK", b"-NAK", b"+WPI"]
 
 
 @dataclass(slots=True, eq=False)
-class Delivered:
-    """One delivery of a message: number in the stream, number of the delivery (from 1), subject, server's stamp in Unix
-    nanoseconds, body, and subject for acknowledgements.
+class DeliveredMessage:
+    """One delivery of a message. ``deliveries`` counts from 1, ``stamp_ns`` is the server's timestamp in Unix nanoseconds,
+    ``reply`` the subject for acknowledgements.
     """
 
     sequence: int
@@ -40,9 +40,11 @@ class Delivered:
     reply: str
 
 
-class Consumer:
-    """Consumer for the event loop of ``client``. ``take`` is called with each message, ``given_up`` with the number of each
-    message that was delivered five times without acknowledgement.
+class DurableConsumer:
+    """A durable consumer. All methods run in the event loop of ``client``.
+
+    ``take`` is called with each message, ``given_up`` with the sequence number of each message that the server stops
+    redelivering.
     """
 
     def __init__(
@@ -51,7 +53,7 @@ class Consumer:
         stream: str,
         name: str,
         start: Start,
-        take: Callable[[Delivered], None],
+        take: Callable[[DeliveredMessage], None],
         given_up: Callable[[int], None],
     ) -> None:
         self._client, self._stream, self._name, self._start = client, stream, name, start
@@ -63,10 +65,10 @@ class Consumer:
         self._until_s = 0.0
         self._why: str | None = None
         self.changed = asyncio.Event()
-        """Set when a message or a status arrived."""
+        """A message arrived, or a request ended."""
 
     def config(self) -> dict[str, object]:
-        """Configuration of the consumer for JetStream's API."""
+        """Return the consumer's configuration for JetStream's API."""
         return {
             "durable_name": self._name,
             "deliver_policy": self._start,
@@ -77,12 +79,12 @@ class Consumer:
         }
 
     async def open(self) -> None:
-        """Connect, create the consumer if needed, and subscribe. Raises :class:`Unanswered`."""
+        """Connect, create the consumer if necessary, and subscribe. Raises :class:`RequestFailed`."""
         connection = await self._client.connected()
-        await self._ensure_consumer()
+        await self._ensure_exists()
         self._why, self._wanted = None, 0
         self._inbox = connection.new_inbox()
-        for each in self._subscriptions:  # of a previous open() on this connection
+        for each in self._subscriptions:  # the connection may be the same as before
             with suppress(Exception):
                 await each.unsubscribe()
         advisory = f"$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES.{self._stream}.{self._name}"
@@ -92,7 +94,7 @@ class Consumer:
         ]
         self._connection = connection
 
-    async def _ensure_consumer(self) -> None:
+    async def _ensure_exists(self) -> None:
         where = f"{self._stream}.{self._name}"
         found = await self._client.ask(f"$JS.API.CONSUMER.INFO.{where}")
         if _code(found) == _NO_CONSUMER:
@@ -102,19 +104,19 @@ class Consumer:
                 found = await self._client.ask(f"$JS.API.CONSUMER.INFO.{where}")
         if (error := found.get("error")) is not None:
             advice = "; `spanbus nats setup` makes it" if "stream" in str(error) else ""
-            raise Unanswered(f"stream {self._stream}: {error.get('description')}{advice}")
+            raise RequestFailed(f"stream {self._stream}: {error.get('description')}{advice}")
         there, wanted = found["config"], self.config()
         for name in ("ack_policy", "max_deliver"):
             if there.get(name) != wanted[name]:
-                raise Unanswered(
+                raise RequestFailed(
                     f"consumer {self._name} is there with {name} {there.get(name)!r}, not {wanted[name]!r}; "
                     "take another name, or remove it"
                 )
 
     async def ask_for(self, most: int) -> None:
-        """Request up to ``most`` messages unless a request is open. Raises :class:`Unanswered` if none can arrive."""
+        """Request up to ``most`` messages, unless a request is pending. Raises :class:`RequestFailed` after an error."""
         if self._why is not None or not self._connection.is_connected:
-            raise Unanswered(self._why or "the connection was lost")
+            raise RequestFailed(self._why or "the connection was lost")
         now_s = time.monotonic()
         if self._wanted > 0 and now_s < self._until_s:
             return
@@ -123,13 +125,13 @@ class Consumer:
         subject = f"$JS.API.CONSUMER.MSG.NEXT.{self._stream}.{self._name}"
         await self._connection.publish(subject, json.dumps(request).encode(), reply=self._inbox)
 
-    async def acknowledge(self, message: Delivered, what: Acknowledgement) -> None:
-        """Acknowledge, return or extend a message. Errors are ignored: the message is redelivered then."""
+    async def acknowledge(self, message: DeliveredMessage, kind: AckKind) -> None:
+        """Acknowledge a message as done, not done, or in progress. If this is lost, the message is redelivered."""
         with suppress(Exception):
-            await self._connection.publish(message.reply, what)
+            await self._connection.publish(message.reply, kind)
 
     async def flush(self, timeout_s: float) -> None:
-        """Wait until the server has received everything."""
+        """Wait up to ``timeout_s`` until the server has received all acknowledgements."""
         with suppress(Exception):
             await self._connection.flush(timeout=max(timeout_s, 0.01))
 
@@ -139,7 +141,7 @@ class Consumer:
         if status is None:
             self._wanted -= 1
             self._take(_delivered(message))
-        elif status in ("404", "408"):  # nothing more for now
+        elif status in ("404", "408"):  # no more messages at present
             self._wanted = 0
         elif status != "100":
             self._wanted = 0
@@ -151,11 +153,11 @@ class Consumer:
             self._given_up(int(json.loads(message.data)["stream_seq"]))
 
 
-def _delivered(message: Any) -> Delivered:
+def _delivered(message: Any) -> DeliveredMessage:
     tokens = str(message.reply).split(".")
     first = 4 if len(tokens) == _API_TOKENS else 6  # with a domain and an account
     deliveries, sequence, _, stamp_ns = (int(token) for token in tokens[first : first + 4])
-    return Delivered(
+    return DeliveredMessage(
         sequence,
         deliveries,
         str(message.subject),

@@ -1,6 +1,6 @@
-"""Journal of a publisher's open runs and phases in its outbox, so that the next process can end those of a dead one.
+"""Journal of the open runs and phases of a publisher, in its outbox. The next process ends those of a dead publisher.
 
-Used only if observers make the telemetry; otherwise a process journals its open spans, and they are ended as spans.
+Only used if observers make the telemetry. Otherwise a process journals its open spans instead.
 """
 
 from __future__ import annotations
@@ -36,16 +36,16 @@ _PHASE_ENDS: Final = frozenset(
 _RUNS_KEPT: Final = 4_096
 
 
-class LeftOpen:
-    """Journal entries of open runs and phases. Thread-safe."""
+class RunJournal:
+    """Journals the open runs and phases of this process. Thread-safe."""
 
     def __init__(self, spool: Spool) -> None:
         self._spool, self._lock = spool, threading.Lock()
         self._runs: OrderedDict[str, set[int]] = OrderedDict()
-        """Keys of the open entries by run."""
+        """Keys of the open journal entries of each run."""
 
-    def close_ended(self, event: Event) -> None:
-        """Close the entries that an event ends; call it before the event is put, so that nobody else ends them."""
+    def record_end(self, event: Event) -> None:
+        """Close the entries that an event ends. Call before the event is put into the outbox, so that nobody ends them twice."""
         run_id = event.run_id
         if run_id is None:
             return
@@ -60,8 +60,8 @@ class LeftOpen:
                 self._runs.get(run_id, set()).discard(key)
             self._spool.journal_close(key)
 
-    def open_begun(self, event: Event, workflow: str | None) -> None:
-        """Open the entry that an event begins, and record that its run is alive; call it after the event is put."""
+    def record_start(self, event: Event, workflow: str | None) -> None:
+        """Open an entry for a started run or phase, or record the run as alive. Call after the event is in the outbox."""
         run_id, phase = event.run_id, event.phase
         starts = event.event_type == (
             WorkflowEvent.WORKFLOW_STARTED if phase is None else WorkflowEvent.PHASE_STARTED
@@ -69,7 +69,7 @@ class LeftOpen:
         if run_id is None:
             return
         if not starts:
-            if run_id in self._runs:  # its end must not be before its last event
+            if run_id in self._runs:  # an end written later must not precede this event
                 self._spool.journal_alive(event.at_ns)
             return
         key = _key(run_id, phase)
@@ -82,13 +82,16 @@ class LeftOpen:
         self._spool.journal_alive(event.at_ns)
 
     def forked(self) -> None:
-        """In a child process: the open entries belong to the parent."""
+        """Reset in a forked child: the open runs belong to the parent."""
         self._lock = threading.Lock()
         self._runs.clear()
 
 
 def ends_of(leftover: Leftover) -> Iterator[tuple[Event, str | None]]:
-    """Yield end events for the open phases, then runs, of a dead publisher, with their workflows, at its last heartbeat."""
+    """Yield end events for the open phases, then the open runs, of a dead publisher, each with its workflow.
+
+    They are stamped with the time at which the publisher was last known to be alive.
+    """
     found = [entry for _, parts in leftover.open if (entry := _entry(parts)) is not None]
     for entry in sorted(found, key=lambda each: each["phase"] is None):
         workflow, phase = entry["workflow"], entry["phase"]

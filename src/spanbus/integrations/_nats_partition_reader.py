@@ -1,7 +1,7 @@
-"""Reading of one partition: feeds lines to a correlator, and holds the ends of runs until they have settled.
+"""Reader of one partition: feeds events to a correlator, and holds back ends of runs until late events have arrived.
 
-Time is the stream's: an end is fed when a message was read that is younger by the settle time; only at the head the clock
-decides. A backlog therefore gives the same spans as reading live.
+A held end is released when the stream has advanced by the settle time, so a backlog gives the same spans as reading
+live. Only at the head of the stream the local clock decides.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from spanbus.integrations._nats_clocks import Clocks
 
 SETTLE_S: Final = 2.0
 RUNS_OPEN: Final = Limits().open_runs
-"""Limit of open runs, as in the correlator, which drops the oldest run above it."""
+"""Limit of open runs; beyond it the correlator has dropped the oldest one."""
 RUNS_ELSEWHERE: Final = 2_048
 ENDS_WAITING: Final = 128
-"""Limit of waiting ends; above it (4,000 runs a second in all partitions) the oldest is fed before it has settled."""
+"""Limit of held ends; beyond it the oldest is released early. Reached at 4,000 runs a second in all partitions."""
 RUNS_REMEMBERED: Final = 256
-"""Remembered ended runs of one partition."""
+"""Recently ended runs remembered in one partition."""
 _IDS_REMEMBERED: Final = 8_192
 _PUBLISHERS_OF_RUN: Final = 64
 _KEY_CHARS: Final = 100
@@ -44,8 +44,8 @@ _ENDS: Final = frozenset(
 )
 
 
-class Read(NamedTuple):
-    """One message of the stream: number, server's stamp (Unix nanoseconds), lines, partition and bucket, sender and its time."""
+class StreamMessage(NamedTuple):
+    """A message of the stream. ``stamp_ns`` is the server's timestamp (Unix nanoseconds), ``sent_ns`` the publisher's or 0."""
 
     sequence: int
     stamp_ns: int
@@ -57,7 +57,9 @@ class Read(NamedTuple):
 
 
 class Counts(NamedTuple):
-    """Counts of lines: fed, with telemetry made elsewhere, too late for their run, duplicates, not an event."""
+    """Counts of lines: fed; of runs whose own process makes their telemetry (``elsewhere``); late for their run; duplicates;
+    not an event (``broken``).
+    """
 
     fed: int = 0
     elsewhere: int = 0
@@ -69,29 +71,29 @@ class Counts(NamedTuple):
         return Counts(*(one + more for one, more in zip(self, other, strict=True)))
 
 
-class WaitingEnd(NamedTuple):
-    """End of a run that waits to settle."""
+class HeldEnd(NamedTuple):
+    """An end of a run that is held back."""
 
     line: Mapping[str, object]
     stamp_ns: int
 
 
 class OpenRun:
-    """An open run: bucket and first message, owner, publishers of its events, and ids of its events."""
+    """An open run: its bucket and first message, the publisher that started it, all its publishers, its event ids."""
 
-    __slots__ = ("bucket", "first", "owner", "publishers", "run_id", "seen", "unread")
+    __slots__ = ("bucket", "first", "heard", "owner", "publishers", "run_id", "unread")
 
     def __init__(self, run_id: str, bucket: int, first: int) -> None:
         self.run_id, self.bucket, self.first = run_id, bucket, first
         self.owner = ""
         self.unread = False
-        """Some of its events may have been deleted unread."""
+        """Events of the run may have been deleted before they were read."""
         self.publishers: set[str] = set()
-        self.seen = Dedup(_IDS_REMEMBERED)
+        self.heard = Dedup(_IDS_REMEMBERED)
 
 
-class Reading:
-    """Feeds the lines of messages in order, and tracks the open runs. Not thread-safe.
+class PartitionReader:
+    """Feeds the events of messages in order and tracks the open runs. Not thread-safe.
 
     ``ending`` is called with an open run before its end is fed.
     """
@@ -109,30 +111,30 @@ class Reading:
         self._clocks = clocks or Clocks()
         self._settle_ns = int(settle_s * 1e9)
         self.open: OrderedDict[str, OpenRun] = OrderedDict()
-        """By the names that checkpoints have for runs."""
+        """By :func:`key_of` the run id, as in checkpoints."""
         self.elsewhere: OrderedDict[str, None] = OrderedDict()
         """Open runs whose own process makes their telemetry."""
         self.ended: OrderedDict[str, None] = OrderedDict()
-        """The runs that ended last: what comes of them now is late."""
-        self._held: OrderedDict[str, WaitingEnd] = OrderedDict()
+        """Recently ended runs; further events of them are late."""
+        self._held: OrderedDict[str, HeldEnd] = OrderedDict()
         self._fed = self._elsewhere_lines = self._late = self._doubled = self._broken = 0
-        self._warned = False
+        self._told = False
 
     @property
     def counts(self) -> Counts:
         return Counts(self._fed, self._elsewhere_lines, self._late, self._doubled, self._broken)
 
     def reset_counts(self) -> None:
-        """Reset the counts after a replay, which the first reader has counted."""
+        """Reset the counts after a replay: those lines were counted when they were first read."""
         self._fed = self._elsewhere_lines = self._late = self._doubled = self._broken = 0
 
     @property
     def holds(self) -> bool:
-        """Whether an end waits."""
+        """Whether an end is held back."""
         return bool(self._held)
 
-    def take(self, message: Read, *, only: Collection[str] | None = None) -> int:
-        """Feed one message, or ``only`` its lines of these runs; return the stamp of the last end that it released."""
+    def take(self, message: StreamMessage, *, only: Collection[str] | None = None) -> int:
+        """Feed one message; with ``only`` just the lines of these runs. Returns the timestamp of the last released end, or 0."""
         released_ns = self.release_ends(message.stamp_ns - self._settle_ns) if self._held else 0
         line: Mapping[str, object] | None = None
         for text in message.body.split(b"\n"):
@@ -152,9 +154,11 @@ class Reading:
             _measure_clock(self._clocks, message, line)
         return released_ns
 
-    def _take(self, run: str, run_id: str, line: Mapping[str, object], message: Read) -> None:
-        if not run:  # it belongs to no run
-            self._feed_line(line)
+    def _take(
+        self, run: str, run_id: str, line: Mapping[str, object], message: StreamMessage
+    ) -> None:
+        if not run:  # an event without a run id
+            self._tell(line)
             return
         kind = _kind_of(line)
         ends = kind in _ENDS and not line.get("phase")
@@ -175,7 +179,7 @@ class Reading:
                 self.forget(next(iter(self.open)))
             opened = self.open[run] = OpenRun(run_id, message.bucket, message.sequence)
         event_id = line.get("event_id") or line.get("id")
-        if event_id is not None and opened.seen.is_double(str(event_id), str(kind)):
+        if event_id is not None and opened.heard.is_double(str(event_id), str(kind)):
             self._doubled += 1
             return
         if kind == _STARTED:
@@ -183,38 +187,38 @@ class Reading:
         if len(opened.publishers) < _PUBLISHERS_OF_RUN:
             opened.publishers.add(_publisher(message, line))
         if ends:
-            self._held.setdefault(run, WaitingEnd(line, message.stamp_ns))
+            self._held.setdefault(run, HeldEnd(line, message.stamp_ns))
             return
-        self._feed_line(line)
+        self._tell(line)
 
-    def _feed_line(self, line: Mapping[str, object]) -> None:
+    def _tell(self, line: Mapping[str, object]) -> None:
         self._fed += 1
         self._feed(line)
 
     def release_ends(self, until_ns: int) -> int:
-        """Feed the waiting ends stamped up to ``until_ns``; return the last one's stamp, 0 for none."""
+        """Feed the held ends with a timestamp up to ``until_ns``. Returns the last timestamp, 0 for none."""
         last_ns = 0
         for run in [run for run, held in self._held.items() if held.stamp_ns <= until_ns]:
             held = self._held.pop(run)
             opened = self.open.pop(run, None)
             if opened is not None:
                 self._ending(opened)
-            self._feed_line(held.line)
+            self._tell(held.line)
             self._remember(run)
             last_ns = max(last_ns, held.stamp_ns)
         return last_ns
 
     def is_due(self, stamp_ns: int) -> bool:
-        """Whether an end has settled by this stamp of the stream."""
+        """Whether a held end has settled at this stream time."""
         until_ns = stamp_ns - self._settle_ns
         return any(held.stamp_ns <= until_ns for held in self._held.values())
 
     def settle(self, stamp_ns: int) -> int:
-        """Feed the ends that have settled by this stamp of the stream; returns as :meth:`release_ends`."""
+        """Release the ends that have settled at this stream time; see :meth:`release_ends`."""
         return self.release_ends(stamp_ns - self._settle_ns)
 
-    def of_owners(self, owners: Collection[str]) -> list[str]:
-        """Open runs announced by these publishers, without those whose end waits."""
+    def announced_by(self, owners: Collection[str]) -> list[str]:
+        """Return the open runs that these publishers started, except those with a held end."""
         return [
             run
             for run, opened in self.open.items()
@@ -222,7 +226,7 @@ class Reading:
         ]
 
     def forget(self, run: str) -> OpenRun | None:
-        """Remove an open run that was ended otherwise; its further events are late."""
+        """Close an open run without an end event. Further events of it are late."""
         self._remember(run)
         self._held.pop(run, None)
         return self.open.pop(run, None)
@@ -241,8 +245,8 @@ class Reading:
             if isinstance(_kind_of(found), str):
                 return found
         self._broken += 1
-        if not self._warned:
-            self._warned = True
+        if not self._told:
+            self._told = True
             self._say("a line of the stream is no event; it and others like it are counted")
         return None
 
@@ -252,7 +256,7 @@ def _kind_of(line: Mapping[str, object]) -> object:
 
 
 def key_of(run_id: object) -> str:
-    """Id of a run, or its hash if it is long, so that checkpoints have a bounded size. Empty for none."""
+    """Return the run id, or its hash if it is long, so that checkpoints have bounded size. Empty if there is none."""
     if not isinstance(run_id, str | int | float) or isinstance(run_id, bool):
         return ""
     run = str(run_id)
@@ -262,18 +266,20 @@ def key_of(run_id: object) -> str:
 
 
 def _owner(event_id: object, publisher: str) -> str:
-    """Publisher that announced a run; for our own processes the prefix of the event ids, even if another process sent them."""
+    """Return the publisher of a start event. For our own processes it is the prefix of the event id, which stays the same if
+    another process sends the event.
+    """
     ours = _OUR_ID.fullmatch(event_id) if isinstance(event_id, str) else None
     return ours[1] if ours is not None else publisher
 
 
-def _publisher(message: Read, line: Mapping[str, object]) -> str:
-    """Publisher whose clock made the times of a message: its sender, else the source in its events."""
+def _publisher(message: StreamMessage, line: Mapping[str, object]) -> str:
+    """Return the sender of a message, otherwise the source that its event names. Identifies the clock of its times."""
     return message.publisher or str(line.get("source") or "")[:_SOURCE_CHARS]
 
 
-def measure_clock(clocks: Clocks, message: Read) -> None:
-    """Measure a publisher's clock by a message whose last line is an event."""
+def measure_clock(clocks: Clocks, message: StreamMessage) -> None:
+    """Record the clock offset of a message's publisher, if its last line is an event."""
     try:
         line: object = json.loads(message.body.rpartition(b"\n")[2])
     except (ValueError, RecursionError):
@@ -282,13 +288,13 @@ def measure_clock(clocks: Clocks, message: Read) -> None:
         _measure_clock(clocks, message, cast("Mapping[str, object]", line))
 
 
-def _measure_clock(clocks: Clocks, message: Read, line: Mapping[str, object]) -> None:
+def _measure_clock(clocks: Clocks, message: StreamMessage, line: Mapping[str, object]) -> None:
     publisher = _publisher(message, line)
     if not publisher:
         return
     at_ns = message.sent_ns or _at_ns(line)
     if at_ns is not None:
-        clocks.record(publisher, message.stamp_ns, at_ns, sent=bool(message.sent_ns))
+        clocks.heard(publisher, message.stamp_ns, at_ns, sent=bool(message.sent_ns))
 
 
 def _at_ns(line: Mapping[str, object]) -> int | None:

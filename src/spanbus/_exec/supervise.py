@@ -1,8 +1,8 @@
-"""Waiting for a command, and passing on signals that only we received.
+"""Wait for a command and forward signals that reached only this process.
 
-All signals are blocked and read one by one, with their senders. At a terminal the command stays in our process group, so that
-it receives the terminal's signals itself, and these are not sent again. Without a terminal it has its own process group, which
-receives every signal that we receive.
+All signals are blocked and read one by one, with their sender. At a terminal the command stays in our process group, so
+signals for keys reach it directly and are not forwarded. Without a terminal it has its own process group, to which every
+signal is forwarded.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from contextlib import suppress
 
 from spanbus._exec.launch import Child, Inherited
 
-_BY_KERNEL = 0x80  # si_code SI_KERNEL: a key at the terminal, or the terminal itself
+_BY_KERNEL = 0x80  # si_code SI_KERNEL: sent for a key or by the terminal
 _ENDS_WORK = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT")
 _BY_KEY = frozenset(("SIGINT", "SIGQUIT", "SIGTSTP", "SIGWINCH"))
 _NEVER = ("SIGKILL", "SIGSTOP")
 
 
-class Ended:
-    """End of a command: ``status`` as in a shell, ``signal_name`` of the first signal that asked us to end."""
+class CommandExit:
+    """End of a command: ``status`` as a shell reports it, ``signal_name`` of the signal that requested the end, if any."""
 
     __slots__ = ("duration_ns", "ended_at_ns", "exit_code", "signal_name")
 
     def __init__(self, exit_code: int, duration_ns: int, ended_at_ns: int) -> None:
         self.exit_code = exit_code
-        """Negative number of the signal that ended it."""
+        """Negative for the signal that ended it."""
         self.duration_ns = duration_ns
         self.ended_at_ns = ended_at_ns
         self.signal_name: str | None = None
@@ -38,13 +38,13 @@ class Ended:
         return self.exit_code if self.exit_code >= 0 else 128 - self.exit_code
 
 
-class Attendant:
-    """Waits for one command in the main thread; ``wake`` may be called from any thread."""
+class Supervisor:
+    """Waits for one command in the main thread; only :meth:`wake` may be called from other threads."""
 
     def __init__(
         self, child: Child, inherited: Inherited, resize: Callable[[], bool] | None = None
     ) -> None:
-        """``resize`` gives the command's pseudo-terminal our size; it returns False without one."""
+        """``resize`` copies the terminal's size to the command's pseudo-terminal, and returns whether there is one."""
         self._child = child
         self._resize = resize
         never = {int(getattr(signal, name)) for name in _NEVER}
@@ -53,29 +53,31 @@ class Attendant:
         self._end_signal: str | None = None
         self._awake = False
 
-    def wait(self) -> Ended:
-        """Wait until the command has ended; when it is stopped at a terminal or through us, stop too."""
+    def wait(self) -> CommandExit:
+        """Wait until the command has ended. If it is stopped, this process stops too."""
         while True:
-            code = self._exit_code()
+            code = self._reap()
             if code is not None:
-                ended = Ended(code, time.perf_counter_ns() - self._child.started_ns, time.time_ns())
+                ended = CommandExit(
+                    code, time.perf_counter_ns() - self._child.started_ns, time.time_ns()
+                )
                 ended.signal_name = self._end_signal
                 return ended
             number, by_kernel = self._next()
             if number != signal.SIGCHLD:
-                self._pass_on(number, by_kernel)
+                self._forward(number, by_kernel)
 
     def wake(self) -> None:
-        """End :meth:`linger`."""
+        """End :meth:`wait_while`."""
         self._awake = True
         with suppress(OSError):
             os.kill(os.getpid(), signal.SIGCHLD)
 
-    def linger(self, still: Callable[[], bool], timeout_s: float) -> bool:
-        """After the end, wait while ``still()``, at most ``timeout_s``; return whether it is over. A signal ends the wait.
+    def wait_while(self, still: Callable[[], bool], timeout_s: float) -> bool:
+        """Wait while ``still()`` is true, at most ``timeout_s`` or until a signal requests the end. Returns whether it ended.
 
-        The signal that ended the command may arrive twice and is ignored once: ``timeout`` and supervisors send it to the
-        process and to its group.
+        The signal that ended the command may arrive twice, because ``timeout`` and supervisors send it to the process and to
+        its group. The second one is ignored.
         """
         until = time.monotonic() + timeout_s
         same = self._end_signal if self._end_signal not in _BY_KEY else None
@@ -94,7 +96,7 @@ class Attendant:
     # --- signals ------------------------------------------------------------------------------------------------------
 
     def _next(self) -> tuple[int, bool]:
-        """Wait for a signal; return it, and whether the kernel sent it to our whole group."""
+        """Return the next signal, and whether the kernel sent it to our whole process group."""
         if hasattr(signal, "sigwaitinfo"):
             while True:
                 info = signal.sigwaitinfo(self._signals)
@@ -109,7 +111,7 @@ class Attendant:
             return info.si_signo if info is not None else None
         return int(signal.sigwait(self._signals))
 
-    def _pass_on(self, number: int, by_kernel: bool) -> None:
+    def _forward(self, number: int, by_kernel: bool) -> None:
         name = _name(number)
         if self._end_signal is None and name in _ENDS_WORK:
             self._end_signal = name
@@ -120,13 +122,13 @@ class Attendant:
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._child.pid, number)
             return
-        for pid in _process_tree(self._child.pid):
+        for pid in _family(self._child.pid):
             with suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, number)
 
     # --- the command --------------------------------------------------------------------------------------------------
 
-    def _exit_code(self) -> int | None:
+    def _reap(self) -> int | None:
         while True:
             try:
                 pid, status = os.waitpid(self._child.pid, os.WNOHANG | os.WUNTRACED)
@@ -135,13 +137,13 @@ class Attendant:
             if pid == 0:
                 return None
             if os.WIFSTOPPED(status):
-                self._stop_too(os.WSTOPSIG(status))
+                self._stop_with_command(os.WSTOPSIG(status))
                 continue
             return os.waitstatus_to_exitcode(status)
 
-    def _stop_too(self, number: int) -> None:
-        """Stop ourselves, so that our parent sees a stopped job; when it continues us, the command continues."""
-        if number == signal.SIGSTOP and self._child.own_group:  # somebody stopped only the command
+    def _stop_with_command(self, number: int) -> None:
+        """Stop this process too, so that the shell sees a stopped job. Its SIGCONT is forwarded to the command."""
+        if number == signal.SIGSTOP and self._child.own_group:  # sent to the command alone
             return
         os.kill(os.getpid(), signal.SIGSTOP)
 
@@ -153,25 +155,25 @@ def _name(number: int) -> str:
         return f"SIG{number}"
 
 
-def _process_tree(pid: int) -> list[int]:
-    """A process and its descendants in our process group."""
+def _family(pid: int) -> list[int]:
+    """Return a process and its descendants in our process group."""
     found, group = [pid], os.getpgrp()
     try:
-        children = _children_by_parent(group)
+        beneath = _children_by_parent(group)
     except OSError:  # no /proc
         return found
     for one in found:
-        found.extend(children.get(one, ()))
+        found.extend(beneath.get(one, ()))
     return found
 
 
 def _children_by_parent(group: int) -> dict[int, list[int]]:
-    children: dict[int, list[int]] = {}
+    beneath: dict[int, list[int]] = {}
     for name in os.listdir("/proc"):
         if name.isdecimal():
             with suppress(OSError, ValueError, IndexError):
                 with open(f"/proc/{name}/stat", "rb", buffering=0) as file:
                     fields = file.read(4096).rpartition(b")")[2].split()
                 if int(fields[2]) == group:
-                    children.setdefault(int(fields[1]), []).append(int(name))
-    return children
+                    beneath.setdefault(int(fields[1]), []).append(int(name))
+    return beneath
