@@ -20,7 +20,6 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceRequest,
     ExportTraceServiceResponse,
 )
-
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans
 
 from spanbus._backend import trace_answers
@@ -63,7 +62,12 @@ def jaeger_trace(trace_id: str, groups: Iterable[ResourceSpans]) -> jaeger.Docum
             key = keys[identity] = f"p{len(keys) + 1}"
             processes[key] = jaeger.process(group.resource)
         found.extend(jaeger.spans(group, key))
-    return {"traceID": jaeger.short(trace_id), "spans": found, "processes": processes, "warnings": None}
+    return {
+        "traceID": jaeger.short(trace_id),
+        "spans": found,
+        "processes": processes,
+        "warnings": None,
+    }
 
 
 def test_pieces_hold_what_the_trace_holds(tmp_path: Path) -> None:

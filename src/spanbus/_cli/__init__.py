@@ -10,12 +10,12 @@ _COMPLETE = "_SPANBUS_COMPLETE"
 
 
 def main() -> None:
-    """Entry point. A :class:`~spanbus.errors.SpanbusError` is one line on stderr: exit code 2, or 1 for a missing run.
+    """Entry point. Errors that were raised on purpose are one line on stderr: exit code 2, or 1 for a run that is not there.
 
-    Only help, completion and a wrong command line import typer, which takes longer than most commands. ``exec`` has its own
-    parser, because its command waits for it.
+    Only help, completion and a line that is wrong load typer, which takes longer than most commands. ``exec`` has a parser of
+    its own, because its command waits for it.
     """
-    gc.disable()  # imports make no garbage; collecting takes a fiftieth of a short command
+    gc.disable()  # what is loaded stays: looking for garbage in it takes a fiftieth of a short command
     words = sys.argv[1:]
     if _COMPLETE in os.environ:
         from spanbus._cli.start import completed
@@ -23,8 +23,8 @@ def main() -> None:
         if completed(os.environ[_COMPLETE], os.environ):
             return
     elif words[:1] == ["exec"]:
-        _import_our_modules_first()
-        _let_interrupts_end_us(True)  # also before the command is started
+        _our_modules_first()
+        _interrupt_ends_us(True)  # and a command that was not started yet
         from spanbus._exec.arguments import asks_for_help, parse
 
         if not asks_for_help(words[1:]):
@@ -36,7 +36,7 @@ def main() -> None:
 
         if answered(words[0]):
             return
-    _let_interrupts_end_us(True)
+    _interrupt_ends_us(True)
     from spanbus._cli.line import call_of
     from spanbus._cli.program import run
 
@@ -46,21 +46,21 @@ def main() -> None:
         from spanbus._loggers import load
 
         load()
-    _let_interrupts_end_us(False)
+    _interrupt_ends_us(False)
     gc.enable()
     run(call)
 
 
-def _import_our_modules_first() -> None:
-    """Move the folders of ``PYTHONPATH`` to the end: they are for the command, and may hold a ``typing.py``."""
+def _our_modules_first() -> None:
+    """Put after ours the modules of ``PYTHONPATH``, which is the command's: a ``typing.py`` in there is not meant here."""
     given = os.environ.get("PYTHONPATH", "")
     if given:
-        of_command = {os.path.abspath(folder) for folder in given.split(os.pathsep)}
-        sys.path.sort(key=of_command.__contains__)
+        theirs = {os.path.abspath(folder) for folder in given.split(os.pathsep)}
+        sys.path.sort(key=theirs.__contains__)
 
 
-def _let_interrupts_end_us(at_once: bool) -> None:
-    """Let SIGINT end us without a traceback during imports, then restore Python's handler; an ignored SIGINT stays ignored."""
+def _interrupt_ends_us(at_once: bool) -> None:
+    """While modules are loaded, an interrupt ends us as it ends other programs, without a traceback; an ignored one stays so."""
     import signal
 
     by_python = signal.default_int_handler

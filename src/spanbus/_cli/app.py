@@ -1,4 +1,4 @@
-"""The commands for typer and shell completion: one module each, imported lazily."""
+"""The commands as typer and a shell's completion see them: one module each, loaded when it is asked for."""
 
 from __future__ import annotations
 
@@ -40,32 +40,32 @@ COMMANDS = (
     "metrics",
     "mcp",
 )
-"""Commands in the order of help; ``spanbus._cli.NAME`` holds ``command``, a function with typer's annotations."""
+"""In the order in which help lists them; ``spanbus._cli.NAME`` holds ``command``, a function with typer's annotations."""
 
 
 @contextmanager
-def _escaped_usage_errors() -> Generator[None]:
-    """Escape control characters in typer's error messages, which quote the command line."""
+def _usage_spelled_out() -> Generator[None]:
+    """Let an error of typer, which holds the word that it does not take, reach the terminal as any other text."""
     try:
         yield
     except Exception as error:
-        message: object = getattr(error, "message", None)
-        if isinstance(message, str) and type(error).__module__.startswith(("typer", "click")):
-            error.message = lines(message)  # pyright: ignore[reportAttributeAccessIssue]
+        said: object = getattr(error, "message", None)
+        if isinstance(said, str) and type(error).__module__.startswith(("typer", "click")):
+            error.message = lines(said)  # pyright: ignore[reportAttributeAccessIssue]
         raise
 
 
 class _Lazy(TyperGroup):
-    """Group that imports the module of a command lazily."""
+    """Imports a command's module when the command is asked for."""
 
     def make_context(self, *args: Any, **kwargs: Any) -> Any:
-        """Escape error messages; see :func:`_escaped_usage_errors`."""
-        with _escaped_usage_errors():
+        """As typer's; see :func:`_usage_spelled_out`."""
+        with _usage_spelled_out():
             return super().make_context(*args, **kwargs)
 
     def invoke(self, ctx: Any) -> Any:
-        """Escape error messages; see :func:`_escaped_usage_errors`."""
-        with _escaped_usage_errors():
+        """As typer's; see :func:`_usage_spelled_out`."""
+        with _usage_spelled_out():
             return super().invoke(ctx)
 
     def list_commands(self, ctx: object) -> list[str]:
@@ -73,7 +73,7 @@ class _Lazy(TyperGroup):
         return [name for name in COMMANDS if _exists(name)]
 
     def resolve_command(self, ctx: typer.Context, args: list[str]):  # pyright: ignore[reportIncompatibleMethodOverride] - as below
-        """Find the command; raises InputError with a suggestion for an unknown one."""
+        """The command that a line names; for one that is none, the nearest."""
         if (
             args
             and not ctx.resilient_parsing
@@ -143,5 +143,5 @@ def _root(
 
 
 def main() -> None:
-    """Entry point for a command line that typer parses."""
+    """Entry point for a line that typer reads."""
     run(app)

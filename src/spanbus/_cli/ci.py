@@ -1,7 +1,7 @@
-"""Output for CI systems: collapsible groups, annotations, a job summary.
+"""The CI system that a run works in: foldable groups, annotations, a summary of the job.
 
 GitHub Actions (also Gitea and Forgejo): workflow commands on standard output, Markdown in ``GITHUB_STEP_SUMMARY``. GitLab:
-collapsible sections. Buildkite: groups. Other systems get nothing.
+collapsible sections. Buildkite: groups. Elsewhere nothing is added.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ Kind = Literal["github", "gitlab", "buildkite", "plain"]
 
 _ANNOTATION_CHARS = 4_096
 _SUMMARY_BYTES = 1_000_000
-"""GitHub rejects a step summary of more than 1 MiB."""
+"""GitHub refuses a step's summary of more than 1 MiB."""
 
 
 def is_ephemeral(env: Mapping[str, str] | None = None) -> bool:
-    """Whether this is a CI job, whose disk is deleted at its end."""
+    """Whether this is the job of a CI system, whose disk is gone when the job is."""
     return ephemeral.is_ephemeral(os.environ if env is None else env)
 
 
-def delivery_summary(runtime: Runtime) -> str:
-    """Last line of a job: whether the telemetry of a closed runtime was delivered."""
+def what_left(runtime: Runtime) -> str:
+    """Whether the telemetry of a runtime that was closed has left this machine, for the last line of a job."""
     settings = runtime.settings
     if settings.sdk_disabled:
         return "telemetry is off (OTEL_SDK_DISABLED)"
@@ -56,7 +56,7 @@ def delivery_summary(runtime: Runtime) -> str:
 
 
 def detect(env: Mapping[str, str] | None = None) -> Ci | None:
-    """CI system by its environment variables; None outside of CI."""
+    """The system whose variables are set; None outside of any."""
     env = os.environ if env is None else env
     if env.get("GITHUB_ACTIONS") == "true":
         return Ci("github", env.get("GITHUB_STEP_SUMMARY") or None)
@@ -68,7 +68,7 @@ def detect(env: Mapping[str, str] | None = None) -> Ci | None:
 
 
 class Ci:
-    """Commands of one CI system; each method returns the text to print, empty if the system lacks the feature."""
+    """Commands of one CI system; each method gives the text to print, empty where the system has nothing of the kind."""
 
     def __init__(self, kind: Kind, summary_file: str | None = None) -> None:
         self.kind: Kind = kind
@@ -76,7 +76,7 @@ class Ci:
 
     @property
     def groups(self) -> bool:
-        """Whether output can be folded in groups; the output of a phase must then be contiguous."""
+        """Whether output can be folded; that of one phase then has to stand together."""
         return self.kind != "plain"
 
     def start(self, name: str, title: str) -> str:
@@ -89,7 +89,7 @@ class Ci:
         return f"--- {_one_line(title)}" if self.kind == "buildkite" else ""
 
     def end(self, name: str, *, failed: bool) -> str:
-        """Close a group; Buildkite expands the group of a failure."""
+        """Close it; Buildkite then opens the group of what failed."""
         if self.kind == "github":
             return "::endgroup::"
         if self.kind == "gitlab":
@@ -97,21 +97,21 @@ class Ci:
         return "^^^ +++" if self.kind == "buildkite" and failed else ""
 
     def quoted(self, text: str) -> str:
-        """Disable commands within a text: repeated tool output may hold commands that were executed already."""
+        """Text in which nothing is taken for a command: what tools printed may hold theirs, which were obeyed already."""
         if self.kind != "github":
             return text
         token = secrets.token_hex(16)
         return f"::stop-commands::{token}\n{text.rstrip()}\n::{token}::\n"
 
     def error(self, title: str, message: str, tail: str) -> str:
-        """Annotation of a failure with the end of its output."""
+        """An annotation of a failure with the end of its output."""
         if self.kind != "github":
             return ""
         text = f"{message}\n{tail}".strip() or title
         return f"::error title={_property(title)}::{_data(text[-_ANNOTATION_CHARS:])}"
 
     def add_summary(self, markdown: str) -> None:
-        """Append to the job summary, if there is one and it has room."""
+        """Append to the summary of the job, where there is one with room."""
         if self._summary_file is None:
             return
         data = markdown.encode("utf-8", "replace")

@@ -1,4 +1,4 @@
-"""Display of a tool's line: with or without its colours, all other control characters escaped."""
+"""A tool's line as it is shown: its colours kept or taken out, everything else that cannot be seen spelled out."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _RESET = "\x1b[0m"
 
 
 def coloured(line: str) -> str:
-    """``line`` with its colours, which are reset at its end; not shortened."""
+    """``line`` whole, with its colours, which end with it."""
     if "\x1b" not in line:
         return whole(line)
     parts = _SGR.split(line)
@@ -25,10 +25,10 @@ def coloured(line: str) -> str:
 
 
 def plain(line: str) -> str:
-    """``line`` without colours; not shortened."""
+    """``line`` whole, without colours."""
     return whole(_ESCAPES.sub("", line) if "\x1b" in line else line)
 
 
 def whole(line: str) -> str:
-    """``line`` with escaped control characters; not shortened."""
+    """``line`` with what cannot be seen spelled out; it is not shortened."""
     return one_line(line, len(line) * 10 + 1)

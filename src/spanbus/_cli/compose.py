@@ -1,4 +1,4 @@
-"""Compose for the shipped docker-compose.yml: program, files and addresses."""
+"""Compose for the shipped docker-compose.yml: which program, which files, which addresses."""
 
 from __future__ import annotations
 
@@ -16,17 +16,19 @@ from spanbus.errors import BackendError, InputError
 
 FILE = "docker-compose.yml"
 PACKAGED = "stack_files"
-"""Folder with the stack's files in an installed package."""
+"""The folder in an installed package that holds the stack's files."""
 GRAFANA = "grafana"
 
-# Files that identify our docker-compose.yml.
-_BESIDE = ("collector-config.yaml", "deploy/prometheus/alerts.yml")
+_BESIDE = (
+    "collector-config.yaml",
+    "deploy/prometheus/alerts.yml",
+)  # somebody else's docker-compose.yml has not these
 _PROGRAMS = (("docker", "compose"), ("docker-compose",), ("podman", "compose"))
 _LOOK_S = 20.0
 
 
 class Port(NamedTuple):
-    """Published port of a service: the port inside the container, and its default address."""
+    """Port for people or programs: the container's, by which a service is known, and the place where it is published."""
 
     service: str
     inside: int
@@ -46,7 +48,7 @@ PORTS = (
 
 @dataclass(frozen=True, slots=True)
 class Compose:
-    """A Compose program with its files."""
+    """A program with the files that it is given."""
 
     program: tuple[str, ...]
     files: tuple[Path, ...]
@@ -56,7 +58,7 @@ class Compose:
         return [*self.program, *files, *(("--profile", GRAFANA) if grafana else ()), *arguments]
 
     def run(self, *arguments: str, grafana: bool = False) -> int:
-        """Run Compose with our streams; return its exit code."""
+        """Its exit code; it talks to the person itself."""
         try:
             return subprocess.run(self.argv(*arguments, grafana=grafana), check=False).returncode
         except OSError as error:
@@ -65,10 +67,12 @@ class Compose:
             ) from error
 
     def addresses(self) -> Mapping[Port, str]:
-        """``host:port`` of each published port after all overrides; the defaults if Compose does not tell."""
-        output = _output(self.argv("config", "--format", "json", grafana=True))
+        """``host:port`` of everything that is published, as the files say after all overrides; the shipped ones where
+        that cannot be asked.
+        """
+        said = _output(self.argv("config", "--format", "json", grafana=True))
         try:
-            document: object = json.loads(output) if output else None
+            document: object = json.loads(said) if said else None
         except (ValueError, RecursionError):
             document = None
         if at(document, "services") is None:
@@ -86,10 +90,10 @@ class Compose:
 
 
 def compose(files: Sequence[Path]) -> Compose:
-    """Return the first Compose program that is new enough, with ``files`` or the shipped one.
+    """The first program that is there and new enough, with ``files`` or the shipped one.
 
-    Raises :class:`~spanbus.errors.InputError` for a missing file of ``files``, :class:`~spanbus.errors.BackendError` for a
-    missing program or shipped file; both tell what to do.
+    Raises :class:`~spanbus.errors.InputError` for a file that is not there, :class:`~spanbus.errors.BackendError` when
+    something is missing; both say what to do.
     """
     chosen = _files(files)
     tried: list[str] = []
@@ -113,9 +117,9 @@ def compose(files: Sequence[Path]) -> Compose:
 
 
 def shipped(start: Path) -> Path | None:
-    """Path of the stack's Compose file: in the checkout that this package is installed from, else in the package.
+    """The stack's file: of the checkout that this package is installed from, else of the package.
 
-    A file around ``start`` counts only if it belongs to that checkout; another one may come from anybody, and needs ``--file``.
+    What lies around ``start`` counts where it is that checkout; another one may be anybody's, and is asked for by ``--file``.
     """
     package = Path(__file__).parents[1]
     own = package.parents[1]
@@ -127,7 +131,7 @@ def shipped(start: Path) -> Path | None:
 
 
 def not_used(start: Path) -> Path | None:
-    """Nearest Compose file around ``start`` if it is not the one that is used; else None."""
+    """The nearest Compose file around ``start``, where it is not the one that is started."""
     for folder in (start, *start.parents):
         if (folder / FILE).is_file():
             return folder / FILE if folder / FILE != shipped(start) else None
@@ -156,7 +160,7 @@ def _version(program: Sequence[str]) -> tuple[int, ...] | None:
 
 
 def _output(argv: Sequence[str]) -> str:
-    """Output of a command; empty when it fails."""
+    """Output of a command, empty when it fails."""
     try:
         done = subprocess.run(
             argv,

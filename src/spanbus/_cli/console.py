@@ -1,6 +1,6 @@
-"""Output of every command: stdout for results, stderr for messages.
+"""Output of every command: stdout for results, stderr for messages, no colour where nobody sees it.
 
-Every text reaches a terminal through this module, which escapes control and invisible characters.
+Every text reaches a terminal through this module, which spells out what would steer the terminal or cannot be seen.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ if TYPE_CHECKING:
 
 
 _INDENTED_CHARS = 1 << 20
-"""Limit for indenting; larger documents are read by programs only."""
+"""A larger document is read by programs."""
 
 
-class LossyStream:
-    """Standard stream that discards all output after a write error, so that the work goes on."""
+class Outliving:
+    """A standard stream that may be lost while work goes on: what cannot be written any more goes nowhere."""
 
     def __init__(self, stream: IO[str], name: str) -> None:
         self._stream = stream
         self._name = name
 
     def write(self, text: str) -> int:
-        """Write without raising ``OSError``."""
+        """Like the stream's; raises no ``OSError``."""
         try:
             return self._stream.write(text)
         except OSError as error:
@@ -39,7 +39,7 @@ class LossyStream:
             return len(text)
 
     def flush(self) -> None:
-        """Flush without raising ``OSError``."""
+        """Like the stream's; raises no ``OSError``."""
         try:
             self._stream.flush()
         except OSError as error:
@@ -50,22 +50,24 @@ class LossyStream:
 
     def _lost(self, error: OSError) -> None:
         silence(self._stream)
-        if error.errno != errno.EPIPE and self._name != "stderr":  # EPIPE: the reader closed it
+        if (
+            error.errno != errno.EPIPE and self._name != "stderr"
+        ):  # a reader who left, as head does, knows it
             complain(f"{self._name} cannot be written and is left: {error.strerror or error}")
 
 
-def ignore_lost_streams() -> None:
-    """From here on, a closed pipe or a full disk under our output does not change the outcome of the work."""
+def outlive_readers() -> None:
+    """From here on nobody who stops reading us, and no full disk under our output, changes how the work ends."""
     sys.stdout, sys.stderr = (
-        cast("IO[str]", LossyStream(stream, name))
+        cast("IO[str]", Outliving(stream, name))
         if cast("IO[str] | None", stream) is not None
         else stream
         for stream, name in ((sys.stdout, "stdout"), (sys.stderr, "stderr"))
     )
 
 
-def open_closed_streams() -> None:
-    """Open the null device for closed standard streams; otherwise a file of ours would get the descriptor."""
+def open_what_is_closed() -> None:
+    """The null device where a standard stream is closed: a file of ours would get its number, and print to it."""
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         if getattr(sys, name) is not None:
             continue
@@ -77,38 +79,38 @@ def open_closed_streams() -> None:
         setattr(sys, name, stream)
 
 
-def escape_unencodable() -> None:
-    """Escape characters that the terminal's encoding lacks, instead of raising."""
+def spell_what_cannot_be_shown() -> None:
+    """Characters that the terminal's encoding lacks are spelled out, in place of an error."""
     for stream in (sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:
             reconfigure(errors="backslashreplace")
 
 
-def show_log_messages() -> None:
-    """Print logged warnings, also of libraries, as a line on stderr through this module."""
+def take_what_is_logged() -> None:
+    """Warnings, of libraries too, reach the terminal through this module: a line on stderr, as every message."""
     import logging as log
 
     class Messages(log.Handler):
         def emit(self, record: log.LogRecord) -> None:
             try:
                 note(self.format(record))
-            except Exception:  # as in logging: a bad message is no error of the program
+            except Exception:  # as logging has it: an error of a message is no error of the program
                 self.handleError(record)
 
     log.lastResort = Messages(log.WARNING)
 
 
 def silence(stream: IO[str]) -> None:
-    """Redirect a stream to the null device, including its buffer."""
+    """Discard what is still buffered, and all that follows."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, stream.fileno())
     os.close(nowhere)
 
 
 @contextmanager
-def _broken_pipe_from_us() -> Generator[None]:
-    """Raise a new ``BrokenPipeError``, which typer does not handle."""
+def _read() -> Generator[None]:
+    """A reader who leaves is a ``BrokenPipeError`` that typer does not take for a failure of its own."""
     try:
         yield
     except BrokenPipeError:
@@ -116,61 +118,61 @@ def _broken_pipe_from_us() -> Generator[None]:
 
 
 def say(text: str) -> None:
-    """Print one line of result."""
-    with _broken_pipe_from_us():
+    """One line of result."""
+    with _read():
         print(lines(text))
 
 
 def raw(text: str) -> None:
-    """Print text of several lines."""
-    with _broken_pipe_from_us():
+    """Text of several lines."""
+    with _read():
         sys.stdout.write(lines(text))
 
 
 def note(text: str) -> None:
-    """Print one line of message to stderr."""
-    _write_message(lines(text))
+    """One line of message."""
+    _tell(lines(text))
 
 
 def complain(error: object) -> None:
-    """Print an error as one line on stderr."""
-    _write_message(f"spanbus: {one_line(str(error), 2_000)}")
+    """One line that says what is wrong; terminal escapes of other people's text are spelled out."""
+    _tell(f"spanbus: {one_line(str(error), 2_000)}")
 
 
-def _write_message(text: str) -> None:
+def _tell(text: str) -> None:
     try:
         print(text, file=sys.stderr)
-    except OSError:  # a full disk or a closed pipe
+    except OSError:  # a full disk, a reader who left: nobody can be told
         silence(sys.stderr)
 
 
 def document(value: object) -> None:
-    """Print one JSON document; indented, or in one line if it is large."""
+    """One JSON document on stdout; indented where a person may read it, in one line where it is large."""
     text = json.dumps(value)
     if len(text) <= _INDENTED_CHARS:
         text = json.dumps(value, indent=2)
-    with _broken_pipe_from_us():
+    with _read():
         sys.stdout.write(f"{text}\n")
 
 
 def pieces(texts: Iterable[str]) -> None:
-    """Print a large text piece by piece."""
-    with _broken_pipe_from_us():
+    """A large text on stdout, piece by piece."""
+    with _read():
         sys.stdout.writelines(texts)
 
 
 def draw(screen: Screen, text: Text) -> None:
-    """Print lines laid out for the terminal; each is cut to its width, but not in a file or a pipe."""
+    """Lines that were made for the width of the terminal; in a file or a pipe none is cut."""
     screen.write(screen.shown(text, screen.width if screen.is_terminal else None))
 
 
 def flow(screen: Screen, text: Text) -> None:
-    """Print foreign text, such as a tool's output: the terminal wraps it, nothing is cut."""
+    """Text of others, such as the end of an output: the terminal wraps it, and nothing of it is cut."""
     screen.write(screen.shown(text))
 
 
 def output(*, to_stderr: bool = False) -> Screen:
-    """Screen for results, or for messages. A closed pipe raises ``BrokenPipeError``."""
+    """The screen that results, or messages, are drawn on. A reader who leaves is ``BrokenPipeError``."""
     from spanbus._cli.screen import Screen
 
     return Screen(to_stderr=to_stderr)

@@ -1,4 +1,4 @@
-"""spanbus dialect: check how a dialect reads a recorded stream, or suggest a dialect for it."""
+"""spanbus dialect: how a dialect reads a recorded stream, and a first one for a stream that nobody has described."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ def _draw(readings: list[Reading]) -> None:
         )
     screen = rich_console()
     if not screen.is_terminal:
-        screen.width = _FILE_WIDTH  # do not cut lines in a file or a pipe
+        screen.width = _FILE_WIDTH  # in a file or a pipe nothing is cut
     screen.print(table)
 
 

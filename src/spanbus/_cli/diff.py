@@ -1,10 +1,10 @@
-"""spanbus diff: compare runs."""
+"""spanbus diff: two runs side by side."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated
 
-from spanbus._cli.lazy import complete, options, typer
+from spanbus._cli.later import complete, options, typer
 
 if TYPE_CHECKING:
     from spanbus._cli.screen import Screen
@@ -123,14 +123,14 @@ def _tell(screen: Screen, found: Comparison) -> None:
         lines.append(f"{f'x{each.ratio:.2f}' if each.ratio is not None else '':>7}  ")
         lines.append(*change)
         if each.before != each.after:
-            lines.append(f"  {_result_text(each.before)} → {_result_text(each.after)}", "dim")
+            lines.append(f"  {_said(each.before)} → {_said(each.after)}", "dim")
         lines.append("\n")
     console.draw(screen, lines)
     if left_out := len(found.phases) - len(shown):
         screen.print(f"  … {left_out:,} more phases; --json has all of them", style="dim")
 
 
-def _result_text(result: str | None) -> str:
+def _said(result: str | None) -> str:
     from spanbus._runs.sanitize import one_line
 
     return "absent" if result is None else one_line(result, 30) or "unknown"

@@ -1,4 +1,4 @@
-"""spanbus doctor: check the settings and all servers."""
+"""spanbus doctor: is everything set as it should be, does everything answer?"""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
-from spanbus._cli.lazy import options, typer
+from spanbus._cli.later import options, typer
 
 if TYPE_CHECKING:
     from spanbus._cli.screen import Screen
@@ -73,7 +73,7 @@ def command(
 
 @contextmanager
 def _waiting(screen: Screen) -> Generator[Callable[[str], None]]:
-    """Show the current check on a terminal."""
+    """Says what is being waited for, to a person who waits."""
     if not screen.is_terminal:
         yield lambda doing: None
         return
@@ -125,7 +125,7 @@ def _line(screen: Screen, finding: Finding) -> None:
 
 
 def _leave(code: int) -> NoReturn:
-    """Exit without waiting for threads of unfinished checks, such as a lookup at a silent name server."""
+    """A question that was left behind (a silent name server) has a thread that Python would wait for at the end."""
     import os
     import sys
     import threading

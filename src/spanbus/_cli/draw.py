@@ -1,4 +1,4 @@
-"""Rendering of a run for a terminal: tree, results, durations, bars on the time axis, failures, events."""
+"""A run as a person reads it in a terminal: tree, result in a word, duration, bar on the time axis."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ _DESCRIPTION = f"{names.EVENT_PAYLOAD_PREFIX}description"
 
 
 class Encoded(Protocol):
-    """Our screen or rich's console."""
+    """A screen of ours or of rich."""
 
     @property
     def encoding(self) -> str: ...
 
 
 class Glyphs(NamedTuple):
-    """Characters for lines and bars, Unicode or ASCII."""
+    """Characters for lines and bars; plain ASCII where the terminal has no others."""
 
     branch: str
     last: str
@@ -51,7 +51,7 @@ _PLAIN = Glyphs("|- ", "`- ", "|  ", "#", "|", ASCII_MARKS)
 
 
 def glyphs(screen: Encoded) -> Glyphs:
-    """Characters that the terminal can show."""
+    """Those that this terminal can show."""
     return _UNICODE if "utf" in (screen.encoding or "").lower() else _PLAIN
 
 
@@ -60,7 +60,7 @@ def _cells(text: str) -> int:
 
 
 def _padded(text: str, cells: int) -> str:
-    """Pad or cut ``text`` to exactly ``cells`` cells."""
+    """``text`` in exactly so many cells."""
     return f"{text:<{cells}}"[:cells] if text.isascii() else set_cell_size(text, cells)
 
 
@@ -69,12 +69,12 @@ def style(result: str) -> str:
 
 
 def word(result: str) -> str:
-    """A result on one line; a foreign span may hold any text."""
+    """A result as it is shown; a span that somebody else sent may say anything."""
     return one_line(result, 12)
 
 
 def _shown(spans: Sequence[SpanSummary]) -> Iterator[SpanSummary]:
-    """Drop deselected phases, which are listed in one line, and merge a single attempt into its phase."""
+    """Without what the caller left out, which is told in one line; an only attempt is its phase."""
     for span in spans:
         if span.skip_reason == DESELECTED:
             continue
@@ -87,7 +87,7 @@ def _shown(spans: Sequence[SpanSummary]) -> Iterator[SpanSummary]:
 
 
 _ROWS_SHOWN = 2_000
-"""Limit of rows; of a larger run, the failures and both ends are shown."""
+"""More lines than that nobody reads: of a larger run what failed is shown, and both ends."""
 
 
 class _Row(NamedTuple):
@@ -108,7 +108,7 @@ def _rows(
 
 
 def _folded(rows: Sequence[_Row]) -> tuple[Sequence[_Row], dict[int, int]]:
-    """Select rows of a large run: failures and both ends. Also returns the number of omitted rows before each gap's next row."""
+    """Pick the rows that are shown, with how many are left out before which: of a very large run what failed, and both ends."""
     if len(rows) <= _ROWS_SHOWN:
         return rows, {}
     ends = _ROWS_SHOWN // 4
@@ -118,7 +118,7 @@ def _folded(rows: Sequence[_Row]) -> tuple[Sequence[_Row], dict[int, int]]:
         del above[row.depth :]
         above.append(at)
         if row.span.result in FAILED_RESULTS and len(kept) < _ROWS_SHOWN:
-            kept.update(above)  # with its ancestors
+            kept.update(above)  # with what it lies beneath
     shown = sorted(kept)
     gaps = {
         place: at - before - 1
@@ -129,7 +129,7 @@ def _folded(rows: Sequence[_Row]) -> tuple[Sequence[_Row], dict[int, int]]:
 
 
 def label(span: SpanSummary) -> str:
-    """Name of a span in the tree."""
+    """A span's name as the tree shows it."""
     if span.kind == "attempt":
         return f"attempt {span.attempt}"
     name = one_line(span.name, 120)
@@ -137,9 +137,9 @@ def label(span: SpanSummary) -> str:
 
 
 def description(span: SpanSummary) -> str:
-    """Description of a phase, from its start event."""
-    text = noted(span.notes, "workflow.phase.started", _DESCRIPTION)
-    return one_line(str(text), 200) if text else ""
+    """The description of a phase, from the event of its start."""
+    said = noted(span.notes, "workflow.phase.started", _DESCRIPTION)
+    return one_line(str(said), 200) if said else ""
 
 
 def remarks(span: SpanSummary, about: str = "") -> str:
@@ -168,9 +168,9 @@ def waterfall(
     width: int | None = None,
     descriptions: Mapping[str, str] | None = None,
 ) -> Text:
-    """Render a run as lines no wider than the terminal; a narrow terminal gets no bars.
+    """The run as lines no wider than the terminal; at 40 columns the bars go, at 60 the event counts too.
 
-    ``descriptions`` of the phases are used if given, else the stored ones.
+    ``descriptions`` are those of the phases, where the workflow is at hand; else what was stored of them is told.
     """
     shapes = glyphs(screen)
 
@@ -182,7 +182,7 @@ def waterfall(
         return remarks(span, about)
 
     free = width is None and not screen.is_terminal
-    """In a pipe or a file, lines are not shortened."""
+    """In a pipe or a file nothing is shortened."""
     width = max(30, width or (screen.width if screen.is_terminal else 110))
     rows: Sequence[_Row] = list(_rows(list(_shown(run.phases)), shapes))
     rows, gaps = (rows, {}) if free else _folded(rows)
@@ -215,8 +215,9 @@ def waterfall(
             text.append(f"… {gaps[at]:,} more; --json has all of them\n", "dim")
         span = row.span
         most = max(len(row.indent), name_width) if free else name_width * 2 // 3
-        # A deep indentation is cut, so that the name has room.
-        indent = row.indent if len(row.indent) <= most else "…" + row.indent[1 - most :]
+        indent = (
+            row.indent if len(row.indent) <= most else "…" + row.indent[1 - most :]
+        )  # the name of what lies deep is still there
         text.append(indent, "dim")
         room = name_width - _cells(indent)
         name = labels[at]
@@ -233,7 +234,7 @@ def waterfall(
         if more and (bar_width or width - name_width - fixed - 3 >= cell_len(more)):
             text.append(" ")
             text.append(more, "dim" if span.result in ("success", "skip") else "")
-        text.rstrip()
+        text.rstrip()  # not beyond the branch before the name
         text.append("\n")
     if left_out := [phase.name for phase in run.phases if phase.skip_reason == DESELECTED]:
         names = ", ".join(one_line(name, 120) for name in left_out)
@@ -261,7 +262,7 @@ def _bar(
 
 
 def failures(run: RunSummary, screen: Screen) -> Text:
-    """Render the innermost failures of a run, with the end of their output."""
+    """Innermost failures of a run, with the end of their output."""
     text = Text()
     for path, span, message in failed_spans(run):
         text.append("\n")
@@ -277,14 +278,14 @@ def failures(run: RunSummary, screen: Screen) -> Text:
 
 
 def failed_spans(run: RunSummary) -> Iterator[tuple[tuple[str, ...], SpanSummary, str]]:
-    """Yield the innermost failed spans: path, span, message."""
+    """The innermost spans that failed: path, span, message."""
     return _failed(list(_shown(run.phases)), ())
 
 
 def _failed(
     spans: Sequence[SpanSummary], above: tuple[str, ...], timed_out: str | None = None
 ) -> Iterator[tuple[tuple[str, ...], SpanSummary, str]]:
-    """Yield path, span and message. A tool that was ended by the timeout of an ancestor counts, with the ancestor's message."""
+    """Path, span and message. A tool that was ended because the time of what is above it was up counts with that message."""
     for span in spans:
         ended = timed_out is not None and span.result == "cancellation"
         if span.result not in FAILED_RESULTS and not ended:
@@ -303,7 +304,7 @@ def _failed(
 
 
 def timeline(run: RunSummary, screen: Screen) -> Text:
-    """Render every stored event of a run in the order of time, with its span."""
+    """Every kept event of a run in the order of time, with what it belongs to."""
     found: list[tuple[int, str, str, dict[str, object]]] = [
         (at_ns, "", name, dict(attributes)) for name, at_ns, attributes in run.notes
     ]
@@ -312,24 +313,25 @@ def timeline(run: RunSummary, screen: Screen) -> Text:
     longest = 60 if screen.is_terminal and screen.width < 200 else 4_096
     text = Text()
     wide = max([cell_len(path) for _, path, _, _ in found] + [5])
-    # Leave room for the time and an event's name.
-    wide = min(wide, 36, max(6, screen.width - 44) if screen.is_terminal else 36)
+    wide = min(
+        wide, 36, max(6, screen.width - 44) if screen.is_terminal else 36
+    )  # the time, and an event's name, have room
     for at_ns, path, name, attributes in found:
         text.append(f"{(at_ns - run.started_at_ns) / 1e9:>10.3f} s  ", "dim")
         text.append(set_cell_size(path, wide))
         failing = name.endswith((".failed", "exception"))
         text.append(f"  {one_line(name, 60)}", "red" if failing else "cyan")
-        fields = "  ".join(
-            f"{one_line(_key(key), 200)}={one_line(_value_text(value), longest)}"
+        said = "  ".join(
+            f"{one_line(_key(key), 200)}={one_line(_plainly(value), longest)}"
             for key, value in attributes.items()
-            if _is_shown(key)
+            if _worth_saying(key)
         )
-        text.append(f"  {fields}\n" if fields else "\n", "dim")
+        text.append(f"  {said}\n" if said else "\n", "dim")
     return text
 
 
-def _value_text(value: object) -> str:
-    """A text unchanged, any other value as JSON."""
+def _plainly(value: object) -> str:
+    """A text as it is, everything else as JSON has it."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
 
 
@@ -337,7 +339,7 @@ def _key(key: str) -> str:
     return key.removeprefix("spanbus.payload.")
 
 
-def _is_shown(key: str) -> bool:
+def _worth_saying(key: str) -> bool:
     return key not in (
         "spanbus.event.id",
         "spanbus.event.source",

@@ -1,4 +1,4 @@
-"""spanbus flush: deliver the waiting records of the spool."""
+"""spanbus flush: deliver what waits in the spool."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import time
 from typing import TYPE_CHECKING, Annotated, Final
 
-from spanbus._cli.lazy import options, typer
+from spanbus._cli.later import options, typer
 
 if TYPE_CHECKING:
     from spanbus._delivery.spool_status import DirectoryStatus
@@ -20,8 +20,8 @@ _FOLLOW_LONGEST_PAUSE_S: Final = 30.0
 _FOLLOW_FLUSH_S: Final = 5.0
 
 
-def _is_deliverable(found: DirectoryStatus, settings: Settings, since_ns: int) -> bool:
-    """Whether records of that time wait and can be delivered with these settings, by us or by their process."""
+def _waits(found: DirectoryStatus, settings: Settings, since_ns: int) -> bool:
+    """Whether something that was there then can be delivered with these settings, by us or by whoever holds it."""
     old = found.oldest_at_ns is not None and found.oldest_at_ns <= since_ns
     return (
         old
@@ -32,8 +32,8 @@ def _is_deliverable(found: DirectoryStatus, settings: Settings, since_ns: int) -
     ) or (found.left_open > 0 and settings.endpoint_configured)
 
 
-def _ignore(line: str) -> None:
-    """Ignore delivery's message to the user, which advises to run this command."""
+def _in_its_own_words(line: str) -> None:
+    """Ignore delivery's advice to the person who started a program: it is to run this command."""
     del line
 
 
@@ -56,7 +56,7 @@ def command(
     """
     from spanbus._settings import load_settings
 
-    settings = load_settings(file)._replace(delivery="spool")  # waiting records are in a spool
+    settings = load_settings(file)._replace(delivery="spool")  # what waits lies in a spool
     complete = _send_refused(settings, wait) if refused else True
     if not refused and not follow:
         complete = _send_events(settings, wait) and complete
@@ -69,7 +69,7 @@ def command(
 
 
 def _send_refused(settings: Settings, wait: float) -> bool:
-    """Send the dead letters; True when none is left."""
+    """Send what was set aside; True when nothing of it is left."""
     from spanbus._cli import console
     from spanbus._delivery.dead_letters import REFUSED
     from spanbus._delivery.resend import resend, set_aside
@@ -85,22 +85,22 @@ def _send_refused(settings: Settings, wait: float) -> bool:
         )
         return False
     found = resend(settings.state_dir, os.environ, wait)
-    parts: list[str] = []
+    said: list[str] = []
     if found.delivered:
         rejected = f", {pluralize(found.rejected, 'record', 'records')} of them rejected"
-        parts.append(
+        said.append(
             f"{pluralize(found.delivered, 'request that was refused is', 'requests that were refused are')} delivered"
             + (rejected if found.rejected else "")
         )
     if found.left:
         why = f" ({found.reason})" if found.reason else ""
-        parts.append(f"{pluralize(found.left, 'request stays', 'requests stay')} in {folder}{why}")
-    console.note(f"spanbus: {'; '.join(parts)}")
+        said.append(f"{pluralize(found.left, 'request stays', 'requests stay')} in {folder}{why}")
+    console.note(f"spanbus: {'; '.join(said)}")
     return not found.left
 
 
 def _send_events(settings: Settings, wait: float) -> bool:
-    """Send the events waiting for NATS; True when none is left."""
+    """Send the events that wait for NATS; True when none is left."""
     from importlib import import_module
 
     from spanbus._cli import console
@@ -125,16 +125,16 @@ def _send_events(settings: Settings, wait: float) -> bool:
 
 
 def _follow(settings: Settings) -> bool:
-    """Adopt and send records of other processes until a signal; True when nothing waits then."""
+    """Adopt and send what others leave until a signal comes; True when nothing waits then."""
     from importlib import import_module
 
     from spanbus._cli import console
-    from spanbus._cli.stopping import stop_on_signals
+    from spanbus._cli.stopping import until_told
     from spanbus._delivery.spool_files import FOLDER
     from spanbus._delivery.spool_status import status
     from spanbus._runtime import Runtime
 
-    with stop_on_signals() as stop:
+    with until_told() as stop:
         runtime = Runtime(settings, lifetime="service", command_line=True, tell=console.note).open()
         delivered = True
         outbox = None
@@ -152,7 +152,7 @@ def _follow(settings: Settings) -> bool:
                 pause_s = (
                     _FOLLOW_PAUSE_S if delivered else min(2 * pause_s, _FOLLOW_LONGEST_PAUSE_S)
                 )
-        finally:  # this also sends our own last counts
+        finally:  # its own last counts go out too
             if outbox is not None:
                 outbox.close()
             runtime.close(max(settings.exit_timeout_s, _CLOSING_S) if delivered else None)
@@ -160,7 +160,7 @@ def _follow(settings: Settings) -> bool:
 
 
 def _flush(settings: Settings, wait: float) -> bool:
-    """Deliver waiting records within ``wait`` seconds; True when none is left."""
+    """Deliver what waits within this time; True when nothing is left."""
     from spanbus._cli import console
     from spanbus._delivery.ledger import Ledger
     from spanbus._delivery.spool_files import FOLDER
@@ -173,19 +173,19 @@ def _flush(settings: Settings, wait: float) -> bool:
     if not before.files and not unexported:
         console.note(f"spanbus: nothing waits in {settings.state_dir / FOLDER}")
         return True
-    runtime = Runtime(settings, lifetime="run", command_line=True, tell=_ignore).open()
+    runtime = Runtime(settings, lifetime="run", command_line=True, tell=_in_its_own_words).open()
     delivered = False
     try:
         pause_s = _SHORTEST_PAUSE_S
-        while True:  # other processes may hold records, and release them undelivered
+        while True:  # others may hold what waits, and let go of it undelivered
             delivered = runtime.flush(max(0.1, deadline - time.monotonic()))
             if time.monotonic() >= deadline or (
-                delivered and not _is_deliverable(status(settings.state_dir), settings, since_ns)
+                delivered and not _waits(status(settings.state_dir), settings, since_ns)
             ):
                 break
             time.sleep(min(pause_s, max(0.0, deadline - time.monotonic())))
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
-    finally:  # this also sends our own counts; unlike a run, this command may take its time
+    finally:  # what this command counts of itself goes out when it closes, and to deliver is what it is for: no hurry as after a run
         runtime.close(max(settings.exit_timeout_s, min(wait, _CLOSING_S)) if delivered else None)
     found, after = runtime.statistics(), status(settings.state_dir)
     outage = found.outage if found is not None else None

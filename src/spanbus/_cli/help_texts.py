@@ -1,4 +1,4 @@
-"""One line per command for the list of commands, at most 66 characters, and the examples in its help."""
+"""One line for each command in the list of commands, at most 66 characters, and examples beneath its help."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SUMMARIES: Final[Mapping[str, str]] = {
     "nats": "Set up and check the NATS stream for events.",
 }
 
-EXAMPLES: Final[Mapping[str, tuple[str, ...]]] = {
+EXAMPLES: Final[Mapping[str, tuple[str, ...]]] = {  # and of commands of commands
     "run": ("spanbus run checks -j 4", "spanbus run --only tests --with-needs -- -k cart"),
     "exec": ("spanbus exec -- make test", "spanbus exec --name backup -- sh -c 'pg_dump shop'"),
     "runs": ("spanbus runs --result failed --since 2h", "spanbus runs --all --json"),
@@ -60,7 +60,7 @@ EXAMPLES: Final[Mapping[str, tuple[str, ...]]] = {
 
 
 def epilog(command: str) -> str | None:
-    """Examples as an unwrapped block for click."""
+    """The examples as click takes them: a block that is not wrapped."""
     lines = EXAMPLES.get(command)
     if not lines:
         return None

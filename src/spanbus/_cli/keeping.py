@@ -1,4 +1,4 @@
-"""Keeping of the full output of the commands of ``spanbus run``."""
+"""The whole output of the commands of ``spanbus run``, kept."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Keep = Callable[[PhaseExecution, str, Command], Kept]
 
 @contextmanager
 def keeping(runtime: Runtime, run_id: str) -> Generator[Keep | None]:
-    """Yield a function that opens the output file of a command; None if no output is kept."""
+    """Yield a function that opens a place for the output of each command; None where none is kept."""
     if not KeptOutput.is_wanted(runtime.settings):
         yield None
         return

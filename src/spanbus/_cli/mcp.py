@@ -1,8 +1,8 @@
-"""spanbus mcp: serve runs to assistants over MCP."""
+"""spanbus mcp: runs for assistants."""
 
 from __future__ import annotations
 
-from spanbus._cli.lazy import options
+from spanbus._cli.later import options
 
 
 def command(file: options.File = None) -> None:

@@ -1,8 +1,8 @@
-"""spanbus metrics: print the catalogue of spans, events, attributes and metrics."""
+"""spanbus metrics: the catalogue of everything that is emitted."""
 
 from __future__ import annotations
 
-from spanbus._cli.lazy import options
+from spanbus._cli.later import options
 
 
 def command(as_json: options.Json = False) -> None:
@@ -20,7 +20,7 @@ def command(as_json: options.Json = False) -> None:
 
 
 def _draw() -> None:
-    """Print tables that fit the terminal."""
+    """Tables of the width of the terminal."""
     from rich.table import Table
 
     from spanbus._cli.rich_console import rich_console

@@ -1,4 +1,4 @@
-"""spanbus nats: set up, compare and show the JetStream stream of events."""
+"""spanbus nats: the stream that carries events, made, compared and shown."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def setup(
         raise InputError(f"--max-age {error.message}") from None
     except InvalidValue as error:
         raise InputError(f"--max-bytes {error}") from None
-    with _exit_1_on_errors():
+    with _one_line():
         found = set_up(
             _servers(servers, settings),
             wanted,
@@ -106,7 +106,7 @@ def status(
 
     settings = load_settings(file)
     where, named = _servers(servers, settings), stream or settings.nats_stream
-    with _exit_1_on_errors():
+    with _one_line():
         found = nats_stream.status(where, named, credentials=settings.nats_creds or None)
         observed = _nats_status.status(
             where, named, group=group, credentials=settings.nats_creds or None
@@ -140,7 +140,7 @@ def status(
 
 
 def _observed(found: GroupStatus) -> Iterator[str]:
-    """Yield the lines about a group; partitions of one holder share a line."""
+    """A group for people: partitions of one holder in one line."""
     from spanbus._pluralize import pluralize
     from spanbus._runs.format import duration as seconds
     from spanbus.integrations._nats_partitions import shown
@@ -178,8 +178,8 @@ def _observed(found: GroupStatus) -> Iterator[str]:
 
 
 @contextmanager
-def _exit_1_on_errors() -> Generator[None]:
-    """Turn an error of NATS into one line and exit code 1."""
+def _one_line() -> Generator[None]:
+    """A NATS that does not do what it is asked is exit code 1, and one line."""
     from spanbus.errors import BackendError
 
     try:

@@ -1,4 +1,4 @@
-"""spanbus observe: make spans and metrics of events in NATS whose producers make none."""
+"""spanbus observe: spans and metrics from the stream of events, for producers that make none."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import os
 from typing import Annotated, Literal
 
 from spanbus._cli import console
-from spanbus._cli.lazy import options, typer
-from spanbus._cli.stopping import stop_on_signals
+from spanbus._cli.later import options, typer
+from spanbus._cli.stopping import until_told
 
 
 def command(
@@ -73,7 +73,7 @@ def command(
     if not where:
         raise InputError("which NATS? Give its URL, or set SPANBUS_NATS_URL")
     lifetime = "run" if once else "service"
-    with stop_on_signals() as stop:
+    with until_told() as stop:
         runtime = Runtime(settings, lifetime=lifetime, command_line=True, tell=console.note).open()
         try:
             with Observer(

@@ -1,4 +1,4 @@
-"""Execution of one command, up to its exit status."""
+"""One command from its call to the exit status."""
 
 from __future__ import annotations
 
@@ -27,14 +27,12 @@ _CANNOT_BE_REACHED = (
 
 
 def run(call: Callable[[], object]) -> None:
-    """Call a command and exit.
-
-    A :class:`~spanbus.errors.SpanbusError` is one line on stderr: exit code 2, or 1 for a missing run. So is a file that this
-    user may not access, such as another user's state.
+    """Errors that were raised on purpose are one line on stderr: exit code 2, or 1 for a run that is not there. So is a file
+    that this user cannot reach, such as the state of another one.
     """
-    console.open_closed_streams()
-    console.escape_unencodable()
-    when_loaded(console.show_log_messages)
+    console.open_what_is_closed()
+    console.spell_what_cannot_be_shown()
+    when_loaded(console.take_what_is_logged)
     try:
         try:
             call()
@@ -48,7 +46,7 @@ def run(call: Callable[[], object]) -> None:
         code = 2
     except KeyboardInterrupt:
         code = 130
-    except BrokenPipeError:  # the reader closed our output, as head does
+    except BrokenPipeError:  # the reader of our output left, as head does
         console.silence(sys.stdout)
         code = 141
     except OSError as error:
@@ -67,7 +65,7 @@ def run(call: Callable[[], object]) -> None:
 
 
 def _flush() -> None:
-    """Flush stdout while errors can be reported; at interpreter shutdown they would be a traceback."""
+    """While an error can still be told: at the end of the interpreter it would be a traceback."""
     stream = cast("IO[str] | None", sys.stdout)
     if stream is not None and not stream.closed:
         stream.flush()

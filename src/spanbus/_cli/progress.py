@@ -36,11 +36,11 @@ _ENDS = {
 
 _LINES_AT_ONCE = 2_000
 _DIM = Style(dim=True)
-_FIXED_CELLS = 27  # beside the name: a mark before it, a result and a time behind it
+_BESIDE_THE_NAME = 27  # a mark before it; behind it a result and a time
 
 
 class Progress(Protocol):
-    """Display of a running workflow. ``seen`` is an observer of the bus; ``line`` takes the tools' output."""
+    """Shows a run while it runs. ``seen`` is an observer of the bus; ``line`` takes the tools' output."""
 
     def __enter__(self) -> object: ...
 
@@ -52,7 +52,7 @@ class Progress(Protocol):
 
 
 def progress(plan: Plan, screen: Screen, *, quiet: bool, server: Ci | None = None) -> Progress:
-    """Choose the display for the terminal or CI system; ``quiet`` hides the tools' output until something fails."""
+    """The one that fits the terminal or the CI system; ``quiet`` keeps the tools' output back until something fails."""
     if screen.is_terminal and not screen.is_dumb_terminal and server is None:
         return Tree(plan, rich_console(to_stderr=screen.to_stderr), quiet=quiet)
     if server is not None and server.groups:
@@ -74,7 +74,7 @@ def _end_of(event: Event) -> tuple[str, float] | None:
 
 
 class Lines:
-    """One line per start, end and line of the tools' output; lines are not shortened."""
+    """One line for each start and end, and for each line of the tools; none is shortened."""
 
     def __init__(self, plan: Plan, screen: Screen, *, quiet: bool, colours: bool = False) -> None:
         self._plan = plan
@@ -97,7 +97,7 @@ class Lines:
             if event.event_type == WorkflowEvent.PHASE_STARTED:
                 self._started(phase)
             elif event.event_type == WorkflowEvent.PHASE_RETRYING:
-                self._say_of(phase, f"{_name(phase)}: attempt {event.attempt} failed, trying again")
+                self._of(phase, f"{_name(phase)}: attempt {event.attempt} failed, trying again")
             elif event.payload.get("reason") != DESELECTED:
                 end = _end_of(event)
                 if end is not None:
@@ -108,7 +108,7 @@ class Lines:
         if not self._quiet:
             shown = coloured(line) if self._colours else plain(line)
             with self._lock:
-                self._say_of(phase, f"  {_name(phase)}/{_name(tool)} | {shown}")
+                self._of(phase, f"  {_name(phase)}/{_name(tool)} | {shown}")
 
     def _end(
         self, phase: str, result: str, duration_s: float, payload: Mapping[str, object]
@@ -127,8 +127,8 @@ class Lines:
         del phase, result
         self._say(line)
 
-    def _say_of(self, phase: str, line: str) -> None:
-        """Print a line that belongs to a phase."""
+    def _of(self, phase: str, line: str) -> None:
+        """A line that belongs to a phase."""
         del phase
         self._say(line)
 
@@ -138,7 +138,7 @@ class Lines:
 
 
 class Groups(Lines):
-    """Output of each phase in a collapsible group of the CI system; of concurrent phases, one is shown live."""
+    """The output of each phase folded in a group of the CI system; of phases side by side one is shown as it comes."""
 
     def __init__(self, plan: Plan, screen: Screen, server: Ci, *, quiet: bool) -> None:
         super().__init__(plan, screen, quiet=quiet, colours=True)
@@ -157,7 +157,7 @@ class Groups(Lines):
         del tool
         if not self._quiet:
             with self._lock:
-                self._say_of(phase, coloured(line))
+                self._of(phase, coloured(line))
 
     def _started(self, phase: str) -> None:
         self._held[phase] = []
@@ -165,7 +165,7 @@ class Groups(Lines):
             self._open(phase)
 
     def _ended(self, phase: str, result: str, line: str) -> None:
-        if phase not in self._held:  # never started
+        if phase not in self._held:  # it never started
             if self._shown is None:
                 self._say(line)
             else:
@@ -176,7 +176,7 @@ class Groups(Lines):
         if phase == self._shown:
             self._close()
 
-    def _say_of(self, phase: str, line: str) -> None:
+    def _of(self, phase: str, line: str) -> None:
         if phase == self._shown or phase not in self._held:
             self._say(line)
         else:
@@ -191,7 +191,7 @@ class Groups(Lines):
         self._held[phase] = []
 
     def _close(self) -> None:
-        """Close the current group, print the ended phases behind it, then open a running one."""
+        """End the group that is shown, and those that ended behind it; then show one that runs."""
         phase = self._shown
         while phase is not None:
             result, line = self._ends.pop(phase)
@@ -244,20 +244,20 @@ class _State:
         self.reason = ""
 
 
-class _PrintingLive(Live):
-    """Live display that prints the collected lines above it before each refresh."""
+class _Pouring(Live):
+    """A live display that first pours out what has collected above it, at every refresh."""
 
     def __init__(self, tree: Tree, console: Console) -> None:
         self._tree = tree
         super().__init__(tree, console=console, refresh_per_second=10, transient=True)
 
     def refresh(self) -> None:
-        self._tree.print_lines()
+        self._tree.pour()
         super().refresh()
 
 
 class Tree:
-    """Every phase with spinner, time, attempt and current tool; the tools' output scrolls above."""
+    """Every phase with a spinner, its time, its attempt and what it is doing; the tools' output scrolls above."""
 
     def __init__(self, plan: Plan, console: Console, *, quiet: bool) -> None:
         self._name = plan.workflow.name
@@ -273,7 +273,7 @@ class Tree:
         self._spinner = Spinner("dots" if "utf" in (console.encoding or "").lower() else "line")
         self._lines: list[tuple[str, str]] = []
         self._lines_lock = threading.Lock()
-        self._live = _PrintingLive(self, console)
+        self._live = _Pouring(self, console)
         self._began_s = time.monotonic()
 
     def __enter__(self) -> Self:
@@ -281,7 +281,7 @@ class Tree:
         return self
 
     def __exit__(self, *args: object) -> None:
-        self.print_lines()
+        self.pour()
         self._live.__exit__(None, None, None)
 
     def seen(self, event: Event) -> bool:
@@ -309,11 +309,11 @@ class Tree:
             with self._lines_lock:
                 self._lines.append((tool, line))
                 full = len(self._lines) >= _LINES_AT_ONCE
-            if full:  # backpressure: the tool waits for the terminal
-                self.print_lines()
+            if full:  # faster than a terminal can show; the tool waits, as it would for the terminal itself
+                self.pour()
 
-    def print_lines(self) -> None:
-        """Print the lines collected since the last call, many in one drawing."""
+    def pour(self) -> None:
+        """Print the lines that came since the last time: one drawing for many lines."""
         with self._lines_lock:
             lines, self._lines = self._lines, []
         if not lines:
@@ -338,7 +338,9 @@ class Tree:
         marks = glyphs(console).marks
         now_s = time.monotonic()
         names = {name: one_line(name, 40) for name in self._states}
-        width = min(40, max(map(cell_len, names.values())), max(8, console.width - _FIXED_CELLS))
+        width = min(
+            40, max(map(cell_len, names.values())), max(8, console.width - _BESIDE_THE_NAME)
+        )
         yield Text.assemble(
             (one_line(self._name, 60), "bold"), f"  {seconds(now_s - self._began_s)}"
         )
@@ -372,9 +374,7 @@ class Tree:
                 if state.doing:
                     line.append(f"  {state.doing}", "dim")
             else:
-                line.append(
-                    f"  {_fitted(names[name], width)} waiting {self._waiting_for(state)}", "dim"
-                )
+                line.append(f"  {_fitted(names[name], width)} waiting {self._for(state)}", "dim")
             if state.description:
                 line.append(f"  {state.description}", "dim italic")
             yield line
@@ -383,8 +383,8 @@ class Tree:
                 f"  {left_out_line(self._left_out)}", "dim", no_wrap=True, overflow="ellipsis"
             )
 
-    def _waiting_for(self, state: _State) -> str:
-        """Reason that a phase waits: the unfinished phases it needs, else the concurrency limit."""
+    def _for(self, state: _State) -> str:
+        """For what a phase waits: what it needs and has not ended, else a place among those that run."""
         open_needs = [
             need
             for need in state.needs

@@ -1,4 +1,4 @@
-"""spanbus replay: feed a recorded event stream to the correlator."""
+"""spanbus replay: a recorded event stream through the correlator."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Self
 
-from spanbus._cli.lazy import complete, options, typer
+from spanbus._cli.later import complete, options, typer
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
@@ -65,7 +65,7 @@ def command(
     listed = broken = 0
     first = True
     held: list[replay.BrokenLine] | None = []
-    """Broken lines before the first event; a file without events gets one message instead."""
+    """Broken lines before the first event: of a file without one, a single line is told."""
 
     def on_broken(line: replay.BrokenLine) -> None:
         nonlocal broken
@@ -142,7 +142,7 @@ _WORDS = {
     "unmatched_ends": ("unmatched end", "unmatched ends"),
     "abandoned": ("abandoned", "abandoned"),
 }
-"""Names of the totals, singular and plural."""
+"""The totals, one of each and many."""
 
 
 def _tell(
@@ -187,7 +187,7 @@ def _tell(
 
 
 class _Bar:
-    """Progress bar; shown on a terminal once the first progress is reported."""
+    """A progress bar on a terminal that shows itself when the work takes longer than a moment."""
 
     def __init__(self, screen: Screen, name: str) -> None:
         from rich.progress import (

@@ -1,4 +1,4 @@
-"""spanbus report: write one run to a file."""
+"""spanbus report: one run as a file."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Annotated
 
-from spanbus._cli.lazy import complete, options, typer
+from spanbus._cli.later import complete, options, typer
 
 _NOT_OF_A_NAME = re.compile(r"[^\w.+-]+")
 
@@ -60,5 +60,5 @@ def command(
 
 
 def _file_name(run_id: str) -> str:
-    """File name from a run id, which a foreign sender may have chosen to look like a path."""
+    """A file of the working directory: who sent the run chose its id, and it may look like a path."""
     return _NOT_OF_A_NAME.sub("_", run_id).lstrip(".-")[:100] or "run"

@@ -1,4 +1,4 @@
-"""rich's console for tables and live displays, without markup, highlighting or emoji, because all text is data."""
+"""rich's console for tables and what moves, without markup, highlighting or emoji: what is shown is data."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from spanbus._sanitize import lines
 
 
 class _Console(Console):
-    """Console that escapes control characters; a closed pipe raises ``BrokenPipeError``."""
+    """Spells out what would steer the terminal; a reader who leaves is a ``BrokenPipeError``."""
 
     def render(
         self, renderable: RenderableType, options: ConsoleOptions | None = None
@@ -28,10 +28,10 @@ class _Console(Console):
 
 
 def rich_console(*, to_stderr: bool = False) -> Console:
-    """Console for standard output, or standard error."""
-    columns = os.environ.get("COLUMNS", "")
+    """Standard output, or standard error."""
+    said = os.environ.get("COLUMNS", "")
     usable = (
-        columns.isascii() and columns.isdigit() and int(columns[:9]) > 0
+        said.isascii() and said.isdigit() and int(said[:9]) > 0
     )  # of no columns nothing would be shown
     return _Console(
         stderr=to_stderr,

@@ -1,4 +1,4 @@
-"""spanbus run: run a workflow of the settings, with live progress, then a waterfall."""
+"""spanbus run: a workflow of the settings, live, then as a waterfall."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _ARGUMENTS = "spanbus.arguments"
 
 
 class _Command(TyperCommand):
-    """Command that stores the arguments after ``--``, for phases with ``{args}``."""
+    """Keeps what stands behind ``--`` for the phases that ask for it."""
 
     def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # pyright: ignore[reportIncompatibleMethodOverride] - its types are private to typer
         if "--" in args:
@@ -117,11 +117,11 @@ def command(
     from spanbus._settings import load_settings
     from spanbus.errors import SettingsError
 
-    console.ignore_lost_streams()
+    console.outlive_readers()
     settings = load_settings(file, strict=False)
     if settings.warnings and not settings.workflow_names:
         raise SettingsError(settings.warnings[0])
-    for warning in settings.warnings:  # wrong settings of telemetry do not stop the workflow
+    for warning in settings.warnings:  # telemetry's matters stop no work; the workflow's do
         console.complain(warning)
     settings = settings._replace(warnings=())
     if listed and workflow is None:
@@ -155,7 +155,7 @@ def command(
         )
         runtime.close()
         if ci.is_ephemeral() and not no_ci:
-            console.note(f"spanbus: {ci.delivery_summary(runtime)}")
+            console.note(f"spanbus: {ci.what_left(runtime)}")
     raise SystemExit(exit_code)
 
 
@@ -171,7 +171,7 @@ def _run(
     quiet: bool,
     as_json: bool,
 ) -> int:
-    """Run the plan and print the result; return the exit code."""
+    """Run what was planned and say what came of it; the exit code."""
     from spanbus._cli import console
     from spanbus._cli.keeping import keeping
     from spanbus._cli.progress import progress
@@ -202,12 +202,12 @@ def _run(
         for run in runs:
             tell(run, plan, screen, runtime, server)
         if server is not None:
-            _annotate(server, runs, screen)
+            _tell_server(server, runs, screen)
     return outcome.exit_code
 
 
 def _terminal(plan: Plan, screen: Screen) -> dict[str, str] | None:
-    """Environment variables for tools whose output is shown on a terminal; None elsewhere."""
+    """Variables for the tools, where their output is shown on a terminal."""
     if not screen.is_terminal or screen.is_dumb_terminal:
         return None
     from spanbus._workflow.colours import terminal_variables
@@ -215,25 +215,25 @@ def _terminal(plan: Plan, screen: Screen) -> dict[str, str] | None:
     names = [
         each.name or each.executable for phase in plan.workflow.phases for each in phase.commands
     ]
-    beside = min(20, max(map(len, names), default=0)) + 4  # each line begins with the tool's name
+    beside = min(20, max(map(len, names), default=0)) + 4  # the tool's name before each line
     return terminal_variables(os.environ, max(40, screen.width - beside))
 
 
-def _annotate(server: Ci, runs: list[RunSummary], screen: Screen) -> None:
+def _tell_server(server: Ci, runs: list[RunSummary], screen: Screen) -> None:
     from spanbus._cli.draw import failed_spans
     from spanbus._runs.markdown import markdown_of
 
     for run in runs:
         for path, span, message in failed_spans(run):
-            text = message if message != span.error_type else f"exit code {span.exit_code}"
-            line = server.error(" / ".join(path), text, span.output_tail or "")
+            said = message if message != span.error_type else f"exit code {span.exit_code}"
+            line = server.error(" / ".join(path), said, span.output_tail or "")
             if line:
                 screen.write(f"{line}\n")
         server.add_summary(markdown_of(run))
 
 
 def document(runtime: Runtime, runs: list[RunSummary]) -> dict[str, object]:
-    """Document for ``--json``."""
+    """The document of ``--json``."""
     from spanbus._runs.documents import runs_document
     from spanbus._store.output_reading import log_paths
 
@@ -253,7 +253,7 @@ def tell(
     runtime: Runtime,
     server: Ci | None = None,
 ) -> None:
-    """Print the waterfall, the failures, and the commands for details."""
+    """The waterfall, what failed, and where to look further."""
     from spanbus._cli import console
     from spanbus._cli.draw import failures, waterfall
     from spanbus._semantics import FAILED_RESULTS
@@ -273,8 +273,10 @@ def tell(
         return
     if not runtime.sampled(run.run_id):
         where = "(not sampled: its spans are kept nowhere, its metrics are)"
-    elif runtime.settings.local == "off" or not takes_files(runtime.settings.state_dir):
-        where = ""  # losses are reported at the end
+    elif runtime.settings.local == "off" or not takes_files(
+        runtime.settings.state_dir
+    ):  # the end says what is lost then
+        where = ""
     else:
         where = f"spanbus show {run.run_id}"
         if run.result in FAILED_RESULTS and runtime.settings.output != "off":

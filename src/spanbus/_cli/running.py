@@ -1,4 +1,4 @@
-"""Running of one workflow from the command line: signals, progress, recording."""
+"""Run one workflow from the command line: signals, progress, record, delivery."""
 
 from __future__ import annotations
 
@@ -35,20 +35,20 @@ _TERMINATE, _KILL = 2, 3
 
 @dataclass(slots=True)
 class Outcome:
-    """Outcome of a run; ``result`` is None when a signal or the program itself ended it."""
+    """Outcome of a run: ``result`` is None when a signal or the program itself ended it."""
 
     result: RunResult | None = None
     signal_name: str | None = None
 
     @property
     def exit_code(self) -> int:
-        """128 plus the number of a signal, as in a shell; else 1 for an unsuccessful run."""
+        """128 and its number for a signal, as a shell has it; else 1 for a run that did not succeed."""
         if self.signal_name is not None:
             return 128 + signal.Signals[self.signal_name]
         return 0 if self.result is None or self.result.success else 1
 
     def interruption(self) -> Interruption | None:
-        """Signal for a command that shares our streams; at a terminal it has received Ctrl-C already."""
+        """The signal, for a command that shares our streams; Ctrl-C reached it through the terminal already."""
         if self.signal_name is None:
             return None
         number = signal.Signals[self.signal_name]
@@ -62,10 +62,10 @@ def run_workflow(
     observers: Sequence[Callable[[Event], object]] = (),
     **options: Unpack[RunOptions],
 ) -> Outcome:
-    """Run a workflow to its end, or until SIGINT, SIGTERM or SIGHUP ends it.
+    """Run to the end, or until SIGINT, SIGTERM or SIGHUP ends it.
 
-    The first SIGINT is passed on to the tools, which get ten seconds; a second one becomes SIGTERM, a third SIGKILL. SIGTERM and
-    SIGHUP are passed on, and the next signal is SIGKILL. Phases with ``when`` always or failure still run after a signal.
+    The first SIGINT is passed on to the tools, which get ten seconds; a second one becomes SIGTERM, a third SIGKILL. SIGTERM
+    and SIGHUP are passed on, and the next signal is SIGKILL. Phases that run in any case, or after a failure, run then too.
     """
     outcome = Outcome()
 
@@ -103,9 +103,9 @@ def run_workflow(
 
 
 def _leave_at_once_on_signals(exit_code: int) -> None:
-    """Exit immediately on a further signal: only the recorded run is still shown and sent.
+    """From here on only what was recorded is shown and sent; whoever insists does not wait for it.
 
-    At interpreter shutdown, which removes Python's handlers, signals are ignored, so that they do not change the exit code.
+    The interpreter takes handlers away at its own end, where the signal would decide the exit code: it is ignored there.
     """
 
     def leave(number: int, frame: object) -> None:
@@ -123,7 +123,7 @@ def _handle(handler: Callable[[int, FrameType | None], None] | signal.Handlers) 
 
 
 def _ending_signals() -> list[signal.Signals]:
-    """Signals that end a run; not SIGHUP if it was ignored, as by nohup."""
+    """Signals that end a run; SIGHUP is none where it was ignored, as nohup has it."""
     found = [signal.SIGINT, signal.SIGTERM]
     if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
         found.append(signal.SIGHUP)
@@ -131,7 +131,7 @@ def _ending_signals() -> list[signal.Signals]:
 
 
 def _in_foreground() -> bool:
-    """Whether the terminal sends Ctrl-C to our process group."""
+    """Whether a terminal's Ctrl-C goes to our process group."""
     for descriptor in range(3):
         try:
             if os.tcgetpgrp(descriptor) == os.getpgrp():
@@ -142,7 +142,7 @@ def _in_foreground() -> bool:
 
 
 def _single(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """Unwrap nested groups that hold a single error."""
+    """The one error of nested groups, where it is one."""
     found = group.exceptions
     while len(found) == 1:
         error = found[0]
@@ -158,7 +158,7 @@ async def _watch_signals(
     *,
     task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Pass signals on to the tools of the run, or cancel the command that shares our streams."""
+    """Tell the tools of the run about a signal, or cancel the command that shares our streams."""
     try:
         with anyio.open_signal_receiver(*_ending_signals()) as signals:
             task_status.started()
@@ -169,18 +169,18 @@ async def _watch_signals(
                     level = level + 1 if which is signal.SIGINT or not first else _TERMINATE
                     outcome.signal_name = outcome.signal_name or which.name
                     if level > _KILL:
-                        os._exit(128 + which)  # spooled records are kept
+                        os._exit(128 + which)  # what was spooled stays
                     if level == _KILL:
                         kill_all()
                     if isinstance(ends, anyio.CancelScope):
                         ends.cancel()
                     elif first:
-                        group.start_soon(_pass_on, ends, which)
+                        group.start_soon(_passed_on, ends, which)
                     elif level == _KILL:
-                        _note("ending everything now")
+                        _tell("ending everything now")
                         ends.end_all()
                     else:
-                        _note("SIGTERM to the tools; once more ends everything")
+                        _tell("SIGTERM to the tools; once more ends everything")
                         ends.ask(which.name)
                         signal_all(signal.SIGTERM)
     except NotImplementedError:  # an event loop without signal handlers: KeyboardInterrupt does it
@@ -190,23 +190,23 @@ async def _watch_signals(
             _leave_at_once_on_signals(outcome.exit_code)
 
 
-async def _pass_on(stop: Stop, which: signal.Signals) -> None:
-    """Send the signal to the tools; after ``GRACE_S`` end those that still run."""
+async def _passed_on(stop: Stop, which: signal.Signals) -> None:
+    """The tools get the signal and time to end; what still runs then is ended."""
     twice = "; press Ctrl-C again to end them sooner" if which is signal.SIGINT else ""
-    _note(f"{which.name}, the tools have {GRACE_S:g} s to end{twice}")
+    _tell(f"{which.name}, the tools have {GRACE_S:g} s to end{twice}")
     stop.ask(which.name)
     signal_all(which)
     await anyio.sleep(GRACE_S)
     stop.time_is_up()
 
 
-def _note(text: str) -> None:
+def _tell(text: str) -> None:
     with suppress(OSError, ValueError):
         print(f"spanbus: {one_line(text, 2_000)}", file=sys.stderr, flush=True)
 
 
 class Recording:
-    """Writes every event of the bus as one JSON line; compressed if the name ends in ``.gz``."""
+    """Writes every event of the bus as one JSON line; a name that ends in .gz is compressed."""
 
     def __init__(self, path: Path) -> None:
         self._path = path

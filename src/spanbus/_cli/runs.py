@@ -1,11 +1,11 @@
-"""spanbus runs: list the stored runs, newest first."""
+"""spanbus runs: the stored runs, newest first."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
-from spanbus._cli.lazy import complete, options, typer
+from spanbus._cli.later import complete, options, typer
 
 if TYPE_CHECKING:
     from spanbus._cli.screen import Screen
@@ -80,7 +80,7 @@ def command(
 
 
 def _document(opened: Store, head: RunHead, settings: Settings) -> dict[str, object]:
-    """Document of a run without its phases, with the command that failed first."""
+    """A run without its phases, with what is told of the command that failed first."""
     from spanbus._runs.documents import head_document
     from spanbus._store.output_reading import log_paths
     from spanbus.errors import RunNotFound
@@ -117,7 +117,7 @@ def _complain(
 
 
 def _tell(screen: Screen, heads: Sequence[RunHead], *, with_project: bool) -> None:
-    """Print one line per run; not shortened in a pipe or a wide terminal."""
+    """One line for each; in a pipe or a wide terminal nothing is shortened."""
     from spanbus._cli import console
     from spanbus._cli.draw import glyphs, seconds, style, word
     from spanbus._cli.screen import Text
@@ -133,7 +133,7 @@ def _tell(screen: Screen, heads: Sequence[RunHead], *, with_project: bool) -> No
     wanted = 50 + wide + of + longest
     lines = Text()
     for head in heads:
-        if screen.is_terminal and screen.width < wanted:  # the run id first, for `spanbus show`
+        if screen.is_terminal and screen.width < wanted:  # what `show` asks for comes first
             lines.append(f"{one_line(head.run_id, 200)}  ", "dim")
             lines.append(f"{marks.get(head.result, ' ')} ", style(head.result))
             lines.append(f"{names[head.workflow]:<{min(wide, 30)}}  ", "bold")

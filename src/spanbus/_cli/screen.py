@@ -1,7 +1,8 @@
-"""Styled text for a terminal, a file or a pipe, without rich.
+"""A terminal, or a file or a pipe in its place, and styled text for it.
 
-Most commands print only coloured lines, and importing rich would take longer than all their work. It is used for tables and
-live displays (:mod:`spanbus._cli.rich_console`). Width and colours are detected here as in rich, so that both agree.
+Most commands draw lines with colours and nothing else, and loading rich would take them longer than all they do: it draws
+tables and what moves (:mod:`spanbus._cli.rich_console`). How wide a terminal is and whether it has colours is found out here
+as rich finds it out, so that both agree.
 """
 
 from __future__ import annotations
@@ -18,19 +19,19 @@ from rich.cells import cell_len, set_cell_size
 from spanbus._sanitize import lines as spelled_out
 
 Piece = tuple[str, str]
-"""A text and its style, words such as ``bold red``."""
+"""A text and its style: words such as ``bold red``."""
 
 _ATTRIBUTES = {"bold": "1", "dim": "2", "italic": "3"}
 _COLOURS = {"red": "31", "green": "32", "yellow": "33", "magenta": "35", "cyan": "36"}
 _DROPPED: dict[int, None] = dict.fromkeys((7, 8, 11, 12, 13))
-"""Dropped control characters: bell, backspace, vertical tab, form feed, carriage return."""
+"""Bell, backspace, vertical tab, form feed, carriage return: nobody misses them."""
 _DUMB = ("dumb", "unknown")
 _TAB = 8
 _USUAL_WIDTH = 80
 
 
 class Text:
-    """Text of one or several lines, in styled pieces."""
+    """Text of one or several lines in pieces, each with a style of its own."""
 
     __slots__ = ("pieces",)
 
@@ -47,7 +48,7 @@ class Text:
         return self
 
     def rstrip(self) -> None:
-        """Remove trailing white space."""
+        """Take white space off the end."""
         while self.pieces:
             text, style = self.pieces.pop()
             if kept := text.rstrip():
@@ -63,7 +64,7 @@ class Text:
 
 
 class Screen:
-    """Standard output or error, with its width and styles."""
+    """Standard output or error as a place to draw on."""
 
     def __init__(self, *, to_stderr: bool = False) -> None:
         self.to_stderr = to_stderr
@@ -77,7 +78,7 @@ class Screen:
     @property
     def file(self) -> IO[str]:
         stream = cast("IO[str] | None", sys.stderr if self.to_stderr else sys.stdout)
-        return stream if stream is not None else io.StringIO()  # closed
+        return stream if stream is not None else io.StringIO()  # it is closed
 
     @property
     def encoding(self) -> str:
@@ -89,12 +90,12 @@ class Screen:
 
     @property
     def width(self) -> int:
-        """Columns: ``COLUMNS``, else the terminal's width, else 80."""
-        columns, lines = _number("COLUMNS"), _number("LINES")
-        if self.is_dumb_terminal and not (columns and lines):
+        """Columns: as ``COLUMNS`` says, else as the terminal says."""
+        said, high = _number("COLUMNS"), _number("LINES")
+        if self.is_dumb_terminal and not (said and high):
             return _USUAL_WIDTH
-        if columns:
-            return columns
+        if said:
+            return said
         for descriptor in range(3):
             try:
                 return os.get_terminal_size(descriptor).columns or _USUAL_WIDTH
@@ -103,11 +104,11 @@ class Screen:
         return _USUAL_WIDTH
 
     def print(self, text: str = "", style: str = "") -> None:
-        """Print lines in one style; the terminal wraps them."""
+        """Lines of one style, which the terminal wraps."""
         self.write(self.shown(Text(text, style)) or "\n")
 
     def shown(self, text: Text, width: int | None = None) -> str:
-        """Render ``text`` as whole lines with escape sequences, each cut to ``width`` if given."""
+        """Form ``text`` as it is written: whole lines, each cut to ``width`` where one is given."""
         plain = text.plain
         if not plain:
             return ""
@@ -120,7 +121,7 @@ class Screen:
         return "".join([f"{self._line(line, width)}\n" for line in _lines(pieces)])
 
     def write(self, text: str) -> None:
-        """Write and flush. A closed pipe raises a new ``BrokenPipeError``, which typer does not handle."""
+        """Write at once. A reader who left is a ``BrokenPipeError`` that typer does not take for a failure of its own."""
         file = self.file
         try:
             file.write(text)
@@ -165,7 +166,7 @@ def _lines(pieces: Sequence[Piece]) -> Iterator[list[Piece]]:
 
 
 def _cut(pieces: Sequence[Piece], kept: str) -> Iterator[Piece]:
-    """Apply the styles of a line to its cut text."""
+    """The styles of a line over what is kept of it: its beginning and an ellipsis."""
     at = 0
     for text, style in pieces:
         yield kept[at : at + len(text)], style
@@ -195,9 +196,9 @@ def _codes(style: str, coloured: bool) -> str:
 
 
 def _number(name: str) -> int:
-    """Value of a numeric variable, else 0."""
-    text = os.environ.get(name, "")
-    return int(text[:9]) if text.isascii() and text.isdigit() else 0
+    """A variable that is a number, else 0."""
+    said = os.environ.get(name, "")
+    return int(said[:9]) if said.isascii() and said.isdigit() else 0
 
 
 def _is_terminal(file: IO[str]) -> bool:
@@ -208,13 +209,13 @@ def _is_terminal(file: IO[str]) -> bool:
         return forced != ""
     try:
         return file.isatty()
-    except ValueError:  # closed
+    except ValueError:  # it is closed
         return False
 
 
 def _shows_colours(to_stderr: bool) -> bool:
     if os.name != "nt":
         return True
-    from spanbus._cli.rich_console import rich_console  # rich detects the consoles of Windows
+    from spanbus._cli.rich_console import rich_console  # rich knows the consoles of Windows
 
     return rich_console(to_stderr=to_stderr).color_system not in (None, "windows")

@@ -1,13 +1,13 @@
-"""spanbus show: print one stored run as a waterfall or a timeline."""
+"""spanbus show: one stored run as a waterfall or a timeline."""
 
 from __future__ import annotations
 
 from typing import Annotated
 
-from spanbus._cli.lazy import complete, options, typer
+from spanbus._cli.later import complete, options, typer
 
 _WITHIN = 10
-"""Limit of listed nested runs."""
+"""So many runs within one are named."""
 
 
 def command(

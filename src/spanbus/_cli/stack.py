@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from spanbus._cli.options import Json
-from spanbus._cli.stopping import stop_on_signals
+from spanbus._cli.stopping import until_told
 
 if TYPE_CHECKING:
     from spanbus._cli.compose import Port
@@ -129,7 +129,7 @@ def _up_local(
     if compose_file is None:
         raise BackendError("the stack's files are missing from the package; install spanbus again")
     folder = data if data is not None else load_settings().state_dir / "stack"
-    with stop_on_signals() as stopped:
+    with until_told() as stopped:
         with LocalStack(compose_file.parent, folder.absolute(), binaries) as stack:
             addresses = stack.addresses()
             with _waiting() as doing:
@@ -146,8 +146,8 @@ def _up_local(
             while not stopped.wait(_EVERY_S) and not stack.ended():
                 pass
             ended: Mapping[str, str] = {} if stopped.is_set() else stack.ended()
-        for name, log_end in ended.items():
-            console.note(f"spanbus: {name} has ended; the end of its log:\n{log_end}")
+        for name, said in ended.items():
+            console.note(f"spanbus: {name} has ended; the end of its log:\n{said}")
         if ended:
             raise SystemExit(1)
 
@@ -232,7 +232,7 @@ def _tell(addresses: Mapping[Port, str], states: Mapping[Port, str]) -> None:
 
 @contextmanager
 def _waiting() -> Generator[Callable[[Sequence[str]], None]]:
-    """Show the missing servers on a terminal."""
+    """Names who is being waited for, to a person who waits."""
     from spanbus._cli import console
 
     screen = console.output(to_stderr=True)
@@ -264,7 +264,7 @@ def _until_all_answer(
 
 
 def _states(addresses: Mapping[Port, str]) -> dict[Port, str]:
-    """Problem of each server, empty for a working one; all are checked concurrently."""
+    """Why each does not answer as it should; empty for one that does. All are asked at once."""
     import anyio
 
     states = dict.fromkeys(addresses, "")

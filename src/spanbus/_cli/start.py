@@ -1,4 +1,4 @@
-"""Version, help and completion of names and options, without importing a command."""
+"""Answers that need no command: version, help, the completion of names and options."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _WIDTH = 80
 
 
 def answered(word: str) -> bool:
-    """Print the version or the help; False for anything else, and for a terminal narrower than 80 columns."""
+    """Answer ``--version`` or ``--help``; False for anything else, and where help has to be laid out anew."""
     if word in ("-V", "--version"):
         from spanbus._version import __version__
 
@@ -21,11 +21,11 @@ def answered(word: str) -> bool:
         text = HELP
     else:
         return False
-    return _write(text)
+    return _written(text)
 
 
 def completed(wanted: str, env: Mapping[str, str]) -> bool:
-    """Complete the name of a command or an option in bash; False for completions that need the project or the store."""
+    """Answer bash's wish to complete the name of a command or of an option; False for all that takes the project or the store."""
     words = env.get("COMP_WORDS", "").split(" ")
     place = env.get("COMP_CWORD", "")
     line = "".join(words)
@@ -44,7 +44,7 @@ def completed(wanted: str, env: Mapping[str, str]) -> bool:
     if not before and not begun.startswith("-"):
         found = [name for name in COMMANDS if name.startswith(begun)]
     elif begun.startswith("-") and options and "--" not in before:
-        if before[-1].startswith("-"):  # the word may be its value
+        if before[-1].startswith("-"):  # its value may be what is begun
             return False
         found = [
             name
@@ -55,7 +55,7 @@ def completed(wanted: str, env: Mapping[str, str]) -> bool:
         ]
     else:
         return False
-    return _write("".join(f"{name}\n" for name in found))
+    return _written("".join(f"{name}\n" for name in found))
 
 
 def _width() -> int:
@@ -68,8 +68,8 @@ def _width() -> int:
         return _WIDTH
 
 
-def _write(text: str) -> bool:
-    """Write to stdout unbuffered; False on an error, which the normal way then reports."""
+def _written(text: str) -> bool:
+    """Write it at once; where that fails, leave it to those who know what to say of it."""
     if sys.stdout is None or sys.stdout.closed:  # pyright: ignore[reportUnnecessaryComparison]
         return False
     data = text.encode()

@@ -1,4 +1,4 @@
-"""spanbus status: show the spool and the delivery counts."""
+"""spanbus status: what waits in the spool, what became of the rest."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from spanbus._cli.lazy import options
+from spanbus._cli.later import options
 from spanbus.errors import StoreError
 
 if TYPE_CHECKING:
@@ -83,7 +83,9 @@ def _tell(found: dict[str, object]) -> None:
 
 
 def document(settings: Settings) -> dict[str, object]:
-    """Document for ``--json``. Delivery counts are from the ledger and the exported metrics; the last seconds may be missing."""
+    """Document that ``--json`` prints. Counts of delivery are those that programs wrote down or exported; the newest
+    seconds may be missing.
+    """
     from spanbus._backend.forward import FORWARD
     from spanbus._delivery.dead_letters import REFUSED
     from spanbus._delivery.ledger import Ledger
@@ -170,7 +172,7 @@ def _endpoint(settings: Settings) -> str | None:
 
 
 def _add_exported(counts: dict[str, dict[tuple[str, str], int]], settings: Settings) -> None:
-    """Replace counts by those that programs exported to the local store, where they are larger."""
+    """Add the counts that running programs have exported to the local store, where they are more than those written down."""
     from spanbus._runtime import STORE_NAME
     from spanbus._semantics import names
     from spanbus._store.store import Store

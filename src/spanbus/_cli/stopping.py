@@ -1,4 +1,4 @@
-"""Orderly stop of a long-running command on SIGINT or SIGTERM."""
+"""A command that goes on until SIGINT or SIGTERM, and then ends in order."""
 
 from __future__ import annotations
 
@@ -9,45 +9,45 @@ from queue import Empty, SimpleQueue
 
 
 class Stop:
-    """Stop flag that a signal handler may set.
+    """Whether the command was told to stop.
 
-    Not a ``threading.Event``: its lock is not reentrant, so a handler that runs while the main thread is in ``wait`` would
-    deadlock. ``SimpleQueue.put`` is reentrant.
+    No ``threading.Event``: its lock is not reentrant, so that a handler which runs while the main thread is in ``wait`` would
+    wait for itself. ``SimpleQueue.put`` may be called from a handler.
     """
 
     def __init__(self) -> None:
-        self._is_set = False
+        self._told = False
         self._woken: SimpleQueue[None] = SimpleQueue()
 
     def set(self) -> None:
-        """Set the flag, from a signal handler or any thread."""
-        self._is_set = True
+        """May be called from a signal handler, or any thread."""
+        self._told = True
         self._woken.put(None)
 
     def is_set(self) -> bool:
-        """Whether the flag is set."""
-        return self._is_set
+        """Whether it was told."""
+        return self._told
 
     def wait(self, timeout_s: float) -> bool:
-        """Wait until the flag is set, at most ``timeout_s`` seconds; return whether it is."""
-        if not self._is_set:
+        """Wait until it is told, at most so long; whether it was."""
+        if not self._told:
             with suppress(Empty):
                 self._woken.get(timeout=timeout_s)
-        return self._is_set
+        return self._told
 
 
 @contextmanager
-def stop_on_signals() -> Generator[Stop]:
-    """Yield a flag that SIGINT and SIGTERM set; restore their handlers afterwards."""
+def until_told() -> Generator[Stop]:
+    """Set by SIGINT and SIGTERM, whose handlers are those from before afterwards."""
     stop = Stop()
 
-    def handler(number: int, frame: object) -> None:
+    def told(number: int, frame: object) -> None:
         del number, frame
         stop.set()
 
-    before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, told) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield stop
     finally:
-        for number, previous in before.items():
-            signal.signal(number, previous)
+        for number, handler in before.items():
+            signal.signal(number, handler)

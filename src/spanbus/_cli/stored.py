@@ -1,4 +1,4 @@
-"""Access of commands to the local store."""
+"""The local store, opened for reading by a command."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _PAUSE_S = 0.05
 
 @contextmanager
 def store(file: Path | None = None) -> Generator[tuple[Store, Settings]]:
-    """Open the store of the state directory; raises :class:`~spanbus.errors.RunNotFound` when nothing was stored yet."""
+    """The store of the settings' state directory; :class:`~spanbus.errors.RunNotFound` says so when nothing was stored yet."""
     from spanbus._settings import STORE_NAME, load_settings
     from spanbus._store.store import Store
 
@@ -36,13 +36,13 @@ def store(file: Path | None = None) -> Generator[tuple[Store, Settings]]:
         raise RunNotFound(
             f"no run is stored in {settings.state_dir}; `spanbus run` or `spanbus exec -- COMMAND` makes the first"
         )
-    gc.disable()  # objects of a large run live until the end; collecting would take a third of the time
+    gc.disable()  # what is read of a large run stays until the end; looking through it again takes a third of the time
     with Store.open_to_read(path) as opened:
         yield opened, settings
 
 
 def take_over(settings: Settings) -> None:
-    """Store the records that killed or hurried programs left in the spool."""
+    """First comes in what programs left in the spool that were cut off, or had no time to store it."""
     from spanbus._delivery import FOLDER, JOURNALS, SEGMENTS
 
     spool = settings.state_dir / FOLDER
@@ -63,8 +63,9 @@ def take_over(settings: Settings) -> None:
     with open_runtime_sync(
         settings._replace(endpoint_configured=False, local="on"), lifetime="run", command_line=True
     ) as runtime:
-        # It may take a while on a busy machine, but half of the records would be a wrong answer.
-        deadline = time.monotonic() + _TAKE_OVER_S
+        deadline = (
+            time.monotonic() + _TAKE_OVER_S
+        )  # on a busy machine it takes a while; half of the answer is a wrong one
         whole = False
         while not whole and time.monotonic() < deadline:
             whole = runtime.flush(_SLICE_S) and not left(settings.state_dir, "local")
@@ -73,14 +74,14 @@ def take_over(settings: Settings) -> None:
                 and (found := runtime.statistics()) is not None
                 and found.outage is not None
             ):
-                break  # the store fails; opening it reports the reason
+                break  # the store does not take it; who opens it says why
             time.sleep(0 if whole else _PAUSE_S)
     if not whole:
         console.note(f"{waiting}; ask again, or see `spanbus status`")
 
 
 def log_paths(state_dir: Path, run_id: str) -> Mapping[str, str]:
-    """Files of kept output by span id of the command."""
+    """By span id, the file that keeps a command's output; a run of `spanbus exec` has none."""
     from spanbus._store import LOGS
 
     if not os.path.isdir(state_dir / LOGS):
@@ -91,7 +92,7 @@ def log_paths(state_dir: Path, run_id: str) -> Mapping[str, str]:
 
 
 def project(everything: bool) -> str | None:
-    """Project of the working directory; None for all projects."""
+    """The project that this folder is in, None for all projects."""
     from spanbus._project import service_name
 
     return None if everything else service_name()

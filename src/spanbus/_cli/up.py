@@ -1,4 +1,4 @@
-"""spanbus up: serve the embedded backend."""
+"""spanbus up: the embedded backend."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 
-from spanbus._cli.lazy import options, typer
+from spanbus._cli.later import options, typer
 from spanbus._cli.stored import take_over
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from spanbus._backend.receiver import Sink
     from spanbus._settings import Settings
 
-_INTERVAL_S = 2.0
+_LOOK_EVERY_S = 2.0
 
 
 def command(
@@ -96,7 +96,7 @@ def command(
         console.say(f"store    {settings.state_dir / STORE_NAME}")
         if forward:
             console.say(f"forward  {forward}")
-        sys.stdout.flush()  # the reader of a file or pipe waits for these lines
+        sys.stdout.flush()  # who reads a file or a pipe waits for these lines
         if read_only:
             console.note(
                 "spanbus: the store cannot be written: what is in it is shown, what is sent here is refused"
@@ -118,7 +118,7 @@ def command(
     with (
         Store.open_to_read(settings.state_dir / STORE_NAME, retention) as store,
         store.kept(),
-        _adopting(settings, needed=not store.read_only),
+        _taking_over(settings, needed=not store.read_only),
         _forwarding(forward, store, settings, options.port) as sink,
     ):
         read_only = store.read_only
@@ -126,7 +126,7 @@ def command(
 
 
 def page_address(address: Address) -> str:
-    """Address of the page with the token; without it in CI, where others can read the log."""
+    """The page's address; in CI, where what is printed is kept and read by others, without the token."""
     if os.environ.get("CI", "").lower() in ("", "0", "false"):
         return f"{address.url}/?token={address.token}"
     return f"{address.url}/"
@@ -156,18 +156,18 @@ def _forwarding(
 
 
 @contextmanager
-def _adopting(settings: Settings, *, needed: bool) -> Generator[None]:
-    """Adopt runs of killed programs every 2 s during the block."""
+def _taking_over(settings: Settings, *, needed: bool) -> Generator[None]:
+    """While it serves, runs of programs that were killed are finished and stored within seconds."""
     if not needed:
         yield
         return
     stop = threading.Event()
 
     def work() -> None:
-        while not stop.wait(_INTERVAL_S):
+        while not stop.wait(_LOOK_EVERY_S):
             try:
                 take_over(settings)
-            except Exception as error:  # the backend must go on serving
+            except Exception as error:  # a wall: the backend serves on
                 logging.getLogger("spanbus").debug("taking over", exc_info=error)
 
     thread = threading.Thread(target=work, name="spanbus-take-over", daemon=True)

@@ -1,4 +1,4 @@
-"""spanbus view: open the page in a browser."""
+"""spanbus view: the page, in a browser."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 from urllib.parse import quote, urlsplit
 
-from spanbus._cli.lazy import options, typer
+from spanbus._cli.later import options, typer
 
 if TYPE_CHECKING:
     from spanbus._backend.address import Address
@@ -43,8 +43,7 @@ def command(
     fragment = ""
     if run is not None:
         with store(file) as (opened, _):
-            # The id is quoted, because a foreign sender may have chosen it.
-            fragment = f"#/run/{quote(opened.run_head(run).run_id, safe='')}"
+            fragment = f"#/run/{quote(opened.run_head(run).run_id, safe='')}"  # who sent the run chose its id
     address = read_address(settings.state_dir)
     if address is None:
         address = _started(file, settings.state_dir)
@@ -56,7 +55,7 @@ def command(
 
 
 def _code(address: Address) -> str:
-    """Get a code for one login: the browser's URL shows in its process arguments, so it must not hold the token."""
+    """A code that logs in once, for an address that stands in the arguments of the browser's process."""
     from spanbus.errors import BackendError
 
     parts = urlsplit(address.url)
@@ -79,14 +78,15 @@ def _code(address: Address) -> str:
 
 
 def _started(file: Path | None, state_dir: Path) -> Address:
-    """Start a backend that outlives this command."""
+    """A backend that is started now and outlives this command."""
     from spanbus._backend.address import read_address
     from spanbus._cli import console, interpreter
     from spanbus.errors import BackendError
 
     arguments = interpreter.argv("up", "--port", "0", *(["--file", str(file)] if file else []))
-    # A file, not a pipe: nobody would read a pipe after the end of this command.
-    with tempfile.TemporaryDirectory(prefix="spanbus-view-", ignore_cleanup_errors=True) as folder:
+    with tempfile.TemporaryDirectory(
+        prefix="spanbus-view-", ignore_cleanup_errors=True
+    ) as folder:  # no pipes: nobody reads them when this command has ended
         complained = Path(folder) / "complained"
         with complained.open("wb") as err:
             process = subprocess.Popen(

@@ -1,7 +1,8 @@
-"""Comparison of runs: phases that are slower, newly failing, new or gone.
+"""Two runs side by side: which phases are slower, newly failing, new or gone.
 
-The baseline is one run or several. With several, a phase's usual duration is the median, and its noise the median absolute
-deviation (scaled by 1.4826 to a standard deviation): a phase within three of them is not slower, whatever the percentage.
+The baseline is one run or several. With several, a phase's usual duration is the median and its noise the median absolute
+deviation (scaled by 1.4826 to a standard deviation): what lies within three of them is not slower, however large the
+percentage.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ class Change(StrEnum):
     NEW = "new"
     GONE = "gone"
     NOT_RUN = "not_run"
-    """Skipped or cancelled now, but it ran before."""
+    """Skipped or cancelled now, and it ran before."""
 
 
 FAIL_ON_DEFAULT = frozenset({Change.SLOWER, Change.FAILING})
@@ -46,7 +47,7 @@ _SAID = {
 
 
 class Thresholds(NamedTuple):
-    """Thresholds of a difference, all of which it must exceed: share, seconds, and noise of the baseline."""
+    """From when on a difference counts: both the share and the seconds must be exceeded, and the noise of the baseline."""
 
     slower_by: float = 0.2
     """0.2 is 20 %."""
@@ -55,7 +56,7 @@ class Thresholds(NamedTuple):
 
 
 class PhaseChange(NamedTuple):
-    """One phase in both runs; durations in seconds, None if it did not run."""
+    """One phase in both runs; durations in seconds, None where it did not run."""
 
     name: str
     change: Change
@@ -69,7 +70,7 @@ class PhaseChange(NamedTuple):
 
     @property
     def ratio(self) -> float | None:
-        """Later duration divided by the earlier one."""
+        """Duration as a multiple of the earlier one."""
         return self.after_s / self.before_s if self.before_s and self.after_s is not None else None
 
     def document(self) -> dict[str, object]:
@@ -86,23 +87,23 @@ class PhaseChange(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """Result of a comparison; ``run`` is the change of the whole run."""
+    """The outcome of comparing; ``run`` is the change of the runs as a whole."""
 
     baseline: tuple[str, ...]
     candidate: str
     workflow: str
     baseline_workflows: tuple[str, ...]
-    """Distinct workflows of the baseline, in order."""
+    """Workflows of the baseline, each once, in its order."""
     run: PhaseChange
     phases: tuple[PhaseChange, ...]
 
     @property
     def of_one_workflow(self) -> bool:
-        """Whether all runs are of one workflow."""
+        """Whether like is compared with like."""
         return self.baseline_workflows == (self.workflow,)
 
     def found(self, fail_on: Iterable[Change]) -> list[PhaseChange]:
-        """Changes that match ``fail_on``; the whole run only if it newly fails and no phase matches."""
+        """The changes that ``fail_on`` asks for; the whole run only when it fails without a phase that does."""
         wanted = frozenset(fail_on)
         hits = [
             each
@@ -115,7 +116,7 @@ class Comparison(NamedTuple):
         return hits
 
     def document(self, fail_on: Iterable[Change] = FAIL_ON_DEFAULT) -> dict[str, object]:
-        """Document for ``--json``."""
+        """Document that ``--json`` prints."""
         return {
             "baseline": list(self.baseline),
             "candidate": self.candidate,
@@ -128,7 +129,7 @@ class Comparison(NamedTuple):
 
 
 def parse_fail_on(text: str) -> frozenset[Change]:
-    """Parse ``slower,failing`` and the like; ``none`` for nothing. Raises InputError for an unknown word."""
+    """``slower,failing`` and so on; ``none`` for nothing. InputError names what it does not know."""
     words = [word.strip().lower() for word in text.split(",") if word.strip()]
     if words == ["none"]:
         return frozenset()
@@ -141,7 +142,7 @@ def parse_fail_on(text: str) -> frozenset[Change]:
 
 
 def parse_share(text: str) -> float:
-    """Parse ``20%`` or ``0.2``. Raises InputError."""
+    """``20%`` or ``0.2``."""
     try:
         value = float(text.rstrip("% ")) / (100 if text.strip().endswith("%") else 1)
     except ValueError:
@@ -154,7 +155,7 @@ def parse_share(text: str) -> float:
 def compare(
     baseline: Sequence[RunSummary], candidate: RunSummary, thresholds: Thresholds | None = None
 ) -> Comparison:
-    """Compare ``candidate`` with one or several runs, newest last."""
+    """Compare ``candidate`` with one or several runs, the newest of them last."""
     if not baseline:
         raise InputError("there is no run to compare with")
     limits = thresholds or Thresholds()
@@ -179,7 +180,7 @@ def compare(
 
 
 def _phases(run: RunSummary) -> dict[str, SpanSummary]:
-    """Phases by name; a repeated name becomes ``name #2``."""
+    """Phases by name; one that occurs again is ``name #2``."""
     found: dict[str, SpanSummary] = {}
     numbers: dict[str, int] = {}
     for phase in run.phases:
@@ -217,9 +218,9 @@ def _change(
 def _judge(
     name: str, before: list[tuple[str, float]], after: tuple[str, float] | None, limits: Thresholds
 ) -> PhaseChange:
-    """Classify the change of a phase. A foreign span may have any text as result; an unknown result does not count as a run."""
+    """Results are texts: a span that somebody else sent may say any word, and one that is not known is no run of the phase."""
     ran = [each for each in before if each[0] in _RAN]
-    # Successes determine the usual duration; a failure may have ended early.
+    # Durations of successes tell what is usual; a failure may have ended early.
     usual = [seconds for result, seconds in ran if result == Result.SUCCESS] or [
         seconds for _, seconds in ran
     ]

@@ -1,4 +1,4 @@
-"""Marks of results and text of durations, the same in terminal, page, report and Markdown."""
+"""Results as marks and durations as text, the same in terminal, page, report and Markdown."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MARKS: Final[Mapping[str, str]] = {
     Result.SKIP: "↷",
     "": "▶",
 }
-"""Marks by result; empty is an open span. A waiting phase has ``…``, only on the page."""
+"""By result; no result yet is a span that is open. What waits has ``…``, on the page alone."""
 
 ASCII_MARKS: Final[Mapping[str, str]] = {
     Result.SUCCESS: "+",
@@ -29,11 +29,13 @@ ASCII_MARKS: Final[Mapping[str, str]] = {
 }
 
 UNKNOWN_MARK: Final = "·"
-"""Mark of an unknown result of a foreign span."""
+"""For a result of somebody else's span that is none of ours."""
 
 
 def duration(seconds: float) -> str:
-    """Format a duration: ``450 µs``, ``95 ms``, ``1.23 s``, ``12.3 s``, ``1 min 05 s``, ``1 h 02 min``."""
+    """A duration with the unit that keeps it short: ``450 µs``, ``95 ms``, ``1.23 s``, ``12.3 s``, ``1 min 05 s``,
+    ``1 h 02 min``.
+    """
     if 0 < seconds < 0.0009995:
         return f"{seconds * 1e6:.0f} µs"
     if seconds < 0.0995:

@@ -1,7 +1,7 @@
-"""OTLP spans as JSON of Jaeger's query API, for Jaeger's page and Grafana's data source.
+"""OTLP spans in the shape of Jaeger's query API.
 
-Ids in hexadecimal, times in microseconds, attributes as typed tags, span events as logs, by the rules of Jaeger's own
-translation from OTLP.
+The JSON that Jaeger's page and Grafana's Jaeger data source read: ids in hexadecimal, times in microseconds, attributes as
+typed tags, span events as logs. The rules are those of Jaeger's own translation from OTLP.
 """
 
 from __future__ import annotations
@@ -47,12 +47,12 @@ def envelope(data: object, *, total: int = 0, errors: list[Document] | None = No
 
 
 def failure(code: int, message: str) -> Document:
-    """Answer to a request that cannot be served."""
+    """The answer to a request that cannot be served."""
     return envelope(None, errors=[{"code": code, "msg": message}])
 
 
 def duration_ns(text: str) -> int:
-    """Parse a Go duration such as ``1.5s``, ``200ms`` or ``1h2m``; raises ValueError."""
+    """A duration as Go writes it: ``1.5s``, ``200ms``, ``1h2m``; ValueError where it is none."""
     at, total = 0, 0.0
     while at < len(text):
         match = _DURATION.match(text, at)
@@ -66,18 +66,18 @@ def duration_ns(text: str) -> int:
 
 
 def short(trace_id: str) -> str:
-    """Trace id in the older API: 16 digits if the upper half is zero."""
+    """A trace id as the older API writes it: 16 digits when the upper half is zero."""
     return trace_id[16:] if len(trace_id) == 32 and trace_id.startswith("0" * 16) else trace_id
 
 
 def process(resource: Resource) -> Document:
-    """Process of spans, from their resource."""
+    """A sender of spans."""
     tags = [tag(pair) for pair in resource.attributes if pair.key != "service.name"]
     return {"serviceName": service_of(resource), "tags": tags}
 
 
 def spans(group: ResourceSpans, process: str) -> Iterator[Document]:
-    """Yield the spans of one process, referenced by its key ``process``."""
+    """The spans of one process, whose key is ``process``."""
     for scope in group.scope_spans:
         extra: list[Document] = []
         if scope.scope.name:
@@ -91,7 +91,7 @@ def spans(group: ResourceSpans, process: str) -> Iterator[Document]:
 
 
 class _Seen(NamedTuple):
-    """Fields of a span for a summary."""
+    """The part of a span that a summary reads."""
 
     service: str
     name: str
@@ -100,7 +100,9 @@ class _Seen(NamedTuple):
 
 
 def summary(trace_id: str, groups: Iterable[ResourceSpans]) -> Document:
-    """Summary of a trace for a list. The root is the earliest span without a parent, else the earliest with a missing one."""
+    """One line of a list of traces. The root is the earliest span without a parent, or else the earliest whose parent
+    is not here.
+    """
     here: set[bytes] = set()
     parents: dict[bytes, int] = {}
     earliest: dict[bytes, _Seen] = {}
@@ -141,7 +143,7 @@ def summary(trace_id: str, groups: Iterable[ResourceSpans]) -> Document:
 
 
 def by_trace(groups: Iterable[ResourceSpans]) -> dict[str, list[ResourceSpans]]:
-    """Group spans by trace, in the order of their first spans."""
+    """The same spans, each trace by itself, in the order of their first spans."""
     found: dict[str, list[ResourceSpans]] = {}
     for group in groups:
         of_group: dict[bytes, ResourceSpans] = {}
@@ -164,11 +166,11 @@ def by_trace(groups: Iterable[ResourceSpans]) -> dict[str, list[ResourceSpans]]:
 MADE_TAGS = frozenset(
     {"span.kind", "otel.status_code", "otel.status_description", "error", "w3c.tracestate", "event"}
 )
-"""Tags made of a span's fields instead of its attributes."""
+"""Tags that are no attribute of a span but made of its fields."""
 
 
 def has_tags(span: Span, resource: Resource, wanted: Mapping[str, str]) -> bool:
-    """Whether the span, its events and its process together have every wanted tag; values are compared as text."""
+    """Whether the span, one of its events or its process has every wanted tag; values are compared as text."""
     document = _span(span, "", [])
     found = [
         *cast("list[Document]", document["tags"]),
@@ -176,8 +178,8 @@ def has_tags(span: Span, resource: Resource, wanted: Mapping[str, str]) -> bool:
     ]
     for log in cast("list[Document]", document["logs"]):
         found.extend(cast("list[Document]", log["fields"]))
-    tags = {(str(each["key"]), _as_text(each["value"])) for each in found}
-    return all((key, value) in tags for key, value in wanted.items())
+    said = {(str(each["key"]), _as_text(each["value"])) for each in found}
+    return all((key, value) in said for key, value in wanted.items())
 
 
 def _as_text(value: object) -> str:
@@ -252,7 +254,7 @@ _TAG_TYPES = {
 
 
 def tag(pair: KeyValue) -> Document:
-    """Convert an attribute to a typed tag; lists and mappings become JSON text."""
+    """One attribute as a typed tag; lists and mappings as JSON text."""
     found, kind = plain(pair.value), _TAG_TYPES.get(pair.value.WhichOneof("value") or "")
     if kind is not None:
         return {"key": pair.key, "type": kind, "value": found}

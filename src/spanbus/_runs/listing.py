@@ -1,4 +1,4 @@
-"""Heads of stored runs, traces and phases, for lists."""
+"""Heads of stored runs, traces and phases, without opening them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class RunHead(NamedTuple):
 
 
 class TraceHead(NamedTuple):
-    """Head of another client's trace: its stored root span, or a span that serves a request."""
+    """Head of another client's trace, as far as it is stored: a span without parent, or one that serves a request."""
 
     trace_id: str
     service: str
@@ -64,18 +64,18 @@ class PhaseMark(NamedTuple):
 
 
 class RunGlance(NamedTuple):
-    """Details of a listed run in addition to its head: branch and commit, phases, first failure."""
+    """Facts of a listed run beside its head: where its code stood, its phases, what failed first."""
 
     branch: str = ""
     commit: str = ""
     phases: tuple[PhaseMark, ...] = ()
     phases_total: int = 0
     failed_phase: str = ""
-    """The phase that failed first; empty if none did."""
+    """The phase that failed first; empty where none did."""
     error: str = ""
-    """First line of its error message."""
+    """The first line of what it said."""
     output: str = ""
-    """Last output line of the command that made it fail."""
+    """The last line that the command wrote because of which it failed."""
 
     def document(self) -> dict[str, object]:
         return {
@@ -103,11 +103,13 @@ class PhasePoint(NamedTuple):
 
 
 FAILED = "failed"
-"""Filter for all results that count as a failure."""
+"""All results that count as a failure, for whoever asks."""
 
 
 def results(asked: str) -> tuple[str, ...]:
-    """Parse a result filter such as ``failure``, ``skip,timeout`` or ``failed``, which stands for all failures."""
+    """Parse a result filter such as ``failure``, ``skip,timeout`` or ``failed``; ``failed`` stands for all that count
+    as a failure.
+    """
     words = (word.strip() for word in asked.split(","))
     return tuple(
         dict.fromkeys(

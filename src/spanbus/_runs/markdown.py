@@ -1,4 +1,4 @@
-"""A run as GitHub-flavoured Markdown: the result, a table of the phases, the output of failures."""
+"""A run as GitHub-flavoured Markdown: the result, a table of the phases, the output of what failed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _L = TypeVar("_L", bound="Line")
 
 
 class Line(TypedDict):
-    """One span as a row."""
+    """One row: a span."""
 
     depth: int
     level: str
@@ -34,7 +34,7 @@ class Line(TypedDict):
 
 
 def markdown_of(run: RunSummary) -> str:
-    """Report of a run from its summary, before it is stored."""
+    """The same of a run that was not stored yet."""
     length_us = round(run.duration_s * 1e6)
     head: Line = {
         "depth": 0,
@@ -67,7 +67,7 @@ def _lines(spans: Sequence[SpanSummary], depth: int) -> Iterator[Line]:
 
 
 def markdown(rows: Sequence[Line], title: str, length_us: int) -> str:
-    """Report of the rows of a tree; the first row is the run."""
+    """The report of a tree's rows, the first of which is the run."""
     name = one_line(title, 200)
     head = rows[0] if rows else None
     lines = [
@@ -87,11 +87,11 @@ def markdown(rows: Sequence[Line], title: str, length_us: int) -> str:
         lines.append("")
     text = "\n".join(lines)
     for row in rows:
-        output = block(failure_text(row))[-_OUTPUT_LIMIT_CHARS:].rstrip("\n")
-        if not output:
+        said = block(failure_text(row))[-_OUTPUT_LIMIT_CHARS:].rstrip("\n")
+        if not said:
             continue
-        fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", output)), default=0))
-        part = f"\n<details><summary>{html.escape(row['level'])} <code>{html.escape(one_line(row['name'], 100))}</code>: {_word(row['result'])}</summary>\n\n{fence}text\n{output}\n{fence}\n\n</details>\n"
+        fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", said)), default=0))
+        part = f"\n<details><summary>{html.escape(row['level'])} <code>{html.escape(one_line(row['name'], 100))}</code>: {_word(row['result'])}</summary>\n\n{fence}text\n{said}\n{fence}\n\n</details>\n"
         if len(text) + len(part) > MARKDOWN_LIMIT_CHARS:
             text += "\nMore failed; `spanbus show` has the rest.\n"
             break
@@ -112,7 +112,7 @@ def failure_text(row: Line) -> str:
 
 
 def _word(result: str) -> str:
-    """A known result, else ``unknown``: a foreign text outside of code could be markup."""
+    """A result outside of code: one of ours, or that it is none; markup of somebody else would be read as such."""
     return result if result in set(Result) else "unknown"
 
 
@@ -136,5 +136,5 @@ def _code(text: str) -> str:
 
 
 def _cell(text: str) -> str:
-    """Table cell as code, which disables markup and mentions; bars must be escaped even there."""
+    """A table's cell as code, in which neither markup nor mentions work. A bar is escaped even there."""
     return _code(one_line(text, 200)).replace("|", "\\|") if text else ""

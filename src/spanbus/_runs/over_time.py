@@ -1,4 +1,4 @@
-"""One phase over time: number of runs, failures and passes on retry, quantiles and trend of its duration."""
+"""One phase over time: how often it ran, failed and passed on a retry, how long it takes, whether that changes."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from spanbus._timestamps import iso
 
 _RAN = FAILED_RESULTS | {Result.SUCCESS}
 _FEWEST = 8
-"""Minimum number of successes for a trend."""
+"""Fewer successes tell of no trend."""
 
 
 def over_time(points: Sequence[PhasePoint], most: int) -> dict[str, object]:
-    """Document of one phase from at least one point, oldest first; it lists the newest ``most`` points."""
+    """The document of one phase from its points, oldest first and at least one; the newest ``most`` of them stand in it."""
     ran = [point for point in points if point.result in _RAN]
     failed = [point for point in ran if point.result in FAILED_RESULTS]
     durations = sorted(point.duration_s for point in ran)
@@ -49,14 +49,14 @@ def over_time(points: Sequence[PhasePoint], most: int) -> dict[str, object]:
 
 
 def passed_on_retry(point: PhasePoint) -> bool:
-    """Whether the phase passed after a failed attempt in the same run."""
+    """Failed, then passed in the same run."""
     return point.result == Result.SUCCESS and point.attempts > 1
 
 
 def trend(seconds: Sequence[float]) -> float | None:
-    """Relative increase of the median duration from the earlier to the later half of successes; None for noise or few points.
+    """By which share the later half of successes takes longer than the earlier one; None where that is noise, or of too few.
 
-    Uses the thresholds of ``spanbus diff``.
+    The thresholds are those of ``spanbus diff``.
     """
     if len(seconds) < _FEWEST:
         return None
@@ -70,7 +70,7 @@ def trend(seconds: Sequence[float]) -> float | None:
 
 
 def quantile(ordered: Sequence[float], share: float) -> float:
-    """Quantile of sorted values with linear interpolation; 0.0 without values."""
+    """The quantile of ordered values, between neighbours in proportion; 0.0 of none."""
     if not ordered:
         return 0.0
     place = (len(ordered) - 1) * share

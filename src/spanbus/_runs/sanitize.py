@@ -1,4 +1,4 @@
-"""Sanitized texts of runs, by the common rules."""
+"""Sanitized texts of runs, by the rules that hold everywhere."""
 
 from __future__ import annotations
 

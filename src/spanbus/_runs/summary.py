@@ -1,6 +1,6 @@
-"""Summary of a run, from an ended record or from stored spans.
+"""A run as a reader of it sees it, from a record that ended or from its stored spans.
 
-Both give the same :class:`RunSummary`, because both use the attributes of the spans.
+Both ways give the same :class:`RunSummary`, because both go through the attributes that the spans carry.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from spanbus._telemetry.template import Template
 
 Note = tuple[str, int, Mapping[str, object]]
-"""One event: name, Unix nanoseconds, attributes."""
+"""One event: its name, Unix nanoseconds, attributes."""
 
 _DEEPEST = 100
 _PHASE, _EXECUTION = Level.PHASE.value, Level.EXECUTION.value
-"""Module constants, because ``Enum.value`` is slow for every span."""
+"""A member of an enumeration is asked for its value once, not for every span."""
 _RESULTS = {
     Level.RUN.value: names.PIPELINE_RESULT,
     Level.PHASE.value: names.TASK_RESULT,
@@ -34,7 +34,7 @@ _RESULTS = {
 
 
 class SpanSummary(NamedTuple):
-    """A phase or one of its descendants. ``kind`` is its level; ``events`` counts the whole subtree; times are Unix
+    """A phase, or what lies beneath one. ``kind`` is its level; ``events`` counts the whole subtree; times are Unix
     nanoseconds.
     """
 
@@ -69,7 +69,7 @@ class SpanSummary(NamedTuple):
 
 
 class RunSummary(NamedTuple):
-    """An ended run with its phases in the order of their starts."""
+    """A run that ended, with its phases in the order of their starts."""
 
     run_id: str
     workflow: str
@@ -84,7 +84,7 @@ class RunSummary(NamedTuple):
     phases: tuple[SpanSummary, ...]
     notes: Sequence[Note]
     missing_spans: int = 0
-    """Spans of its trace that the store deleted, because the run is old or larger than the store."""
+    """Spans of its trace that the store let go of, because the run is larger than the store or old."""
 
     @property
     def duration_s(self) -> float:
@@ -92,13 +92,13 @@ class RunSummary(NamedTuple):
 
 
 def _seconds(started_at_ns: int, ended_at_ns: int) -> float:
-    """Duration in seconds; a span of one nanosecond stands for an instant, and counts as 0."""
+    """A moment, which is one nanosecond as a span, takes no time."""
     length_ns = ended_at_ns - started_at_ns
     return length_ns / 1e9 if length_ns > 1 else 0.0
 
 
 class _Part(NamedTuple):
-    """Intermediate form of one span."""
+    """Common form of one span, for every source."""
 
     name: str
     span_id: str
@@ -116,7 +116,7 @@ class _Part(NamedTuple):
 
 
 def summarise(record: SpanState, template: Template) -> RunSummary:
-    """Summarize an ended run; ``template`` redacts its texts as in its spans."""
+    """A run's record that ended. Its texts go through ``template``, as those of its spans did."""
     return _run(_part_of_record(record, template))
 
 
@@ -144,9 +144,9 @@ def _part_of_record(record: SpanState, template: Template) -> _Part:
 
 
 def from_spans(spans: Iterable[Span], run_span_id: bytes | None = None) -> RunSummary | None:
-    """Summarize the run in the spans of one trace: the one with this span id, else the outermost. None without a run.
+    """The run among the spans of one trace: the one with this span id, else the outermost. None when there is none.
 
-    Spans deeper than 100 levels are attached to the last level, because a foreign sender may send thousands of levels.
+    What lies deeper than any workflow does hangs on the last level: who sent it may have sent thousands of levels.
     """
     found = {span.span_id: span for span in spans}
     attributes = {span_id: decoded(span.attributes) for span_id, span in found.items()}
@@ -187,7 +187,7 @@ def from_spans(spans: Iterable[Span], run_span_id: bytes | None = None) -> RunSu
 
 
 class _StoredNotes(Sequence[Note]):
-    """Events of a stored span, decoded lazily."""
+    """The events of a stored span, read when somebody looks at them."""
 
     __slots__ = ("_events",)
 
@@ -207,7 +207,7 @@ class _StoredNotes(Sequence[Note]):
         return _note(self._events[index])
 
     def said(self, name: str, key: str) -> object:
-        """Attribute of the first event with this name; None if missing."""
+        """An attribute of the first event of this name."""
         for event in self._events:
             if event.name == name:
                 return next(
@@ -223,7 +223,7 @@ class _StoredNotes(Sequence[Note]):
 
 
 def noted(notes: Sequence[Note], name: str, key: str) -> object:
-    """Attribute of the first note with this name; None if missing. Stored notes are decoded only as needed."""
+    """An attribute of the first note of this name, None where there is none; of stored ones no other is read."""
     if isinstance(notes, _StoredNotes):
         return notes.said(name, key)
     return next((attributes.get(key) for each, _, attributes in notes if each == name), None)
@@ -234,7 +234,7 @@ def _note(event: Span.Event) -> Note:
 
 
 def _beneath(root: bytes, children: Mapping[bytes, Sequence[bytes]]) -> dict[bytes, list[bytes]]:
-    """Children of each span in a tree of bounded depth without cycles."""
+    """Children to show beneath each span: a tree of bounded depth, whatever was sent."""
     beneath: dict[bytes, list[bytes]] = {}
     seen = {root}
     waiting = [(root, root, 0)]
@@ -372,5 +372,5 @@ def _whole(attributes: Mapping[str, object], key: str) -> int | None:
 
 
 def _without_result(message: str | None, result: str) -> str | None:
-    """Remove the result from the beginning of a run's status message."""
+    """The status of a run says its result first."""
     return message.removeprefix(f"{result}: ") if message is not None else None

@@ -1,7 +1,7 @@
-"""Rows of a trace in the order of its tree, for the page and the report.
+"""A trace as rows in the order of a tree, for the page and the report.
 
-Works for any OTLP spans: those of spanbus show their level, result and attempts, those of other clients their kind, status and
-name.
+Works on any OTLP spans: those of spanbus show their level, result and attempts; those of other clients their kind, status
+and name.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ _KINDS = {
 
 
 class Stored(NamedTuple):
-    """One stored span with its resource."""
+    """One stored span with the resource that sent it."""
 
     resource: Resource
     span: Span
 
 
 class Row(TypedDict):
-    """One line of the waterfall; times in microseconds, ``start`` since the beginning of the waterfall."""
+    """One line of the waterfall; times in microseconds, ``start`` since the beginning of what is shown."""
 
     id: str
     parent: str
@@ -82,7 +82,7 @@ class SpanDetail(TypedDict):
 
 
 def stored(resource_spans: Iterable[ResourceSpans]) -> Iterator[Stored]:
-    """Yield every span with its resource."""
+    """Every span of OTLP resource spans with its resource."""
     for group in resource_spans:
         for scope in group.scope_spans:
             for span in scope.spans:
@@ -90,10 +90,10 @@ def stored(resource_spans: Iterable[ResourceSpans]) -> Iterator[Stored]:
 
 
 def waterfall(spans: Iterable[Stored], *, root: str | None = None) -> Waterfall:
-    """Rows of ``spans``, parents before children, siblings by start.
+    """The rows of ``spans``, parents before children, siblings by start.
 
-    With ``root`` (a span id in hexadecimal) only its subtree. A span with a missing parent is a root; cycles of parents, which a
-    broken client may send, are cut.
+    With ``root`` (a span id in hexadecimal) only the tree beneath that span. A span whose parent is not among them is a
+    root; a cycle of parents, which a broken client can send, is cut.
     """
     nodes: dict[bytes, Stored] = {}
     for each in spans:
@@ -146,7 +146,7 @@ def waterfall(spans: Iterable[Stored], *, root: str | None = None) -> Waterfall:
 
 
 def _count(rows: list[Row]) -> None:
-    """Set the number of descendants of each row."""
+    """Set how many rows lie beneath each."""
     open_at: list[int] = []
     for at, row in enumerate(rows):
         while open_at and rows[open_at[-1]]["depth"] >= row["depth"]:
@@ -240,7 +240,7 @@ def _name(span: Span, level: str, text: Callable[[str], str]) -> str:
 
 
 def detail(span: Span) -> SpanDetail:
-    """All stored details of one span."""
+    """Everything that is stored of one span."""
     return {
         "attributes": attributes(span.attributes),
         "events": [

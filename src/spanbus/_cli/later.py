@@ -1,4 +1,6 @@
-"""Lazily imported modules for the annotations of commands: typer evaluates these only for help, completion and wrong lines."""
+"""Modules that only the annotations of commands speak of: loaded when typer reads these, which it does for help, completion
+and lines that are wrong.
+"""
 
 from __future__ import annotations
 
@@ -13,13 +15,13 @@ if TYPE_CHECKING:
     from spanbus._cli import complete, options
 else:
 
-    class _LazyModule:
+    class _Later:
         def __init__(self, name: str) -> None:
             self._name = name
 
         def __getattr__(self, name: str) -> object:
             return getattr(import_module(self._name), name)
 
-    typer = _LazyModule("typer")
-    complete = _LazyModule("spanbus._cli.complete")
-    options = _LazyModule("spanbus._cli.options")
+    typer = _Later("typer")
+    complete = _Later("spanbus._cli.complete")
+    options = _Later("spanbus._cli.options")
