@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from spanbus._loaded import is_kind_of
+from spanbus._loaded import is_subclass_of
 from spanbus._suggest import did_you_mean
 from spanbus.errors import DialectError, InputError
 
@@ -47,5 +47,5 @@ def dialect_named(name: DialectLike | None, named: Mapping[str, str | Path]) -> 
 
 def usual_dialect(kind: type) -> str:
     """Default dialect of a bus class: ``spanbus`` for our own, else ``generic``, which recognizes the described ones."""
-    is_ours = is_kind_of(kind, "spanbus._workflow.bus", "WorkflowEventBus")
+    is_ours = is_subclass_of(kind, "spanbus._workflow.bus", "WorkflowEventBus")
     return "spanbus" if is_ours else "generic"

@@ -15,8 +15,8 @@ from enum import Enum
 from pathlib import PurePath
 from typing import TYPE_CHECKING, cast
 
-from spanbus._loaded import is_of
-from spanbus._remembering import remembering
+from spanbus._bounded_cache import bounded_cache
+from spanbus._loaded import is_instance_of
 from spanbus._semantics.names import ERROR_TEXT_LIMIT, EVENT_ATTRIBUTES_LIMIT, STRING_LIMIT
 from spanbus._telemetry import scrubbing
 from spanbus._telemetry.command_lines import cleaned_arguments
@@ -65,7 +65,7 @@ class Redactor:
         self._patterns = tuple(own)
         self._names_by_prefix: dict[str, dict[str, tuple[str | None, int]]] = {}
         """Cache of :meth:`named` by prefix and payload key."""
-        self._clean_short = remembering(self._clean, 4_096)
+        self._clean_short = bounded_cache(self._clean, 4_096)
 
     def text(self, text: str, limit: int = STRING_LIMIT) -> str:
         """Return ``text`` without secrets and control characters, at most ``limit`` characters. Never raises. Idempotent."""
@@ -220,8 +220,8 @@ class Redactor:
             return number if math.isfinite(number) else str(number)
         if (
             isinstance(value, PurePath)
-            or is_of(value, "datetime", "datetime", "date")
-            or is_of(value, "uuid", "UUID")
+            or is_instance_of(value, "datetime", "datetime", "date")
+            or is_instance_of(value, "uuid", "UUID")
         ):
             return self.text(str(value))
         if isinstance(value, BaseException):

@@ -167,7 +167,7 @@ class Phase:
 
     @property
     def type(self) -> str:
-        """The value of ``cicd.pipeline.task.type``."""
+        """``cicd.pipeline.task.type``: the name of a built-in action, the function's ``task_type``, or ``function``."""
         if isinstance(self.action, str):
             return self.action
         said = getattr(self.action, "task_type", None)

@@ -213,7 +213,7 @@ def _boolean(value: object, where: str) -> bool:
 
 
 def _timeout_s(table: Mapping[str, object], path: str) -> float | None:
-    """``timeout``, which may also be written as Python has it."""
+    """Return the timeout of a table, written as ``timeout`` or, as in Python, ``timeout_s``."""
     given = [key for key in ("timeout", "timeout_s") if key in table]
     if len(given) > 1:
         raise UnusableDefinition("timeout and timeout_s are the same; give one", f"{path}.timeout")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -96,6 +97,22 @@ class _Batch(NamedTuple):
     found: list[Any]
 
 
+def _close(loop: asyncio.AbstractEventLoop, connection: Any) -> None:
+    """Close connection and loop, within 0.3 s."""
+    try:
+        if connection is not None:
+            loop.run_until_complete(_limited(connection.close(), 0.2))
+        left = asyncio.all_tasks(loop)
+        for task in left:
+            task.cancel()
+        if left:
+            loop.run_until_complete(asyncio.wait(left, timeout=0.1))
+    except Exception:  # the connection is dropped in any case
+        pass
+    finally:
+        loop.close()
+
+
 class Client:
     """A NATS client. All methods except :meth:`interrupt` must be called from one thread, which runs the event loop."""
 
@@ -141,23 +158,22 @@ class Client:
                 pass
 
     def close(self) -> None:
-        """Close connection and event loop. May be called twice."""
+        """Close connection and event loop. May be called twice.
+
+        The loop cannot run in a thread with a running loop, such as that of an asyncio program: there another thread closes.
+        """
         loop, self._loop = self._loop, None
         if loop is None or loop.is_running():
             return
         connection, self._connection = self._connection, None
         try:
-            if connection is not None:
-                loop.run_until_complete(_limited(connection.close(), 0.2))
-            left = asyncio.all_tasks(loop)
-            for task in left:
-                task.cancel()
-            if left:
-                loop.run_until_complete(asyncio.wait(left, timeout=0.1))
-        except Exception:  # the connection is dropped in any case
-            pass
-        finally:
-            loop.close()
+            asyncio.get_running_loop()
+        except RuntimeError:
+            _close(loop, connection)
+            return
+        thread = threading.Thread(target=_close, args=(loop, connection), daemon=True)
+        thread.start()
+        thread.join()
 
     # --- in the loop ------------------------------------------------------------------------------------------------------
 

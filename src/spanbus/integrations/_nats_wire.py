@@ -9,9 +9,9 @@ from hashlib import sha256
 from types import MappingProxyType
 from typing import Any, Final, cast
 
+from spanbus._bounded_cache import bounded_cache
 from spanbus._named_tuple import NamedTuple
 from spanbus._reading.times import time_ns_of
-from spanbus._remembering import remembering
 from spanbus._semantics.names import ERROR_TEXT_LIMIT
 from spanbus._telemetry.redaction import Redactor
 from spanbus._workflow.events import Event, ReceivedEvent
@@ -44,7 +44,7 @@ _plain: Final = json.JSONEncoder(
     separators=(",", ":"), ensure_ascii=False, skipkeys=True, default=str
 ).encode
 _quote: Final = json.encoder.encode_basestring
-_quoted: Final = remembering(json.encoder.encode_basestring, 1_024)
+_quoted: Final = bounded_cache(json.encoder.encode_basestring, 1_024)
 
 
 def _encoder() -> Callable[[object], str]:
@@ -96,8 +96,8 @@ class Lines:
 
     def __init__(self, redactor: Redactor | None) -> None:
         self._redactor = redactor
-        self._key = remembering(self._key_of, 1_000)
-        self._member = remembering(self._member_of, 4_096)
+        self._key = bounded_cache(self._key_of, 1_000)
+        self._member = bounded_cache(self._member_of, 4_096)
         """Cached JSON members with short strings or lists of them, such as results and names of phases and classes."""
 
     def record_of(self, event: Event, workflow: str | None) -> bytes:
@@ -213,7 +213,7 @@ def _belonging_of(place: tuple[str | None, tuple[object, ...]]) -> tuple[str, st
     )
 
 
-_belonging: Final = remembering(_belonging_of, 1_024)
+_belonging: Final = bounded_cache(_belonging_of, 1_024)
 
 
 def messages_of(records: Sequence[bytes]) -> dict[str, list[Message]]:
