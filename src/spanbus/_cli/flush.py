@@ -84,17 +84,17 @@ def _send_refused(settings: Settings, wait: float) -> bool:
         )
         return False
     found = resend(settings.state_dir, os.environ, wait)
-    said: list[str] = []
+    parts: list[str] = []
     if found.delivered:
         rejected = f", {pluralize(found.rejected, 'record', 'records')} of them rejected"
-        said.append(
+        parts.append(
             f"{pluralize(found.delivered, 'request that was refused is', 'requests that were refused are')} delivered"
             + (rejected if found.rejected else "")
         )
     if found.left:
         why = f" ({found.reason})" if found.reason else ""
-        said.append(f"{pluralize(found.left, 'request stays', 'requests stay')} in {folder}{why}")
-    console.note(f"spanbus: {'; '.join(said)}")
+        parts.append(f"{pluralize(found.left, 'request stays', 'requests stay')} in {folder}{why}")
+    console.note(f"spanbus: {'; '.join(parts)}")
     return not found.left
 
 

@@ -138,7 +138,7 @@ class Reader:
         if text not in self._warned and len(self._warned) < _MAX_WARNINGS:
             self._warned.add(text)
             self._warn(
-                f"a time cannot be read: {text!r}; the event stands where it was heard. Times are numbers (s, ms, µs, ns), "
+                f"cannot parse the time {text!r}; the time of arrival is used instead. Times are numbers (s, ms, µs, ns), "
                 "ISO 8601 or RFC 2822"
             )
 

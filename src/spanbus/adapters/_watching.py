@@ -75,9 +75,9 @@ def wrapped(
     return undo
 
 
-def begun(handle: Handle, kind: str, name: str, **said: object) -> Work:
+def begun(handle: Handle, kind: str, name: str, **details: object) -> Work:
     """Return started work."""
-    work = Work(handle, cast("Any", kind), name, said)
+    work = Work(handle, cast("Any", kind), name, details)
     work.begin()
     return work
 

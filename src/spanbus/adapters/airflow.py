@@ -130,8 +130,10 @@ class _Tasks:
                 handle.feed(_event("phase.skipped", at, run_id=key, phase=name, reason=state))
         if work is None:
             word, error = _end_of_run(problem)
-            said = {} if error is None else {"error": error}
-            handle.feed(_event(f"run.{word}", ended, run_id=key, workflow=dag_run.dag_id, **said))
+            details = {} if error is None else {"error": error}
+            handle.feed(
+                _event(f"run.{word}", ended, run_id=key, workflow=dag_run.dag_id, **details)
+            )
         elif problem is None:
             work.end()
         else:
@@ -163,8 +165,8 @@ class _Tasks:
         self.guarded(self.run_began, ti)
         place = _key(ti), _name(ti)
         self._done.setdefault(place[0], set()).add(place[1])
-        said = {"run_id": place[0]}
-        new = Work(self._handle(), "phase", place[1], said, doer=" ".join(place))
+        details = {"run_id": place[0]}
+        new = Work(self._handle(), "phase", place[1], details, doer=" ".join(place))
         work, begins = self._open.pop(place, (new, True))
         if begins:
             work.begin()
@@ -223,9 +225,9 @@ class _Tasks:
                 executions.end(execution, *outcome)
 
 
-def _event(event_type: str, at: datetime | None, **said: object) -> dict[str, object]:
+def _event(event_type: str, at: datetime | None, **details: object) -> dict[str, object]:
     """Return an event for an entry of Airflow's database, with the entry's time."""
-    return {"event_type": event_type, "payload": said, "time": at or datetime.now(UTC)}
+    return {"event_type": event_type, "payload": details, "time": at or datetime.now(UTC)}
 
 
 def _end_of_run(problem: str | None) -> tuple[str, str | None]:

@@ -101,9 +101,9 @@ class _Fixes:
 
     def _forward(self, event: Any) -> None:
         kind, run = str(event.kind), str(event.run_id)
-        said: dict[str, object] = asdict(event)
+        details: dict[str, object] = asdict(event)
         if kind == "run_started":
-            said["workflow"] = f"fixes {event.stage}".strip()
+            details["workflow"] = f"fixes {event.stage}".strip()
             if run in self._open:
                 kind = "run_announced_again"
             else:
@@ -112,7 +112,7 @@ class _Fixes:
             self._open.pop(run, None)
         elif kind == "iteration_finished" and run in self._open:
             self._open[run] = bool(event.success)
-        self._handle.tell(kind, **said)
+        self._handle.tell(kind, **details)
 
     def _began(self, run: str) -> None:
         self._open[run] = None

@@ -105,5 +105,5 @@ def _error(data: Any) -> dict[str, str]:
     error = getattr(failed_step.event_specific_data if failed_step else data, "error", None)
     while (cause := getattr(error, "cause", None)) is not None:
         error = cause
-    said = {"type": getattr(error, "cls_name", None), "message": getattr(error, "message", None)}
-    return {key: str(value).strip() for key, value in said.items() if value}
+    details = {"type": getattr(error, "cls_name", None), "message": getattr(error, "message", None)}
+    return {key: str(value).strip() for key, value in details.items() if value}

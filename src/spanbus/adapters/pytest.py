@@ -73,8 +73,8 @@ class _Session:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionstart(self) -> None:
-        said = {"traceparent": self._parent} if self._parent else {}
-        self._run = _watching.begun(self._handle, "run", self._name, **said)
+        details = {"traceparent": self._parent} if self._parent else {}
+        self._run = _watching.begun(self._handle, "run", self._name, **details)
         self._inside.enter_context(self._run.inside())
 
     @pytest.hookimpl(optionalhook=True)

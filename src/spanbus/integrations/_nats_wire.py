@@ -96,7 +96,7 @@ class Lines:
 
     def __init__(self, redactor: Redactor | None) -> None:
         self._redactor = redactor
-        self._key = bounded_cache(self._key_of, 1_000)
+        self._key = bounded_cache(self._key_of, _KEYS_KNOWN)
         self._member = bounded_cache(self._member_of, 4_096)
         """Cached JSON members with short strings or lists of them, such as results and names of phases and classes."""
 
@@ -254,24 +254,24 @@ def event_of(text: bytes, sequence: int, stamp_ns: int) -> ReceivedEvent | None:
         return None
     if not isinstance(line, dict):
         return None
-    said = cast("Mapping[str, object]", line)
-    kind = said.get("event_type") or said.get("type")
+    fields = cast("Mapping[str, object]", line)
+    kind = fields.get("event_type") or fields.get("type")
     if not isinstance(kind, str):
         return None
-    at_ns = said.get("at_ns")
-    attempt = said.get("attempt")
+    at_ns = fields.get("at_ns")
+    attempt = fields.get("attempt")
     return ReceivedEvent(
         kind,
-        _text(said.get("event_id") or said.get("id")) or str(sequence),
-        at_ns if type(at_ns) is int else time_ns_of(said.get("time")) or stamp_ns,
-        _mapping(said.get("payload", said.get("data"))),
-        _text(said.get("source")) or "",
-        _text(said.get("run_id") or said.get("runid")),
-        _text(said.get("phase")),
+        _text(fields.get("event_id") or fields.get("id")) or str(sequence),
+        at_ns if type(at_ns) is int else time_ns_of(fields.get("time")) or stamp_ns,
+        _mapping(fields.get("payload", fields.get("data"))),
+        _text(fields.get("source")) or "",
+        _text(fields.get("run_id") or fields.get("runid")),
+        _text(fields.get("phase")),
         attempt if type(attempt) is int else None,
-        _text(said.get("traceparent")),
-        _text(said.get("tracestate")),
-        _mapping(said.get("metadata")),
+        _text(fields.get("traceparent")),
+        _text(fields.get("tracestate")),
+        _mapping(fields.get("metadata")),
     )
 
 
