@@ -28,6 +28,7 @@ _DEPTH: Final = 3
 _LONG_TEXTS: Final = frozenset({"stacktrace"})
 _KEPT: Final = frozenset({"rerun_of", "stacktrace"})
 """Payload keys that observers read in addition to those shown in span events."""
+_KEYS_KNOWN: Final = 1_000
 _NOT_IN_A_HEADER: Final = re.compile(r"[^\x21-\x7e]")
 _PLAIN_ID: Final = re.compile(r"[!#-\[\]-~]{1,200}").fullmatch
 """An id that needs no escaping in a header or in JSON."""
