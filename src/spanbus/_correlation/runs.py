@@ -199,7 +199,7 @@ class Runs:
         if made:
             event = fact.event
             event_id = event.event_id or f"{event.name}@{event.at_ns}"
-            run_id = f"{workflow}-{identity.short_hash(told, workflow)}"
+            run_id = f"{workflow}-{identity.short_hash(event_id, workflow)}"
         else:
             run_id = str(key)
         unique = made or self._unique_ids

@@ -70,7 +70,9 @@ class EventLog:
         if not isinstance(by_type, dict):
             by_type = self.dropped_by_type = {}
         name = (  # bounded: event types may contain ids
-            dropped_event.name if dropped_event.name in by_type or len(by_type) < EVENTS_SUMMARY_TYPES else OVERFLOW
+            dropped_event.name
+            if dropped_event.name in by_type or len(by_type) < EVENTS_SUMMARY_TYPES
+            else OVERFLOW
         )
         by_type[name] = by_type.get(name, 0) + 1
         last.append(note)
