@@ -18,7 +18,7 @@ from typing import Any, Final, cast
 
 from spanbus._delivery.endpoints import shown_url
 from spanbus._named_tuple import NamedTuple
-from spanbus._settings.values import Wrong
+from spanbus._settings.values import InvalidValue
 from spanbus._settings.values import servers as usable
 from spanbus.errors import InputError, MissingExtra
 from spanbus.integrations._nats_wire import Message
@@ -47,7 +47,7 @@ def servers_of(servers: str | Sequence[str], where: str = "carry") -> tuple[str,
     for each in found:
         try:
             usable(each)
-        except Wrong as error:
+        except InvalidValue as error:
             raise InputError(f"{where}: {shown_url(each)!r} {error}") from None
     return tuple(map(_lower_scheme, found))
 
