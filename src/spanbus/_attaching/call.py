@@ -119,11 +119,11 @@ class CallReader:
         if self._type_first and arguments and type(arguments[0]) is str:
             if len(arguments) == 2 and not options:
                 only = arguments[1]
-                said: Any = only
+                mapping: Any = only
                 if (
                     type(only) is dict
-                    and _PAYLOADS.isdisjoint(said)
-                    and (_TYPES.isdisjoint(said) or ending(arguments[0]) is not None)
+                    and _PAYLOADS.isdisjoint(mapping)
+                    and (_TYPES.isdisjoint(mapping) or ending(arguments[0]) is not None)
                 ):
                     return {"event_type": arguments[0], "payload": cast("object", only)}
             elif len(arguments) == len(names) == 1 and options and _PAYLOADS.isdisjoint(options):

@@ -55,7 +55,7 @@ def setup(
     Exit code: 0, 1 when NATS does not do it or --check finds a difference, 2 for bad input.
     """
     from spanbus._settings import load_settings
-    from spanbus._settings.values import Wrong, size
+    from spanbus._settings.values import InvalidValue, size
     from spanbus._workflow.definition import UnusableDefinition, duration_s
     from spanbus.errors import InputError
     from spanbus.integrations.nats_stream import Wanted, set_up
@@ -67,7 +67,7 @@ def setup(
         )
     except UnusableDefinition as error:
         raise InputError(f"--max-age {error.message}") from None
-    except Wrong as error:
+    except InvalidValue as error:
         raise InputError(f"--max-bytes {error}") from None
     with _one_line():
         found = set_up(

@@ -70,21 +70,6 @@ def short(trace_id: str) -> str:
     return trace_id[16:] if len(trace_id) == 32 and trace_id.startswith("0" * 16) else trace_id
 
 
-def trace(trace_id: str, groups: Iterable[ResourceSpans]) -> Document:
-    """Return the document of one trace with its processes."""
-    processes: dict[str, Document] = {}
-    keys: dict[bytes, str] = {}
-    found: list[Document] = []
-    for group in groups:
-        identity = group.resource.SerializeToString(deterministic=True)
-        key = keys.get(identity)
-        if key is None:
-            key = keys[identity] = f"p{len(keys) + 1}"
-            processes[key] = process(group.resource)
-        found.extend(spans(group, key))
-    return {"traceID": short(trace_id), "spans": found, "processes": processes, "warnings": None}
-
-
 def process(resource: Resource) -> Document:
     """Return the document of a process, the sender of spans."""
     tags = [tag(pair) for pair in resource.attributes if pair.key != "service.name"]

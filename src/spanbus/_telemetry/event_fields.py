@@ -87,8 +87,9 @@ class EventFields:
         for key in self._shape(tuple(payload)):
             raw = payload[key.key]
             if isinstance(raw, Mapping):
-                nested = {key.key: cast("object", raw)}
-                self._redactor.collect(names.EVENT_PAYLOAD_PREFIX, nested, found)
+                nested = self._redactor.attributes({key.key: cast("object", raw)})
+                for name, value in nested.items():
+                    found[names.EVENT_PAYLOAD_PREFIX + name] = value
             elif (cleaned := key.clean(raw)) is not None:
                 found[key.name] = cleaned
         if len(found) > names.EVENT_ATTRIBUTES_LIMIT:
