@@ -333,7 +333,7 @@ class Handle:
         try:
             fact = self._reader.read(event, live=live)
         except ValueError:
-            said = publication.as_event()
+            said = publication.as_event() or (publication.event if event is None else None)
             if said is None:
                 raise
             return self._reader.read(said, live=live)

@@ -23,7 +23,7 @@ from spanbus._reading.naming import RUN_OBJECTS, object_field, readable_name, wo
 from spanbus._reading.outcomes import outcome
 from spanbus._reading.places import Keys
 from spanbus._reading.policy import Policy
-from spanbus._reading.read import Raw, read
+from spanbus._reading.read import TYPES_OF_HEADERS, Raw, read
 from spanbus._reading.rules import (
     IDENTITY,
     Candidate,
@@ -61,6 +61,8 @@ _START: Final = Verb.START
 _SUCCESS: Final = Result.SUCCESS
 
 
+POSITIONS: Final = frozenset(("map_index", "index", "shard", "partition", "chunk"))
+"""Identity keys that number the parts of one task; such an id is given with its key, ``index=3``."""
 _TOPIC: Final = ReadPlan(
     (Candidate(None, (), frozenset()),), (), (), (), (), exact=False, may_be_state=False
 )
@@ -103,9 +105,7 @@ class Dialect:
             *names.identity,
             *states.keys,
             *states.further_keys,
-            "message_type",
-            "message_name",
-            "event_type",
+            *TYPES_OF_HEADERS,
             *(key for rule in rules for key in (*rule.has, *rule.lacks, *rule.name)),
         }
         self._by_type: dict[str, tuple[Meaning, ...]] = {}
@@ -255,7 +255,7 @@ class Dialect:
             event_type, raw.at_ns, raw.event_id, raw.source, payload, raw.attempt or 1
         )
         meaning = candidate.meaning
-        hints = self._hints_of(raw, plan, shared)
+        hints = self._hints_of(raw, plan, shared, name)
         if told_as_state or (meaning is not None and meaning.rule.of_open):
             hints = hints.copy()
             hints.state, hints.of_open = told_as_state, meaning is not None and meaning.rule.of_open
@@ -359,9 +359,9 @@ class Dialect:
         key = self.names.memory
         return text_of(raw.payload.get(key)) if key is not None else None
 
-    def _hints_of(self, raw: Raw, plan: ReadPlan, shared: bool) -> Hints:
+    def _hints_of(self, raw: Raw, plan: ReadPlan, shared: bool, name: str | None) -> Hints:
         task = self.task_of(raw) if self._remembers else None
-        subject_id = _subject_id(raw, plan) if self.names.identity else None
+        subject_id = _subject_id(raw, plan, name) if self.names.identity else None
         if (
             raw.correlation
             is raw.traceparent
@@ -454,13 +454,19 @@ def _name_elsewhere(raw: Raw, keys: tuple[str, ...]) -> str | None:
     return None
 
 
-def _subject_id(raw: Raw, plan: ReadPlan) -> str | None:
+def _subject_id(raw: Raw, plan: ReadPlan, name: str | None) -> str | None:
     """Return the id of the task that an event is about: from the payload, the task object in it, or the event's ``id``."""
-    payload = raw.payload
+    payload, found = raw.payload, None
     for key in plan.identity:
         value = payload.get(key)
         if value is not None and (text := value if type(value) is str else text_of(value)):
-            return text
+            if key in POSITIONS:
+                text = f"{key}={text}"
+            if text != name or len(plan.identity) == 1:
+                return text
+            found = found or text  # the id of a definition: another key may tell which one it is
+    if found is not None:
+        return found
     for key in plan.phase:
         value = payload.get(key)
         if value is None:

@@ -17,8 +17,10 @@ _RESULTS: Final = {result.value: result for result in Result}
 _WORDS: Final = (str, Enum)
 _MAX_WORD_CHARS: Final = 32
 _RESULT_BY_WORD: Final = {
-    **dict.fromkeys((*ENDS, "pass", "fixed"), Result.SUCCESS),
-    **dict.fromkeys((*FAILURES, "broken", "killed", "rejected"), Result.FAILURE),
+    **dict.fromkeys((*ENDS, "pass", "fixed", "approved"), Result.SUCCESS),
+    **dict.fromkeys(
+        (*FAILURES, "broken", "killed", "rejected", "declined", "denied"), Result.FAILURE
+    ),
     **dict.fromkeys((*TIMEOUTS, "timed_out"), Result.TIMEOUT),
     **dict.fromkeys((*CANCELLATIONS, "stopped", "halted", "terminated"), Result.CANCELLATION),
     **dict.fromkeys(SKIPS, Result.SKIP),
