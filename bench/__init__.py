@@ -1,1 +1,1 @@
-"""Ratios of one run: ours against a yardstick, rounds interleaved, medians."""
+"""Benchmarks: ratios of spanbus and a yardstick in one run, with interleaved rounds and medians."""

@@ -1,4 +1,4 @@
-"""`make bench`: one table of ours, yardstick, ratio, goal."""
+"""`make bench`: one table of measurement, yardstick, ratio and goal."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from bench.rounds import Row
 
 
 def table(rows: list[Row]) -> str:
-    """Markdown, as docs/performance.md holds it."""
+    """The rows as a Markdown table."""
     lines = [
         "| What (yardstick) | Ours | Yardstick | Ratio | Goal | |",
         "| --- | ---: | ---: | ---: | --- | --- |",
@@ -28,7 +28,7 @@ def _number(value: float) -> str:
 
 
 def machine() -> str:
-    """What it ran on."""
+    """The machine and versions of this run."""
     import os
 
     from spanbus._correlation import correlator as correlator

@@ -1,6 +1,6 @@
 """Carrying events to NATS against the bus alone; a Celery task against opentelemetry-instrumentation-celery.
 
-Rows that need a server or a library that is not here are left out.
+Rows whose server or library is missing are left out.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _ROUNDS = 5
 _PAUSE_S = 0.000_2
 _TASKS = 2_000
 _MESSAGES, _AT_ONCE = 20_000, 10
-"""Ten at once, as a host with ten runs sends them; with many at once the server reads more with one call."""
+"""Ten at once, like a host with ten runs; with more at once the server reads more with one call."""
 
 
 def measure() -> list[Row]:
@@ -72,7 +72,7 @@ def _carrying(server: Path) -> list[Row]:
 
 
 def _packing(url: str, server: int) -> Row:
-    """CPU of the server for an event: ten in a message, and one."""
+    """CPU of the server for an event: ten in a message, and one alone."""
     from spanbus.integrations._nats_client import Client
     from spanbus.integrations._nats_wire import Message, subject
 
@@ -114,7 +114,7 @@ def _cpu_s(pid: int) -> float:
 
 
 def _publishing(server: str, bare: WorkflowEventBus, carried: WorkflowEventBus) -> list[Row]:
-    """Medians and 99th percentiles of one call, in turns; with pauses, as no workflow publishes as fast as it can."""
+    """Medians and 99th percentiles of one call, in turns; with pauses, because no workflow publishes at full speed."""
     ours: list[tuple[float, float]] = []
     theirs: list[tuple[float, float]] = []
     for _ in range(_ROUNDS):
@@ -248,7 +248,7 @@ os._exit(0)
 
 
 def _backlog(server: Path) -> Row:
-    """Resident memory of an observer that works off 300,000 events while its collector is away: after a third, and at the end."""
+    """Resident memory of an observer with a backlog of 300,000 events and no collector: after a third, and at the end."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         port = _free_port()
         url = f"nats://127.0.0.1:{port}"
@@ -281,7 +281,7 @@ def _backlog(server: Path) -> Row:
 
 
 def _stream_of_runs(url: str, runs: int = _OBSERVED_RUNS) -> list[str]:
-    """Runs of ten phases, 22 events each, in messages of eleven: what the outbox makes of a busy host; the bodies."""
+    """Message bodies: runs of ten phases, 22 events each, in messages of eleven, as the outbox packs them on a busy host."""
     import asyncio
 
     import nats

@@ -1,4 +1,4 @@
-"""Whole programs with a real socket behind them: a burst, the lag of an event loop, memory, the exit with a dead collector."""
+"""Whole programs with a real socket: a burst, the lag of an event loop, memory, the exit with a dead collector."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _REFUSING = "http://127.0.0.1:9"
 
 
 def _program(url: str, *arguments: str) -> tuple[dict[str, float], float]:
-    """What the program printed, and how many seconds its exit took after that."""
+    """The program's output, and the seconds that its exit took after that."""
     with tempfile.TemporaryDirectory() as state:
         env = {
             **os.environ,

@@ -1,4 +1,4 @@
-"""How soon a command starts behind ``spanbus exec``, what that costs, and what a terminal waits for."""
+"""Start-up: the delay and cost of ``spanbus exec``, and the time of commands at a terminal."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def _wall_ms(argv: tuple[str, ...], env: Mapping[str, str]) -> float:
 
 
 def _start_ms(argv: tuple[str, ...], env: Mapping[str, str]) -> float:
-    """Until the command runs, by its own clock."""
+    """Seconds until the command runs, by its own clock."""
     began = time.time_ns()
     said = subprocess.run(argv, env=env, capture_output=True, text=True, check=True).stdout
     return (int(said) - began) / 1e6

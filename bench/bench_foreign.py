@@ -1,6 +1,4 @@
-"""An event of somebody else's bus, which publishes pydantic objects: our handler against hand-written OpenTelemetry
-in its place.
-"""
+"""An event of a foreign bus that publishes pydantic objects: spanbus against hand-written OpenTelemetry."""
 
 from __future__ import annotations
 
@@ -67,7 +65,7 @@ class _Bus:
 
 
 class _HandWritten:
-    """What people write in the handler: a span for each run and phase, an event, a histogram, a counter."""
+    """Hand-written telemetry in a handler: a span for each run and phase, an event, a histogram, a counter."""
 
     def __init__(self) -> None:
         self.provider = TracerProvider(
@@ -133,7 +131,7 @@ async def _work(bus: _Bus) -> None:
 
 
 def _calling(bus: _Bus, then: Callable[[], object] = lambda: None) -> float:
-    """CPU of this thread, in microseconds for each event, the publishing in it."""
+    """CPU of this thread, in microseconds for each event, including the publishing."""
     began = time.thread_time()
     asyncio.run(_work(bus))
     spent = time.thread_time() - began

@@ -1,4 +1,4 @@
-"""What telemetry costs where it is not used: importing, and being switched off."""
+"""The cost of unused telemetry: importing it, and calls with telemetry off."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ import opentelemetry.exporter.otlp.proto.http.metric_exporter, opentelemetry.exp
 
 
 def _service_ms() -> tuple[float, float]:
-    """CPU until the first event of a service was taken, and that of importing what the SDK would send with."""
+    """CPU until the first event of a service is recorded, and CPU of importing the SDK and its exporters."""
     with tempfile.TemporaryDirectory() as state:
         env = {
             **os.environ,

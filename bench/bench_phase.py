@@ -30,7 +30,7 @@ class _Dropped(SpanExporter):
 
 
 class _Kept(SpanExporter):
-    """Encodes, as an exporter does, and drops the bytes."""
+    """Encodes like an exporter and discards the bytes."""
 
     def export(self, spans: list[ReadableSpan]) -> SpanExportResult:  # type: ignore[override]
         encode_spans(spans).SerializeToString()
@@ -38,7 +38,7 @@ class _Kept(SpanExporter):
 
 
 def hand_written(exporter: SpanExporter):
-    """What people write themselves: one span, three events, a histogram, a counter."""
+    """Hand-written telemetry: one span, three events, a histogram, a counter."""
     provider = TracerProvider(resource=Resource({"service.name": "bench"}), shutdown_on_exit=False)
     processor = BatchSpanProcessor(
         exporter, max_queue_size=100_000, schedule_delay_millis=3_600_000, max_export_batch_size=512
@@ -95,7 +95,7 @@ def failing(say: Say, phase: str) -> None:
 
 
 def with_two_hooks(say: Say, phase: str) -> None:
-    """A phase around two hooks: three spans, six events."""
+    """A phase with two hooks: three spans, six events."""
     say("workflow.phase.started", phase, type="fast_hooks")
     for hook in ("ruff", "codespell"):
         command = {"hook": hook, "stage": phase, "executable": hook}
@@ -127,14 +127,14 @@ def spanbus_phases(runtime: Runtime, phase: Callable[[Say, str], None] = plain):
 
 
 class _ForeignEvent:
-    """An event of somebody else's bus: its type, what it says, when."""
+    """An event of a foreign bus: type, payload, time."""
 
     def __init__(self, event_type: str, payload: dict[str, object], timestamp: float) -> None:
         self.event_type, self.payload, self.timestamp = event_type, payload, timestamp
 
 
 def foreign_phases(runtime: Runtime):
-    """The plain phases as a foreign bus says them: objects of its own, read by the dialect ``generic``."""
+    """Plain phases as events of a foreign bus: its own objects, read by the dialect ``generic``."""
     handle = runtime.instrument(_ForeignBus())
     numbers, at = itertools.count(), itertools.count(1_760_000_000.0)
 
@@ -156,7 +156,7 @@ def foreign_phases(runtime: Runtime):
 
 
 class _ForeignBus:
-    """A bus that is subscribed to in the usual way; the events are fed by hand."""
+    """A bus with the usual subscription; events are fed by hand."""
 
     def subscribe(self, event_type: str | None, handler: Callable[[object], object]) -> None:
         del event_type, handler

@@ -1,4 +1,4 @@
-"""A run of 5,000 phases, each with three events, as the commands show it: CPU of the whole command for each phase."""
+"""Commands that show a run of 5,000 phases with three events each: CPU of the whole command for each phase."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A whole service at 100 phases a second: all CPU of the process without the harness's own, and how long a publisher waits."""
+"""A whole service at 100 phases a second: CPU of the process without the harness, and the wait of publishers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A durable write against what else survives kill -9: one write() for each span."""
+"""A durable write against the simplest alternative that survives kill -9: one write() for each span."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Spans into the local store against the plainest way to keep as many rows in SQLite: one executemany of their bytes."""
+"""Spans into the local store against the simplest way to store as many rows in SQLite: one executemany of their bytes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _GOAL_PER_S = 30_000
 
 
 def _requests(first_trace: int) -> list[ExportTraceServiceRequest]:
-    """What `spanbus run` sends: ten phases to a run, three events to a phase."""
+    """Requests of `spanbus run`: ten phases in a run, three events in a phase."""
     made: list[ExportTraceServiceRequest] = []
     number = 0
     for _ in range(_REQUESTS):
@@ -154,7 +154,7 @@ def _decoding_us() -> float:
 
 
 def _received() -> float:
-    """Microseconds for a span from the body to the store, as the receiver goes."""
+    """Microseconds for a span from the request body to the store, on the receiver's path."""
     bodies = [request.SerializeToString() for request in _requests(8_000_000)]
     with tempfile.TemporaryDirectory() as folder, Store.open(Path(folder) / "store.db") as store:
 
@@ -204,7 +204,7 @@ def _pages() -> list[Row]:
 
 
 def _scrape() -> list[Row]:
-    """The text of 10,000 series against prometheus_client's writer of ready samples."""
+    """The text of 10,000 series against prometheus_client's writer of prepared samples."""
     from prometheus_client import Metric, exposition
 
     bounds = (0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 60.0, 300.0)

@@ -1,4 +1,4 @@
-"""Our encoder against the SDK's, on spans as we make them."""
+"""The encoder of spanbus against the SDK's, on spans of spanbus."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def spans(count: int = 500) -> list[ReadableSpan]:
 
 
 def records(found: list[ReadableSpan]) -> list[SpanState]:
-    """The same spans as the correlator has them before they are encoded."""
+    """The same spans as records of the correlator, before encoding."""
     run = SpanState(
         Level.RUN,
         "standard",

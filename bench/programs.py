@@ -101,7 +101,7 @@ def ours() -> tuple[Phase, Callable[[], object]]:
 
 
 def sdk() -> tuple[Phase, Callable[[], object]]:
-    """What people write by hand: a span, three events, a histogram, a counter."""
+    """Hand-written telemetry: a span, three events, a histogram, a counter."""
     from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
     from opentelemetry.sdk.metrics import MeterProvider
@@ -157,7 +157,7 @@ def burst(phase: Phase, flush: Callable[[], object], count: int) -> dict[str, fl
 
 
 def lag(phase: Phase, flush: Callable[[], object], seconds: float) -> dict[str, float]:
-    """How late an event loop wakes that has 1,000 phases a second to publish: the 99th percentile in milliseconds."""
+    """The lag of an event loop that publishes 1,000 phases a second: the 99th percentile in milliseconds."""
     late_ms: list[float] = []
 
     async def publish(until: float) -> None:
@@ -185,7 +185,7 @@ def lag(phase: Phase, flush: Callable[[], object], seconds: float) -> dict[str, 
 
 
 def memory(phase: Phase, flush: Callable[[], object], count: int) -> dict[str, float]:
-    """Bytes of memory of the process's own for each phase that waits, and what the last nine tenths of a long run add."""
+    """Bytes of private memory for each phase that waits, and the growth in the last nine tenths of a long run."""
     del flush
     for _ in range(1_000):
         phase()

@@ -1,4 +1,4 @@
-"""Measure two things in turns and compare their medians."""
+"""Measure two functions in turns and compare their medians."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 
 class Row(NamedTuple):
-    """One line of the table. ``ours`` and ``yardstick`` have the same ``unit``; ``goal`` is what the ratio shall be."""
+    """One line of the table. ``ours`` and ``yardstick`` have the same ``unit``; ``goal`` is for the ratio."""
 
     name: str
     ours: float
@@ -25,7 +25,7 @@ class Row(NamedTuple):
 def in_turns(
     ours: Callable[[], float], yardstick: Callable[[], float], rounds: int = 15
 ) -> tuple[float, float]:
-    """The median of what each returns, run in turns."""
+    """The median result of each, run in turns."""
     mine: list[float] = []
     theirs: list[float] = []
     for _ in range(rounds):
@@ -39,7 +39,7 @@ def in_turns(
 def shortest(
     ours: Callable[[], float], yardstick: Callable[[], float], rounds: int = 7
 ) -> tuple[float, float]:
-    """The shortest of what each returns, run in turns: what a machine takes that does nothing else."""
+    """The smallest result of each, run in turns: the time on an idle machine."""
     ours()
     yardstick()
     pairs = [(ours(), yardstick()) for _ in range(rounds)]
@@ -47,7 +47,7 @@ def shortest(
 
 
 def cpu_ms(argv: Sequence[str], env: Mapping[str, str]) -> float:
-    """CPU of a process and of what it waited for, its output thrown away."""
+    """CPU of a process and of its waited-for children; output is discarded."""
     pid = os.posix_spawn(
         argv[0],
         tuple(argv),
@@ -67,17 +67,17 @@ def seconds_of(work: Callable[[], object]) -> float:
 
 
 def at_most(name: str, ours: float, yardstick: float, limit: float, unit: str = "µs") -> Row:
-    """Cost: the ratio shall not be above ``limit``."""
+    """A cost: the ratio must be at most ``limit``."""
     ratio = ours / yardstick
     return Row(name, ours, yardstick, unit, ratio, f"<= {limit:g}", ratio <= limit)
 
 
 def at_least(name: str, ours: float, yardstick: float, limit: float, unit: str = "1/s") -> Row:
-    """Throughput: the ratio shall not be below ``limit``."""
+    """A throughput: the ratio must be at least ``limit``."""
     ratio = ours / yardstick
     return Row(name, ours, yardstick, unit, ratio, f">= {limit:g}", ratio >= limit)
 
 
 def measured(name: str, ours: float, yardstick: float, unit: str = "1/s") -> Row:
-    """What has no goal and is told all the same."""
+    """A row without a goal."""
     return Row(name, ours, yardstick, unit, ours / yardstick, "-", True)

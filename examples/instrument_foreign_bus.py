@@ -1,4 +1,4 @@
-"""Observe the bus of another library: the one line, on a bus that spanbus has never seen."""
+"""Observe a foreign bus with one line."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import spanbus
 
 
 class ConveyorBus:
-    """Somebody else's bus."""
+    """A bus of another library."""
 
     def __init__(self) -> None:
         self._listeners: list[Callable[[dict[str, object]], object]] = []

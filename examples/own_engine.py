@@ -1,4 +1,4 @@
-"""Run a workflow of Python functions; each phase is a span, and spans made inside nest under it."""
+"""Run a workflow of Python functions; each phase is a span, and spans made inside nest beneath it."""
 
 from __future__ import annotations
 

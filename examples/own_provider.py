@@ -1,4 +1,4 @@
-"""An application that has a TracerProvider: spanbus uses it and sets none, and the application's spans nest in wrap mode."""
+"""An application with its own TracerProvider: spanbus uses it, and the application's spans nest in wrap mode."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import spanbus
 
 
 async def main() -> None:
-    exporter = InMemorySpanExporter()  # an OTLPSpanExporter, in real life
+    exporter = InMemorySpanExporter()  # in production: an OTLPSpanExporter
     provider = TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
     trace.set_tracer_provider(provider)

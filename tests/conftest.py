@@ -1,4 +1,4 @@
-"""Async tests run on asyncio and trio; property tests have no deadline."""
+"""Settings and fixtures of all tests: async tests run on asyncio and on trio, property tests have no deadline."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from thorough import examples
 from spanbus._delivery.ephemeral import VARIABLES
 
 collect_ignore = ["adapters"]
-"""Tests that run in the environments of their libraries: ``make test-adapters``."""
+"""Each adapter is tested in a virtual environment with its library: ``make test-adapters``."""
 
-# The programs of the tests are not jobs of the CI system that runs the tests. A browser or server that is missing is
-# a failure there.
+# Programs that the tests start must not take themselves for jobs of the CI system that runs the tests, so its variables are
+# removed. TESTS_IN_CI stays: a missing browser or server fails a test in CI and skips it elsewhere.
 if os.environ.get("CI", "").lower() == "true":
     os.environ["TESTS_IN_CI"] = "true"
 for _variable in VARIABLES:
     os.environ.pop(_variable, None)
 
-# The parent of the tests may ignore signals (nohup, a background job), and programs would inherit that.
+# The parent of pytest may ignore signals (nohup, a background job). Programs that the tests start would inherit that.
 for _signal, _handler in (
     ("SIGINT", signal.default_int_handler),
     ("SIGTERM", signal.SIG_DFL),
@@ -35,7 +35,7 @@ for _signal, _handler in (
     if hasattr(signal, _signal) and signal.getsignal(getattr(signal, _signal)) is signal.SIG_IGN:
         signal.signal(getattr(signal, _signal), _handler)
 
-# A first run builds hypothesis' tables of characters, and a machine may be busy: neither is a failure.
+# Hypothesis builds its character tables on the first run, and a machine may be busy: neither is a failure of a test.
 settings.register_profile(
     "any-machine",
     max_examples=examples(100),
@@ -47,12 +47,12 @@ settings.load_profile("any-machine")
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """One and a half workers for each processor, because tests often wait for processes and sockets."""
+    """Use 1.5 workers per processor: tests spend much of their time waiting for processes and sockets."""
     return (os.cpu_count() or 2) * 3 // 2
 
 
 def pytest_collection_finish() -> None:
-    """Freeze the collected tests, so that the garbage collector does not traverse them again."""
+    """Exempt the collected tests from garbage collection: there are thousands, and they live until the end."""
     gc.collect()
     gc.freeze()
 
@@ -64,7 +64,7 @@ def anyio_backend(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(params=["spool", "sdk"])
 def delivery(request: pytest.FixtureRequest) -> str:
-    """Both values of SPANBUS_DELIVERY, for tests that do not depend on durability."""
+    """Both values of ``SPANBUS_DELIVERY``. Except for durability, they must behave the same."""
     return str(request.param)
 
 
@@ -75,12 +75,12 @@ def cli(tmp_path: Path) -> Cli:
 
 @pytest.fixture
 def by_each_delivery(cli: Cli, delivery: str) -> None:
-    """The command, with delivery by the spool, then by the SDK."""
+    """Run the test once with delivery by the spool and once with delivery by the SDK."""
     cli.env["SPANBUS_DELIVERY"] = delivery
 
 
 @pytest.fixture
 def project(cli: Cli) -> Cli:
-    """A folder with the workflow ``standard``: one phase fails, one is skipped, one is tried twice."""
+    """A folder with the workflow ``standard``: one phase fails, one is skipped, one is retried once."""
     (cli.folder / "spanbus.toml").write_text(WORKFLOW)
     return cli

@@ -2,8 +2,8 @@
 
     python examples/distributed/demo.py [--keep]        # or: make demo-distributed
 
-Everything is a real process, on loopback, in a folder of its own that is removed at the end (``--keep`` leaves it there): nothing
-of yours is read or written. A host is a state directory here. Needs `make brokers`; takes about half a minute.
+All processes are real, on loopback, in a folder that is removed at the end (``--keep`` keeps it). No data of
+yours is read or written. A host is a state directory here. Needs `make brokers`; takes about half a minute.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Demo:
         self._ended = 0
 
     def run(self) -> bool:
-        """Whether everything was as it should be."""
+        """Return whether all expectations were met."""
         self._step(
             1,
             "Servers",
@@ -150,10 +150,10 @@ class Demo:
         ]  # fmt: skip
         return drawing.counts(self._console, rows)
 
-    # --- what happens -------------------------------------------------------------------------------------------------
+    # --- steps -------------------------------------------------------------------------------------------------
 
     def _heard(self, event: Event) -> None:
-        """An event of the run, as it comes to a handler over NATS."""
+        """Handle an event of the run that arrives over NATS."""
         mark, style = _MARKS[event.event_type]
         seconds = event.payload.get("duration")
         took = f"{float(str(seconds)):.1f} s" if seconds is not None else ""
@@ -182,7 +182,7 @@ class Demo:
         self._said(f"observer {after.pid} goes on there: reads the open run again, unheard", "bold")
 
     def _settled(self, wanted: int) -> None:
-        """Wait for what is wanted, and a moment longer for what is not."""
+        """Wait for all expected telemetry, and a moment longer for unexpected telemetry."""
         wait_for(lambda: len(spans(self._collector)) >= wanted, f"{wanted} spans")
         time.sleep(1.5)
 
@@ -219,7 +219,7 @@ class Demo:
         )
 
     def _command(self, name: str, *words: str) -> str:
-        """Run a command to its end; what it said."""
+        """Run a command to its end and return its output."""
         process = self._process(name, *words, host="engine")
         command = f"spanbus {' '.join(words)}"
         wait_for(lambda: process.code is not None, command)
@@ -233,7 +233,7 @@ class Demo:
         said = engine.log()
         return said[said.index("{") : said.rindex("}") + 1]
 
-    # --- what is said -------------------------------------------------------------------------------------------------
+    # --- output -------------------------------------------------------------------------------------------------
 
     def _step(self, number: int, title: str, what: str) -> None:
         self._console.print(f"\n[bold]{number}  {title}[/]  [dim]{what}[/]", soft_wrap=True)

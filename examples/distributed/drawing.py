@@ -1,4 +1,4 @@
-"""The trace on a time axis, with the process that told each span, and the counts."""
+"""The trace on a time axis, with the process that recorded each span, and the counts."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _OTHER = ("·", "dim")
 
 
 def colour(process: str) -> str:
-    """That of its host."""
+    """The colour of the span's host."""
     return next((each for host, each in HOSTS.items() if host in process), "")
 
 
 def trace(console: Console, told: Sequence[Told]) -> None:
-    """Draw one trace: the tree, who told each span, when it was."""
+    """Draw one trace: the tree, the recording process and the time of each span."""
     rows = list(_rows(told))
     first_ns = min(span.begin_ns for span in told)
     last_ns = max(span.end_ns for span in told)
@@ -52,7 +52,7 @@ def trace(console: Console, told: Sequence[Told]) -> None:
 
 
 def _rows(told: Sequence[Told], above: str = "", indent: str = "") -> Iterator[tuple[str, Told]]:
-    """Names as a tree, by their beginning; an only attempt is its phase."""
+    """Names as a tree, by prefix; a single attempt is merged with its phase."""
     known = {span.span_id for span in told}
     mine = [
         span
@@ -72,7 +72,7 @@ def _rows(told: Sequence[Told], above: str = "", indent: str = "") -> Iterator[t
 
 
 def counts(console: Console, rows: Sequence[tuple[str, int, int]]) -> bool:
-    """Say what there should be and what there is; whether that is the same."""
+    """Print expected and actual counts, and return whether they are equal."""
     table = Table(box=None, padding=(0, 2, 0, 2), header_style="dim")
     for title, side in (("", "left"), ("wanted", "right"), ("there", "right"), ("", "left")):
         table.add_column(title, justify=side)  # type: ignore[arg-type]

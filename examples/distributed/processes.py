@@ -1,4 +1,4 @@
-"""The real processes of the demo: servers, workers, observers, the engine; on loopback, in folders of their own."""
+"""The processes of the demo: servers, workers, observers, the engine; on loopback, in separate folders."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from typing import Self
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 LIMIT_S = 60.0
-"""The longest that anything is waited for."""
+"""The longest wait, in seconds."""
 
 
 class Trouble(Exception):
-    """The demo cannot go on; the text says why."""
+    """The demo cannot continue; the text has the reason."""
 
 
 def program(name: str) -> str:
-    """A server's program: of ``make brokers``, else on the PATH."""
+    """Find a server's program: of ``make brokers``, else on the PATH."""
     built = ROOT / ".stack" / "bin" / name
     found = str(built) if os.access(built, os.X_OK) else shutil.which(name)
     if found is None:
@@ -48,7 +48,7 @@ def wait_for(ready: Callable[[], object], what: str) -> None:
 
 
 class Process:
-    """One process with a log and a process group of its own; left, it is ended."""
+    """One process with its own log and process group, ended when the context is left."""
 
     def __init__(
         self, name: str, argv: Sequence[str], folder: Path, env: Mapping[str, str] | None = None
@@ -80,7 +80,7 @@ class Process:
         return self.log_path.read_text(errors="replace")
 
     def said(self, words: str) -> Self:
-        """Wait until it has said this."""
+        """Wait until its log has this text."""
 
         def there() -> bool:
             if self.code is not None and words not in self.log():
@@ -91,7 +91,7 @@ class Process:
         return self
 
     def listens(self, port: int) -> Self:
-        """Wait until it takes connections."""
+        """Wait until it accepts connections."""
 
         def connects() -> bool:
             if self.code is not None:
@@ -104,13 +104,13 @@ class Process:
         return self
 
     def kill(self) -> None:
-        """kill -9."""
+        """Send SIGKILL."""
         with suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
         self._process.wait(20)
 
     def end(self) -> int:
-        """SIGTERM, and its exit code; killed where that takes too long."""
+        """Send SIGTERM and return the exit code; kill the process if that takes too long."""
         self._process.terminate()
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(20)
@@ -151,7 +151,7 @@ def spanbus_command(*words: str) -> list[str]:
 
 
 def _plain_environment() -> dict[str, str]:
-    """Nothing of the user's own telemetry; the modules of this folder, and of this checkout."""
+    """An environment without the user's telemetry settings, with the modules of this folder and checkout."""
     env = {
         name: value
         for name, value in os.environ.items()

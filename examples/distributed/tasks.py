@@ -1,4 +1,4 @@
-"""The tasks of the demo's workflow, for its workers (``celery -A tasks``) and for whoever publishes them."""
+"""The tasks of the demo's workflow, for its workers (``celery -A tasks``) and publishers."""
 
 from __future__ import annotations
 
@@ -52,6 +52,6 @@ def publish() -> str:
 
 
 def work(seconds: float) -> str:
-    """What a real task would do."""
+    """A placeholder for real work."""
     time.sleep(seconds)
     return f"{seconds:g} s of work"

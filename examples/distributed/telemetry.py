@@ -1,4 +1,4 @@
-"""What came to the collector: spans with the process that told them, and sums of metrics over all processes."""
+"""Telemetry at the collector: spans with their recording process, and sums of metrics over all processes."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from opentelemetry.proto.metrics.v1.metrics_pb2 import AggregationTemporality
 from spanbus.testing import Receiver
 
 PROCESS = "demo.process"
-"""The resource attribute by which the demo's processes are told apart."""
+"""The resource attribute that distinguishes the demo's processes."""
 _CUMULATIVE = AggregationTemporality.AGGREGATION_TEMPORALITY_CUMULATIVE
 
 
 class Told(NamedTuple):
-    """One span as it came."""
+    """One received span."""
 
     span_id: str
     parent_id: str
@@ -33,7 +33,7 @@ class Told(NamedTuple):
 
 
 def spans(collector: Receiver) -> list[Told]:
-    """Every span, as often as it came."""
+    """Every received span, doubles included."""
     found: list[Told] = []
     for request in collector.taken("traces"):
         for group in ExportTraceServiceRequest.FromString(request.body).resource_spans:

@@ -1,4 +1,4 @@
-"""The same in a FastAPI, where one wants a token.
+"""A FastAPI application that serves the events of its bus on a WebSocket, with a token.
 
 TOKEN=secret python app_fastapi.py --port 8000
 TOKEN=secret python client.py ws://127.0.0.1:8000/live

@@ -1,4 +1,4 @@
-"""An application of one's own that shows what its workflows do: a Starlette with the bus's events on a WebSocket.
+"""A Starlette application that serves the events of its bus on a WebSocket.
 
 python app_starlette.py --port 8000
 python client.py ws://127.0.0.1:8000/live
@@ -26,7 +26,7 @@ bridge.attach(bus)
 
 
 async def live(websocket: WebSocket) -> None:
-    # Who may listen is the application's to say; browsers send an Origin, and those of other sites are sent away.
+    # The application decides who may connect; here it refuses browsers whose Origin is another site.
     origin = websocket.headers.get("origin")
     if origin is not None and origin != f"http://{websocket.headers.get('host')}":
         await websocket.close(1008)

@@ -1,9 +1,9 @@
-"""A client that resumes: it prints one line of JSON for each message and goes on, after a break, behind the last one.
+"""A client that prints one line of JSON for each message and resumes after the last one when the connection breaks.
 
 python client.py ws://127.0.0.1:8000/live [--place FILE] [--until TYPE]
 
-The place (the `epoch` of the server's start and the `id` of the last message) is kept in FILE, so that a client that was
-stopped misses nothing either, as long as the server still has it.
+FILE stores the place: the `epoch` of the server's start and the `id` of the last message. So a client that was
+stopped misses nothing either, as long as the server still has the messages.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from websockets.exceptions import ConnectionClosed
 
 
 class Place:
-    """How far this client has come."""
+    """The position of this client in the stream."""
 
     def __init__(self, file: Path | None) -> None:
         self._file = file
@@ -50,12 +50,12 @@ async def follow(url: str, place: Place, until: str | None) -> None:
                         if message.get("name", message["type"]) == until:
                             return
         except (ConnectionClosed, OSError):
-            pass  # the server restarts, or the network was away
+            pass  # the server restarts, or the network is down
         await asyncio.sleep(1)
 
 
 def messages(frame: dict[str, Any], place: Place) -> list[dict[str, Any]]:
-    """The messages of a frame; `hello` and `missed` are passed on as they are."""
+    """The messages of a frame; `hello` and `missed` are passed on unchanged."""
     if frame["type"] == "hello":
         place.at(frame["epoch"], frame["last_id"])
         return [frame]

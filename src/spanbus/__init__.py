@@ -1,18 +1,18 @@
 """The OpenTelemetry adapter for event-driven workflows.
 
-One line on a workflow's event bus, ``spanbus.instrument(bus)``, and each phase is a span, each bus event a span event,
-with duration histograms and failure counters, exported via OTLP. Names are imported when they are first used; the list
-of them is ``__init__.pyi``, which type checkers read too.
+With one line, ``spanbus.instrument(bus)``, each phase of a workflow becomes a span and each bus event a span event, with
+duration histograms and failure counters, exported via OTLP. Names are imported lazily; they are listed in ``__init__.pyi``,
+which type checkers read too.
 """
 
 from __future__ import annotations
 
 _modules: dict[str, str] = {}
 """The module of each public name."""
-_rooms = ("dialects", "errors", "logging", "testing")
+_public_modules = ("dialects", "errors", "logging", "testing")
 
 
-def _listed() -> dict[str, str]:
+def _public_names() -> dict[str, str]:
     if not _modules:
         with open(f"{__file__.rpartition('.')[0]}.pyi", encoding="utf-8") as stub:
             words = [line.split() for line in stub if line.startswith("from spanbus.")]
@@ -22,14 +22,14 @@ def _listed() -> dict[str, str]:
 
 def __getattr__(name: str) -> object:
     if name == "__all__":
-        return sorted(_listed())
-    if name == "pytest_plugins":  # asked for by `pytest -p spanbus` alone
+        return sorted(_public_names())
+    if name == "pytest_plugins":  # read by `pytest -p spanbus`
         return ["spanbus.adapters.pytest"]
     from importlib import import_module
 
-    if name in _rooms:
+    if name in _public_modules:
         return import_module(f"spanbus.{name}")
-    if (name.startswith("_") and name != "__version__") or name not in _listed():
+    if (name.startswith("_") and name != "__version__") or name not in _public_names():
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value: object = getattr(import_module(_modules[name]), name)
     globals()[name] = value
@@ -37,4 +37,4 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    return sorted(_listed())
+    return sorted(_public_names())

@@ -1,4 +1,4 @@
-"""Objects that a ``with`` statement closes."""
+"""Base class of objects that a ``with`` statement closes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Self
 
 
 class Closing:
-    """A context manager whose end is its :meth:`close`."""
+    """A context manager that calls :meth:`close` at its end."""
 
     def close(self) -> object:
         raise NotImplementedError

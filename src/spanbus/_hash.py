@@ -1,4 +1,4 @@
-"""BLAKE2b without ``hashlib``, which loads OpenSSL: that takes longer than the rest of a command's start."""
+"""BLAKE2b without ``hashlib``, which loads OpenSSL and would more than double the start time of a command."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""This host: its name, and the addresses by which it reaches itself."""
+"""The name of this host, and its loopback addresses."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 
 
 def host_name() -> str:
-    """Return what ``socket.gethostname`` does, without its import where the system has it. May raise ``OSError``."""
+    """Return ``socket.gethostname()``, without importing ``socket`` if the platform has ``uname``. May raise ``OSError``."""
     if hasattr(os, "uname"):
         return os.uname().nodename
     import socket
@@ -15,10 +15,10 @@ def host_name() -> str:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host name or address, without port and brackets, is this machine's loopback."""
+    """Whether a host name or address, without port and brackets, is a loopback address."""
     if host.lower().rstrip(".") == "localhost":
         return True
-    import ipaddress  # not for a command that asks for the name alone
+    import ipaddress  # lazy: many commands need only the host name
 
     try:
         return ipaddress.ip_address(host).is_loopback

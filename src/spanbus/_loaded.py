@@ -1,4 +1,4 @@
-"""Questions about modules that may not have been loaded: then nobody can have made anything of them."""
+"""Checks against classes and state of modules without importing them: no object can be of a class that was never loaded."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def is_of(value: object, module: str, *classes: str) -> bool:
-    """``isinstance`` without the import that it would take."""
+    """``isinstance(value, module.class)`` without importing the module."""
     loaded = sys.modules.get(module)
     if loaded is None:
         return False
@@ -19,23 +19,23 @@ def is_of(value: object, module: str, *classes: str) -> bool:
 
 
 def is_kind_of(kind: type, module: str, name: str) -> bool:
-    """``issubclass`` without the import that it would take."""
+    """``issubclass(kind, module.name)`` without importing the module."""
     found = getattr(sys.modules.get(module), name, None)
     return isinstance(found, type) and issubclass(kind, found)
 
 
 def running_loop() -> AbstractEventLoop | None:
-    """The event loop of asyncio that runs in this thread."""
+    """Return the running asyncio event loop of this thread, None without one."""
     running = getattr(sys.modules.get("asyncio"), "_get_running_loop", None)
     return running() if running is not None else None
 
 
 def current_task() -> Task[object] | None:
-    """The task of asyncio that runs in this thread."""
+    """Return the current asyncio task, None without one."""
     asyncio = sys.modules.get("asyncio")
     if asyncio is None:
         return None
     try:
         return asyncio.current_task()
-    except (RuntimeError, AttributeError):  # no loop runs here; it is being loaded just now
+    except (RuntimeError, AttributeError):  # no running loop; or asyncio is still being imported
         return None

@@ -1,6 +1,6 @@
-"""Loggers of ``logging`` for the way of a short command, which has nothing to log: it is loaded with the first message.
+"""Loggers that import ``logging`` with the first message, for short commands that usually log nothing.
 
-It takes as long to load as everything that such a command writes. What loads libraries that log says so by :func:`load`.
+Importing it takes as long as everything that such a command writes. Code that imports a logging library calls :func:`load`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _named: list[str] = []
 
 
 def load(name: str = "spanbus") -> logging.Logger:
-    """The logger itself."""
+    """Import ``logging`` and return a logger."""
     import logging
 
     while _waiting:
@@ -30,20 +30,20 @@ def load(name: str = "spanbus") -> logging.Logger:
 
 
 def when_loaded(prepare: Callable[[], None]) -> None:
-    """Call ``prepare`` before the first message, which is at once where ``logging`` is loaded."""
+    """Call ``prepare`` when ``logging`` is loaded: now, or before the first message."""
     _waiting.append(prepare)
     if "logging" in sys.modules:
         load()
 
 
 def make_all() -> None:
-    """Make the loggers of all modules that are loaded, for programs that walk over them while other threads run."""
+    """Create all our loggers now, for programs that iterate over the loggers while other threads run."""
     for name in _named:
         load(name)
 
 
 class Logger:
-    """A logger by its name."""
+    """A lazily created logger."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -63,7 +63,7 @@ class Logger:
     def log(
         self, level: int, message: str, *values: object, exc_info: bool | BaseException = False
     ) -> None:
-        """As ``logging`` has it. What is below a warning is of interest to nobody who has not loaded it."""
+        """Log a message. Below WARNING it is dropped if ``logging`` is not loaded, because then nobody configured it."""
         if level < WARNING and "logging" not in sys.modules:
             return
         load(self._name).log(level, message, *values, exc_info=exc_info, stacklevel=2)

@@ -1,4 +1,4 @@
-"""``typing.NamedTuple`` in a tenth of its time: that one compiles a constructor for each class, and each of its annotations."""
+"""``typing.NamedTuple`` with a tenth of its import time: that one compiles a constructor and the annotations of each class."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ else:
     _GLOBALS = {"_new": tuple.__new__, "__name__": __name__}
 
     class _NamedTuple(tuple):
-        """The part that all named tuples share."""
+        """Common base of all named tuples."""
 
         __slots__ = ()
         _fields = ()
 
         @classmethod
         def _make(cls, values):
-            """Make one of a sequence."""
+            """Create a tuple from a sequence."""
             made = tuple.__new__(cls, values)
             if len(made) != len(cls._fields):
                 raise TypeError(f"Expected {len(cls._fields)} arguments, got {len(made)}")
             return made
 
         def _replace(self, /, **changes):
-            """Make another with some fields changed."""
+            """Return a copy with some fields changed."""
             made = self._make(map(changes.pop, self._fields, self))
             if changes:
                 raise ValueError(f"Got unexpected field names: {list(changes)!r}")
@@ -48,13 +48,13 @@ else:
 
     @cache
     def _constructor(count):
-        """The code of a constructor of so many fields, which have no names yet."""
+        """Return the code of a constructor for this number of fields, still without their names."""
         values = "".join(f"_{place}, " for place in range(count))
-        # compile() would make all classes of syntax trees first
+        # eval() of a text is faster than compile(), which first creates all ast classes
         return eval(f"lambda _cls, {values}: _new(_cls, ({values}))", {}).__code__
 
-    class _Maker(type):
-        """Makes a named tuple of a class body, in the place of a class."""
+    class _NamedTupleMeta(type):
+        """Creates a named tuple from a class body."""
 
         def __new__(cls, name, bases, body):
             if not bases:
@@ -72,5 +72,5 @@ else:
             body |= {"_fields": fields, "_field_defaults": defaults}
             return type(name, (_NamedTuple,), body)
 
-    class NamedTuple(metaclass=_Maker):
-        """The base of a named tuple, which its class is not any more."""
+    class NamedTuple(metaclass=_NamedTupleMeta):
+        """Base of named tuples in class statements; the created classes do not inherit from it."""

@@ -1,4 +1,4 @@
-"""Regular expressions that are compiled when they are first used: compiling all of them takes longer than most commands do."""
+"""Lazily compiled regular expressions: compiling all of them takes longer than most commands run."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ _METHODS = ("findall", "finditer", "fullmatch", "match", "search", "split", "sub
 
 
 def pattern(text: str, flags: int = 0) -> re.Pattern[str]:
-    """``re.compile``, later; what is wrong with ``text`` is raised at the first use."""
-    return cast("re.Pattern[str]", _Later(text, flags))
+    """Return a pattern that is compiled on first use, which also raises the errors of an invalid one."""
+    return cast("re.Pattern[str]", _LazyPattern(text, flags))
 
 
-class _Later:
+class _LazyPattern:
     def __init__(self, text: str, flags: int) -> None:
         self._text, self._flags = text, flags
 
     def __getattr__(self, name: str) -> object:
-        """The first of the methods is asked for; from then on they are attributes of this object."""
+        """Compile the pattern, and set its methods as attributes of this object."""
         if name not in _METHODS:
             raise AttributeError(name)
         compiled = re.compile(self._text, self._flags)

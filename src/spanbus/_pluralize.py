@@ -1,8 +1,8 @@
-"""A count in words that agree with it."""
+"""Counts with a matching noun."""
 
 from __future__ import annotations
 
 
 def pluralize(count: int, one: str, many: str) -> str:
-    """``1 record waits``, ``2 records wait``; nothing is many too."""
+    """Return ``1 record waits``, ``2 records wait``, ``0 records wait``."""
     return f"{count} {one if count == 1 else many}"

@@ -1,7 +1,7 @@
-"""Origin of a run: the project's name, its state in version control, the job of a CI system, as resource attributes.
+"""Origin of a run as resource attributes: project name, version control state, CI job.
 
-Everything is read from files and variables; no process is started, and nothing here raises. The variables of the CI systems
-are a table, ``_ci.toml``.
+Everything is read from files and environment variables. No process is started, and only :func:`attributes_given` raises. The
+variables of the CI systems are in ``_ci.toml``.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from spanbus._toml_document import document
 from spanbus.errors import InputError
 
 DEFAULT_SERVICE = "spanbus"
-_LONGEST_FILE = 4 << 20
+_MAX_FILE_BYTES = 4 << 20
 _USER_IN_URL = pattern(r"^([a-z][a-z0-9+.-]*://)[^/]*@", re.IGNORECASE)
 _SCP = pattern(r"^(?![A-Za-z]:[\\/])(?:[\w.-]+@)?([\w.-]+):(?!//)(.+)$")
 _SHA = pattern(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
@@ -30,14 +30,14 @@ _MODULE = pattern(r"^\s*module\b\s*\(?\s*[\"`]?([^\s\"`()]+)", re.MULTILINE)
 _PLAIN_NAME = pattern(r"\s*name\s*=\s*\"([^\"\\]*)\"\s*(?:#.*)?")
 _GIT_SECTION = pattern(r'\[remote "([^"]*)"\]', re.IGNORECASE)
 _GIT_VALUE = pattern(r'\s*(?:"([^"]*)"|([^#;]*))')
-_LONGEST_NUMBER = 18
+_MAX_DIGITS = 18
 _KEY = pattern(r"[A-Za-z][\w.-]*")
 
 
 def project_name(folder: Path | None = None) -> str:
-    """The name in the nearest pyproject.toml, package.json, Cargo.toml or go.mod, else the repository's folder, else ``spanbus``.
+    """Return the name in the nearest pyproject.toml, package.json, Cargo.toml or go.mod, else of the repository's folder.
 
-    A file without a name is passed over; nothing above the repository is looked at.
+    A file without a name is skipped. Folders above the repository are not searched. The default is ``spanbus``.
     """
     for each in _upwards(folder):
         for file, name_in in _FILES:
@@ -54,7 +54,7 @@ def project_name(folder: Path | None = None) -> str:
 
 
 def service_name(env: Mapping[str, str] | None = None, folder: Path | None = None) -> str:
-    """``OTEL_SERVICE_NAME``, else ``service.name`` of ``OTEL_RESOURCE_ATTRIBUTES``, else the project's name."""
+    """Return ``OTEL_SERVICE_NAME``, else ``service.name`` of ``OTEL_RESOURCE_ATTRIBUTES``, else the project's name."""
     env = os.environ if env is None else env
     if given := env.get("OTEL_SERVICE_NAME", "").strip():
         return given
@@ -70,7 +70,7 @@ def service_name(env: Mapping[str, str] | None = None, folder: Path | None = Non
 def resource_attributes(
     env: Mapping[str, str] | None = None, folder: Path | None = None
 ) -> dict[str, str | int]:
-    """Host, process, version control and CI job; what is not known is left out."""
+    """Return the attributes of host, process, version control and CI job, as far as they are known."""
     env = os.environ if env is None else env
     found: dict[str, str | int] = {"process.pid": os.getpid()}
     with suppress(OSError):
@@ -85,7 +85,7 @@ def resource_attributes(
 
 
 def attributes_given(pairs: Iterable[str]) -> dict[str, str]:
-    """``key=value`` texts as attributes. Raises :class:`~spanbus.errors.InputError` for one that is none."""
+    """Parse ``key=value`` texts as attributes. Raises :class:`~spanbus.errors.InputError` for an invalid one."""
     found: dict[str, str] = {}
     for pair in pairs:
         key, equals, value = pair.partition("=")
@@ -101,8 +101,8 @@ def attributes_given(pairs: Iterable[str]) -> dict[str, str]:
 
 
 def ci_attributes(env: Mapping[str, str]) -> dict[str, str | int]:
-    """Attributes of the CI job, from the variables of the CI system."""
-    if not is_ephemeral(env):  # and the table is not read
+    """Return the attributes of the CI job, from the variables of the CI system."""
+    if not is_ephemeral(env):  # saves reading the table
         return {}
     for system in _systems():
         if env.get(str(system["when"]), "").lower() in ("", "false", "0"):
@@ -110,10 +110,10 @@ def ci_attributes(env: Mapping[str, str]) -> dict[str, str | int]:
         patterns = cast("Mapping[str, str]", system.get("patterns", {}))
         more = cast("Mapping[str, int]", system.get("add", {}))
         found: dict[str, str | int] = {}
-        for key, said in cast("Mapping[str, object]", system["attributes"]).items():
-            texts = cast("list[str]", said) if isinstance(said, list) else [str(said)]
+        for key, sources in cast("Mapping[str, object]", system["attributes"]).items():
+            texts = cast("list[str]", sources) if isinstance(sources, list) else [str(sources)]
             for text in texts:
-                value = _filled(text, env)
+                value = _expand(text, env)
                 if value and key in patterns:
                     match = re.fullmatch(patterns[key], value)
                     value = match[1] if match is not None else ""
@@ -137,10 +137,10 @@ def _systems() -> tuple[Mapping[str, object], ...]:
 
 
 def _is_number(text: str) -> bool:
-    return text.isascii() and text.isdigit() and len(text) <= _LONGEST_NUMBER
+    return text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS
 
 
-def _filled(text: str, env: Mapping[str, str]) -> str:
+def _expand(text: str, env: Mapping[str, str]) -> str:
     if "{" not in text:
         return env.get(text, "").strip()
     names = re.findall(r"\{(\w+)\}", text)
@@ -153,7 +153,7 @@ def _filled(text: str, env: Mapping[str, str]) -> str:
 
 
 def git_attributes(folder: Path | None = None) -> dict[str, str]:
-    """Remote, branch and commit of the repository around ``folder``."""
+    """Return remote, branch and commit of the repository that contains ``folder``."""
     found: dict[str, str] = {}
     with suppress(OSError, ValueError, IndexError):
         git = _git_folder(folder)
@@ -177,7 +177,7 @@ def git_attributes(folder: Path | None = None) -> dict[str, str]:
 
 
 def web_url(url: str) -> str:
-    """A remote as a URL without user, password and ``.git``."""
+    """Return a remote as a URL without user, password and ``.git``."""
     url = url.strip()
     if "://" not in url and (match := _SCP.match(url)) is not None:
         url = f"https://{match[1]}/{match[2].lstrip('/')}"
@@ -191,15 +191,15 @@ def _git_folder(folder: Path | None) -> Path | None:
         git = each / ".git"
         if git.is_dir():
             return git
-        if (said := _text_of(git)) is not None:  # a worktree or a submodule
-            return (each / said.strip().removeprefix("gitdir:").strip()).resolve()
+        if (text := _text_of(git)) is not None:  # a worktree or a submodule
+            return (each / text.strip().removeprefix("gitdir:").strip()).resolve()
         if _is_bare(each):
             return each
     return None
 
 
 def _is_bare(folder: Path) -> bool:
-    """Whether a folder is a repository without a working tree, in which the hooks of a server run."""
+    """Whether a folder is a bare repository, as server-side hooks run in."""
     return (
         folder.name != ".git"
         and os.path.isfile(folder / "HEAD")
@@ -210,8 +210,8 @@ def _is_bare(folder: Path) -> bool:
 
 def _commit(git: Path, common: Path, ref: str) -> str | None:
     for place in (git, common):
-        if (said := _text_of(place / ref)) is not None:
-            sha = said.strip()
+        if (text := _text_of(place / ref)) is not None:
+            sha = text.strip()
             return sha if _SHA.fullmatch(sha) else None
     for line in (_text_of(common / "packed-refs") or "").splitlines():
         sha, _, name = line.partition(" ")
@@ -221,15 +221,15 @@ def _commit(git: Path, common: Path, ref: str) -> str | None:
 
 
 def _remote(config: Path) -> str | None:
-    """The URL of ``origin``, else of the first remote."""
+    """Return the URL of ``origin``, else of the first remote."""
     remotes: dict[str, str] = {}
     section = ""
     for line in (_text_of(config, errors="replace") or "").splitlines():
-        said = line.strip()
-        if said.startswith("["):
-            section = said
+        text = line.strip()
+        if text.startswith("["):
+            section = text
         elif (match := _GIT_SECTION.match(section)) is not None:
-            key, equals, value = said.partition("=")
+            key, equals, value = text.partition("=")
             if equals and key.strip().lower() == "url":
                 quoted, plain = cast("re.Match[str]", _GIT_VALUE.match(value)).groups()
                 remotes.setdefault(match[1], plain.strip() if quoted is None else quoted)
@@ -240,8 +240,8 @@ def _remote(config: Path) -> str | None:
 
 
 def _text_of(path: Path, *, errors: str = "strict") -> str | None:
-    """Text of a regular file of a sensible size; None for anything else, which might never end."""
-    if not os.path.isfile(path) or path.stat().st_size > _LONGEST_FILE:
+    """Return the text of a regular file of at most 4 MiB; None for anything else, such as a pipe that never ends."""
+    if not os.path.isfile(path) or path.stat().st_size > _MAX_FILE_BYTES:
         return None
     return path.read_text(encoding="utf-8-sig", errors=errors)
 
@@ -250,7 +250,7 @@ def _text_of(path: Path, *, errors: str = "strict") -> str | None:
 
 
 def _upwards(folder: Path | None) -> Iterable[Path]:
-    """The folder and those above it, as far as the repository; without one, up to the home directory or the root."""
+    """Return the folder and its parents up to the repository; without one, without the home directory and the root."""
     try:
         start = (folder or Path.cwd()).resolve()
     except (OSError, RuntimeError):
@@ -265,7 +265,7 @@ def _upwards(folder: Path | None) -> Iterable[Path]:
     return [each for each in found if str(each) not in (home, each.anchor)]
 
 
-def _of_toml(*path: str) -> Callable[[str], str | None]:
+def _toml_name(*path: str) -> Callable[[str], str | None]:
     def name_in(text: str) -> str | None:
         if (plain := _plain_name(text, f"[{'.'.join(path[:-1])}]")) is not None:
             return _text(plain)
@@ -280,8 +280,9 @@ def _of_toml(*path: str) -> Callable[[str], str | None]:
 
 
 def _plain_name(text: str, header: str) -> str | None:
-    """The name in a table that is written as most are; None where the text has to be parsed, which takes a short command
-    longer than all that it does. No line is mistaken where no string goes over several of them.
+    """Return the name in a TOML table of the usual form; None if the text must be parsed, which takes long for a command.
+
+    Without multi-line strings a line cannot be misread.
     """
     if '"""' in text or "'''" in text:
         return None
@@ -296,14 +297,14 @@ def _plain_name(text: str, header: str) -> str | None:
     return None
 
 
-def _of_json(text: str) -> str | None:
+def _json_name(text: str) -> str | None:
     found = cast("object", json.loads(text))
     return (
         _text(cast("Mapping[str, object]", found).get("name")) if isinstance(found, dict) else None
     )
 
 
-def _of_go(text: str) -> str | None:
+def _go_name(text: str) -> str | None:
     match = _MODULE.search(text)
     if match is None:
         return None
@@ -316,13 +317,13 @@ def _text(value: object) -> str | None:
     return value.strip() or None if isinstance(value, str) else None
 
 
-def _of_pyproject(text: str) -> str | None:
-    return _of_toml("project", "name")(text) or _of_toml("tool", "poetry", "name")(text)
+def _pyproject_name(text: str) -> str | None:
+    return _toml_name("project", "name")(text) or _toml_name("tool", "poetry", "name")(text)
 
 
 _FILES: tuple[tuple[str, Callable[[str], str | None]], ...] = (
-    ("pyproject.toml", _of_pyproject),
-    ("package.json", _of_json),
-    ("Cargo.toml", _of_toml("package", "name")),
-    ("go.mod", _of_go),
+    ("pyproject.toml", _pyproject_name),
+    ("package.json", _json_name),
+    ("Cargo.toml", _toml_name("package", "name")),
+    ("go.mod", _go_name),
 )

@@ -1,7 +1,7 @@
-"""A cache for functions of one argument on the way of an event.
+"""A cache for functions of one argument, for the hot path.
 
-``functools.lru_cache`` packs and compares a tuple of arguments at every call, twice the cost of this look-up. A span asks some
-twenty-five times.
+``functools.lru_cache`` packs and compares a tuple of arguments at every call, which takes twice as long. A span needs some
+twenty-five lookups.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ V = TypeVar("V")
 
 
 class _Results(dict[K, V]):
-    """Results by argument; an absent one is computed, and a full dictionary begins anew."""
+    """Results by argument; a missing one is computed, and a full dictionary is cleared first."""
 
     __slots__ = ("_function", "_most")
 
@@ -30,8 +30,8 @@ class _Results(dict[K, V]):
 
 
 def remembering(function: Callable[[K], V], most: int) -> Callable[[K], V]:
-    """``function``, which is called once for each argument; of results at most ``most`` are kept.
+    """Return ``function`` with a cache of at most ``most`` results.
 
-    Arguments are hashable, and those that are equal have the same result. Safe from any thread; raises what ``function`` raises.
+    Arguments must be hashable, and equal ones must have the same result. Thread-safe. Raises what ``function`` raises.
     """
     return _Results(function, most).__getitem__

@@ -1,4 +1,4 @@
-"""The nearest known word to one that is not known."""
+"""Suggestions for misspelled words."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from collections.abc import Iterable
 
 
 def nearest(word: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
-    """The known word that is most like ``word``, None where none is."""
-    import difflib  # only where a word is wrong
+    """Return the known word that is most similar to ``word``, None if none is similar."""
+    import difflib  # lazy: only needed for errors
 
     found = difflib.get_close_matches(word, list(known), 1, cutoff)
     return found[0] if found else None
 
 
 def did_you_mean(word: str, known: Iterable[str], *, quoted: bool = True) -> str:
-    """``; did you mean 'lint'?`` to be put behind a message, empty where nothing is near."""
+    """Return ``; did you mean 'lint'?`` as the end of a message; empty if no known word is similar."""
     near = nearest(word, known)
     if near is None:
         return ""

@@ -1,4 +1,4 @@
-"""Unix nanoseconds as text."""
+"""Format Unix nanoseconds."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 
 def iso(at_ns: int) -> str:
-    """ISO 8601 in UTC with microseconds."""
+    """Return ISO 8601 in UTC with microseconds."""
     seconds, rest = divmod(at_ns, 10**9)
     try:
         moment = datetime.fromtimestamp(seconds, UTC)
@@ -16,7 +16,7 @@ def iso(at_ns: int) -> str:
 
 
 def local_time(at_ns: int) -> str:
-    """Date and time of this machine, to the second."""
+    """Return local date and time, to the second."""
     try:
         return f"{datetime.fromtimestamp(at_ns // 10**9).astimezone():%Y-%m-%d %H:%M:%S}"
     except (ValueError, OverflowError, OSError):

@@ -1,4 +1,4 @@
-"""A TOML text parsed once, though several readers look for different parts of it."""
+"""Cached parsing of TOML texts, for several readers of one file."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ _LONG_KEY = pattern(
     r"(?:\.[ \t]{0,9}(?:\"[^\"\n]{0,1000}\"|'[^'\n]{0,1000}'|[\w-]{1,1000}+)[ \t]{0,9})"
     f"{{{_MOST_PARTS}}}"
 )
-"""``tomllib`` takes time and memory by the square of the parts of a key."""
+"""``tomllib`` takes quadratic time and memory in the number of parts of a key."""
 
 
 @lru_cache(maxsize=4)
 def document(text: str) -> Mapping[str, object]:
-    """The document, which is not to be changed. Raises ``tomllib``'s ``ValueError``, or ``RecursionError``."""
+    """Parse a TOML text; the result must not be changed. Raises ``tomllib``'s ``ValueError``, or ``RecursionError``."""
     for line in text.splitlines():
         if line.count(".") >= _MOST_PARTS and _LONG_KEY.search(line) is not None:
             raise ValueError(f"a key of more than {_MOST_PARTS} parts")
-    import tomllib  # it compiles its patterns when it is loaded
+    import tomllib  # lazy: it compiles patterns at import
 
     return tomllib.loads(text)

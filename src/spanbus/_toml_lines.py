@@ -1,7 +1,7 @@
-"""On which line of a TOML text a key stands, for error messages.
+"""Line numbers of the keys of a TOML text, for error messages.
 
-``tomllib`` gives values without places. This walks a text that ``tomllib`` has accepted and notes the line of every key
-and array element under its path, such as ``tool.spanbus.workflows.standard.phases[2].needs``.
+``tomllib`` returns values without positions. This scanner takes a text that ``tomllib`` has accepted, and records the line of
+every key and array element by its path, such as ``tool.spanbus.workflows.standard.phases[2].needs``.
 """
 
 from __future__ import annotations
@@ -15,22 +15,12 @@ _BARE_END = frozenset(" \t.=]\n\r#,}")
 
 
 def lines_of(text: str) -> dict[str, int]:
-    """Line numbers, from 1, by path; ``text`` must be valid TOML."""
-    return _Walk(text.replace("\r\n", "\n")).walk()
-
-
-def line_of(lines: Mapping[str, int], path: str) -> int | None:
-    """The line of ``path``, or of the nearest thing around it that has one."""
-    while path:
-        if path in lines:
-            return lines[path]
-        cut = max(path.rfind("."), path.rfind("["))
-        path = path[:cut] if cut > 0 else ""
-    return None
+    """Return line numbers, from 1, by path. ``text`` must be valid TOML."""
+    return _Walker(text.replace("\r\n", "\n")).walk()
 
 
 class Lines:
-    """Lines of a text by path; it is walked when the first of them is asked for."""
+    """Lazily computed line numbers of a text."""
 
     def __init__(self, text: str) -> None:
         self._text = text
@@ -46,12 +36,17 @@ class Lines:
         return lines_of(self._text)
 
     def of(self, path: str) -> int | None:
-        """The line of ``path`` itself."""
+        """Return the line of ``path`` itself, None if it is absent."""
         return self._by_path.get(path)
 
     def near(self, path: str) -> int | None:
-        """The line of ``path``, or of the nearest thing around it that has one."""
-        return line_of(self._by_path, path)
+        """Return the line of ``path``, or of the nearest enclosing table or array that has one."""
+        while path:
+            if path in self._by_path:
+                return self._by_path[path]
+            cut = max(path.rfind("."), path.rfind("["))
+            path = path[:cut] if cut > 0 else ""
+        return None
 
 
 NO_LINES = Lines("")
@@ -61,7 +56,7 @@ def _joined(path: str, key: str) -> str:
     return f"{path}.{key}" if path else key
 
 
-class _Walk:
+class _Walker:
     def __init__(self, text: str) -> None:
         self._text = text
         self._at = 0
@@ -71,7 +66,7 @@ class _Walk:
 
     def walk(self) -> dict[str, int]:
         base = ""
-        while self._blank(newlines=True):
+        while self._skip_blanks(newlines=True):
             if self._peek() == "[":
                 base = self._header()
             else:
@@ -103,9 +98,9 @@ class _Walk:
         for key in self._keys():
             path = _joined(path, key)
             self._found.setdefault(path, line)
-        self._blank(newlines=False)
+        self._skip_blanks(newlines=False)
         self._at += 1  # the equals sign
-        self._blank(newlines=False)
+        self._skip_blanks(newlines=False)
         self._value(path)
 
     def _value(self, path: str) -> None:
@@ -113,7 +108,7 @@ class _Walk:
             case "[":
                 self._at += 1
                 number = 0
-                while self._blank(newlines=True) and self._peek() != "]":
+                while self._skip_blanks(newlines=True) and self._peek() != "]":
                     if self._peek() == ",":
                         self._at += 1
                         continue
@@ -123,7 +118,7 @@ class _Walk:
                 self._at += 1
             case "{":
                 self._at += 1
-                while self._blank(newlines=True) and self._peek() != "}":
+                while self._skip_blanks(newlines=True) and self._peek() != "}":
                     if self._peek() == ",":
                         self._at += 1
                         continue
@@ -138,7 +133,7 @@ class _Walk:
     def _keys(self) -> list[str]:
         keys: list[str] = []
         while True:
-            self._blank(newlines=False)
+            self._skip_blanks(newlines=False)
             if self._peek() in "\"'":
                 begin = self._at
                 self._string()
@@ -148,7 +143,7 @@ class _Walk:
                 while self._at < len(self._text) and self._peek() not in _BARE_END:
                     self._at += 1
                 keys.append(self._text[begin : self._at])
-            self._blank(newlines=False)
+            self._skip_blanks(newlines=False)
             if self._peek() != ".":
                 return keys
             self._at += 1
@@ -160,18 +155,16 @@ class _Walk:
         while end < len(self._text) and not self._text.startswith(fence, end):
             end += 2 if quote == '"' and self._text[end] == "\\" else 1
         end += len(fence)
-        while (
-            len(fence) == 3 and end < len(self._text) and self._text[end] == quote
-        ):  # quotes just before the fence
-            end += 1
+        while len(fence) == 3 and end < len(self._text) and self._text[end] == quote:
+            end += 1  # quotes just before the closing fence
         self._line += self._text.count("\n", self._at, end)
         self._at = end
 
     def _peek(self) -> str:
         return self._text[self._at] if self._at < len(self._text) else "\n"
 
-    def _blank(self, *, newlines: bool) -> bool:
-        """Go past blanks and comments; False at the end of the text."""
+    def _skip_blanks(self, *, newlines: bool) -> bool:
+        """Skip blanks and comments; return False at the end of the text."""
         while self._at < len(self._text):
             character = self._text[self._at]
             if character == "#":

@@ -1,7 +1,7 @@
-"""Dialects: the rules by which the events of a bus that is not ours are read.
+"""Dialects: rules for reading the events of a foreign bus.
 
-:func:`load` takes what ``spanbus.instrument(dialect=...)`` takes: the name of a built-in dialect (``spanbus``,
-``crackerjack``, ``generic``), the path of a TOML file, a mapping of the same shape, or a :class:`Dialect`.
+:func:`load` takes the same values as ``spanbus.instrument(dialect=...)``: the name of a built-in dialect (``spanbus``,
+``crackerjack``, ``generic``), the path of a TOML file, a mapping of the same form, or a :class:`Dialect`.
 ``docs/dialects.md`` explains every key; ``spanbus dialect suggest`` writes a first file from a recorded stream.
 """
 

@@ -1,45 +1,45 @@
-"""Everything that spanbus raises on purpose.
+"""Exceptions that spanbus raises.
 
 SpanbusError
-├── InputError               what a person gave us cannot be used: exit code 2
-│   ├── DefinitionError      a workflow that cannot be built: cycle, unknown or duplicate name, unknown key
-│   ├── SettingsError        an environment variable or TOML key with a wrong name or value
-│   ├── MissingExtra         an optional library that is needed and not installed; an ImportError too
-│   ├── StreamError          a recorded stream that cannot be read
-│   └── DialectError         a dialect file with a rule that cannot be used
-├── PhaseError               a phase that did not succeed, raised to the caller of an action
-│   ├── PhaseUnsuccessful    the work said no: a false result or an exit code
-│   ├── PhaseTimeout         the work took longer than it may
-│   ├── PhaseLost            who did the work is gone: killed, out of memory
-│   └── PhaseRevoked         somebody else took the work back before it was done
+├── InputError               invalid input: exit code 2
+│   ├── DefinitionError      an invalid workflow: cycle, unknown or duplicate name, unknown key
+│   ├── SettingsError        an environment variable or TOML key with an unknown name or invalid value
+│   ├── MissingExtra         a library of an optional extra is not installed; also an ImportError
+│   ├── StreamError          a recorded stream cannot be read
+│   └── DialectError         an invalid rule in a dialect
+├── PhaseError               a phase did not succeed; raised to the caller of an action
+│   ├── PhaseUnsuccessful    a false result, or an exit code other than zero
+│   ├── PhaseTimeout         the work exceeded its timeout
+│   ├── PhaseLost            the worker process is gone: killed, out of memory
+│   └── PhaseRevoked         the work was revoked before it was done
 ├── BusError                 wrong use of the event bus
-├── StoreError               the local store cannot be read or is newer than this program
+├── StoreError               the local store cannot be read, or is newer than this program
 │   └── RunNotFound          no stored run matches: exit code 1
-├── DeliveryError            telemetry could not be kept or sent; never raised into a workflow
-└── BackendError             a server of ours cannot start or be reached
+├── DeliveryError            telemetry could not be stored or sent; never raised into a workflow
+└── BackendError             a spanbus server cannot start or be reached
 """
 
 from __future__ import annotations
 
 
 class SpanbusError(Exception):
-    """The root of all errors raised on purpose; its text says what, which one and what to do."""
+    """Base of all spanbus errors. The message names the cause and what to do about it."""
 
 
 class InputError(SpanbusError):
-    """Input that cannot be used; the command line exits with 2."""
+    """The input is invalid; the command line exits with 2."""
 
 
 class DefinitionError(InputError):
-    """A workflow cannot be built from what was given."""
+    """A workflow definition is invalid."""
 
 
 class SettingsError(InputError):
-    """A setting has an unknown name or a value that cannot be used."""
+    """A setting has an unknown name or an invalid value."""
 
 
 class MissingExtra(InputError, ImportError):
-    """A library of an optional extra is needed and not installed."""
+    """A library of an optional extra is not installed."""
 
     def __init__(self, extra: str, missing: str | None) -> None:
         super().__init__(
@@ -53,7 +53,7 @@ class StreamError(InputError):
 
 
 class DialectError(InputError):
-    """A dialect has a rule that cannot be used."""
+    """A dialect has an invalid rule."""
 
 
 class PhaseError(SpanbusError):
@@ -65,19 +65,19 @@ class PhaseUnsuccessful(PhaseError):
 
 
 class PhaseTimeout(PhaseError):
-    """The work of a phase took longer than its time-out."""
+    """The work of a phase exceeded its timeout."""
 
 
 class PhaseLost(PhaseError):
-    """The process that did the work of a phase is gone."""
+    """The worker process of a phase is gone."""
 
 
 class PhaseRevoked(PhaseError):
-    """The work of a phase was taken back by somebody else; the phase counts as cancelled."""
+    """The work of a phase was revoked by someone else; the phase counts as cancelled."""
 
 
 class BusError(SpanbusError):
-    """The event bus was used in a way that it cannot serve."""
+    """The event bus was used wrongly."""
 
 
 class StoreError(SpanbusError):
@@ -85,12 +85,12 @@ class StoreError(SpanbusError):
 
 
 class RunNotFound(StoreError):
-    """No stored run matches what was asked for."""
+    """No stored run matches the request."""
 
 
 class DeliveryError(SpanbusError):
-    """Telemetry could not be kept or sent."""
+    """Telemetry could not be stored or sent."""
 
 
 class BackendError(SpanbusError):
-    """A server of ours cannot start or be reached."""
+    """A spanbus server cannot start or be reached."""

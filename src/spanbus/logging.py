@@ -1,6 +1,6 @@
-"""Trace id, span id, run id and phase in the log records of the standard library.
+"""Trace id, span id, run id and phase on log records of the standard library.
 
-Put the filter on a handler, and its names into the format::
+Add the filter to a handler, and its fields to the format::
 
     handler.addFilter(spanbus.logging.TraceContextFilter())
     handler.setFormatter(logging.Formatter("%(trace_id)s %(run_id)s %(phase)s %(message)s"))
@@ -21,16 +21,16 @@ from spanbus._workflow.current import current_scope
 __all__ = ["FIELDS", "TraceContextFilter"]
 
 FIELDS: Final = ("trace_id", "span_id", "run_id", "phase")
-"""The attributes that a record gets."""
+"""The attributes that are added to a log record."""
 
 
 class TraceContextFilter(logging.Filter):
-    """Lets every record pass and says on it where it was made; takes part in ``dictConfig`` as ``"()"``.
+    """Passes every record and adds :data:`FIELDS` to it; usable in ``dictConfig`` as ``"()"``.
 
-    ``trace_id`` (32 hexadecimal digits) and ``span_id`` (16) are those of the current span, or else of the phase that this
-    task has announced on an instrumented bus; ``run_id`` and ``phase`` those of the workflow. What is not known is
-    ``default``, and
-    what a record has already, such as by ``extra``, stays. ``name`` is that of :class:`logging.Filter`. Never raises.
+    ``trace_id`` (32 hexadecimal digits) and ``span_id`` (16) are those of the current span, else of the phase whose start
+    this task has published on an instrumented bus. ``run_id`` and ``phase`` are those of the workflow. Unknown values are
+    ``default``; existing attributes, such as from ``extra``, are kept. ``name`` is that of :class:`logging.Filter`. Never
+    raises.
     """
 
     def __init__(self, name: str = "", *, default: str = "-") -> None:
@@ -40,15 +40,15 @@ class TraceContextFilter(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         try:
-            found = self._found()
-        except Exception:  # somebody's span; a line without ids is better than none
+            found = self._values()
+        except Exception:  # a foreign span class may raise; log the line without ids
             found = self._nothing
-        said = record.__dict__
+        attributes = record.__dict__
         for name, value in zip(FIELDS, found, strict=True):
-            said.setdefault(name, value)
+            attributes.setdefault(name, value)
         return bool(super().filter(record))
 
-    def _found(self) -> tuple[str, ...]:
+    def _values(self) -> tuple[str, ...]:
         context = trace.get_current_span().get_span_context()
         scope, work = current_scope.get(), innermost_active()
         if not context.is_valid and scope is None and work is None:
@@ -65,7 +65,7 @@ class TraceContextFilter(logging.Filter):
 
 
 def _phase_of(work: SpanState) -> str | None:
-    """The name of the phase that a span belongs to."""
+    """Return the name of the phase that a record belongs to."""
     at: SpanState | None = work
     while at is not None and at.level is not Level.PHASE:
         at = at.parent

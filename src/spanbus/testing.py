@@ -1,4 +1,4 @@
-"""A collector for tests: real sockets, decoded requests, every way to misbehave.
+"""A collector for tests: real sockets, decoded requests, configurable failures.
 
 ```python
 with Receiver() as receiver:
@@ -24,7 +24,7 @@ __all__ = ["Answer", "GrpcReceiver", "Received", "Receiver", "black_hole"]
 
 @contextmanager
 def black_hole() -> Generator[str]:
-    """The URL of a port whose connection attempts get no reply at all: its backlog is full and is never emptied."""
+    """Yield the URL of a port that never answers connection attempts: its backlog is full."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen(0)

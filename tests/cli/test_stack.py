@@ -13,7 +13,7 @@ from typing import cast
 import pytest
 import yaml
 from command_line import Cli
-from hostile import Says, html, http
+from hostile import ScriptedServer, html, http
 
 from spanbus._cli.compose import FILE, PORTS, shipped
 from spanbus.testing import GrpcReceiver, Receiver
@@ -90,10 +90,10 @@ def servers() -> Generator[str]:
     with (
         Receiver() as otlp,
         GrpcReceiver() as grpc,
-        Says(jaeger) as one,
-        Says(prometheus) as two,
-        Says(alertmanager) as three,
-        Says(health) as four,
+        ScriptedServer(jaeger) as one,
+        ScriptedServer(prometheus) as two,
+        ScriptedServer(alertmanager) as three,
+        ScriptedServer(health) as four,
     ):
         urls = [otlp.url, grpc.url, one.url, two.url, three.url, four.url]
         services: dict[str, dict[str, list[Json]]] = {}
@@ -147,7 +147,7 @@ def test_up_says_who_does_not_answer_in_time(
     cli: Cli, path: Path, checkout: Path, servers: str
 ) -> None:
     document = json.loads(servers)
-    with Says(html()) as other:
+    with ScriptedServer(html()) as other:
         document["services"]["jaeger"]["ports"][0]["published"] = other.url.rpartition(":")[2]
         Program(path, "docker").says_config(json.dumps(document))
         done = below(cli, checkout)("stack", "up", "--wait", "0.2")

@@ -1,4 +1,4 @@
-"""Any shuffle and duplication of a foreign stream ends with nothing open, every record closed once, nothing counted twice."""
+"""Property test: any shuffled, duplicated stream ends with nothing open, each record closed once, nothing counted twice."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ events = st.fixed_dictionaries(
 
 
 class Watch:
-    """A sink that holds what every sink may rely on."""
+    """A sink that asserts the guarantees that every sink relies on."""
 
     def __init__(self) -> None:
         self.open: set[int] = set()

@@ -1,4 +1,4 @@
-"""The rules of correlation, one behaviour a test."""
+"""The rules of correlation, one per test."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SECOND = 1_000_000_000
 
 
 class Stream:
-    """Feeds events a second apart, by dialect, and keeps what ended."""
+    """A correlator that is fed with events one second apart, and the runs that ended."""
 
     def __init__(self, rules: str = "crackerjack", limits: Limits | None = None) -> None:
         self.reader = Reader(dialect_file.load(rules))
@@ -89,7 +89,7 @@ def test_a_step_announced_three_times_is_one_phase_and_one_failure() -> None:
     assert stream.runs[0].children[0].duration_s == 3.0  # not the bridge's 0.0
 
 
-def test_four_failures_announced_with_a_retry_are_two_attempts_of_one_failed_phase() -> None:
+def test_a_retried_step_with_two_announcers_is_one_phase_with_two_attempts() -> None:
     stream = Stream()
     stream.say("workflow.started", {"workflow_id": "w"})
     stream.say("workflow.quality.started", {"step_id": "tests", "step_name": "Tests"})
@@ -107,7 +107,7 @@ def test_four_failures_announced_with_a_retry_are_two_attempts_of_one_failed_pha
     ]
 
 
-def test_an_action_that_fails_and_is_tried_again_without_a_bridge_is_one_phase() -> None:
+def test_an_action_that_fails_and_starts_again_is_one_phase() -> None:
     stream = Stream()
     stream.say("workflow.started", {"workflow_id": "w"})
     stream.say("hooks.strategy.started", {"step_id": "fast_hooks", "strategy": "fast"})
@@ -132,7 +132,7 @@ def test_a_held_failure_is_counted_after_the_retry_window() -> None:
     assert stream.correlator.state().phase_failures == 1
 
 
-def test_two_runs_with_one_id_are_two_runs_and_the_end_says_that_it_had_a_choice() -> None:
+def test_ends_of_two_open_runs_with_one_id_are_flagged_as_ambiguous() -> None:
     stream = Stream()
     for _ in range(2):
         stream.say("workflow.started", {"workflow_id": "same"})
@@ -165,7 +165,7 @@ def test_interleaved_runs_with_their_own_ids_keep_their_phases() -> None:
     assert all(phase.trace_id == run.trace_id for run in stream.runs for phase in run.children)
 
 
-def test_an_end_without_a_start_is_back_dated_and_says_so() -> None:
+def test_an_end_without_a_start_is_back_dated_and_flagged() -> None:
     stream = Stream()
     stream.say("workflow.started", {"workflow_id": "w"})
     stream.say("workflow.publish.completed", {"workflow_id": "w", "success": True, "duration": 0.5})
@@ -195,7 +195,7 @@ def test_open_phases_of_an_interrupted_run_are_cancelled_not_failed() -> None:
     ) == ("cancellation", 0, 0, 0)
 
 
-def test_what_a_cancelled_run_says_late_makes_no_run_and_is_counted() -> None:
+def test_late_events_of_a_cancelled_run_are_counted_and_open_no_run() -> None:
     stream = Stream()
     stream.say("workflow.started", {"workflow_id": "w"})
     stream.say("workflow.quality.started", {"step_id": "a", "step_name": "A"})
@@ -269,7 +269,7 @@ def test_an_orchestrators_strategy_belongs_to_the_step_that_runs_it() -> None:
     assert (state.phase_failures, state.retries) == (1, 0)
 
 
-def test_a_strategy_of_another_name_is_a_span_beneath_the_only_open_phase() -> None:
+def test_a_strategy_of_another_name_is_a_child_of_the_only_open_phase() -> None:
     stream = Stream()
     stream.say("workflow.started", {"workflow_id": "w"})
     stream.say("workflow.quality.started", {"workflow_id": "w"})
@@ -286,7 +286,7 @@ def test_a_strategy_of_another_name_is_a_span_beneath_the_only_open_phase() -> N
     ]
 
 
-def test_an_end_that_is_earlier_than_its_start_is_clamped_and_says_so() -> None:
+def test_an_end_earlier_than_its_start_is_clamped_and_flagged() -> None:
     stream = Stream()
     stream.say("workflow.started", {"workflow_id": "w"})
     stream.say("workflow.completed", {"workflow_id": "w"}, after_s=-5)
@@ -295,7 +295,7 @@ def test_an_end_that_is_earlier_than_its_start_is_clamped_and_says_so() -> None:
     assert (run.duration_s, sorted(run.flags)) == (0.0, ["clock"])
 
 
-def test_nothing_that_is_open_expires_by_time() -> None:
+def test_open_runs_and_phases_do_not_expire() -> None:
     stream = Stream()
     stream.say("workflow.started", {"workflow_id": "w"})
     stream.say("workflow.quality.started", {"workflow_id": "w"})
@@ -309,7 +309,7 @@ def test_nothing_that_is_open_expires_by_time() -> None:
     assert (state.abandoned, state.phase_failures, state.run_failures) == (0, 0, 0)
 
 
-def test_open_phases_are_bounded_and_the_oldest_goes_first() -> None:
+def test_above_the_limit_the_oldest_open_phases_are_abandoned() -> None:
     stream = Stream(limits=Limits(open_phases=10))
     stream.say("workflow.started", {"workflow_id": "w"})
     for number in range(25):
@@ -318,7 +318,7 @@ def test_open_phases_are_bounded_and_the_oldest_goes_first() -> None:
     assert (state.phases_open, state.phases_ended, state.abandoned) == (10, 15, 15)
 
 
-def test_open_runs_are_bounded() -> None:
+def test_above_the_limit_the_oldest_open_runs_are_abandoned() -> None:
     stream = Stream(limits=Limits(open_runs=5))
     for number in range(12):
         stream.say("workflow.started", {"workflow_id": f"w{number}"})
@@ -326,7 +326,7 @@ def test_open_runs_are_bounded() -> None:
     assert (state.runs_open, state.abandoned) == (5, 7)
 
 
-def test_the_engine_announces_attempts_and_its_durations_are_believed() -> None:
+def test_attempts_and_durations_of_the_engine_are_used() -> None:
     stream = Stream("spanbus")
     identity = {"run_id": "r-1", "phase": "tests"}
     stream.say(
@@ -418,7 +418,7 @@ def test_phases_link_to_what_they_depend_on() -> None:
     assert [(link.span_id, link.kind) for link in second.links] == [(first.span_id, "depends_on")]
 
 
-def test_a_skipped_phase_is_a_moment_and_no_orphan() -> None:
+def test_a_skipped_phase_has_no_duration_and_no_flag() -> None:
     stream = Stream("spanbus")
     stream.say("workflow.started", {"workflow": "w"}, run_id="r")
     stream.say("workflow.phase.skipped", {"reason": "left out"}, run_id="r", phase="a")
@@ -434,7 +434,7 @@ def test_a_skipped_phase_is_a_moment_and_no_orphan() -> None:
     assert (state.orphan_ends, state.phase_failures) == (0, 0)
 
 
-def test_events_above_the_limit_keep_the_first_and_the_last_and_count_the_rest() -> None:
+def test_above_the_limit_the_first_and_last_events_are_kept_and_the_rest_counted() -> None:
     stream = Stream("spanbus")
     stream.say("workflow.started", {"workflow": "w"}, run_id="r")
     stream.say("workflow.phase.started", {}, run_id="r", phase="a", attempt=1)
@@ -452,7 +452,7 @@ def test_events_above_the_limit_keep_the_first_and_the_last_and_count_the_rest()
     )
 
 
-def test_the_same_event_heard_twice_is_recorded_once() -> None:
+def test_a_duplicate_event_is_recorded_once() -> None:
     stream = Stream("spanbus")
     event = Event("workflow.started", "id-1", START_NS, {"workflow": "w"}, run_id="r")
     for _ in range(2):
@@ -486,7 +486,7 @@ def test_a_hundred_thousand_events_in_flat_memory() -> None:
                 attempt=1,
             )
 
-    pass_phases(30_000)  # fills what is bounded
+    pass_phases(30_000)  # fills the bounded caches
     tracemalloc.start()
     pass_phases(20_000)
     grown, _ = tracemalloc.get_traced_memory()
@@ -494,7 +494,7 @@ def test_a_hundred_thousand_events_in_flat_memory() -> None:
     assert grown < 6_000_000, f"{grown} bytes"
 
 
-def test_what_is_dropped_is_counted_by_type_for_so_many_types_and_the_rest_together() -> None:
+def test_dropped_events_are_counted_for_32_types_and_the_rest_together() -> None:
     log = EventLog()
     for number in range(1_000):
         log.append(SpanEvent(f"order.{number}.changed", number, str(number), "", {}))

@@ -1,8 +1,7 @@
-"""What the correlator of 0.1.0, with its short ways and its long ones, made of many streams still comes of them.
+"""Regression test: the same streams give the same spans and counts as the correlator of 0.1.0, whose results are frozen.
 
-The file holds 160 streams of our own engine's events in all orders, the recordings of the reference bus by three
-dialects, and for each what sinks were told and what was counted. Where 0.2.0 decides otherwise on purpose, the stream
-or the word is named here.
+The frozen file holds 160 streams of our own engine's events in all orders, the recordings of the reference bus read with three
+dialects, and for each stream the calls of sinks and the counts. Intended differences of 0.2.0 are named here.
 """
 
 from __future__ import annotations
@@ -57,13 +56,13 @@ COUNTED = (
     "unmatched_ends",
     "abandoned",
 )
-"""What 0.1.0 counted, in the order in which the file has it."""
+"""Names of the counts of 0.1.0, in the order of the file."""
 SINCE: dict[str, object] = {"errors": 0, "last_error": None}
-"""What was added later: no stream here is an error of ours."""
+"""Counts added later; no stream here causes an error."""
 
 
-class Told:
-    """A sink that writes down what it is told."""
+class Recorder:
+    """A sink that records its calls."""
 
     def __init__(self) -> None:
         self.lines: list[list[object]] = []
@@ -95,13 +94,13 @@ class Told:
 
 
 def counted(state: list[int]) -> dict[str, object]:
-    """All that the correlator has to count now, where 0.1.0 counted ``state``."""
+    """Return the counts that are expected now, for the counts ``state`` of 0.1.0."""
     return {**dict(zip(COUNTED, state, strict=True)), **SINCE}
 
 
 @pytest.fixture(autouse=True)
 def utc(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The recordings tell local times, and were read in UTC."""
+    """Set the local time zone to UTC: the recordings have local times, and 0.1.0 read them in UTC."""
     monkeypatch.setenv("TZ", "UTC")
     time.tzset()
     yield
@@ -110,7 +109,7 @@ def utc(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def retried_and_started(events: list[dict[str, Any]]) -> bool:
-    """A phase is announced to be retried, and then starts: one phase now, a phantom beside it in 0.1.0."""
+    """Whether a phase starts after it was announced for a retry: one phase now, an additional phantom phase in 0.1.0."""
     retried = {each.get("phase") for each in events if each["event_type"].endswith("retrying")}
     return any(
         each["event_type"] == "workflow.phase.started" and each.get("phase") in retried
@@ -127,7 +126,7 @@ def test_most_streams_are_compared() -> None:
 
 @pytest.mark.parametrize("number", range(len(PLAIN)))
 def test_a_stream_of_our_engine_gives_the_same_spans(number: int) -> None:
-    told = Told()
+    told = Recorder()
     reader = Reader(dialect_file.load("spanbus"))
     correlator = Correlator([told], note_sinks=[told], policy=reader.dialect.policy)
     for each in PLAIN[number]["events"]:
@@ -153,7 +152,7 @@ def test_a_stream_of_our_engine_gives_the_same_spans(number: int) -> None:
 @pytest.mark.parametrize("name", RECORDED)
 def test_a_recording_gives_the_same_spans(name: str) -> None:
     stream, dialect = name.split("/")
-    told = Told()
+    told = Recorder()
     reader = Reader(dialect_file.load(dialect))
     correlator = Correlator([told], note_sinks=[told], policy=reader.dialect.policy)
     for fact in replay.facts(HERE.parent / "recordings" / f"{stream}.jsonl", reader):

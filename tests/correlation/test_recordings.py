@@ -1,4 +1,4 @@
-"""The streams of a real foreign engine give exactly what happened."""
+"""Recorded streams of a real third-party engine, with the exact runs, phases and results that they must give."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ EXPECTED: dict[str, tuple[Row, list[Row]]] = {
 
 
 @pytest.mark.parametrize("name", EXPECTED)
-def test_each_phase_once_with_its_result(name: str) -> None:
+def test_each_recording_gives_its_phases_and_results(name: str) -> None:
     runs, state = recorded(RECORDINGS / f"{name}.jsonl")
     run, phases = EXPECTED[name]
     assert [row(record) for record in runs] == [run]
@@ -130,7 +130,7 @@ def test_the_first_attempt_ends_when_it_failed_not_when_the_second_began() -> No
 
 
 @pytest.mark.parametrize("name", EXPECTED)
-def test_shuffled_and_doubled_lines_give_the_same_spans(name: str, tmp_path: Path) -> None:
+def test_shuffled_and_duplicated_lines_give_the_same_spans(name: str, tmp_path: Path) -> None:
     lines = (RECORDINGS / f"{name}.jsonl").read_text().splitlines()
     straight, _ = recorded(RECORDINGS / f"{name}.jsonl")
     doubled = lines * 2
@@ -156,7 +156,7 @@ def tree(record: SpanState) -> tuple[object, ...]:
 
 @settings(max_examples=examples(200), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())
-def test_any_order_doubling_or_loss_leaves_nothing_open_and_counts_no_failure_twice(
+def test_shuffled_duplicated_and_lost_lines_leave_nothing_open(
     data: st.DataObject,
 ) -> None:
     names = data.draw(st.lists(st.sampled_from(sorted(EXPECTED)), min_size=1, max_size=3))
@@ -180,8 +180,7 @@ def test_any_order_doubling_or_loss_leaves_nothing_open_and_counts_no_failure_tw
         record.ended_at_ns is not None and record.ended_at_ns >= record.started_at_ns
         for record in closed
     )
-    # a phase of one run fails at most as often as it ended, and ends at most as often as it was begun or ended by its
-    # outermost speaker
+    # Phases fail at most as often as they end, and no event ends more than one phase.
     announced = len({fact.event.event_id for fact in mixed})
     assert state.phase_failures <= state.phases_ended <= announced
 
@@ -204,9 +203,7 @@ class Closed:
 @pytest.mark.parametrize("name", sorted(set(EXPECTED) - {"engine_fast_fails_then_ok"}))
 @settings(max_examples=examples(150), deadline=None)
 @given(seed=st.integers(0, 2**32), share=st.floats(0.1, 1.0))
-def test_one_step_fails_once_in_whatever_order_it_is_heard(
-    name: str, seed: int, share: float
-) -> None:
+def test_a_step_fails_at_most_once_in_any_order(name: str, seed: int, share: float) -> None:
     facts = facts_of(name)
     random.Random(seed).shuffle(facts)
     closed: list[SpanState] = []

@@ -1,4 +1,4 @@
-"""A stream that is cut anywhere, and heard again from the beginning of its open runs, gives what the uncut one gives."""
+"""Property test: a stream that is cut and resumed from the start of its open runs gives the same spans as an uncut one."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from spanbus._workflow.events import Event
 PHASES = ("lint", "tests", "build")
 
 
-class Told:
-    """What a sink is told at the end of records, and that it was told of their beginning."""
+class Recorder:
+    """A sink that records ended spans, and spans or parents that end without having been opened."""
 
     def __init__(self) -> None:
         self.open: set[int] = set()
         self.ended: list[tuple[object, ...]] = []
-        self.strangers: list[str] = []
+        self.unopened: list[str] = []
 
     def opened(self, record: SpanState) -> None:
         if record.parent is not None and id(record.parent) not in self.open:
-            self.strangers.append(f"parent of {record!r}")
+            self.unopened.append(f"parent of {record!r}")
         self.open.add(id(record))
 
     def closed(self, record: SpanState) -> None:
         if id(record) not in self.open:
-            self.strangers.append(repr(record))
+            self.unopened.append(repr(record))
         failure = record.failure
         self.ended.append(
             (
@@ -47,12 +47,12 @@ class Told:
         )  # fmt: skip
 
     def late(self, note: SpanEvent) -> None:
-        """Counted elsewhere."""
+        """Do nothing: the correlator counts late events."""
 
 
 @st.composite
 def streams(draw: st.DrawFn) -> list[Event]:
-    """Events of several runs of our engine, interleaved: retries, failures, skips, hooks, ordinary events, unfinished runs."""
+    """Generate interleaved events of several engine runs, with retries, failures, skips, hooks and unfinished runs."""
     runs: list[list[tuple[str, str | None, dict[str, object]]]] = []
     for _ in range(draw(st.integers(1, 4))):
         said: list[tuple[str, str | None, dict[str, object]]] = [
@@ -93,28 +93,28 @@ def streams(draw: st.DrawFn) -> list[Event]:
     return events
 
 
-def made(sinks: Sequence[Told]) -> tuple[Correlator, Reader]:
+def made(sinks: Sequence[Recorder]) -> tuple[Correlator, Reader]:
     rules = dialect_file.load("spanbus")
     return Correlator(sinks, policy=rules.policy, live=False), Reader(rules)
 
 
 @given(events=streams(), part=st.floats(0, 1))
-def test_a_stream_cut_anywhere_gives_what_the_uncut_one_gives(
+def test_a_resumed_stream_gives_the_same_spans_as_an_uncut_one(
     events: list[Event], part: float
 ) -> None:
     cut = int(part * len(events))
-    whole = Told()
+    whole = Recorder()
     correlator, reader = made([whole])
     for event in events:
         correlator.apply(reader.read(event))
 
-    first = Told()
+    first = Recorder()
     before, reader = made([first])
     for event in events[:cut]:
         before.apply(reader.read(event))
     open_runs = {one.run_id for one in before.open_records() if one.level is Level.RUN}
 
-    second = Told()
+    second = Recorder()
     after, reader = made([])
     for event in events[:cut]:
         if event.run_id in open_runs:
@@ -123,7 +123,7 @@ def test_a_stream_cut_anywhere_gives_what_the_uncut_one_gives(
     for event in events[cut:]:
         after.apply(reader.read(event))
 
-    assert first.strangers == second.strangers == []
+    assert first.unopened == second.unopened == []
     assert sorted(first.ended + second.ended, key=repr) == sorted(whole.ended, key=repr)
     still = {one.span_id for one in correlator.open_records()}
     assert {one.span_id for one in after.open_records()} == still

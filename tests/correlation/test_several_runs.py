@@ -1,4 +1,4 @@
-"""Several open runs, and facts that do not tell which one they mean."""
+"""Several open runs, and events that do not name their run."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def outcomes(runs: list[SpanState]) -> list[tuple[str, str, list[tuple[str, str,
 
 
 def bridge(at_s: float, step: str, *, end: str | None = None) -> Told:
-    """What the engine bridge says: its payloads name no run."""
+    """Return an event of the engine bridge, whose payloads name no run."""
     payload: dict[str, object] = {"step_id": step, "step_name": step.title()}
     if end is None:
         return at_s, "workflow.quality.started", payload
@@ -61,7 +61,7 @@ def run(at_s: float, word: str, **payload: object) -> Told:
 
 
 @pytest.mark.parametrize("second", ["first", "other"])
-def test_a_step_that_several_speakers_announce_is_one_failure_beside_another_run_too(
+def test_a_step_with_two_announcers_fails_once_beside_another_run(
     second: str,
 ) -> None:
     runs, state = recorded(
@@ -81,7 +81,7 @@ def test_a_step_that_several_speakers_announce_is_one_failure_beside_another_run
     assert (state.phase_failures, state.retries, state.orphan_ends, state.abandoned) == (1, 0, 0, 0)
 
 
-def test_two_runs_of_one_definition_keep_their_phases_apart_while_one_is_ahead() -> None:
+def test_concurrent_runs_of_one_definition_keep_their_phases() -> None:
     runs, state = recorded(
         run(0, "started", workflow_id="w"),
         bridge(1, "lint"),
@@ -105,7 +105,7 @@ def test_two_runs_of_one_definition_keep_their_phases_apart_while_one_is_ahead()
     ] == [True, False]
 
 
-def test_what_two_open_runs_may_both_begin_belongs_to_neither() -> None:
+def test_a_start_that_fits_two_runs_gets_an_inferred_run() -> None:
     runs, _ = recorded(
         run(0, "started", workflow_id="a"),
         run(1, "started", workflow_id="b"),
@@ -118,14 +118,14 @@ def test_what_two_open_runs_may_both_begin_belongs_to_neither() -> None:
 
 
 @pytest.mark.parametrize("speakers", [(bridge,), (bridge, action)])
-def test_failures_of_interleaved_runs_are_counted_once_as_long_as_they_can_be_told_apart(
+def test_failures_of_interleaved_runs_are_counted_once(
     speakers: tuple[object, ...],
 ) -> None:
     for seed in range(50):
         chance = random.Random(seed)
         told: list[Told] = []
         failed = 0
-        for number in range(2):  # one begins when the other has left its first step
+        for number in range(2):  # the second starts when the first has ended its first step
             at_s = number * 100.0
             told.append(run(at_s, "started", workflow_id=f"w{number}"))
             told.append(bridge(at_s + 0.1, "config"))
@@ -149,7 +149,7 @@ def test_failures_of_interleaved_runs_are_counted_once_as_long_as_they_can_be_to
         assert (state.phase_failures, state.retries, state.phases_ended) == (failed, 0, 4), seed
 
 
-def test_late_ends_of_a_cancelled_run_do_not_begin_anything_in_the_next() -> None:
+def test_late_ends_of_a_cancelled_run_open_nothing_in_the_next_run() -> None:
     runs, state = recorded(
         run(0, "started", workflow_id="w"),
         bridge(1, "lint"),
@@ -177,7 +177,7 @@ def test_late_ends_of_a_cancelled_run_do_not_begin_anything_in_the_next() -> Non
     ) == (2, 2, 0, 0, 0)
 
 
-def test_a_skipped_phase_without_a_start_is_one_of_each_run_of_the_same_id() -> None:
+def test_two_skips_without_a_start_go_to_the_two_runs_of_the_id() -> None:
     skipped = {"workflow_id": "w", "success": True, "skipped": True}
     runs, _ = recorded(
         run(0, "started", workflow_id="w"),
@@ -190,7 +190,7 @@ def test_a_skipped_phase_without_a_start_is_one_of_each_run_of_the_same_id() -> 
     assert outcomes(runs) == [("w", "success", [("publish", "skip", 1)])] * 2
 
 
-def test_a_failure_that_names_its_stage_ends_the_run_in_which_that_stage_is_open() -> None:
+def test_a_failure_that_names_a_stage_ends_the_run_with_that_open_stage() -> None:
     runs, _ = recorded(
         run(0, "started", workflow_id="w"),
         (1, "workflow.config.started", {"workflow_id": "w"}),
@@ -206,7 +206,7 @@ def test_a_failure_that_names_its_stage_ends_the_run_in_which_that_stage_is_open
     ]
 
 
-def test_a_run_that_started_without_an_id_ends_by_the_id_that_its_end_tells() -> None:
+def test_a_run_started_without_an_id_is_ended_by_an_end_with_an_id() -> None:
     runs, state = recorded(
         run(0, "started"),
         bridge(1, "lint"),
@@ -217,7 +217,7 @@ def test_a_run_that_started_without_an_id_ends_by_the_id_that_its_end_tells() ->
     assert (state.unmatched_ends, state.abandoned) == (0, 0)
 
 
-def test_what_a_run_says_before_its_start_is_its_own() -> None:
+def test_events_of_a_run_before_its_start_belong_to_it() -> None:
     runs, _ = recorded(
         run(0, "session.initializing", workflow_id="w"),
         run(1, "started", workflow_id="w"),
@@ -239,7 +239,7 @@ def hook(at_s: float, name: str, *, end: str | None = None, stage: str = "fast")
     return at_s, "hooks.execution.completed", {"hook": name, "stage": stage, "status": end}
 
 
-def test_a_retry_in_one_run_leaves_the_first_try_of_the_same_step_to_the_other() -> None:
+def test_a_retry_in_one_run_is_not_a_start_in_another() -> None:
     runs, state = recorded(
         run(0, "started", workflow_id="a"),
         bridge(1, "lint"),
@@ -263,7 +263,7 @@ def test_a_retry_in_one_run_leaves_the_first_try_of_the_same_step_to_the_other()
     assert (state.retries, state.phase_failures, state.orphan_ends, state.abandoned) == (1, 0, 0, 0)
 
 
-def test_a_second_step_of_the_same_name_is_beside_the_first_in_its_second_attempt_too() -> None:
+def test_a_second_step_of_a_name_is_concurrent_with_a_retried_one() -> None:
     runs, state = recorded(
         run(0, "started", workflow_id="a"),
         bridge(1, "lint"),
@@ -280,7 +280,7 @@ def test_a_second_step_of_the_same_name_is_beside_the_first_in_its_second_attemp
     assert (state.retries, state.abandoned) == (1, 0)
 
 
-def test_hooks_are_in_the_run_in_which_their_strategy_is() -> None:
+def test_hooks_belong_to_the_run_of_their_strategy() -> None:
     runs, state = recorded(
         run(0, "started", workflow_id="a"),
         bridge(1, "fast_hooks"),
@@ -303,7 +303,7 @@ def test_hooks_are_in_the_run_in_which_their_strategy_is() -> None:
     assert (state.orphan_ends, state.retries) == (0, 0)
 
 
-def test_the_orchestrators_of_two_runs_side_by_side_are_no_attempts_of_one() -> None:
+def test_strategies_of_concurrent_runs_are_not_attempts_of_one_phase() -> None:
     runs, state = recorded(
         run(0, "started", workflow_id="a"),
         run(1, "started", workflow_id="b"),
@@ -322,7 +322,7 @@ def test_the_orchestrators_of_two_runs_side_by_side_are_no_attempts_of_one() -> 
     assert (state.retries, state.phase_failures) == (0, 0)
 
 
-def test_a_hook_outside_any_phase_is_one_hook_from_its_start_to_its_end() -> None:
+def test_a_hook_outside_any_phase_is_a_span_of_the_run() -> None:
     runs, state = recorded(
         run(0, "started", workflow_id="a"),
         hook(1, "ruff"),
@@ -343,7 +343,7 @@ def test_a_hook_outside_any_phase_is_one_hook_from_its_start_to_its_end() -> Non
     assert (state.orphan_ends, state.phase_failures) == (0, 0)
 
 
-def test_hooks_that_never_end_outside_any_phase_are_bounded() -> None:
+def test_the_number_of_open_hooks_outside_any_phase_is_bounded() -> None:
     correlator = Correlator()
     rules = dialect_file.load("crackerjack")
     for number in range(5_000):

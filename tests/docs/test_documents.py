@@ -51,7 +51,7 @@ def test_python_example(where: str, code: str, tmp_path: Path) -> None:
         stdin=None,
         timeout_s=60,
         code=f"import warnings; warnings.simplefilter('error')\n{code}",
-        taken_down=True,
+        finalize=True,
     )
     assert (done.returncode, done.stderr) == (0, ""), where
 

@@ -23,7 +23,7 @@ def test_the_first_program_is_shown_by_the_next_command(tmp_path: Path) -> None:
         stdin=None,
         timeout_s=60,
         code=program,
-        taken_down=True,
+        finalize=True,
     )
     assert (done.returncode, done.stderr) == (0, "")
     show = shlex.split(commands.splitlines()[0])

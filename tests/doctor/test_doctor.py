@@ -22,7 +22,7 @@ import grpc
 import pytest
 from authority import Authority
 from command_line import Cli
-from hostile import Reply, Says, html, http
+from hostile import Reply, ScriptedServer, html, http
 
 from spanbus._delivery.outcomes import Delivered
 from spanbus._doctor import asking, servers
@@ -351,7 +351,7 @@ def test_a_partial_success_is_wrong(cli: Cli) -> None:
 
 
 def test_a_signal_of_its_own_without_the_path_is_told_the_path(cli: Cli) -> None:
-    with Says(
+    with ScriptedServer(
         html("404 Not Found"), {"/v1/metrics": http(b"", "application/x-protobuf")}
     ) as collector:
         found = line(
@@ -365,7 +365,7 @@ def test_a_signal_of_its_own_without_the_path_is_told_the_path(cli: Cli) -> None
 
 
 def test_a_path_given_twice_is_told(cli: Cli) -> None:
-    with Says(
+    with ScriptedServer(
         html("404 Not Found"),
         {
             "/v1/traces": http(b"", "application/x-protobuf"),
@@ -419,7 +419,7 @@ def test_a_certificate_of_another_name_is_told(cli: Cli) -> None:
 
 
 def test_tls_to_a_program_that_speaks_none_is_told(cli: Cli) -> None:
-    with Says(html()) as program:
+    with ScriptedServer(html()) as program:
         found = line(
             cli,
             "collector.traces",
@@ -432,7 +432,7 @@ def test_tls_to_a_program_that_speaks_none_is_told(cli: Cli) -> None:
 
 
 def test_a_server_that_wants_a_login_is_told_how(cli: Cli) -> None:
-    with Says(html("401 Unauthorized")) as program:
+    with ScriptedServer(html("401 Unauthorized")) as program:
         url = program.url.replace("//", "//me:hunter22@")
         for given, said in ((program.url, "wants a login"), (url, "does not take this login")):
             found = line(cli, "prometheus", "--prometheus", given, code=1)
@@ -588,7 +588,7 @@ def test_a_proxy_that_stands_between_is_named_without_its_password(cli: Cli, clo
 def test_whatever_answers_instead_of_a_collector_is_named_in_one_line(
     cli: Cli, reply: bytes, said: str, todo: str
 ) -> None:
-    with Says(reply) as program:
+    with ScriptedServer(reply) as program:
         done = cli("doctor", env={"OTEL_EXPORTER_OTLP_ENDPOINT": program.url})
     assert (done.code, done.err) == (1, "")
     lines = done.out.splitlines()
@@ -607,7 +607,7 @@ def endless() -> Iterable[bytes]:
         yield b"[" * 65_536
 
 
-def dribble(says: Callable[[], Says], head: bytes) -> Reply:
+def dribble(says: Callable[[], ScriptedServer], head: bytes) -> Reply:
     """``head``, then a byte every tenth of a second until the test is over."""
 
     def pieces() -> Iterable[bytes]:
@@ -618,23 +618,23 @@ def dribble(says: Callable[[], Says], head: bytes) -> Reply:
     return pieces
 
 
-def slow(head: bytes) -> Says:
-    made: list[Says] = []
-    made.append(Says(dribble(lambda: made[0], head)))
+def slow(head: bytes) -> ScriptedServer:
+    made: list[ScriptedServer] = []
+    made.append(ScriptedServer(dribble(lambda: made[0], head)))
     return made[0]
 
 
 @pytest.mark.parametrize(
     "make",
     [
-        lambda: Says(endless),
+        lambda: ScriptedServer(endless),
         lambda: slow(b""),
         lambda: slow(b"HTTP/1.1 200 OK\r\nX: "),
         lambda: slow(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n{"),
     ],
     ids=["endless body", "slow status", "slow headers", "slow body"],
 )
-def test_no_server_can_keep_it_waiting(cli: Cli, make: Callable[[], Says]) -> None:
+def test_no_server_can_keep_it_waiting(cli: Cli, make: Callable[[], ScriptedServer]) -> None:
     with make() as program:
         began = time.monotonic()
         done = cli(
@@ -689,7 +689,7 @@ def test_a_person_who_has_waited_long_enough_can_leave_at_once(cli: Cli) -> None
 
 
 def test_a_program_on_the_usual_port_is_known_by_its_answer() -> None:
-    with Says(html()) as program:
+    with ScriptedServer(html()) as program:
         found = who_has_the_port(program.url, {})
     assert (found.otlp, found.answer is not None and found.answer.status) == (False, 200)
 
@@ -750,7 +750,7 @@ DEEP = b"[" * 100_000
     ],
 )
 def test_whatever_answers_instead_of_a_server_is_one_wrong_line(cli: Cli, reply: bytes) -> None:
-    with Says(reply) as program:
+    with ScriptedServer(reply) as program:
         done = cli(
             "doctor",
             "--timeout",
@@ -774,7 +774,7 @@ def test_a_server_that_was_named_and_is_not_there_is_wrong(cli: Cli, closed: str
         assert (found[check]["state"], closed in str(found[check]["message"])) == ("wrong", True)
 
 
-def prometheus_that_says(**replies: bytes) -> Says:
+def prometheus_that_says(**replies: bytes) -> ScriptedServer:
     """Healthy but for what is given by the last word of a path."""
     good = {
         "buildinfo": http(b'{"status": "success", "data": {"version": "3.15.0"}}'),
@@ -802,7 +802,7 @@ def prometheus_that_says(**replies: bytes) -> Says:
         "targets": http(b'{"status": "success", "data": {}}'),
     }
     paths = {"buildinfo": "/api/v1/status/buildinfo", "config": "/api/v1/status/config"}
-    return Says(
+    return ScriptedServer(
         html("404 Not Found"),
         {paths.get(name, f"/api/v1/{name}"): reply for name, reply in {**good, **replies}.items()},
     )
@@ -890,7 +890,7 @@ def test_an_alert_that_is_firing_is_told(cli: Cli) -> None:
 
 def test_a_clock_that_is_an_hour_ahead_is_a_warning(cli: Cli) -> None:
     date = {"Date": formatdate(time.time() + 3_630, usegmt=True)}
-    with Says(http(b'{"data": [], "total": 0}', headers=date)) as jaeger:
+    with ScriptedServer(http(b'{"data": [], "total": 0}', headers=date)) as jaeger:
         found = line(cli, "clock", "--jaeger", jaeger.url, code=0)
     assert found["state"] == "warning"
     assert "the clock of jaeger is 1 h 00 min ahead of ours" in str(found["message"])
@@ -924,7 +924,7 @@ def test_points_are_all_there_also_beside_others_and_over_a_restart(
 def test_the_sum_of_an_exposition_is_read_from_its_text() -> None:
     name = names.DOCTOR_POINTS_PROMETHEUS
     body = f'# TYPE {name} counter\n{name}{{job="a"}} 3.0\n{name}{{job="b"}} 4.0 1700000000\n{name}x 9\n{name} 1e1\n'.encode()
-    with Says(http(body, "text/plain")) as program:
+    with ScriptedServer(http(body, "text/plain")) as program:
         assert servers.points_in_exposition(Server(program.url), {}, 5.0) == 17.0
 
 
@@ -984,7 +984,7 @@ def test_the_test_trace_is_no_run(cli: Cli, up: str) -> None:
 
 def test_a_backend_of_another_version_is_a_warning(cli: Cli) -> None:
     health = http(b'{"status": "ok", "version": "0.0.1", "receiver": {"requests": 0}}')
-    with Says(
+    with ScriptedServer(
         http(b"", "application/x-protobuf"),
         {"/health": health, "/metrics": http(b"", "text/plain")},
     ) as backend:
@@ -1070,7 +1070,7 @@ def test_an_alertmanager_that_tells_nobody_is_told(cli: Cli, config: str, state:
             "config": {"original": config},
         }
     )
-    with Says(replies={"/api/v2/status": http(body.encode())}) as program:
+    with ScriptedServer(replies={"/api/v2/status": http(body.encode())}) as program:
         found = line(cli, "alertmanager", "--alertmanager", program.url, code=0)
     assert found["state"] == state
     assert ("tells nobody" in str(found["message"])) == (state == "warning")

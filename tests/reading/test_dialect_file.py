@@ -1,4 +1,4 @@
-"""A dialect that somebody writes: what it may say, and that each mistake is one line that names the place."""
+"""Dialect files: their keys, and one-line errors that name the key."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("text", MISTAKES)
-def test_a_mistake_is_one_line_that_says_where_and_what(text: str) -> None:
+def test_a_mistake_is_one_line_with_file_and_key(text: str) -> None:
     with pytest.raises(DialectError) as caught:
         parse(tomllib.loads(text), where="mine.toml")
     assert str(caught.value).startswith("mine.toml: ")
@@ -53,14 +53,14 @@ def test_a_mistake_is_one_line_that_says_where_and_what(text: str) -> None:
 
 
 @pytest.mark.parametrize("content", [b"x = ", b"\xff\xfe\x00", b"[[rules]\n"])
-def test_a_file_that_is_no_toml_is_refused_with_its_name(tmp_path: Path, content: bytes) -> None:
+def test_a_file_that_is_not_toml_is_refused_by_name(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "mine.toml"
     path.write_bytes(content)
     with pytest.raises(DialectError, match=r"mine\.toml: "):
         load(path)
 
 
-def test_rules_before_and_after_those_of_the_dialect_that_is_extended() -> None:
+def test_rules_go_before_and_after_rules_go_behind_those_of_the_extended_dialect() -> None:
     dialect = parse(
         tomllib.loads("""
         extends = "crackerjack"
@@ -95,7 +95,7 @@ def test_rules_before_and_after_those_of_the_dialect_that_is_extended() -> None:
 
 
 @pytest.mark.parametrize("key", ["run_id", "job_id", "workflow_id"])
-def test_a_failed_workflow_of_an_unknown_bus_is_its_run_by_whichever_id_it_is_named(
+def test_workflow_failed_ends_the_run_named_by_any_id_key(
     key: str,
 ) -> None:
     generic = load("generic")

@@ -1,4 +1,4 @@
-"""Envelopes, identities and the keys of a dialect."""
+"""Reading of envelopes and ids, and the keys of a dialect."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from spanbus.errors import DialectError
 @pytest.mark.parametrize("envelope", ["metadata", "meta", "context", "headers"])
 @pytest.mark.parametrize("key", ["run_id", "job_id"])
 @pytest.mark.parametrize("make", [dict, lambda **fields: SimpleNamespace(**fields)])
-def test_a_run_id_in_an_envelope_is_one(envelope: str, key: str, make: Any) -> None:
+def test_the_run_id_is_read_from_the_envelope(envelope: str, key: str, make: Any) -> None:
     stream = Stream()
     for kind in ("pipeline.started", "task.started", "task.completed", "pipeline.completed"):
         stream.hear(
@@ -66,7 +66,7 @@ class BubusLike:
     run_id: str
 
 
-def test_an_event_with_its_own_fields_is_read() -> None:
+def test_the_fields_of_a_flat_event_object_are_read() -> None:
     raw = read(BubusLike("TaskStarted", "e-1", "2025-11-28T10:00:00Z", "fetch", "r-1"))
     assert (raw.event_type, raw.event_id, raw.at_ns, raw.run_id) == (
         "TaskStarted",
@@ -77,8 +77,8 @@ def test_an_event_with_its_own_fields_is_read() -> None:
     assert raw.payload["task"] == "fetch"
 
 
-class Dear:
-    """Like a pydantic model: what it has lies in its dictionary, and to ask for what it lacks is dear."""
+class CountsMisses:
+    """An event that counts lookups of missing attributes, which are expensive on pydantic models."""
 
     asked = 0
 
@@ -90,11 +90,11 @@ class Dear:
         raise AttributeError(name)
 
 
-def test_what_a_class_lacks_is_asked_for_once() -> None:
-    class Event(Dear):
+def test_missing_attributes_of_a_class_are_looked_up_once() -> None:
+    class Event(CountsMisses):
         asked = 0
 
-    class Metadata(Dear):
+    class Metadata(CountsMisses):
         asked = 0
 
     def event(number: int) -> Event:
@@ -114,7 +114,7 @@ def test_what_a_class_lacks_is_asked_for_once() -> None:
     assert Event.asked + Metadata.asked == first > 0
 
 
-def test_an_object_that_computes_its_fields_is_read() -> None:
+def test_properties_are_read_and_one_that_raises_is_skipped() -> None:
     class Lazy:
         @property
         def event_type(self) -> str:
@@ -178,7 +178,9 @@ def test_every_key_of_a_dialect() -> None:
 
 @pytest.mark.parametrize(("said", "result"), [(True, "failure"), (False, "success")])
 @pytest.mark.parametrize("key", ["error", "exception"])
-def test_an_end_that_tells_of_an_error(said: bool, result: str, key: str) -> None:
+def test_an_error_in_the_payload_of_an_end_is_a_failure_unless_switched_off(
+    said: bool, result: str, key: str
+) -> None:
     for payload, expected in (
         ({key: "ValueError: no"}, result),
         ({key: "ValueError: no", "success": True}, "success"),
@@ -192,7 +194,7 @@ def test_an_end_that_tells_of_an_error(said: bool, result: str, key: str) -> Non
         assert stream.told()[0][2] == [("a", expected, 1)]
 
 
-def test_an_exception_whose_text_raises_is_still_a_failure() -> None:
+def test_an_exception_whose_str_raises_is_still_a_failure() -> None:
     class Broken(Exception):
         def __str__(self) -> str:
             raise RuntimeError("no text")
@@ -207,7 +209,7 @@ def test_an_exception_whose_text_raises_is_still_a_failure() -> None:
     assert failure.message == "<Broken without a text>"
 
 
-def test_names_that_come_with_the_first_event_only() -> None:
+def test_name_memory_keeps_a_name_that_only_the_first_event_has() -> None:
     stream = Stream({"extends": "generic", "name_memory": "uuid"})
     stream.say("pipeline.started", {"run_id": "r"})
     for uuid, name in (("1", "fetch"), ("2", "build")):
@@ -227,7 +229,7 @@ def test_names_that_come_with_the_first_event_only() -> None:
 TOML = 'name = "conveyor"\nextends = "generic"\n[[rules]]\ntype = "station.jammed"\nlevel = "phase"\nverb = "end"\nresult = "failure"\nname = ["station"]\n'
 
 
-def test_a_dialect_from_a_name_a_path_a_mapping_or_itself(tmp_path: Path) -> None:
+def test_a_dialect_is_loaded_from_a_name_a_path_a_mapping_or_a_dialect(tmp_path: Path) -> None:
     import tomllib
 
     path = tmp_path / "conveyor.toml"

@@ -1,4 +1,4 @@
-"""Events that say what they are by methods."""
+"""Events with accessor methods for type and payload."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from spanbus._reading.read import Unreadable, read
 
 
-class Said:
+class Base:
     def __init__(self, kind: str = "task.started", **payload: object) -> None:
         self._kind, self._told = kind, payload
 
@@ -28,7 +28,7 @@ class Getters:
         return 1_764_324_000.5
 
 
-class OfJava(Said):
+class JavaStyle(Base):
     def getType(self) -> str:
         return self._kind
 
@@ -36,8 +36,8 @@ class OfJava(Said):
         return self._told
 
 
-class TaskEvent(Said):
-    """Its class's name says less than its method."""
+class TaskEvent(Base):
+    """The method ``name`` is more specific than the name of the class."""
 
     def name(self) -> str:
         return self._kind
@@ -46,7 +46,7 @@ class TaskEvent(Said):
         return self._told
 
 
-class Attribute(Said):
+class Attribute(Base):
     @property
     def payload(self) -> dict[str, object]:
         return self._told
@@ -55,14 +55,14 @@ class Attribute(Said):
         return self._kind
 
 
-@pytest.mark.parametrize("kind", [Getters, OfJava, TaskEvent, Attribute])
+@pytest.mark.parametrize("kind", [Getters, JavaStyle, TaskEvent, Attribute])
 def test_type_and_payload_by_methods(kind: Any) -> None:
     raw = read(kind(task="fetch"))
     assert (raw.event_type, raw.payload) == ("task.started", {"task": "fetch"})
     assert raw.timed == (kind is Getters)
 
 
-class Wants:
+class WantsAnArgument:
     def name(self, of: object) -> str:
         raise AssertionError
 
@@ -72,23 +72,23 @@ class Raises:
         raise OSError("closed")
 
 
-class Waits:
+class Coroutine:
     async def type(self) -> str:
         raise AssertionError
 
 
-class SaysNothing:
+class ReturnsNoText:
     def kind(self) -> object:
         return object()
 
 
-@pytest.mark.parametrize("kind", [Wants, Raises, Waits, SaysNothing])
-def test_methods_that_are_no_accessors(kind: Any) -> None:
+@pytest.mark.parametrize("kind", [WantsAnArgument, Raises, Coroutine, ReturnsNoText])
+def test_methods_with_arguments_coroutines_or_errors_are_not_accessors(kind: Any) -> None:
     with pytest.raises(Unreadable, match="has no type"):
         read(kind())
 
 
-def test_a_class_that_tells_of_a_life_needs_no_method() -> None:
+def test_a_class_name_with_a_lifecycle_word_is_the_type() -> None:
     class TaskStarted:
         def __init__(self) -> None:
             self.task = "fetch"

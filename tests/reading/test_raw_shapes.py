@@ -1,4 +1,4 @@
-"""Events and payloads of every shape are read."""
+"""Events and payloads of every shape: mappings, objects, dataclasses, JSON text."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ SHAPES: dict[str, Callable[[], object]] = {
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_the_payload_is_found_wherever_it_is_kept(shape: str) -> None:
+def test_the_payload_is_found_in_every_shape(shape: str) -> None:
     raw = read(SHAPES[shape]())
     assert raw.event_type == TYPE
     assert {key: raw.payload.get(key) for key in VALUES} == VALUES
@@ -116,24 +116,24 @@ def test_the_payload_is_found_wherever_it_is_kept(shape: str) -> None:
         {"type": TYPE, "data": "text"},
     ],
 )
-def test_a_payload_that_says_nothing_is_empty(event: Mapping[str, object]) -> None:
+def test_a_payload_that_is_not_a_mapping_is_empty(event: Mapping[str, object]) -> None:
     assert dict(read(event).payload) == {}
 
 
-def test_a_field_beside_others_is_no_payload() -> None:
+def test_one_mapping_among_other_fields_is_not_the_payload() -> None:
     raw = read({"type": TYPE, "step_id": "lint", "details": {"step_id": "no"}})
     assert dict(raw.payload) == {"step_id": "lint", "details": {"step_id": "no"}}
 
 
 @pytest.mark.parametrize("text", ["{", "{1}", "{" * 100_000, "[1]", "{not json}"])
-def test_text_that_is_no_json_is_no_payload(text: str) -> None:
+def test_text_that_is_not_a_json_object_is_not_a_payload(text: str) -> None:
     assert dict(read({"type": TYPE, "payload": text}).payload) == {}
     with pytest.raises(ValueError, match="no type"):
         read(text)
 
 
 class Number:
-    """Of no builtin kind, as those of numpy."""
+    """A number that is not of a builtin type, like those of numpy."""
 
     def __int__(self) -> int:
         return 7
@@ -155,7 +155,7 @@ IDS: list[tuple[object, str]] = [
 
 
 @pytest.mark.parametrize(("value", "text"), IDS)
-def test_ids_and_names_of_every_plain_kind_are_text(value: object, text: str) -> None:
+def test_ids_and_names_of_any_scalar_type_become_text(value: object, text: str) -> None:
     stream = Stream()
     for run in (value, "another"):
         stream.say("run.started", {"run_id": run})
@@ -172,7 +172,9 @@ def test_ids_and_names_of_every_plain_kind_are_text(value: object, text: str) ->
 
 
 @pytest.mark.parametrize("kind", [lambda **fields: fields, SimpleNamespace])
-def test_a_task_in_the_payload_is_known_by_its_name(kind: Callable[..., object]) -> None:
+def test_a_task_object_in_the_payload_is_named_by_its_name_field(
+    kind: Callable[..., object],
+) -> None:
     stream = Stream()
     for name in ("fetch", "build"):
         stream.say("task.started", {"task": kind(name=name, id=1)})
@@ -184,12 +186,12 @@ def test_a_task_in_the_payload_is_known_by_its_name(kind: Callable[..., object])
 
 
 @pytest.mark.parametrize("value", [ValueError, print, read])
-def test_a_class_or_function_in_the_payload_is_known_by_its_name(value: type) -> None:
+def test_a_class_or_function_is_named_by_its_dunder_name(value: type) -> None:
     assert name_of(value) == value.__name__
 
 
 class Array:
-    """As those of numpy: it has no truth, and equals nothing as a whole."""
+    """An array like those of numpy: ``bool`` raises, and ``==`` gives no bool."""
 
     def __bool__(self) -> bool:
         raise ValueError("the truth value of an array is ambiguous")
@@ -200,7 +202,7 @@ class Array:
     __hash__ = None  # type: ignore[assignment]
 
 
-def test_values_without_a_truth_are_read() -> None:
+def test_values_whose_bool_raises_are_read() -> None:
     stream = Stream()
     fields = dict.fromkeys("error result status skipped attempts duration run_id stage".split())
     odd = {"task": "a", **{key: Array() for key in fields}, "success": True}
@@ -210,7 +212,7 @@ def test_values_without_a_truth_are_read() -> None:
     assert stream.told() == [("implicit", "success", [("a", "success", 1)])]
 
 
-def test_ids_may_be_uuids() -> None:
+def test_uuids_are_ids() -> None:
     run, event = UUID(int=1), UUID(int=2)
     raw = read(
         {
@@ -224,19 +226,19 @@ def test_ids_may_be_uuids() -> None:
 
 
 @pytest.mark.parametrize("member", WorkflowEvent)
-def test_a_type_may_be_the_name_of_the_reference_enumeration(member: WorkflowEvent) -> None:
+def test_names_of_workflow_event_members_are_types(member: WorkflowEvent) -> None:
     for written in (member.name, f"WorkflowEvent.{member.name}"):
         assert read({"type": written}).event_type == member.value
 
 
-def test_a_type_may_be_a_member_of_a_numbered_enumeration() -> None:
+def test_an_enum_member_with_a_number_is_typed_by_its_name() -> None:
     class Numbered(enum.Enum):
         HOOK_STRATEGY_FAILED = 7
 
     assert read({"type": Numbered.HOOK_STRATEGY_FAILED}).event_type == "hooks.strategy.failed"
 
 
-def test_a_recorded_event_with_its_payload_under_data_has_the_time_of_that(tmp_path: Path) -> None:
+def test_a_recorded_event_takes_its_time_from_the_payload_under_data(tmp_path: Path) -> None:
     path = tmp_path / "stream.jsonl"
     path.write_text(
         json.dumps({"type": TYPE, "data": {"timestamp": 1_700_000_000.5, "step_id": "lint"}})
@@ -246,8 +248,8 @@ def test_a_recorded_event_with_its_payload_under_data_has_the_time_of_that(tmp_p
     ] == [1_700_000_000_500_000_000]
 
 
-class Other(dict[str, object]):
-    """A mapping that is looked through each time."""
+class Uncached(dict[str, object]):
+    """A mapping for which no read plan is cached."""
 
 
 WORDS = st.sampled_from(["run.started", "task", "a", "", "7"])
@@ -278,25 +280,25 @@ def told(event: object, keys: Keys) -> object:
 
 
 @given(EVENTS)
-def test_what_is_known_of_a_make_changes_nothing_of_what_its_events_say(
+def test_a_cached_read_plan_gives_the_same_result_as_none(
     events: list[dict[str, object]],
 ) -> None:
     for fields in events:
-        assert told(fields, KEYS) == told(Other(fields), KEYS)
+        assert told(fields, KEYS) == told(Uncached(fields), KEYS)
         assert told(SimpleNamespace(**fields), KEYS) == told(
             SimpleNamespace(**fields),
             Keys(("kind",), ("meta",), ("time",), (), ("run_id", "job_id")),
         )
 
 
-def test_more_makes_than_are_remembered_are_read_too() -> None:
+def test_events_beyond_the_size_of_the_plan_cache_are_read() -> None:
     keys = Keys()
     for number in range(1_100):
         raw = read({"type": "task.started", "run_id": "r", f"field {number}": number}, keys)
         assert (raw.run_id, dict(raw.payload)) == ("r", {"run_id": "r", f"field {number}": number})
 
 
-def test_metadata_may_be_a_property_of_which_the_first_event_knows_nothing() -> None:
+def test_metadata_that_the_first_event_lacks_is_read_from_later_ones() -> None:
     class Late:
         type, payload = "a.note", {"x": 1}
 
@@ -312,7 +314,7 @@ def test_metadata_may_be_a_property_of_which_the_first_event_knows_nothing() -> 
 
 
 @pytest.mark.parametrize("of", ["event", "metadata", "headers", "context"])
-def test_an_empty_identity_is_none(of: str) -> None:
+def test_an_empty_id_is_no_id(of: str) -> None:
     empty = {"run_id": "", "phase": "", "correlation_id": "", "event_id": ""}
     event = {"type": "task.started", "payload": {"task": "a"}}
     event.update(empty if of == "event" else {of: empty})

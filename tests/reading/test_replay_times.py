@@ -1,4 +1,4 @@
-"""Lines of a recorded stream that tell no time."""
+"""Replay of recorded lines without timestamps."""
 
 from __future__ import annotations
 
@@ -57,14 +57,14 @@ def stripped(
     return path
 
 
-def test_lines_before_the_first_time_are_as_old_as_that_line(tmp_path: Path) -> None:
+def test_lines_before_the_first_timestamp_get_that_timestamp(tmp_path: Path) -> None:
     run = replayed(stripped(tmp_path / "stream.jsonl", payload_times=True, timed_ids=False))
     assert (str(run.result), phases(run)) == ("success", STEPS)
     straight = replayed(RECORDING)
     assert abs(run.started_at_ns - straight.started_at_ns) < 10_000_000
 
 
-def test_a_stream_without_any_time_is_of_now(tmp_path: Path) -> None:
+def test_a_stream_without_timestamps_starts_now(tmp_path: Path) -> None:
     before_ns = time.time_ns()
     run = replayed(stripped(tmp_path / "stream.jsonl", payload_times=False, timed_ids=False))
     assert before_ns <= run.started_at_ns <= time.time_ns()
@@ -72,7 +72,9 @@ def test_a_stream_without_any_time_is_of_now(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("shuffled", [False, True])
-def test_without_a_time_the_event_id_tells_when_it_was_made(tmp_path: Path, shuffled: bool) -> None:
+def test_without_timestamps_the_times_in_the_event_ids_are_used(
+    tmp_path: Path, shuffled: bool
+) -> None:
     run = replayed(stripped(tmp_path / "stream.jsonl", payload_times=False, shuffled=shuffled))
     assert (str(run.result), phases(run)) == ("success", STEPS)
     assert abs(run.started_at_ns - replayed(RECORDING).started_at_ns) < 2_000_000

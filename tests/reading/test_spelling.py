@@ -1,4 +1,4 @@
-"""Types in every spelling, words of a life cycle, and where the type stands."""
+"""Event types: spellings, lifecycle words, and the fields and classes that hold the type."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ SPELLINGS = [
 
 
 @pytest.mark.parametrize("spelling", SPELLINGS)
-def test_all_spellings_are_one_word(spelling: str) -> None:
+def test_all_spellings_of_a_type_are_equal(spelling: str) -> None:
     assert normal(spelling) == "pipeline.failed"
     stream = Stream(
         {
@@ -72,7 +72,7 @@ def test_all_spellings_are_one_word(spelling: str) -> None:
         ("start.event", ("start", "event")),
     ],
 )
-def test_the_parts_of_a_type(text: str, parts: tuple[str, ...]) -> None:
+def test_a_type_is_split_into_segments(text: str, parts: tuple[str, ...]) -> None:
     assert segments(text) == parts
 
 
@@ -92,7 +92,7 @@ DECORATED = [
 @pytest.mark.parametrize(
     ("word", "result"), [("completed", "success"), ("failed", "failure"), ("timeout", "timeout")]
 )
-def test_what_only_says_that_it_is_an_event_is_no_part_of_a_type(
+def test_prefixes_and_suffixes_that_only_mark_an_event_are_ignored(
     spell: str, word: str, result: str
 ) -> None:
     stream = Stream()
@@ -106,20 +106,20 @@ def test_what_only_says_that_it_is_an_event_is_no_part_of_a_type(
     assert stream.told() == [("workflow", result, [("fetch", result, 1)])]
 
 
-def test_what_is_said_in_the_objects_class_alone_may_end_in_event() -> None:
+def test_a_class_name_may_end_in_event() -> None:
     kind = dataclasses.make_dataclass("TaskStartedEvent", ["task"])
     assert read(kind("fetch")).event_type == "TaskStartedEvent"
 
 
 @pytest.mark.parametrize("text", ["StartEvent", "config.event", "release.v1", "on.started"])
-def test_a_type_of_which_nothing_would_be_left_is_as_it_is(text: str) -> None:
+def test_a_type_that_consists_of_event_markers_is_kept(text: str) -> None:
     stream = Stream()
     stream.say(text, {"task": "fetch"})
     assert plain(text) == normal(text)
 
 
 @pytest.mark.parametrize("pattern", ["task.opened.event", "TaskOpenedEvent", "*.event"])
-def test_a_rule_may_name_a_type_as_it_is_written(pattern: str) -> None:
+def test_a_rule_may_name_the_full_type_with_its_markers(pattern: str) -> None:
     rules = [{"type": pattern, "level": "hook", "verb": "start", "name": ["x"]}]
     stream = Stream({"extends": "generic", "rules": rules})
     fact = stream.reader.read({"type": "TaskOpenedEvent", "payload": {"x": "1"}})
@@ -162,7 +162,7 @@ def test_words_that_end(words: list[str], result: str, level: str) -> None:
 
 
 @pytest.mark.parametrize("word", RETRIES)
-def test_words_that_try_again(word: str) -> None:
+def test_words_that_retry(word: str) -> None:
     stream = Stream()
     stream.say("task.started", {"name": "fetch"})
     stream.say(f"task.{word}", {"name": "fetch"})
@@ -199,7 +199,7 @@ def test_a_job_or_build_inside_a_pipeline_is_a_phase_of_it() -> None:
         ]
 
 
-# --- where the type stands --------------------------------------------------------------------------------------------
+# --- location of the type ---------------------------------------------------------------------------------------------
 
 
 @dataclasses.dataclass
@@ -226,7 +226,7 @@ class PipelineFailed:
         self.run_id, self.error = run_id, error
 
 
-def test_classes_are_types_where_there_is_no_other() -> None:
+def test_the_class_name_is_the_type_if_there_is_no_other() -> None:
     stream = Stream()
     for event in (
         PipelineStarted("r"),
@@ -266,7 +266,7 @@ def test_the_type_is_found(event: object, event_type: str) -> None:
 @pytest.mark.parametrize(
     "event", [{}, {"payload": {"a": 1}}, {"type": None}, 7, "text", None, object()]
 )
-def test_without_a_type_nothing_can_be_said(event: object) -> None:
+def test_an_event_without_a_type_is_an_error(event: object) -> None:
     with pytest.raises(ValueError, match="has no type"):
         read(event)
 
@@ -287,7 +287,7 @@ def test_without_a_type_nothing_can_be_said(event: object) -> None:
         ("started_task_run", "START", "PHASE", "task_run"),
     ],
 )
-def test_the_word_may_stand_before_what_it_speaks_of(
+def test_the_lifecycle_word_may_precede_its_subject(
     text: str, verb: str, rank: str, name: str
 ) -> None:
     fact = load("generic").read({"type": text, "payload": {}})
@@ -309,7 +309,7 @@ def test_the_word_may_stand_before_what_it_speaks_of(
         "ended_user_chat",
     ],
 )
-def test_requests_and_other_things_say_nothing(text: str) -> None:
+def test_requests_and_unknown_subjects_are_ordinary_events(text: str) -> None:
     assert load("generic").read({"type": text, "payload": {}}).verb.name == "EVENT"
 
 
@@ -341,5 +341,5 @@ def test_requests_and_other_things_say_nothing(text: str) -> None:
         ("test_run.started", "PHASE"),
     ],
 )
-def test_the_application_may_stand_before_a_run(text: str, rank: str) -> None:
+def test_an_application_prefix_does_not_change_the_level(text: str, rank: str) -> None:
     assert load("generic").read({"type": text, "payload": {}}).rank.name == rank

@@ -1,4 +1,4 @@
-"""Times are read or refused, and said once when refused; never silently now."""
+"""Timestamps and durations: the formats that are read, and the report about those that are not."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ ODD = [
 
 @pytest.mark.parametrize("value", ODD)
 @pytest.mark.parametrize("key", ["timestamp", "time", "ts", "at", "created_at", "event_created_at"])
-def test_what_cannot_be_read_is_said_once_flagged_and_counted(value: object, key: str) -> None:
+def test_an_unreadable_time_is_reported_once_flagged_and_counted(value: object, key: str) -> None:
     stream = Stream()
     began_ns = time.time_ns()
     for word in ("started", "completed"):
@@ -131,24 +131,24 @@ def test_what_cannot_be_read_is_said_once_flagged_and_counted(value: object, key
 
 
 @pytest.mark.parametrize("value", [None, ""])
-def test_a_time_that_is_not_told_is_no_odd_one(value: object) -> None:
+def test_a_missing_time_is_not_reported(value: object) -> None:
     stream = Stream()
     stream.hear({"type": "task.started", "timestamp": value, "payload": {"task": "a"}})
     assert (stream.said, stream.reader.odd_times) == ([], 0)
 
 
 class DateTime64:
-    """A time of a library that nobody here knows."""
+    """A timestamp class of an unknown library."""
 
 
-def test_a_time_of_an_unknown_class_is_said() -> None:
+def test_a_time_of_an_unknown_class_is_reported() -> None:
     stream = Stream()
     stream.hear({"type": "task.started", "timestamp": DateTime64(), "payload": {"task": "a"}})
     assert stream.reader.odd_times == 1
     assert len(stream.said) == 1 and "DateTime64" in stream.said[0]
 
 
-def test_another_place_that_can_be_read_is_taken() -> None:
+def test_a_readable_time_is_preferred_to_an_unreadable_one() -> None:
     stream = Stream()
     record = stream.hear(
         {"type": "task.started", "timestamp": "soon", "created_at": TEN, "payload": {"task": "a"}}
@@ -158,7 +158,7 @@ def test_another_place_that_can_be_read_is_taken() -> None:
 
 
 @pytest.mark.usefixtures("local_time")
-def test_local_times_in_the_doubled_hour_keep_the_order_of_the_stream(tmp_path: Path) -> None:
+def test_local_times_in_the_repeated_hour_of_a_dst_change_keep_their_order(tmp_path: Path) -> None:
     clock = ["02:30:00", "02:59:58", "02:00:03", "02:20:00", "02:59:59", "03:00:01"]
     types = ["pipeline.started", "task.started", "x", "task.completed", "y", "pipeline.completed"]
     path = tmp_path / "stream.jsonl"
@@ -189,7 +189,7 @@ def test_local_times_in_the_doubled_hour_keep_the_order_of_the_stream(tmp_path: 
 @pytest.mark.parametrize(
     "off_s", [-3_600.0, -1.5, 1.5, 3_600.0, 400 * 86_400.0, -56 * 365 * 86_400.0]
 )
-def test_a_live_stamp_that_disagrees_with_the_monotonic_clock_is_replaced_and_flagged(
+def test_a_live_timestamp_more_than_a_second_off_is_replaced_and_flagged(
     off_s: float,
 ) -> None:
     stream = Stream()
@@ -205,7 +205,7 @@ def test_a_live_stamp_that_disagrees_with_the_monotonic_clock_is_replaced_and_fl
     assert record is not None and "clock" in record.flags
 
 
-def test_a_live_stamp_that_agrees_is_believed_and_one_fed_by_hand_always() -> None:
+def test_a_close_live_timestamp_is_kept_and_a_fed_one_always() -> None:
     stream = Stream()
     now = time.time()
     live = stream.reader.read({"type": "x", "timestamp": now - 0.25}, live=True)
@@ -232,7 +232,9 @@ def test_a_live_stamp_that_agrees_is_believed_and_one_fed_by_hand_always() -> No
         ("took_ms", 10, 0.01),
     ],
 )
-def test_a_duration_has_the_unit_of_its_name(key: str, value: object, duration_s: float) -> None:
+def test_the_unit_of_a_duration_is_read_from_its_key(
+    key: str, value: object, duration_s: float
+) -> None:
     stream = Stream()
     stream.say("pipeline.started", {"run_id": "r"})
     stream.say("task.completed", {"task": "a", "run_id": "r", key: value}, after_s=100)
@@ -243,7 +245,7 @@ def test_a_duration_has_the_unit_of_its_name(key: str, value: object, duration_s
 @pytest.mark.parametrize(
     "value", [0, 0.0, -1, True, None, "long", float("nan"), float("inf"), [], 10**30]
 )
-def test_what_is_no_duration_says_nothing(value: object) -> None:
+def test_an_unusable_duration_is_none(value: object) -> None:
     assert duration_ns_of(value) is None
 
 
@@ -257,5 +259,5 @@ def test_what_is_no_duration_says_nothing(value: object) -> None:
         ("items", SECOND),
     ],
 )
-def test_the_unit_in_a_name(key: str, unit: int) -> None:
+def test_units_of_duration_keys(key: str, unit: int) -> None:
     assert unit_ns_of(key) == unit

@@ -10,7 +10,7 @@ from typing import cast
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spanbus._toml_lines import line_of, lines_of
+from spanbus._toml_lines import Lines, lines_of
 
 EVERYTHING = '''\
 # a comment = 1
@@ -86,10 +86,10 @@ def test_windows_line_ends_count_once() -> None:
 
 
 def test_what_has_no_line_takes_that_of_what_holds_it() -> None:
-    lines = lines_of("[a]\nb = [{ c = 1 }]\n")
-    assert line_of(lines, "a.b[0].missing") == 2
-    assert line_of(lines, "a.missing.more") == 1
-    assert line_of(lines, "elsewhere") is None
+    lines = Lines("[a]\nb = [{ c = 1 }]\n")
+    assert lines.near("a.b[0].missing") == 2
+    assert lines.near("a.missing.more") == 1
+    assert lines.near("elsewhere") is None
 
 
 _keys = st.text(st.sampled_from("abz09-_ .\"'#=[]{}\\\n\té"), min_size=1, max_size=5)

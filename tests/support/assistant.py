@@ -1,4 +1,4 @@
-"""A Model Context Protocol client at a real `spanbus mcp`."""
+"""A Model Context Protocol client of a real `spanbus mcp`."""
 
 from __future__ import annotations
 
@@ -18,10 +18,7 @@ if TYPE_CHECKING:
 
 @asynccontextmanager
 async def client(cli: Cli) -> AsyncGenerator[ClientSession, None]:
-    from mcp import (
-        ClientSession,
-        StdioServerParameters,
-    )  # importing it here saves a second of each test session
+    from mcp import ClientSession, StdioServerParameters  # imported here: it takes a second
     from mcp.client.stdio import stdio_client
 
     command, *arguments = cli.argv("mcp")
@@ -44,7 +41,7 @@ async def call(session: ClientSession, tool: str, **arguments: object) -> dict[s
 
 
 def live(health: str) -> dict[str, int]:
-    """The backend's counts of the live stream."""
+    """Counters of the live stream, from the health endpoint of the backend."""
     with urllib.request.urlopen(health, timeout=10) as answer:
         return dict(json.load(answer)["live"])
 

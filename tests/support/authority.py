@@ -1,4 +1,4 @@
-"""An authority that signs a certificate for the loopback."""
+"""A certificate authority with a certificate for 127.0.0.1."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cryptography.x509.oid import NameOID
 
 
 class Authority:
-    """The files for deploy/overlays/auth-tls.yaml, with a token, in a new folder."""
+    """The certificates, the key and the tokens that deploy/overlays/auth-tls.yaml needs, in a new folder."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir()

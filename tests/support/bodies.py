@@ -1,4 +1,4 @@
-"""Requests for a store: runs as spanbus sends them, and metrics."""
+"""Bodies of OTLP requests: runs as spanbus sends them, and metrics."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ DELTA = AggregationTemporality.AGGREGATION_TEMPORALITY_DELTA
 CUMULATIVE = AggregationTemporality.AGGREGATION_TEMPORALITY_CUMULATIVE
 
 
-def _said(span: Span, said: dict[str, str]) -> None:
-    for key, value in said.items():
+def _add_attributes(span: Span, attributes: dict[str, str]) -> None:
+    for key, value in attributes.items():
         span.attributes.add(key=key).value.string_value = value
 
 
@@ -26,7 +26,7 @@ def run_body(
     at_s: float = 0.0,
     phases: tuple[str, ...] = ("build", "tests"),
 ) -> bytes:
-    """A run as spanbus sends it: `run-N`, each phase takes a second."""
+    """Return the trace request of the run ``run-N``, with one second for each phase."""
     request = ExportTraceServiceRequest()
     group = request.resource_spans.add()
     group.resource.attributes.add(key="service.name").value.string_value = "spanbus"
@@ -42,7 +42,7 @@ def run_body(
         start_time_unix_nano=start_ns,
         end_time_unix_nano=start_ns + max(1, len(phases)) * SECOND_NS,
     )
-    _said(
+    _add_attributes(
         span,
         names
         | {"spanbus.level": "run", "cicd.pipeline.result": result}
@@ -58,7 +58,7 @@ def run_body(
             start_time_unix_nano=start_ns + at * SECOND_NS,
             end_time_unix_nano=start_ns + (at + 1) * SECOND_NS,
         )
-        _said(
+        _add_attributes(
             span,
             names
             | {
@@ -78,7 +78,7 @@ def metrics_body(
     instance: str = "one",
     at_s: float = 1.0,
 ) -> bytes:
-    """One counter and one histogram."""
+    """Return a metrics request with one counter and one histogram."""
     request = ExportMetricsServiceRequest()
     group = request.resource_metrics.add()
     for key, text in {

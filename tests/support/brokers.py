@@ -1,4 +1,4 @@
-"""Redis, RabbitMQ, NATS and Celery workers for tests: on loopback, with separate folders and ports, stopped at the end."""
+"""Redis, RabbitMQ, NATS servers and Celery workers for tests, each on a free loopback port and in its own folder."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def _missing(reason: str) -> None:
 
 
 def library(name: str) -> ModuleType:
-    """Import a library of requirements/brokers.txt; without it, skip the test, or fail in CI."""
+    """Import a library of requirements/brokers.txt. Without it the test is skipped; in CI it fails."""
     try:
         return importlib.import_module(name)
     except ImportError:
@@ -42,8 +42,9 @@ def library(name: str) -> ModuleType:
 
 
 def program(name: str, *elsewhere: str) -> str:
-    """Find a server's program: of `make brokers`, of the distribution, else on the PATH; without it, skip the test,
-    and fails in CI.
+    """Return the path of a server: built by `make brokers`, of the distribution, or on the PATH.
+
+    Without it the test is skipped; in CI it fails.
     """
     places = [str(ROOT / ".stack" / "bin" / name), *elsewhere]
     found = next((place for place in places if os.access(place, os.X_OK)), None)
@@ -54,7 +55,7 @@ def program(name: str, *elsewhere: str) -> str:
 
 
 class Program:
-    """One process with a log and a group of its own."""
+    """A process with a log file and its own process group."""
 
     def __init__(
         self, name: str, argv: Sequence[str], folder: Path, env: Mapping[str, str] | None = None
@@ -106,7 +107,7 @@ class Program:
         return self
 
     def kill(self) -> None:
-        """Kill the whole group at once, like a host that loses power."""
+        """Kill the whole process group at once, as a power failure would."""
         if self.process is not None:
             with suppress(ProcessLookupError):
                 os.killpg(self.process.pid, signal.SIGKILL)
@@ -114,7 +115,7 @@ class Program:
             self.process = None
 
     def stop(self, timeout_s: float = 20.0) -> None:
-        """Stop the process in order, else kill it."""
+        """Terminate the process; kill it if it has not ended after ``timeout_s``."""
         if self.process is not None:
             self.process.terminate()
             with suppress(subprocess.TimeoutExpired):
@@ -171,7 +172,7 @@ class RabbitMQ(Program):
 
 
 class Worker(Program):
-    """``celery worker`` with the tasks of :mod:`celery_tasks`, on a host (a state directory) of its own."""
+    """A ``celery worker`` with the tasks of :mod:`celery_tasks` and its own state directory, as on another host."""
 
     def __init__(
         self,
@@ -202,7 +203,7 @@ class Worker(Program):
 
 
 class Nats(Program):
-    """nats-server with JetStream, unless ``options`` differ; a restart keeps its data."""
+    """A nats-server, by default with JetStream. Its streams survive a restart."""
 
     def __init__(self, folder: Path, *options: str, jetstream: bool = True) -> None:
         self.port = free_port()
@@ -217,7 +218,7 @@ class Nats(Program):
 
 
 def cluster(folder: Path) -> list[Nats]:
-    """A cluster of three servers that replicate streams, not started yet."""
+    """Return three servers that replicate one another's streams. They are not started yet."""
     routes = [free_port() for _ in range(3)]
     there = ",".join(f"nats://127.0.0.1:{port}" for port in routes)
     return [
@@ -231,7 +232,7 @@ def cluster(folder: Path) -> list[Nats]:
 
 
 def stored(url: str, stream: str = "SPANBUS") -> list[tuple[str, dict[str, object]]]:
-    """Every line of the stream with its subject, oldest first."""
+    """Return every event line of a stream with its subject, oldest first."""
     from spanbus.integrations._nats_client import Client
 
     client = Client([url], None)

@@ -1,7 +1,7 @@
-"""Buses as people write them, each with the same job on it: one run, ``fetch`` fails once, ``build`` succeeds, ``test`` fails.
+"""Buses as people write them. The same job runs on each: ``fetch`` fails once, ``build`` succeeds, ``test`` fails.
 
-Run as a program with the name of a shape; what came of it is printed as JSON. Each shape has a handler of the program's own
-beside the observer, which must have been called with every event.
+This module is also a program: it runs the job on each named shape and prints the result as JSON. Each shape has a handler of
+the application beside the observer, and that handler must have been called with every event.
 """
 
 # pyright: reportUnknownMemberType=false, reportUntypedFunctionDecorator=false
@@ -44,7 +44,7 @@ SHAPES: dict[str, Callable[[], Shape]] = {}
 
 
 class Shape:
-    """A bus, the way its program publishes on it, and the number of calls of the program's own handler."""
+    """A bus, the application's way to publish on it, and the calls of the application's own handler."""
 
     def __init__(
         self,
@@ -72,7 +72,7 @@ def event(kind: str, payload: dict[str, Any]) -> SimpleNamespace:
 
 
 class ByType:
-    """A dict of lists, the most common shape: there is no way to subscribe to all types."""
+    """A dict of handler lists, as most buses have, without a way to subscribe to all types."""
 
     def __init__(self) -> None:
         self.handlers: dict[Any, list[Any]] = defaultdict(list)
@@ -1302,7 +1302,7 @@ def subscribed_by_hand() -> Shape:
 
 
 def run(name: str, mode: str) -> dict[str, Any]:
-    """Run the job on a shape and return the result."""
+    """Run the job on a shape, and return the counts, the spans' parents and the calls of the application's handler."""
     from opentelemetry import trace
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import SimpleSpanProcessor
@@ -1349,7 +1349,7 @@ def run(name: str, mode: str) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Fork one process for each shape, so that modules are loaded once."""
+    """Fork a process for each shape, so that imports are done once."""
     from importlib import import_module
 
     from prepared import warm

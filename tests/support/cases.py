@@ -1,4 +1,4 @@
-"""Many cases of one statement as one test, because a pytest test for each takes longer than the case."""
+"""Many cases in one pytest test: one pytest test for each would take longer than the cases themselves."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ T = TypeVar("T")
 
 
 def of_each(cases: Mapping[str, T]) -> Callable[[Callable[[T], None]], Callable[[], None]]:
-    """Call a test with every case, and report all failures by name."""
+    """Call the decorated test with every case, and raise an ExceptionGroup of all failures, each with the name of its case."""
 
     def decorate(test: Callable[[T], None]) -> Callable[[], None]:
         def of_all() -> None:

@@ -1,4 +1,4 @@
-"""Celery tasks for tests, for workers (``celery -A celery_tasks``) and publishers."""
+"""Celery tasks of the tests, for workers (``celery -A celery_tasks``) and for publishers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import spanbus
 
 
 class Broken(Exception):
-    """A task that a publisher with another module name cannot import."""
+    """An exception whose module a publisher that imports this file under another name cannot find."""
 
 
 def make(broker: str, backend: str, **settings: object) -> SimpleNamespace:
@@ -24,7 +24,7 @@ def make(broker: str, backend: str, **settings: object) -> SimpleNamespace:
         broker_connection_retry_on_startup=True,
         task_track_started=True,
         worker_prefetch_multiplier=1,
-        # a child that does not start in this time is killed and replaced; the default of 4 s is too short for a busy machine
+        # Celery kills a child that is not up in time and starts another. The default of 4 s is too short for a busy machine.
         worker_proc_alive_timeout=120.0,
         **settings,
     )
@@ -94,7 +94,7 @@ def make(broker: str, backend: str, **settings: object) -> SimpleNamespace:
 
 
 def _sleep(seconds: float) -> None:
-    """Sleep in steps, so that a time limit's signal is handled between them."""
+    """Sleep in short pieces, so that the signal of a time limit is handled between them."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         time.sleep(0.05)

@@ -1,4 +1,4 @@
-"""Execute files of CI systems in a shell: steps in order, with real files and variables."""
+"""Local runners for the configuration files of CI systems: steps run in order in a shell, with real files and variables."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Table = Mapping[str, object]
 
 
 class Job:
-    """A folder and variables for scripts that run one after another."""
+    """A folder and environment variables in which scripts run one after the other."""
 
     def __init__(self, folder: Path, env: Mapping[str, str]) -> None:
         self.folder = folder
@@ -36,7 +36,7 @@ class Job:
 
 
 class GithubAction(Job):
-    """A composite action: runs its ``steps`` until one fails, with the files of GitHub's runner."""
+    """A composite action of GitHub. The files of the runner (GITHUB_ENV, GITHUB_PATH ...) are read after each step."""
 
     def __init__(
         self, file: Path, inputs: Mapping[str, str], folder: Path, env: Mapping[str, str]
@@ -55,6 +55,7 @@ class GithubAction(Job):
         self.env |= {"CI": "true", "GITHUB_ACTIONS": "true"}
 
     def steps(self) -> list[subprocess.CompletedProcess[str]]:
+        """Run the steps until one fails."""
         done: list[subprocess.CompletedProcess[str]] = []
         for step in self._steps:
             own = self._filled(cast("Table", step.get("env", {})))
@@ -63,7 +64,7 @@ class GithubAction(Job):
             shell = {"sh": ["sh", "-e"], "bash": ["bash", "-eo", "pipefail"]}[str(step["shell"])]
             done.append(self.run(shell, self._fill(str(step["run"])), cwd))
             self.env = before
-            self._take_what_was_said()
+            self._read_runner_files()
             if done[-1].returncode:
                 break
         return done
@@ -71,7 +72,7 @@ class GithubAction(Job):
     def summary(self) -> str:
         return (self.folder / "GITHUB_STEP_SUMMARY").read_text()
 
-    def _take_what_was_said(self) -> None:
+    def _read_runner_files(self) -> None:
         for line in (self.folder / "GITHUB_ENV").read_text().splitlines():
             name, _, value = line.partition("=")
             self.env[name] = value
@@ -84,14 +85,14 @@ class GithubAction(Job):
         return {name: self._fill(str(value)) for name, value in table.items()}
 
     def _fill(self, text: str) -> str:
-        """Evaluate ``inputs.NAME``; any other expression is an error."""
+        """Replace the expressions ``inputs.NAME``; any other kind of expression is an error."""
         filled = re.sub(r"\$\{\{ inputs\.([\w-]+) \}\}", lambda found: self._inputs[found[1]], text)
         assert "${{" not in filled
         return filled
 
 
 class _Yaml(yaml.SafeLoader):
-    """A loader with GitLab's tag that references a part of another job."""
+    """A loader that knows GitLab's tag ``!reference``."""
 
 
 _Yaml.add_constructor(
@@ -100,7 +101,7 @@ _Yaml.add_constructor(
 
 
 class GitlabJob(Job):
-    """A job of GitLab with the jobs that it extends: its scripts in one shell, then ``after_script`` in another."""
+    """A GitLab job with ``extends`` resolved. ``before_script`` and ``script`` share a shell, ``after_script`` has another."""
 
     def __init__(self, text: str, name: str, folder: Path, env: Mapping[str, str]) -> None:
         super().__init__(folder, env)

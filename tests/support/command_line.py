@@ -1,4 +1,4 @@
-"""The spanbus command as a user runs it: a process, a folder, a state directory."""
+"""The spanbus command as a user runs it: in a process of its own, in a folder, with a state directory."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ phases = [
 
 @dataclass(frozen=True)
 class Done:
-    """The exit code and output of a command."""
+    """Exit code and output of a command that has ended."""
 
     code: int
     out: str
@@ -40,10 +40,11 @@ class Done:
 
 @dataclass
 class Cli:
-    """Runs the command in ``folder``.
+    """The spanbus command in ``folder``.
 
-    Unless it is ``alone``, a command is forked from a process that has loaded it already (:mod:`prepared`). Tests of the start
-    itself, or with modified imports, need it alone; so do tests of ``exec``, whose speed depends on what it does not load.
+    By default a command is forked from a process that has imported spanbus already (:mod:`prepared`), which is faster. With
+    ``alone`` it is a new interpreter, for tests of the start itself. With ``exec_alone`` only ``exec`` is, because it must start
+    without most imports.
     """
 
     folder: Path
@@ -90,7 +91,7 @@ class Cli:
         return Done(done.returncode, done.stdout, done.stderr)
 
     def _starts_alone(self, arguments: Sequence[str], env: Mapping[str, str]) -> bool:
-        """Whether this command line must start alone: help, version and completion depend on what they do not load."""
+        """Whether a command needs a new interpreter. ``--version``, ``--help`` and completion must start without most imports."""
         return (
             self.alone
             or not prepared.usable(self.environment(env))
@@ -108,7 +109,7 @@ class Cli:
         timeout_s: float = 60,
         pass_fds: Sequence[int] = (),
     ) -> subprocess.CompletedProcess[str]:
-        """Run any program in the folder, with the command's environment."""
+        """Run any program in the folder, with the environment of the command."""
         return subprocess.run(
             argv,
             cwd=self.folder,
@@ -122,7 +123,7 @@ class Cli:
         )
 
     def start(self, *arguments: str, env: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
-        """A command that runs beside the test."""
+        """Start a command without waiting for its end."""
         if not self._starts_alone(arguments, env or {}):
             return prepared.Forked(arguments, folder=self.folder, env=self.environment(env))
         return subprocess.Popen(

@@ -1,6 +1,4 @@
-"""docker-compose.yml executed: Docker where it runs, else podman of our own behind the same interface, with images
-made from the built servers.
-"""
+"""Run docker-compose.yml with Docker, or else with a private podman service, on images made from the built servers."""
 
 from __future__ import annotations
 
@@ -40,14 +38,14 @@ network_config_dir = "{networks}"
 
 
 def missing(reason: str) -> NoReturn:
-    """Fail in CI, else skip."""
+    """Fail the test in CI; skip it elsewhere."""
     if "TESTS_IN_CI" in os.environ:
         pytest.fail(reason)
     pytest.skip(reason)
 
 
 def taken(port: int) -> bool:
-    """Return whether something listens there."""
+    """Whether something listens on the loopback port."""
     with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=2):
         return True
     return False
@@ -55,7 +53,7 @@ def taken(port: int) -> bool:
 
 @dataclass(frozen=True)
 class Image:
-    """A replacement for a published image: the same entry point, user and folders, nothing else."""
+    """A replacement for a published image, with the same entry point, user and folders and nothing else."""
 
     entrypoint: str
     program: str
@@ -208,7 +206,7 @@ class Engine:
         return done.stdout.decode(errors="replace")
 
     def build(self, published: str) -> str:
-        """The local image that replaces ``published`` (name:tag)."""
+        """Import the local replacement for the image ``published`` (name:tag), and return its name."""
         name, _, tag = published.rpartition(":")
         image, local = IMAGES[name], f"localhost/{name}:{tag}"
         self.built.append(local)
@@ -223,7 +221,7 @@ class Engine:
         return local
 
     def compose_argv(self) -> list[str]:
-        """The real Compose, version 2 or newer."""
+        """Return the command line of the real Compose, version 2 or newer."""
         if COMPOSE.exists():
             return [str(COMPOSE)]
         for argv in (["docker", "compose"], ["docker-compose"]):
@@ -239,7 +237,7 @@ class Engine:
 
 
 class Composition:
-    """The shipped docker-compose.yml with its images replaced; ``files`` are merged over it."""
+    """The shipped docker-compose.yml with its images replaced and ``files`` merged over it."""
 
     def __init__(
         self,
@@ -280,7 +278,7 @@ class Composition:
         )
 
     def up(self) -> subprocess.CompletedProcess[str]:
-        """Return whether all services are healthy, or the reason why not."""
+        """Start all services and wait until they are healthy."""
         stop = threading.Event()
         checker = threading.Thread(target=self._check_health, args=(stop,))
         if not self.engine.checks_health:
@@ -293,7 +291,7 @@ class Composition:
                 checker.join()
 
     def check_health(self) -> None:
-        """Run health checks once: podman leaves them to systemd's timers, which a CI machine may not have."""
+        """Run each health check once: podman leaves this to systemd timers, which a container or CI machine may lack."""
         if not self.engine.checks_health:
             for container in self.containers():
                 self.engine.call("healthcheck", "run", container, check=False)
@@ -312,7 +310,7 @@ class Composition:
         ).split()
 
     def inspected(self) -> dict[str, Json]:
-        """The engine's description of each service's container."""
+        """Return the engine's ``inspect`` document of each service."""
         found: dict[str, Json] = {}
         for container in self.containers(stopped=True):
             [document] = json.loads(self.engine.call("inspect", "--type=container", container))
@@ -330,7 +328,7 @@ class Composition:
         return self.compose("down", "-v", "--timeout", "20")
 
     def left(self) -> Sequence[str]:
-        """Remaining containers, volumes and networks."""
+        """Return the containers, volumes and networks that still exist."""
         label = f"label=com.docker.compose.project={self.name}"
         return [
             *self.engine.call("ps", "-a", "-q", "--filter", label).split(),
@@ -340,7 +338,7 @@ class Composition:
 
 
 class Up(Protocol):
-    """Start docker-compose.yml with overlay files, and stop it at the end."""
+    """A function that returns a context manager around a running :class:`Composition`."""
 
     def __call__(
         self, name: str, files: Sequence[str] = (), env: Mapping[str, str] | None = None

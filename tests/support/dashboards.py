@@ -1,4 +1,4 @@
-"""The shipped Grafana dashboards for tests: their queries, the metrics and labels of these, and their variables."""
+"""Readers of the shipped Grafana dashboards: their queries, the metrics and labels in them, and the values of variables."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def load(uid: str) -> Json:
 
 
 def panels(uid: str) -> list[Json]:
-    """All panels, including those inside rows."""
+    """Return all panels, including those inside rows."""
     found: list[Json] = []
     for panel in cast("list[Json]", load(uid)["panels"]):
         found += [panel, *cast("list[Json]", panel.get("panels") or [])]
@@ -64,7 +64,7 @@ def targets() -> Iterator[Target]:
 
 
 def variable_query(variable: Json) -> tuple[str, str]:
-    """The selector and label of ``label_values(selector, label)``."""
+    """Return selector and label of a ``label_values(selector, label)`` query."""
     query = str(cast("Json", variable["query"])["query"])
     match = re.fullmatch(r"label_values\((.+),\s*([a-zA-Z_]\w*)\)", query)
     assert match is not None, query
@@ -72,7 +72,7 @@ def variable_query(variable: Json) -> tuple[str, str]:
 
 
 def filled(expr: str, values: Mapping[str, str]) -> str:
-    """Replace the variables of an expression, as Grafana does."""
+    """Replace the variables of an expression, as Grafana does before it sends the query."""
     for name, value in values.items():
         expr = expr.replace(f"${{{name}}}", value)
         expr = re.sub(rf"\${name}\b", lambda _, value=value: value, expr)
@@ -99,14 +99,18 @@ _WORDS = frozenset({"and", "or", "unless", "offset", "bool", "inf", "nan"})
 
 @dataclass(frozen=True)
 class Asked:
-    """``selectors``: metric with the labels of its matchers. ``metrics`` is a pattern where ``__name__`` was matched by one."""
+    """Metrics and labels of a PromQL expression.
+
+    ``selectors`` are pairs of a metric and the labels of its matchers; the metric is a pattern if ``__name__`` is matched.
+    ``grouped`` are the labels of groupings.
+    """
 
     selectors: tuple[tuple[str, frozenset[str]], ...]
     grouped: frozenset[str]
 
 
 def asked(expr: str) -> Asked:
-    """Parse an expression; an unknown token is an error."""
+    """Parse an expression. An unknown token is an error, so that nothing is skipped."""
     tokens: list[tuple[str, str]] = []
     at = 0
     while at < len(expr):

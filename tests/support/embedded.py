@@ -12,7 +12,7 @@ from command_line import Cli, Json
 
 
 class Up:
-    """`spanbus up` in a process of its own."""
+    """A running `spanbus up` on a free port."""
 
     def __init__(self, cli: Cli, *arguments: str) -> None:
         self.cli = cli
@@ -40,7 +40,7 @@ class Up:
 
 
 def ask(url: str) -> tuple[int, Json]:
-    """Return status and document, also of an error; a body that is no JSON is returned as text."""
+    """Return status and JSON document of an answer, also of an error. Another body is returned as ``{"text": ...}``."""
     try:
         with urllib.request.urlopen(url, timeout=10) as answer:
             status, body = answer.status, answer.read()

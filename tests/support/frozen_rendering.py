@@ -1,6 +1,6 @@
-"""Frozen: how records were rendered before one table served attributes and bytes. The oracle of the property tests.
+"""The rendering of records before one table served attributes and bytes, frozen as the oracle of property tests.
 
-Nothing here follows later changes of the names or of the order of attributes; the tests say where those differ on purpose.
+It does not follow later changes of names or of the order of attributes. The tests list the intended differences.
 """
 
 from __future__ import annotations
@@ -53,12 +53,12 @@ _RESULT_ATTRIBUTE = {
 
 
 def span_end_ns(record: SpanState) -> int:
-    """When the record's span ends: a moment has one nanosecond, because Jaeger takes a span of none for a mistake of a clock."""
+    """Return the end of the record's span. It is at least 1 ns after the start: Jaeger takes a span of 0 ns for clock skew."""
     return max(record.ended_at_ns or 0, record.started_at_ns + 1)
 
 
 class Rendering:
-    """How a record looks as a span; every text that leaves the process goes through the redactor."""
+    """Attributes, events and status of a record's span. Every text goes through the redactor."""
 
     def __init__(
         self,
@@ -103,7 +103,7 @@ class Rendering:
         return _SERVER if record.level is _RUN else _INTERNAL
 
     def opening(self, record: SpanState) -> Attributes:
-        """The attributes that are known at the start, those that search and sampling need."""
+        """Return the attributes known at the start, which samplers and searches need."""
         level = record.level
         attributes: Attributes = {
             names.PIPELINE_NAME: record.workflow,
@@ -126,7 +126,7 @@ class Rendering:
         return attributes
 
     def closing(self, record: SpanState) -> Attributes:
-        """The attributes that are known at the end."""
+        """Return the attributes known at the end."""
         attributes: Attributes = {}
         result = record.result
         if result is not None:
@@ -185,7 +185,7 @@ class Rendering:
         return Status(StatusCode.ERROR, text)
 
     def events(self, record: SpanState) -> Iterator[tuple[str, int, Attributes]]:
-        """Name, time and attributes of the span events, oldest first."""
+        """Return name, time and attributes of the span events, oldest first."""
         exception = self.exception(record)
         if self._span_events:
             notes = record.events.kept()
@@ -198,7 +198,7 @@ class Rendering:
             yield "exception", record.ended_at_ns or record.started_at_ns, exception
 
     def events_cut(self, record: SpanState) -> int:
-        """How many of the kept events are beyond the SDK's limit for spans; those in the middle go."""
+        """Return the number of kept events above the SDK's limit for spans; those in the middle are dropped."""
         if self._max_events is None or not self._span_events:
             return 0
         exception = self._exception_events and self.exception(record) is not None
@@ -212,7 +212,7 @@ class Rendering:
         return attributes
 
     def exception(self, record: SpanState) -> Attributes | None:
-        """The exception of a failure, on the innermost span that failed by it only."""
+        """Return the exception of a failure, only for the innermost span that failed by it."""
         failure = record.failure
         if (
             failure is None
@@ -239,11 +239,11 @@ class Rendering:
         return attributes
 
     def limited(self, attributes: Attributes) -> Attributes:
-        """Within the SDK's limits for spans; what identifies the span comes first and stays."""
+        """Apply the SDK's limits for spans. Attributes that identify the span come first, so that they stay."""
         return _limited(attributes, self._max_attributes, self._max_length)
 
     def limited_event(self, attributes: Attributes) -> Attributes:
-        """Within the SDK's limits for events."""
+        """Apply the SDK's limits for events."""
         return _limited(attributes, self._max_event_attributes, self._max_event_length)
 
 
@@ -272,7 +272,7 @@ def span_of(
     sampler_attributes: Mapping[str, AttributeValue] | None = None,
     dropped_records: int = 0,
 ) -> ReadableSpan:
-    """The finished span of a record, as an object of the SDK's shape."""
+    """Return the finished span of a record as an object like the SDK's ReadableSpan."""
     attributes = rendering.opening(record)
     attributes.update(sampler_attributes or {})
     attributes.update(rendering.closing(record))

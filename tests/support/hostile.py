@@ -1,4 +1,4 @@
-"""A server on a loopback port that sends given bytes, at once or byte by byte."""
+"""A loopback server with scripted raw replies, sent at once or piece by piece."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def http(
     status: str = "200 OK",
     headers: Mapping[str, str] | None = None,
 ) -> bytes:
-    """A complete answer."""
+    """Return a complete HTTP response."""
     lines = [
         f"HTTP/1.1 {status}",
         f"Content-Type: {kind}",
@@ -38,8 +38,8 @@ def html(status: str = "200 OK") -> bytes:
     )
 
 
-class Says:
-    """A context manager: ``replies`` by path prefix, the longest first; ``otherwise`` for the rest."""
+class ScriptedServer:
+    """A context manager that answers with ``replies`` by path prefix, longest first, and with ``otherwise`` to other paths."""
 
     def __init__(self, otherwise: Reply = b"", replies: Mapping[str, Reply] | None = None) -> None:
         self._otherwise = otherwise
@@ -50,7 +50,7 @@ class Says:
 
     @property
     def closing(self) -> threading.Event:
-        """Set when the test is over; slow answers wait for it."""
+        """Set when the test is over. A reply that sends slowly waits on it."""
         return self._closing
 
     def __enter__(self) -> Self:
@@ -101,5 +101,5 @@ class Says:
                     return
                 connection.sendall(piece)
             connection.shutdown(socket.SHUT_WR)
-            while connection.recv(65_536):  # closing with unread bytes would reset the connection
+            while connection.recv(65_536):  # a close with unread bytes would reset the connection
                 pass

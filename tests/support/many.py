@@ -1,4 +1,4 @@
-"""Many processes with one run each."""
+"""Many short-lived processes with one run each."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from command_line import Cli
 
 
 def many(cli: Cli, count: int, workflow: str, *, fails: bool = True, at_once: int = 8) -> None:
-    """Run ``count`` processes, some at once, each with a runtime, a run of one phase and a normal exit."""
+    """Run ``count`` processes, ``at_once`` of them concurrently. Each opens a runtime, runs one phase and exits."""
     once = (
         "import sys\n"
         "from one_shots import run_once\n"

@@ -1,4 +1,4 @@
-"""Credentials of NATS as ``nsc`` makes them: an operator, accounts and users by signed tokens, users with files of their own."""
+"""NATS credentials as ``nsc`` makes them: signed tokens of an operator, of accounts and of users, and credentials files."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _UNLIMITED = -1
 
 
 class Key:
-    """A pair of keys of one kind."""
+    """A key pair; ``prefix`` is its kind: operator, account or user."""
 
     def __init__(self, prefix: int) -> None:
         import nkeys
@@ -24,7 +24,7 @@ class Key:
         self.public = self._pair.public_key.decode()
 
     def token(self, subject: Key, name: str, kind: str, said: Mapping[str, object]) -> str:
-        """A token for ``subject``, signed with this key."""
+        """Return a JWT about ``subject``, signed with this key."""
         header = {"typ": "JWT", "alg": "ed25519-nkey"}
         claims = {
             "jti": base64.b32encode(os.urandom(20)).decode(),
@@ -43,7 +43,7 @@ def _encoded(data: bytes) -> str:
 
 
 class Accounts:
-    """An operator with an account for the stream; ``options`` are for nats-server."""
+    """An operator with an account for the stream. ``options`` are the command line options of nats-server."""
 
     def __init__(self, folder: Path) -> None:
         import nkeys
@@ -73,7 +73,7 @@ class Accounts:
         self.options = ("-c", str(folder / "accounts.conf"))
 
     def user(self, name: str, publish: Sequence[str], subscribe: Sequence[str]) -> Path:
-        """The credentials file of a user with these rights."""
+        """Write the credentials file of a user with these rights, and return its path."""
         import nkeys
 
         key = Key(nkeys.PREFIX_BYTE_USER)

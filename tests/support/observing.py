@@ -1,4 +1,4 @@
-"""Observers of a stream in separate processes, and events of runs for them that a plain client publishes."""
+"""`spanbus observe` processes, and event lines of synthetic runs for them."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ START_NS = 1_767_225_600_000_000_000
 SECOND = 1_000_000_000
 Line = dict[str, object]
 SMALL = nats_stream.Wanted(max_bytes=64 * 2**20)
-"""A stream for tests."""
+"""A small stream for tests."""
 
 
 def line_of(
     run_id: str, number: int, kind: str, phase: str | None, at_ns: int, **payload: object
 ) -> Line:
-    """The ``number``-th event of a run."""
+    """Return the ``number``-th event of a run."""
     return {
         "event_type": f"workflow.{kind}",
         "event_id": f"{run_id}-{number:02d}",
@@ -44,7 +44,7 @@ def line_of(
 
 
 def run(run_id: str, *, telemetry: str | None = None, start_ns: int = START_NS) -> list[Line]:
-    """A run with two phases; the second fails twice: five spans."""
+    """Return the events of a run with two phases, of which the second fails in two attempts: five spans."""
 
     def line(number: int, kind: str, phase: str | None = None, **payload: object) -> Line:
         found = line_of(run_id, number, kind, phase, start_ns + number * SECOND, **payload)
@@ -65,7 +65,7 @@ def run(run_id: str, *, telemetry: str | None = None, start_ns: int = START_NS) 
 
 
 def mixed(runs: Sequence[Sequence[Line]]) -> list[Line]:
-    """Interleave runs, each in its order."""
+    """Interleave the events of several runs; each run keeps its order."""
     longest = max(map(len, runs), default=0)
     return [line for step in range(longest) for one in runs for line in one[step : step + 1]]
 
@@ -73,7 +73,7 @@ def mixed(runs: Sequence[Sequence[Line]]) -> list[Line]:
 def publish(
     url: str, lines: Sequence[Line], *bodies: bytes, headers: Mapping[str, str] | None = None
 ) -> None:
-    """Publish like a plain client: each line under the subject of its run, with acknowledgement."""
+    """Publish each line under the subject of its run with the stock NATS client, and wait for each acknowledgement."""
     import nats
 
     async def publishing() -> None:
@@ -90,7 +90,7 @@ def publish(
 
 
 class Observing:
-    """``spanbus observe`` on a host (a state directory) of its own."""
+    """A ``spanbus observe`` process with its own state directory, as on another host."""
 
     def __init__(
         self,
@@ -121,7 +121,7 @@ class Observing:
         return self
 
     def wait_for(self, words: str, timeout_s: float = 40.0) -> str:
-        """Wait for the next line with these words."""
+        """Return the next line of stderr that contains ``words``."""
         assert self.process is not None and self.process.stderr is not None
         deadline = time.monotonic() + timeout_s
         with selectors.DefaultSelector() as selector:
@@ -144,14 +144,14 @@ class Observing:
         self.process.send_signal(number)
 
     def end(self, number: int | None = None, timeout_s: float = 40.0) -> int:
-        """Send a signal, wait for the end and return the exit code."""
+        """Send a signal if one is given, wait for the end, and return the exit code."""
         assert self.process is not None
         if number is not None:
             self.process.send_signal(number)
         try:
             _, errors = self.process.communicate(timeout=timeout_s)
         except subprocess.TimeoutExpired:
-            self.process.send_signal(signal.SIGABRT)  # faulthandler prints the stack
+            self.process.send_signal(signal.SIGABRT)  # faulthandler prints the stacks
             raise AssertionError(self.process.communicate(timeout=20)[1].decode()) from None
         self.said += (self._text + errors).decode().splitlines()
         self._text = b""
@@ -164,11 +164,11 @@ class Observing:
 
 
 Start = Callable[..., Observing]
-"""Starts an observer with a state folder, arguments and variables."""
+"""A function that starts an observer: its folder, further command line words, and environment variables."""
 
 
 def doubled(collector: Receiver) -> list[str]:
-    """The names of doubled spans, once for each extra copy."""
+    """Return the names of duplicate spans, once for each superfluous copy."""
     counts = Counter((span.span_id, span.name) for span in collector.spans())
     return [name for (_, name), count in counts.items() for _ in range(count - 1)]
 
@@ -178,7 +178,10 @@ def unique(collector: Receiver) -> set[bytes]:
 
 
 def total(collector: Receiver, name: str) -> float:
-    """The sum of a counter, or of a histogram's count: the last point of each cumulative series, all points of others."""
+    """Return the value of a counter or the count of a histogram, summed over all series.
+
+    Cumulative series and gauges count with their last value, delta series with the sum of their values.
+    """
     series: dict[object, float] = {}
     for request in collector.taken("metrics"):
         for group in ExportMetricsServiceRequest.FromString(request.body).resource_metrics:
@@ -211,7 +214,7 @@ EXPECTED = [
 
 
 def once(nats: Nats, collector: Receiver, folder: Path, *words: str) -> str:
-    """Run ``spanbus observe --once`` on a host of its own and return its output."""
+    """Run ``spanbus observe --once`` with its own state directory, and return its stderr."""
     one = Observing(nats, collector, folder, "--once", *words)
     done = subprocess.run(
         one.argv, env=one.env, capture_output=True, text=True, timeout=60, check=False

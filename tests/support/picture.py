@@ -1,4 +1,4 @@
-"""A trace as lines: each span with its result, indented beneath its parent."""
+"""A trace as lines of text: each span with its result, indented below its parent."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _RESULTS = ("cicd.pipeline.result", "cicd.pipeline.task.run.result", "spanbus.ho
 
 
 def picture(spans: Iterable[Span]) -> list[str]:
-    """``RUN nightly failure``, then ``  fetch failure ValueError``; siblings in the order of their names."""
+    """Return lines such as ``RUN nightly failure`` and ``  fetch failure ValueError``; siblings are sorted by name."""
     known = {span.span_id: span for span in spans}
     beneath: dict[bytes, list[Span]] = {}
     for span in known.values():

@@ -1,4 +1,4 @@
-"""A process that has loaded spanbus and forks a child for each command line or program, so that tests do not wait for imports."""
+"""A server process that has imported spanbus and forks a child for each command, so that tests do not wait for imports."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ def _available() -> bool:
 
 
 AVAILABLE = _available()
-"""Only on Linux; elsewhere fork is slow or missing."""
+"""True on Linux; on other systems a fork is expensive or not available."""
 
 _LOADED = (
     "_cli _settings _project _runs _store _workflow _reading _correlation _telemetry _otlp _delivery _wiring _runtime _attaching "
     "_backend _doctor"
 ).split()
 _NOT_LOADED = ("grpc", "sdk", "rich_utils", "mcp", "nats", "stack", "observe", "demo")
-"""Modules that are not preloaded: they are seldom used, or read the environment when imported."""
+"""Prefixes of modules that are rarely used, or that read the environment when they are imported."""
 _LOADED_OF_OTHERS = (
     "anyio._backends._asyncio",
     "uvicorn.lifespan.on",
@@ -46,7 +46,7 @@ _LOADED_OF_OTHERS = (
     "uvicorn.protocols.http.h11_impl",
     "uvicorn.protocols.websockets.websockets_sansio_impl",
 )
-"""Modules that are imported by name when used."""
+"""Modules of dependencies that are imported by name on first use."""
 _START = "import sys; sys.path.append({!r}); from prepared import serve; sys.path.pop(); serve(int(sys.argv[1]))"
 _COMMAND = "from spanbus._cli import main; main()"
 _READ_AT_START = (
@@ -59,12 +59,12 @@ _READ_AT_START = (
     "GRPC_",
     "LD_",
 )
-"""Prefixes of variables that Python and libraries read when they are started or imported."""
+"""Prefixes of environment variables that Python and libraries read when they are started or imported."""
 _NUMBER = struct.Struct("!i")
 
 
 def usable(env: Mapping[str, str]) -> bool:
-    """Return whether a process with these variables may be forked from the prepared one."""
+    """Whether a process with these environment variables can be forked from the server, which was started with ours."""
     return (
         AVAILABLE
         and {*env.get("PYTHONPATH", "").split(os.pathsep)} <= {"", *sys.path}
@@ -84,11 +84,11 @@ def run(
     stdin: str | None,
     timeout_s: float,
     code: str = _COMMAND,
-    taken_down: bool = False,
+    finalize: bool = False,
 ) -> subprocess.CompletedProcess[str]:
-    """Run ``spanbus ARGUMENTS``, or ``code``, in a process of its own, as :func:`subprocess.run` would.
+    """Run ``spanbus ARGUMENTS``, or ``code``, in a process of its own, like :func:`subprocess.run`.
 
-    At its end all that it made is ``taken_down``, where that is to be seen: Python tells then what was left open.
+    With ``finalize`` the interpreter is finalized at its end, so that Python reports what was left open.
     """
     if not usable(env):
         return subprocess.run(
@@ -105,7 +105,7 @@ def run(
         given.write((stdin or "").encode())
         given.seek(0)
         forked = Forked(
-            arguments, folder=folder, env=env, stdin=given, code=code, taken_down=taken_down
+            arguments, folder=folder, env=env, stdin=given, code=code, finalize=finalize
         )
         with forked as process:
             try:
@@ -119,7 +119,7 @@ def run(
 def start(
     arguments: Sequence[str], *, folder: Path, env: Mapping[str, str], code: str
 ) -> subprocess.Popen[str]:
-    """Start ``python -c CODE ARGUMENTS``, with spanbus preloaded where possible."""
+    """Start ``python -c CODE ARGUMENTS``, forked from the server if possible."""
     if usable(env):
         return Forked(arguments, folder=folder, env=env, code=code)
     return subprocess.Popen(
@@ -134,9 +134,9 @@ def start(
 
 
 class Forked(subprocess.Popen[str]):
-    """``spanbus ARGUMENTS`` as a child of the prepared process: it is read, waited for and sent signals like any other.
+    """``spanbus ARGUMENTS`` as a child of the server process, with the interface of :class:`subprocess.Popen`.
 
-    With ``code`` it is ``python -c CODE ARGUMENTS``, spanbus being loaded already.
+    With ``code`` it is ``python -c CODE ARGUMENTS``, with spanbus already imported.
     """
 
     def __init__(
@@ -147,15 +147,15 @@ class Forked(subprocess.Popen[str]):
         env: Mapping[str, str],
         stdin: int | IO[bytes] = subprocess.DEVNULL,
         code: str = _COMMAND,
-        taken_down: bool = False,
+        finalize: bool = False,
     ) -> None:
-        request = [code, taken_down, list(arguments), str(folder), dict(env)]
+        request = [code, finalize, list(arguments), str(folder), dict(env)]
         self._request = json.dumps(request).encode()
         pipe = subprocess.PIPE
         super().__init__(list(arguments), stdin=stdin, stdout=pipe, stderr=pipe, text=True)
 
     def _execute_child(self, *given: Any) -> None:
-        """Replace fork and exec in this process; ``given`` has all their arguments."""
+        """Ask the server for a child instead of calling fork and exec; ``given`` are those of ``Popen._execute_child``."""
         streams = given[-13:-7]
         self._end, told = os.pipe()
         try:
@@ -167,7 +167,7 @@ class Forked(subprocess.Popen[str]):
         self._child_created = True
 
     def _try_wait(self, wait_flags: int) -> tuple[int, int]:
-        """Replace ``os.waitpid``, which knows only direct children."""
+        """Read the exit status from the server: ``os.waitpid`` works for children of this process only."""
         if wait_flags & os.WNOHANG and not select.select([self._end], [], [], 0)[0]:
             return 0, 0
         [status] = _NUMBER.unpack(os.read(self._end, _NUMBER.size))
@@ -193,7 +193,7 @@ class _Prepared:
                     str(theirs.fileno()),
                 ],
                 pass_fds=[theirs.fileno()],
-                # Python caches whether its standard streams are seekable; those of a test are pipes.
+                # Python caches whether its standard streams are seekable. Those of a test are pipes.
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
@@ -205,7 +205,7 @@ class _Prepared:
         self._process.communicate()
 
     def fork(self, request: bytes, fds: Sequence[int]) -> None:
-        """Request a child with the first three of ``fds`` as its streams; its pid and exit status are sent to the fourth."""
+        """Request a child with the first three of ``fds`` as its streams. Its pid and exit status are written to the fourth."""
         with self._asking:
             socket.send_fds(self._socket, [_NUMBER.pack(len(request))], fds)
             self._socket.sendall(request)
@@ -217,7 +217,7 @@ def _prepared() -> _Prepared:
 
 
 def warm() -> None:
-    """Initialise lazy values, so that no child has to."""
+    """Fill the caches that are filled on first use, so that no child has to."""
     from spanbus._reading.dialect_file import load
     from spanbus._reading.reader import Reader
     from spanbus._telemetry.redaction import Redactor
@@ -233,8 +233,8 @@ def warm() -> None:
 
 
 def serve(number: int) -> None:
-    """Load spanbus, then fork for each request; a child runs the given code with the given command line."""
-    atexit.register(_leave)  # registered first, so called last
+    """Import spanbus, then fork for each request. A child runs the requested code with the requested command line."""
+    atexit.register(_leave)  # registered first, therefore called last
     for room in _LOADED:
         package = import_module(f"spanbus.{room}")
         for found in pkgutil.walk_packages(getattr(package, "__path__", ()), f"spanbus.{room}."):
@@ -252,7 +252,7 @@ def serve(number: int) -> None:
         for ended in children.keys() & ready:
             pid, told = children.pop(ended)
             _, status = os.waitpid(pid, 0)
-            with suppress(BrokenPipeError):  # the test does not wait for it any more
+            with suppress(BrokenPipeError):  # the test no longer waits for it
                 os.write(told, _NUMBER.pack(status))
             os.close(told)
             os.close(ended)
@@ -274,7 +274,7 @@ def serve(number: int) -> None:
                 os.close(ended)
                 os.close(others)
             os.close(told)
-            code, taken_down, arguments, folder, env = json.loads(request)
+            code, finalize, arguments, folder, env = json.loads(request)
             for place, fd in enumerate(streams):
                 os.dup2(fd, place)
                 os.close(fd)
@@ -284,7 +284,7 @@ def serve(number: int) -> None:
             sys.path[1:1] = [path for path in given if path and path not in sys.path]
             os.chdir(folder)
             sys.argv[1:] = arguments
-            if taken_down:
+            if finalize:
                 atexit.unregister(_leave)
             _run(code)
             return
@@ -313,7 +313,7 @@ def _run(code: str) -> None:
 
 
 def _leave() -> None:
-    """Exit without tearing down modules, which costs ten times as much as most commands."""
+    """Exit without finalizing the interpreter, which takes ten times as long as most commands."""
     if _status is None:
         return
     try:

@@ -1,4 +1,4 @@
-"""Small programs with the one line of instrumentation, one after another on one state directory."""
+"""Small instrumented programs that run one after another on one state directory."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ def slept_s():
         ran_ns, waited_ns, _ = map(int, file.read().split())
     return time.monotonic() - (ran_ns + waited_ns) / 1e9
 
-def said_at_the_end():
+def print_sleep():
     if started:
         print(slept_s() - started[0], flush=True)
 
 started = []
-atexit.register(said_at_the_end)  # before anybody else does, and so it is called last
+atexit.register(print_sleep)  # registered first, therefore called last
 
 def ready():
-    # from here on the sleep of the main thread counts, which is printed at the very end
+    # the sleep of the main thread is measured from here to the very end
     print("ready", flush=True)
     started.append(slept_s())
 """
@@ -76,9 +76,9 @@ with spanbus.open_runtime_sync() as runtime:
 
 
 class Programs:
-    """Runs small programs on one state directory, each with an endpoint.
+    """Small programs on one state directory, each exporting to an endpoint.
 
-    They come from a process that has loaded spanbus (:mod:`prepared`). One whose exit is timed starts alone.
+    They are forked from a process that has imported spanbus (:mod:`prepared`), except for those whose exit is timed.
     """
 
     def __init__(self, state: Path) -> None:
@@ -89,7 +89,7 @@ class Programs:
         return prepared.start([], folder=Path.cwd(), env=self.env(url, **more), code=code)
 
     def start_timed(self, url: str, body: str, **more: str) -> subprocess.Popen[str]:
-        """Start a program that prints ``ready()``, and at its end how long it slept since."""
+        """Start a program that calls ``ready()`` and prints at its very end for how long it has slept since, in seconds."""
         return subprocess.Popen(
             [sys.executable, "-c", TIMED + HEAD + textwrap.dedent(body)],
             env=self.env(url, **more),
@@ -100,19 +100,19 @@ class Programs:
         )
 
     def run(self, url: str, body: str, **more: str) -> tuple[int, str, str]:
-        """Run a program; return exit code, output and error output."""
+        """Run a program, and return exit code, stdout and stderr."""
         process = self.start(url, body, **more)
         output, errors = process.communicate(timeout=120)
         return process.returncode, output, errors
 
     def run_well(self, url: str, body: str, **more: str) -> tuple[str, str]:
-        """Run a program that succeeds; return output and error output."""
+        """Run a program that must exit with 0, and return stdout and stderr."""
         code, output, errors = self.run(url, body, **more)
         assert code == 0, errors
         return output, errors
 
     def run_file(self, url: str, file: Path, body: str) -> str:
-        """Run a program from a file, as ``multiprocessing`` needs it, that succeeds; return its error output."""
+        """Run a program from a file, as ``multiprocessing`` needs it; it must exit with 0. Return stderr."""
         file.write_text(HEAD + textwrap.dedent(body))
         done = subprocess.run(
             [sys.executable, str(file)],
@@ -142,7 +142,7 @@ class Programs:
         }
 
     def next_one(self, url: str) -> None:
-        """Run another program, which delivers waiting records."""
+        """Run another program, which delivers the records that wait in the spool."""
         done = prepared.run(
             [], folder=Path.cwd(), env=self.env(url), stdin=None, timeout_s=120, code=NEXT
         )
@@ -150,10 +150,10 @@ class Programs:
 
 
 def arrived(receiver: Receiver) -> Counter[str]:
-    """The names of phases at the receiver, with their counts."""
+    """Count the phase spans that the receiver accepted, by name."""
     return Counter(span.name for span in receiver.spans() if not span.name.startswith("RUN "))
 
 
 def all_of(count: int, *names: str) -> Counter[str]:
-    """Each of ``count`` phases once, for every name."""
+    """Return the counts that :func:`arrived` gives if each of ``count`` phases of each name arrived once."""
     return Counter(f"{name}{number}" for name in names or ("p",) for number in range(count))

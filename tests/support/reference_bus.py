@@ -1,7 +1,7 @@
-"""The reference engine's shape: its bus, and an engine whose bridge, actions and hook orchestrator all publish on it.
+"""A copy of the reference engine: its bus, and an engine whose bridge, actions and hook orchestrator all publish on it.
 
-Written from what was recorded of it: ``publish`` awaits all handlers, each in a task of its own; an event's type stands in
-``metadata.event_type``, its time is naive local time, its id unique; a definition's name is the workflow's id.
+Written from recordings of the original: ``publish`` awaits all handlers, each in its own task; an event's type is in
+``metadata.event_type``; its time is naive local time; its id is unique; the name of a definition is the workflow id.
 """
 
 from __future__ import annotations
@@ -115,11 +115,11 @@ class Step:
     tries: int = 1
     timeout_s: float = 60.0
     hooks: Sequence[tuple[str, str]] = ()
-    """Names and statuses of the hooks that the hook orchestrator runs in it."""
+    """Names and statuses of the hooks that the orchestrator runs in this step."""
 
 
 class ReferenceEngine:
-    """Runs groups of steps one after another, the steps of a group side by side."""
+    """Runs groups of steps one after another, and the steps of a group concurrently."""
 
     def __init__(self, bus: ReferenceBus) -> None:
         self._bus = bus
@@ -148,7 +148,7 @@ class ReferenceEngine:
         return True
 
     async def _step(self, step: Step) -> None:
-        """The engine bridge: it publishes names and results, and a duration of 0.0 on failure."""
+        """Publish as the engine bridge: names and results are known, the duration is 0.0 on failure."""
         say = self._bus.publish
         began = time.perf_counter()
         told: dict[str, object] = {"step_id": step.step_id, "step_name": step.name}
@@ -185,7 +185,7 @@ class ReferenceEngine:
         raise StepFailed(error)
 
     async def _action(self, step: Step) -> object:
-        """One of the engine's actions: it publishes the step's name, and an error only if it was raised."""
+        """Publish as an action of the engine: the step is named, an error only if it was raised."""
         if step.kind == "config":
             return True
         say, began = self._bus.publish, time.perf_counter()
@@ -213,7 +213,7 @@ class ReferenceEngine:
         return result
 
     async def _orchestrate(self, step: Step) -> None:
-        """The hook orchestrator, which publishes neither step nor run."""
+        """Publish as the hook orchestrator, which knows neither step nor run."""
         if not step.hooks:
             return
         say = self._bus.publish

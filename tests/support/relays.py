@@ -1,4 +1,4 @@
-"""Relays that count failures in real requests: before the collector, and between its first queue and its counters."""
+"""Relays that count the failures in metrics requests: one before the collector, one between its queue and its counters."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ EXPORT = "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export"
 
 
 def failures_of_runs(body: bytes) -> int:
-    """Failed phases of one-shot processes in a request of metrics."""
+    """Return the number of failed phases of one-shot processes in a metrics request."""
     found = 0
     for group in ExportMetricsServiceRequest.FromString(body).resource_metrics:
         said = {pair.key: pair.value.string_value for pair in group.resource.attributes}
@@ -38,11 +38,11 @@ def failures_of_runs(body: bytes) -> int:
 
 
 class ClientRelay:
-    """A relay before the collector's port for OTLP over HTTP. If the collector is down, the connection is closed."""
+    """A relay before the OTLP/HTTP port of the collector. It closes the connection if the collector is down."""
 
     def __init__(self, port: int) -> None:
         self.unanswered = 0
-        """Failures in requests that reached the collector without an answer."""
+        """Failures in requests that reached the collector but got no answer: it is unknown whether they were accepted."""
         relay = self
         lock = threading.Lock()
 
@@ -94,7 +94,7 @@ class ClientRelay:
 
 
 class CountingRelay:
-    """A relay between the collector's queue and its second receiver."""
+    """A relay between the collector's queue and its second receiver, which sees each batch."""
 
     def __init__(self) -> None:
         self.target = ""
@@ -102,7 +102,7 @@ class CountingRelay:
         """Failures in each batch, in order of arrival."""
         self.most_at_once = 0
         self.free = threading.Event()
-        """If cleared, the answer to a batch with failures is held back: they are counted, and the sender does not know."""
+        """While cleared, the answer to a batch with failures is held back: they are counted, but the sender does not know."""
         self.free.set()
         self.held = threading.Event()
         self._at_once = 0
@@ -144,7 +144,7 @@ class CountingRelay:
                 self._lock.notify_all()
 
     def wait(self) -> int:
-        """Number of batches, once none is in transit, after the collector died."""
+        """Wait until no batch is in flight, after the collector died; return the number of batches so far."""
         with self._lock:
             assert self._lock.wait_for(lambda: self._at_once == 0, 60)
             return len(self.batches)

@@ -1,4 +1,4 @@
-"""The correlator with real SDK objects that keep their input in memory."""
+"""The correlator with in-memory exporters of the SDK."""
 
 from __future__ import annotations
 
@@ -60,15 +60,15 @@ START_NS = 1_790_000_000_000_000_000
 SECOND = 1_000_000_000
 
 Provider = Literal["spool", "sdk", "theirs"]
-"""Spans encoded by us for the spool, those of a tracer of ours with the same ids (``SPANBUS_DELIVERY=sdk``), or those of
-the tracer of a provider that an application has set."""
+"""Path of the spans: encoded by spanbus for the spool; a tracer of spanbus with the same ids (``SPANBUS_DELIVERY=sdk``); or the
+tracer of a provider that the application has set."""
 PROVIDERS = get_args(Provider)
 SUMS, HISTOGRAMS = (Sum, export.Sum), (Histogram, export.Histogram)
-"""Metrics data of spanbus's meter and of the SDK's, with the same field names."""
+"""The classes of our own meter and of the SDK's; their attributes have the same names."""
 
 
 class DecodedEvent(NamedTuple):
-    """A span event, with the field names of the SDK's."""
+    """A span event with the attribute names of the SDK's ``Event``."""
 
     name: str
     timestamp: int
@@ -78,7 +78,7 @@ class DecodedEvent(NamedTuple):
 
 @dataclass(frozen=True)
 class DecodedSpan:
-    """A finished span, with the field names of the SDK's ReadableSpan."""
+    """A finished span with the attribute names of the SDK's ``ReadableSpan``."""
 
     name: str
     context: SpanContext
@@ -99,7 +99,7 @@ class DecodedSpan:
 
 
 class Exported:
-    """Finished spans straight into an exporter."""
+    """A pipeline that hands finished spans straight to an exporter."""
 
     def __init__(self, exporter: InMemorySpanExporter) -> None:
         self._exporter = exporter
@@ -118,7 +118,7 @@ class Exported:
 
 
 def decoded(span: bytes, resource: Resource) -> DecodedSpan:
-    """A span from its OTLP bytes, by the official classes."""
+    """Decode a span from its OTLP bytes with the generated protobuf classes."""
     message = Span.FromString(span)
     trace_id, flags = int.from_bytes(message.trace_id, "big"), TraceFlags(TraceFlags.SAMPLED)
     parent = (
@@ -186,7 +186,7 @@ def _value(value: AnyValue) -> AttributeValue:
 
 
 class Rendered:
-    """Feeds events and has the output. Use ``run`` for the real engine, ``say`` for single events a second apart."""
+    """A correlator with all sinks. ``run`` runs the real engine, ``say`` feeds single events one second apart."""
 
     def __init__(
         self,
@@ -238,7 +238,7 @@ class Rendered:
         self._count = 0
 
     async def run(self, workflow: Workflow, options: RunOptions | None = None) -> RunResult:
-        """The real engine, on a bus that is fed to the correlator."""
+        """Run a workflow with the real engine on a bus that feeds the correlator."""
         bus = WorkflowEventBus()
         bus.subscribe(None, self.feed)
         return await BasicWorkflowEngine(bus).run(workflow, options)
@@ -266,11 +266,11 @@ class Rendered:
             }
         )
 
-    # --- what came out ------------------------------------------------------------------------------------------------
+    # --- output -------------------------------------------------------------------------------------------------------
 
     @property
     def spans(self) -> list[ReadableSpan]:
-        """Finished spans, by their start."""
+        """Finished spans in the order of their start."""
         assert self.errors == []
         return sorted(self._exporter.get_finished_spans(), key=lambda span: span.start_time or 0)
 
@@ -295,7 +295,7 @@ class Rendered:
         }
 
     def numbers(self, name: str) -> dict[tuple[object, ...], float]:
-        """The values of a counter or gauge by their attributes' values, in the order of the attributes' names."""
+        """Return the values of a counter or gauge by attribute values, which are in the order of the attribute names."""
         metric = self.metrics().get(name)
         points = metric.data.data_points if metric is not None else ()
         return {
@@ -311,7 +311,7 @@ class Rendered:
 
 
 def _collecting(meter: PlainMeter, counted: MetricSink) -> Callable[[], MetricsData | None]:
-    """Collects spanbus's meter, like a reader of the SDK that keeps all in memory."""
+    """Return a function that collects our own meter, like the SDK's ``InMemoryMetricReader.get_metrics_data``."""
     put: list[MetricsData] = []
     reader = PlainReader(
         meter,
@@ -331,14 +331,14 @@ def _collecting(meter: PlainMeter, counted: MetricSink) -> Callable[[], MetricsD
 
 
 def executed(correlator: Correlator, *, of_phase: str | None = None) -> SpanState:
-    """An execution of a task that waited for two seconds and took one."""
+    """Return the ended execution of a task that waited for two seconds and ran for one."""
     record = execution_begun(correlator, of_phase=of_phase)
     correlator.end(record, Result.SUCCESS, None, START_NS + SECOND, SECOND)
     return record
 
 
 def execution_begun(correlator: Correlator, *, of_phase: str | None = None) -> SpanState:
-    """The same, while it is open."""
+    """Return the same execution while it is open."""
     record = SpanState(
         Level.EXECUTION,
         "tasks.build",

@@ -1,4 +1,4 @@
-"""Made-up secrets of real shapes, assembled at run time so that no scanner finds one in the sources."""
+"""Made-up secrets in real formats, assembled at run time so that no scanner finds one in the sources."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ BASE64 = ALNUM + "+/"
 
 
 def noise(seed: str, length: int, alphabet: str = ALNUM) -> str:
-    """A random text for a seed, with at least one digit, as almost every real token has."""
+    """Return random characters, the same for the same seed, with at least one digit, as a real secret would have."""
     chosen = random.Random(seed)
     text = "".join(chosen.choice(alphabet) for _ in range(length - 1))
     return text + chosen.choice("23456789")
@@ -159,7 +159,7 @@ SHAPED: dict[str, str] = {
 
 
 class Named(NamedTuple):
-    """A value that is recognised by its context only; ``%s`` is its place."""
+    """A secret that is recognizable by its context only; ``%s`` is its place in the text."""
 
     name: str
     around: str

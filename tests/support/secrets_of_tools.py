@@ -1,4 +1,4 @@
-"""More made-up secrets: tokens of newer services, and contexts of tools, languages and files."""
+"""More made-up secrets: tokens of newer services, and secrets in the syntax of tools, languages and configuration files."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ BASE32 = string.ascii_uppercase + "234567"
 
 
 def noise(seed: str, length: int, alphabet: str = string.ascii_letters + string.digits) -> str:
-    """A random text of letters only."""
+    """Return random characters of the alphabet, the same for the same seed."""
     text = _noise(f"more {seed}", length, alphabet)
     return text if text[-1] in alphabet else text[:-1] + alphabet[0]
 

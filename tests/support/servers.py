@@ -1,4 +1,4 @@
-"""The real servers, started from the shipped configuration on free loopback ports."""
+"""The real servers with the shipped configuration, on free loopback ports."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Json = dict[str, object]
 
 
 def binary(name: str) -> str:
-    """Find the server's program: of `make stack`, else on the PATH; without it, skip the test, or fail in CI."""
+    """Return the path of a server: built by `make stack`, or on the PATH. Without it the test is skipped; in CI it fails."""
     built = ROOT / ".stack" / "bin" / name
     found = str(built) if built.exists() else shutil.which(name)
     if found is None:
@@ -43,7 +43,7 @@ _GIVEN: set[int] = set()
 
 
 def free_port() -> int:
-    """A free port, outside of the range that the system uses for outgoing connections."""
+    """Return a free port below the ephemeral range, so that the system does not assign it to an outgoing connection."""
     while True:
         port = random.randrange(15_000, 32_000)
         if port in _GIVEN:
@@ -55,7 +55,7 @@ def free_port() -> int:
 
 
 def get(url: str, timeout_s: float = 5.0) -> object:
-    """Get a JSON document, or None while there is no good answer."""
+    """Fetch a JSON document; None if there is no good answer."""
     try:
         with urllib.request.urlopen(url, timeout=timeout_s) as answer:
             return json.loads(answer.read())
@@ -64,7 +64,7 @@ def get(url: str, timeout_s: float = 5.0) -> object:
 
 
 def eventually(what: Callable[[], object], timeout_s: float = 90.0, every_s: float = 0.1) -> object:
-    """Poll ``what`` and return its first true value; fail when time is up."""
+    """Call ``what`` until it returns a true value, and return that; fail after ``timeout_s``."""
     deadline = time.monotonic() + timeout_s
     while True:
         found = what()
@@ -78,7 +78,7 @@ def eventually(what: Callable[[], object], timeout_s: float = 90.0, every_s: flo
 
 
 class Server:
-    """One process with a log."""
+    """A server process with a log file and a URL that answers 200 when it is ready."""
 
     def __init__(
         self,
@@ -126,13 +126,13 @@ class Server:
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
-            # Also by SIGTERM: a server that is ready may not handle signals yet.
+            # SIGTERM too may kill it: a server that answers may not have installed its signal handler yet.
             self.was_killed = self.process.returncode < 0
         self.process = None
 
 
 class Webhook:
-    """A webhook for Alertmanager's notifications."""
+    """A webhook that keeps the alerts that Alertmanager sends."""
 
     def __init__(self) -> None:
         self.alerts: list[Json] = []
@@ -172,7 +172,7 @@ class Webhook:
 
 
 class Stack:
-    """Collector, Jaeger, Prometheus, Alertmanager with a webhook behind it."""
+    """Collector, Jaeger, Prometheus, and Alertmanager with a webhook receiver."""
 
     def __init__(
         self, folder: Path, collector_configs: Sequence[Path] = (ROOT / "collector-config.yaml",)
@@ -260,7 +260,7 @@ class Stack:
         )
 
     def _prometheus_config(self, targets: Sequence[tuple[str, int]]) -> Path:
-        """The shipped configuration with other addresses, because Prometheus reads none from the environment."""
+        """Write the shipped configuration with other addresses and intervals: Prometheus reads none from the environment."""
         shipped = ROOT / "deploy/prometheus/prometheus.yml"
         config = yaml.safe_load(shipped.read_text())
         config["rule_files"] = [str(shipped.parent / name) for name in config["rule_files"]]
@@ -289,7 +289,7 @@ class Stack:
     def start(self) -> Self:
         for server in (self.jaeger, self.collector, self.alertmanager, self.prometheus):
             server.start()
-        eventually(self.knows_whom_to_tell)  # Prometheus discovers it some seconds after its start
+        eventually(self.has_alertmanager)  # Prometheus discovers it some seconds after its start
         return self
 
     def stop(self) -> None:
@@ -297,15 +297,15 @@ class Stack:
             server.stop()
         self.webhook.close()
 
-    # --- questions ----------------------------------------------------------------------------------------------------
+    # --- queries ------------------------------------------------------------------------------------------------------
 
-    def knows_whom_to_tell(self) -> bool:
-        """Return whether Prometheus has found its Alertmanager."""
+    def has_alertmanager(self) -> bool:
+        """Whether Prometheus has discovered its Alertmanager."""
         document = cast("Json", get(f"{self.prometheus_url}/api/v1/alertmanagers") or {})
         return bool(cast("Json", document.get("data") or {}).get("activeAlertmanagers"))
 
     def query(self, expression: str) -> list[tuple[dict[str, str], float]]:
-        """Run an instant query; return labels with values."""
+        """Run an instant query, and return pairs of labels and value."""
         document = cast(
             "Json",
             get(f"{self.prometheus_url}/api/v1/query?query={urllib.parse.quote(expression)}") or {},
@@ -321,7 +321,7 @@ class Stack:
         return found[0][1] if len(found) == 1 else None
 
     def alerts(self) -> dict[str, str]:
-        """Pending and firing alerts: name to state."""
+        """Return the state of each pending or firing alert by name."""
         document = cast("Json", get(f"{self.prometheus_url}/api/v1/alerts") or {})
         data = cast("Json", document.get("data") or {})
         return {
@@ -330,7 +330,7 @@ class Stack:
         }  # type: ignore[index, misc]
 
     def trace(self, trace_id: str) -> list[Json]:
-        """The resource spans of one trace from Jaeger, as OTLP JSON; empty while it is missing."""
+        """Return the resource spans of a trace from Jaeger as OTLP JSON; empty until Jaeger has the trace."""
         document = cast("Json", get(f"{self.jaeger_url}/api/v3/traces/{trace_id}") or {})
         return cast(
             "list[Json]", cast("Json", document.get("result") or {}).get("resourceSpans") or []

@@ -1,4 +1,4 @@
-"""A page of `spanbus up` in a real browser, with all errors of it."""
+"""A page of `spanbus up` in a real browser, with its errors collected."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Run(Protocol):
 
 
 class Made(Protocol):
-    """The builders of conftest.py: each takes a number, an id and a start."""
+    """A builder of runs of backend/conftest.py; options are a number, an id and a start."""
 
     def __call__(self, **options: object) -> Run: ...
 
@@ -32,7 +32,7 @@ def send(up: Up, run: Run) -> None:
 
 
 def work_of_page_s(page: Page) -> float:
-    """Processor time of the process that renders the page, since its start; independent of the machine's load."""
+    """Return the processor time of the page's renderer since its start; it does not depend on the load of the machine."""
     session = page.context.new_cdp_session(page)
     session.send("Performance.enable")
     told = cast("dict[str, list[dict[str, object]]]", session.send("Performance.getMetrics"))
@@ -42,7 +42,7 @@ def work_of_page_s(page: Page) -> float:
 
 
 def work_of_process_s(pid: int) -> float:
-    """Processor time of a process since its start; 0 where the system does not provide it."""
+    """Return the processor time of a process since its start; 0 on systems without ``/proc``."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
@@ -52,7 +52,7 @@ def work_of_process_s(pid: int) -> float:
 
 
 class Sight:
-    """A page with all its errors."""
+    """A browser page. ``problems`` are script errors, console warnings and requests to other origins."""
 
     def __init__(self, context: BrowserContext, up: Up) -> None:
         self.page: Page = context.new_page()
@@ -82,5 +82,5 @@ class Sight:
         self.page.screenshot(path=path, full_page=True)
 
     def work_s(self) -> float:
-        """Processor time of the page and of its backend."""
+        """Return the processor time of the page and of its backend."""
         return work_of_page_s(self.page) + work_of_process_s(self.up.process.pid)

@@ -1,4 +1,4 @@
-"""Sleep time of the calling thread: it neither ran nor waited for a processor, so it is independent of the load."""
+"""Sleep of the calling thread: time in which it neither ran nor waited for a processor. Independent of the machine's load."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _MINE = Path("/proc/thread-self/schedstat")
 
 
 def slept_s() -> float:
-    """A clock of this thread's sleep, in seconds; where the system does not provide it, of elapsed time."""
+    """Return a clock of this thread's sleep, in seconds. On systems without schedstat it is the monotonic clock."""
     try:
         ran_ns, waited_ns, _ = map(int, _MINE.read_text().split())
     except OSError:

@@ -1,4 +1,4 @@
-"""Spans that a collector received, found by name."""
+"""Lookup of received spans by name, and their attributes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from spanbus.testing import Receiver
 
 
 def by_name(collector: Receiver, name: str) -> Span:
-    """The one span whose name is ``name`` or begins with it."""
+    """Return the one span named ``name``, else the one whose name starts with ``name`` and a space."""
     found = [
         span for span in collector.spans() if span.name == name or span.name.startswith(f"{name} ")
     ]

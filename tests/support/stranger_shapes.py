@@ -1,6 +1,4 @@
-"""More buses, of the kinds that mind who listens: what handlers return counts, or they are objects with methods of their own;
-and events that say what they are in other ways. The job on them is that of ``bus_shapes``, whose program this is too.
-"""
+"""More buses for ``bus_shapes``: buses that use what handlers return, buses whose listeners are objects, unusual events."""
 
 from __future__ import annotations
 
@@ -19,7 +17,7 @@ from bus_shapes import ForAll, Shape, event, shape
 
 
 class Told:
-    """The program's own listener, which has every method."""
+    """The application's own listener, which has every method that is looked up on it."""
 
     priority = 3
     topics = frozenset("*")
@@ -34,7 +32,7 @@ class Told:
 
 
 class Listened:
-    """A bus with listeners, one of them the program's own."""
+    """A list of listeners, one of them the application's own."""
 
     def __init__(self) -> None:
         self.heard: list[object] = []
@@ -45,7 +43,7 @@ class Listened:
 
 
 def publishes(bus: Any, *, returned: object = None) -> Shape:
-    """A bus whose result of ``publish`` must be the same without an observer."""
+    """Return the shape of a bus, and assert that each ``publish`` returns ``returned``, as it does without an observer."""
 
     def publish(kind: str, payload: dict[str, Any]) -> None:
         assert bus.publish(kind, payload) == returned

@@ -1,4 +1,4 @@
-"""Streams of foreign events through a reader and a correlator, with their results."""
+"""A stream of foreign events through a reader and a correlator, with the runs that ended."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SECOND = 1_000_000_000
 
 
 class Stream:
-    """Feeds events, by default a second apart, and keeps spans that ended."""
+    """A reader and a correlator that are fed with events, one second apart by default."""
 
     def __init__(
         self,
@@ -57,13 +57,13 @@ class Stream:
         return self.correlator.apply(self.reader.read(event))
 
     def end(self) -> CorrelatorState:
-        """End the stream."""
+        """End the stream, and return the counts."""
         self.correlator.close()
         assert self.errors == []
         return self.correlator.state()
 
     def told(self) -> list[tuple[str, str, list[tuple[str, str, int]]]]:
-        """Every run that ended with its phases: name, result, attempts."""
+        """Return name and result of each ended run, with name, result and attempts of its phases."""
         return [
             (
                 run.name,

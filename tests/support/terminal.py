@@ -1,4 +1,4 @@
-"""A program at a terminal and in a session of its own; every wait is at most a minute."""
+"""A program in its own session with its own pseudo-terminal. No wait for it is longer than a minute."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ LONGEST_S = 60.0
 
 
 class Terminal:
-    """``pid`` is the program's; leaving the block ends it."""
+    """A context manager around a program with a pseudo-terminal; its exit kills the program."""
 
     def __init__(self, argv: Sequence[str], cwd: Path, env: Mapping[str, str]) -> None:
         self._screen, terminal = pty.openpty()
         try:
             self._process = subprocess.Popen(
-                ["setsid", "--ctty", *argv],  # not fork, because other threads run in this process
+                ["setsid", "--ctty", *argv],  # no fork of this process, which has other threads
                 cwd=cwd,
                 env=env,
                 stdin=terminal,
@@ -50,11 +50,11 @@ class Terminal:
         fcntl.ioctl(self._screen, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
 
     def until(self, wanted: bytes) -> bytes:
-        """The output from the last read until ``wanted`` appears."""
+        """Return the output since the last read, up to and including ``wanted``."""
         return self._read(wanted)
 
     def rest(self) -> bytes:
-        """The output until the last program has closed the terminal."""
+        """Return the output since the last read, until the last program has closed the terminal."""
         return self._read(None)
 
     def exit_code(self) -> int:

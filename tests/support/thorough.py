@@ -1,4 +1,4 @@
-"""Numbers of examples: `make test` runs a part of those that `make test-slow` and plain pytest run."""
+"""Number of hypothesis examples: `make test` runs a sixth of those of `make test-slow` and of plain pytest."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ QUICK = os.environ.get("TESTS") == "quick"
 
 
 def examples(count: int) -> int:
-    """The number of examples to run of a property test with ``count`` examples."""
+    """Return the number of examples of a property test: ``count``, or a sixth of it (at least 15) with ``TESTS=quick``."""
     return max(15, count // 6) if QUICK else count

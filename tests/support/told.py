@@ -1,4 +1,4 @@
-"""Events published on an instrumented bus, and the runs recorded of them."""
+"""Events published on an instrumented bus, with the runs that ended."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ Events = list[object]
 
 
 class Bus:
-    """A bus without subscribers."""
+    """A bus without ``subscribe``: it is observed through ``publish``."""
 
     def publish(self, event: object) -> None: ...
 
 
 class Watched:
-    """A handle, and the runs that have ended."""
+    """A handle on a bus, with the runs that have ended."""
 
     def __init__(self, bus: object) -> None:
         dialect = load("generic")
@@ -32,7 +32,7 @@ class Watched:
         attach(bus, self.handle)
 
     def told(self) -> list[Run]:
-        """Name, id and result of each run; name, result and attempts of its phases."""
+        """Return name, id and result of each ended run, with name, result and attempts of its phases."""
         return [
             (
                 run.workflow,
@@ -45,7 +45,7 @@ class Watched:
 
 
 def published(events: Iterable[object]) -> tuple[list[Run], CorrelatorState]:
-    """The recorded runs and counts, after the handle is detached."""
+    """Publish events on an instrumented bus, detach, and return the ended runs and the counts."""
     bus = Bus()
     watched = Watched(bus)
     for event in events:

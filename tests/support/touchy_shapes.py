@@ -1,6 +1,5 @@
-"""Buses that an observer would change, or hear nothing of, if it were not careful: they count, they are made of plain functions,
-their signals are called. The job on them is that of ``bus_shapes``, whose program _this is too.
-"""
+"""More buses for ``bus_shapes``, which a careless observer would change or miss: they count their handlers, or consist of plain
+functions, or have signals that are called."""
 
 from __future__ import annotations
 

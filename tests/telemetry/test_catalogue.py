@@ -1,4 +1,4 @@
-"""The page, the data and what is really emitted are the same."""
+"""The catalogue of telemetry: the page, the JSON document and the emitted telemetry agree."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_check_finds_a_page_that_differs(tmp_path: Path) -> None:
     assert command("--check").returncode == 1
 
 
-def test_the_document_holds_everything() -> None:
+def test_the_json_document_lists_all_spans_attributes_metrics_and_results() -> None:
     found = json.loads(json.dumps(catalogue.document()))
     assert [span["level"] for span in found["spans"]] == [level.value for level in Level]
     assert {attribute["name"] for attribute in found["attributes"]} == {
@@ -79,7 +79,7 @@ def test_every_bus_event_is_in_the_catalogue() -> None:
     assert {event.name for event in catalogue.EVENTS} == set(WorkflowEvent)
 
 
-def test_outcomes_agree_with_the_results() -> None:
+def test_status_and_error_type_of_outcomes_agree_with_the_results() -> None:
     for row in catalogue.OUTCOMES:
         assert row.failure == row.result.failed
         assert row.status.startswith("ERROR") == row.failure
@@ -92,13 +92,18 @@ def test_every_error_type_is_on_the_page() -> None:
 
 
 @pytest.mark.parametrize("metric", names.METRICS, ids=lambda metric: metric.name)
-def test_the_prometheus_name_is_that_of_the_collectors_exporter(metric: names.Metric) -> None:
+def test_prometheus_names_are_those_of_the_collectors_exporter(metric: names.Metric) -> None:
     unit = {"s": "_seconds", "By": "_bytes"}.get(metric.unit, "")
     total = "_total" if metric.instrument == "counter" else ""
     assert metric.prometheus == metric.name.replace(".", "_") + unit + total
 
 
-def test_names_are_listed_once() -> None:
+def test_every_attribute_of_a_metric_is_in_the_catalogue() -> None:
+    listed = {one.name for one in definitions.ATTRIBUTES}
+    assert {name for metric in names.METRICS for name in metric.attributes} <= listed
+
+
+def test_names_are_unique() -> None:
     for listed in (
         [one.name for one in definitions.ATTRIBUTES],
         [one.name for one in names.METRICS],
@@ -107,7 +112,7 @@ def test_names_are_listed_once() -> None:
         assert len(listed) == len(set(listed))
 
 
-# --- what is emitted --------------------------------------------------------------------------------------------------
+# --- emitted telemetry ------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -147,7 +152,7 @@ def known(name: str, listed: Iterator[str]) -> bool:
     )
 
 
-def test_every_attribute_that_is_emitted_is_in_the_catalogue(
+def test_every_emitted_attribute_is_in_the_catalogue(
     emitted: tuple[list[ReadableSpan], InMemoryMetricReader],
 ) -> None:
     spans, _ = emitted
@@ -162,7 +167,7 @@ def test_every_attribute_that_is_emitted_is_in_the_catalogue(
                 assert known(name, (one.name for one in definitions.ATTRIBUTES)), name
 
 
-def test_every_attribute_has_the_type_that_the_catalogue_says(
+def test_every_emitted_attribute_has_its_type_of_the_catalogue(
     emitted: tuple[list[ReadableSpan], InMemoryMetricReader],
 ) -> None:
     kinds = {"string": str, "string[]": tuple, "int": int, "double": float, "boolean": bool}
@@ -172,7 +177,7 @@ def test_every_attribute_has_the_type_that_the_catalogue_says(
             assert type(value) is kinds[kind], (name, value)
 
 
-def test_every_metric_is_emitted_with_unit_and_attributes_of_the_catalogue(
+def test_every_metric_is_emitted_with_its_unit_and_attributes(
     emitted: tuple[list[ReadableSpan], InMemoryMetricReader],
 ) -> None:
     data = emitted[1].get_metrics_data()

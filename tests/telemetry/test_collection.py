@@ -1,4 +1,4 @@
-"""A collection of metrics keeps publishers waiting only while it sets the numbers aside."""
+"""A collection of metrics blocks publishers only while it copies the numbers."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def an_ended_phase(number: int) -> SpanState:
     return record
 
 
-def test_events_are_taken_while_numbers_are_collected(tmp_path: Path) -> None:
+def test_events_are_accepted_during_a_collection(tmp_path: Path) -> None:
     env = {
         "SPANBUS_STATE_DIR": str(tmp_path),
         "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9",
@@ -71,7 +71,7 @@ def test_events_are_taken_while_numbers_are_collected(tmp_path: Path) -> None:
             collection.join(LONG_S)
 
 
-def test_a_collection_says_what_was_counted_when_it_was_set_aside() -> None:
+def test_a_collection_has_the_counts_of_the_moment_it_was_taken() -> None:
     reader = InMemoryMetricReader()
     provider = MeterProvider([reader], shutdown_on_exit=False)
     sink = MetricSink(provider.get_meter("test"), long_lived=False, exemplar_filter="always_off")

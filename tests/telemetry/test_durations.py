@@ -1,4 +1,4 @@
-"""Durations that are counted here are what the SDK's histogram counts."""
+"""Our own duration histograms equal those of the SDK."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def points(histogram: Histogram) -> list[tuple[object, ...]]:
     "temporality", [AggregationTemporality.DELTA, AggregationTemporality.CUMULATIVE]
 )
 @given(rounds=st.lists(ended, min_size=1, max_size=3))
-def test_points_and_exemplars_are_those_of_the_sdk(
+def test_points_and_exemplars_equal_those_of_the_sdk(
     exemplar_filter: ExemplarFilter,
     temporality: AggregationTemporality,
     rounds: Sequence[list[tuple[str, float, Result]]],
@@ -145,7 +145,7 @@ def test_points_and_exemplars_are_those_of_the_sdk(
             assert points(mine.data) == points(other.data)
 
 
-def test_delta_begins_where_the_last_collection_ended() -> None:
+def test_a_delta_starts_at_the_last_collection() -> None:
     sink = MetricSink(
         MeterProvider([InMemoryMetricReader()], shutdown_on_exit=False).get_meter("t"),
         long_lived=False,

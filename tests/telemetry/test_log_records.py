@@ -1,4 +1,4 @@
-"""Ids in the log records of the standard library: the right ones, where they are known, and no error where they are not."""
+"""The logging filter that adds trace, span, run and phase ids to log records of the standard library."""
 
 from __future__ import annotations
 
@@ -57,7 +57,9 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "store.sqlite3"
 
 
-async def test_lines_of_our_engine_have_the_ids_that_are_stored(kept: Kept, store: Path) -> None:
+async def test_log_records_inside_an_engine_phase_have_its_stored_ids(
+    kept: Kept, store: Path
+) -> None:
     async def load(context: object) -> None:
         logger.warning("in a coroutine")
         await anyio.to_thread.run_sync(logger.warning, "in a thread of it")
@@ -81,7 +83,7 @@ async def test_lines_of_our_engine_have_the_ids_that_are_stored(kept: Kept, stor
 
 
 @pytest.mark.parametrize("mode", ["auto", "wrap"])
-async def test_lines_of_a_task_have_the_run_and_phase_that_it_announced(
+async def test_log_records_of_a_task_have_the_run_and_phase_it_announced(
     kept: Kept, store: Path, mode: str
 ) -> None:
     with spanbus.open_runtime_sync() as runtime:
@@ -107,7 +109,7 @@ async def test_lines_of_a_task_have_the_run_and_phase_that_it_announced(
     assert said["behind the run"] == NOTHING
 
 
-async def test_two_tasks_at_once_have_each_their_own(kept: Kept, store: Path) -> None:
+async def test_concurrent_tasks_have_their_own_ids(kept: Kept, store: Path) -> None:
     async def work(bus: WorkflowEventBus, name: str) -> None:
         await bus.publish("workflow.started", {"workflow_id": name})
         await bus.publish(
@@ -128,19 +130,19 @@ async def test_two_tasks_at_once_have_each_their_own(kept: Kept, store: Path) ->
     assert len({said[name][0] for name in ("one", "two", "three")}) == 3
 
 
-def test_the_current_span_of_the_application_is_taken(kept: Kept) -> None:
+def test_the_ids_of_the_applications_current_span_are_used(kept: Kept) -> None:
     context = SpanContext(0xABC, 0xDEF, is_remote=False)
     with trace.use_span(NonRecordingSpan(context)):
         logger.warning("inside")
     assert kept.said()["inside"] == (f"{0xABC:032x}", f"{0xDEF:016x}", "-", "-")
 
 
-def test_what_a_record_has_already_stays(kept: Kept) -> None:
+def test_ids_already_on_a_record_are_kept(kept: Kept) -> None:
     logger.warning("line", extra={"phase": "mine", "run_id": "7"})
     assert kept.said()["line"] == ("-", "-", "7", "mine")
 
 
-def test_a_span_that_raises_costs_the_ids_and_not_the_line(kept: Kept) -> None:
+def test_a_record_is_logged_without_ids_when_the_span_raises(kept: Kept) -> None:
     class Broken(NonRecordingSpan):
         def get_span_context(self) -> SpanContext:
             raise OSError("gone")
@@ -150,7 +152,7 @@ def test_a_span_that_raises_costs_the_ids_and_not_the_line(kept: Kept) -> None:
     assert kept.said()["line"] == NOTHING
 
 
-def test_the_filter_of_a_logger_by_dict_config_and_defaults(tmp_path: Path) -> None:
+def test_the_filter_works_in_dict_config_with_defaults(tmp_path: Path) -> None:
     root = logging.getLogger()
     before = root.handlers[:], root.filters[:], root.level
     try:
@@ -184,11 +186,11 @@ def test_the_filter_of_a_logger_by_dict_config_and_defaults(tmp_path: Path) -> N
     ]
 
 
-def test_a_name_filters_as_in_the_standard_library() -> None:
+def test_a_name_filters_like_logging_filter() -> None:
     one = TraceContextFilter("some")
     said = [logging.makeLogRecord({"name": name}) for name in ("some.module", "other")]
     assert [one.filter(each) for each in said] == [True, False]
 
 
-def test_it_is_found_without_an_import_of_its_own() -> None:
+def test_the_filter_is_an_attribute_of_the_package() -> None:
     assert spanbus.logging.TraceContextFilter is TraceContextFilter

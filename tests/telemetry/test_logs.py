@@ -1,4 +1,4 @@
-"""Bus events and exceptions as log events, for those who ask."""
+"""Bus events and exceptions as OpenTelemetry log records, which is an opt-in."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ def exceptions_on_spans(rendered: Rendered) -> int:
     return sum(event.name == "exception" for span in rendered.spans for event in span.events)
 
 
-def test_nothing_is_logged_unless_asked_for(provider: Provider) -> None:
+def test_nothing_is_logged_by_default(provider: Provider) -> None:
     assert told(Rendered(provider)).logs == []
 
 
-def test_each_bus_event_is_one_log_event_in_the_trace_of_its_span(provider: Provider) -> None:
+def test_each_bus_event_is_one_log_record_in_the_trace_of_its_span(provider: Provider) -> None:
     rendered = told(Rendered(provider, log_events=True))
     records = [log.log_record for log in rendered.logs]
     assert [record.event_name for record in records] == [
@@ -68,7 +68,7 @@ def test_each_bus_event_is_one_log_event_in_the_trace_of_its_span(provider: Prov
     }
 
 
-def test_logs_hold_the_events_that_a_span_has_no_room_for(provider: Provider) -> None:
+def test_events_above_the_span_limit_are_logged(provider: Provider) -> None:
     rendered = Rendered(provider, log_events=True)
     rendered.say("workflow.started", {"workflow": "w"}, run_id="r")
     for _ in range(500):
@@ -78,7 +78,7 @@ def test_logs_hold_the_events_that_a_span_has_no_room_for(provider: Provider) ->
     assert len(rendered.span("RUN w").events) == 120
 
 
-def test_a_late_event_is_logged_outside_of_any_trace(provider: Provider) -> None:
+def test_a_late_event_is_logged_without_a_trace(provider: Provider) -> None:
     rendered = Rendered(provider, log_events=True)
     rendered.say("workflow.completed", {}, run_id="of nobody")
     [record] = [log.log_record for log in rendered.logs]
@@ -90,7 +90,7 @@ def test_a_late_event_is_logged_outside_of_any_trace(provider: Provider) -> None
     [(True, False), (False, True), (True, True)],
     ids=["by default", "logs", "logs/dup"],
 )
-def test_an_exception_is_where_the_opt_in_wants_it(
+def test_exceptions_are_on_spans_or_in_logs_by_the_opt_in(
     provider: Provider, on_spans: bool, in_logs: bool
 ) -> None:
     rendered = told(Rendered(provider, exception_events=on_spans, exception_logs=in_logs))

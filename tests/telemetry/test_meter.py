@@ -1,4 +1,4 @@
-"""A meter of our own collects what the SDK would."""
+"""Collections of our own meter equal those of the SDK."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def ended(level: Level, name: str, result: Result, number: int) -> SpanState:
 
 
 def told(body: bytes) -> list[tuple[object, ...]]:
-    """Everything but the times."""
+    """Return everything but the timestamps."""
     found: list[tuple[object, ...]] = []
     for group in ExportMetricsServiceRequest.FromString(body).resource_metrics:
         resource = {pair.key: pair.value.string_value for pair in group.resource.attributes}
@@ -66,7 +66,7 @@ def told(body: bytes) -> list[tuple[object, ...]]:
     return sorted(found, key=str)
 
 
-def test_two_collections_are_those_of_the_sdk() -> None:
+def test_two_collections_of_a_one_shot_process_equal_those_of_the_sdk() -> None:
     theirs: list[bytes] = []
     ours: list[bytes] = []
     reader = SpoolMetricReader(lambda data, _: theirs.append(encode_metrics(data)), "run", {})
@@ -104,8 +104,8 @@ def test_two_collections_are_those_of_the_sdk() -> None:
 
 
 @pytest.mark.parametrize("preference", ["cumulative", "delta", "lowmemory"])
-def test_collections_of_a_service_are_those_of_the_sdk(preference: str) -> None:
-    """What the SDK counts and observes, against what is counted without it."""
+def test_collections_of_a_service_equal_those_of_the_sdk(preference: str) -> None:
+    """Compare the collections of the SDK's meter provider with those of our own meter."""
     env = {"OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE": preference}
     found: dict[str, list[bytes]] = {"theirs": [], "ours": []}
     reader = SpoolMetricReader(
@@ -149,7 +149,7 @@ def test_collections_of_a_service_are_those_of_the_sdk(preference: str) -> None:
     provider.shutdown()
 
 
-def test_a_cumulative_counter_began_with_its_meter() -> None:
+def test_a_cumulative_counter_starts_with_its_meter() -> None:
     meter = PlainMeter(CUMULATIVE)
     metric = next(each for each in names.METRICS if each.name == names.PHASE_FAILURES)
     values = iter((2, 5))

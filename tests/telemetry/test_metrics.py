@@ -1,4 +1,4 @@
-"""Histograms, counters and gauges, of our own meter and of the SDK's: names, buckets, exemplars, and how many series."""
+"""Histograms, counters and gauges of our own meter and of the SDK's: names, buckets, exemplars, number of series."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def run(
     )
 
 
-def test_a_series_of_failures_is_born_at_0_before_the_first_failure(delivery: Provider) -> None:
+def test_the_failure_counter_starts_at_0_before_the_first_failure(delivery: Provider) -> None:
     rendered = Rendered(delivery)
     run(rendered, "1", "p")
     assert rendered.numbers(names.PHASE_FAILURES) == {("w", "p"): 0}
@@ -71,7 +71,7 @@ def test_durations_are_seconds_in_our_buckets(delivery: Provider) -> None:
     }
 
 
-def test_counters_only_grow_and_histograms_are_histograms(delivery: Provider) -> None:
+def test_instruments_have_the_kind_of_the_catalogue(delivery: Provider) -> None:
     rendered = Rendered(delivery, long_lived=True)
     run(rendered, "1", "p")
     executed(rendered.correlator)
@@ -90,7 +90,7 @@ def test_counters_only_grow_and_histograms_are_histograms(delivery: Provider) ->
             assert not data.is_monotonic
 
 
-def test_a_task_is_a_phase_unless_it_is_executed_for_one(delivery: Provider) -> None:
+def test_an_execution_counts_as_a_phase_unless_it_belongs_to_one(delivery: Provider) -> None:
     rendered = Rendered(delivery)
     executed(rendered.correlator, of_phase="build")
     metrics = rendered.metrics()
@@ -107,7 +107,7 @@ def test_a_task_is_a_phase_unless_it_is_executed_for_one(delivery: Provider) -> 
     assert (duration.sum, (duration.attributes or {})[names.TASK_NAME]) == (1.0, "tasks.build")
 
 
-def test_a_task_that_asks_for_another_execution_has_not_failed(delivery: Provider) -> None:
+def test_an_execution_that_asks_for_a_retry_is_a_retry_and_no_failure(delivery: Provider) -> None:
     rendered = Rendered(delivery)
     record = execution_begun(rendered.correlator)
     retry = Failure("celery.exceptions.Retry", "Retry in 1s")
@@ -117,7 +117,7 @@ def test_a_task_that_asks_for_another_execution_has_not_failed(delivery: Provide
     assert rendered.numbers(names.PHASE_FAILURES) == {("w", "tasks.build"): 0}
 
 
-def test_each_point_has_the_trace_of_its_phase_as_exemplar(delivery: Provider) -> None:
+def test_duration_points_have_the_span_as_exemplar(delivery: Provider) -> None:
     rendered = Rendered(delivery)
     run(rendered, "1", "p")
     metrics = rendered.metrics()
@@ -135,7 +135,7 @@ def test_each_point_has_the_trace_of_its_phase_as_exemplar(delivery: Provider) -
         )
 
 
-def test_the_last_run_is_the_unix_time_of_its_end_and_never_goes_back(delivery: Provider) -> None:
+def test_the_last_run_is_the_unix_time_of_its_end_and_never_decreases(delivery: Provider) -> None:
     rendered = Rendered(delivery)
     run(rendered, "1", "p")
     end_s = (START_NS + 2 * SECOND + SECOND // 4) / 1e9
@@ -148,7 +148,7 @@ def test_the_last_run_is_the_unix_time_of_its_end_and_never_goes_back(delivery: 
     }
 
 
-def test_runs_in_progress_are_counted_by_long_lived_processes_alone(delivery: Provider) -> None:
+def test_active_runs_are_counted_in_services_only(delivery: Provider) -> None:
     service, once = Rendered(delivery, long_lived=True), Rendered(delivery)
     for rendered in (service, once):
         rendered.say("workflow.started", {"workflow": "w"}, run_id="1")
@@ -160,7 +160,7 @@ def test_runs_in_progress_are_counted_by_long_lived_processes_alone(delivery: Pr
     assert service.numbers(names.RUN_ACTIVE) == {("w", "executing"): 0}
 
 
-def test_the_run_id_is_no_attribute_of_any_metric(delivery: Provider) -> None:
+def test_no_metric_has_the_run_id_as_attribute(delivery: Provider) -> None:
     rendered = Rendered(delivery, long_lived=True)
     run(rendered, "a-very-special-id", "p", fails=True)
     points = [point for metric in rendered.metrics().values() for point in metric.data.data_points]
@@ -169,7 +169,7 @@ def test_the_run_id_is_no_attribute_of_any_metric(delivery: Provider) -> None:
     assert "a-very-special-id" not in values
 
 
-def test_events_are_counted_by_type_and_what_became_of_them(delivery: Provider) -> None:
+def test_events_are_counted_by_type_and_outcome(delivery: Provider) -> None:
     rendered = Rendered(delivery)
     run(rendered, "1", "p", event_type="conveyor.moved")
     rendered.say("workflow.completed", {}, run_id="of nobody")
@@ -182,7 +182,7 @@ def test_events_are_counted_by_type_and_what_became_of_them(delivery: Provider) 
 # --- how many series --------------------------------------------------------------------------------------------------
 
 
-def test_the_guard_lets_known_names_through_for_ever() -> None:
+def test_the_cardinality_guard_keeps_known_names() -> None:
     guard = Guard(2)
     assert [guard(name) for name in ("a", "b", "c", "a", "d", "b")] == [
         "a",
@@ -195,9 +195,7 @@ def test_the_guard_lets_known_names_through_for_ever() -> None:
 
 
 @pytest.mark.parametrize("what", ["workflow", "phase", "error", "event"])
-def test_names_of_users_cannot_make_more_series_than_the_limit(
-    what: str, delivery: Provider
-) -> None:
+def test_the_number_of_series_is_limited_for_any_names(what: str, delivery: Provider) -> None:
     rendered = Rendered(delivery)
     count = names.NAMES_LIMIT + 50
     for number in range(count):

@@ -1,4 +1,4 @@
-"""Inside a phase of our own engine the current span records; spans made inside land where the application sends them."""
+"""The current span inside a phase of our own engine, and spans that the code of the phase creates."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ print(type(trace.get_tracer_provider()).__name__)
 
 @cache
 def ran(delivery: str, *arguments: str, spans: int) -> tuple[dict[str, list[Span]], str]:
-    """Once for all tests that look at the same."""
+    """Run the program once for all tests with the same arguments."""
     with Receiver() as receiver, TemporaryDirectory() as folder:
         env = {
             **{k: v for k, v in os.environ.items() if not k.startswith(("OTEL_", "SPANBUS_"))},
@@ -72,7 +72,7 @@ def ran(delivery: str, *arguments: str, spans: int) -> tuple[dict[str, list[Span
             stdin=None,
             timeout_s=60,
             code=f"import warnings; warnings.simplefilter('error')\n{PHASES}",
-            taken_down=True,
+            finalize=True,
         )
         assert (done.returncode, done.stderr) == (0, "")
         assert receiver.wait_until(lambda records: len(records.spans()) >= spans)
@@ -82,7 +82,7 @@ def ran(delivery: str, *arguments: str, spans: int) -> tuple[dict[str, list[Span
         return found, done.stdout.strip()
 
 
-def test_what_a_phase_s_code_puts_on_its_span_lands_there(delivery: str) -> None:
+def test_attributes_events_and_links_set_on_the_current_span_are_exported(delivery: str) -> None:
     spans, provider = ran(delivery, spans=6)
     span = spans["lint"][0]
     attributes = {one.key: one.value for one in span.attributes}
@@ -104,14 +104,14 @@ def test_what_a_phase_s_code_puts_on_its_span_lands_there(delivery: str) -> None
     assert provider == "ProxyTracerProvider"
 
 
-def test_an_exception_that_was_recorded_and_raised_is_there_once(delivery: str) -> None:
+def test_an_exception_that_is_recorded_and_raised_is_exported_once(delivery: str) -> None:
     spans, _ = ran(delivery, spans=6)
     span = spans["tests"][0]
     assert [event.name for event in span.events].count("exception") == 1
     assert span.status.code == 2
 
 
-def test_with_provide_spans_made_inside_land_beneath_their_phase(delivery: str) -> None:
+def test_with_provide_spans_inside_a_phase_are_its_children(delivery: str) -> None:
     spans, provider = ran(delivery, "provide", spans=8)
     assert provider == "TracerProvider"
     assert len(spans["inside"]) == 2

@@ -1,4 +1,4 @@
-"""No secret leaves the process; what is harmless stays readable."""
+"""Redaction: secrets are removed from texts, arguments and payloads; harmless text is unchanged."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ named = of_each({case.name: case for case in NAMED})
 
 
 def pieces(secret: str) -> list[str]:
-    """What must not be seen of it: every line of it, also as JSON would write it."""
+    """Return the parts of a secret that must not be visible: every line, plain and JSON-escaped."""
     return [
         piece
         for line in secret.splitlines()
@@ -81,13 +81,13 @@ AROUND = (
 
 
 @shaped
-def test_a_secret_of_a_known_shape_is_found_wherever_it_stands(secret: str) -> None:
+def test_a_secret_of_a_known_shape_is_redacted_in_any_context(secret: str) -> None:
     for around in AROUND:
         assert_gone(secret, redactor.text(around % secret, 100_000))
 
 
 @shaped
-def test_a_secret_of_a_known_shape_is_found_in_nested_json(secret: str) -> None:
+def test_a_secret_of_a_known_shape_is_redacted_in_nested_json(secret: str) -> None:
     once = json.dumps({"a": [{"b": secret}]})
     assert_gone(secret, redactor.text(once, 100_000))
     assert_gone(secret, redactor.text(json.dumps({"body": once}), 100_000))
@@ -95,7 +95,7 @@ def test_a_secret_of_a_known_shape_is_found_in_nested_json(secret: str) -> None:
 
 
 @shaped
-def test_a_secret_of_a_known_shape_is_found_in_a_payload(secret: str) -> None:
+def test_a_secret_of_a_known_shape_is_redacted_in_a_payload(secret: str) -> None:
     payload = {
         "message": f"x {secret}",
         "error": RuntimeError(secret),
@@ -113,7 +113,7 @@ def test_a_secret_of_a_known_shape_is_found_in_a_payload(secret: str) -> None:
 
 
 @shaped
-def test_a_secret_that_the_limit_cuts_is_not_seen_in_part(secret: str) -> None:
+def test_no_part_of_a_secret_at_the_length_limit_is_left(secret: str) -> None:
     for before in (0, 10, 50, 80, 95, 99):
         found = redactor.text("x" * before + " " + secret, 100)
         assert len(found) <= 100
@@ -128,21 +128,21 @@ def assert_gone_at_the_end(secret: str, step: int) -> None:
 
 
 @shaped
-def test_a_secret_at_the_end_of_a_long_text_is_not_seen_in_part(secret: str) -> None:
+def test_no_part_of_a_secret_at_the_end_of_a_long_text_is_left(secret: str) -> None:
     assert_gone_at_the_end(secret, 43)
 
 
 @pytest.mark.slow
 @shaped
-def test_a_secret_at_the_end_of_any_long_text_is_not_seen_in_part(secret: str) -> None:
+def test_no_part_of_a_secret_at_the_end_of_any_long_text_is_left(secret: str) -> None:
     assert_gone_at_the_end(secret, 7)
 
 
-# --- secrets known by what stands around them -------------------------------------------------------------------------
+# --- secrets known by their context -----------------------------------------------------------------------------------
 
 
 @named
-def test_a_secret_behind_a_telling_name_is_found(case: Named) -> None:
+def test_a_secret_after_a_sensitive_name_is_redacted(case: Named) -> None:
     text = case.around.replace("%s", case.secret).replace("%%", "%")
     for around in ("%s", "before %s", "line\n%s\nline", "é %s"):
         assert_gone(case.secret, redactor.text(around % text, 100_000))
@@ -161,8 +161,8 @@ DIGEST = 'Authorization: Digest username="u", response="6629fae49393a05397450978
         "--password-stdin",
     ],
 )
-def test_a_line_takes_nothing_of_the_next_which_is_read_as_it_is_alone(before: str) -> None:
-    """The next name was taken for a value, and with it went what told that a secret stands behind it."""
+def test_each_line_is_redacted_as_if_it_were_alone(before: str) -> None:
+    """Regression: the name on the next line was taken for a value, so that the secret after it was not found."""
     shown = redactor.text(before, 1_000)
     for line in (
         'API_TOKEN: "7844a7c4:71b83b46"',
@@ -175,7 +175,7 @@ def test_a_line_takes_nothing_of_the_next_which_is_read_as_it_is_alone(before: s
         assert redactor.text(f"{before}\n{line}\nlast", 1_000) == f"{shown}\n{alone}\nlast"
 
 
-def test_a_value_in_the_line_behind_its_option_or_parameter_is_found() -> None:
+def test_a_value_on_the_line_after_its_option_is_redacted() -> None:
     for value in ("correct-h0rse!battery", "Y29ycmVjdC1oMHJzZSFiYXR0ZXJ5Cg=="):
         assert_gone(value, redactor.text(f"curl\n--token\n{value}\n--silent", 1_000))
     folded = redactor.text(DIGEST.replace(", ", ",\n  "), 1_000)
@@ -183,13 +183,13 @@ def test_a_value_in_the_line_behind_its_option_or_parameter_is_found() -> None:
 
 
 @named
-def test_a_secret_behind_a_telling_name_is_found_in_json(case: Named) -> None:
+def test_a_secret_after_a_sensitive_name_is_redacted_in_json(case: Named) -> None:
     text = case.around.replace("%s", case.secret)
     assert_gone(case.secret, redactor.text(json.dumps({"output": text}), 100_000))
 
 
 @named
-def test_a_secret_behind_a_telling_name_is_found_in_a_payload(case: Named) -> None:
+def test_a_secret_after_a_sensitive_name_is_redacted_in_a_payload(case: Named) -> None:
     text = case.around.replace("%s", case.secret)
     found = redactor.attributes(
         {
@@ -204,7 +204,7 @@ def test_a_secret_behind_a_telling_name_is_found_in_a_payload(case: Named) -> No
 
 
 @named
-def test_a_secret_is_found_in_a_traceback(case: Named) -> None:
+def test_a_secret_is_redacted_in_a_traceback(case: Named) -> None:
     text = case.around.replace("%s", case.secret)
     try:
         try:
@@ -216,7 +216,7 @@ def test_a_secret_is_found_in_a_traceback(case: Named) -> None:
     assert_gone(case.secret, redactor.text(trace, 16_384))
 
 
-def test_the_text_of_a_failed_command_hides_its_secrets() -> None:
+def test_secrets_in_the_text_of_called_process_error_are_redacted() -> None:
     secret = noise("failed", 20)
     error = subprocess.CalledProcessError(
         1, ["deploy", "--host", "x", "--token", secret, f"--password={secret}", "-v"]
@@ -227,7 +227,7 @@ def test_the_text_of_a_failed_command_hides_its_secrets() -> None:
     assert "returned non-zero exit status 1" in found
 
 
-def test_a_key_whose_beginning_was_cut_off_is_still_one() -> None:
+def test_a_private_key_without_its_first_lines_is_redacted() -> None:
     key = SHAPED["rsa key"]
     assert_gone(key, redactor.text(key[len(key) // 3 :] + "\nexit 1", 10_000))
     assert redactor.text("before\n" + key + "\nafter", 10_000) == f"before\n{REDACTED}\nafter"
@@ -285,33 +285,33 @@ def test_a_key_whose_beginning_was_cut_off_is_still_one() -> None:
         ([], ()),
     ],
 )
-def test_arguments_hide_what_an_option_gives(
+def test_the_values_of_sensitive_options_are_redacted(
     arguments: list[str], expected: tuple[str, ...] | None
 ) -> None:
     assert redactor.arguments(arguments) == (expected if expected is not None else tuple(arguments))
 
 
 @shaped
-def test_arguments_hide_secrets_of_known_shapes(secret: str) -> None:
+def test_secrets_of_known_shapes_are_redacted_in_arguments(secret: str) -> None:
     assert_gone(secret, redactor.arguments(["run", secret, f"--x={secret}", f"a{'=' + secret}"]))
 
 
 @named
-def test_arguments_hide_the_whole_of_one(case: Named) -> None:
+def test_a_secret_inside_an_argument_is_redacted(case: Named) -> None:
     assert_gone(
         case.secret, redactor.arguments(["sh", "-c", case.around.replace("%s", case.secret)])
     )
 
 
-def test_arguments_are_bounded() -> None:
+def test_at_most_32_arguments_are_kept() -> None:
     assert len(redactor.arguments(["x"] * 1_000)) == 32
 
 
-# --- what stays -------------------------------------------------------------------------------------------------------
+# --- harmless text ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("text", HARMLESS)
-def test_harmless_text_stays_as_it_is(text: str) -> None:
+def test_harmless_text_is_unchanged(text: str) -> None:
     assert redactor.text(text) == text
 
 
@@ -354,11 +354,11 @@ def test_harmless_names_are_not_sensitive(name: str) -> None:
         "dsn",
     ],
 )
-def test_telling_names_are_sensitive(name: str) -> None:
+def test_names_of_secrets_are_sensitive(name: str) -> None:
     assert is_sensitive(name)
 
 
-def test_what_stands_around_a_secret_stays() -> None:
+def test_the_text_around_a_secret_is_unchanged() -> None:
     assert (
         redactor.text("GET https://me:abc@host/x?page=2 failed: 401")
         == f"GET https://{REDACTED}@host/x?page=2 failed: 401"
@@ -401,7 +401,7 @@ def test_only_allowed_keys_are_kept() -> None:
         "parcel": 3,
         "options": object(),
         7: "x",
-    }  # of a foreign bus: a key may be anything
+    }  # keys of a third-party bus may be of any type
     assert redactor.attributes(cast("Mapping[str, object]", payload)) == {"step_id": "a"}
 
 
@@ -409,7 +409,7 @@ def test_allowed_keys_can_be_added() -> None:
     assert Redactor(payload_allow=["parcel"]).attributes({"parcel": 3, "box": 4}) == {"parcel": 3}
 
 
-def test_an_added_key_that_tells_of_a_secret_stays_redacted() -> None:
+def test_an_allowed_key_with_a_sensitive_name_stays_redacted() -> None:
     found = Redactor(payload_allow=["password", "pin", "secrets"]).attributes(
         {"password": "abc", "pin": 1234, "secrets": ["abc", "def"]}
     )
@@ -428,7 +428,7 @@ def test_nested_mappings_become_dotted_names() -> None:
     }
 
 
-def test_live_objects_are_left_out_unseen() -> None:
+def test_live_objects_are_left_out_without_calling_repr() -> None:
     assert redactor.attributes(
         {
             "result": Live(),
@@ -518,13 +518,13 @@ def test_at_most_32_attributes_are_kept() -> None:
     )
 
 
-def test_strings_are_cut_and_error_texts_later() -> None:
+def test_strings_are_cut_at_1024_and_error_texts_at_4096_characters() -> None:
     found = redactor.attributes({"name": "é" * 5_000, "error": "e " * 5_000})
     assert [len(str(value)) for value in found.values()] == [1_024, 4_096]
     assert str(found["name"]).endswith("…")
 
 
-def test_control_characters_and_colours_are_taken_out() -> None:
+def test_control_characters_and_colours_are_removed() -> None:
     assert (
         redactor.text("a\x00b\x07c\r\n\x1b[1;31mred\x1b[0m\x1b]0;title\x07 \x9b tab\t")
         == "a\ufffdb\ufffdc\r\nred \ufffd tab\t"
@@ -535,11 +535,11 @@ def test_lone_surrogates_become_question_marks() -> None:
     assert redactor.text("a\ud800b") == "a?b"
 
 
-# --- switched off, and patterns of one's own --------------------------------------------------------------------------
+# --- limits, redaction switched off, and patterns of the user ---------------------------------------------------------
 
 
 @pytest.mark.parametrize("unit", ["token: [", 'api_key: ["', "- token: {", "curl -u a:x -u b:y "])
-def test_a_cut_leaves_no_half_of_what_stands_in_a_secrets_place(unit: str) -> None:
+def test_a_cut_leaves_no_part_of_the_word_redacted(unit: str) -> None:
     whole = redactor.whole(unit * 30)
     assert "REDACTED" in whole
     for limit in range(100, 140):
@@ -549,7 +549,7 @@ def test_a_cut_leaves_no_half_of_what_stands_in_a_secrets_place(unit: str) -> No
         assert re.search(r"R(?!EDACTED)E?D?A?C?T?E?…", found) is None
 
 
-def test_off_leaves_secrets_but_keeps_the_limits() -> None:
+def test_without_redaction_secrets_stay_and_the_limits_hold() -> None:
     off = Redactor(False)
     assert off.text("password=abc") == "password=abc"
     assert off.arguments(["--token", "abc"]) == ("--token", "abc")
@@ -559,12 +559,12 @@ def test_off_leaves_secrets_but_keeps_the_limits() -> None:
     assert len(off.text("x" * 5_000)) == 1_024
 
 
-def test_patterns_of_ones_own_are_taken_out() -> None:
+def test_patterns_of_the_user_are_redacted() -> None:
     own = Redactor(patterns=["ACME-[0-9]{6}", "(?i)project falcon"])
     assert own.text("Project Falcon has ACME-123456") == f"{REDACTED} has {REDACTED}"
 
 
-def test_a_pattern_that_is_none_is_refused() -> None:
+def test_an_invalid_pattern_is_refused() -> None:
     with pytest.raises(SettingsError, match=r"redact_patterns: '\('"):
         Redactor(patterns=["("])
 
@@ -628,7 +628,7 @@ _texts = st.lists(_parts, max_size=30).map("".join)
 
 @settings(deadline=None, max_examples=examples(400))
 @given(_texts, st.integers(1, 400))
-def test_no_text_raises_or_grows_beyond_the_limit(text: str, limit: int) -> None:
+def test_any_text_is_redacted_within_the_limit(text: str, limit: int) -> None:
     found = redactor.text(text, limit)
     assert len(found) <= limit
     found.encode()
@@ -636,7 +636,7 @@ def test_no_text_raises_or_grows_beyond_the_limit(text: str, limit: int) -> None
 
 @settings(deadline=None, max_examples=examples(400))
 @given(_texts, st.sampled_from([20, 100, 1_024]))
-def test_redacting_twice_changes_nothing(text: str, limit: int) -> None:
+def test_redaction_is_idempotent(text: str, limit: int) -> None:
     once = redactor.text(text, limit)
     assert redactor.text(once, limit) == once
 
@@ -675,13 +675,13 @@ def test_any_payload_becomes_attributes_that_can_be_sent(payload: dict[str, obje
 
 @settings(deadline=None)
 @given(st.lists(_texts, max_size=8))
-def test_arguments_stay_as_many(arguments: list[str]) -> None:
+def test_the_number_of_arguments_is_unchanged(arguments: list[str]) -> None:
     assert len(redactor.arguments(arguments)) == len(arguments)
 
 
 @settings(deadline=None)
 @given(st.sampled_from(sorted(SHAPED.values())), st.text(max_size=20), st.text(max_size=20))
-def test_no_surroundings_protect_a_secret_of_a_known_shape(
+def test_a_secret_of_a_known_shape_is_redacted_in_random_text(
     secret: str, before: str, after: str
 ) -> None:
     found = redactor.text(f"{before} {secret} {after}", 100_000)
@@ -705,8 +705,8 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("text", [pytest.param(text, id=name) for name, text in HOSTILE.items()])
-def test_time_grows_with_the_length_and_not_with_its_square(text: str) -> None:
-    """A text of 16 kB that goes wrong takes seconds to minutes where a pattern is quadratic, milliseconds where none is."""
+def test_hostile_text_of_16_kb_takes_less_than_a_second_of_cpu_time(text: str) -> None:
+    """With a quadratic pattern a hostile text of 16 kB takes seconds to minutes of CPU time, otherwise milliseconds."""
     started_ns = time.process_time_ns()
     redactor.text(text, 16_384)
     assert time.process_time_ns() - started_ns < 1_000_000_000

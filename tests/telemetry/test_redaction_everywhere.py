@@ -1,4 +1,4 @@
-"""The corpus through the whole path: nothing of it in the bytes sent, the spool, the local store or the log."""
+"""The corpus of secrets through the whole pipeline: none is in the sent bytes, the spool, the local store or the log."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ anyio.run(main)
 
 
 def needles() -> Iterator[str]:
-    """Enough of each secret to be sure that it was seen: its first long line, and that as JSON writes it."""
+    """Return the part of each secret that is searched for: its first long line, plain and JSON-escaped."""
     for secret in (*SHAPED.values(), *(named.secret for named in NAMED)):
         lines = [line for line in secret.splitlines() if "PRIVATE KEY" not in line]
         yield max(lines, key=len)
@@ -74,7 +74,7 @@ def assert_clean(where: str, data: bytes) -> None:
     [("spool", True, 0), ("spool", False, 1), ("sdk", True, 2)],
     ids=["delivered", "kept in the spool", "delivered by the SDK"],
 )
-def test_no_secret_is_in_what_was_sent_kept_or_logged(
+def test_no_secret_of_the_corpus_is_sent_stored_or_logged(
     tmp_path: Path, delivery: str, listening: bool, third: int, of: int
 ) -> None:
     part, count = third % of, (len(SHAPED) + len(NAMED)) // of

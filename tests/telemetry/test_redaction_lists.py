@@ -1,4 +1,4 @@
-"""Secrets in lists of arguments, as they are and as Python or JSON writes them, and in values of several parts."""
+"""Secrets in lists of arguments, also printed by Python or JSON, and in values of several parts."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ COMMANDS = [
         lambda arguments: f"Command '{arguments}' returned 1.",
     ],
 )
-def test_a_list_of_arguments_in_a_text(command: str, written: object) -> None:
+def test_secrets_in_a_printed_list_of_arguments_are_redacted(command: str, written: object) -> None:
     assert callable(written)
     text = redactor.text(str(written(shlex.split(command))))
     assert "cr3tWord" not in text
@@ -48,7 +48,7 @@ def test_a_list_of_arguments_in_a_text(command: str, written: object) -> None:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_a_list_of_arguments(command: str) -> None:
+def test_secrets_in_a_list_of_arguments_are_redacted(command: str) -> None:
     found = " ".join(redactor.arguments(shlex.split(command)))
     assert "cr3tWord" not in found
     assert "secretWord" not in found
@@ -66,11 +66,11 @@ def test_a_list_of_arguments(command: str) -> None:
         ["cp", "-p", "password_reset.py", "x"],
     ],
 )
-def test_what_is_no_secret_stays(arguments: list[str]) -> None:
+def test_harmless_arguments_are_unchanged(arguments: list[str]) -> None:
     assert list(redactor.arguments(arguments)) == arguments
 
 
-def test_a_private_key_in_lines(tmp_path: object) -> None:
+def test_a_private_key_in_a_list_of_lines_is_redacted(tmp_path: object) -> None:
     del tmp_path
     lines = [
         "-----BEGIN RSA PRIVATE KEY-----",
@@ -95,7 +95,7 @@ def test_a_private_key_in_lines(tmp_path: object) -> None:
         ("jdbc:oracle:thin:scott/s3cr3tWord@//h:1521/x", "scott"),
     ],
 )
-def test_values_of_several_parts(text: str, kept: str) -> None:
+def test_values_of_several_parts_are_redacted(text: str, kept: str) -> None:
     found = redactor.text(text)
     assert "s3cr3t" not in found
     assert kept in found

@@ -1,4 +1,4 @@
-"""Secrets as tools, languages and newer services write them: none stays, in whichever door of a process it stands."""
+"""Redaction of secrets in the syntax of tools, languages and newer services, in texts, arguments and payloads."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def written(named: Named) -> str:
 
 
 def stays(secret: str, text: str) -> bool:
-    """Whether the secret, or a long line of it, is in the text."""
+    """Whether the secret, or a long line of it, is still in the text."""
     lines = [
         line
         for line in secret.replace("\\n", "\n").split("\n")
@@ -29,7 +29,7 @@ def stays(secret: str, text: str) -> bool:
 
 
 @pytest.mark.parametrize("name", SHAPED_MORE)
-def test_what_is_known_by_its_shape(name: str) -> None:
+def test_secrets_with_a_known_shape_are_redacted(name: str) -> None:
     secret = SHAPED_MORE[name]
     for text in (secret, f"got {secret} back", f"X={secret}\nY=1", f"--option={secret}"):
         assert not stays(secret, redactor.text(text, LONG)), text
@@ -40,7 +40,7 @@ def test_what_is_known_by_its_shape(name: str) -> None:
 
 
 @pytest.mark.parametrize("named", NAMED_MORE, ids=lambda named: named.name)
-def test_what_is_known_by_what_stands_around_it(named: Named) -> None:
+def test_secrets_with_a_known_context_are_redacted(named: Named) -> None:
     text = written(named)
     assert named.secret not in redactor.text(text, LONG)
     assert named.secret not in redactor.text(f"first\n{text}\nlast", LONG)
@@ -67,5 +67,5 @@ def test_what_is_known_by_what_stands_around_it(named: Named) -> None:
         "pulumi config set region eu-west-1",
     ],
 )
-def test_what_is_no_secret_stays(text: str) -> None:
+def test_harmless_text_of_tools_is_unchanged(text: str) -> None:
     assert redactor.text(text, LONG) == text

@@ -1,4 +1,4 @@
-"""Each way to end, from the real engine or a foreign stream to spans and metrics of the real SDK."""
+"""Each result of a phase or run, from the real engine or a foreign stream, as spans and metrics of the real SDK."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.anyio
 
 
 class ParcelLost(Exception):
-    """An exception of somebody's own."""
+    """An exception of the application."""
 
 
 @pytest.fixture(params=PROVIDERS)
@@ -32,7 +32,7 @@ def one(phase: Phase) -> Workflow:
 
 
 def told(span: ReadableSpan) -> tuple[object, ...]:
-    """Result, status, error type of a span."""
+    """Return result, status and error type of a span."""
     attributes = span.attributes or {}
     result = (
         attributes.get(names.PIPELINE_RESULT)
@@ -52,7 +52,7 @@ def exceptions(rendered: Rendered) -> list[tuple[str, object]]:
 
 
 def counted(rendered: Rendered) -> tuple[float, float]:
-    """Phase failures and retries, of series that must be there."""
+    """Return the counts of phase failures and retries; both series must exist."""
     return rendered.numbers(names.PHASE_FAILURES)[("w", "p")], rendered.numbers(
         names.PHASE_RETRIES
     )[("w", "p")]
@@ -109,7 +109,7 @@ async def test_an_exception(rendered: Rendered) -> None:
     assert_durations(rendered, "failure", kind)
 
 
-async def test_an_exception_of_the_builtins_has_no_module(rendered: Rendered) -> None:
+async def test_the_error_type_of_a_builtin_exception_has_no_module(rendered: Rendered) -> None:
     def action() -> None:
         raise ValueError("x")
 
@@ -128,7 +128,9 @@ def test_an_error_text_without_a_class_is_other(rendered: Rendered) -> None:
 
 
 @pytest.mark.parametrize("value", [False, {"success": False}])
-async def test_a_phase_that_returns_false(rendered: Rendered, value: object) -> None:
+async def test_a_phase_that_returns_false_is_unsuccessful(
+    rendered: Rendered, value: object
+) -> None:
     await rendered.run(one(Phase("p", lambda: value)))
     assert (
         told(rendered.span("p"))
@@ -233,7 +235,9 @@ async def test_a_skipped_phase(rendered: Rendered) -> None:
 @pytest.mark.parametrize(
     "error_type", [ErrorType.KILLED, ErrorType.TERMINATED, ErrorType.ABANDONED]
 )
-def test_what_was_open_when_the_process_ended(rendered: Rendered, error_type: ErrorType) -> None:
+def test_spans_open_at_close_end_as_errors_with_the_given_type(
+    rendered: Rendered, error_type: ErrorType
+) -> None:
     rendered.say("workflow.started", {"workflow": "w"}, run_id="r")
     rendered.say("workflow.phase.started", {}, run_id="r", phase="p")
     rendered.correlator.close(error_type=error_type)
@@ -247,7 +251,7 @@ def test_what_was_open_when_the_process_ended(rendered: Rendered, error_type: Er
     assert_durations(rendered, "error", error_type.value)
 
 
-async def test_a_failure_that_a_retry_mends(rendered: Rendered) -> None:
+async def test_a_failure_followed_by_a_successful_retry_is_no_failure(rendered: Rendered) -> None:
     tries: list[int] = []
 
     def action() -> None:
@@ -282,7 +286,7 @@ async def test_a_failure_that_a_retry_mends(rendered: Rendered) -> None:
     )
 
 
-async def test_a_failure_that_no_retry_mends_is_one_failure(rendered: Rendered) -> None:
+async def test_a_failure_of_all_attempts_is_one_failure(rendered: Rendered) -> None:
     def action() -> None:
         raise ParcelLost("never")
 

@@ -1,4 +1,4 @@
-"""What a span looks like: names, kinds, attributes, links, events, ids, sampling, limits."""
+"""Spans in detail: names, kinds, attributes, links, events, ids, sampling, limits."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def provider(request: pytest.FixtureRequest) -> Provider:
 def told(
     rendered: Rendered, *phases: str, started: dict[str, object] | None = None, **identity: object
 ) -> Rendered:
-    """A run whose phases succeed one after the other."""
+    """Feed a run whose phases succeed one after the other."""
     rendered.say("workflow.started", {"workflow": "w", **(started or {})}, run_id="r", **identity)
     for phase in phases:
         rendered.say("workflow.phase.started", {"type": "command"}, run_id="r", phase=phase)
@@ -63,7 +63,7 @@ def test_names_and_kinds(provider: Provider) -> None:
     ]
 
 
-def test_a_run_and_a_phase_say_what_they_are(provider: Provider) -> None:
+def test_attributes_of_a_run_and_a_phase(provider: Provider) -> None:
     rendered = told(Rendered(provider), "lint")
     run, phase = rendered.spans
     assert attributes(run) == {
@@ -99,7 +99,7 @@ def test_times_are_those_of_the_events_and_the_monotonic_duration(provider: Prov
     )
 
 
-def test_a_phase_lies_beneath_its_run(provider: Provider) -> None:
+def test_a_phase_is_a_child_of_its_run(provider: Provider) -> None:
     run, phase = told(Rendered(provider), "lint").spans
     assert run.parent is None
     assert phase.parent is not None
@@ -128,7 +128,7 @@ def test_a_traceparent_makes_the_run_a_child(provider: Provider) -> None:
     assert run.get_span_context().trace_state.get("rojo") == "1"
 
 
-def test_what_a_phase_needs_is_linked(provider: Provider) -> None:
+def test_a_phase_links_to_the_phases_it_needs(provider: Provider) -> None:
     rendered = Rendered(provider)
     rendered.say("workflow.started", {"workflow": "w"}, run_id="r")
     for phase, needs in (("a", []), ("b", []), ("c", ["a", "b"])):
@@ -142,7 +142,7 @@ def test_what_a_phase_needs_is_linked(provider: Provider) -> None:
     ] * 2
 
 
-def test_a_run_that_repeats_another_is_linked_to_it(provider: Provider) -> None:
+def test_a_rerun_links_to_the_first_run(provider: Provider) -> None:
     run = told(Rendered(provider), started={"rerun_of": PARENT}).span("RUN w")
     [link] = run.links
     assert (link.context.trace_id, link.context.span_id, dict(link.attributes or {})) == (
@@ -153,7 +153,7 @@ def test_a_run_that_repeats_another_is_linked_to_it(provider: Provider) -> None:
     assert run.get_span_context().trace_id != TRACE_ID
 
 
-def test_hooks_lie_beneath_their_phase(provider: Provider) -> None:
+def test_hooks_are_children_of_their_phase(provider: Provider) -> None:
     rendered = Rendered(provider)
     rendered.say("workflow.started", {"workflow": "w"}, run_id="r")
     rendered.say("workflow.phase.started", {}, run_id="r", phase="fast")
@@ -239,7 +239,7 @@ def flooded(rendered: Rendered, count: int) -> ReadableSpan:
     return rendered.span("p")
 
 
-def test_120_events_are_all_there(provider: Provider) -> None:
+def test_120_events_are_all_kept(provider: Provider) -> None:
     span = flooded(Rendered(provider), 118)
     assert len(span.events) == 120
     assert names.EVENTS_DROPPED not in attributes(span)
@@ -265,7 +265,7 @@ def test_above_the_limit_the_first_and_the_last_60_are_kept_and_the_rest_is_coun
     assert rendered.numbers(names.EVENTS)[("dropped", "odd")] == 190
 
 
-def test_a_lower_limit_of_the_sdk_keeps_first_and_last_too(provider: Provider) -> None:
+def test_a_lower_event_limit_of_the_sdk_keeps_the_first_and_last(provider: Provider) -> None:
     span = flooded(Rendered(provider, limits=SpanLimits(max_events=10)), 30)
     assert [(event.attributes or {}).get("spanbus.payload.number") for event in span.events] == [
         None,
@@ -283,7 +283,7 @@ def test_a_lower_limit_of_the_sdk_keeps_first_and_last_too(provider: Provider) -
         assert span.dropped_events == 22
 
 
-def test_within_a_low_attribute_limit_identity_stays(provider: Provider) -> None:
+def test_a_low_attribute_limit_keeps_the_identifying_attributes(provider: Provider) -> None:
     span = told(Rendered(provider, limits=SpanLimits(max_span_attributes=3)), "lint").span("lint")
     assert len(attributes(span)) == 3
     if provider == "spool":
@@ -300,7 +300,7 @@ def test_the_sdks_length_limit_cuts_texts(provider: Provider) -> None:
 # --- flags ------------------------------------------------------------------------------------------------------------
 
 
-def test_an_end_without_a_start_says_so(provider: Provider) -> None:
+def test_an_end_without_a_start_has_the_orphan_attribute(provider: Provider) -> None:
     rendered = Rendered(provider)
     rendered.say("workflow.started", {"workflow": "w"}, run_id="r")
     rendered.say("workflow.phase.completed", {"success": True}, run_id="r", phase="p")
@@ -308,7 +308,7 @@ def test_an_end_without_a_start_says_so(provider: Provider) -> None:
     assert attributes(rendered.span("p"))[names.ORPHAN] == "end"
 
 
-def test_an_end_before_its_start_is_clamped_and_says_so(provider: Provider) -> None:
+def test_an_end_before_its_start_is_clamped_and_has_the_clock_attribute(provider: Provider) -> None:
     rendered = Rendered(provider)
     rendered.say("workflow.started", {"workflow": "w"}, run_id="r")
     rendered.say("workflow.phase.started", {}, run_id="r", phase="p")
@@ -323,7 +323,7 @@ def test_an_end_before_its_start_is_clamped_and_says_so(provider: Provider) -> N
 
 
 class ByName(Sampler):
-    """Samples runs of one workflow, and keeps what it was asked."""
+    """A sampler that samples runs of one workflow and records its arguments."""
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, dict[str, object], int]] = []
@@ -438,7 +438,7 @@ def test_processors_of_the_application_see_attributes_at_the_start_and_parents_o
     assert seen.open == set()
 
 
-def test_limits_of_event_attributes_hold_and_what_they_cut_is_counted() -> None:
+def test_event_attributes_are_limited_and_dropped_ones_counted() -> None:
     rendered = Rendered(limits=SpanLimits(max_event_attributes=2, max_attribute_length=4))
     rendered.say("workflow.started", {"workflow": "w"}, run_id="r")
     rendered.say(

@@ -1,4 +1,4 @@
-"""One table of attributes gives what the frozen rendering gave, as bytes and as attributes, for every level and result."""
+"""The table of attributes gives the same encoded spans and attributes as the frozen rendering, for every level and result."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ links = st.lists(
 
 @st.composite
 def records(draw: st.DrawFn) -> SpanState:
-    """A record that ended, of any level and result, beneath what such a record lies beneath."""
+    """Generate an ended record of any level and result, with a parent as such a record has."""
     level = draw(st.sampled_from([level for level in Level if level is not Level.EXECUTION]))
     run = a_record(Level.RUN, "standard", None)
     phase = a_record(Level.PHASE, "tests", run)
@@ -115,7 +115,7 @@ def records(draw: st.DrawFn) -> SpanState:
 def test_an_execution_is_a_consumer_with_the_same_bytes_and_attributes(
     found: SpanState, phase: str | None
 ) -> None:
-    """Which the frozen rendering did not know."""
+    """The frozen rendering does not have executions, so the attributes are compared with each other."""
     record, template = a_record(Level.EXECUTION, found.name, None), Template(Redactor())
     record.of_phase, record.result, record.failure = phase, found.result, found.failure
     record.ended_at_ns, record.attributes = found.ended_at_ns, found.attributes
@@ -142,7 +142,7 @@ def a_record(level: Level, name: str, parent: SpanState | None) -> SpanState:
 
 
 def as_message(span: bytes) -> Span:
-    """Decoded, with attributes in the order of their keys: their order is not part of what they say."""
+    """Decode a span, and sort its attributes by key, because their order has no meaning."""
     found = Span.FromString(span)
     for holder in (found, *found.events, *found.links):
         pairs = sorted(holder.attributes, key=lambda pair: pair.key)
@@ -152,7 +152,7 @@ def as_message(span: bytes) -> Span:
 
 
 def now_named(record: SpanState, name: str, redactor: Redactor) -> tuple[str, Status]:
-    """Name and status, which differ on purpose from what they were: what they say is seen at a glance."""
+    """Return the expected name and status, which differ from the frozen rendering on purpose."""
     level, result, failure = record.level, record.result, record.failure
     assert result is not None
     if (level is Level.PHASE and result is Result.SKIP) or (
@@ -180,7 +180,7 @@ def now_named(record: SpanState, name: str, redactor: Redactor) -> tuple[str, St
     sampler_attributes=st.sampled_from([None, {"sampler": "yes", names.PIPELINE_NAME: "theirs"}]),
     dropped_records=st.sampled_from([0, 3]),
 )
-def test_what_decodes_is_what_the_frozen_rendering_says(
+def test_encoded_spans_equal_the_frozen_rendering(
     record: SpanState,
     enabled: bool,
     span_events: bool,
@@ -226,7 +226,7 @@ def test_what_decodes_is_what_the_frozen_rendering_says(
 
 
 @given(record=records())
-def test_attributes_and_events_are_those_of_the_frozen_rendering(record: SpanState) -> None:
+def test_attributes_and_events_equal_the_frozen_rendering(record: SpanState) -> None:
     redactor = Redactor()
     frozen, template = frozen_rendering.Rendering(redactor), Template(redactor)
     own = record.attributes  # known at the start at every level now
@@ -252,7 +252,7 @@ def test_attributes_and_events_are_those_of_the_frozen_rendering(record: SpanSta
         SpanLimits(max_span_attribute_length=3),
     ],
 )
-def test_limits_of_the_user_hold_in_the_bytes(limits: SpanLimits) -> None:
+def test_span_limits_of_the_user_hold_in_the_encoded_span(limits: SpanLimits) -> None:
     record = a_record(Level.PHASE, "tests", a_record(Level.RUN, "standard", None))
     record.result, record.ended_at_ns = Result.FAILURE, 2_000
     record.failure = Failure("builtins.ValueError", "a text")
@@ -281,7 +281,7 @@ def say(record: SpanState, name: str, number: int, **payload: object) -> None:
     record.events.append(SpanEvent(name, number, f"e-{number}", f"speaker {number % 2}", payload))
 
 
-def test_what_a_second_speaker_says_again_is_not_on_a_failed_phase() -> None:
+def test_repeated_events_of_a_second_announcer_are_left_out_of_a_failed_phase() -> None:
     record = a_record(Level.PHASE, "tests", a_record(Level.RUN, "standard", None))
     say(record, "step.started", 1, step_id="tests", step_name="Tests")
     say(record, "step.started", 2, step_id="tests", timestamp=5.0)
@@ -297,7 +297,7 @@ def test_what_a_second_speaker_says_again_is_not_on_a_failed_phase() -> None:
     assert template.attributes(record)[names.EVENTS_TOTAL] == 4
 
 
-def test_events_that_say_something_else_stay_on_a_failed_phase() -> None:
+def test_different_events_of_a_second_announcer_stay_on_a_failed_phase() -> None:
     record = a_record(Level.PHASE, "tests", a_record(Level.RUN, "standard", None))
     say(record, "hook.failed", 1, hook="ruff", error="found 2")
     say(record, "hook.failed", 2, hook="mypy", error="found 2")
@@ -307,7 +307,7 @@ def test_events_that_say_something_else_stay_on_a_failed_phase() -> None:
     assert [event[1] for event in Template(Redactor()).events(record)][:4] == [1, 2, 3, 4]
 
 
-def test_type_error_and_output_stand_before_ids_in_an_event() -> None:
+def test_error_and_output_come_before_ids_in_an_event() -> None:
     event = SpanEvent(
         "hook.failed",
         1,
@@ -328,7 +328,7 @@ def test_type_error_and_output_stand_before_ids_in_an_event() -> None:
     assert [pair.key for pair in found.attributes] == order
 
 
-def test_no_secret_is_in_the_bytes_the_second_time_either() -> None:
+def test_the_second_encoding_of_a_record_is_redacted_too() -> None:
     template = Template(Redactor())
     record = a_record(Level.PHASE, "tests", a_record(Level.RUN, "standard", None))
     record.result, record.ended_at_ns = Result.FAILURE, 2_000

@@ -1,7 +1,7 @@
 """Stop 1: one line on a bus, and each phase is a span.
 
-A workflow publishes events on a bus. After ``spanbus.instrument(bus)``, a run is a root span, each phase a child span of it, and
-each bus event a span event of its run or phase.
+A workflow publishes its progress on an event bus. After ``spanbus.instrument(bus)`` the run is a root span, each phase is a
+child span of it, and each bus event is a span event.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Stop 2: workflows of the engine of spanbus, and the six ways in which a phase ends.
+"""Stop 2: a workflow run by spanbus's own engine, and the ways in which a phase can end.
 
-Phases are functions or commands that need other phases; independent phases run in parallel. Success, failure, time-out,
-cancellation and skip are different results, and a failure is counted once.
+A phase is a function or a command, with the phases that it needs. The engine runs independent phases concurrently. Success,
+failure, timeout and skip are distinct results.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ async def sleeps(context: spanbus.PhaseContext) -> None:
     await anyio.sleep(60)
 
 
-async def test_a_phase_ends_in_the_way_it_ended(
+async def test_each_phase_has_its_own_result_and_error_type(
     runtime: spanbus.Runtime, collector: Receiver
 ) -> None:
     workflow = Workflow(

@@ -1,6 +1,6 @@
-"""Stop 3: a phase with retries is one phase, with a span beneath it for each attempt.
+"""Stop 3: a retried phase is one span, with a child span for each attempt.
 
-A phase that failed and then succeeded is a success with a retry, and no failure.
+A phase that fails and then succeeds counts as a success with one retry, not as a failure.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
-"""Stop 4: a foreign bus, and a dialect for its event types.
+"""Stop 4: a third-party bus, without and with a dialect for its event types.
 
-A dialect is a table of rules for reading events. The generic dialect knows the usual words; other words need a few lines.
+A dialect is a list of rules, as data, that map event types to the start or end of a run or phase. The generic dialect knows the
+usual event types; a dialect for others takes a few lines.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from spanbus.testing import Receiver
 
 
 class Kitchen:
-    """Somebody else's bus: a dict of lists, and no way to hear everything."""
+    """A bus with a dict of handler lists, and no way to subscribe to all event types."""
 
     def __init__(self) -> None:
         self.handlers: dict[str, list[Callable[[dict[str, object]], object]]] = {}
@@ -27,7 +28,7 @@ class Kitchen:
             handler(payload)
 
 
-def test_the_usual_words_need_no_dialect(runtime: spanbus.Runtime, collector: Receiver) -> None:
+def test_usual_event_types_need_no_dialect(runtime: spanbus.Runtime, collector: Receiver) -> None:
     kitchen = Kitchen()
     handle = runtime.instrument(kitchen)
     kitchen.emit("job_started", job_id="dinner")
@@ -40,3 +41,25 @@ def test_the_usual_words_need_no_dialect(runtime: spanbus.Runtime, collector: Re
     assert runtime.flush()
     soup = by_name(collector, "soup")
     assert attributes(soup)["cicd.pipeline.task.run.result"] == "timeout"
+
+
+def test_a_dialect_maps_other_event_types_to_phases(
+    runtime: spanbus.Runtime, collector: Receiver
+) -> None:
+    dialect = {
+        "extends": "generic",
+        "rules": [
+            {"type": "dish.fired", "level": "phase", "verb": "start", "name": ["dish"]},
+            {"type": "dish.plated", "level": "phase", "verb": "end", "name": ["dish"]},
+        ],
+    }
+    kitchen = Kitchen()
+    handle = runtime.instrument(kitchen, dialect=dialect)
+    kitchen.emit("dish.fired", dish="soup")
+    kitchen.emit("dish.plated", dish="soup")
+
+    assert handle.state().phases_ended == 1
+    handle.detach()
+    assert runtime.flush()
+    soup = by_name(collector, "soup")
+    assert attributes(soup)["cicd.pipeline.task.run.result"] == "success"

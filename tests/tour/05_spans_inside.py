@@ -1,7 +1,6 @@
-"""Stop 5: spans of code inside a phase, and of programs that it calls, are beneath the phase.
+"""Stop 5: spans of the code inside a phase, and of the processes that it starts, are children of the phase.
 
-The engine of spanbus makes a phase current for the code inside; ``mode="wrap"`` does so on any bus. A child process gets
-``TRACEPARENT``.
+The engine makes the phase the current span; ``mode="wrap"`` does the same on any bus. A child process gets ``TRACEPARENT``.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ async def test_a_span_of_the_application_is_a_child_of_the_phase(
     assert compiled.parent.span_id == int.from_bytes(phase.span_id, "big")
 
 
-async def test_a_child_process_is_told_its_parent(
+async def test_a_child_process_gets_its_parent_in_traceparent(
     runtime: spanbus.Runtime, collector: Receiver, tmp_path: Path
 ) -> None:
     told = tmp_path / "told"

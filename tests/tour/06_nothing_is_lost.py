@@ -1,6 +1,6 @@
-"""Stop 6: a process is killed, the collector is down, and nothing is lost.
+"""Stop 6: a process is killed while the collector is down, and nothing is lost.
 
-Telemetry is in a spool on disk. The next process with the same state directory sends it, and ends open phases as killed.
+Published events are in the spool. The next process with the same state directory sends them, and ends open spans as killed.
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ signal.pause()
 """
 
 
-def test_what_a_killed_process_said_arrives(collector: Receiver, tmp_path: Path) -> None:
+def test_the_next_process_delivers_the_spans_of_a_killed_one(
+    collector: Receiver, tmp_path: Path
+) -> None:
     collector.down()
     env = {**os.environ, **collector.env, "SPANBUS_STATE_DIR": str(tmp_path)}
     with subprocess.Popen(

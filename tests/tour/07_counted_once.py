@@ -1,6 +1,6 @@
-"""Stop 7: metrics. Durations are histograms of seconds, failures a counter that is exact across short-lived processes.
+"""Stop 7: metrics. Durations are histograms in seconds; the counter of failures is right across short-lived processes.
 
-A process that lives for one run exports deltas, which a collector adds up. A service exports cumulative sums.
+A process that lives for one run exports delta temporality, which a collector adds up; a service exports cumulative sums.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ async def test_a_failed_phase_is_one_failure(
         **collector.env,
         "SPANBUS_STATE_DIR": str(tmp_path),
         "SPANBUS_LIFETIME": lifetime,
-        "SPANBUS_EXIT_TIMEOUT_S": "30",  # a loaded machine may send later than within a quarter of a second
+        "SPANBUS_EXIT_TIMEOUT_S": "30",  # a loaded machine may need more than the default 0.25 s
     }
     async with spanbus.open_runtime(env=env) as runtime:
         await runtime.run(

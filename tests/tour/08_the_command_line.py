@@ -1,4 +1,4 @@
-"""Stop 8: workflows in TOML, run and shown by the command line without any server."""
+"""Stop 8: workflows in TOML, run and inspected from the command line without any server."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ phases = [
 """
 
 
-def test_run_then_show(tmp_path: Path) -> None:
+def test_show_prints_the_failed_run_with_its_output(tmp_path: Path) -> None:
     cli = Cli(tmp_path)
     (tmp_path / "spanbus.toml").write_text(WORKFLOW)
     assert cli("run").code == 1, "a phase failed"

@@ -1,4 +1,4 @@
-"""Fixtures of the tour: a collector on a real socket, and a runtime with a state directory of its own."""
+"""Fixtures of every stop of the tour: a collector on a real socket, and a runtime with its own state directory."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def collector() -> Generator[Receiver]:
 
 @pytest.fixture
 def runtime(collector: Receiver, tmp_path: Path, delivery: str) -> Generator[spanbus.Runtime]:
-    """A runtime that sends to ``collector`` over HTTP, like a service."""
+    """A runtime that exports to ``collector`` over HTTP."""
     env = {**collector.env, "SPANBUS_STATE_DIR": str(tmp_path), "SPANBUS_DELIVERY": delivery}
     with spanbus.open_runtime_sync(env=env) as runtime:
         yield runtime

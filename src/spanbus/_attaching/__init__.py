@@ -1,1 +1,1 @@
-"""Attach to a bus: the ways into any of them, the observer on it, the handle that a program gets."""
+"""Attach to a bus: subscription, tap or adapter, and the handle that a program gets."""

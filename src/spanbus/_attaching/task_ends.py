@@ -15,8 +15,7 @@ from spanbus._attaching.opened import Opened
 from spanbus._correlation.span_state import SpanState
 from spanbus._loaded import is_of, running_loop
 from spanbus._named_tuple import NamedTuple
-from spanbus._reading.outcomes import class_name
-from spanbus._semantics import ErrorType, Failure, Result
+from spanbus._semantics import ErrorType, Failure, Result, class_name
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop, Task

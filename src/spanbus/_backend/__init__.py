@@ -1,1 +1,1 @@
-"""``spanbus up``: receiver, query API, live stream and page over the local store, in one process without Docker."""
+"""``spanbus up``: OTLP receiver, query API, live stream and page over the local store, in one process."""

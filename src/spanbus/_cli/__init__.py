@@ -1,4 +1,4 @@
-"""The ``spanbus`` command: one module for each subcommand, loaded when it is asked for."""
+"""The ``spanbus`` command: one module for each subcommand, loaded lazily."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Facts become open and ended spans: to which run, phase and attempt each of them belongs."""
+"""Assign facts to runs, phases and attempts, and turn them into open and ended spans."""

@@ -1,4 +1,4 @@
-"""Bytes to the collector: spooled on disk, sent, and kept until they are acknowledged; or the SDK's own way."""
+"""Deliver records: spool them on disk, send them, keep them until acknowledged; or use the SDK's exporters."""
 
 from typing import Final
 

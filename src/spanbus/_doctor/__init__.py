@@ -1,1 +1,1 @@
-"""The checks of ``spanbus doctor``: settings, state directory, every server from outside."""
+"""The checks of ``spanbus doctor``: settings, state directory, servers."""

@@ -1,1 +1,1 @@
-"""``spanbus exec``: starts the command first, passes every signal on, and records it beside."""
+"""``spanbus exec``: start a command first, pass signals to it, record it as a run."""

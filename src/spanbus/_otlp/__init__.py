@@ -1,1 +1,1 @@
-"""OTLP as protobuf bytes and as JSON, written and read in one place."""
+"""Encode and decode OTLP, as protobuf and as JSON."""

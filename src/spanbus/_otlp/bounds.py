@@ -1,5 +1,6 @@
-"""The number of elements in an OTLP body, counted before it is decoded: an empty record takes two bytes on the wire,
-hundreds in memory.
+"""Bound the number of elements in an OTLP body before it is decoded.
+
+An empty record takes two bytes on the wire, but hundreds in memory.
 """
 
 from __future__ import annotations
@@ -10,22 +11,22 @@ from typing import Final
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
 MESSAGE_COST: Final = 3
-"""Cost of a message, where a text or a packed list costs one."""
+"""Cost of a message; a text or a packed list costs one."""
 _FREE_BYTES: Final = 128 << 10
-"""A body of at most this size cannot hold enough to be worth counting."""
+"""Bodies up to this size are not checked."""
 
 _BEGINS_NOTHING: Final = bytes(byte for byte in range(256) if byte & 7 != 2)
-"""Bytes that are no first byte of the tag of a text, list or message."""
+"""Bytes that cannot begin the tag of a text, list or message."""
 
 _Table = dict[int, "_Table"]
 
 
 class TooMany(ValueError):
-    """There are more elements than are decoded."""
+    """A body contains more elements than allowed."""
 
 
 def check_protobuf(body: bytes, descriptor: Descriptor, most: int) -> None:
-    """Raise :class:`TooMany` where ``body`` holds more than ``most`` elements; what is no protobuf is the parser's."""
+    """Raise :class:`TooMany` if ``body`` contains more than ``most`` elements. Invalid protobuf is left to the parser."""
     if len(body) <= min(_FREE_BYTES, most) or _cannot_exceed(body, most):
         return
     left = most
@@ -62,9 +63,7 @@ def check_protobuf(body: bytes, descriptor: Descriptor, most: int) -> None:
                     at += 8
                 elif kind == 5:
                     at += 4
-                elif (
-                    kind <= 4
-                ):  # a group: OTLP has none, and the parser reads on behind one that it does not know
+                elif kind <= 4:  # a group, unknown in OTLP; the parser skips it and reads on
                     left -= 1
                     if left < 0:
                         raise TooMany(f"the body holds more than {most} elements")
@@ -75,7 +74,7 @@ def check_protobuf(body: bytes, descriptor: Descriptor, most: int) -> None:
 
 
 def _cannot_exceed(body: bytes, most: int) -> bool:
-    """Whether that many elements do not fit, seen without a walk: each begins with a byte that ends in 010, and takes two."""
+    """Whether the body is too small for ``most`` elements: each takes two bytes, and begins with a byte that ends in 010."""
     return (
         len(body) * MESSAGE_COST <= 2 * most
         or len(body.translate(None, _BEGINS_NOTHING)) * MESSAGE_COST <= most
@@ -83,7 +82,7 @@ def _cannot_exceed(body: bytes, most: int) -> bool:
 
 
 def check_json(body: bytes, most: int) -> None:
-    """The same of a JSON document, by its marks of structure; those within texts count too."""
+    """Raise :class:`TooMany` for a JSON document, by its structural characters; those in texts are counted too."""
     if len(body) <= min(_FREE_BYTES, most):
         return
     if body.count(b"{") + body.count(b"[") + body.count(b",") > most:
@@ -103,7 +102,7 @@ def _varint(body: bytes, at: int) -> tuple[int, int]:
 
 @cache
 def _table(descriptor: Descriptor) -> _Table:
-    """The fields of a message that are messages, each with its own table; a message may hold itself."""
+    """Return the message fields of a message, each with its own table; tables may be recursive."""
     return _filled(descriptor, {})
 
 

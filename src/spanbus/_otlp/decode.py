@@ -1,4 +1,4 @@
-"""Values of OTLP messages as plain Python values: the one converter from AnyValue."""
+"""Convert values of OTLP messages to plain Python values."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ UNKNOWN_SERVICE = "unknown_service"
 
 
 def plain(value: AnyValue) -> object:
-    """An attribute's value as JSON has it: lists as tuples, bytes as hexadecimal, a double that is no number as text."""
+    """Convert an AnyValue to a value for JSON: lists as tuples, bytes as hexadecimal, NaN and infinities as text."""
     kind = value.WhichOneof("value")
     if kind is None:
         return None
@@ -30,12 +30,12 @@ def plain(value: AnyValue) -> object:
 
 
 def attributes(pairs: Iterable[KeyValue]) -> dict[str, object]:
-    """OTLP attributes as a mapping of plain values."""
+    """Return OTLP attributes as a mapping of plain values."""
     return {pair.key: pair.value.string_value or plain(pair.value) for pair in pairs}
 
 
 def service_of(resource: Resource) -> str:
-    """The service that sent, as OTLP names one that does not say."""
+    """Return ``service.name``, or ``unknown_service`` as OTLP says."""
     for pair in resource.attributes:
         if pair.key == "service.name":
             return pair.value.string_value or UNKNOWN_SERVICE

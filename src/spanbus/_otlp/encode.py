@@ -1,8 +1,7 @@
-"""Spans and log records straight to OTLP protobuf bytes (OTLP 1.x, opentelemetry-proto).
+"""Encode spans and log records directly to OTLP protobuf bytes (OTLP 1.x, opentelemetry-proto).
 
-A span is encoded once; a batch is joined bytes. What decodes from it is what decodes from the SDK's encoder, with two
-exceptions: integers beyond 64 bits,
-which the SDK leaves out, are written as text, and text that is not Unicode has replacement characters instead of failing.
+A span is encoded once; a batch is joined bytes. The decoded result equals that of the SDK's encoder, with two exceptions:
+integers beyond 64 bits, which the SDK drops, are written as text, and invalid Unicode is replaced instead of failing.
 """
 
 from __future__ import annotations
@@ -66,7 +65,7 @@ class _Link(Protocol):
 
 
 class FinishedSpan(Protocol):
-    """Attributes of a span that are read; the SDK's ReadableSpan has them."""
+    """The attributes of the SDK's ReadableSpan that are read."""
 
     @property
     def name(self) -> str: ...
@@ -101,7 +100,7 @@ class FinishedSpan(Protocol):
 
 
 def encode_span(span: FinishedSpan) -> bytes:
-    """The ``Span`` message of one of the SDK's spans."""
+    """Return the ``Span`` message of an SDK span."""
     context, parent, status = span.context, span.parent, span.status
     assert context is not None
     events: list[bytes] = []
@@ -119,7 +118,7 @@ def encode_span(span: FinishedSpan) -> bytes:
             parent.span_id if parent is not None else None,
         ),
         span_name(span.name),
-        span.kind.value + 1,  # in OTLP 0 is an unknown kind
+        span.kind.value + 1,  # OTLP has 0 for unspecified
         span.start_time or 0,
         span.end_time or 0,
         attributes(b"\x4a", span.attributes),
@@ -147,7 +146,7 @@ def encode_span(span: FinishedSpan) -> bytes:
 def span_ids(
     trace_id: int, span_id: int, state: Mapping[str, str] | None, parent_span_id: int | None
 ) -> bytes:
-    """A span's ids and trace state, with which its message begins."""
+    """Return the beginning of a ``Span`` message: ids and trace state."""
     trace = trace_id.to_bytes(16, "big")
     if parent_span_id is not None and not state:
         return _IDS_WITH_PARENT(0x0A, 16, trace, 0x12, 8, span_id, 0x22, 8, parent_span_id)
@@ -158,7 +157,7 @@ def span_ids(
 
 
 def span_name(name: str) -> bytes:
-    """The field of a span's name."""
+    """Return the name field of a span."""
     return b"\x2a" + _sized(utf8(name))
 
 
@@ -177,7 +176,7 @@ def span_message(
     remote_parent: bool,
     dropped_links: int = 0,
 ) -> bytes:
-    """One ``Span`` message of its parts; ``events`` and ``links`` are the bodies of their messages, the others whole fields."""
+    """Join the parts of a ``Span`` message. ``events`` and ``links`` are message bodies, the other bytes complete fields."""
     varints = VARINTS
     parts = [
         ids,
@@ -207,7 +206,7 @@ def link_message(
     of: Mapping[str, object] | None,
     dropped_attributes: int = 0,
 ) -> bytes:
-    """The body of a ``Span.Link`` with the attributes ``of`` it."""
+    """Return the body of a ``Span.Link``; ``of`` are its attributes."""
     body = b"\x0a\x10" + trace_id.to_bytes(16, "big") + b"\x12\x08" + span_id.to_bytes(8, "big")
     body += attributes(b"\x22", of)
     if dropped_attributes:
@@ -216,7 +215,7 @@ def link_message(
 
 
 def status_message(code: int, description: str | None) -> bytes:
-    """The field of a status."""
+    """Return the status field of a span."""
     return field(b"\x7a", string(b"\x12", description) + (b"\x18" + VARINTS[code] if code else b""))
 
 
@@ -225,7 +224,7 @@ def _sized(data: bytes) -> bytes:
 
 
 def trace_of(span: bytes) -> bytes:
-    """The trace id in the bytes of a span that was encoded here: it stands first."""
+    """Return the trace id from the bytes of a span that was encoded by this module."""
     return span[2:18]
 
 
@@ -233,7 +232,7 @@ def trace_of(span: bytes) -> bytes:
 
 
 def encode_log(readable: ReadableLogRecord) -> bytes:
-    """One ``LogRecord`` message."""
+    """Return the ``LogRecord`` message of an SDK log record."""
     record = readable.log_record
     parts: list[bytes] = []
     if record.timestamp:
@@ -268,7 +267,7 @@ def encode_log(readable: ReadableLogRecord) -> bytes:
 def encode_group(
     resource: Resource | PlainResource, scope: InstrumentationScope | Scope | None
 ) -> bytes:
-    """The header that records are put with: resource and scope, encoded, with their schema URLs."""
+    """Return the group header of records: resource and scope with their schema URLs, encoded."""
     inner = b""
     if scope is not None:
         inner = (
@@ -286,7 +285,7 @@ def encode_group(
 
 
 def resource_of(group: bytes) -> Resource | None:
-    """The resource in such a header; None where there is none that can be read."""
+    """Decode the resource of a group header; None if it is empty or broken."""
     from google.protobuf.message import DecodeError
     from opentelemetry.proto.resource.v1.resource_pb2 import Resource as Message
     from opentelemetry.sdk.resources import Resource
@@ -303,7 +302,7 @@ def resource_of(group: bytes) -> Resource | None:
 
 
 def _without_lead(field: bytes) -> bytes:
-    """Content of a length-delimited field with a tag of one byte."""
+    """Return the content of a length-delimited field with a one-byte tag."""
     begin = 1
     while field[begin] & 0x80:
         begin += 1
@@ -319,7 +318,7 @@ class _Record(Protocol):
 
 
 def join(signal: Signal, records: Iterable[_Record]) -> bytes:
-    """One OTLP export request of records of one signal. Those of metrics are whole requests, which join by standing together."""
+    """Join records of one signal to an OTLP export request. Metrics records are complete requests, which may be concatenated."""
     if signal is Signal.METRICS:
         return b"".join([record.data for record in records])
     groups: dict[bytes, list[bytes]] = {}

@@ -1,4 +1,4 @@
-"""Metrics straight to the bytes of an OTLP export request."""
+"""Encode metrics directly to the bytes of an OTLP export request."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _I64 = struct.Struct("<q").pack
 
 
 def encode_metrics(data: sdk.MetricsData | ours.MetricsData) -> bytes:
-    """A whole ``ExportMetricsServiceRequest``."""
+    """Return a complete ``ExportMetricsServiceRequest``."""
     request: list[bytes] = []
     for resource_metrics in data.resource_metrics:
         resource = resource_metrics.resource
@@ -42,7 +42,7 @@ def encode_metrics(data: sdk.MetricsData | ours.MetricsData) -> bytes:
 
 
 def count_points(data: sdk.MetricsData | ours.MetricsData) -> int:
-    """Number of data points in a collection."""
+    """Return the number of data points in a collection."""
     return sum(
         len(metric.data.data_points)
         for resource in data.resource_metrics
@@ -58,7 +58,7 @@ def _metric(metric: sdk.Metric | ours.Metric) -> bytes:
         + string(b"\x1a", metric.unit)
     )
     data: Any = metric.data
-    kind = type(data).__name__  # the SDK's, or ours of the same names
+    kind = type(data).__name__  # our classes have the names of the SDK's
     if kind == "Gauge":
         return (
             head

@@ -1,8 +1,7 @@
-"""The JSON encoding of OTLP, in which ids are hexadecimal.
+"""The JSON encoding of OTLP (https://opentelemetry.io/docs/specs/otlp/#json-protobuf-encoding).
 
-The protobuf JSON mapping would have base64 for ``traceId``, ``spanId`` and ``parentSpanId``; OTLP says hexadecimal
-(https://opentelemetry.io/docs/specs/otlp/#json-protobuf-encoding), enumerations as integers, and receivers must ignore
-fields that they do not know.
+It differs from the protobuf JSON mapping: ``traceId``, ``spanId`` and ``parentSpanId`` are hexadecimal instead of base64,
+enumerations are integers, and receivers must ignore unknown fields.
 """
 
 from __future__ import annotations
@@ -32,12 +31,12 @@ Document = dict[str, object]
 M = TypeVar("M", bound=Message)
 
 _Field = tuple[str, Callable[[Any], object], bool]
-"""Its name in JSON, how one value of it is written, and whether there are several."""
+"""Name in JSON, converter of one value, and whether the field is repeated."""
 _FIELDS: dict[FieldDescriptor, _Field] = {}
 
 
 def read(body: bytes, message: M) -> M:
-    """Fill ``message`` from OTLP JSON; ValueError says what is wrong with it."""
+    """Fill ``message`` from OTLP JSON and return it. Raises ``ValueError`` with the reason."""
     try:
         document: object = json.loads(body)
     except RecursionError:
@@ -55,7 +54,7 @@ def read(body: bytes, message: M) -> M:
         raise ValueError(
             "the body is not UTF-8; send OTLP as JSON, or as protobuf with Content-Type: application/x-protobuf"
         ) from None
-    except ValueError:  # Python's limit, against documents that take long to read
+    except ValueError:  # Python's limit on the digits of an integer
         raise ValueError(
             "a number in the JSON document has too many digits; send a string for a 64-bit integer"
         ) from None
@@ -83,7 +82,7 @@ def read(body: bytes, message: M) -> M:
 
 
 def _place(said: str) -> str:
-    """The path of field names with which protobuf begins what it says."""
+    """Return the path of field names at the beginning of a protobuf error message."""
     names: list[str] = []
     at = 0
     while len(names) < 20 and (match := _FIELD.match(said, at)) is not None:
@@ -93,7 +92,7 @@ def _place(said: str) -> str:
 
 
 def write(message: Message) -> Document:
-    """The OTLP JSON document of ``message``: ids in hexadecimal, enumerations as integers, 64-bit integers as strings."""
+    """Return the OTLP JSON document: ids in hexadecimal, enumerations as integers, 64-bit integers as strings."""
     document: Document = {}
     for field, value in message.ListFields():
         name, convert, several = _FIELDS.get(field) or _described(field, value)
@@ -102,9 +101,9 @@ def write(message: Message) -> Document:
 
 
 def pieces(groups: Iterable[tuple[ResourceSpans, Iterable[Span]]]) -> Iterator[str]:
-    """A ``TracesData`` document as text, span by span: of a large run it does not fit the memory.
+    """Yield a ``TracesData`` document as text, span by span, because a large run does not fit into memory.
 
-    Each group has a resource and one scope, and the spans that belong into it.
+    Each group has a resource and one scope, and the spans that belong to it.
     """
     yield '{"resourceSpans": ['
     for number, (group, spans) in enumerate(groups):
@@ -118,12 +117,12 @@ def pieces(groups: Iterable[tuple[ResourceSpans, Iterable[Span]]]) -> Iterator[s
 
 
 def _opened(document: Document) -> str:
-    """The text of an object up to the place where another member begins."""
+    """Return the text of a JSON object, open for another member."""
     return "{" + "".join(f"{json.dumps(name)}: {json.dumps(of)}, " for name, of in document.items())
 
 
 def _described(field: FieldDescriptor, value: Any) -> _Field:
-    """Name and conversion of a field, remembered: protobuf's own mapping works them out for each message anew."""
+    """Return the cached name and converter of a field; protobuf's own mapping determines them for each message."""
     match field.cpp_type:
         case FieldDescriptor.CPPTYPE_MESSAGE:
             convert: Callable[[Any], object] = write
@@ -156,7 +155,7 @@ def _as_it_is(value: object) -> object:
 
 
 def to_stderr(signal: str, body: bytes) -> None:
-    """One line of OTLP JSON for an export request: stdout is that of the command or the program that is observed."""
+    """Write an export request as one line of OTLP JSON to stderr, because stdout belongs to the observed program."""
     from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
     from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
         ExportMetricsServiceRequest,

@@ -1,7 +1,7 @@
-"""A few OTLP messages read without protobuf, whose descriptors take a short program longer to load than its work.
+"""Decode a few OTLP messages without protobuf, whose descriptors take longer to load than a short program runs.
 
-What is read has the attributes that protobuf's messages have. Only the messages and fields that the local store needs are
-known; :class:`NotCovered` says that protobuf has to be asked.
+Decoded messages have the attributes of protobuf's. Only messages and fields that the local store needs are supported;
+:class:`NotCovered` means that protobuf must be used.
 """
 
 from __future__ import annotations
@@ -10,18 +10,18 @@ import struct
 from typing import Final, cast
 
 MOST_BYTES: Final = 64 * 1024
-"""Above it protobuf is faster, its load included."""
+"""For larger bodies protobuf is faster, including its import."""
 
 
 class NotCovered(Exception):
-    """There is something in the bytes that is not read here, or they are no message."""
+    """The bytes contain an unsupported field, or are not a message."""
 
 
 _DOUBLE = struct.Struct("<d").unpack
 _SIGNED = struct.Struct("<q").unpack
 
 _Field = tuple[str, str]
-"""A name, and a kind: a scalar's, a message's name, either with ``*`` for several."""
+"""Name and kind of a field: a scalar type or a message name, with ``*`` if repeated."""
 
 _POINT: dict[int, _Field] = {
     2: ("start_time_unix_nano", "fixed64"),

@@ -1,4 +1,4 @@
-"""Collected metrics as our encoder reads them, with the names that the SDK's have."""
+"""Collected metrics with the attributes that our encoder reads, named as in the SDK."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A resource and a scope as our encoder reads them, with the names that the SDK's have."""
+"""Resource and scope with the attributes that our encoder reads, named as in the SDK."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The kinds of records that a spool holds: OTLP's three signals, and events on their way to a broker."""
+"""The kinds of records in a spool: OTLP's three signals, and events for a broker."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import Final
 
 
 class Signal(StrEnum):
-    """OTLP's as its paths name them. The order is that of the spool's files: new ones come at the end."""
+    """Signals, named as in OTLP paths. The spool's files rely on this order: append new members at the end."""
 
     TRACES = "traces"
     METRICS = "metrics"
     LOGS = "logs"
     EVENTS = "events"
-    """Bus events that a destination outside of OTLP takes; they lie in a spool of their own."""
+    """Bus events for a destination other than OTLP; they have a spool of their own."""
 
 
 OTLP_SIGNALS: Final = (Signal.TRACES, Signal.METRICS, Signal.LOGS)

@@ -1,6 +1,6 @@
-"""Attributes in the protobuf wire format, as OTLP's messages hold them.
+"""Encode attributes in the protobuf wire format of OTLP.
 
-Building protobuf messages from Python objects costs far more than the bytes themselves, so these are written directly
+The bytes are written directly, because building protobuf messages from Python objects costs far more
 (https://protobuf.dev/programming-guides/encoding/; opentelemetry-proto, ``common.proto``).
 """
 
@@ -25,11 +25,11 @@ VARINTS: Final[tuple[bytes, ...]] = tuple(
     [bytes((number,)) for number in range(128)]
     + [bytes((low, high)) for high in range(1, TABLED >> 7) for low in range(128, 256)]
 )
-"""The varints of all numbers below :data:`TABLED`, which are most: a larger table would delay the start of every command."""
+"""Precomputed varints below :data:`TABLED`, which cover most numbers; a larger table would delay every start."""
 
 
 def varint(number: int) -> bytes:
-    """A base-128 varint; negative numbers take ten bytes, as in protobuf."""
+    """Encode a base-128 varint; negative numbers take ten bytes, as in protobuf."""
     if 0 <= number < TABLED:
         return VARINTS[number]
     if number < 0:
@@ -43,7 +43,7 @@ def varint(number: int) -> bytes:
 
 
 def utf8(text: str) -> bytes:
-    """UTF-8, with question marks in the place of lone surrogates."""
+    """Encode as UTF-8, with question marks for lone surrogates."""
     try:
         return text.encode()
     except UnicodeEncodeError:
@@ -51,20 +51,18 @@ def utf8(text: str) -> bytes:
 
 
 def field(tag: bytes, data: bytes) -> bytes:
-    """A length-delimited field."""
+    """Encode a length-delimited field."""
     size = len(data)
     return tag + (VARINTS[size] if size < TABLED else varint(size)) + data
 
 
 def string(tag: bytes, text: str | None) -> bytes:
-    """A string field; an empty one is left out, as protobuf does."""
+    """Encode a string field; an empty one is omitted, as in protobuf."""
     return field(tag, utf8(text)) if text else b""
 
 
 class _Key(NamedTuple):
-    """One attribute key: encoded with the tag of the value behind it, the size of that, and the whole fields of texts
-    that come again.
-    """
+    """Cached attribute key: encoded with the tag of the value, the size of that, and complete fields by text value."""
 
     prefix: bytes
     size: int
@@ -72,7 +70,7 @@ class _Key(NamedTuple):
 
 
 _keys: Final[dict[bytes, dict[str, _Key]]] = {}
-"""By the tag of the field that holds the attributes."""
+"""Cached keys, by the tag of the field of the attributes."""
 
 
 def _key(tag: bytes, key: str) -> _Key:
@@ -85,7 +83,7 @@ def _key(tag: bytes, key: str) -> _Key:
 
 
 def any_value(value: object) -> bytes:
-    """An AnyValue."""
+    """Encode an AnyValue. Raises ``TypeError`` for a type that OTLP does not have."""
     if isinstance(value, str):
         return field(b"\x0a", utf8(value))
     if isinstance(value, bool):
@@ -122,7 +120,7 @@ def _sized(data: bytes) -> bytes:
 
 
 def _plain(attributes: Mapping[str, object]) -> Mapping[str, object]:
-    """The SDK's mapping answers for each key anew, with a lock; its copy is a plain one."""
+    """Return a plain mapping: the SDK's takes a lock for each key, and its ``copy()`` is a plain one."""
     if isinstance(attributes, dict):
         return attributes
     copy = cast("Callable[[], Mapping[str, object]] | None", getattr(attributes, "copy", None))
@@ -130,7 +128,7 @@ def _plain(attributes: Mapping[str, object]) -> Mapping[str, object]:
 
 
 def attributes(tag: bytes, attributes: Mapping[str, object] | None) -> bytes:
-    """Attributes as repeated fields; a value of a type that OTLP does not know is left out, as the SDK does."""
+    """Encode attributes as repeated fields; a value of a type that OTLP does not have is omitted, like in the SDK."""
     if not attributes:
         return b""
     parts: list[bytes] = []
@@ -178,5 +176,5 @@ def attributes(tag: bytes, attributes: Mapping[str, object] | None) -> bytes:
 
 
 def attribute(tag: bytes, key: str, value: object) -> bytes:
-    """One attribute as such a field, without remembering it."""
+    """Encode one attribute as such a field, without the cache."""
     return tag + _sized(_key_value(key, value))

@@ -1,1 +1,1 @@
-"""An event of any bus, read by a dialect into a fact: started, ended or noted."""
+"""Read an event of any bus with a dialect into a fact: started, ended or noted."""

@@ -10,7 +10,7 @@ from typing import Final, cast
 
 from spanbus._reading.shape import WITHOUT_FIELDS, getter, is_true, text_of
 from spanbus._reading.spelling import CANCELLATIONS, ENDS, FAILURES, SKIPS, TIMEOUTS, key_of
-from spanbus._semantics import ErrorType, Failure, Result, error_text
+from spanbus._semantics import ErrorType, Failure, Result, class_name, error_text
 from spanbus._workflow.events import EMPTY
 
 _RESULTS: Final = {result.value: result for result in Result}
@@ -196,12 +196,3 @@ def _exception_in(exc_info: object) -> BaseException | None:
         some = cast("tuple[object, ...]", exc_info)
         return next((one for one in some if isinstance(one, BaseException)), None)
     return exc_info if isinstance(exc_info, BaseException) else None
-
-
-def class_name(kind: type[BaseException]) -> str:
-    """Return the fully qualified name of an exception class; builtins without their module."""
-    return (
-        kind.__qualname__
-        if kind.__module__ == "builtins"
-        else f"{kind.__module__}.{kind.__qualname__}"
-    )

@@ -1,1 +1,1 @@
-"""A stored run as a reader sees it: one model for terminal, page, report, MCP and JSON."""
+"""Stored runs for display: one model for terminal, page, report, MCP and JSON."""

@@ -1,4 +1,4 @@
-"""The runtime of a program: opened once, given buses, closed within the exit limit.
+"""The runtime of a program: opened once, attached to buses, closed within the exit limit.
 
 One :class:`Runtime` is one set of these. ``open_runtime`` gives one of your own; ``instrument`` without one opens the
 process's default runtime, which is closed at exit. Providers that the application has set are used and never replaced;

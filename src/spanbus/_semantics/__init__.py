@@ -1,6 +1,6 @@
-"""Results, error types, levels and flags: the vocabulary that every room shares.
+"""Shared vocabulary: results, error types, span levels, names of attributes and metrics.
 
-The values are those of the OpenTelemetry semantic conventions where these have one.
+The values are those of the OpenTelemetry semantic conventions where they exist.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from spanbus._named_tuple import NamedTuple
 
 OVERFLOW = "_OTHER"
 DESELECTED = "deselected"
-"""The reason of a phase that the caller left out."""
+"""Skip reason of a phase that the caller deselected."""
 EVENTS_KEPT_FIRST = 60
 EVENTS_KEPT_LAST = 60
 EVENTS_SUMMARY_TYPES = 32
@@ -29,14 +29,14 @@ class Result(StrEnum):
 
     def __init__(self, value: str) -> None:
         self.failed = value in ("failure", "timeout", "error")
-        """Counted as a failure, with span status ERROR."""
+        """Whether it counts as a failure, with span status ERROR."""
 
 
 FAILED_RESULTS: frozenset[str] = frozenset(result for result in Result if result.failed)
 
 
 class ErrorType(StrEnum):
-    """The values of ``error.type`` that are not the name of an exception class."""
+    """Values of ``error.type`` that are not the name of an exception class."""
 
     UNSUCCESSFUL = "unsuccessful"
     TIMEOUT = "timeout"
@@ -59,7 +59,7 @@ class Level(StrEnum):
 
 
 class Flag(StrEnum):
-    """Short words about how certain a span is."""
+    """Reservations about the data of a span."""
 
     AMBIGUOUS = "ambiguous"
     INFERRED = "inferred"
@@ -70,15 +70,22 @@ class Flag(StrEnum):
 
 
 class Failure(NamedTuple):
-    """Error of a failed span: ``message`` and ``stacktrace`` are raw text, redacted when rendered."""
+    """Error of a failed span. ``message`` and ``stacktrace`` are raw text, redacted when rendered."""
 
     error_type: str
     message: str | None = None
     stacktrace: str | None = None
 
 
+def class_name(kind: type[BaseException]) -> str:
+    """Return the fully qualified name of an exception class; builtins without their module."""
+    if kind.__module__ == "builtins":
+        return kind.__qualname__
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
 def error_text(error: BaseException) -> str:
-    """The text of an exception, whatever its ``__str__`` does."""
+    """Return the text of an exception; never raises."""
     try:
         return str(error)
     except Exception:

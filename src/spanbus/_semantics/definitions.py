@@ -1,4 +1,4 @@
-"""Every kind of span and every attribute, in one sentence each; for metrics see :mod:`spanbus._semantics.names`.
+"""Definitions of every span and attribute; for metrics see :mod:`spanbus._semantics.names`.
 
 ``docs/telemetry.md`` is generated from both (``python -m spanbus._telemetry.catalogue``).
 """
@@ -12,7 +12,7 @@ from spanbus._semantics import Level, names
 
 
 class Attribute(NamedTuple):
-    """One attribute: where it stands, what it says."""
+    """A span attribute: its name, type, the levels that have it, and a description."""
 
     name: str
     kind: Literal["string", "string[]", "int", "double", "boolean"]
@@ -21,7 +21,7 @@ class Attribute(NamedTuple):
 
 
 class Span(NamedTuple):
-    """One kind of span."""
+    """A kind of span."""
 
     level: Level
     name: str
@@ -34,19 +34,19 @@ SPANS = (
         Level.RUN,
         "RUN {workflow}",
         "SERVER",
-        "One run of a workflow; child of a valid TRACEPARENT, else a root. The status of a failed one begins with its result; the name of a cancelled one ends with ` (cancellation)`.",
+        "One run of a workflow; child of a valid TRACEPARENT, else a root. The status of a failed run begins with its result; the name of a cancelled run ends with ` (cancellation)`.",
     ),
     Span(
         Level.PHASE,
         "{phase}",
         "INTERNAL",
-        "One phase of a run, all its attempts together; the name of a skipped one ends with ` (skip)`.",
+        "One phase of a run with all its attempts; the name of a skipped phase ends with ` (skip)`.",
     ),
     Span(
         Level.ATTEMPT,
         "{phase} attempt {n}",
         "INTERNAL",
-        "One attempt, only when a phase was tried more than once.",
+        "One attempt of a phase that has several.",
     ),
     Span(
         Level.STRATEGY,
@@ -74,14 +74,14 @@ ATTRIBUTES = (
         names.PIPELINE_RESULT,
         "string",
         "run, metrics",
-        "How the run ended: one of the results below.",
+        "The result of the run, one of the results above.",
     ),
     Attribute(names.PIPELINE_RUN_STATE, "string", "run metrics", "Always `executing`."),
     Attribute(
         names.TASK_NAME,
         "string",
         "phase, attempt, execution, metrics",
-        "The phase's name; of an execution that belongs to no phase, the task's.",
+        "The phase's name; for an execution that belongs to no phase, the task's name.",
     ),
     Attribute(
         names.TASK_TYPE,
@@ -93,13 +93,13 @@ ATTRIBUTES = (
         names.TASK_RUN_ID,
         "string",
         "phase, attempt",
-        "The id of this execution of the phase: its span id.",
+        "The span id of the phase.",
     ),
     Attribute(
         names.TASK_RESULT,
         "string",
         "phase, attempt, execution, metrics",
-        "How the phase, attempt or execution ended.",
+        "The result of the phase, attempt or execution.",
     ),
     Attribute(
         names.ERROR_TYPE,
@@ -113,16 +113,16 @@ ATTRIBUTES = (
         "all spans",
         "`run`, `phase`, `attempt`, `strategy`, `hook`, `command` or `execution`.",
     ),
-    Attribute(names.PHASE_ATTEMPTS, "int", "phase", "How often the phase was tried."),
+    Attribute(names.PHASE_ATTEMPTS, "int", "phase", "Number of attempts of the phase."),
     Attribute(
         names.PHASE_ATTEMPT,
         "int",
         "attempt, hook, command, execution",
-        "Which attempt this belongs to, from 1.",
+        "The number of the attempt, from 1.",
     ),
     Attribute(names.HOOK_NAME, "string", "hook", "The hook's name."),
-    Attribute(names.HOOK_RESULT, "string", "strategy, hook, command", "How it ended."),
-    Attribute(names.HOOK_CACHED, "boolean", "hook", "The engine repeated an earlier result."),
+    Attribute(names.HOOK_RESULT, "string", "strategy, hook, command", "Its result."),
+    Attribute(names.HOOK_CACHED, "boolean", "hook", "The engine reused an earlier result."),
     Attribute(names.STRATEGY_NAME, "string", "strategy", "The strategy's name."),
     Attribute(
         names.PROCESS_EXECUTABLE,
@@ -140,52 +140,52 @@ ATTRIBUTES = (
         "failed or cancelled hook, command, phase",
         "The end of the output, redacted, at most 4,096 characters.",
     ),
-    Attribute(names.SKIP_REASON, "string", "skipped phase", "Why it did not run."),
+    Attribute(names.SKIP_REASON, "string", "skipped phase", "The reason."),
     Attribute(
         names.MATCH,
         "string",
         "spans",
-        "`ambiguous`: an end or a further attempt could have belonged to several spans; the oldest was taken. `inferred`: nobody announced this run.",
+        "`ambiguous`: an end or another attempt could belong to several spans; the oldest was chosen. `inferred`: the run had no start event.",
     ),
     Attribute(names.ORPHAN, "string", "spans", "`end`: an end arrived without its start."),
     Attribute(
         names.CLOCK,
         "string",
         "spans",
-        "`clamped`: the end was announced as earlier than the start, or a task began before it was published, as two clocks have it.",
+        "`clamped`: by two clocks, the end was earlier than the start, or a task began before it was published.",
     ),
     Attribute(
         names.ABANDONED,
         "string",
         "run",
-        "`unread`: events of it may have been deleted from the stream before an observer had read them.",
+        "`unread`: the stream may have deleted events of the run before an observer read them.",
     ),
     Attribute(
         names.EVENTS_TOTAL,
         "int",
         "all spans",
-        "How many bus events belong to the span, kept or not; on a failed span, an event that another speaker said before is not repeated.",
+        "Number of bus events of the span, kept or not; on a failed span, an event that another emitter published before is not counted again.",
     ),
     Attribute(
         names.EVENTS_DROPPED,
         "int",
         "spans above the event limit",
-        "How many events between the first and the last 60 are not on the span.",
+        "Number of events between the first and the last 60, which are not on the span.",
     ),
     Attribute(
         names.EVENTS_SUMMARY_PREFIX + "{type}",
         "int",
         "spans above the event limit",
-        "How many of the dropped were of this type; at most 32 types, then `_OTHER`.",
+        "Number of dropped events of this type; at most 32 types, then `_OTHER`.",
     ),
     Attribute(names.DELIVERY_DROPPED, "int", "run", "Records of this run that could not be kept."),
     Attribute(names.EVENT_ID, "string", "span events", "The event's id on its bus."),
-    Attribute(names.EVENT_SOURCE, "string", "span events", "Who published it."),
+    Attribute(names.EVENT_SOURCE, "string", "span events", "Its publisher."),
     Attribute(
         names.EVENT_PAYLOAD_PREFIX + "{key}",
         "string",
         "span events",
-        "A payload value, from the allow-list, redacted; numbers and booleans keep their type.",
+        "A payload value with a key of the allow-list, redacted; numbers and booleans keep their type.",
     ),
     Attribute(
         names.EXCEPTION_TYPE,
@@ -199,7 +199,7 @@ ATTRIBUTES = (
         names.QUEUE_WAIT,
         "double",
         "execution",
-        "Seconds from publishing, or from the time that the task was meant for, to its start; absent where the clocks of two hosts disagree.",
+        "Seconds from publishing, or from the time that the task was scheduled for, to its start; absent where the clocks of two hosts disagree.",
     ),
     Attribute(
         names.QUEUE_NAME, "string", "execution, metrics", "The queue that the message came from."
@@ -224,12 +224,16 @@ ATTRIBUTES = (
     ),
     Attribute(names.EVENT_OUTCOME, "string", "spanbus.events", "`recorded` or `dropped`."),
     Attribute(
-        names.DELIVERY_SIGNAL, "string", "delivery metrics", "`traces`, `metrics` or `logs`."
+        names.DELIVERY_SIGNAL,
+        "string",
+        "delivery metrics",
+        "`traces`, `metrics`, `logs`, or `events` (carried to NATS).",
     ),
     Attribute(
         names.DELIVERY_REASON,
         "string",
         "dropped, rejected",
-        "Dropped: `quota`, `disk_full`, `no_spool`, `too_large`, `not_encodable`, or that its signal is not sent (`OTEL_*_EXPORTER`); rejected: `partial_success`, `refused`.",
+        "Dropped: `quota`, `disk_full`, `no_spool`, `too_large`, `not_encodable`, or that its signal is turned off (`OTEL_*_EXPORTER`); rejected: `partial_success`, `refused`.",
     ),
+    Attribute(names.OBSERVE_GROUP, "string", "observe metrics", "The group of the observer."),
 )

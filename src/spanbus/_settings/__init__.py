@@ -1,4 +1,4 @@
-"""Every setting, from arguments, environment, TOML, defaults.
+"""Settings from arguments, environment, TOML files and defaults.
 
 ``SPANBUS_*`` variables go before ``[tool.spanbus]`` of the nearest ``pyproject.toml`` (or the top level of the nearest
 ``spanbus.toml``), that before the user's own ``spanbus.toml``, and that before the defaults. ``OTEL_*`` variables keep the

@@ -1,1 +1,1 @@
-"""Span states become spans, metrics, logs and journal entries, with secrets taken out."""
+"""Turn span states into spans, metrics, logs and journal entries, redacted."""

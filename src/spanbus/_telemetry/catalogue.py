@@ -56,8 +56,8 @@ EVENTS = (
     CatalogueEvent(WorkflowEvent.WORKFLOW_SESSION_READY, "The session is ready."),
     CatalogueEvent(WorkflowEvent.PHASE_STARTED, "A phase begins."),
     CatalogueEvent(WorkflowEvent.PHASE_COMPLETED, "A phase succeeded."),
-    CatalogueEvent(WorkflowEvent.PHASE_FAILED, "A phase failed, all its attempts used up."),
-    CatalogueEvent(WorkflowEvent.PHASE_SKIPPED, "A phase did not run; `reason` says why."),
+    CatalogueEvent(WorkflowEvent.PHASE_FAILED, "A phase failed in all its attempts."),
+    CatalogueEvent(WorkflowEvent.PHASE_SKIPPED, "A phase did not run; `reason` has the reason."),
     CatalogueEvent(WorkflowEvent.PHASE_CANCELLED, "A phase was cancelled."),
     CatalogueEvent(
         WorkflowEvent.PHASE_RETRYING, "An attempt failed; the next begins after `delay` seconds."
@@ -68,7 +68,7 @@ EVENTS = (
         WorkflowEvent.QUALITY_PHASE_STARTED,
         "`run_code_cleaning` or `run_test_workflow` begins, or an engine's quality step.",
     ),
-    CatalogueEvent(WorkflowEvent.QUALITY_PHASE_COMPLETED, "It ends."),
+    CatalogueEvent(WorkflowEvent.QUALITY_PHASE_COMPLETED, "The quality step ends."),
     CatalogueEvent(WorkflowEvent.PUBLISH_PHASE_STARTED, "The publishing step begins."),
     CatalogueEvent(WorkflowEvent.PUBLISH_PHASE_COMPLETED, "The publishing step ends."),
     CatalogueEvent(WorkflowEvent.COMMIT_PHASE_STARTED, "The commit step begins."),
@@ -77,10 +77,12 @@ EVENTS = (
         WorkflowEvent.HOOK_STRATEGY_STARTED,
         "`run_fast_hooks` or `run_comprehensive_hooks` begins, or an engine's strategy.",
     ),
-    CatalogueEvent(WorkflowEvent.HOOK_STRATEGY_COMPLETED, "It succeeded."),
-    CatalogueEvent(WorkflowEvent.HOOK_STRATEGY_FAILED, "It failed."),
+    CatalogueEvent(WorkflowEvent.HOOK_STRATEGY_COMPLETED, "The strategy succeeded."),
+    CatalogueEvent(WorkflowEvent.HOOK_STRATEGY_FAILED, "The strategy failed."),
     CatalogueEvent(WorkflowEvent.HOOK_EXECUTION_STARTED, "One hook begins."),
-    CatalogueEvent(WorkflowEvent.HOOK_EXECUTION_COMPLETED, "One hook ends; `status` says how."),
+    CatalogueEvent(
+        WorkflowEvent.HOOK_EXECUTION_COMPLETED, "One hook ends; `status` has its result."
+    ),
     CatalogueEvent(WorkflowEvent.HOOK_EXECUTION_FAILED, "One hook failed."),
 )
 
@@ -90,7 +92,7 @@ OUTCOMES = (
         "It raised an exception",
         Result.FAILURE,
         "ERROR, with the message",
-        "the fully qualified class name where it is known, else `_OTHER`",
+        "the fully qualified class name if known, else `_OTHER`",
         True,
     ),
     Outcome(
@@ -110,7 +112,7 @@ OUTCOMES = (
     ),
     Outcome("It was skipped", Result.SKIP, "unset", None, False),
     Outcome(
-        "The process died with it open, or its end never came",
+        "The process died with it open, or it had no end event",
         Result.ERROR,
         "ERROR",
         f"`{ErrorType.KILLED}`, `{ErrorType.TERMINATED}`, `{ErrorType.ABANDONED}`",
@@ -192,7 +194,7 @@ def document() -> Document:
     }
 
 
-_EXCEPTION = "The exception of a failure: once, on the innermost span that failed by it."
+_EXCEPTION = "The exception of a failure, once, on the innermost span that it failed."
 _LIMITS: tuple[tuple[str, int, str], ...] = (
     (
         "events_kept_first",
@@ -202,7 +204,7 @@ _LIMITS: tuple[tuple[str, int, str], ...] = (
     (
         "events_kept_last",
         EVENTS_KEPT_LAST,
-        "Events of a span that are kept from its end. Those between are counted by type on the span and in `spanbus.events`.",
+        "Events of a span that are kept from its end. The others are counted by type on the span and in `spanbus.events`.",
     ),
     ("string_characters", names.STRING_LIMIT, "Characters of a string."),
     (
@@ -214,7 +216,7 @@ _LIMITS: tuple[tuple[str, int, str], ...] = (
     (
         "metric_names",
         names.NAMES_LIMIT,
-        "Different names of workflows, phases, task types, error types and event types in metrics; what comes after them is `_OTHER`.",
+        "Different names of workflows, phases, task types, error types and event types in metrics; further names become `_OTHER`.",
     ),
 )
 
@@ -225,19 +227,19 @@ def markdown() -> str:
 
 
 def _page() -> Iterable[str]:
-    yield "# What spanbus emits"
+    yield "# Telemetry"
     yield ""
     yield _GENERATED
     yield ""
     yield (
-        "Every span, event, attribute and metric, as `spanbus metrics` prints it. Names of `cicd.*`, `error.*`, `exception.*` and `process.*` are those of the"
+        "All spans, events, attributes and metrics of spanbus; `spanbus metrics` prints the same. Names of `cicd.*`, `error.*`, `exception.*` and `process.*` are those of the"
         f" OpenTelemetry semantic conventions ({names.SCHEMA_URL}); the rest begins with `spanbus.`. The instrumentation scope is `{names.SCOPE}`."
     )
     yield ""
     yield "## Spans"
     yield ""
     yield from _table(
-        ("Level", "Name", "Kind", ""),
+        ("Level", "Name", "Kind", "Meaning"),
         (
             (f"`{span.level}`", f"`{span.name}`", span.kind, span.brief)
             for span in definitions.SPANS
@@ -245,12 +247,12 @@ def _page() -> Iterable[str]:
     )
     yield ""
     yield (
-        "A phase's parent is its run; what it needs is linked (`depends_on`), as are the attempt before (`retry_of`) and the run that is repeated (`rerun_of`)."
-        " Trace and span ids are hashes of run id, phase and attempt, so that a replay of the same events gives the same trace; where the application has set a"
-        " TracerProvider, that one chooses them."
+        "A phase's parent is its run. Links lead to the phases that it needs (`depends_on`), to the previous attempt (`retry_of`) and to the run that is repeated (`rerun_of`)."
+        " Trace and span ids are hashes of run id, phase and attempt, so that a replay of the same events gives the same trace. Where the application has set a"
+        " TracerProvider, that provider chooses them."
     )
     yield ""
-    yield "## How things end"
+    yield "## Results"
     yield ""
     yield from _table(
         ("What happened", "Result", "Span status", "`error.type`", "Counted as a failure"),
@@ -267,25 +269,25 @@ def _page() -> Iterable[str]:
     )
     yield ""
     yield (
-        "The result stands in `cicd.pipeline.result` of a run, `cicd.pipeline.task.run.result` of a phase or attempt and `spanbus.hook.result` of a strategy, hook"
-        " or command. A failure is counted once, however often it is announced; a hook's failure is its phase's and not counted beside it."
+        "The result is in `cicd.pipeline.result` of a run, `cicd.pipeline.task.run.result` of a phase or attempt and `spanbus.hook.result` of a strategy, hook"
+        " or command. A failure is counted once, however often it is published. A hook's failure counts as its phase's and not separately."
     )
     yield ""
     yield "## Events"
     yield ""
     yield (
-        "Every bus event is a span event on the innermost open span that it belongs to, with the event's own name and time. `SPANBUS_EVENTS=log` makes them log"
-        " events instead, `both` makes them both. Events of a foreign bus keep their own names. An event carries `spanbus.event.id`, `spanbus.event.source` and, as"
-        " `spanbus.payload.*`, these keys of its payload, nested ones with dots, secrets taken out:"
+        "Every bus event is a span event on the innermost open span that it belongs to, with the event's own name and time. `SPANBUS_EVENTS=log` makes log"
+        " events instead; `both` makes both. Events of a foreign bus keep their own names. An event carries `spanbus.event.id`, `spanbus.event.source` and, as"
+        " `spanbus.payload.*`, these keys of its payload, nested keys with dots, values redacted:"
     )
     yield ""
     yield (
         ", ".join(f"`{key}`" for key in sorted(PAYLOAD_KEYS))
-        + "; `payload_allow` in the settings adds more."
+        + "; the setting `payload_allow` adds more."
     )
     yield ""
     yield from _table(
-        ("Event", ""),
+        ("Event", "Meaning"),
         (
             (f"`{event.name}`", event.brief)
             for event in (*EVENTS, CatalogueEvent("exception", _EXCEPTION))
@@ -293,20 +295,20 @@ def _page() -> Iterable[str]:
     )
     yield ""
     yield (
-        "`OTEL_SEMCONV_EXCEPTION_SIGNAL_OPT_IN=logs` makes the exception a log event instead of a span event, `logs/dup` makes it both."
+        "`OTEL_SEMCONV_EXCEPTION_SIGNAL_OPT_IN=logs` makes the exception a log event instead of a span event; `logs/dup` makes both."
     )
     yield ""
     yield "## Attributes"
     yield ""
     yield from _table(
-        ("Attribute", "Type", "On", ""),
+        ("Attribute", "Type", "On", "Meaning"),
         ((f"`{one.name}`", one.kind, one.on, one.brief) for one in definitions.ATTRIBUTES),
     )
     yield ""
     yield "## Metrics"
     yield ""
     yield from _table(
-        ("Metric", "Instrument", "Unit", "Attributes", ""),
+        ("Metric", "Instrument", "Unit", "Attributes", "Meaning"),
         (
             (
                 f"`{one.name}`",
@@ -320,15 +322,15 @@ def _page() -> Iterable[str]:
     )
     yield ""
     yield (
-        "The run's id is never an attribute of a metric. Durations run from start to end on the monotonic clock where the publisher gives one; their buckets are, in"
+        "The run's id is never an attribute of a metric. Durations are measured on the monotonic clock if the publisher provides it. Their buckets are, in"
         f" seconds, {', '.join(f'{bucket:g}' for bucket in names.DURATION_BUCKETS_S)};"
-        " `OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION=base2_exponential_bucket_histogram` makes them exponential. Each point carries the trace of a"
+        " `OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION=base2_exponential_bucket_histogram` makes them exponential. Each point has the trace of a"
         " phase or run as its exemplar."
     )
     yield ""
     yield (
-        f"A process that lives for one run exports delta temporality under the resource attribute `{names.LIFETIME}=run`; one that lives on keeps the SDK's"
-        " default and its `service.instance.id`. `SPANBUS_LIFETIME` decides where the guess is wrong."
+        f"A process that lives for one run exports delta temporality under the resource attribute `{names.LIFETIME}=run`; a long-lived process keeps the SDK's"
+        " default and its `service.instance.id`. `SPANBUS_LIFETIME` sets the lifetime explicitly."
     )
     yield ""
     yield "## In Prometheus"
@@ -346,8 +348,8 @@ def _page() -> Iterable[str]:
     )
     yield ""
     yield (
-        "Attributes become labels with `_` for every dot: `cicd_pipeline_task_name`. A counter of a short-lived process is born at its first value, which"
-        " `increase()` never sees; ask for the difference instead. This is every phase that failed in the last quarter of an hour, in whole numbers:"
+        "Attributes become labels with `_` for every dot: `cicd_pipeline_task_name`. The first value of a short-lived process' counter is invisible to"
+        " `increase()`, so query the difference instead. This is every phase that failed in the last quarter of an hour, in whole numbers:"
     )
     yield ""
     yield "```promql"
@@ -357,14 +359,15 @@ def _page() -> Iterable[str]:
     yield "## What `spanbus doctor` sends"
     yield ""
     yield (
-        f"A trace of one span `{names.DOCTOR_SPAN}` and three points of the counter `{names.DOCTOR_POINTS}` (`{names.DOCTOR_POINTS_PROMETHEUS}`), and with log events"
-        f" switched on one log record, all of `service.name={names.DOCTOR_SERVICE}`: they are in no number above."
+        f"It sends a trace of one span `{names.DOCTOR_SPAN}`, three points of the counter `{names.DOCTOR_POINTS}` (`{names.DOCTOR_POINTS_PROMETHEUS}`), and, if log events are"
+        f" on, one log record, all with `service.name={names.DOCTOR_SERVICE}`. They are in no number above."
     )
     yield ""
     yield "## Limits"
     yield ""
     yield from _table(
-        ("Limit", "", ""), ((f"`{name}`", f"{value:,}", brief) for name, value, brief in _LIMITS)
+        ("Limit", "Value", "Meaning"),
+        ((f"`{name}`", f"{value:,}", brief) for name, value, brief in _LIMITS),
     )
     yield ""
     yield "The `OTEL_*_LIMIT` variables of the SDK apply on top of these."

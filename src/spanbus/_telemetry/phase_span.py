@@ -14,8 +14,7 @@ from opentelemetry.trace import Span, SpanContext, Status, StatusCode
 from opentelemetry.util import types
 
 from spanbus._correlation.span_state import ApiAdditions, SpanState
-from spanbus._reading.outcomes import class_name
-from spanbus._semantics import names
+from spanbus._semantics import class_name, names
 from spanbus._telemetry.redaction import REDACTED, Redactor, is_sensitive
 
 _MAX_ITEMS = 128

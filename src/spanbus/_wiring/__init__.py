@@ -1,4 +1,4 @@
-"""Providers, sinks and pipeline of one runtime, put together when its first event arrives.
+"""Build the providers, sinks and pipeline of a runtime when its first event arrives.
 
 Made when the first event arrives, so that providers which the application sets up later than its bus are still found.
 """

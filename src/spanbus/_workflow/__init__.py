@@ -1,1 +1,1 @@
-"""Workflows of our own: definitions, the engine that runs them, the event bus on which it announces everything."""
+"""Workflows of spanbus: definitions, the engine, and its event bus."""

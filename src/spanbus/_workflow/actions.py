@@ -1,9 +1,9 @@
-"""The four actions of a quality workflow, which run real tools and announce it on the bus.
+"""The built-in actions of a workflow, which run real tools and publish their events.
 
 Each is ``async (context, step_id, event_bus=None, **params)`` and returns ``{"phase": ..., "success": True}``. The bus is
-the explicit one, ours or any with an async ``publish``, else :func:`~spanbus._workflow.current.current_bus`, else none,
-and then the action works and says nothing. A failure is published and raised; so is a cancellation, which its
-listeners can tell by its error text.
+the given one (ours, or any with an async ``publish``), else :func:`~spanbus._workflow.current.current_bus`; without a bus
+nothing is published. A failure or cancellation is published and raised; subscribers recognize a cancellation by its error
+text.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from spanbus._workflow.process import Interruption, ProcessResult, Remains, run_
 from spanbus.errors import PhaseError, PhaseTimeout, PhaseUnsuccessful
 
 Output = Callable[[str, str], None]
-"""Takes the name of the hook or program and one line that it wrote."""
+"""Takes the name of the hook or program and one line of its output."""
 
 
 class Publisher(Protocol):
-    """A bus of another library: ``publish`` is awaited, and what it gives back is not looked at."""
+    """A bus of another library: ``publish`` is awaited, and its result is ignored."""
 
     def publish(
         self, event_type: WorkflowEvent, payload: dict[str, object], /, *, source: str
@@ -49,7 +49,7 @@ class ActionResult(TypedDict):
 
 
 class CommandFailed(PhaseUnsuccessful):
-    """A command ended with an exit code other than zero."""
+    """A command exited with a code other than zero."""
 
     def __init__(self, name: str, result: ProcessResult) -> None:
         super().__init__(result.error or f"{name} ended with exit code {result.exit_code}")
@@ -59,7 +59,7 @@ class CommandFailed(PhaseUnsuccessful):
 
 
 class CommandTimedOut(PhaseTimeout):
-    """A command took longer than its own time-out."""
+    """A command exceeded its own timeout."""
 
     def __init__(self, name: str, timeout_s: float, output_tail: str = "") -> None:
         super().__init__(f"{name} timed out after {timeout_s:g} s")
@@ -69,7 +69,7 @@ class CommandTimedOut(PhaseTimeout):
 
 
 class HooksFailed(PhaseUnsuccessful):
-    """Some hooks of a strategy did not succeed; all were run."""
+    """Some hooks of a strategy failed; all of them were run."""
 
     def __init__(self, failed: Sequence[str], total: int, output_tail: str) -> None:
         super().__init__(f"{len(failed)} of {total} hooks failed: {', '.join(failed)}")
@@ -78,7 +78,7 @@ class HooksFailed(PhaseUnsuccessful):
 
 
 class Interrupted(PhaseError):
-    """A command ended because the run was asked to stop."""
+    """A command was ended because the run was asked to stop."""
 
     def __init__(self, name: str, output_tail: str = "") -> None:
         super().__init__(f"{name} was interrupted")
@@ -96,10 +96,11 @@ class Kept(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ActionContext:
-    """Work and surroundings of an action. ``output`` gets every line of the tools; ``inherit`` gives them our own streams.
+    """Tools and environment of an action.
 
-    A tool that was cancelled adds the end of its output to ``unfinished``. ``stopping`` tells whether the run was asked to
-    end since this work began; a tool that ends then was interrupted. ``keep`` opens what keeps the whole output of a tool.
+    ``output`` is called with every line of the tools; with ``inherit`` they use our own streams instead. A cancelled tool
+    appends the end of its output to ``unfinished``. ``stopping`` returns whether the run was asked to stop since this work
+    began; a tool that ends then counts as interrupted. ``keep`` opens the sink for the whole output of a tool.
     """
 
     hooks: tuple[Command, ...] = ()
@@ -117,14 +118,14 @@ class ActionContext:
 async def run_fast_hooks(
     context: object, step_id: str, event_bus: ActionBus | None = None, **params: object
 ) -> ActionResult:
-    """Run the hooks of strategy ``fast``. Raises :class:`HooksFailed` when one of them did not succeed."""
+    """Run the hooks of strategy ``fast``. Raises :class:`HooksFailed` when one of them failed."""
     return await _hook_strategy(context, step_id, event_bus, "fast", "fast_hooks", params)
 
 
 async def run_comprehensive_hooks(
     context: object, step_id: str, event_bus: ActionBus | None = None, **params: object
 ) -> ActionResult:
-    """Run the hooks of strategy ``comprehensive``. Raises :class:`HooksFailed` when one of them did not succeed."""
+    """Run the hooks of strategy ``comprehensive``. Raises :class:`HooksFailed` when one of them failed."""
     return await _hook_strategy(
         context, step_id, event_bus, "comprehensive", "comprehensive_hooks", params
     )
@@ -133,21 +134,21 @@ async def run_comprehensive_hooks(
 async def run_code_cleaning(
     context: object, step_id: str, event_bus: ActionBus | None = None, **params: object
 ) -> ActionResult:
-    """Run the code cleaner. Raises :class:`CommandFailed` when it ended with another exit code than zero."""
+    """Run the code cleaner. Raises :class:`CommandFailed` when its exit code is not zero."""
     return await _quality_phase(context, step_id, event_bus, "cleaning", params)
 
 
 async def run_test_workflow(
     context: object, step_id: str, event_bus: ActionBus | None = None, **params: object
 ) -> ActionResult:
-    """Run the tests. Raises :class:`CommandFailed` when they ended with another exit code than zero."""
+    """Run the tests. Raises :class:`CommandFailed` when their exit code is not zero."""
     return await _quality_phase(context, step_id, event_bus, "testing", params)
 
 
 async def run_command(
     context: object, step_id: str, event_bus: ActionBus | None = None, **params: object
 ) -> ActionResult:
-    """Run a plain phase's command with no events but those of the command. Raises :class:`CommandFailed`."""
+    """Run a phase's command; only the events of the command are published. Raises :class:`CommandFailed`."""
     work = _work(context, params)
     bus = event_bus or current_bus()
     await _run_all(work, bus, step_id, None)
@@ -163,12 +164,12 @@ ACTIONS: Mapping[str, Callable[..., object]] = {
 }
 
 
-_OF_STRATEGIES = (
+_STRATEGY_EVENTS = (
     WorkflowEvent.HOOK_STRATEGY_STARTED,
     WorkflowEvent.HOOK_STRATEGY_COMPLETED,
     WorkflowEvent.HOOK_STRATEGY_FAILED,
 )
-_OF_QUALITY = (
+_QUALITY_EVENTS = (
     WorkflowEvent.QUALITY_PHASE_STARTED,
     WorkflowEvent.QUALITY_PHASE_COMPLETED,
     WorkflowEvent.WORKFLOW_FAILED,
@@ -184,7 +185,7 @@ async def _hook_strategy(
     params: Mapping[str, object],
 ) -> ActionResult:
     bus, work = event_bus or current_bus(), _work(context, params)
-    async with _announced(bus, {"step_id": step_id, "strategy": strategy}, *_OF_STRATEGIES):
+    async with _with_events(bus, {"step_id": step_id, "strategy": strategy}, *_STRATEGY_EVENTS):
         await _run_all(work, bus, step_id, strategy)
     return {"phase": phase, "success": True}
 
@@ -197,25 +198,25 @@ async def _quality_phase(
     params: Mapping[str, object],
 ) -> ActionResult:
     bus, work = event_bus or current_bus(), _work(context, params)
-    async with _announced(bus, {"step_id": step_id, "phase": phase}, *_OF_QUALITY):
+    async with _with_events(bus, {"step_id": step_id, "phase": phase}, *_QUALITY_EVENTS):
         await _run_all(work, bus, step_id, phase)
     return {"phase": phase, "success": True}
 
 
 @asynccontextmanager
-async def _announced(
+async def _with_events(
     bus: ActionBus | None,
     about: Mapping[str, object],
     started: WorkflowEvent,
     completed: WorkflowEvent,
     failed: WorkflowEvent,
 ) -> AsyncGenerator[None]:
-    """Start and end of an action on the bus: exactly one end, however it ends."""
+    """Context manager that publishes the start and exactly one end of an action."""
     if bus is None:
         yield
         return
     began_ns = time.perf_counter_ns()
-    await _say(bus, started, about)
+    await _publish(bus, started, about)
     ending: dict[str, object] = {}
     kind = failed
     try:
@@ -235,11 +236,11 @@ async def _announced(
         raise
     finally:
         duration_s = (time.perf_counter_ns() - began_ns) / 1e9
-        await _say(bus, kind, {**about, **ending, "duration": duration_s})
+        await _publish(bus, kind, {**about, **ending, "duration": duration_s})
 
 
-async def _say(bus: ActionBus, kind: WorkflowEvent, payload: Mapping[str, object]) -> None:
-    """Publish; our own bus takes it without waiting, another one is awaited though this task is being cancelled."""
+async def _publish(bus: ActionBus, kind: WorkflowEvent, payload: Mapping[str, object]) -> None:
+    """Publish an event. A foreign bus is awaited, shielded from a cancellation of this task."""
     payload = {**payload, "timestamp": time.time_ns() / 1e9}
     if isinstance(bus, WorkflowEventBus):
         bus.publish_nowait(kind, payload, source=_SOURCE)
@@ -255,7 +256,7 @@ _SOURCE = "spanbus.workflow"
 
 
 def _work(context: object, params: Mapping[str, object]) -> ActionContext:
-    """Work to do, from the call's own parameters, else from the context, whatever it is."""
+    """Return the work of an action, from the call's parameters, else from a context of any type."""
     base = context if isinstance(context, ActionContext) else _from_context(context)
     hooks, run, cwd, env = (
         params.get("hooks"),
@@ -320,7 +321,7 @@ def _commands(hooks: object) -> tuple[Command, ...]:
 async def _run_all(
     work: ActionContext, bus: ActionBus | None, step_id: str, stage: str | None
 ) -> None:
-    """Every hook, though one before it failed; then the command."""
+    """Run every hook, even if an earlier one failed; then the command."""
     failed: list[str] = []
     tail = ""
     for hook in work.hooks:
@@ -340,7 +341,7 @@ async def _run_all(
 
 
 def _environment(given: Mapping[str, str]) -> dict[str, str]:
-    """Ours with what a tool is given; the state of an old trace does not go with a new one."""
+    """Return our environment with the given variables; a new ``TRACEPARENT`` drops the old ``TRACESTATE``."""
     env = {**os.environ, **given}
     if "TRACEPARENT" in given and "TRACESTATE" not in given:
         env.pop("TRACESTATE", None)
@@ -357,7 +358,7 @@ async def _run_one(
     *,
     is_hook: bool,
 ) -> ProcessResult:
-    """One tool, announced as a hook, with exactly one end."""
+    """Run one tool between its start event and exactly one end event."""
     about: dict[str, object] = {
         "step_id": step_id,
         "executable": what.executable,
@@ -369,12 +370,12 @@ async def _run_one(
         about["stage"] = stage
     began_ns = time.perf_counter_ns()
     if bus is not None:
-        await _say(bus, WorkflowEvent.HOOK_EXECUTION_STARTED, about)
+        await _publish(bus, WorkflowEvent.HOOK_EXECUTION_STARTED, about)
     ending: dict[str, object] = {"status": "error"}
     kind = WorkflowEvent.HOOK_EXECUTION_FAILED
     remains = Remains()
     kept = work.keep(name, what) if work.keep is not None else None
-    on_line = _teller(work.output, kept, name)
+    on_line = _line_sink(work.output, kept, name)
     try:
         with anyio.move_on_after(what.timeout_s) as scope:
             result = await run_process(
@@ -424,11 +425,11 @@ async def _run_one(
             kept.close(ending)
         if bus is not None:
             ending["duration"] = (time.perf_counter_ns() - began_ns) / 1e9
-            await _say(bus, kind, {**about, **ending})
+            await _publish(bus, kind, {**about, **ending})
 
 
-def _teller(output: Output | None, kept: Kept | None, name: str) -> Callable[[str], None] | None:
-    """Takes a tool's lines to whoever shows them and to where they are kept."""
+def _line_sink(output: Output | None, kept: Kept | None, name: str) -> Callable[[str], None] | None:
+    """Return a function that passes a tool's lines to ``output`` and ``kept``; None without either."""
     if kept is None:
         return (lambda line: output(name, line)) if output is not None else None
 

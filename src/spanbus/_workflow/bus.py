@@ -1,9 +1,8 @@
-"""The event bus of a workflow: publishing does not wait for coroutine handlers to run.
+"""The event bus of a workflow. Publishing does not wait for coroutine handlers.
 
-A plain function is an *observer*: it is called at once, in the order of subscription, in the publisher's context. A
-coroutine function has its own bounded queue, from which at most ``max_concurrent`` of its calls run side by side (1, the
-default, keeps the order). An exception of a handler never reaches the publisher: it is logged once with its traceback, and
-counted.
+A plain function is an *observer*: it is called synchronously, in the order of subscription, in the publisher's context. A
+coroutine function has its own bounded queue, and at most ``max_concurrent`` of its calls run concurrently; the default of 1
+preserves the order. An exception of a handler never reaches the publisher: it is logged once with its traceback, and counted.
 """
 
 from __future__ import annotations
@@ -47,11 +46,11 @@ __all__ = [
     "is_coroutine_handler",
 ]
 
-_PLANS_KEPT = 1_000
+_PLANS_CACHED = 1_000
 
 
 class BusStatistics(NamedTuple):
-    """Counts since the bus was made."""
+    """Counts since the bus was created."""
 
     published: int
     subscriptions: int
@@ -64,26 +63,26 @@ class BusStatistics(NamedTuple):
 
 
 class WorkflowEventBus:
-    """Publishes events to plain functions at once, and to coroutine functions through a queue of their own.
+    """Calls plain functions synchronously, and coroutine functions through a queue of their own.
 
-    It works without being entered: the queue of a coroutine handler is then served in the event loop in which it was
-    subscribed, or else the first in which something was published. ``async with bus`` makes its workers children of that
-    block; leaving it waits until every queue is empty. Events may be published from any thread and any event loop.
+    The bus works without being entered: a coroutine handler then runs in the event loop in which it was subscribed, else in
+    the first one in which an event was published. With ``async with bus`` its workers are child tasks of that block, and
+    leaving the block waits until every queue is empty. Events may be published from any thread and any event loop.
     """
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
         self._subscribers: dict[str, Subscriber] = {}
         self._leaving: list[Subscriber] = []
-        """Unsubscribed, with deliveries still queued."""
+        """Unsubscribed subscribers with queued deliveries."""
         self._plans: dict[str, tuple[Subscriber, ...]] = {}
-        """The subscribers to each type of event that was published."""
+        """Cache of the subscribers by event type."""
         self._ids = itertools.count(1)
         self._workers = Workers(self._lock)
         self._entered: anyio.abc.TaskGroup | None = None
         self._count = itertools.count().__next__
-        self._asked = 0
-        """Numbers that :meth:`statistics` took from that counter, which no thread needs a lock for."""
+        self._statistics_calls = 0
+        """Numbers that :meth:`statistics` itself drew from the lock-free counter."""
         self._has_queues = False
 
     # --- subscribing --------------------------------------------------------------------------------------------------
@@ -101,11 +100,12 @@ class WorkflowEventBus:
         queue_size: int = QUEUE_SIZE,
         when_full: WhenFull = "wait",
     ) -> str:
-        """Call ``handler`` with every event of this type, None or ``"*"`` for all; the id is for :meth:`unsubscribe`.
+        """Call ``handler`` with every event of this type, or of all types for None or ``"*"``.
 
-        ``retry_backoff`` is in seconds and doubles with every retry; a retry that waits holds no slot. ``queue_size`` and
-        ``when_full`` are for coroutine handlers: ``wait`` makes an async ``publish`` wait for room, the others drop and count.
-        Raises :class:`~spanbus.errors.BusError` for arguments that cannot work.
+        Returns the id for :meth:`unsubscribe`. ``retry_backoff`` is in seconds and doubles with every retry; a waiting retry
+        does not count against ``max_concurrent``. ``queue_size`` and ``when_full`` apply to coroutine handlers: ``wait``
+        makes an async ``publish`` wait for space, the other policies drop an event and count it. Raises
+        :class:`~spanbus.errors.BusError` for invalid arguments.
         """
         if not callable(handler):
             raise BusError(f"handler must be callable, not {type(handler).__name__}")
@@ -129,7 +129,7 @@ class WorkflowEventBus:
                 queue_size,
                 when_full,
                 queued=queued,
-                at_once=not queued and predicate is None,
+                called_directly=not queued and predicate is None,
             )
             if subscriber.queued:
                 self._has_queues = True
@@ -139,7 +139,7 @@ class WorkflowEventBus:
         return subscriber.id
 
     def unsubscribe(self, subscription_id: str) -> bool:
-        """Forget a subscription; what is queued for it is still delivered. False when there is none with this id."""
+        """Remove a subscription; queued events are still delivered. Return False if there is none with this id."""
         with self._lock:
             found = self._subscribers.pop(subscription_id, None)
             self._plans = {}
@@ -151,7 +151,7 @@ class WorkflowEventBus:
         return found is not None
 
     def list_subscriptions(self) -> list[Subscription]:
-        """All subscriptions, oldest first."""
+        """Return all subscriptions, oldest first."""
         with self._lock:
             return [
                 Subscription(
@@ -167,11 +167,11 @@ class WorkflowEventBus:
             ]
 
     def statistics(self) -> BusStatistics:
-        """A snapshot of the counts."""
+        """Return a snapshot of the counts."""
         workers = self._workers
         with self._lock:
-            published = self._count() - self._asked
-            self._asked += 1
+            published = self._count() - self._statistics_calls
+            self._statistics_calls += 1
             return BusStatistics(
                 published,
                 len(self._subscribers),
@@ -212,7 +212,7 @@ class WorkflowEventBus:
         source: str = "",
         **metadata: object,
     ) -> Receipt:
-        """Like :meth:`publish`, from plain code in any thread; a full queue with the policy ``wait`` grows instead."""
+        """Publish from synchronous code in any thread; a full queue with the policy ``wait`` grows instead of blocking."""
         scope = current_scope.get()
         if not metadata and scope is None:
             return self.dispatch(
@@ -280,7 +280,7 @@ class WorkflowEventBus:
         marks = [perf_counter_ns()]
         receipt = Receipt(event, subscribers, marks)
         for subscriber in subscribers:
-            if not subscriber.at_once and not self._is_called(subscriber, receipt):
+            if not subscriber.called_directly and not self._call_here(subscriber, receipt):
                 continue
             try:
                 value = subscriber.handler(event)
@@ -290,7 +290,7 @@ class WorkflowEventBus:
                 continue
             marks.append(perf_counter_ns())
             if value is not None and value is not True and inspect.isawaitable(value):
-                self._is_a_coroutine_after_all(subscriber, receipt, value)
+                self._await_in_background(subscriber, receipt, value)
         return receipt
 
     def _plan(self, event_type: str) -> tuple[Subscriber, ...]:
@@ -300,12 +300,12 @@ class WorkflowEventBus:
                 for each in self._subscribers.values()
                 if each.event_type is None or each.event_type == event_type
             )
-            if len(self._plans) < _PLANS_KEPT:
+            if len(self._plans) < _PLANS_CACHED:
                 self._plans[str(event_type)] = plan
             return plan
 
-    def _is_called(self, subscriber: Subscriber, receipt: Receipt) -> bool:
-        """Whether the publisher calls this one; not when its queue took the event, or its predicate says no or fails."""
+    def _call_here(self, subscriber: Subscriber, receipt: Receipt) -> bool:
+        """Whether the publisher itself calls this subscriber: it has no queue, and its predicate is true and did not raise."""
         failed: Exception | None = None
         try:
             wanted = subscriber.predicate is None or subscriber.predicate(receipt.event)
@@ -319,34 +319,34 @@ class WorkflowEventBus:
         if failed is not None:
             self._observer_failed(subscriber, receipt, failed)
         else:
-            receipt.not_here()
+            receipt.exclude_last()
         return False
 
     def _observer_failed(self, subscriber: Subscriber, receipt: Receipt, error: Exception) -> None:
-        """Handle an error of the observer called last: retry it in the background, or record the error as its result."""
+        """Handle an error of the last observer: retry it in the background, or record the error as its result."""
         delay_s, workers = subscriber.retry.delay_s(1), self._workers
         if delay_s is not None and workers.home_of(subscriber) is not None:
-            spent_ns = receipt.not_here()
+            spent_ns = receipt.exclude_last()
             receipt.expect()
             workers.retry_later(subscriber, Delivery(receipt.event, receipt, 1, spent_ns), delay_s)
         else:
             workers.handler_failed(subscriber, receipt.event, error, 1)
             receipt.failed(error)
 
-    def _is_a_coroutine_after_all(
+    def _await_in_background(
         self, subscriber: Subscriber, receipt: Receipt, value: Awaitable[object]
     ) -> None:
-        """Let a worker await what a plain callable returned; the subscriber is queued from now on."""
-        receipt.not_here()
+        """Let a worker await the result of a plain callable; the subscriber gets a queue from now on."""
+        receipt.exclude_last()
         with self._lock:
             subscriber.queued = self._has_queues = True
-            subscriber.at_once = False
+            subscriber.called_directly = False
         self._workers.enqueue(subscriber, Delivery(receipt.event, receipt, started=value))
 
     # --- life ---------------------------------------------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
-        """Raises :class:`~spanbus.errors.BusError` when the bus is entered already."""
+        """Enter the bus. Raises :class:`~spanbus.errors.BusError` when it is already entered."""
         if self._entered is not None:
             raise BusError("this bus is entered already; its workers belong to that block")
         group = anyio.create_task_group()

@@ -1,8 +1,8 @@
-"""Variables that let a tool behind a pipe show its colours and know the width of the terminal.
+"""Environment variables that make tools behind a pipe use colours and the width of the terminal.
 
-They are read by pytest, ruff, mypy, npm, cargo, CMake, Django and most libraries for colours. A pseudo-terminal would reach
-the rest, and would also change what the tools do: buffering, prompts, pagers, line ends, one stream for two, the end
-of the job. Somebody's own choice, also against colours, stays.
+They are supported by pytest, ruff, mypy, npm, cargo, CMake, Django and most colour libraries. A pseudo-terminal would cover
+the others, but would also change how tools behave: buffering, prompts, pagers, line ends, stdout and stderr in one stream,
+and job control. A choice that the user has made, for or against colours, is respected.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _CHOICES = (*_COLOURS, "NO_COLOR", "NODE_DISABLE_COLORS", "CLICOLOR", "MYPY_FORC
 
 
 def terminal_variables(env: Mapping[str, str], columns: int | None = None) -> dict[str, str]:
-    """Environment variables for a tool with output on a terminal that is ``columns`` wide."""
+    """Return the variables for a tool whose output is shown on a terminal of this width."""
     found: dict[str, str] = {}
     if env.get("TERM") != "dumb" and not any(env.get(name) for name in _CHOICES):
         found.update(_COLOURS)

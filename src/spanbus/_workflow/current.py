@@ -1,4 +1,4 @@
-"""Context of the current task: the bus to publish on, with the run and phase that the work belongs to."""
+"""Context of the current task: the bus to publish on, and the run and phase that events belong to."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class RunScope(NamedTuple):
-    """The identity that events published here carry, unless they say another."""
+    """The default identity of events published in a context."""
 
     run_id: str
     workflow: str
@@ -28,17 +28,17 @@ class RunScope(NamedTuple):
 _bus: ContextVar[WorkflowEventBus | None] = ContextVar("spanbus_bus", default=None)
 current_scope: ContextVar[RunScope | None] = ContextVar("spanbus_run_scope", default=None)
 _anchor_ns: ContextVar[int | None] = ContextVar("spanbus_run_anchor", default=None)
-"""The wall clock at the start of a run, less the monotonic clock."""
+"""Wall clock minus monotonic clock, at the start of a run."""
 
 
 def current_bus() -> WorkflowEventBus | None:
-    """The bus bound by :func:`use_bus` or by a running engine, None without one."""
+    """Return the bus bound by :func:`use_bus` or by a running engine, None without one."""
     return _bus.get()
 
 
 @contextmanager
 def use_bus(bus: WorkflowEventBus | None) -> Generator[WorkflowEventBus | None]:
-    """Bind ``bus`` for actions in this task and in the tasks that it starts; None unbinds."""
+    """Context manager that binds ``bus`` for actions in this task and its child tasks; None unbinds."""
     token = _bus.set(bus)
     try:
         yield bus
@@ -48,7 +48,7 @@ def use_bus(bus: WorkflowEventBus | None) -> Generator[WorkflowEventBus | None]:
 
 @contextmanager
 def within(scope: RunScope) -> Generator[RunScope]:
-    """Events published here belong to ``scope``; the outermost one reads the wall clock, once for all of them."""
+    """Context manager in which events belong to ``scope``. The outermost one reads the wall clock once for all of them."""
     token = current_scope.set(scope)
     anchor = (
         None if _anchor_ns.get() is not None else _anchor_ns.set(_wall_ns() - perf_counter_ns())
@@ -62,7 +62,7 @@ def within(scope: RunScope) -> Generator[RunScope]:
 
 
 def now_ns() -> int:
-    """Unix time in nanoseconds; inside a run it goes on by the monotonic clock, whatever happens to the wall clock."""
+    """Return Unix time in nanoseconds; inside a run it advances by the monotonic clock, even if the wall clock is set."""
     anchor_ns = _anchor_ns.get()
     return _wall_ns() if anchor_ns is None else anchor_ns + perf_counter_ns()
 

@@ -1,4 +1,4 @@
-"""A workflow as data: phases that need each other, checked when it is built."""
+"""Workflow definitions: phases with dependencies, validated at construction."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from types import MappingProxyType
 from typing import Literal, cast
 
 from spanbus._suggest import did_you_mean
-from spanbus._workflow.functions import unusable
-from spanbus._workflow.shell_syntax import asks_for_a_shell
+from spanbus._workflow.functions import unusable_reason
+from spanbus._workflow.shell_syntax import shell_syntax_in
 from spanbus._workflow.values import UnusableDefinition, duration_s
 
 When = Literal["success", "always", "failure"]
@@ -31,8 +31,9 @@ def _no_env() -> Mapping[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A program to run: its arguments, or with ``shell`` one line for ``/bin/sh``. ``timeout`` is ``timeout_s``, or a
-    text such as ``"10m"``.
+    """A program to run: its arguments, or with ``shell`` one line for ``/bin/sh``.
+
+    ``timeout`` is an alternative to ``timeout_s``, and also takes a text such as ``"10m"``.
     """
 
     argv: tuple[str, ...]
@@ -49,11 +50,11 @@ class Command:
 
     @property
     def asks_for_arguments(self) -> bool:
-        """Whether ``{args}`` stands in it."""
+        """Whether it contains ``{args}``."""
         return any(_ARGS.search(part) for part in self.argv)
 
     def with_arguments(self, arguments: Sequence[str]) -> Command:
-        """``{args}`` replaced by ``arguments``; a word that is only that becomes as many words."""
+        """Return the command with ``{args}`` replaced; a word that is exactly ``{args}`` becomes one word per argument."""
         said = shlex.join(arguments)
         argv: list[str] = []
         for part in self.argv:
@@ -66,18 +67,18 @@ class Command:
 
     @property
     def executable(self) -> str:
-        """The program's name without its path."""
+        """Name of the program without its path."""
         first = self.argv[0] if not self.shell else (self.argv[0].split() or ["sh"])[0]
         return Path(first).name or first
 
 
 @dataclass(frozen=True, slots=True)
 class Phase:
-    """One phase. ``action`` is the name of a built-in action or a function, plain or async.
+    """A phase. ``action`` is the name of a built-in action, or a plain or async function.
 
-    ``timeout_s`` is for each attempt; ``retries`` counts attempts after the first, with ``retry_backoff_s`` doubling. ``when``
-    says when it runs: if what it needs succeeded (``success``), in any case, if something that it needs failed, or if a
-    function of the results of what it needs (name to result) says so.
+    ``timeout_s`` applies to each attempt. ``retries`` counts attempts after the first; ``retry_backoff_s`` doubles with each.
+    ``when`` decides whether it runs: if all needed phases succeeded (``success``), ``always``, if a phase upstream failed
+    (``failure``), or by a function of the results of the needed phases (name to result).
     """
 
     name: str
@@ -112,7 +113,7 @@ class Phase:
                 f"phase {name!r}: action must be a function or one of {', '.join(ACTIONS)}, not {action!r}",
                 "action",
             )
-        if not isinstance(action, str) and (why := unusable(action)) is not None:
+        if not isinstance(action, str) and (why := unusable_reason(action)) is not None:
             raise UnusableDefinition(f"phase {name!r}: the action {why}", "action")
         if when not in ("success", "always", "failure") and not callable(when):
             raise UnusableDefinition(
@@ -161,7 +162,7 @@ class Phase:
 
     @property
     def commands(self) -> tuple[Command, ...]:
-        """Everything that it runs, in order."""
+        """All commands that it runs, in order."""
         return (*self.hooks, *((self.command,) if self.command is not None else ()))
 
     @property
@@ -175,7 +176,7 @@ class Phase:
 
 @dataclass(frozen=True, slots=True)
 class Workflow:
-    """Phases that form a directed acyclic graph; :class:`~spanbus.errors.DefinitionError` says which does not fit."""
+    """Phases that form a directed acyclic graph. Raises :class:`~spanbus.errors.DefinitionError` if they do not."""
 
     name: str
     phases: tuple[Phase, ...]
@@ -212,7 +213,7 @@ class Workflow:
             ) from None
 
     def phase(self, name: str) -> Phase:
-        """The phase of this name. Raises :class:`~spanbus.errors.DefinitionError` with the nearest right one."""
+        """Return the phase of this name. Raises :class:`~spanbus.errors.DefinitionError`, which suggests the nearest one."""
         for phase in self.phases:
             if phase.name == name:
                 return phase
@@ -221,7 +222,7 @@ class Workflow:
         )
 
     def ancestors(self) -> dict[str, frozenset[str]]:
-        """For each phase all that it needs, directly or not."""
+        """Return the direct and indirect dependencies of each phase."""
         needs = {phase.name: phase.needs for phase in self.phases}
         found: dict[str, frozenset[str]] = {}
         for name in TopologicalSorter(needs).static_order():
@@ -229,7 +230,7 @@ class Workflow:
         return found
 
     def in_order(self) -> tuple[Phase, ...]:
-        """The phases, each after what it needs, else as they were written."""
+        """Return the phases in definition order, but each after the phases that it needs."""
         done: set[str] = set()
         ordered: list[Phase] = []
         waiting = list(self.phases)
@@ -241,8 +242,9 @@ class Workflow:
         return tuple(ordered)
 
     def with_arguments(self, arguments: Sequence[str]) -> Workflow:
-        """``{args}`` in its commands replaced. Raises :class:`~spanbus.errors.DefinitionError` when there are some
-        and none asks for them.
+        """Return the workflow with ``{args}`` replaced in its commands.
+
+        Raises :class:`~spanbus.errors.DefinitionError` when arguments are given and no command contains ``{args}``.
         """
         commands = [each for phase in self.phases for each in phase.commands]
         if not any(each.asks_for_arguments for each in commands):
@@ -263,7 +265,7 @@ class Workflow:
 
     @classmethod
     def from_mapping(cls, name: str, table: Mapping[str, object]) -> Workflow:
-        """A workflow from decoded TOML, as README shows it. Raises :class:`UnusableDefinition` with the path of what is wrong."""
+        """Build a workflow from decoded TOML. Raises :class:`UnusableDefinition` with the path of the faulty value."""
         from spanbus._workflow.tables import workflow
 
         return workflow(name, table)
@@ -279,12 +281,12 @@ def command(
     env: Mapping[str, str] = EMPTY_ENV,
     cwd: Path | None = None,
 ) -> Command:
-    """A command from a string, which is split as a shell would split it, or from a list of arguments."""
+    """Build a command from a string, split as a shell would, or from a list of arguments."""
     if isinstance(run, str):
         if shell:
             argv: tuple[str, ...] = (run,) if run.strip() else ()
         else:
-            if (meant := asks_for_a_shell(run)) is not None:
+            if (meant := shell_syntax_in(run)) is not None:
                 raise UnusableDefinition(
                     f"{meant} needs a shell, and no shell runs it; set shell = true, or quote it if it is meant as it stands",
                     where,
@@ -310,7 +312,7 @@ def command(
 
 
 def _in_one_word(placeholder: re.Match[str]) -> str:
-    """A placeholder whose default holds blanks stays one word until it is replaced."""
+    """Quote a placeholder whose default contains blanks, so that splitting keeps it in one word."""
     return shlex.quote(placeholder[0]) if " " in placeholder[0] else placeholder[0]
 
 

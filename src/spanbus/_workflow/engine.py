@@ -1,7 +1,7 @@
-"""Run a workflow, phase by phase, and publish what happened.
+"""Run the phases of a workflow, and publish their events.
 
-Independent phases run side by side within a limit. Start and end of a phase are paired in one place: whatever happens,
-an exception, a time-out, a false result, a cancellation, ``SystemExit``, there is exactly one end event for every start.
+Independent phases run concurrently, up to a limit. Every start event has exactly one end event, whether the phase ends by a
+result, an exception, a timeout, a cancellation or ``SystemExit``.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import cast
 
 import anyio
 
-from spanbus._semantics import error_text
+from spanbus._semantics import class_name, error_text
 from spanbus._workflow.actions import ACTIONS, Interrupted
 from spanbus._workflow.bus import WorkflowEventBus
 from spanbus._workflow.current import RunScope, current_scope, now_ns, use_bus, within
@@ -41,10 +41,9 @@ from spanbus._workflow.results import (
     PhaseResult,
     ResultName,
     RunResult,
-    class_name,
+    failure_summary,
     tail_of,
     trace_of,
-    why_failed,
 )
 from spanbus._workflow.retry import RetryPolicy
 from spanbus._workflow.stop import Stop
@@ -77,11 +76,11 @@ class _Run:
     results: dict[str, PhaseResult] = field(default_factory=dict[str, PhaseResult])
     first_failure: PhaseResult | None = None
     exit: SystemExit | KeyboardInterrupt | None = None
-    """Exit requested by a phase; raised by the run, because an event loop does not survive it in a child task."""
+    """Exit requested by a phase. The run raises it, because in a child task it would break the event loop."""
     scope: anyio.CancelScope | None = None
 
     def cancelled(self) -> str | None:
-        """The first phase that was cancelled though the run was not."""
+        """Return the first phase that was cancelled although the run was not."""
         return next(
             (
                 phase.name
@@ -92,7 +91,7 @@ class _Run:
         )
 
     def stopped(self) -> bool:
-        """Whether the run was asked to end and left something undone for it."""
+        """Whether the run was asked to stop and did not finish because of it."""
         return self.stop.asked > 0 and self.cancelled() is not None
 
     def scope_of(self, phase: str | None, attempt: int | None) -> RunScope:
@@ -110,8 +109,8 @@ class _Run:
 class BasicWorkflowEngine:
     """Runs workflows on a bus. One engine may run several at once.
 
-    ``concurrency`` limits the phases of one run that work side by side (default: one for each processor, at least two).
-    ``interrupt_reason`` is asked for the reason that ``workflow.interrupted`` tells when a run is cancelled.
+    ``concurrency`` limits the concurrent phases of one run (default: one for each processor, at least two).
+    ``interrupt_reason`` is called when a run is cancelled; it returns the ``reason`` of ``workflow.interrupted``.
     """
 
     def __init__(
@@ -128,11 +127,11 @@ class BasicWorkflowEngine:
         self._cancelled = interrupt_reason or (lambda: "cancelled")
 
     async def run(self, workflow: Workflow, options: RunOptions | None = None) -> RunResult:
-        """Run ``workflow`` to its end and tell how it ended; a failing phase raises nothing here.
+        """Run ``workflow`` to its end and return its result. A failing phase does not raise.
 
-        Cancelling this ends every open phase as cancelled, then the run, and the cancellation goes on. ``SystemExit`` and
-        ``KeyboardInterrupt`` from a phase are published and raised. Raises :class:`~spanbus.errors.DefinitionError` for
-        ``only`` and ``skip`` that name no phase, before anything is published.
+        On cancellation every open phase ends as cancelled, then the run, and the cancellation propagates. ``SystemExit`` and
+        ``KeyboardInterrupt`` of a phase are published and raised. Raises :class:`~spanbus.errors.DefinitionError`, before
+        anything is published, if ``only`` or ``skip`` names an unknown phase.
         """
         options = options or {}
         check_options(options)
@@ -156,13 +155,13 @@ class BasicWorkflowEngine:
             options.get("stop") or Stop(),
         )
         with use_bus(self._bus), within(run.scope_of(None, None)):
-            return await self._announced(run)
+            return await self._run_announced(run)
 
-    async def _announced(self, run: _Run) -> RunResult:
-        """The run's own start and end, paired."""
+    async def _run_announced(self, run: _Run) -> RunResult:
+        """Run all phases between the run's start and end events."""
         began_ns = time.perf_counter_ns()
         name, rerun_of = run.workflow.name, run.options.get("rerun_of")
-        self._say(
+        self._publish(
             WorkflowEvent.WORKFLOW_STARTED,
             {
                 "workflow": name,
@@ -178,7 +177,7 @@ class BasicWorkflowEngine:
             async with anyio.create_task_group() as group:
                 run.scope = group.cancel_scope
                 for phase in run.workflow.phases:
-                    group.start_soon(self._scheduled, run, phase, name=f"phase {phase.name}")
+                    group.start_soon(self._run_when_ready, run, phase, name=f"phase {phase.name}")
             if run.exit is not None:
                 raise run.exit
             first = run.first_failure
@@ -190,7 +189,7 @@ class BasicWorkflowEngine:
                     "success": False,
                     "result": first.result,
                     "error_type": first.error_type,
-                    "error": why_failed(first),
+                    "error": failure_summary(first),
                 }
             elif (cancelled := run.cancelled()) is not None:
                 ending = {"reason": f"phase {cancelled} was cancelled"}
@@ -204,7 +203,7 @@ class BasicWorkflowEngine:
             raise
         finally:
             duration_s = (time.perf_counter_ns() - began_ns) / 1e9
-            self._say(kind, {"workflow": name, **ending, "duration": duration_s})
+            self._publish(kind, {"workflow": name, **ending, "duration": duration_s})
         phases = tuple(run.results[phase.name] for phase in run.workflow.phases)
         first = None if run.stopped() else run.first_failure
         result: ResultName = (
@@ -219,16 +218,16 @@ class BasicWorkflowEngine:
 
     # --- one phase ----------------------------------------------------------------------------------------------------
 
-    async def _scheduled(self, run: _Run, phase: Phase) -> None:
-        """Wait for what the phase needs, then run it or say why not."""
+    async def _run_when_ready(self, run: _Run, phase: Phase) -> None:
+        """Wait for the phases that this one needs, then run or skip it."""
         for need in phase.needs:
             await run.done[need].wait()
         with within(run.scope_of(phase.name, 1)):
-            result = self._not_run(run, phase)
+            result = self._skip_result(run, phase)
             if result is None:
                 try:
                     async with run.limiter:
-                        result = self._not_run(run, phase) or await self._phase(run, phase)
+                        result = self._skip_result(run, phase) or await self._phase(run, phase)
                 except (SystemExit, KeyboardInterrupt) as error:
                     run.exit = run.exit or error
                     if run.scope is not None:
@@ -239,22 +238,22 @@ class BasicWorkflowEngine:
             run.first_failure = result
         run.done[phase.name].set()
 
-    def _not_run(self, run: _Run, phase: Phase) -> PhaseResult | None:
-        """The result of a phase that does not run, announced; None for one that does."""
-        reason = self._why_not(run, phase)
+    def _skip_result(self, run: _Run, phase: Phase) -> PhaseResult | None:
+        """Publish the skip of a phase that does not run, and return its result; None for a phase that runs."""
+        reason = self._skip_reason(run, phase)
         if reason is not None:
-            self._say(WorkflowEvent.PHASE_SKIPPED, {"reason": reason})
+            self._publish(WorkflowEvent.PHASE_SKIPPED, {"reason": reason})
             return PhaseResult(phase.name, "skip", attempts=0, reason=reason)
         if run.stop.at_once or (run.stop.asked and phase.when not in ("always", "failure")):
             reason = f"not started: {run.stop.reason}"
-            self._say(
+            self._publish(
                 WorkflowEvent.PHASE_SKIPPED,
                 {"reason": reason, "not_started": True, "result": "cancellation"},
             )
             return PhaseResult(phase.name, "cancellation", attempts=0, reason=reason)
         return None
 
-    def _why_not(self, run: _Run, phase: Phase) -> str | None:
+    def _skip_reason(self, run: _Run, phase: Phase) -> str | None:
         if phase.name in run.left_out:
             return DESELECTED
         needs = {need: run.results[need] for need in phase.needs}
@@ -275,20 +274,20 @@ class BasicWorkflowEngine:
                     else "its condition says no"
                 )
             except Exception as error:
-                return f"its condition failed: {class_name(error)}: {error_text(error)}"
+                return f"its condition failed: {class_name(type(error))}: {error_text(error)}"
         for need, result in needs.items():
             if result.result == "success" or (result.result == "skip" and need in run.left_out):
                 continue
             if result.result == "cancellation" and run.stop.asked:
-                continue  # not started either, for the same reason
+                continue  # not started because of the stop request, like this one
             return f"{need} did not succeed"
         return None
 
     async def _phase(self, run: _Run, phase: Phase) -> PhaseResult:
-        """A phase's start and its one end, with the attempts between them."""
+        """Run the attempts of a phase between its start and end events."""
         began_ns = time.perf_counter_ns()
         attempts, asked = 1, run.stop.asked
-        self._say(
+        self._publish(
             WorkflowEvent.PHASE_STARTED,
             {
                 "type": phase.type,
@@ -318,7 +317,7 @@ class BasicWorkflowEngine:
                     delay_s = policy.delay_s(attempts)
                     if delay_s is None:
                         break
-                    self._say(
+                    self._publish(
                         WorkflowEvent.PHASE_RETRYING,
                         {
                             **error.payload(),
@@ -363,7 +362,7 @@ class BasicWorkflowEngine:
                 raise
         finally:
             duration_s = (time.perf_counter_ns() - began_ns) / 1e9
-            self._say(
+            self._publish(
                 kind, {**ending, "duration": duration_s, "attempts": attempts}, attempt=attempts
             )
         return PhaseResult(
@@ -377,9 +376,7 @@ class BasicWorkflowEngine:
         )
 
     async def _attempt(self, run: _Run, phase: Phase, attempt: int) -> object:
-        """One attempt; what is not a success comes out as :class:`AttemptFailed` or :class:`AttemptStopped`, a
-        cancellation as itself.
-        """
+        """Run one attempt. Raises :class:`AttemptFailed` or :class:`AttemptStopped`, or the cancellation itself."""
         execution = PhaseExecution(run.run_id, run.workflow.name, phase.name, attempt)
         with ExitStack() as stack:
             stack.enter_context(within(run.scope_of(phase.name, attempt)))
@@ -402,8 +399,8 @@ class BasicWorkflowEngine:
             )
             value: object = None
 
-            def told() -> None:
-                """Commands are told by whoever asks, and end by themselves; a function is cancelled."""
+            def on_stop() -> None:
+                """Cancel a function; commands get a signal from the code that requested the stop, and end by themselves."""
                 if run.stop.ends(asked) or (
                     run.stop.asked > asked and not isinstance(phase.action, str)
                 ):
@@ -413,9 +410,9 @@ class BasicWorkflowEngine:
                 anyio.CancelScope(
                     deadline=anyio.current_time() + (phase.timeout_s or math.inf)
                 ) as scope,
-                run.stop.told(told),
+                run.stop.listening(on_stop),
             ):
-                value = await self._judged(phase, context)
+                value = await self._call_and_classify(phase, context)
             if scope.cancelled_caught:
                 tail = "\n".join(filter(None, context.unfinished)) or None
                 if context.stopping is not None and context.stopping():
@@ -429,8 +426,8 @@ class BasicWorkflowEngine:
                 )
             return value
 
-    async def _judged(self, phase: Phase, context: PhaseContext) -> object:
-        """Return the action's value; raise its errors as :class:`AttemptFailed`, with their kind."""
+    async def _call_and_classify(self, phase: Phase, context: PhaseContext) -> object:
+        """Return the action's value; raise its errors as :class:`AttemptFailed` or :class:`AttemptStopped`."""
         try:
             value = await self._call(phase, context)
             said = cast("Mapping[str, object]", value) if isinstance(value, Mapping) else EMPTY_ENV
@@ -460,7 +457,7 @@ class BasicWorkflowEngine:
             ) from error
         except Exception as error:
             raise AttemptFailed(
-                "failure", class_name(error), error_text(error), trace_of(error)
+                "failure", class_name(type(error)), error_text(error), trace_of(error)
             ) from error
 
     async def _call(self, phase: Phase, context: PhaseContext) -> object:
@@ -475,7 +472,7 @@ class BasicWorkflowEngine:
         options: dict[str, object] = {"event_bus": self._bus} if asks_for_bus else {}
         return await call(action, *arguments[:positional], **options)
 
-    def _say(
+    def _publish(
         self,
         event_type: WorkflowEvent,
         payload: Mapping[str, object],

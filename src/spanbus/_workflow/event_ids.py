@@ -1,4 +1,4 @@
-"""Ids of events: unique across processes, and in the order of their making within one."""
+"""Event ids: unique across processes, and ordered by creation within one."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ _LAST_DIGITS: Final = tuple([f"{number:02x}" for number in range(256)])
 
 
 class EventIds:
-    """Ids that are unique across processes and sort in the order of their making within one.
+    """Generator of ids that are unique across processes and sort by creation within one.
 
-    An id is twelve hexadecimal digits of milliseconds at process start, eight of process randomness and ten of a
-    counter: 0.2 µs instead of the 1.5 µs of ``uuid4``. A forked child takes a new prefix.
+    An id has twelve hexadecimal digits of milliseconds at process start, eight random ones for the process, and ten of a
+    counter. It takes 0.2 µs instead of the 1.5 µs of ``uuid4``. A forked child gets a new prefix.
     """
 
     def __init__(self) -> None:
@@ -29,12 +29,12 @@ class EventIds:
 
     @property
     def prefix(self) -> str:
-        """The part that all ids of this process have in common."""
+        """The common part of all ids of this process."""
         return self._prefix[:-1]
 
     def __call__(self) -> str:
         number = self._next()
-        lead, text = self._lead  # one reading: another thread may be at a later one
+        lead, text = self._lead  # read once: another thread may replace it
         if number >> 8 != lead:
             lead = number >> 8
             text = f"{self._prefix}{lead:08x}"

@@ -1,4 +1,4 @@
-"""The names of what happens in a workflow, with the frozen envelope that carries one of them."""
+"""Event types of a workflow, and the frozen event that is published on the bus."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from spanbus._workflow.event_ids import new_event_id as new_event_id
 class WorkflowEvent(StrEnum):
     """Event types of the workflow bus.
 
-    The first twenty have the names and values of crackerjack's bus; the ``PHASE_*`` members, which that bus lacks, are
-    published by :class:`~spanbus._workflow.engine.BasicWorkflowEngine` for every phase.
+    The first twenty members have the names and values of crackerjack's bus. The ``PHASE_*`` members, which that bus lacks,
+    are published by :class:`~spanbus._workflow.engine.BasicWorkflowEngine` for every phase.
     """
 
     WORKFLOW_STARTED = "workflow.started"
@@ -52,12 +52,12 @@ EMPTY: Mapping[str, object] = MappingProxyType({})
 
 
 class Event(NamedTuple):
-    """One thing that happened, as it stands on the bus: frozen, with its identity.
+    """An immutable event on the bus.
 
-    ``at_ns`` is Unix time in nanoseconds. ``run_id``, ``phase`` and ``attempt`` (from 1) say to which work the event
-    belongs, None where that is not known. ``traceparent`` and ``tracestate`` are the W3C trace context that was current
-    where the event was published; on ``workflow.started`` that is the caller of the run. ``event_id`` is unique, and
-    the ids of one process sort in the order of publishing.
+    ``at_ns`` is Unix time in nanoseconds. ``run_id``, ``phase`` and ``attempt`` (from 1) identify the work that the event
+    belongs to, None if unknown. ``traceparent`` and ``tracestate`` are the W3C trace context in which the event was
+    published; for ``workflow.started`` that of the run's caller. ``event_id`` is unique, and the ids of one process sort in
+    the order of publishing.
     """
 
     event_type: str
@@ -73,13 +73,13 @@ class Event(NamedTuple):
     metadata: Mapping[str, object] = EMPTY
 
     def __reduce__(self) -> tuple[Callable[..., Event], tuple[object, ...]]:
-        """Frozen mappings cannot be pickled or copied, so plain ones are, and frozen again."""
+        """Pickle and copy plain dictionaries, because read-only mappings support neither."""
         return _frozen, tuple(
             dict(field) if isinstance(field, Mapping) else field for field in self
         )
 
     def as_dict(self) -> dict[str, object]:
-        """A plain mapping with the fields that are set, in the shape of one line of a recorded stream."""
+        """Return the fields that are set as a plain mapping, in the format of a recorded stream."""
         line: dict[str, object] = {
             "event_type": str(self.event_type),
             "event_id": self.event_id,
@@ -96,7 +96,7 @@ class Event(NamedTuple):
 
 
 class ReceivedEvent(Event):
-    """An event that another process published, given to a bus here: carried nowhere again, and not counted here."""
+    """An event of another process, delivered to a bus in this one. It is not carried on and not counted here."""
 
     __slots__ = ()
 

@@ -1,4 +1,4 @@
-"""Options of a run, and its context as the phases see it."""
+"""Options of a run, and the context that its phases get."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from spanbus._workflow.stop import Stop
 
 
 class PhaseExecution(NamedTuple):
-    """One attempt of a phase that is about to run."""
+    """An attempt of a phase that is about to run."""
 
     run_id: str
     workflow: str
@@ -29,7 +29,7 @@ class PhaseExecution(NamedTuple):
 
 
 Around = Callable[[PhaseExecution], AbstractContextManager[Mapping[str, str]]]
-"""Entered in the phase's own task around each attempt; gives the environment that its child processes get on top."""
+"""Context manager entered around each attempt, in the phase's task; yields extra environment for child processes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ class PhaseContext(ActionContext):
         results: Mapping[str, PhaseResult],
         stopping: Callable[[], bool],
     ) -> PhaseContext:
-        """The context of one attempt."""
+        """Return the context of one attempt."""
         output, keep, cwd = options.get("output"), options.get("keep"), options.get("cwd")
         if phase.cwd is not None:
             cwd = cwd / phase.cwd if cwd is not None else phase.cwd
@@ -76,42 +76,42 @@ class PhaseContext(ActionContext):
 
 
 class RunOptions(TypedDict, total=False):
-    """Options of one run. Each may be left out; None is as good as that."""
+    """Options of one run. Each may be omitted; None means the same."""
 
     run_id: str | None
-    """The run's id; else a new one."""
+    """The run's id; default: a new one."""
     only: Collection[str]
-    """The phases that run; else all."""
+    """The phases that run; default: all."""
     skip: Collection[str]
     """Phases that do not run."""
     concurrency: int | None
-    """Number of phases that work side by side; else as many as the engine says."""
+    """Maximum number of concurrent phases; default: the engine's."""
     traceparent: str | None
-    """The caller's trace context, whose child the run is."""
+    """The caller's trace context, the parent of the run."""
     tracestate: str | None
     rerun_of: str | None
     """The run that this one repeats."""
     cwd: Path | None
     env: Mapping[str, str]
-    """Variables for the tools."""
+    """Environment variables for the tools."""
     terminal: Mapping[str, str] | None
-    """Variables for tools whose output is shown on a terminal; not for phases with ``tty`` false."""
+    """Further variables for tools whose output is shown on a terminal; not for phases with ``tty`` false."""
     output: Callable[[str, str, str], None] | None
-    """Takes phase, hook or program, and one line of its output."""
+    """Called with phase, hook or program, and one line of its output."""
     inherit: bool
-    """Tools share our terminal."""
+    """Tools use our standard streams."""
     interruption: Callable[[], Interruption | None] | None
-    """Asked on cancellation, for tools that share our terminal."""
+    """Called on cancellation, for tools that use our standard streams; returns the signal for them."""
     interrupt_reason: Callable[[], str] | None
-    """Asked on cancellation, for the reason that ``workflow.interrupted`` tells."""
+    """Called on cancellation; returns the ``reason`` of ``workflow.interrupted``."""
     stop: Stop | None
-    """Asked to end the run from outside while what is under way may still end by itself."""
+    """Stop requests: the run ends early, but running phases may finish by themselves."""
     keep: Callable[[PhaseExecution, str, Command], Kept] | None
-    """Opens what keeps the whole output of a tool, by the tool's name and command."""
+    """Opens the sink for the whole output of a tool, by the tool's name and command."""
 
 
 def check_options(options: RunOptions) -> None:
-    """Refuse names that are no options, as a call with them would: ``TypedDict`` is looked at by type checkers only."""
+    """Raise ``TypeError`` for an unknown option, because ``TypedDict`` is checked by type checkers only."""
     for name in options.keys() - RunOptions.__optional_keys__:
         raise TypeError(
             f"no option of a run is called {name!r}{did_you_mean(name, RunOptions.__optional_keys__)}"
@@ -119,7 +119,7 @@ def check_options(options: RunOptions) -> None:
 
 
 def new_run_id() -> str:
-    """Short, readable, unique, and sorted by time: ``20260101-120000-1a2b3c4d``."""
+    """Return a short, readable, unique id that sorts by time: ``20260101-120000-1a2b3c4d``."""
     return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{os.urandom(4).hex()}"
 
 

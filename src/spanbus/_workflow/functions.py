@@ -1,8 +1,8 @@
-"""The function of a phase: which kinds can be run, and how its body is run to the end.
+"""Run the function of a phase to its end.
 
-A function may be plain (it gets a thread), a coroutine function, a generator or an asynchronous generator: each is run until
-it ends, and its return value is the phase's. A coroutine that gives another coroutine is awaited until a value comes.
-What has no body of its own to run, such as a context manager, is refused when the phase is built.
+A function may be plain (it runs in a thread), a coroutine function, a generator or an async generator. Each runs until it
+ends, and its return value is that of the phase. Nested awaitables are awaited. A callable without a body to run, such as a
+context manager, is rejected when the phase is defined.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ _MANAGERS = (contextlib.AbstractContextManager, contextlib.AbstractAsyncContextM
 _DECORATORS = (contextlib.ContextDecorator, contextlib.AsyncContextDecorator)
 
 
-def unusable(function: object) -> str | None:
-    """Say why ``function`` cannot be the action of a phase; None where it can."""
-    inner = _innermost(function)
+def unusable_reason(function: object) -> str | None:
+    """Return why ``function`` cannot be the action of a phase, None if it can."""
+    inner = _unwrapped(function)
     if isinstance(inner, (*_MANAGERS, *_DECORATORS)) or _makes_managers(inner):
         return "is a context manager, which has no body to run; give the function that uses it"
     if getattr(inner, "__globals__", {}).get("__name__") == "contextlib":
@@ -33,26 +33,26 @@ def unusable(function: object) -> str | None:
 
 
 def _makes_managers(function: object) -> bool:
-    """Whether this is the class of a context manager."""
+    """Whether ``function`` is a context manager class."""
     return isinstance(function, type) and any(issubclass(function, kind) for kind in _MANAGERS)  # pyright: ignore[reportGeneralTypeIssues] - both have methods alone
 
 
 async def call(function: Callable[..., object], *arguments: object, **options: object) -> object:
-    """Run ``function`` to its end in the right place, a thread or this task, and return its value."""
-    if _is(inspect.isasyncgenfunction, function):
-        return await _settled(function(*arguments, **options))
-    if _is(inspect.iscoroutinefunction, function):
-        return await _settled(function(*arguments, **options))
-    import anyio.to_thread  # not for who only reads definitions
+    """Run ``function`` to its end, in a thread or in this task, and return its value."""
+    if _matches(inspect.isasyncgenfunction, function):
+        return await _resolve(function(*arguments, **options))
+    if _matches(inspect.iscoroutinefunction, function):
+        return await _resolve(function(*arguments, **options))
+    import anyio.to_thread  # lazy: definitions alone do not need it
 
     (value,) = await anyio.to_thread.run_sync(
-        lambda: (_drained(function(*arguments, **options)),), abandon_on_cancel=True
-    )  # in a tuple, because trio takes a coroutine that comes out of a thread for a mistake
-    return await _settled(value)
+        lambda: (_run_generator(function(*arguments, **options)),), abandon_on_cancel=True
+    )  # in a tuple, because trio rejects a coroutine as the result of a thread
+    return await _resolve(value)
 
 
 def parameters_taken(function: Callable[..., object]) -> tuple[int, bool]:
-    """Number of positional arguments that ``function`` takes, at most two, and whether it asks for ``event_bus``."""
+    """Return how many positional arguments ``function`` takes, at most two, and whether it takes ``event_bus``."""
     try:
         parameters = inspect.signature(function).parameters.values()
     except (TypeError, ValueError):
@@ -67,19 +67,19 @@ def parameters_taken(function: Callable[..., object]) -> tuple[int, bool]:
     return min(2, positional), any(parameter.name == "event_bus" for parameter in parameters)
 
 
-def _innermost(function: object) -> object:
+def _unwrapped(function: object) -> object:
     while isinstance(function, partial):
         function = cast("partial[object]", function).func
     return function
 
 
-def _is(question: Callable[[object], bool], function: object) -> bool:
-    inner = _innermost(function)
+def _matches(question: Callable[[object], bool], function: object) -> bool:
+    inner = _unwrapped(function)
     return question(inner) or question(getattr(type(inner), "__call__", None))  # noqa: B004
 
 
-def _drained(value: object) -> object:
-    """A generator run to its end; everything else as it is."""
+def _run_generator(value: object) -> object:
+    """Run a generator to its end and return its value; return anything else unchanged."""
     if not inspect.isgenerator(value):
         return value
     generator = cast("Generator[object, None, object]", value)
@@ -90,8 +90,8 @@ def _drained(value: object) -> object:
             return end.value
 
 
-async def _settled(value: object) -> object:
-    """The value behind coroutines and asynchronous generators, however many lie around it."""
+async def _resolve(value: object) -> object:
+    """Await coroutines and run generators, also nested ones, and return the final value."""
     while True:
         if inspect.isasyncgen(value):
             async with aclosing(cast("AsyncGenerator[object]", value)) as generator:
@@ -101,7 +101,7 @@ async def _settled(value: object) -> object:
         if inspect.isgenerator(value):
             import anyio.to_thread
 
-            value = await anyio.to_thread.run_sync(_drained, value, abandon_on_cancel=True)
+            value = await anyio.to_thread.run_sync(_run_generator, value, abandon_on_cancel=True)
         elif inspect.isawaitable(value):
             value = await cast("Coroutine[object, object, object]", value)
         elif isinstance(value, _MANAGERS) and isinstance(value, _DECORATORS):

@@ -1,7 +1,7 @@
-"""Deterministic W3C trace context: the ids of a run's spans as hashes of what the run is.
+"""Deterministic W3C trace context: trace and span ids as hashes of the run id, phase and attempt.
 
-A replay of the same events gives the same trace, and a child process can compute its parent. The hash is BLAKE2b; the
-format is W3C Trace Context level 1 (https://www.w3.org/TR/trace-context/).
+A replay of the same events gives the same trace, and a child process can compute the ids of its parent. The hash is BLAKE2b;
+the format is W3C Trace Context level 1 (https://www.w3.org/TR/trace-context/).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _TRACEPARENT: Final = pattern(
 
 
 class TraceContext(NamedTuple):
-    """One ``traceparent``: 128-bit trace id, 64-bit span id, the sampled bit."""
+    """A parsed ``traceparent``: 128-bit trace id, 64-bit span id, sampled flag."""
 
     trace_id: int
     span_id: int
@@ -31,7 +31,7 @@ class TraceContext(NamedTuple):
 
 
 def parse_traceparent(value: str | None) -> TraceContext | None:
-    """The context in a ``traceparent`` header, or None where it is absent or not valid (the rule of the standard)."""
+    """Parse a ``traceparent`` header; None if it is absent or invalid by the standard."""
     if not value:
         return None
     match = _TRACEPARENT.fullmatch(value.strip().lower())
@@ -44,10 +44,10 @@ def parse_traceparent(value: str | None) -> TraceContext | None:
 
 
 def _digest(size_bytes: int, *parts: object) -> int:
-    return _hashed(size_bytes, "\x1f".join([str(part) for part in parts]))
+    return _hash(size_bytes, "\x1f".join([str(part) for part in parts]))
 
 
-def _hashed(size_bytes: int, text: str) -> int:
+def _hash(size_bytes: int, text: str) -> int:
     value = int.from_bytes(
         blake2b(text.encode("utf-8", "surrogatepass"), digest_size=size_bytes).digest(), "big"
     )
@@ -55,25 +55,25 @@ def _hashed(size_bytes: int, text: str) -> int:
 
 
 def trace_id_of(run_id: str, parent: TraceContext | None = None) -> int:
-    """The trace of a run: its parent's where there is one, else a hash of the run id."""
+    """Return the trace id of a run: its parent's, else a hash of the run id."""
     return parent.trace_id if parent is not None else _digest(16, "trace", run_id)
 
 
 def run_span_id(run_id: str) -> int:
-    """The span id of a run."""
+    """Return the span id of a run."""
     return _digest(8, "run", run_id)
 
 
 def child_span_id(parent_span_id: int, *path: object) -> int:
-    """The span id of a place beneath a span: ``("phase", name, occurrence)`` under a run, ``("attempt", n)`` under a phase."""
+    """Return the span id of a child by its path: ``("phase", name, occurrence)`` in a run, ``("attempt", n)`` in a phase."""
     return _digest(8, f"{parent_span_id:016x}", *path)
 
 
 def phase_span_id(run_span_id: int, name: str, occurrence: int) -> int:
-    """``child_span_id(run_span_id, "phase", name, occurrence)``."""
-    return _hashed(8, f"{run_span_id.to_bytes(8, 'big').hex()}\x1fphase\x1f{name}\x1f{occurrence}")
+    """Return ``child_span_id(run_span_id, "phase", name, occurrence)``, computed faster."""
+    return _hash(8, f"{run_span_id.to_bytes(8, 'big').hex()}\x1fphase\x1f{name}\x1f{occurrence}")
 
 
 def short_hash(*parts: object) -> str:
-    """Twelve hexadecimal digits that tell one thing from another."""
+    """Return a hash of twelve hexadecimal digits."""
     return f"{_digest(6, *parts):012x}"

@@ -1,4 +1,4 @@
-"""A hand on one event loop: start a task in it or call into it, from any thread."""
+"""Handle of an event loop, asyncio's or trio's: call into it from any thread, or start a task in it."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import sniffio
 
 
 class LoopClosed(Exception):
-    """The loop is gone; nothing runs in it any more."""
+    """The event loop is closed."""
 
 
 class LoopHandle:
-    """The event loop that was running when this was made, asyncio's or trio's."""
+    """The event loop in which this object was created, asyncio's or trio's."""
 
     def __init__(self) -> None:
         """Raises ``sniffio.AsyncLibraryNotFoundError`` outside an event loop."""
@@ -31,14 +31,14 @@ class LoopHandle:
 
     @staticmethod
     def current() -> LoopHandle | None:
-        """A handle on the running loop, None outside one."""
+        """Return a handle of the running event loop, None outside of one."""
         try:
             return LoopHandle()
         except sniffio.AsyncLibraryNotFoundError:
             return None
 
     def is_here(self) -> bool:
-        """Whether the caller runs in this loop."""
+        """Whether the caller runs in this event loop."""
         if self._loop is not None:
             try:
                 return asyncio.get_running_loop() is self._loop
@@ -55,7 +55,7 @@ class LoopHandle:
         return self._loop.is_closed() if self._loop is not None else False
 
     def call(self, function: Callable[[], object]) -> None:
-        """Call ``function`` in the loop soon, from any thread. Raises :class:`LoopClosed`."""
+        """Schedule a call of ``function`` in the loop, from any thread. Raises :class:`LoopClosed`."""
         if self._loop is not None:
             try:
                 self._loop.call_soon_threadsafe(_in_asyncio, function)
@@ -70,7 +70,7 @@ class LoopHandle:
             raise LoopClosed from error
 
     def spawn(self, function: Callable[[], Awaitable[None]]) -> None:
-        """Start a task in the loop; to be called in the loop only."""
+        """Start a task in the loop; must be called from within the loop."""
         if self._loop is not None:
 
             async def run() -> None:
@@ -86,7 +86,7 @@ class LoopHandle:
 
 
 def cancelled_from_outside() -> bool:
-    """Whether the task that meets a cancellation is itself cancelled; else the code in it awaited something that was."""
+    """Whether the current task itself is being cancelled; otherwise something that it awaited was cancelled."""
     if sniffio.current_async_library() == "asyncio":
         task = asyncio.current_task()
         return task is None or task.cancelling() > 0
@@ -94,7 +94,7 @@ def cancelled_from_outside() -> bool:
 
 
 def _in_asyncio(function: Callable[[], object]) -> None:
-    """A callback of the loop is in no task, and anyio has to be told where it is."""
+    """Call ``function`` with sniffio set to asyncio, which cannot be detected in a callback outside of a task."""
     token = sniffio.current_async_library_cvar.set("asyncio")
     try:
         function()

@@ -1,4 +1,4 @@
-"""Output of a command as it comes in bytes: told line by line, and its end kept in constant memory."""
+"""Output of a command: split into lines as the bytes arrive, with the tail kept in constant memory."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import codecs
 from collections.abc import Callable
 
 TAIL_BYTES = 20_480
-"""Enough for 4,096 characters of any language, and for what is taken out of them as secret."""
+"""Enough for 4,096 characters of any language, and for the secrets that are removed from them."""
 LONGEST_LINE_BYTES = 65_536
 
 OutputSink = Callable[[str], None]
-"""Takes one line of output, without its end, as it comes."""
+"""Takes one line of output, without the line end."""
 
 
 class Tail:
-    """The last bytes of an output, in constant memory. What was written over (``\\r``) is not kept beside what stands there."""
+    """The last bytes of an output, in constant memory. Text that was overwritten (``\\r``) is dropped."""
 
     def __init__(self, limit_bytes: int = TAIL_BYTES) -> None:
         self._limit = limit_bytes
@@ -26,7 +26,7 @@ class Tail:
             self._shorten()
 
     def text(self) -> str:
-        """Text that was kept, which may begin within a line."""
+        """Return the kept text, which may begin within a line."""
         self._shorten()
         text = self._kept.decode("utf-8", "replace")
         return "\n".join(map(_last_state, text.split("\n"))).strip("\n")
@@ -36,16 +36,18 @@ class Tail:
             *lines, last = self._kept.split(b"\n")
             lines = [line.rstrip(b"\r").rpartition(b"\r")[2] for line in lines]
             shown = last.rstrip(b"\r")
-            ends = last[len(shown) :][:1]  # the next state begins a line of its own
+            ends = last[len(shown) :][
+                :1
+            ]  # keep the carriage return: the next text overwrites the line
             self._kept = bytearray(b"\n").join([*lines, shown.rpartition(b"\r")[2] + ends])
         if len(self._kept) > self._limit:
             del self._kept[: len(self._kept) - self._limit]
 
 
 class Lines:
-    """Bytes as they come, told line by line; a line that does not end is told in pieces, each of whole letters.
+    """Splits bytes into lines and passes them on. An endless line is passed in pieces, without splitting characters.
 
-    Of a line that was written over (``\\r``, as progress bars do) the last state is told.
+    Of a line that is overwritten (``\\r``, as by progress bars) only the last state is passed on.
     """
 
     def __init__(self, on_line: OutputSink) -> None:
@@ -57,22 +59,22 @@ class Lines:
         first, *rest = self._decode(data).split("\n")
         self._pending += first
         for line in rest:
-            self._tell()
+            self._emit()
             self._pending = line
         if len(self._pending) > LONGEST_LINE_BYTES:
             self._pending = _last_state(self._pending)
             if len(self._pending) > LONGEST_LINE_BYTES:
-                self._tell()
+                self._emit()
                 self._pending = ""
 
     def end(self) -> None:
-        """Tell what came after the last line's end."""
+        """Pass on the text after the last line end."""
         self._pending += self._decode(b"", True)
         if self._pending:
-            self._tell()
+            self._emit()
             self._pending = ""
 
-    def _tell(self) -> None:
+    def _emit(self) -> None:
         self._on_line(_last_state(self._pending))
 
 

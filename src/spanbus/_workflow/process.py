@@ -1,4 +1,4 @@
-"""One child process in a group of its own: output streamed, its tail kept, the whole group ended when time is up."""
+"""Run a child process in its own process group: stream its output, keep the tail, terminate the group on cancellation."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from spanbus._workflow.output import Lines, OutputSink, Tail
 GRACE_S = 3.0
 _WINDOWS = sys.platform == "win32"
 _groups: set[int] = set()
-"""Process groups of ours that run now."""
+"""The running process groups."""
 
 
 class Interruption(NamedTuple):
-    """The signal that ends the work; ``told`` when the terminal sent it to the tools in its foreground as well."""
+    """The signal that ends the work. ``told``: the terminal has sent it to the tools in its foreground as well."""
 
     number: signal.Signals
     told: bool
@@ -34,7 +34,7 @@ class Interruption(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ProcessResult:
-    """Result of a command. ``exit_code`` is negative for a signal, None when it could not be started."""
+    """Result of a command. ``exit_code`` is negative for a signal, None if the program could not be started."""
 
     exit_code: int | None
     duration_s: float
@@ -47,7 +47,7 @@ class ProcessResult:
 
 
 class Remains:
-    """Output tail and exit code of a process, kept even if its run was cancelled."""
+    """Output tail and exit code of a process, available even after a cancellation."""
 
     def __init__(self) -> None:
         self.tail = Tail()
@@ -65,13 +65,13 @@ async def run_process(
     stopping: Callable[[], bool] | None = None,
     remains: Remains | None = None,
 ) -> ProcessResult:
-    """Run ``command`` to its end; a program that cannot be started is a result too, not an exception.
+    """Run ``command`` to its end. A program that cannot be started gives a result with ``error``, not an exception.
 
-    When this is cancelled the process group gets SIGTERM, after three seconds SIGKILL, and the cancellation goes on. With
-    ``inherit`` the child uses our own standard streams and stays in our group, so that a terminal reaches it; it then gets
-    the signal of ``interruption``, and when the terminal has told it already, no second one, and all the time that it wants.
-    When the run was asked to end while the process was being started (``stopping``), :func:`signal_all` has missed it, and it
-    is told here. ``remains`` is for a caller who wants the end of the output and the exit code though this is cancelled.
+    On cancellation the process group gets SIGTERM, after three seconds SIGKILL, and the cancellation propagates. With
+    ``inherit`` the child uses our standard streams and stays in our process group, so that the terminal can signal it. On
+    cancellation it gets the signal of ``interruption``; if the terminal has sent that already, it gets no second one and is
+    given unlimited time. ``stopping``: the run was asked to stop while the process was being started, so that
+    :func:`signal_all` missed it; it is signalled here. ``remains`` receives output tail and exit code even on cancellation.
     """
     argv: list[str] | str = command.argv[0] if command.shell else list(command.argv)
     directory = (
@@ -93,7 +93,7 @@ async def run_process(
     except (
         OSError,
         ValueError,
-    ) as error:  # ValueError: a NUL, or characters that the locale cannot encode
+    ) as error:  # ValueError: a NUL, or text that the locale cannot encode
         return ProcessResult(
             None,
             (time.perf_counter_ns() - began_ns) / 1e9,
@@ -111,7 +111,7 @@ async def run_process(
         exit_code = await process.wait()
     except BaseException:
         with anyio.CancelScope(shield=True):
-            await _end(
+            await _terminate(
                 process,
                 interruption() if inherit and interruption is not None else None,
                 group=not inherit,
@@ -126,7 +126,7 @@ async def run_process(
 
 
 def signal_all(number: signal.Signals) -> None:
-    """Send a signal to every process group of ours."""
+    """Send a signal to every running process group."""
     for group in list(_groups):
         with suppress(ProcessLookupError, PermissionError):
             if _WINDOWS:
@@ -136,7 +136,7 @@ def signal_all(number: signal.Signals) -> None:
 
 
 def kill_all() -> None:
-    """End every process group of ours at once, for a program that is about to leave without waiting."""
+    """Kill every running process group, for a program that exits without waiting."""
     for group in list(_groups):
         with suppress(ProcessLookupError, PermissionError):
             if _WINDOWS:
@@ -148,14 +148,14 @@ def kill_all() -> None:
 async def _stream(
     process: Process, stream: ByteReceiveStream, tail: Tail, on_line: OutputSink | None
 ) -> None:
-    """Read until the child has ended and its output is read; what a grandchild still holds open is not waited for."""
+    """Read the output until the child has ended; a grandchild that keeps the stream open is not waited for."""
     lines = Lines(on_line) if on_line is not None else None
     with anyio.CancelScope() as reading:
         async with anyio.create_task_group() as group:
 
             async def ended() -> None:
                 await process.wait()
-                with anyio.move_on_after(0.5):  # the rest of what it wrote
+                with anyio.move_on_after(0.5):  # for the rest of the output
                     await done.wait()
                 reading.cancel()
 
@@ -170,8 +170,8 @@ async def _stream(
         lines.end()
 
 
-async def _end(process: Process, interruption: Interruption | None, *, group: bool) -> None:
-    """End the process and all that it started in its group."""
+async def _terminate(process: Process, interruption: Interruption | None, *, group: bool) -> None:
+    """Terminate the process and its process group."""
     if interruption is not None and interruption.told:
         await process.wait()
         return

@@ -1,4 +1,4 @@
-"""Results of the handlers of one event, those of the background included."""
+"""Receipts: the results of all handlers of one event, including those in the background."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ Waiter = tuple[LoopHandle, anyio.Event]
 
 @dataclass(frozen=True, slots=True)
 class EventHandlerResult:
-    """Outcome of one handler for one event. ``None`` as return value is success; being cancelled is not.
+    """Outcome of one handler for one event. Returning ``None`` is success; cancellation is a failure.
 
-    ``attempts`` counts tries from 1 (0: dropped before the first); ``duration_s`` is the time in the handler, all
-    attempts together, without waits.
+    ``attempts`` counts from 1; 0 means dropped before the first attempt. ``duration_s`` is the time in the handler over all
+    attempts, without waits.
     """
 
     subscription_id: str
@@ -35,7 +35,7 @@ class EventHandlerResult:
 
 
 class _Pending:
-    """Results of the handlers of one event that run in the background."""
+    """Results of background handlers of one event."""
 
     __slots__ = ("expected", "lock", "results", "waiters")
 
@@ -50,24 +50,24 @@ class _Pending:
 
 
 class Receipt:
-    """Return value of ``publish``; awaiting it gives the results of all handlers of that event."""
+    """Return value of ``publish``. Awaiting it waits for all handlers and returns their results."""
 
     _pending: _Pending | None = None
     _errors: dict[int, BaseException | None] | None = None
-    """Error by the subscriber's index; None where there is no result of the publisher's own call, or none yet."""
+    """Errors by subscriber index; None for a subscriber without a direct result."""
 
     def __init__(self, event: Event, subscribers: Sequence[Subscriber], marks: list[int]) -> None:
         self.event = event
         self._subscribers = subscribers
         self.marks = marks
-        """The monotonic clock in nanoseconds before the first subscriber and after each."""
+        """Monotonic times in nanoseconds: before the first subscriber, and after each."""
 
     def done(self) -> bool:
         """Whether all handlers have finished."""
         return self._pending is None or self._pending.done()
 
     def results(self) -> list[EventHandlerResult]:
-        """The results so far: observers in order, then the others as they finished."""
+        """Return the results so far: observers in order, then background handlers as they finished."""
         errors = self._errors or {}
         found = [
             EventHandlerResult(subscriber.id, error is None, error, 1, (after - before) / 1e9)
@@ -97,24 +97,24 @@ class Receipt:
     # --- for the bus --------------------------------------------------------------------------------------------------
 
     def failed(self, error: BaseException | None) -> None:
-        """Note the error of the subscriber that the last mark is of."""
+        """Record the error of the subscriber of the last mark."""
         if self._errors is None:
             self._errors = {}
         self._errors[len(self.marks) - 2] = error
 
-    def not_here(self) -> int:
-        """Leave out the subscriber that the last mark is of; the time that it took, in nanoseconds."""
+    def exclude_last(self) -> int:
+        """Record no direct result for the subscriber of the last mark; return the time that it took, in nanoseconds."""
         self.failed(None)
         return self.marks[-1] - self.marks[-2]
 
     def expect(self) -> None:
-        """One more result comes from the background."""
+        """Expect one more result from the background."""
         if self._pending is None:
             self._pending = _Pending()
         self._pending.expected += 1
 
     def finish(self, result: EventHandlerResult) -> None:
-        """Take a result from the background, and wake those that wait when it is the last."""
+        """Add a background result, and wake the waiters if it is the last one."""
         pending = self._pending
         assert pending is not None
         with pending.lock:
@@ -125,7 +125,7 @@ class Receipt:
 
 
 def wake(waiters: Sequence[Waiter]) -> None:
-    """Set each event in its own loop; one whose loop is closed has nobody who waits."""
+    """Set each event in its own event loop; closed loops are skipped."""
     for handle, happened in waiters:
         try:
             handle.call(happened.set)

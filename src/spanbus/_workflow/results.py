@@ -16,7 +16,7 @@ FAILED: Collection[str] = ("failure", "timeout", "error")
 
 @dataclass(frozen=True, slots=True)
 class PhaseResult:
-    """Outcome of a phase; ``duration_s`` is that of all attempts with the waits between them, on the monotonic clock."""
+    """Outcome of a phase. ``duration_s`` is monotonic and covers all attempts and the waits between them."""
 
     name: str
     result: ResultName
@@ -30,8 +30,10 @@ class PhaseResult:
 
 @dataclass(frozen=True, slots=True)
 class RunResult:
-    """Outcome of a run. Its result and error type are those of the first phase that failed; else a phase that was cancelled
-    makes it a cancellation, and so does a request to stop."""
+    """Outcome of a run: the result and error type of the first failed phase.
+
+    Without one, a cancelled phase or a stop request makes it a cancellation.
+    """
 
     run_id: str
     workflow: str
@@ -46,7 +48,7 @@ class RunResult:
 
 
 class AttemptFailed(Exception):
-    """An attempt that did not succeed, with what is to be published of it."""
+    """An attempt failed; carries the fields to publish."""
 
     def __init__(
         self,
@@ -74,9 +76,7 @@ class AttemptFailed(Exception):
 
 
 class AttemptStopped(Exception):
-    """An attempt that was ended because the run was asked to stop, or by somebody else for a ``reason``; carries the
-    end of its output.
-    """
+    """An attempt was stopped, because the run was asked to or for another ``reason``; carries the end of its output."""
 
     def __init__(self, output_tail: str | None = None, reason: str | None = None) -> None:
         super().__init__("stopped")
@@ -84,20 +84,11 @@ class AttemptStopped(Exception):
         self.reason = reason
 
 
-def class_name(error: BaseException) -> str:
-    kind = type(error)
-    return (
-        kind.__qualname__
-        if kind.__module__ == "builtins"
-        else f"{kind.__module__}.{kind.__qualname__}"
-    )
-
-
 def trace_of(error: BaseException) -> str | None:
-    """The traceback as text; None where it cannot be made."""
+    """Return the traceback as text, None if it cannot be formatted."""
     try:
         return "".join(traceback.format_exception(error))
-    except Exception:  # __repr__, __notes__ or __cause__ of somebody's exception may raise
+    except Exception:  # __repr__, __notes__ or __cause__ of a foreign exception may raise
         return None
 
 
@@ -106,8 +97,8 @@ def tail_of(error: PhaseError) -> str | None:
     return tail if isinstance(tail, str) else None
 
 
-def why_failed(phase: PhaseResult) -> str:
-    """One line about a failed phase for the end of its run."""
+def failure_summary(phase: PhaseResult) -> str:
+    """Return one line about a failed phase, for the end event of its run."""
     if phase.error is not None and phase.error.startswith(f"phase {phase.name} "):
         return phase.error
     said = "timed out" if phase.result == "timeout" else "failed"

@@ -1,4 +1,4 @@
-"""Signs in a command line that only a shell understands."""
+"""Detect shell syntax in a command line."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ _VARIABLE = re.compile(r"\$(?:[A-Za-z_]\w*|\{\w[^}]*\}?|[0-9?#@*!$])")
 _ASSIGNMENT = re.compile(r"\s*[A-Za-z_]\w*=")
 
 
-def asks_for_a_shell(line: str) -> str | None:
-    """The first operator, variable or assignment outside quotes, as it stands; None for a plain command."""
+def shell_syntax_in(line: str) -> str | None:
+    """Return the first shell operator, variable or assignment outside quotes; None for a plain command."""
     if (match := _ASSIGNMENT.match(line)) is not None:
         return match[0].strip()
     quote = ""
@@ -24,13 +24,13 @@ def asks_for_a_shell(line: str) -> str | None:
             quote = "" if character == quote else quote
         elif character in "'\"":
             quote = character
-        elif (found := _sign(line, index)) is not None:
+        elif (found := _operator(line, index)) is not None:
             return found
         index += 1
     return None
 
 
-def _sign(line: str, index: int) -> str | None:
+def _operator(line: str, index: int) -> str | None:
     for operator in _OPERATORS:
         if line.startswith(operator, index):
             return operator
@@ -38,7 +38,7 @@ def _sign(line: str, index: int) -> str | None:
         return match[0]
     after = line[index + 1 : index + 2]
     if line[index] == "&" and (not after or after.isspace()):
-        return "&"  # in the background
+        return "&"  # a background job
     if line[index] == "\n" and line[:index].strip() and line[index:].strip():
         return "a second line"
     return None

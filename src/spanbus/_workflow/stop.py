@@ -1,7 +1,7 @@
-"""A request from outside to end a run: tools are told and get time, what has not started stays undone.
+"""Stop requests for a run: running tools get time to end, and further phases are not started.
 
-The first request asks, the ones after it insist. Whoever makes them tells the tools (by signals) itself; here is only
-kept how often it was asked, for the engine to see.
+The first request is gentle, later ones escalate. The caller signals the tools itself; this module only counts the requests
+for the engine.
 """
 
 from __future__ import annotations
@@ -13,39 +13,39 @@ import anyio
 
 
 class Stop:
-    """Stop requests to a run, counted; to be used in one event loop."""
+    """Counter of stop requests. Use it in one event loop only."""
 
     def __init__(self) -> None:
         self.reason: str | None = None
         self.asked = 0
         self.at_once = False
-        self._over = 0
+        self._cancelled_up_to = 0
         self._listeners: list[Callable[[], None]] = []
         self._changed = anyio.Event()
 
     def ask(self, reason: str) -> None:
-        """Ask once more; the first reason stands."""
+        """Request a stop; the reason of the first request is kept."""
         self.reason = self.reason or reason
         self.asked += 1
-        self._tell()
+        self._notify()
 
     def time_is_up(self) -> None:
-        """Cancel all work that was asked to end so far; work that began after that goes on."""
-        self._over = self.asked
-        self._tell()
+        """Cancel all work that was asked to stop so far; work that began later continues."""
+        self._cancelled_up_to = self.asked
+        self._notify()
 
     def end_all(self) -> None:
-        """Everything is cancelled, and nothing is started any more."""
+        """Cancel all work, and start nothing any more."""
         self.at_once = True
-        self._tell()
+        self._notify()
 
     def ends(self, asked: int) -> bool:
-        """Whether work that began after so many requests is to be cancelled."""
-        return self.at_once or asked < self._over
+        """Whether work that began after ``asked`` requests must be cancelled."""
+        return self.at_once or asked < self._cancelled_up_to
 
     @contextmanager
-    def told(self, listener: Callable[[], None]) -> Generator[None]:
-        """Call ``listener`` at every change while the block runs."""
+    def listening(self, listener: Callable[[], None]) -> Generator[None]:
+        """Context manager in which ``listener`` is called at every change."""
         self._listeners.append(listener)
         try:
             yield
@@ -53,14 +53,14 @@ class Stop:
             self._listeners.remove(listener)
 
     async def sleep(self, delay_s: float, asked: int) -> bool:
-        """Wait; False when the run was asked to end more often than ``asked`` times."""
+        """Sleep; return False at once if there are more than ``asked`` stop requests."""
         with anyio.move_on_after(delay_s):
             while self.asked <= asked:
                 await self._changed.wait()
             return False
         return True
 
-    def _tell(self) -> None:
+    def _notify(self) -> None:
         changed, self._changed = self._changed, anyio.Event()
         changed.set()
         for listener in list(self._listeners):

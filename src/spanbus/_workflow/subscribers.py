@@ -1,4 +1,4 @@
-"""Subscriptions of a bus, and the deliveries that wait in their queues."""
+"""Subscriptions of a bus, and the queued deliveries."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Subscription:
 
 
 class Delivery(NamedTuple):
-    """An event on its way to one subscriber."""
+    """An event for one subscriber."""
 
     event: Event
     receipt: Receipt
@@ -54,7 +54,7 @@ class Delivery(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class Subscriber:
-    """A subscription with its queue and its workers' counts."""
+    """A subscription with its queue and the numbers of its workers."""
 
     id: str
     event_type: str | None
@@ -66,8 +66,8 @@ class Subscriber:
     queue_size: int
     when_full: WhenFull
     queued: bool
-    at_once: bool
-    """Called by the publisher itself, with every event of its type: no queue, no predicate."""
+    called_directly: bool
+    """The publisher calls it directly: it has neither queue nor predicate."""
     queue: deque[Delivery] = field(default_factory=deque["Delivery"])
     home: LoopHandle | None = None
     running: int = 0
@@ -76,19 +76,19 @@ class Subscriber:
     dropped: int = 0
     room: list[Waiter] = field(default_factory=list["Waiter"])
 
-    def take_room(self) -> list[Waiter]:
-        """Those who wait for room in the queue, who wait no more."""
+    def take_waiters(self) -> list[Waiter]:
+        """Remove and return the publishers that wait for space in the queue."""
         room, self.room = self.room, []
         return room
 
-    def lost_home(self) -> None:
-        """Its event loop is closed, and with it all of its workers."""
+    def reset_loop(self) -> None:
+        """Forget a closed event loop and its workers."""
         self.home = None
         self.running = self.starting = 0
 
 
 def is_coroutine_handler(handler: object) -> bool:
-    """Whether calling this gives a coroutine: coroutine functions, partials of them, objects with an async ``__call__``."""
+    """Whether the handler is a coroutine function, a partial of one, or an object with an async ``__call__``."""
     while isinstance(handler, functools.partial):
         handler = cast("object", handler.func)
     return inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(

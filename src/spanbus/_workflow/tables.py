@@ -1,4 +1,4 @@
-"""A workflow out of decoded TOML, with the place of what is wrong in it."""
+"""Build a workflow from decoded TOML; errors name the path of the faulty value."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ HOOK_KEYS = ("name", "run", "shell", "timeout", "timeout_s", "env", "cwd")
 
 
 def workflow(name: str, table: Mapping[str, object]) -> Workflow:
-    """Build a workflow, as README shows one. Raises :class:`UnusableDefinition` with the path of what is wrong."""
+    """Build a workflow. Raises :class:`UnusableDefinition` with the path of the faulty value."""
     _known(table, WORKFLOW_KEYS, "")
     phases = table.get("phases")
     if not isinstance(phases, list):
@@ -117,7 +117,7 @@ def _phase(entry: object, path: str) -> Phase:
 
 
 def _task(table: Mapping[str, object], path: str) -> TaskReference | None:
-    """The task that ``celery = "module:task"`` names; it does the phase's work in the place of commands."""
+    """Return the task named by ``celery = "module:task"``, which runs instead of commands; None without one."""
     named = table.get("celery")
     if named is None:
         for key in ("args", "kwargs", "queue"):

@@ -1,4 +1,4 @@
-"""A task of a queue that a definition names, and its action, which the integration of its kind makes when a run begins."""
+"""Reference from a workflow definition to a task of a queue, resolved by the queue's integration when a run begins."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class TaskReference:
-    """``path`` is ``module:task``; ``args`` and ``kwargs`` are the task's."""
+    """A task of a queue. ``path`` is ``module:task``; ``args`` and ``kwargs`` are the task's arguments."""
 
     task_type: str
     path: str
@@ -23,15 +23,15 @@ class TaskReference:
     queue: str | None = None
 
     def __call__(self) -> object:
-        """Stands in for its action until a run begins, and is never called."""
+        """Raise ``TypeError``: a reference is a placeholder that is resolved before it is called."""
         raise TypeError(f"{self.path} is resolved by the engine")
 
 
 def resolved(workflow: Workflow, folder: Path) -> Workflow:
-    """``workflow`` with the tasks that it names, looked for in ``folder`` too.
+    """Return ``workflow`` with its task references resolved; ``folder`` is searched for modules too.
 
-    Raises :class:`~spanbus.errors.DefinitionError` for a task that is not there, :class:`~spanbus.errors.InputError` where
-    the library of its queue is not installed.
+    Raises :class:`~spanbus.errors.DefinitionError` for a missing task, :class:`~spanbus.errors.InputError` if the library of
+    the queue is not installed.
     """
     if not any(isinstance(phase.action, TaskReference) for phase in workflow.phases):
         return workflow
@@ -45,6 +45,6 @@ def resolved(workflow: Workflow, folder: Path) -> Workflow:
 
 
 def _action(reference: TaskReference, folder: Path) -> object:
-    """Made by ``referenced`` of the integration, which is loaded for a workflow that uses it, and else not."""
+    """Return the action for a task, by ``referenced`` of the lazily imported integration."""
     module = import_module(f"spanbus.integrations._{reference.task_type}_phase")
     return module.referenced(reference, folder)

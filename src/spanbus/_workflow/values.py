@@ -1,4 +1,4 @@
-"""Values of a definition: durations, and the error for a value that cannot be used."""
+"""Durations in a workflow definition, and the error for invalid values."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _DURATION = pattern(
 
 
 class UnusableDefinition(DefinitionError):
-    """A workflow cannot be built; ``path`` says where in its definition, such as ``phases[2].needs``."""
+    """A workflow definition is invalid; ``path`` is the place in it, such as ``phases[2].needs``."""
 
     def __init__(self, message: str, path: str = "") -> None:
         super().__init__(f"{path}: {message}" if path else message)
@@ -20,7 +20,7 @@ class UnusableDefinition(DefinitionError):
 
 
 def duration_s(value: object, where: str = "timeout") -> float:
-    """Seconds from a number, or from a text such as ``"10m"``, ``"1h30m"``, ``"250ms"``."""
+    """Return seconds for a number of seconds or a text such as ``"10m"``, ``"1h30m"``, ``"250ms"``."""
     if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1e9:
         return float(value)
     if (

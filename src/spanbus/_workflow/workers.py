@@ -1,4 +1,4 @@
-"""Background of a bus: queues are served, and handlers that failed are tried again, in the event loop of each subscription."""
+"""Background workers of a bus: they serve queues and retry failed handlers, in the event loop of each subscription."""
 
 from __future__ import annotations
 
@@ -22,61 +22,61 @@ from spanbus.errors import BusError
 logger = logging.getLogger(__name__)
 
 _inside: ContextVar[frozenset[int]] = ContextVar("spanbus_inside_bus", default=frozenset())
-"""The workers, by identity, that the running code is called by."""
+"""``id()`` of the :class:`Workers` that call the current code."""
 
 
 class EventDropped(BusError):
-    """The queue of a subscription was full, and its policy gave this event up."""
+    """An event was dropped because the queue of a subscription was full or the bus was left."""
 
 
 class Workers:
-    """Starts, for each subscriber, as many workers as its queue needs within ``max_concurrent``; ``lock`` is the bus's.
+    """Starts as many workers for each subscriber as its queue needs, up to ``max_concurrent``; ``lock`` is the bus's.
 
-    Workers are children of the bus's block while there is one, else tasks of their own in the subscriber's event loop.
+    Workers are child tasks of the bus's ``async with`` block if there is one, else tasks in the subscriber's event loop.
     """
 
     def __init__(self, lock: AbstractContextManager[object]) -> None:
         self._lock = lock
         self._group: TaskGroup | None = None
         self.home: LoopHandle | None = None
-        """The event loop of the bus's block."""
+        """Event loop of the ``async with`` block."""
         self.handled = self.failed = self.retried = self.dropped = 0
 
     # --- the bus's block ----------------------------------------------------------------------------------------------
 
     def enter(self, group: TaskGroup) -> None:
-        """From now on workers are children of ``group``."""
+        """Start workers in ``group`` from now on."""
         self._group, self.home = group, LoopHandle()
 
     def leave(self) -> LoopHandle | None:
-        """The event loop of the block that ends here."""
+        """Stop using the task group; return the event loop of its block."""
         home, self._group, self.home = self.home, None, None
         return home
 
     # --- queues -------------------------------------------------------------------------------------------------------
 
     def enqueue(self, subscriber: Subscriber, delivery: Delivery) -> None:
-        """Put it into the queue, or drop what the subscriber's policy gives up."""
-        gone: Delivery | None = None
+        """Queue a delivery; if the queue is full, drop one by the subscriber's policy."""
+        dropped_delivery: Delivery | None = None
         with self._lock:
             delivery.receipt.expect()
             if len(subscriber.queue) >= subscriber.queue_size and subscriber.when_full != "wait":
                 newest = subscriber.when_full == "drop_newest"
-                gone = delivery if newest else subscriber.queue.popleft()
+                dropped_delivery = delivery if newest else subscriber.queue.popleft()
                 subscriber.dropped += 1
                 self.dropped += 1
-            if gone is not delivery:
+            if dropped_delivery is not delivery:
                 subscriber.queue.append(delivery)
-        if gone is not None:
-            gone.close()
+        if dropped_delivery is not None:
+            dropped_delivery.close()
             error = EventDropped(
                 f"the queue of {subscriber.id} holds {subscriber.queue_size} events and drops ({subscriber.when_full})"
             )
-            gone.receipt.finish(EventHandlerResult(subscriber.id, False, error, 0))
+            dropped_delivery.receipt.finish(EventHandlerResult(subscriber.id, False, error, 0))
         self.serve(subscriber)
 
     async def wait_for_room(self, subscribers: Sequence[Subscriber]) -> None:
-        """Wait until no queue whose policy is ``wait`` is over full; at once for a handler of this bus."""
+        """Wait for space in the queues with the policy ``wait``. A handler of this bus does not wait, to avoid a deadlock."""
         if id(self) in _inside.get():
             return
         for subscriber in subscribers:
@@ -89,10 +89,10 @@ class Workers:
                 await happened.wait()
 
     def abandon(self, served: Sequence[Subscriber]) -> None:
-        """The block was left cancelled or by an exception: nobody comes for what is queued, and nobody shall wait for it."""
+        """Drop all queued deliveries, because the block was cancelled or left by an exception."""
         for subscriber in served:
             with self._lock:
-                left, room = list(subscriber.queue), subscriber.take_room()
+                left, room = list(subscriber.queue), subscriber.take_waiters()
                 subscriber.queue.clear()
                 subscriber.dropped += len(left)
                 self.dropped += len(left)
@@ -105,15 +105,15 @@ class Workers:
     # --- workers ------------------------------------------------------------------------------------------------------
 
     def home_of(self, subscriber: Subscriber) -> LoopHandle | None:
-        """Event loop for this subscriber: its own, else the bus's, else the running one."""
+        """Return the event loop for a subscriber: its own, else the bus's, else the running one."""
         with self._lock:
             if subscriber.home is None or subscriber.home.is_closed():
-                subscriber.lost_home()
+                subscriber.reset_loop()
                 subscriber.home = self.home or LoopHandle.current()
             return subscriber.home
 
     def serve(self, subscriber: Subscriber) -> None:
-        """Start workers as the queue needs them."""
+        """Start a worker if the queue needs one."""
         with self._lock:
             wanted = min(
                 len(subscriber.queue),
@@ -122,15 +122,17 @@ class Workers:
             if wanted <= subscriber.starting:
                 return
             home = self.home_of(subscriber)
-            if home is None:  # no event loop yet: the next publish in a loop starts the worker
+            if home is None:  # the next publish in an event loop starts the worker
                 return
             subscriber.starting += 1
         start = functools.partial(self._start, subscriber, home)
-        if not self._called(subscriber, home, start) and LoopHandle.current() is not None:
+        if not self._call_in_loop(subscriber, home, start) and LoopHandle.current() is not None:
             self.serve(subscriber)
 
-    def _called(self, subscriber: Subscriber, home: LoopHandle, start: Callable[[], None]) -> bool:
-        """Call ``start`` in its event loop; False for one that is closed."""
+    def _call_in_loop(
+        self, subscriber: Subscriber, home: LoopHandle, start: Callable[[], None]
+    ) -> bool:
+        """Call ``start`` in the event loop; return False if the loop is closed."""
         if home.is_here():
             start()
             return True
@@ -138,12 +140,12 @@ class Workers:
             home.call(start)
         except LoopClosed:
             with self._lock:
-                subscriber.lost_home()
+                subscriber.reset_loop()
             return False
         return True
 
     def _spawn(self, home: LoopHandle, work: Callable[[], Coroutine[object, object, None]]) -> None:
-        """Run ``work`` as a child of the bus's block, where that is in this loop."""
+        """Run ``work`` in the bus's task group if that is in this event loop, else as a task of its own."""
         if self._group is not None and self.home is home:
             self._group.start_soon(work)
         else:
@@ -156,7 +158,7 @@ class Workers:
         self._spawn(home, functools.partial(self._work, subscriber))
 
     async def _work(self, subscriber: Subscriber) -> None:
-        """Worker: deliver until the queue is empty; the next event starts another."""
+        """Deliver until the queue is empty; the next event starts another worker."""
         token = _inside.set(_inside.get() | {id(self)})
         try:
             while True:
@@ -165,7 +167,7 @@ class Workers:
                         subscriber.running -= 1
                         return
                     delivery = subscriber.queue.popleft()
-                    room = subscriber.take_room()
+                    room = subscriber.take_waiters()
                 wake(room)
                 if len(subscriber.queue) and subscriber.max_concurrent > 1:
                     self.serve(subscriber)
@@ -195,7 +197,7 @@ class Workers:
             self.handler_failed(subscriber, event, error, attempt)
             _finish(subscriber, delivery, attempt, spent_ns, error)
         except BaseException as error:  # cancelled: recorded as a failure
-            self._gave_up(
+            self._record_failure(
                 subscriber,
                 delivery._replace(spent_ns=spent_ns + perf_counter_ns() - began_ns),
                 error,
@@ -213,7 +215,7 @@ class Workers:
     def handler_failed(
         self, subscriber: Subscriber, event: Event, error: Exception, attempts: int
     ) -> None:
-        """Count and log an error that is the last word."""
+        """Count and log a final failure."""
         with self._lock:
             self.failed += 1
         name = subscriber.description or getattr(
@@ -228,7 +230,7 @@ class Workers:
         )
 
     def retry_later(self, subscriber: Subscriber, delivery: Delivery, delay_s: float) -> None:
-        """Queue it again after ``delay_s``, which holds no slot."""
+        """Queue a delivery again after ``delay_s`` seconds, during which it does not count as running."""
         with self._lock:
             subscriber.retrying += 1
             self.retried += 1
@@ -236,8 +238,8 @@ class Workers:
         async def wait() -> None:
             try:
                 await anyio.sleep(delay_s)
-            except BaseException as error:  # cancelled; those that await the result shall have it
-                self._gave_up(subscriber, delivery, error)
+            except BaseException as error:  # cancelled: finish the receipt for its waiters
+                self._record_failure(subscriber, delivery, error)
                 raise
             finally:
                 with self._lock:
@@ -248,15 +250,17 @@ class Workers:
             self.serve(subscriber)
 
         while (home := self.home_of(subscriber)) is not None:
-            if self._called(subscriber, home, functools.partial(self._spawn, home, wait)):
+            if self._call_in_loop(subscriber, home, functools.partial(self._spawn, home, wait)):
                 return
         with self._lock:
             subscriber.retrying -= 1
         error = BusError(f"{subscriber.id} cannot be retried: no event loop runs any more")
-        self._gave_up(subscriber, delivery, error)
+        self._record_failure(subscriber, delivery, error)
 
-    def _gave_up(self, subscriber: Subscriber, delivery: Delivery, error: BaseException) -> None:
-        """Record the failure of a delivery that will not be tried again, without a line in the log."""
+    def _record_failure(
+        self, subscriber: Subscriber, delivery: Delivery, error: BaseException
+    ) -> None:
+        """Record the failure of a delivery that is not retried, without logging it."""
         with self._lock:
             self.failed += 1
         _finish(subscriber, delivery, delivery.attempt, delivery.spent_ns, error)

@@ -1,1 +1,1 @@
-"""Adapters that ship: one module for each library whose objects ``spanbus.instrument`` knows."""
+"""Adapters: one module for each library that ``spanbus.instrument`` knows."""

@@ -1,1 +1,1 @@
-"""Outside systems that are used, one file each and each optional: Celery, NATS, MCP, WebSocket."""
+"""Optional integrations with outside systems: Celery, dramatiq, TaskIQ, NATS, MCP, WebSocket."""

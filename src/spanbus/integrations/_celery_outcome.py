@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
-from spanbus._semantics import error_text
-from spanbus._workflow.results import AttemptFailed, class_name
+from spanbus._semantics import class_name, error_text
+from spanbus._workflow.results import AttemptFailed
 from spanbus.errors import PhaseLost, PhaseRevoked, PhaseTimeout
 
 Meta = Mapping[str, Any]
@@ -53,7 +53,7 @@ def _error(result: object, backend: Any) -> tuple[str, str]:
         except Exception:
             error = None
     if isinstance(error, BaseException):
-        return class_name(error), error_text(error)
+        return class_name(type(error)), error_text(error)
     return "_OTHER", _text(cast("object", result))
 
 

@@ -18,13 +18,13 @@ from opentelemetry.context import Context
 
 from spanbus._correlation.span_state import AttributeValue, SpanState
 from spanbus._named_tuple import NamedTuple
-from spanbus._semantics import Failure, Flag, Level, Result, error_text, names
+from spanbus._semantics import Failure, Flag, Level, Result, class_name, error_text, names
 from spanbus._telemetry.context import from_headers, identity_of, into_headers
 from spanbus._telemetry.redaction import Redactor
 from spanbus._telemetry.span_handle import context_of
 from spanbus._workflow.current import current_scope
 from spanbus._workflow.identity import child_span_id, parse_traceparent, trace_id_of
-from spanbus._workflow.results import class_name, trace_of
+from spanbus._workflow.results import trace_of
 
 if TYPE_CHECKING:
     from spanbus._attaching.handle import Handle
@@ -188,7 +188,7 @@ class Executions:
 def failure_of(error: BaseException, stacktrace: object = None) -> Failure:
     """An exception as a failure, by the name of its class."""
     trace = stacktrace if isinstance(stacktrace, str) else trace_of(error)
-    return Failure(class_name(error), error_text(error), trace)
+    return Failure(class_name(type(error)), error_text(error), trace)
 
 
 def _record(delivery: Delivery, came: Context, now_ns: int) -> SpanState:

@@ -1,4 +1,4 @@
-"""One start or end that is said in two words, by two speakers, or in a word that promises no end."""
+"""Equivalent event types: two words for one start or end, requests before their start, and states that are entered."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_starting_and_started_are_one_start(run: dict[str, object]) -> None:
     assert (state.abandoned, state.retries, state.unmatched_ends) == (0, 0, 0)
 
 
-def test_a_request_before_what_it_asks_for_is_no_second_run_phase_or_attempt() -> None:
+def test_a_request_and_its_start_are_one_start() -> None:
     runs, state = published(
         [
             of("StartWorkflow", run_id="r", workflow="nightly"),
@@ -46,13 +46,13 @@ def test_a_request_before_what_it_asks_for_is_no_second_run_phase_or_attempt() -
     assert (state.abandoned, state.retries, state.unmatched_ends) == (0, 0, 0)
 
 
-def test_the_same_word_again_is_another_run() -> None:
+def test_the_same_start_event_twice_is_two_runs() -> None:
     runs, state = published([of("run.started", run_id="r"), of("run.started", run_id="r")])
     assert [result for _, _, result, _ in runs] == ["error", "error"]
     assert state.abandoned == 2
 
 
-def test_two_that_begin_without_ids_are_two_once_work_was_heard() -> None:
+def test_starting_and_started_with_work_between_them_are_two_runs() -> None:
     runs, _ = published(
         [
             of("run.starting", workflow="a"),
@@ -65,7 +65,7 @@ def test_two_that_begin_without_ids_are_two_once_work_was_heard() -> None:
 
 
 @pytest.mark.parametrize("word", ["enter", "entered"])
-def test_what_is_entered_and_not_left_is_no_failure(word: str) -> None:
+def test_a_state_that_is_entered_and_not_left_is_a_success(word: str) -> None:
     events = [of("run.started", run_id="r", workflow="lamp")]
     for at, name in [(1, "red"), (3, "green"), (7, "yellow")]:
         said = of(f"state.{word}", run_id="r", name=name)
@@ -78,7 +78,7 @@ def test_what_is_entered_and_not_left_is_no_failure(word: str) -> None:
     assert (state.abandoned, state.phase_failures, state.run_failures) == (0, 0, 0)
 
 
-def test_what_is_entered_and_left_is_a_phase_and_may_nest() -> None:
+def test_entered_and_left_blocks_are_nested_phases() -> None:
     runs, state = published(
         [
             of("run.started", run_id="r", workflow="w"),
@@ -93,7 +93,7 @@ def test_what_is_entered_and_left_is_a_phase_and_may_nest() -> None:
     assert (state.abandoned, state.orphan_ends) == (0, 0)
 
 
-def test_what_is_started_and_not_ended_is_still_abandoned() -> None:
+def test_a_phase_that_is_started_and_not_ended_is_abandoned() -> None:
     runs, state = published(
         [
             of("run.started", run_id="r", workflow="w"),

@@ -1,4 +1,4 @@
-"""What is known of a make, a type with the keys of a payload, changes nothing of what its events mean."""
+"""Cached read plans: the cache for an event type and its payload keys does not change what an event means."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def raws(events: Iterable[tuple[str, dict[str, object], str | None, bool]]) -> l
 
 
 def holds(rule: Rule, raw: Raw) -> bool:
-    """A rule as it is written: all that it has is there, and nothing that it lacks."""
+    """Evaluate a rule literally: all keys of ``has`` are present, none of ``lacks``."""
 
     def there(key: str) -> bool:
         value = {"@phase": raw.phase, "@run_id": raw.run_id}.get(key) if key[0] == "@" else None
@@ -54,7 +54,7 @@ def holds(rule: Rule, raw: Raw) -> bool:
 
 @pytest.mark.parametrize("name", BUILT_IN)
 @given(EVENTS)
-def test_the_first_rule_that_holds_decides(
+def test_the_first_matching_rule_decides(
     name: str, events: list[tuple[str, dict[str, object], str | None, bool]]
 ) -> None:
     dialect = KNOWN[name]
@@ -70,7 +70,7 @@ def test_the_first_rule_that_holds_decides(
 
 @pytest.mark.parametrize("name", BUILT_IN)
 @given(EVENTS)
-def test_events_of_a_known_make_say_what_the_first_of_them_would(
+def test_a_cached_read_plan_gives_the_same_facts_as_a_new_dialect(
     name: str, events: list[tuple[str, dict[str, object], str | None, bool]]
 ) -> None:
     for raw, again in zip(raws(events), raws(events), strict=True):
@@ -79,7 +79,7 @@ def test_events_of_a_known_make_say_what_the_first_of_them_would(
         )
 
 
-def test_more_makes_than_are_remembered_are_read_too() -> None:
+def test_events_beyond_the_size_of_the_plan_cache_are_read() -> None:
     dialect: Dialect = load("generic")
     for number in range(2_100):
         payload = {"run_id": "r", "step": "lint", f"field {number}": number}

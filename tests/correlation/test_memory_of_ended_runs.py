@@ -1,4 +1,4 @@
-"""A run that ended is freed with its last reference: a service is left no work for the garbage collector."""
+"""An ended run is freed by reference counting, so that a service leaves no work for the garbage collector."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from spanbus._workflow.events import Event
 
 
 @pytest.fixture(autouse=True)
-def uncollected() -> Generator[None]:
+def without_garbage_collection() -> Generator[None]:
     gc.collect()
     gc.disable()
     yield
@@ -27,7 +27,7 @@ def records() -> int:
 
 
 def a_run(correlator: Correlator) -> None:
-    """Two phases; one fails once, so that it has attempts beneath it, and a hook in it."""
+    """Feed a run of two phases, each with a hook and with two attempts."""
     reader = Reader(load("spanbus"))
     at_ns = 1_790_000_000_000_000_000
 
@@ -47,7 +47,7 @@ def a_run(correlator: Correlator) -> None:
     say("workflow.completed", success=True)
 
 
-def test_a_run_that_nobody_keeps_is_freed_when_it_ends() -> None:
+def test_an_ended_run_is_freed_without_garbage_collection() -> None:
     before = records()
     correlator = Correlator()
     a_run(correlator)
@@ -55,7 +55,7 @@ def test_a_run_that_nobody_keeps_is_freed_when_it_ends() -> None:
     assert records() == before
 
 
-def test_a_run_that_somebody_keeps_has_its_tree() -> None:
+def test_an_ended_run_that_is_referenced_keeps_its_tree() -> None:
     runs: list[SpanState] = []
     a_run(Correlator(on_run_ended=runs.append))
     assert [phase.name for phase in runs[0].children] == ["build", "test"]
