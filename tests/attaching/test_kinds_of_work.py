@@ -5,7 +5,7 @@ told nothing.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
@@ -94,6 +94,125 @@ def test_what_waits_for_a_person(word: str, result: str) -> None:
     runs, state = published(events)
     assert runs == [("release", "r-1", "success", [("gate", result, 1)])]
     assert (state.orphan_ends, state.abandoned) == (0, 0)
+
+
+def entity(kind: str, name: str, **told: object) -> dict[str, object]:
+    return {"entity": kind, "name": name, **told}
+
+
+@pytest.mark.parametrize("key", ["to", "new_state", "status"])
+def test_the_kind_of_work_in_a_field_and_its_state_in_another(key: str) -> None:
+    runs, state = published(
+        [
+            entity("run", "nightly", **{key: "RUNNING"}),
+            entity("task", "fetch", **{key: "RUNNING"}),
+            entity("task", "fetch", **{key: "SUCCESS"}),
+            entity("customer", "ann", **{key: "FAILED"}),
+            entity("task", "test", **{key: "RUNNING"}),
+            entity("task", "test", **{key: "FAILED"}),
+            entity("run", "nightly", **{key: "FAILED"}),
+        ]
+    )
+    assert [(name, result, phases) for name, _, result, phases in runs] == [
+        ("nightly", "failure", [("fetch", "success", 1), ("test", "failure", 1)])
+    ]
+    assert state.orphan_ends == 0
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        lambda kind, word: {"entity": kind, "event": word},
+        lambda kind, word: {"object_type": kind.title(), "type": word},
+        lambda kind, word: {"type": kind, "event": word},
+    ],
+)
+def test_the_kind_of_work_in_a_field_and_what_happened_in_another(
+    told: Callable[[str, str], dict[str, object]],
+) -> None:
+    runs, state = published(
+        [
+            {**told("run", "started"), "name": "nightly"},
+            {**told("task", "started"), "name": "fetch"},
+            {**told("task", "finished"), "name": "fetch"},
+            {**told("run", "finished"), "name": "nightly"},
+        ]
+    )
+    assert [(name, result, phases) for name, _, result, phases in runs] == [
+        ("nightly", "success", [("fetch", "success", 1)])
+    ]
+    assert (state.runs_ended, state.phases_ended) == (1, 1)
+
+
+def test_objects_that_are_published_with_every_change_of_their_state() -> None:
+    class Work:
+        def __init__(self, name: str) -> None:
+            self.id, self.name, self.status = f"id of {name}", name, "pending"
+            self.secret = object()
+
+        def now(self, status: str) -> Work:
+            self.status = status
+            return self
+
+    class Hub:
+        def publish(self, what: str, **told: object) -> None: ...
+
+    hub = Hub()
+    watched = Watched(hub)
+    run, task = Work("nightly"), Work("fetch")
+    hub.publish("run_updated", run=run.now("running"))
+    hub.publish("task_updated", task=task.now("running"))
+    hub.publish("task_updated", task=task.now("failed"))
+    hub.publish("run_updated", run=run.now("failed"))
+    watched.handle.detach()
+    assert watched.told() == [("nightly", "id of nightly", "failure", [("fetch", "failure", 1)])]
+
+
+def test_a_bus_that_is_called() -> None:
+    class Events:
+        def __init__(self) -> None:
+            self.handlers: dict[str, list[Callable[..., object]]] = {}
+
+        def on(self, kind: str, handler: Callable[..., object]) -> None:
+            self.handlers.setdefault(kind, []).append(handler)
+
+        def __call__(self, kind: str, **told: object) -> list[object]:
+            return [handler(**told) for handler in self.handlers.get(kind, [])]
+
+    events, other = Events(), Events()
+    events.on("task.started", lambda task: task)
+    watched = Watched(events)
+    assert events("task.started", task="fetch") == ["fetch"]
+    assert events("task.completed", task="fetch") == []
+    assert other("task.started", task="of another bus") == []
+    watched.handle.detach()
+    assert events("task.started", task="later") == ["later"]
+    ((_, _, result, phases),) = watched.told()
+    assert (result, phases) == ("success", [("fetch", "success", 1)])
+
+
+async def test_a_stream_that_is_published_is_told_event_by_event() -> None:
+    class Hub:
+        async def publish_all(self, events: AsyncIterator[tuple[str, str]]) -> None:
+            async for kind, task in events:
+                await self.publish(kind, task=task)
+
+        async def publish(self, kind: str, **told: object) -> None: ...
+
+    async def events() -> AsyncIterator[tuple[str, str]]:
+        yield "task.started", "fetch"
+        yield "task.completed", "fetch"
+
+    hub = Hub()
+    watched = Watched(hub)
+    await hub.publish_all(events())
+    watched.handle.detach()
+    ((_, _, result, phases),) = watched.told()
+    assert (result, phases, watched.handle.state().errors) == (
+        "success",
+        [("fetch", "success", 1)],
+        0,
+    )
 
 
 JOB = [

@@ -70,3 +70,8 @@ def thing_among(keys: Collection[str]) -> str | None:
         if thing in keys or f"{thing}_id" in keys or f"{thing}_name" in keys:
             return thing
     return None
+
+
+def is_thing(text: str) -> bool:
+    """Whether a text names a kind of work: ``task``, ``Run``."""
+    return key_of(text) in _THINGS
