@@ -54,7 +54,7 @@ def replaced(thing: object, name: str, wrap: Wrapping) -> Callable[[], None]:
         _restore(thing, name, had, before)
         return _on_class(type(thing), name, wrap, thing)
     undo = _undo(thing, name, wrapped, had, before)
-    return undo if isinstance(thing, ModuleType) else _both(undo, _copied_without(thing))
+    return undo if isinstance(thing, ModuleType) else _both(undo, _exclude_from_copies(thing))
 
 
 def _bound(
@@ -101,10 +101,10 @@ def _undo(
     return undo
 
 
-def _copied_without(thing: object) -> Callable[[], None]:
-    """Leave the replaced methods out of the state that ``copy`` and ``pickle`` take of the object; returns the undo.
+def _exclude_from_copies(thing: object) -> Callable[[], None]:
+    """Exclude the replaced methods from the state that ``copy`` and ``pickle`` get; return a function that undoes it.
 
-    They are bound to the object: a shallow copy would publish on it.
+    They are bound to the original object, so a shallow copy would publish on that one.
     """
     if _STATE in own_attributes(thing):
         return lambda: None

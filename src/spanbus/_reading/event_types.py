@@ -7,7 +7,7 @@ from enum import Enum
 from typing import Final, cast
 
 from spanbus._reading.getters import has_type_method
-from spanbus._reading.naming import is_thing, thing_among
+from spanbus._reading.naming import is_subject, subject_among
 from spanbus._reading.places import Places
 from spanbus._reading.shape import Getter, mapping_of, text_of
 from spanbus._reading.spelling import changed, ending, key_of, normal
@@ -25,7 +25,7 @@ _CHANGES: Final = (
     "transition",
 )
 """Fields that may hold a new state."""
-_THING_KEYS: Final = (
+_SUBJECT_KEYS: Final = (
     "entity",
     "entity_type",
     "object",
@@ -50,17 +50,17 @@ def type_of(event: object, get: Getter, places: Places) -> str | None:
         if found:
             break
     if found and (word := ending(found)) is not None:
-        return member_value(found) if word != found else _with_thing(get, None, found)
+        return member_value(found) if word != found else _with_subject(get, None, found)
     rest = [text for key in places.name if (text := text_of(get(key)))]
     if not isinstance(event, Mapping):
         rest.append(type(event).__name__)
     life_cycle_name = next((text for text in rest if ending(text) is not None), None)
     if found:
         if life_cycle_name is not None and _is_in_type_field(get, life_cycle_name):
-            return _with_thing(get, found, life_cycle_name)
+            return _with_subject(get, found, life_cycle_name)
         return member_value(found)
     if life_cycle_name is None:
-        if (thing := _thing_of(get)) and any(get(key) is not None for key in _CHANGES):
+        if (thing := _subject_in_field(get)) and any(get(key) is not None for key in _CHANGES):
             return f"{thing}.state"
         if (thing := _stateful_subject(cast("object", event))) is not None:
             return f"{thing}.state"
@@ -69,22 +69,22 @@ def type_of(event: object, get: Getter, places: Places) -> str | None:
         several = [text for text in rest if "." in normal(text)]
         named = isinstance(event, Mapping) or len(rest) > 1 or changed(rest[0])
         life_cycle_name = (several or rest)[0] if rest and named else None
-    return _with_thing(get, None, life_cycle_name) if life_cycle_name is not None else None
+    return _with_subject(get, None, life_cycle_name) if life_cycle_name is not None else None
 
 
-def _with_thing(get: Getter, found: str | None, word: str) -> str:
+def _with_subject(get: Getter, found: str | None, word: str) -> str:
     """Return a type; where it is no more than ``started``, with the kind of work that another field names."""
     if ending(word) == word:
-        thing = found if found is not None and is_thing(found) else _thing_of(get)
+        thing = found if found is not None and is_subject(found) else _subject_in_field(get)
         if thing is not None:
             return f"{thing}.{word}"
     return member_value(word)
 
 
-def _thing_of(get: Getter) -> str | None:
+def _subject_in_field(get: Getter) -> str | None:
     """Return the kind of work in a field such as ``entity``, as in ``{"entity": "task", "name": "fetch", "to": "running"}``."""
-    texts = [text for key in _THING_KEYS if (text := text_of(get(key)))]
-    return next((text for text in texts if is_thing(text)), None)
+    texts = [text for key in _SUBJECT_KEYS if (text := text_of(get(key)))]
+    return next((text for text in texts if is_subject(text)), None)
 
 
 def _stateful_subject(event: object) -> str | None:
@@ -98,7 +98,7 @@ def _stateful_subject(event: object) -> str | None:
     names = {key_of(key) for key, value in fields.items() if value is not None}
     if not isinstance(event, Mapping):
         names.add(key_of(type(event).__name__))
-    return thing_among(names)
+    return subject_among(names)
 
 
 def _is_in_type_field(get: Getter, text: str) -> bool:
