@@ -109,6 +109,49 @@ def test_a_class_says_itself_what_is_copied() -> None:
     assert vars(copy.copy(bus)) == {"told": 0, "left out": ["told"]}
 
 
+class Subscribed:
+    """Gives all its events to those that it keeps in a list."""
+
+    def __init__(self) -> None:
+        self.handlers: list[Any] = []
+
+    def subscribe_all(self, handler: Any) -> None:
+        self.handlers.append(handler)
+
+    def publish(self, kind: str, **payload: Any) -> None:
+        for handler in self.handlers:
+            handler(kind, payload)
+
+
+class OfListeners:
+    """Calls a method of its listeners for each type, and has no method by which it publishes."""
+
+    def __init__(self) -> None:
+        self.listeners: list[Any] = []
+
+    def add_listener(self, listener: Any) -> None:
+        self.listeners.append(listener)
+
+    def went_on(self) -> None:
+        for listener in self.listeners:
+            listener.on_task_started("fetch")
+
+
+@pytest.mark.parametrize(
+    "again", [copy.deepcopy, lambda bus: pickle.loads(pickle.dumps(bus))], ids=["copied", "pickled"]
+)
+def test_the_subscribers_of_a_copy_are_none_of_ours(again: Any) -> None:
+    bus, listened = Subscribed(), OfListeners()
+    watched, other = Watched(bus), Watched(listened)
+    bus.publish("task.started", task="fetch")
+    listened.went_on()
+    copied, copy_of_listened = again(bus), again(listened)
+    copied.publish("task.completed", task="fetch")
+    copy_of_listened.went_on()
+    assert len(copied.handlers) == len(copy_of_listened.listeners) == 1
+    assert watched.handle.state().events_seen == other.handle.state().events_seen == 1
+
+
 def test_a_coroutine_that_nobody_awaits_is_told_by_its_own_name() -> None:
     bus = Bus()
     Watched(bus)
