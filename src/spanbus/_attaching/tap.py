@@ -170,7 +170,9 @@ class _Method:
                 publication.pending = event if self._feeds else None
             elif self._feeds:
                 publication.pending = publication.read()
-                if self._has_no_event(publication.pending, arguments or options):
+                if (publication.pending is None or self._may_batch) and self._has_no_event(
+                    publication.pending, arguments or options
+                ):
                     return None
             enter(publication, stack)
             return publication
@@ -182,7 +184,7 @@ class _Method:
         """Whether a call publishes none itself: one without arguments delivers what is queued, one of a stream all of it."""
         if event is None:
             return not given
-        return self._may_batch and isinstance(event, Iterator | AsyncIterator)
+        return isinstance(event, Iterator | AsyncIterator)
 
     def _report(self, publication: Publication, arguments: Arguments) -> None:
         try:

@@ -42,6 +42,10 @@ FAILURE_KEYS: Final = (
 """Keys that are true where something failed."""
 EXIT_CODES: Final = ("exit_code", "returncode", "return_code", "exit_status", "exitcode", "rc")
 """Keys that are not zero after a failure."""
+_FAILURE_SIGNS: Final = frozenset(
+    (*_ERRORS, "errors", "exc_info", *SUCCESS_KEYS, *FAILURE_KEYS, *EXIT_CODES)
+)
+"""All keys that may say that an end is a failure."""
 _TIMED_OUT: Final = re.compile(
     r"\btimed[ -]out\b|\btime-?out(error|expired)?\b(?!\s*[=:])", re.IGNORECASE
 )
@@ -114,7 +118,18 @@ def _word_of(value: object) -> str:
 
 
 def _has_error(payload: Mapping[str, object], result: object) -> bool:
-    """Whether an end without a success flag carries an error, an exit code other than 0, or a False in ``SUCCESS_KEYS``."""
+    """Whether an end without a success flag carries an error, an exit code other than 0, or a flag of failure."""
+    if not _FAILURE_SIGNS.isdisjoint(payload) and _is_failure(payload):
+        return True
+    if result is None or isinstance(result, WITHOUT_FIELDS):
+        return False
+    get = getter(result)
+    return any(get(key) is False for key in ("success", *SUCCESS_KEYS)) or any(
+        is_true(get(key)) for key in _ERRORS
+    )
+
+
+def _is_failure(payload: Mapping[str, object]) -> bool:
     if any(is_true(payload.get(key)) for key in (*_ERRORS, "errors")):
         return True
     if _exception_in(payload.get("exc_info")) is not None:
@@ -123,14 +138,7 @@ def _has_error(payload: Mapping[str, object], result: object) -> bool:
         return True
     if any(payload.get(key) is True for key in FAILURE_KEYS):
         return True
-    if any(type(code := payload.get(key)) is int and code != 0 for key in EXIT_CODES):
-        return True
-    if result is None or isinstance(result, WITHOUT_FIELDS):
-        return False
-    get = getter(result)
-    return any(get(key) is False for key in ("success", *SUCCESS_KEYS)) or any(
-        is_true(get(key)) for key in _ERRORS
-    )
+    return any(type(code := payload.get(key)) is int and code != 0 for key in EXIT_CODES)
 
 
 def _some_failed(payload: Mapping[str, object]) -> bool:
