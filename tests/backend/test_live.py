@@ -332,10 +332,10 @@ def test_a_silent_publisher_is_stalled_and_lives_again_with_its_next_word(
 ) -> None:
     bridge.announce("p", ProcessId.own(), [RUN, PHASE])
     clock.now += 2.5
-    bridge.look()
+    bridge.check_publishers()
     assert bridge.live_runs()[0]["state"] == "stalled"
     clock.now += 10  # the process is there, so it is not called killed
-    bridge.look()
+    bridge.check_publishers()
     assert bridge.live_runs()[0]["state"] == "stalled"
     bridge.announce("p", ProcessId.own(), [])
     assert bridge.live_runs()[0]["state"] == "running"
@@ -345,7 +345,7 @@ def test_a_publisher_of_which_no_process_is_known_is_stalled_later_and_leaves_in
     bridge: EventBusWebSocketBridge, clock: Clock
 ) -> None:
     def state() -> object:
-        bridge.look()
+        bridge.check_publishers()
         return bridge.live_runs()[0]["state"]
 
     bridge.announce("p", None, [RUN, PHASE])
@@ -361,7 +361,7 @@ def test_a_publisher_of_which_no_process_is_known_is_stalled_later_and_leaves_in
     assert state() == "ended"
     assert bridge.statistics().sources == 0
     clock.now += 61
-    bridge.look()
+    bridge.check_publishers()
     assert bridge.live_runs() == []
 
 
@@ -372,10 +372,10 @@ def test_a_publisher_whose_process_is_gone_was_killed(
     child.wait()
     bridge.announce("p", ProcessId(child.pid, "1", ProcessId.own().host), [RUN, PHASE])
     clock.now += 2.5
-    bridge.look()
+    bridge.check_publishers()
     assert bridge.live_runs()[0]["state"] == "stalled"
     clock.now += 2.0
-    bridge.look()
+    bridge.check_publishers()
     assert bridge.live_runs()[0]["state"] == "killed"
 
 
@@ -407,7 +407,7 @@ def test_a_publisher_that_leaves_ends_what_it_left_open(bridge: EventBusWebSocke
 def test_runs_that_ended_are_forgotten(bridge: EventBusWebSocketBridge, clock: Clock) -> None:
     bridge.announce("p", None, [RUN, span("closed", "run", "standard", "01", result="success")])
     clock.now += 61
-    bridge.look()
+    bridge.check_publishers()
     assert bridge.live_runs() == []
 
 
@@ -423,8 +423,8 @@ def test_live_runs_that_had_no_room_are_counted_and_told_once_a_look(clock: Cloc
     told: list[Mapping[str, object]] = []
     bridge.on_message(told.append)
     bridge.announce("p", None, [{**RUN, "run_id": f"r{number}"} for number in range(12)])
-    bridge.look()
-    bridge.look()
+    bridge.check_publishers()
+    bridge.check_publishers()
     assert [message for message in told if message["type"] == "forgotten"] == [
         {"type": "forgotten", "count": 7}
     ]
@@ -439,7 +439,7 @@ def test_a_run_that_ended_makes_room_without_a_word(clock: Clock) -> None:
         None,
         [RUN, span("closed", "run", "standard", "01", result="success"), {**RUN, "run_id": "r2"}],
     )
-    bridge.look()
+    bridge.check_publishers()
     assert [message["type"] for message in told] == ["opened", "closed", "opened"]
 
 

@@ -86,7 +86,7 @@ def test_a_handle_that_is_fed_by_hand_goes_on_without_its_bus(
             handle.feed(
                 {"type": "workflow.started", "payload": {"workflow_id": "w", "run_id": "r"}}
             )
-            runtime.recorders_tick()
+            runtime.tick_correlators()
             handle.feed(
                 {"type": "workflow.completed", "payload": {"workflow_id": "w", "run_id": "r"}}
             )

@@ -71,11 +71,11 @@ def test_every_fact_is_as_if_it_had_been_read(
         ended = CommandExit(how[0], 1_234_567_890, 1_700_000_001_358_024_679)
         ended.signal_name = how[1]
     facts = CommandFacts(arguments, trace_of(env, arguments.phase, arguments.program), child)
-    stated = (*facts.started(), *facts.ended(ended))
-    assert [repr(fact) for fact in stated] == [
-        repr(read(fact, env, arguments.phase)) for fact in stated
+    fact_of_meaning = (*facts.started(), *facts.ended(ended))
+    assert [repr(fact) for fact in fact_of_meaning] == [
+        repr(read(fact, env, arguments.phase)) for fact in fact_of_meaning
     ]
-    assert [type(fact).__name__ for fact in stated] == ["Started"] * 3 + ["Ended"] * 3
+    assert [type(fact).__name__ for fact in fact_of_meaning] == ["Started"] * 3 + ["Ended"] * 3
 
 
 def test_the_correlator_follows_the_rules_of_our_bus_where_no_dialect_is_read() -> None:

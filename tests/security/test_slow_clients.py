@@ -298,4 +298,4 @@ async def test_room_that_live_runs_gave_back_is_there_for_others() -> None:
         assert span is not None
         bridge.announce("one", None, [{**members, "type": "closed"}])
         now[0] += 2.0
-        bridge.look()
+        bridge.check_publishers()

@@ -193,10 +193,10 @@ def test_what_is_seen_stays() -> None:
 
 
 def test_the_console_spells_out_what_steers(capsys: pytest.CaptureFixture[str]) -> None:
-    console.say(EVIL)
+    console.line(EVIL)
     console.note(EVIL)
     console.raw(EVIL)
-    console.complain(EVIL)
+    console.error(EVIL)
     screen = console.output()
     screen.print(EVIL)
     screen.print(EVIL, style="bold")

@@ -33,7 +33,7 @@ from spanbus._attaching.subscribe import SUBSCRIBING, WayIn, end, subscribe, way
 from spanbus._attaching.tap import Tap
 from spanbus._attaching.treatment import HOOK, treatment_of
 from spanbus._attaching.weak_identity_map import WeakIdentityMap
-from spanbus._loaded import is_kind_of, is_of
+from spanbus._loaded import is_instance_of, is_subclass_of
 from spanbus.errors import InputError
 
 if TYPE_CHECKING:
@@ -163,7 +163,7 @@ def _attach(
 
 
 def _is_own_bus(bus: object) -> TypeGuard[WorkflowEventBus]:
-    return is_of(bus, *_OUR_BUS)
+    return is_instance_of(bus, *_OUR_BUS)
 
 
 def _attach_by_function(bus: object, handle: Handle, mode: Mode, subscribing: Subscribing) -> None:
@@ -287,20 +287,20 @@ def _attach_future_signals(
     maker = signals.makes_signals(namespace)
     if maker is None:
         return False
-    heard: WeakIdentityMap[str] = WeakIdentityMap()
+    attached: WeakIdentityMap[str] = WeakIdentityMap()
     for name, signal in named.items():
-        heard.put(signal, name)
+        attached.put(signal, name)
 
     def wrapped(make: Callable[..., object]) -> Callable[..., object]:
         @functools.wraps(make)
         def signal_of(*arguments: object, **options: object) -> object:
             signal = make(*arguments, **options)
             try:
-                if heard.get(signal) is None and signals.is_signal(signal):
+                if attached.get(signal) is None and signals.is_signal(signal):
                     name = signals.name_of(
                         signal, known_as=str(arguments[0]) if arguments else None
                     )
-                    heard.put(signal, name)
+                    attached.put(signal, name)
                     _attach_signal(signal, name, handle, mode)
             except Exception as error:
                 handle.failed(error)
@@ -363,7 +363,7 @@ def attach_class(kind: type[object], handle: Handle, *, mode: Mode = "wrap") -> 
     """
     if handle.off:
         return handle
-    own = is_kind_of(kind, *_OUR_BUS)
+    own = is_subclass_of(kind, *_OUR_BUS)
     names = ["dispatch"] if own else publishing_methods(kind)
     if not names:
         raise InputError(f"class {kind.__name__} has no publish() to wrap; {_ALTERNATIVES}")

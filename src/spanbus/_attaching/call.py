@@ -9,12 +9,12 @@ from enum import Enum
 from typing import Any, cast
 
 from spanbus._attaching.methods import own_attributes, static_attribute
+from spanbus._bounded_cache import bounded_cache
 from spanbus._patterns import pattern
 from spanbus._reading.places import TYPE_KEYS
 from spanbus._reading.read import TYPES_OF_HEADERS, Unreadable, states_start_or_end
 from spanbus._reading.shape import decoded, getter, text_of
 from spanbus._reading.spelling import ending, key_of, word_of_state
-from spanbus._remembering import remembering
 
 TYPE_NAMES = (
     "event_type",
@@ -92,7 +92,7 @@ def event_in(arguments: Sequence[object], options: Mapping[str, object]) -> obje
     return first
 
 
-_may_be_event: Callable[[type], bool] = remembering(
+_may_be_event: Callable[[type], bool] = bounded_cache(
     lambda kind: not issubclass(kind, _NOT_EVENTS), 1_000
 )
 """Whether a single argument of this class may be the event; cached by class."""
@@ -123,11 +123,11 @@ class CallReader:
         if self._type_first and arguments and type(arguments[0]) is str:
             if len(arguments) == 2 and not options:
                 only = arguments[1]
-                said: Any = only
+                mapping: Any = only
                 if (
                     type(only) is dict
-                    and _PAYLOADS.isdisjoint(said)
-                    and (_TYPES.isdisjoint(said) or ending(arguments[0]) is not None)
+                    and _PAYLOADS.isdisjoint(mapping)
+                    and (_TYPES.isdisjoint(mapping) or ending(arguments[0]) is not None)
                 ):
                     return {"event_type": arguments[0], "payload": cast("object", only)}
             elif len(arguments) == len(names) == 1 and options and _PAYLOADS.isdisjoint(options):

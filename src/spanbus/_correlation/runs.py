@@ -20,7 +20,7 @@ from spanbus._semantics import ErrorType, Failure, Flag, Level, Result, names
 from spanbus._workflow import identity
 
 IMPLICIT: Final = "implicit"
-"""Name of the run of events that belong to no run."""
+"""Name of the run for phases without a run of their own."""
 
 Caller = Callable[[], tuple[str | None, str | None]]
 """Returns ``traceparent`` and ``tracestate`` of the current publisher."""
@@ -198,8 +198,8 @@ class Runs:
         made = key is None or (fact.hints.shared and not each)
         if made:
             event = fact.event
-            told = event.event_id or f"{event.name}@{event.at_ns}"
-            run_id = f"{workflow}-{identity.short_hash(told, workflow)}"
+            event_id = event.event_id or f"{event.name}@{event.at_ns}"
+            run_id = f"{workflow}-{identity.short_hash(event_id, workflow)}"
         else:
             run_id = str(key)
         unique = made or self._unique_ids

@@ -116,12 +116,12 @@ class Dialect:
         self._duration_key = only[0]
         self._attempts_key = names.attempts
         self._only_duration = names.durations[only[0]] if len(only) == 1 else 0
-        telling = {*names.workflow, *names.alias, *names.durations, names.attempts}
-        hints = {*names.run, *names.phase, "id"} - telling - _MEASURING_KEYS
+        measuring = {*names.workflow, *names.alias, *names.durations, names.attempts}
+        identity = {*names.run, *names.phase, "id"} - measuring - _MEASURING_KEYS
         none = (PLAIN_START | PLAIN_SUCCESS).isdisjoint((*names.workflow, *names.alias))
-        self._plain_start = PLAIN_START | hints if none else None
+        self._plain_start = PLAIN_START | identity if none else None
         """Keys of a plain start, with those of its identity; None if the dialect reads more from one of them."""
-        self._plain_success = PLAIN_SUCCESS | hints if none else None
+        self._plain_success = PLAIN_SUCCESS | identity if none else None
 
     def read(self, event: object) -> Fact:
         """Return the fact that an event states. Raises ``ValueError`` when the event has no type."""
@@ -215,10 +215,10 @@ class Dialect:
         """An event on a topic as one of a plain type, with the names in its payload."""
         topic = topic_of(raw.event_type)
         assert topic is not None
-        told = raw.copy()
-        told.event_type = topic.event_type
-        told.payload = {**topic.fields, **raw.payload, "topic": raw.event_type}
-        return told
+        plain_raw = raw.copy()
+        plain_raw.event_type = topic.event_type
+        plain_raw.payload = {**topic.fields, **raw.payload, "topic": raw.event_type}
+        return plain_raw
 
     def fact(self, raw: Raw) -> Fact:
         """Return the fact that ``raw`` states by the first matching rule, or :class:`Noted` if none matches."""
@@ -262,13 +262,13 @@ class Dialect:
         if meaning is None:
             rank = Rank.PHASE if name is not None else Rank.RUN
             return Noted(event, rank, name, run_key, hints)
-        fact = self.stated(meaning, event, name, run_key, hints, raw.run_id is not None)
+        fact = self.fact_of_meaning(meaning, event, name, run_key, hints, raw.run_id is not None)
         if meaning.workflow is not None and fact.hints.workflow is None:
             hints = fact.hints = fact.hints.copy()
             hints.workflow = meaning.workflow
         return fact
 
-    def stated(
+    def fact_of_meaning(
         self,
         meaning: Meaning,
         event: SpanEvent,

@@ -31,8 +31,10 @@ def expand_subject_keys(keys: tuple[str, ...], event_type: str) -> tuple[str, ..
         return keys
     at, word = keys.index("@thing"), word_of(event_type, -2)
     thing = key_of(word) if word is not None else ""
-    said = (thing, f"{thing}_name", f"{thing}Name", f"{thing}_id", f"{thing}Id") if thing else ()
-    return (*keys[:at], *said, *keys[at + 1 :])
+    subject_keys = (
+        (thing, f"{thing}_name", f"{thing}Name", f"{thing}_id", f"{thing}Id") if thing else ()
+    )
+    return (*keys[:at], *subject_keys, *keys[at + 1 :])
 
 
 def word_of(event_type: str, index: int) -> str | None:

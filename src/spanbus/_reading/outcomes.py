@@ -73,7 +73,7 @@ def outcome(
     word = _word_of(cast("object", nested))
     named = _RESULTS.get(word) or _RESULT_BY_WORD.get(word)
     if announced in (Result.SUCCESS, Result.FAILURE):
-        said = _stated_result(payload)
+        stated = _stated_result(payload)
         if payload.get("skipped") is True or inner.get("skipped") is True:
             return Result.SKIP, None
         success = payload.get("success")
@@ -83,7 +83,7 @@ def outcome(
             or (
                 announced is Result.SUCCESS
                 and success is None
-                and (said, named) == (None, None)
+                and (stated, named) == (None, None)
                 and (
                     _some_failed(payload)
                     or (error_means_failure and _has_error(payload, cast("object", nested)))
@@ -91,10 +91,10 @@ def outcome(
             )
         ):
             result = Result.FAILURE
-        if said is not None and (
-            announced is Result.SUCCESS or said.failed or said is Result.CANCELLATION
+        if stated is not None and (
+            announced is Result.SUCCESS or stated.failed or stated is Result.CANCELLATION
         ):
-            result = said
+            result = stated
         if named is not None and (named is not Result.SUCCESS or result is Result.SUCCESS):
             result = named
     if not result.failed:
@@ -105,9 +105,9 @@ def outcome(
 def _stated_result(payload: Mapping[str, object]) -> Result | None:
     """Return the result that a word in the payload states."""
     for key in OUTCOMES:
-        said = _RESULT_BY_WORD.get(_word_of(payload.get(key)))
-        if said is not None:
-            return said
+        stated = _RESULT_BY_WORD.get(_word_of(payload.get(key)))
+        if stated is not None:
+            return stated
     return None
 
 
@@ -185,13 +185,8 @@ def _failure(
         and _CANCELLED.match(message)
     ):
         return Result.CANCELLATION, None
-    if (
-        result is Result.TIMEOUT
-        or declared == ErrorType.TIMEOUT
-        or (message is not None and declared is None and _TIMED_OUT.search(message))
-    ):
-        return Result.TIMEOUT, Failure(ErrorType.TIMEOUT, message, stacktrace)
-    if declared is not None and _TIMED_OUT.search(declared.rpartition(".")[2]):
+    text = declared.rpartition(".")[2] if declared is not None else message
+    if result is Result.TIMEOUT or (text is not None and _TIMED_OUT.search(text)):
         return Result.TIMEOUT, Failure(ErrorType.TIMEOUT, message, stacktrace)
     return result, Failure(
         declared or (ErrorType.OTHER if message else ErrorType.UNSUCCESSFUL), message, stacktrace

@@ -16,7 +16,8 @@ from decimal import Decimal
 from time import struct_time
 from typing import Any, Final, cast
 
-from spanbus._loaded import is_kind_of
+from spanbus._bounded_cache import bounded_cache
+from spanbus._loaded import is_subclass_of
 from spanbus._reading.event_types import member_value, type_of
 from spanbus._reading.getters import event_from_methods, payload_from_methods
 from spanbus._reading.places import (
@@ -32,7 +33,6 @@ from spanbus._reading.places import (
 from spanbus._reading.shape import TEXTS, Getter, decoded, getter, mapping_of, text_of
 from spanbus._reading.spelling import ending, key_of, normal
 from spanbus._reading.times import time_ns_of
-from spanbus._remembering import remembering
 from spanbus._workflow.events import EMPTY, Event
 
 _ENVELOPE: Final = frozenset(
@@ -185,10 +185,10 @@ def read(
 
 
 def _is_special_class(kind: type[object]) -> bool:
-    return issubclass(kind, (Event, *TEXTS)) or is_kind_of(kind, "logging", "LogRecord")
+    return issubclass(kind, (Event, *TEXTS)) or is_subclass_of(kind, "logging", "LogRecord")
 
 
-_is_special: Final[Callable[[type], bool]] = remembering(_is_special_class, 1_000)
+_is_special: Final[Callable[[type], bool]] = bounded_cache(_is_special_class, 1_000)
 """Whether a class is our event class, a text or a log record; cached by class."""
 
 

@@ -1,10 +1,11 @@
-"""Parts that adapters share: functions, methods and streams that are work."""
+"""Helpers of adapters: wrap functions, methods and streams as work."""
 
 from __future__ import annotations
 
 import functools
 import inspect
 from collections.abc import AsyncGenerator, Callable, Generator, Iterator
+from contextlib import contextmanager
 from types import MethodType
 from typing import TYPE_CHECKING, Any, cast
 
@@ -17,42 +18,43 @@ if TYPE_CHECKING:
 
 
 def around(function: Callable[..., Any], begun: Callable[[], Work]) -> Callable[..., Any]:
-    """``function``, each call of which is a piece of work; a coroutine function stays one."""
+    """Wrap ``function`` so that each call is recorded as the work that ``begun`` starts. A coroutine function stays one."""
     if is_coroutine_function(function):
 
         @functools.wraps(function)
         async def called_later(*arguments: Any, **options: Any) -> Any:
-            work = begun()
-            try:
-                with work.inside():
-                    result = await function(*arguments, **options)
-            except BaseException as error:
-                work.end(error)
-                raise
-            work.end()
-            return result
+            with recorded(begun()):
+                return await function(*arguments, **options)
 
         return called_later
 
     @functools.wraps(function)
     def called(*arguments: Any, **options: Any) -> Any:
-        work = begun()
-        try:
-            with work.inside():
-                result = function(*arguments, **options)
-        except BaseException as error:
-            work.end(error)
-            raise
-        work.end()
-        return result
+        with recorded(begun()):
+            return function(*arguments, **options)
 
     return called
+
+
+@contextmanager
+def recorded(
+    work: Work, end: Callable[[BaseException | None], None] | None = None
+) -> Generator[None]:
+    """Make ``work`` current inside the block, and call ``end`` (by default that of ``work``) with its exception or None."""
+    end = end or work.end
+    try:
+        with work.inside():
+            yield
+    except BaseException as error:
+        end(error)
+        raise
+    end(None)
 
 
 def wrapped(
     target: Any, name: str, wrap: Callable[[Any], Callable[..., Any]]
 ) -> Callable[[], None]:
-    """Put ``wrap`` of the method in its place: on an object, or for every instance of a class. Returns what takes that back."""
+    """Replace a method by ``wrap(method)``, on an object or for all instances of a class. Returns a function that undoes it."""
     if not isinstance(target, type):
         return replaced(target, name, wrap)
     original, own = inspect.getattr_static(target, name), name in vars(target)
@@ -75,9 +77,9 @@ def wrapped(
     return undo
 
 
-def begun(handle: Handle, kind: str, name: str, **said: object) -> Work:
-    """Work that has begun."""
-    work = Work(handle, cast("Any", kind), name, said)
+def begun(handle: Handle, kind: str, name: str, **details: object) -> Work:
+    """Return started work."""
+    work = Work(handle, cast("Any", kind), name, details)
     work.begin()
     return work
 
@@ -85,7 +87,7 @@ def begun(handle: Handle, kind: str, name: str, **said: object) -> Work:
 def stream(
     made: Iterator[Any], work: Work, ended: Callable[[BaseException | None], None]
 ) -> Generator[Any, Any, Any]:
-    """Yield what ``made`` yields, made inside ``work``; the consumer's context stays as it is."""
+    """Yield the items of ``made``, which runs inside ``work``. The consumer's context is not changed."""
     error: BaseException | None = None
     try:
         while True:
@@ -106,7 +108,7 @@ def stream(
 async def async_stream(
     made: AsyncGenerator[Any, Any], work: Work, ended: Callable[[BaseException | None], None]
 ) -> AsyncGenerator[Any, Any]:
-    """The same for an async generator."""
+    """Like :func:`stream`, for an async generator."""
     error: BaseException | None = None
     try:
         while True:

@@ -1,4 +1,4 @@
-"""Burr: each run of an application is a run, each action that it takes a phase of it."""
+"""Burr: each run of an application is a run, and each action a phase."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _STREAMS = {
 
 
 def attach(application: Any, handle: Handle) -> None:
-    """Watch the methods of an application that take its actions, and hear the hooks before and after each of these."""
+    """Wrap the methods of an application that execute actions, and add hooks before and after each action."""
     adapters = getattr(application, "_adapter_set", None)
     if adapters is None or isinstance(application, type):
         raise InputError(
@@ -41,7 +41,7 @@ def attach(application: Any, handle: Handle) -> None:
 
 
 class _Actions(Hooks):
-    """The actions of an application. Those that stream go on in the hands of whoever reads them: nowhere are they current."""
+    """Actions of an application. Streaming actions are never current, because their consumer drives them."""
 
     left: Callable[[BaseException | None], None] | None = None
 
@@ -59,7 +59,7 @@ class _Actions(Hooks):
 
 
 class _Application:
-    """The runs of one application, one at a time: a method that is called within another one is a part of it."""
+    """Runs of one application, one at a time. Nested method calls belong to the outermost one."""
 
     def __init__(self, handle: Handle, application: Any) -> None:
         self._handle, self._application = handle, application
@@ -67,22 +67,15 @@ class _Application:
         self.actions = _Actions(handle)
 
     def called(self, method: Callable[..., Any]) -> Callable[..., Any]:
-        """``method``, the outermost call of which is a run."""
+        """Wrap ``method``: its outermost call is a run."""
         if is_coroutine_function(method):
 
             @functools.wraps(method)
             async def called_later(*arguments: Any, **options: Any) -> Any:
                 if self._work is not None:
                     return await method(*arguments, **options)
-                work = self._begun()
-                try:
-                    with work.inside():
-                        result = await method(*arguments, **options)
-                except BaseException as error:
-                    self._end(error)
-                    raise
-                self._returned()
-                return result
+                with _watching.recorded(self._begun(), self._left):
+                    return await method(*arguments, **options)
 
             return called_later
 
@@ -90,22 +83,15 @@ class _Application:
         def called(*arguments: Any, **options: Any) -> Any:
             if self._work is not None:
                 return method(*arguments, **options)
-            work = self._begun()
-            try:
-                with work.inside():
-                    result = method(*arguments, **options)
-            except BaseException as error:
-                self._end(error)
-                raise
-            self._returned()
-            return result
+            with _watching.recorded(self._begun(), self._left):
+                return method(*arguments, **options)
 
         return called
 
     def streamed(
         self, passed: Callable[..., Any], method: Callable[..., Any]
     ) -> Callable[..., Any]:
-        """``method``, which gives its actions one after the other to whoever has called it."""
+        """Wrap ``method``, which yields its actions to the caller."""
 
         @functools.wraps(method)
         def streamed(*arguments: Any, **options: Any) -> Any:
@@ -120,12 +106,12 @@ class _Application:
         self._work = _watching.begun(self._handle, "run", name, run_id=self._application.uid)
         return self._work
 
-    def _returned(self) -> None:
-        """The call is over; the action that it has begun to stream may not be."""
-        if self.actions.any_open:
+    def _left(self, error: BaseException | None) -> None:
+        """End the run, or leave that to the streaming action that the call has started."""
+        if error is None and self.actions.any_open:
             self.actions.left = self._end
         else:
-            self._end(None)
+            self._end(error)
 
     def _end(self, error: BaseException | None) -> None:
         work, self._work, self.actions.left = self._work, None, None
