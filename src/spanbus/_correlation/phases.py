@@ -211,12 +211,12 @@ class Phases:
         while counts.phases_open >= self._open_phases:
             self._abandon_oldest()
         run.add(phase)
-        if (subject_id := self._subject_id(fact)) is not None:
-            run.identify(phase, subject_id)
+        if fact.hints.subject_id is not None:
+            run.identify(phase, self._subject_id(fact))
         counts.phases_open += 1
         self._out.opened(record)
         if "max_attempts" in event.payload and may_be_retried(fact):
-            phase.attempt = attempt_of(phase, 1, at_ns, None)
+            phase.attempt = phase.innermost = attempt_of(phase, 1, at_ns, None)
             self._out.opened(phase.attempt)
         return phase
 
@@ -274,7 +274,7 @@ class Phases:
         self._counts.retries += 1
         record.attempts = number + 1
         started_at_ns = at_ns + (fact.delay_ns if fact is not None else 0)
-        phase.attempt = attempt_of(phase, number + 1, started_at_ns, attempt)
+        phase.attempt = phase.innermost = attempt_of(phase, number + 1, started_at_ns, attempt)
         phase.attempts_started_at_ns = started_at_ns
         phase.evidence = None
         phase.inner_ended_at_ns = None

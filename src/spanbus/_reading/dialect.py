@@ -108,6 +108,8 @@ class Dialect:
             *TYPES_OF_HEADERS,
             *(key for rule in rules for key in (*rule.has, *rule.lacks, *rule.name)),
         }
+        self._keys_of_hints = frozenset((*names.workflow, *RUN_OBJECTS, "stage"))
+        self._keys_of_aliases = frozenset(names.alias)
         self._by_type: dict[str, tuple[Meaning, ...]] = {}
         self.phase_meanings: dict[str, Meaning | None] = {}
         """Cache of :meth:`phase_meaning` by event type."""
@@ -284,7 +286,7 @@ class Dialect:
         payload = event.payload
         if verb is _START:
             known = self._plain_start
-            if known is not None and payload.keys() <= known:  # a plain start
+            if known is not None and known.issuperset(payload):  # a plain start
                 task_type = payload.get("type")
                 return Started(
                     event,
@@ -312,7 +314,7 @@ class Dialect:
         if (
             meaning.announced is _SUCCESS
             and known is not None
-            and payload.keys() <= known
+            and known.issuperset(payload)
             and get("success") is not False
         ):
             lasted, unit_ns = get(self._duration_key), self._only_duration
@@ -388,6 +390,8 @@ class Dialect:
         self, rank: Rank, payload: Mapping[str, object], hints: Hints, named_run: bool
     ) -> Hints:
         """Return the hints with the workflow's name and the stage of the payload, if any."""
+        if self._keys_of_hints.isdisjoint(payload):
+            return hints
         workflow = None
         if rank is Rank.RUN or named_run:
             by_id: str | None = None
@@ -412,6 +416,8 @@ class Dialect:
         return hints
 
     def _aliases(self, payload: Mapping[str, object], name: str | None) -> tuple[str, ...]:
+        if self._keys_of_aliases.isdisjoint(payload):
+            return ()
         found = [
             text
             for key in self.names.alias
