@@ -72,3 +72,8 @@ def subject_among(keys: Collection[str]) -> str | None:
         if thing in keys or f"{thing}_id" in keys or f"{thing}_name" in keys:
             return thing
     return None
+
+
+def is_subject(text: str) -> bool:
+    """Whether a text names a kind of work: ``task``, ``Run``."""
+    return key_of(text) in _THINGS
