@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from itertools import islice
 
-from spanbus._correlation.crowd import Crowd
-from spanbus._correlation.open_phase import OpenPhase
+from spanbus._correlation.open_phase import Crowd, OpenPhase
 from spanbus._correlation.open_run import OpenRun
 from spanbus._correlation.span_state import SpanState
 from spanbus._reading.facts import Ended, Fact, Rank, Started, Verb

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Final
 
-from spanbus._correlation.crowd import Crowd
-from spanbus._correlation.open_phase import OpenPhase
+from spanbus._correlation.open_phase import Crowd, OpenPhase
 from spanbus._correlation.span_state import Link, SpanState
 from spanbus._named_tuple import NamedTuple
 from spanbus._reading.facts import ENGINE_HINTS, Ended, Fact, Rank, Started
