@@ -20,7 +20,7 @@ Told = tuple[str, str, list[tuple[str, str, int]]]
 
 @pytest.fixture
 def anyio_backend() -> str:
-    """The reference engine is asyncio's."""
+    """Run on asyncio only: the reference engine needs it."""
     return "asyncio"
 
 
