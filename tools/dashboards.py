@@ -466,7 +466,7 @@ def overview() -> Dashboard:
     return Dashboard(
         "spanbus-overview",
         "spanbus: workflows",
-        "Every workflow at a glance: how often, how well, how long, when last.",
+        "All workflows: number of runs, success rate, duration, last run.",
         (
             Variable("project", "Project", f"label_values({WORKFLOW_LAST_RUN}, {JOB})", True),
             _ENVIRONMENT,
@@ -484,7 +484,7 @@ def overview() -> Dashboard:
                 (
                     stat(
                         "Runs",
-                        "Runs that ended in the time shown.",
+                        "Runs that ended in the selected time range.",
                         f"sum({in_range(_RUNS)})",
                         3,
                         nothing="0",
@@ -527,7 +527,7 @@ def overview() -> Dashboard:
                     ),
                     stat(
                         "In progress",
-                        "Runs in progress, in services only: a process that lives for one run would leave it at 1 if it were killed.",
+                        "Runs in progress, of services only: a killed one-shot process would leave it at 1.",
                         f"sum({of(names.RUN_ACTIVE, _ANY)})",
                         3,
                         nothing="–",
@@ -535,7 +535,7 @@ def overview() -> Dashboard:
                     ),
                     stat(
                         "Last run",
-                        "When a run ended last, of all chosen workflows.",
+                        "The end of the last run of all selected workflows.",
                         f"1000 * max({rule(WORKFLOW_LAST_RUN, _ANY)})",
                         5,
                         unit="dateTimeFromNow",
@@ -548,7 +548,7 @@ def overview() -> Dashboard:
                 (
                     table(
                         "Failing now",
-                        "Phases whose last failure is newer than their last success. The phase leads to its own dashboard.",
+                        "Phases whose last failure is newer than their last success. The phase links to its dashboard.",
                         (
                             Query(f"1000 * {failing(_ANY)}", instant=True, form="table"),
                             Query(
@@ -580,7 +580,7 @@ def overview() -> Dashboard:
                     ),
                     table(
                         "Alerts",
-                        "What Prometheus has told Alertmanager; runbooks are in docs/runbooks.",
+                        "Alerts that Prometheus has sent to Alertmanager; runbooks are in docs/runbooks.",
                         (
                             Query(
                                 f'ALERTS{{alertstate="firing", severity!="none", {JOB}=~"$project|collector", {ENVIRONMENT}=~"$environment|", {BRANCH}=~"$branch|", {WORKFLOW}=~"$workflow|"}}',
@@ -631,7 +631,7 @@ def overview() -> Dashboard:
                 (
                     table(
                         "Workflows",
-                        "What was done in the time shown, and how the last run of each workflow in the last 7 days ended.",
+                        "Runs in the selected time range, and the result of each workflow's last run in the last 7 days.",
                         (
                             Query(
                                 f"sum by ({_BY_WORKFLOW}) ({in_range(_RUNS)})",
@@ -774,7 +774,7 @@ def overview() -> Dashboard:
                     ),
                     table(
                         "Phases",
-                        "What the phases did in the time shown.",
+                        "Runs of phases in the selected time range.",
                         (
                             Query(
                                 f"sum by ({_BY_PHASE}) ({in_range(_PHASES_TRIED)})",
@@ -844,7 +844,7 @@ def phase() -> Dashboard:
     return Dashboard(
         "spanbus-phase",
         "spanbus: one phase",
-        "One phase of one workflow: how long, how often it fails, how often it is tried again; its slow runs lead to their traces.",
+        "One phase of one workflow: duration, failures, retries; slow runs link to their traces.",
         (
             Variable("project", "Project", f"label_values({WORKFLOW_LAST_RUN}, {JOB})", False),
             _ENVIRONMENT,
@@ -869,7 +869,7 @@ def phase() -> Dashboard:
                 (
                     stat(
                         "State",
-                        "Failing: the last failure is newer than the last success, in one of the environments and branches that are chosen; WorkflowPhaseFailing.",
+                        "Failing: the last failure is newer than the last success, in one of the selected environments and branches; WorkflowPhaseFailing.",
                         f"max(({failure} > bool {success}) or 0 * {success} or 0 * {failure} + 1)",
                         3,
                         thresholds=_NONE_IS_GOOD,
@@ -878,7 +878,7 @@ def phase() -> Dashboard:
                     ),
                     stat(
                         "Runs",
-                        "How often the phase ran in the time shown, skipped ones left out.",
+                        "Runs of the phase in the selected time range, without skipped ones.",
                         f"sum({in_range(_TRIED)})",
                         2,
                         nothing="0",
@@ -886,7 +886,7 @@ def phase() -> Dashboard:
                     ),
                     stat(
                         "Failures",
-                        "How often it failed after all its attempts.",
+                        "Failures after all attempts.",
                         f"sum({in_range(_FAILURES)})",
                         2,
                         thresholds=_NONE_IS_GOOD,
@@ -961,7 +961,7 @@ def phase() -> Dashboard:
                     Panel(
                         "heatmap",
                         "Durations",
-                        "How many runs took how long. A point is one run: it opens its trace in Jaeger.",
+                        "Runs by duration. A point is one run: it opens its trace in Jaeger.",
                         (
                             Query(
                                 f"sum by (le) ({in_step(_BUCKETS)})",
@@ -1004,7 +1004,7 @@ def phase() -> Dashboard:
                     ),
                     bar_gauge(
                         "How it ended",
-                        "Runs in the time shown by result.",
+                        "Runs in the selected time range, by result.",
                         Query(
                             f"sum by ({PHASE_RESULT}) ({in_range(_ENDED)})",
                             f"{{{{{PHASE_RESULT}}}}}",
@@ -1021,7 +1021,7 @@ def phase() -> Dashboard:
                 (
                     lines(
                         "Duration",
-                        "Of the runs that ended between two points, all attempts together. A diamond is one run: it opens its trace.",
+                        "Of runs that ended between two points, with all attempts. A diamond is one run: it opens its trace.",
                         (
                             Query(quantile(0.5, in_step(_BUCKETS)), "p50"),
                             Query(quantile(0.95, in_step(_BUCKETS)), "p95", exemplar=True),
@@ -1060,7 +1060,7 @@ def phase() -> Dashboard:
                     ),
                     bars(
                         "Attempts",
-                        "First attempts and those after them; a retry that succeeds is no failure.",
+                        "First attempts and retries; a retry that succeeds is no failure.",
                         (
                             Query(f"sum({in_step(_TRIED)})", "first"),
                             Query(f"sum({in_step(_RETRIES)})", "retry"),
@@ -1073,7 +1073,7 @@ def phase() -> Dashboard:
                     ),
                     lines(
                         "Failures in 15 minutes",
-                        "What WorkflowPhaseFailed looks at: it fires above 0.",
+                        "The expression of WorkflowPhaseFailed, which fires above 0.",
                         (Query(rule(FAILURES_15M, *_THIS), "failures"),),
                         8,
                         limit=1,
@@ -1085,7 +1085,7 @@ def phase() -> Dashboard:
                 (
                     lines(
                         "Wait in the queue",
-                        "Seconds that its tasks waited until a worker began them; for phases whose work a task queue does.",
+                        "Seconds that tasks waited for a worker; for phases that a task queue executes.",
                         (
                             Query(
                                 quantile(0.95, in_step(_QUEUED), QUEUE),
@@ -1130,7 +1130,7 @@ def delivery() -> Dashboard:
     return Dashboard(
         "spanbus-delivery",
         "spanbus: delivery",
-        "Does telemetry arrive: what spanbus says of itself, and what the collector says.",
+        "Delivery of telemetry, by metrics of spanbus and of the collector.",
         (
             Variable(
                 "service", "Service", f"label_values({of(names.DELIVERY_SPOOLED)}, job)", True
@@ -1152,7 +1152,7 @@ def delivery() -> Dashboard:
                     ),
                     stat(
                         "Collector up for",
-                        "After a start its counters begin again, and gauges of runs are gone until the next run.",
+                        "After a restart counters begin again, and gauges of runs are missing until the next run.",
                         f"max(otelcol_process_uptime{{{_COLLECTOR}}})",
                         3,
                         unit="s",
@@ -1187,7 +1187,7 @@ def delivery() -> Dashboard:
                     ),
                     stat(
                         "Waiting",
-                        "Bytes in the spool, as the last process said: a run says so just before it delivers.",
+                        "Bytes in the spool, reported by the last process; a run reports just before it delivers.",
                         f"max({of(names.DELIVERY_SPOOL_SIZE, _JOB)})",
                         4,
                         unit="bytes",
@@ -1195,7 +1195,7 @@ def delivery() -> Dashboard:
                     ),
                     stat(
                         "Waiting since",
-                        "Age of the oldest record that waits, as the last process said.",
+                        "Age of the oldest waiting record, reported by the last process.",
                         f"max({of(names.DELIVERY_OLDEST_AGE, _JOB)})",
                         4,
                         unit="s",
@@ -1220,7 +1220,7 @@ def delivery() -> Dashboard:
                     ),
                     bars(
                         "Delivered by services",
-                        "Records that the destination acknowledged. A run counts before it delivers and dies after it: only services say this.",
+                        "Records that the destination acknowledged. Only services report this: a run counts before it delivers and then exits.",
                         (
                             Query(
                                 f"sum by ({SIGNAL}) ({in_step(of(names.DELIVERY_DELIVERED, _JOB))})",
@@ -1231,7 +1231,7 @@ def delivery() -> Dashboard:
                     ),
                     bars(
                         "Lost",
-                        "Dropped: could not be kept. Refused: the destination would not have it.",
+                        "Dropped: could not be kept. Refused: by the destination.",
                         (
                             Query(
                                 f"sum by ({SIGNAL}, {REASON}) ({in_step(dropped)}) > 0",
@@ -1263,7 +1263,7 @@ def delivery() -> Dashboard:
                     ),
                     lines(
                         "Oldest record",
-                        "How long the oldest record has waited.",
+                        "The wait of the oldest record.",
                         (
                             Query(
                                 f"max by ({JOB}, {ENVIRONMENT}) ({of(names.DELIVERY_OLDEST_AGE, _JOB)})",
@@ -1275,7 +1275,7 @@ def delivery() -> Dashboard:
                     ),
                     bars(
                         "Bus events",
-                        "What came over the bus, on a span or only counted.",
+                        "Bus events, on a span or only counted.",
                         (
                             Query(
                                 f"sum by ({OUTCOME}) ({in_step(of(names.EVENTS, _JOB))})",
@@ -1325,7 +1325,7 @@ def delivery() -> Dashboard:
                     ),
                     bars(
                         "Not taken, not passed on",
-                        "Refused: the client keeps it and comes again. Failed or not queued: lost in the collector; TelemetryLost.",
+                        "Refused: the client keeps the records and retries. Failed or not queued: lost in the collector; TelemetryLost.",
                         (
                             _collector_step("otelcol_receiver_refused_spans", "refused spans"),
                             _collector_step(
@@ -1350,7 +1350,7 @@ def delivery() -> Dashboard:
                 (
                     lines(
                         "Queue to Jaeger",
-                        "Batches that wait on the disk while Jaeger is away, with the limit.",
+                        "Batches on disk while Jaeger is down, with the limit.",
                         (
                             Query(
                                 f"sum by (exporter) (otelcol_exporter_queue_size{{{_COLLECTOR}}})",
@@ -1418,7 +1418,7 @@ def observers() -> Dashboard:
     return Dashboard(
         "spanbus-observers",
         "spanbus: observers",
-        "Observers of the stream of events: who holds what, how far they are, what was lost; and how long tasks wait in their queues.",
+        "Observers of the event stream: partitions, progress, losses; and the wait of tasks in their queues.",
         (
             Variable(
                 "group",
@@ -1434,7 +1434,7 @@ def observers() -> Dashboard:
                 (
                     stat(
                         "Partitions held",
-                        "Of 64 in each group, the fewest of a group; ObserversGone.",
+                        "Partitions held, of 64 in each group; the group with the fewest; ObserversGone.",
                         f"min(sum by ({GROUP}, {ENVIRONMENT}) ({_newest(names.OBSERVE_PARTITIONS)}))",
                         4,
                         thresholds=(("red", None), ("green", PARTITIONS)),
@@ -1443,7 +1443,7 @@ def observers() -> Dashboard:
                     ),
                     stat(
                         "Behind",
-                        "Age of what was read last, of the observer that is furthest behind; ObserversLag.",
+                        "Age of the last event that the slowest observer read; ObserversLag.",
                         f"max({_newest(names.OBSERVE_LAG)})",
                         4,
                         unit="s",
@@ -1461,7 +1461,7 @@ def observers() -> Dashboard:
                     ),
                     stat(
                         "Oldest checkpoint",
-                        "What came since would be told twice if its host were lost now; CheckpointStands.",
+                        "Telemetry since then would be doubled if the host were lost now; CheckpointStands.",
                         f"max({_newest(names.OBSERVE_CHECKPOINT_AGE)})",
                         4,
                         unit="s",
@@ -1479,7 +1479,7 @@ def observers() -> Dashboard:
                     ),
                     stat(
                         "Runs ended as killed",
-                        "Runs whose publisher was gone for good.",
+                        "Runs of publishers that died.",
                         f"sum({in_range(_of_group(names.OBSERVE_KILLED))})",
                         4,
                         nothing="0",
@@ -1493,13 +1493,13 @@ def observers() -> Dashboard:
                 (
                     bars(
                         "Events",
-                        "Events that spans and metrics were made of, by observer.",
+                        "Events with telemetry made by each observer.",
                         (_each_observer(names.OBSERVE_EVENTS),),
                         12,
                     ),
                     lines(
                         "Behind",
-                        "Age of what each observer read last; ObserversLag fires above the line.",
+                        "Age of the last event that each observer read; ObserversLag fires above the line.",
                         (
                             Query(
                                 f"max by ({_OF_OBSERVER}) ({_newest(names.OBSERVE_LAG)})",
@@ -1517,7 +1517,7 @@ def observers() -> Dashboard:
                 (
                     lines(
                         "Partitions",
-                        "Who holds how many of the 64.",
+                        "Partitions of each observer, of 64.",
                         (
                             Query(
                                 f"sum by ({_OF_OBSERVER}) ({_newest(names.OBSERVE_PARTITIONS)})",
@@ -1557,7 +1557,7 @@ def observers() -> Dashboard:
                 (
                     bars(
                         "Left out",
-                        "Late: after the end of their run had settled. Doubled: there already. No event: a line that cannot be read. Lost: deleted unread.",
+                        "Late: after the end of the run was recorded. Doubled: already in the stream. No event: an unreadable line. Lost: deleted unread.",
                         tuple(
                             Query(f"sum({in_step(_of_group(metric))})", legend)
                             for metric, legend in (

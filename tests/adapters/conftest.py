@@ -22,9 +22,15 @@ def collector() -> Generator[Receiver]:
         yield receiver
 
 
+@pytest.fixture(params=["spool", "sdk"])
+def delivery(request: pytest.FixtureRequest) -> str:
+    """Both values of SPANBUS_DELIVERY: what does not speak of durability is the same in both."""
+    return str(request.param)
+
+
 @pytest.fixture
-def runtime(collector: Receiver, tmp_path: Path) -> Generator[spanbus.Runtime]:
-    env = {**collector.env, "SPANBUS_STATE_DIR": str(tmp_path)}
+def runtime(collector: Receiver, tmp_path: Path, delivery: str) -> Generator[spanbus.Runtime]:
+    env = {**collector.env, "SPANBUS_STATE_DIR": str(tmp_path), "SPANBUS_DELIVERY": delivery}
     with spanbus.open_runtime_sync(env=env) as runtime:
         yield runtime
 

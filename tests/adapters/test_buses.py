@@ -15,6 +15,7 @@ from spanbus._attaching.handle import Handle
 from spanbus._correlation.correlator import Correlator
 from spanbus._reading.dialect_file import load
 from spanbus._reading.reader import Reader
+from spanbus.errors import InputError
 
 Drawn = Callable[[], list[str]]
 JOB: list[tuple[str, dict[str, Any]]] = [
@@ -325,3 +326,65 @@ def test_a_group_of_psygnal() -> None:
         group[kind.replace(".", "_")].emit(payload)
     assert_right(handle)
     assert len(heard) == sum(kind == "task.started" for kind, _ in JOB)
+
+
+# --- what has states, or files, and no work ----------------------------------------------------------------------------
+
+
+def test_a_machine_of_transitions_is_refused_and_its_calls_are_watched(
+    runtime: spanbus.Runtime, drawn: Drawn
+) -> None:
+    transitions = pytest.importorskip("transitions")
+
+    class Order:
+        def charge(self) -> None:
+            if self.state == "paid":  # type: ignore[attr-defined]
+                raise ValueError("twice")
+
+    order: Any = Order()
+    machine = transitions.Machine(order, states=["new", "paid"], initial="new")
+    machine.add_transition("pay", "*", "paid", before="charge")
+    for one in (machine, order):
+        with pytest.raises(
+            InputError, match=r"is a state machine.*watching_calls\(machine, 'pay'\)"
+        ):
+            runtime.instrument(one)
+    handle = runtime.instrument(None)
+    with handle.watching_calls(order, "pay"):
+        assert order.pay()
+        with pytest.raises(ValueError, match="twice"):
+            order.pay()
+    assert order.pay.__class__.__name__ == "partial", "it is as it was"
+    handle.detach()
+    assert drawn() == [
+        "RUN implicit failure ValueError",
+        "  pay failure ValueError",
+        "  pay success",
+    ]
+
+
+def test_a_state_machine_of_a_class_is_refused_and_its_calls_are_watched(
+    runtime: spanbus.Runtime, drawn: Drawn
+) -> None:
+    library = pytest.importorskip("statemachine")
+
+    class Order(library.StateMachine):  # type: ignore[misc, name-defined]
+        new = library.State(initial=True)
+        paid = library.State(final=True)
+        pay = new.to(paid)
+
+    order = Order()
+    with pytest.raises(InputError, match="is a state machine"):
+        runtime.instrument(order)
+    handle = runtime.instrument(None)
+    with handle.watching_calls(order, "pay"):
+        order.pay()
+    handle.detach()
+    assert order.current_state_value == "paid"
+    assert drawn() == ["RUN implicit success", "  pay success"]
+
+
+def test_an_observer_of_files_takes_its_events_from_a_queue(runtime: spanbus.Runtime) -> None:
+    observers = pytest.importorskip("watchdog.observers")
+    with pytest.raises(InputError, match="offers no way in that is known"):
+        runtime.instrument(observers.Observer())

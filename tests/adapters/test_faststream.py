@@ -15,13 +15,13 @@ from spanbus.testing import Receiver
 DOCUMENT = Path(__file__).parents[2] / "docs" / "adapters.md"
 
 
-def test_the_example_of_the_documents(collector: Receiver, tmp_path: Path) -> None:
+def test_the_example_of_the_documents(collector: Receiver, tmp_path: Path, delivery: str) -> None:
     text = DOCUMENT.read_text().split("\n## FastStream\n")[1].split("\n## ")[0]
     found = re.search(r"^```py\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
     assert found is not None
     (tmp_path / "example.py").write_text(found[1])
     env = {**os.environ, **collector.env, "SPANBUS_STATE_DIR": str(tmp_path / "state")}
-    env["SPANBUS_EXIT_TIMEOUT_S"] = "20"
+    env |= {"SPANBUS_EXIT_TIMEOUT_S": "20", "SPANBUS_DELIVERY": delivery}
     subprocess.run([sys.executable, "example.py"], cwd=tmp_path, env=env, timeout=60, check=True)
     spans = {span.name: span for span in collector.spans()}
     known = {span.span_id: span for span in spans.values()}

@@ -35,6 +35,12 @@ def test_slow():
 """
 
 
+@pytest.fixture
+def by_each_delivery(delivery: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sessions of these tests are programs of their own, which inherit this."""
+    monkeypatch.setenv("SPANBUS_DELIVERY", delivery)
+
+
 def ran(folder: Path, collector: Receiver, tests: str, *arguments: str, **env: str) -> list[str]:
     """A session with the plugin, and what the collector has of it."""
     (folder / "test_it.py").write_text(tests)
@@ -78,6 +84,7 @@ def stages(indent: str, **results: str) -> list[str]:
     ]
 
 
+@pytest.mark.usefixtures("by_each_delivery")
 def test_how_tests_end(tmp_path: Path, collector: Receiver) -> None:
     lines = ran(tmp_path, collector, TESTS)
     tests = [line for line in lines if line.startswith("  test_it")]
@@ -94,6 +101,7 @@ def test_how_tests_end(tmp_path: Path, collector: Receiver) -> None:
     assert lines[good + 1 : good + 4] == stages("    ")
 
 
+@pytest.mark.usefixtures("by_each_delivery")
 def test_a_test_that_is_run_again(tmp_path: Path, collector: Receiver) -> None:
     flaky = "calls = []\ndef test_flaky():\n    calls.append(1)\n    assert len(calls) == 2\n"
     lines = ran(tmp_path, collector, flaky, "--reruns", "2")
@@ -112,6 +120,7 @@ def test_the_caller_s_trace_is_continued(tmp_path: Path, collector: Receiver) ->
     assert (run.trace_id.hex(), run.parent_span_id.hex()) == ("ab" * 16, "cd" * 8)
 
 
+@pytest.mark.usefixtures("by_each_delivery")
 def test_workers_of_xdist_are_runs_beneath_the_session(tmp_path: Path, collector: Receiver) -> None:
     tests = "\n".join(f"def test_{number}(): pass" for number in range(4))
     lines = ran(tmp_path, collector, tests, "-n", "2")

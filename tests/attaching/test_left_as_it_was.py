@@ -109,6 +109,49 @@ def test_a_getstate_of_the_class_is_respected() -> None:
     assert vars(copy.copy(bus)) == {"told": 0, "left out": ["told"]}
 
 
+class Subscribed:
+    """A bus with a list of handlers for all events."""
+
+    def __init__(self) -> None:
+        self.handlers: list[Any] = []
+
+    def subscribe_all(self, handler: Any) -> None:
+        self.handlers.append(handler)
+
+    def publish(self, kind: str, **payload: Any) -> None:
+        for handler in self.handlers:
+            handler(kind, payload)
+
+
+class OfListeners:
+    """A bus that calls a method of its listeners for each type, and has no publish method."""
+
+    def __init__(self) -> None:
+        self.listeners: list[Any] = []
+
+    def add_listener(self, listener: Any) -> None:
+        self.listeners.append(listener)
+
+    def went_on(self) -> None:
+        for listener in self.listeners:
+            listener.on_task_started("fetch")
+
+
+@pytest.mark.parametrize(
+    "again", [copy.deepcopy, lambda bus: pickle.loads(pickle.dumps(bus))], ids=["copied", "pickled"]
+)
+def test_a_copy_has_no_subscription_of_the_observer(again: Any) -> None:
+    bus, listened = Subscribed(), OfListeners()
+    watched, other = Watched(bus), Watched(listened)
+    bus.publish("task.started", task="fetch")
+    listened.went_on()
+    copied, copy_of_listened = again(bus), again(listened)
+    copied.publish("task.completed", task="fetch")
+    copy_of_listened.went_on()
+    assert len(copied.handlers) == len(copy_of_listened.listeners) == 1
+    assert watched.handle.state().events_seen == other.handle.state().events_seen == 1
+
+
 def test_the_warning_about_a_coroutine_never_awaited_has_its_own_name() -> None:
     bus = Bus()
     Watched(bus)

@@ -78,6 +78,67 @@ def test_an_object_that_creates_any_attribute_is_refused_and_unchanged() -> None
     assert vars(events) == {}
 
 
+class OfHttp:
+    """Routes of HTTP by their methods, and handlers that are registered: as Flask."""
+
+    def register_error_handler(self, handler: object) -> None: ...
+    def get(self, path: str) -> None: ...
+    def post(self, path: str) -> None: ...
+
+
+class OfNamedSignals:
+    """Connects receivers to signals that are objects of their own: as Scrapy."""
+
+    def connect(self, receiver: object, signal: object, **options: object) -> None: ...
+    def disconnect(self, receiver: object, signal: object) -> None: ...
+
+
+class OfFiles:
+    """Gives its handlers what it takes from a queue: as an observer of watchdog."""
+
+    def add_handler_for_watch(self, handler: object, watch: object) -> None: ...
+    def dispatch_events(self, event_queue: object) -> None: ...
+
+
+class OfStates:
+    """Goes from one state to another: as a machine of transitions."""
+
+    states, events, initial = ("new", "paid"), ("pay",), "new"
+
+    def dispatch(self, trigger: str) -> None: ...
+    def on_enter(self, state: str, handler: object) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("kind", "why"),
+    [
+        (OfHttp, "no way in that is known .*`post`"),
+        (OfNamedSignals, "no way in that is known .*`connect`"),
+        (OfFiles, "no way in that is known .*`dispatch_events`"),
+        (OfStates, "is a state machine, not a bus"),
+    ],
+)
+def test_what_looks_like_a_bus_and_publishes_nothing_is_refused(
+    kind: Callable[[], object], why: str
+) -> None:
+    thing = kind()
+    with pytest.raises(InputError, match=rf"{why}.*watching_calls\("):
+        attach(thing, a_handle())
+    assert vars(thing) == {}
+
+
+def test_a_bus_that_knows_of_states_and_events_is_none_of_them() -> None:
+    class Bus:
+        states, events, initial = ("up", "down"), ("a", "b"), "up"
+
+        def publish(self, kind: str, **payload: object) -> None: ...
+
+    bus, handle = Bus(), a_handle()
+    attach(bus, handle)
+    bus.publish("task.started", task="lint")
+    assert handle.state().events_seen == 1
+
+
 async def an_async_generator() -> AsyncIterator[Event]:
     yield event("task.started", task="lint")
 

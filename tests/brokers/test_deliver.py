@@ -157,7 +157,7 @@ def test_processes_of_one_name_share_the_work(nats: Nats, process: Start) -> Non
     both = [process("works"), process("works")]
     publish(nats.url, *([line(f"r{number}", number)] for number in range(120)))
     consumer = "$JS.API.CONSUMER.INFO.SPANBUS.deliver-shared"
-    with nats_stream.Questions(nats.url, None) as asking:
+    with nats_stream.Admin(nats.url, None) as asking:
 
         def over() -> bool:
             found = asking.ask(consumer.removeprefix("$JS.API."), None)
@@ -328,7 +328,7 @@ def test_bad_input_is_one_line(nats: Nats, tmp_path: Path) -> None:
     def no(event: Event) -> None: ...
 
     plain = Nats(tmp_path / "plain", jetstream=False).start()
-    with nats_stream.Questions(nats.url, None) as asking:
+    with nats_stream.Admin(nats.url, None) as asking:
         other = {"durable_name": "deliver-other", "ack_policy": "none"}
         asking.ask(
             "CONSUMER.CREATE.SPANBUS.deliver-other", {"stream_name": "SPANBUS", "config": other}

@@ -196,7 +196,7 @@ def test_a_publisher_that_died_is_told_by_the_next_process_on_its_host(
 
 
 def alive(url: str) -> bool:
-    with nats_stream.Questions(url, None) as asking:
+    with nats_stream.Admin(url, None) as asking:
         found = asking.stream("KV_spanbus_alive")
     return bool(found["state"]["messages"])
 

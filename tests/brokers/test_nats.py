@@ -415,7 +415,7 @@ def test_nothing_is_said_to_a_server_without_tls_where_the_url_asks_for_it(tmp_p
 
 
 def test_a_stream_whose_subjects_another_one_has(nats: Nats) -> None:
-    with nats_stream.Questions(nats.url, None) as asking:
+    with nats_stream.Admin(nats.url, None) as asking:
         asking.ask("STREAM.CREATE.AUDIT", {"name": "AUDIT", "subjects": ["spanbus.>"]})
     with pytest.raises(BackendError, match=r"overlap.*: AUDIT; name that one with --stream"):
         nats_stream.set_up(nats.url.replace("nats:", "NATS:"), SMALL)
@@ -444,7 +444,7 @@ def test_a_stream_with_other_settings_and_the_commands(
     assert spanbus_command(environment, "nats", "status").returncode == 2, "which NATS?"
 
     other = {**SMALL.config(), "name": "OTHER", "retention": "workqueue"}
-    with nats_stream.Questions(nats.url, None) as asking:
+    with nats_stream.Admin(nats.url, None) as asking:
         asking.ask("STREAM.DELETE.SPANBUS", None)
         asking.ask("STREAM.CREATE.OTHER", other)
     refused = setup("--stream", "OTHER")

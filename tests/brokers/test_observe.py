@@ -191,7 +191,7 @@ def test_a_server_that_was_restarted_and_messages_that_were_deleted(
     publish(nats.url, run("r-1"))
     once(nats, collector, tmp_path / "s")
     publish(nats.url, run("r-2"))
-    with nats_stream.Questions(nats.url, None) as asking:
+    with nats_stream.Admin(nats.url, None) as asking:
         asking.ask("STREAM.PURGE.SPANBUS", {"seq": 11})
     nats.kill()
     nats.start()
@@ -214,7 +214,7 @@ def test_a_stream_that_was_made_otherwise_is_refused_in_one_line(
     nats: Nats, tmp_path: Path, other: dict[str, object], words: str
 ) -> None:
     config = {**SMALL.config(), **other}
-    with nats_stream.Questions(nats.url, None) as asking:
+    with nats_stream.Admin(nats.url, None) as asking:
         asking.ask("STREAM.DELETE.SPANBUS", None)
         asking.ask("STREAM.CREATE.SPANBUS", {k: v for k, v in config.items() if v is not None})
     publish(nats.url, run("r"))
@@ -230,7 +230,7 @@ def test_a_copy_of_a_stream_is_observed_as_the_stream(
     nats: Nats, collector: Receiver, tmp_path: Path
 ) -> None:
     publish(nats.url, run("r"))
-    with nats_stream.Questions(nats.url, None) as asking:
+    with nats_stream.Admin(nats.url, None) as asking:
         asking.ask("STREAM.CREATE.COPY", {"name": "COPY", "mirror": {"name": "SPANBUS"}})
         eventually(lambda: asking.stream("COPY")["state"]["messages"] == 7, 30.0)
     once(nats, collector, tmp_path, "--stream", "COPY")
@@ -245,7 +245,7 @@ def test_a_bucket_that_is_lost_under_an_observer(
     publish(nats.url, lines[:4])
     observer = observe(tmp_path)
     assert collector.wait_for(spans=1, timeout_s=40.0)
-    with nats_stream.Questions(nats.url, None) as asking:
+    with nats_stream.Admin(nats.url, None) as asking:
         if bucket == "purged":
             asking.ask("STREAM.PURGE.KV_spanbus_observe", {})
         else:
@@ -256,7 +256,7 @@ def test_a_bucket_that_is_lost_under_an_observer(
     if bucket == "removed":
         nats_stream.set_up(nats.url, SMALL)
     assert collector.wait_until(lambda got: len(got.spans()) == 5, 60.0)
-    with nats_stream.Questions(nats.url, None) as asking:
+    with nats_stream.Admin(nats.url, None) as asking:
         eventually(lambda: asking.stream("KV_spanbus_observe")["state"]["messages"] == 64, 40.0)
     assert observer.end(signal.SIGTERM) == 0, observer.said
     assert picture(collector.spans()) == EXPECTED

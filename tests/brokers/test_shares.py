@@ -25,7 +25,7 @@ from spanbus.testing import Receiver
 def checkpoints(url: str) -> dict[int, dict[str, object]]:
     """The checkpoints of group main, by partition."""
     found: dict[int, dict[str, object]] = {}
-    with nats_stream.Questions(url, None) as asking:
+    with nats_stream.Admin(url, None) as asking:
         for number in range(64):
             key = {"last_by_subj": f"$KV.spanbus_observe.main.state.{number}"}
             try:
@@ -257,11 +257,11 @@ def test_what_was_deleted_unread_is_counted_once_by_all_shares_together(
         return said
 
     publish(nats.url, run("read"))
-    with nats_stream.Questions(nats.url, None) as asking:
+    with nats_stream.Admin(nats.url, None) as asking:
         asking.ask("STREAM.PURGE.SPANBUS", {"seq": 4})
     assert observed() == [], "what was gone before anybody observed is nobody's loss"
     publish(nats.url, [*run("unread"), *run("there")])
-    with nats_stream.Questions(nats.url, None) as asking:
+    with nats_stream.Admin(nats.url, None) as asking:
         asking.ask("STREAM.PURGE.SPANBUS", {"seq": 11})  # 8, 9 and 10
     assert sum(int(line.split()[1]) for line in observed()) == 3
     assert total(collector, "spanbus.observe.lost") == 3

@@ -73,8 +73,8 @@ def test_on_a_terminal_of_no_columns_something_is_shown(cli: Cli) -> None:
 def test_a_thread_that_ends_by_an_exception_is_one_line(cli: Cli) -> None:
     program = (
         "import threading\n"
-        "from spanbus._exec.messages import one_line_each\n"
-        "one_line_each()\n"
+        "from spanbus._exec.messages import log_to_stderr\n"
+        "log_to_stderr()\n"
         "def work():\n"
         "    raise ValueError('a\\nreason \\x1b[31m')\n"
         "thread = threading.Thread(target=work, name='lane')\n"

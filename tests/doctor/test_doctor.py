@@ -27,7 +27,7 @@ from hostile import Reply, ScriptedServer, html, http
 from spanbus._delivery.outcomes import Delivered
 from spanbus._doctor import asking, servers
 from spanbus._doctor.asking import Server
-from spanbus._doctor.collector import who_has_the_port
+from spanbus._doctor.collector import identify_listener
 from spanbus._doctor.doctor import Examination
 from spanbus._doctor.findings import State, not_configured, ok
 from spanbus._runtime import STORE_NAME
@@ -690,17 +690,17 @@ def test_a_person_who_has_waited_long_enough_can_leave_at_once(cli: Cli) -> None
 
 def test_a_program_on_the_usual_port_is_known_by_its_answer() -> None:
     with ScriptedServer(html()) as program:
-        found = who_has_the_port(program.url, {})
+        found = identify_listener(program.url, {})
     assert (found.otlp, found.answer is not None and found.answer.status) == (False, 200)
 
 
 def test_a_collector_on_the_usual_port_is_known_by_its_answer() -> None:
     with Receiver() as collector:
-        assert who_has_the_port(collector.url, {}).otlp
+        assert identify_listener(collector.url, {}).otlp
 
 
 def test_nobody_on_the_usual_port(closed: str) -> None:
-    found = who_has_the_port(closed, {})
+    found = identify_listener(closed, {})
     assert found.answer is None
     assert not isinstance(found.outcome, Delivered)
 
@@ -1092,7 +1092,7 @@ def test_beside_servers_of_the_same_stack_a_missing_one_is_down() -> None:
     there = ok("prometheus", "answers")
     found = servers.down({"jaeger": missing, "prometheus": there}, {"prometheus"})
     assert [each.state for each in found] == ["warning", "ok"]
-    assert found[0].said.startswith(
+    assert found[0].message.startswith(
         "Jaeger is down: not found at http://127.0.0.1:16686, and prometheus is"
     )
     assert servers.down({"jaeger": missing}, set()) == [missing]

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from spanbus._exec.arguments import parse
-from spanbus._exec.attend import Ended
 from spanbus._exec.facts import SOURCE, CommandFacts
 from spanbus._exec.launch import Child
+from spanbus._exec.supervise import CommandExit
 from spanbus._exec.trace import trace_of
 from spanbus._reading.dialect_file import load
 from spanbus._reading.facts import Fact, Rank
@@ -68,7 +68,7 @@ def test_every_fact_is_as_if_it_had_been_read(
     if how is None:
         child.error = OSError(2, "No such file or directory")
     else:
-        ended = Ended(how[0], 1_234_567_890, 1_700_000_001_358_024_679)
+        ended = CommandExit(how[0], 1_234_567_890, 1_700_000_001_358_024_679)
         ended.signal_name = how[1]
     facts = CommandFacts(arguments, trace_of(env, arguments.phase, arguments.program), child)
     stated = (*facts.started(), *facts.ended(ended))

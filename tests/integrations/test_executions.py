@@ -22,10 +22,10 @@ from spanbus.integrations.executions import (
     SENT_NS,
     Delivery,
     Executions,
-    Whose,
+    RunRef,
     carry,
-    execution_here,
-    whose_of,
+    current_execution,
+    run_ref_of,
 )
 from spanbus.testing import Receiver
 
@@ -33,8 +33,8 @@ PARENT = f"00-{7:032x}-{9:016x}-01"
 
 
 def delivery(headers: dict[str, object], **more: object) -> Delivery:
-    whose = whose_of(headers, run_id="task-1", workflow="tasks.build")
-    return Delivery("task-1", "tasks.build", whose, headers, "queue", **more)  # type: ignore[arg-type]
+    run = run_ref_of(headers, run_id="task-1", workflow="tasks.build")
+    return Delivery("task-1", "tasks.build", run, headers, "queue", **more)  # type: ignore[arg-type]
 
 
 def executed(collector: Receiver, env: dict[str, str], *deliveries: Delivery) -> list[Span]:
@@ -153,12 +153,12 @@ def test_the_span_is_current_and_takes_what_the_task_puts_on_it(
         executions = Executions(runtime.handle, Redactor())
         before = trace.get_current_span()
         execution = executions.begin(delivery({}))
-        assert execution is not None and execution_here() is execution
+        assert execution is not None and current_execution() is execution
         trace.get_current_span().set_attribute("app.said", "value")
         headers: dict[str, object] = {}
         carry(headers)
         executions.end(execution, Result.FAILURE, Failure("ValueError", "token=abc"))
-        assert trace.get_current_span() is before and execution_here() is None
+        assert trace.get_current_span() is before and current_execution() is None
         assert runtime.flush()
     [span] = collector.spans()
     assert attributes(span)["app.said"] == "value"
@@ -173,12 +173,12 @@ KILLED = """
 import os, sys, time
 import spanbus
 from spanbus._telemetry.redaction import Redactor
-from spanbus.integrations.executions import Delivery, Executions, Whose
+from spanbus.integrations.executions import Delivery, Executions, RunRef
 runtime = spanbus.open_runtime_sync().__enter__()
 executions = Executions(runtime.handle, Redactor())
 headers = {"traceparent": sys.argv[1], "spanbus_sent_ns": time.time_ns()}
-whose = Whose("r", "w", "build")
-executions.begin(Delivery("task-1", "tasks.build", whose, headers, "queue", queue="q", worker="one@host"))
+run = RunRef("r", "w", "build")
+executions.begin(Delivery("task-1", "tasks.build", run, headers, "queue", queue="q", worker="one@host"))
 print("open", flush=True)
 time.sleep(60)
 """
@@ -221,4 +221,4 @@ def test_nothing_is_made_where_telemetry_is_off(tmp_path: Path) -> None:
 
 
 def test_whose_names_what_the_headers_name() -> None:
-    assert whose_of({}, run_id="a", workflow="b") == Whose("a", "b", None, 1)
+    assert run_ref_of({}, run_id="a", workflow="b") == RunRef("a", "b", None, 1)

@@ -16,8 +16,14 @@ import spanbus
 from spanbus._runtime import Runtime
 from spanbus.errors import BackendError
 from spanbus.integrations._nats_checkpoints import Checkpoint
-from spanbus.integrations._nats_marks import Marks
-from spanbus.integrations._nats_reading import RUNS_OPEN, RUNS_REMEMBERED, Read, Reading, key_of
+from spanbus.integrations._nats_partition_reader import (
+    RUNS_OPEN,
+    RUNS_REMEMBERED,
+    PartitionReader,
+    StreamMessage,
+    key_of,
+)
+from spanbus.integrations._nats_progress_file import ProgressFile
 
 SECOND = 1_000_000_000
 FIRST = {"event_type": "workflow.started", "event_id": "1", "run_id": "r", "at_ns": SECOND}
@@ -83,12 +89,12 @@ class Followed:
     def __init__(self, runtime: Runtime) -> None:
         self.said: list[str] = []
         self.handle = runtime.replaying(lambda record: None)
-        self.reading = Reading(self.handle.feed, say=self.said.append)
+        self.reading = PartitionReader(self.handle.feed, say=self.said.append)
         self.number = 0
 
     def take(self, body: bytes) -> None:
         self.number += 1
-        self.reading.take(Read(self.number, self.number * SECOND, body))
+        self.reading.take(StreamMessage(self.number, self.number * SECOND, body))
 
 
 def test_what_is_no_event_is_counted_and_the_next_one_is_read(runtime: Runtime) -> None:
@@ -108,7 +114,7 @@ def test_events_of_any_form_leave_the_others_alone(runtime: Runtime) -> None:
     for event in ODD_EVENTS:
         followed.take(json.dumps(event).encode())
     followed.take(json.dumps(LAST).encode())
-    followed.reading.let_go(2**63)
+    followed.reading.release_ends(2**63)
     assert followed.reading.counts.broken == followed.reading.counts.elsewhere == 0
     assert "r" in followed.reading.ended and "r" not in followed.reading.open
     assert followed.handle.state().errors == 0
@@ -116,15 +122,15 @@ def test_events_of_any_form_leave_the_others_alone(runtime: Runtime) -> None:
 
 def test_events_of_no_run_neither_hold_the_checkpoint_back_nor_end_or_hide_others() -> None:
     fed: list[object] = []
-    reading = Reading(fed.append, say=lambda line: None)
+    reading = PartitionReader(fed.append, say=lambda line: None)
     nobodys = [
         {"event_type": "workflow.started", "metadata": {"telemetry": "here"}},
         {"event_type": "workflow.completed"},
         {"event_type": "note"},
     ]
     for number, event in enumerate(nobodys * 2):
-        reading.take(Read(number, number * SECOND, json.dumps(event).encode()))
-    reading.let_go(2**63)
+        reading.take(StreamMessage(number, number * SECOND, json.dumps(event).encode()))
+    reading.release_ends(2**63)
     assert len(fed) == 6
     assert not reading.open and not reading.elsewhere and not reading.ended
 
@@ -132,14 +138,16 @@ def test_events_of_no_run_neither_hold_the_checkpoint_back_nor_end_or_hide_other
 @pytest.mark.parametrize("kind", ["workflow.started", "workflow.completed", "note"])
 def test_a_checkpoint_stays_small_whoever_publishes(kind: str) -> None:
     """NATS takes messages of a megabyte: a larger checkpoint would be refused for ever."""
-    reading = Reading(lambda event: None, say=lambda line: None)
+    reading = PartitionReader(lambda event: None, say=lambda line: None)
     here = {"event_type": "workflow.started", "metadata": {"telemetry": "here"}}
     for number in range(RUNS_OPEN + RUNS_REMEMBERED + 100):
         name = f"{number:06}" + '\u20ac"\x00' * 400
         lines = [{"event_type": kind, "run_id": name}, {**here, "run_id": f"here{name}"}]
-        reading.take(Read(number, number, b"\n".join(json.dumps(line).encode() for line in lines)))
+        reading.take(
+            StreamMessage(number, number, b"\n".join(json.dumps(line).encode() for line in lines))
+        )
     assert len(reading.open) <= RUNS_OPEN
-    reading.let_go(2**63)
+    reading.release_ends(2**63)
     runs = {run: (opened.bucket, opened.first) for run, opened in reading.open.items()}
     elsewhere, ended = tuple(reading.elsewhere), tuple(reading.ended)
     checkpoint = Checkpoint("2026", 2**53, 2**63, runs, elsewhere, ended, "host/1/" + "a" * 64)
@@ -147,9 +155,11 @@ def test_a_checkpoint_stays_small_whoever_publishes(kind: str) -> None:
 
 
 def test_a_run_beyond_the_bound_is_not_heard_again() -> None:
-    reading = Reading(lambda event: None, say=lambda line: None)
+    reading = PartitionReader(lambda event: None, say=lambda line: None)
     for number in range(RUNS_OPEN + 1):
-        reading.take(Read(number, number, json.dumps({**FIRST, "run_id": f"r{number}"}).encode()))
+        reading.take(
+            StreamMessage(number, number, json.dumps({**FIRST, "run_id": f"r{number}"}).encode())
+        )
     assert min(opened.first for opened in reading.open.values()) == 1
 
 
@@ -184,10 +194,10 @@ _events = st.fixed_dictionaries(
 @given(st.lists(st.one_of(_events.map(json.dumps), st.text(max_size=30)), max_size=8))
 def test_any_lines(lines: list[str]) -> None:
     fed: list[object] = []
-    reading = Reading(fed.append, say=lambda line: None)
+    reading = PartitionReader(fed.append, say=lambda line: None)
     for number, line in enumerate(lines):
-        reading.take(Read(number, number * SECOND, line.encode("utf-8", "surrogatepass")))
-    reading.let_go(2**63)
+        reading.take(StreamMessage(number, number * SECOND, line.encode("utf-8", "surrogatepass")))
+    reading.release_ends(2**63)
     counts = reading.counts
     assert counts.fed == len(fed)
     assert not reading.holds
@@ -210,6 +220,6 @@ def test_the_mark_of_an_observer_is_a_file_of_its_own(tmp_path: Path, what: str)
                 other.write_bytes(b"of somebody" * 10)
             path.symlink_to(other)
     with pytest.raises(BackendError, match="SPANBUS-main"):
-        Marks(path).open("now")
+        ProgressFile(path).open("now")
     assert not other.exists() or other.read_bytes() == b"of somebody" * 10
     assert what != "a pipe" or stat.S_ISFIFO(path.stat().st_mode)

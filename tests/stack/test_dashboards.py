@@ -73,11 +73,11 @@ import time
 import spanbus
 from spanbus._semantics import Result
 from spanbus._telemetry.redaction import Redactor
-from spanbus.integrations.executions import SENT_NS, Delivery, Executions, Whose
+from spanbus.integrations.executions import SENT_NS, Delivery, Executions, RunRef
 
 with spanbus.open_runtime_sync() as runtime:
     executions = Executions(runtime.handle, Redactor())
-    whose, sent = Whose("r", "standard", "fast_hooks"), {SENT_NS: time.time_ns() - 2_000_000_000}
+    whose, sent = RunRef("r", "standard", "fast_hooks"), {SENT_NS: time.time_ns() - 2_000_000_000}
     execution = executions.begin(Delivery("t", "fast_hooks", whose, sent, "queue", queue="default"))
     executions.end(execution, Result.SUCCESS)
     runtime.flush(5.0)

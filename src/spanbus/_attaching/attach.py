@@ -22,12 +22,13 @@ from spanbus._attaching.methods import (
     awaits_handlers,
     has,
     is_coroutine_function,
+    is_state_machine,
     names_of,
     publishing_methods,
     static_attribute,
 )
 from spanbus._attaching.publication import weak_reference
-from spanbus._attaching.replace import replaced
+from spanbus._attaching.replace import in_place_of, replaced
 from spanbus._attaching.subscribe import SUBSCRIBING, WayIn, end, subscribe, way_in
 from spanbus._attaching.tap import Tap
 from spanbus._attaching.treatment import HOOK, treatment_of
@@ -43,8 +44,9 @@ MODES: tuple[Mode, ...] = ("auto", "observe", "wrap")
 Subscribing = Callable[[Callable[..., object]], object]
 
 _ALTERNATIVES = (
-    "three ways always work: spanbus.instrument(bus, subscribe=lambda observer: …) with what subscribes on this bus, "
-    "handle.feed(event) of handle = spanbus.instrument(None), and handle.watching(stream) of it"
+    "these ways always work: spanbus.instrument(bus, subscribe=lambda observer: …) with what subscribes on this bus, "
+    "and of handle = spanbus.instrument(None): handle.feed(event), handle.watching(stream), and, where a call is the work, "
+    "handle.watching_calls(engine, 'run')"
 )
 _NAMES_LISTED = 12
 _OUR_BUS = "spanbus._workflow.bus", "WorkflowEventBus"
@@ -128,6 +130,11 @@ def _attach(
         raise InputError(
             f"{_described(bus)} is a stream, not a bus; read it through a handle: handle = spanbus.instrument(None), "
             f"then {'async ' if isinstance(bus, AsyncIterable) else ''}for event in handle.watching(stream)"
+        )
+    if is_state_machine(bus):
+        raise InputError(
+            f"{_described(bus)} is a state machine, not a bus. If the calls of an event are the work, watch these: "
+            "with spanbus.instrument(None).watching_calls(machine, 'pay'): …"
         )
     if signals.is_signal(bus):
         _attach_signal(bus, signals.name_of(bus), handle, mode)
@@ -380,7 +387,7 @@ def _wrap_on_class(kind: type[object], name: str, handle: Handle, mode: Mode) ->
     feeding = Tap(handle, feeds=True, current=mode == "wrap")
 
     if isinstance(static, staticmethod | classmethod):
-        published: object = staticmethod(feeding.around(original, name))
+        published: object = staticmethod(in_place_of(original, feeding.around(original, name)))
     else:
 
         @functools.wraps(original)
@@ -388,10 +395,11 @@ def _wrap_on_class(kind: type[object], name: str, handle: Handle, mode: Mode) ->
             tap = noting if _is_subscribed(bus, handle) else feeding
             return tap.around(MethodType(original, bus), name)(*arguments, **options)
 
-        published = (
+        ours = (
             as_coroutine_function(published_by) if is_coroutine_function(original) else published_by
         )
-    vars(published)["_spanbus"] = handle
+        published = in_place_of(original, ours)
+    vars(published)["_spanbus"] = True
     setattr(kind, name, published)
 
     def undo() -> None:

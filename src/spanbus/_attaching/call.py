@@ -108,8 +108,8 @@ class CallReader:
         self._type = next((name for name in TYPE_NAMES if name in self._parameters), None)
         self._payload = next((name for name in _PAYLOAD_NAMES if name in self._parameters), None)
         self._type_first = self._parameters[:1] == (self._type,)
-        self._tells_state = self._type is None and any(map(_STATE_NAME.fullmatch, self._parameters))
-        """Its parameters name something and its state: ``notify(task_name, status)``."""
+        self._takes_state = self._type is None and any(map(_STATE_NAME.fullmatch, self._parameters))
+        """The parameters hold a name and a state: ``notify(task_name, status)``."""
         self._sender: object = getattr(method, "__self__", None)
         self._name = getattr(method, "__name__", "")
 
@@ -129,7 +129,7 @@ class CallReader:
             elif len(arguments) == len(names) == 1 and options and _PAYLOADS.isdisjoint(options):
                 return {"event_type": arguments[0], "payload": options}
         if self._type is None or (len(arguments) == 1 and not options and names[0] == self._type):
-            if arguments and not self._tells_state:
+            if arguments and not self._takes_state:
                 return event_in(arguments, options)
             return self._event_without_type(arguments, options)
         given = dict(zip(names, arguments, strict=False))
@@ -164,7 +164,7 @@ class CallReader:
     def _event_without_type(
         self, arguments: Sequence[object], options: Mapping[str, object]
     ) -> object:
-        """Return the event of a call that names no type: what it says of a state, or the state of its object."""
+        """Return the event of a call without a type: a state in its arguments, or the state of the publishing object."""
         if not arguments and not options:
             state = _state_of(self._sender)
             if state is None and self._name.lower().startswith("notify"):
@@ -173,7 +173,7 @@ class CallReader:
                     "say it where it happens: handle.tell('task.started', task=…)"
                 )
             return state
-        if self._tells_state and all(isinstance(one, _STATE_VALUES) for one in arguments):
+        if self._takes_state and all(isinstance(one, _STATE_VALUES) for one in arguments):
             return {**dict(zip(self._parameters, arguments, strict=False)), **options}
         return event_in(arguments, options)
 
@@ -270,7 +270,7 @@ def _event_of(kind: object, more: Sequence[object], options: Mapping[str, object
 
 
 def _words_of(kind: object, more: Sequence[object]) -> dict[str, object]:
-    """Plain values after a type: a name, and a state where the type says none, as in ``"task", "build", "started"``."""
+    """Return the fields in plain values after a type: a name, and a state if the type has none (`"task", "build", "started"`)."""
     stated = ending(str(type_text(kind))) is not None
     found: dict[str, object] = {}
     for one in more:
@@ -285,9 +285,9 @@ def _words_of(kind: object, more: Sequence[object]) -> dict[str, object]:
 
 
 def _state_of(sender: object) -> dict[str, object] | None:
-    """State of an object whose observers are told no more than that it changed; None where it has none.
+    """Return the state of an object that notifies its observers without an event (GoF Observer), None if it has none.
 
-    Its plain fields, and those that a property of the same name shows.
+    These are its plain fields, and private fields that a property of the same name exposes.
     """
     kind = type(sender)
     fields: dict[str, object] = {}

@@ -9,8 +9,9 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Self, TypeVar, overload
 
-from spanbus._attaching.answer import AnswerForm, AwaitableTrue, answer
+from spanbus._attaching.answer import AnswerForm, AwaitableTrue
 from spanbus._attaching.call import event_in, is_event
+from spanbus._attaching.observer import Observer, awaited_observer_of
 from spanbus._attaching.publication import (
     Publication,
     QueuedPublications,
@@ -75,7 +76,7 @@ class Handle:
         self._unrecognised = 0
         self._recorder: Recorder | None = None
         self._queued = QueuedPublications()
-        known = self.mark = weakref.ref(self)
+        known = self.ref = weakref.ref(self)
         """Weak reference to this handle, for task contexts, which may outlive it."""
 
         def leave(records: list[SpanState], error: BaseException | None) -> None:
@@ -91,9 +92,9 @@ class Handle:
         """The bus calls its observers in the publisher's context (ours does), so no tap is needed."""
         self.by_publisher = True
         """Whether the publishing task decides to which run and phase an event belongs."""
-        self.observer = observer_of(self)
-        """The subscriber: a function that returns True, because some buses take None for a failure. The value is awaitable
-        where the bus may await it. Its attributes ``handle`` and ``on_event`` are the function itself, for buses of sinks."""
+        self.observer = Observer(self)
+        """The subscriber: a callable that returns True, because some buses take None for a failure. The value is awaitable
+        where the bus may await it. Its methods ``handle`` and ``on_event`` do the same, for buses of sinks."""
         self.awaited_observer = awaited_observer_of(self)
         """The observer as a coroutine function, for buses that accept nothing else."""
 
@@ -136,7 +137,7 @@ class Handle:
         """
         if self._off:
             return
-        publication = Publication(self.mark, "tell")
+        publication = Publication(self.ref, "tell")
         enter(publication, publications.get())
         try:
             self.published({"event_type": event_type, "payload": payload}, publication)
@@ -173,17 +174,17 @@ class Handle:
         return calls_watched(self, thing, method, name)
 
     def watching_work(
-        self, kind: Kind, name: str, /, **said: object
+        self, kind: Kind, name: str, /, **payload: object
     ) -> AbstractContextManager[Work]:
         """Return a context manager that is a ``run``, ``phase``, ``job`` or ``hook`` of that name; its span is current inside.
 
         The block's exit decides the result: no exception is success, ``TimeoutError`` a timeout, ``CancelledError`` a
         cancellation, any other exception a failure. A phase belongs to the enclosing run. A ``job`` is a run with one phase
-        where the dialect has ``run = "each"``. ``said`` is the payload of the start event, such as ``run_id``.
+        where the dialect has ``run = "each"``. ``payload`` is that of the start event, such as ``run_id``.
         """
         from spanbus._attaching.work import watched
 
-        return watched(self, kind, name, said)
+        return watched(self, kind, name, payload)
 
     def take(self, fact: Fact) -> None:
         """Apply one fact of a recorded stream. Never raises, like :meth:`feed`."""
@@ -209,18 +210,18 @@ class Handle:
                 return
             if type(event) is ReceivedEvent:
                 return
-            publication, here = self._publication_of(event)
+            publication, stack = self._publication_of(event)
         except Exception as error:
             self.failed(error)
         else:
-            self._take(event, publication, here)
+            self._take(event, publication, stack)
 
     def published(self, event: object, publication: Publication) -> None:
         """Receive one event from a tapped publishing method. Never raises, like :meth:`feed`."""
         if type(event) is not ReceivedEvent:
             self._take(event, publication, publications.get())
 
-    def heard(self, event: object, publication: Publication) -> None:
+    def stream_event(self, event: object, publication: Publication) -> None:
         """Receive one event of a stream. Never raises, like :meth:`feed`.
 
         The context of the reading task is not used: a stream may carry many runs, and an event without an id need not belong
@@ -269,7 +270,7 @@ class Handle:
         if event.run_id is not None and event.phase is not None:
             self._take(event, None, ())
             return
-        publication = Publication(self.mark, "dispatch")
+        publication = Publication(self.ref, "dispatch")
         enter(publication, publications.get())
         self._take(event, publication, publications.get())
         leave(publication)
@@ -280,13 +281,13 @@ class Handle:
 
     def _publication_of(self, event: object) -> tuple[Publication | None, tuple[Publication, ...]]:
         """Return the publication of an event and its context; neither in a worker that only delivers events."""
-        here = publications.get()
-        if here:
-            last = here[-1]
-            if last.owner is self.mark and (last.running or not last.heard):
+        stack = publications.get()
+        if stack:
+            last = stack[-1]
+            if last.owner is self.ref and (last.running or not last.received):
                 if not last.running:
                     self._queued.forget(last)
-                return last, here
+                return last, stack
         if self._queued and (found := self._queued.find(event)) is not None:
             return found, (*found.before, found)
         return None, ()
@@ -295,7 +296,7 @@ class Handle:
         self,
         event: object,
         publication: Publication | None,
-        here: tuple[Publication, ...],
+        stack: tuple[Publication, ...],
         *,
         live: bool = True,
     ) -> None:
@@ -306,11 +307,11 @@ class Handle:
                 fact = self._reader.read(event, live=live)
             else:
                 fact = self._fact(event, publication, live=live)
-            within = innermost(self.mark, here) if here and self.by_publisher else None
+            within = innermost(self.ref, stack) if stack and self.by_publisher else None
             task = publication.key if publication is not None and self.by_publisher else None
             record = self._correlator.apply(fact, within, task)
             if publication is not None:
-                publication.heard += 1
+                publication.received += 1
                 verb = fact.verb
                 if (
                     record is not None
@@ -328,24 +329,24 @@ class Handle:
 
     def _fact(self, event: object, publication: Publication, *, live: bool) -> Fact:
         """Return the fact of an event. If handlers do not get the event type, it is taken from the publishing call."""
-        if publication.heard or not publication.running:
+        if publication.received or not publication.running:
             return self._reader.read(event, live=live)
         try:
             fact = self._reader.read(event, live=live)
         except ValueError:
-            said = publication.as_event()
-            if said is None:
+            call_event = publication.as_event()
+            if call_event is None:
                 raise
-            return self._reader.read(said, live=live)
+            return self._reader.read(call_event, live=live)
         if fact.verb is _EVENT and ending(fact.event.name) is None:
-            said = publication.as_event()
+            call_event = publication.as_event()
             if (
-                said is not None
-                and ending(str(said["event_type"])) is not None
+                call_event is not None
+                and ending(str(call_event["event_type"])) is not None
                 and kind_of(event) is None
                 and not is_event(event)
             ):
-                return self._reader.read(said, live=live)
+                return self._reader.read(call_event, live=live)
         return fact
 
     def _note_opened(self, publication: Publication, record: SpanState) -> None:
@@ -453,6 +454,10 @@ class Handle:
         """Write each event to ``recorder`` too."""
         self._recorder = recorder
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """A copy with a bus of sinks is a sink that reports to no handle."""
+        return Observer, (None, self.answer_form)
+
     def __enter__(self) -> Self:
         return self
 
@@ -473,25 +478,3 @@ class Handle:
     def add_undo(self, undo: Callable[[], None]) -> None:
         """Add a function for ``detach`` to call; the last added is called first."""
         self._undo.append(undo)
-
-
-def observer_of(handle: Handle) -> Callable[..., bool | AwaitableTrue | None]:
-    """Return the observer of a handle: a function, so that buses with weak references to handlers do not lose it."""
-
-    def observer(*arguments: object, **options: object) -> bool | AwaitableTrue | None:
-        handle.called(arguments, options)
-        return answer(handle.answer_form)
-
-    for name in ("handle", "on_event", "handle_event"):
-        setattr(observer, name, observer)
-    return observer
-
-
-def awaited_observer_of(handle: Handle) -> Callable[..., object]:
-    """Return the observer as a coroutine function."""
-
-    async def observer(*arguments: object, **options: object) -> bool:
-        handle.called(arguments, options)
-        return True
-
-    return observer

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
+from spanbus._attaching.observer import Observer
 from spanbus._attaching.treatment import HOOK
 from spanbus._reading.spelling import ending
-
-if TYPE_CHECKING:
-    from spanbus._attaching.handle import Handle
 
 _PREFIX = re.compile(r"(on|handle|visit|before|after)(?:_|(?=[A-Z]))")
 _WORD_BY_PREFIX = {"before": "started", "after": "completed"}
@@ -22,21 +19,24 @@ class Listener:
     Each method passes an event of that type to the handle.
     """
 
-    def __init__(self, handle: Handle) -> None:
-        self._handle = handle
+    def __init__(self, observer: Observer) -> None:
+        self._observer = observer
 
     def __call__(self, *arguments: object, **options: object) -> object:
-        return self._handle.observer(*arguments, **options)
+        return self._observer(*arguments, **options)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Listener, (self._observer,)
 
     def __getattr__(self, name: str) -> Callable[..., object]:
         if name in ("handle", "on_event", "handle_event"):
-            return self._handle.observer
+            return self._observer
         if name.startswith("_") or (HOOK.fullmatch(name) is None and ending(name) is None):
             raise AttributeError(name)
-        handle, event_type = self._handle, type_of(name)
+        observer, event_type = self._observer, type_of(name)
 
         def hook(*arguments: object, **options: object) -> object:
-            return handle.observer(event_type, *arguments, **options)
+            return observer(event_type, *arguments, **options)
 
         return hook
 

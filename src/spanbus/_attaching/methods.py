@@ -52,6 +52,9 @@ _SCHEDULING = frozenset(
 _NOT_DELIVERING = re.compile(
     r"(un)?subscribe\w*|off\w*|remove\w*|a?close\w*|stop\w*|shutdown\w*|(dis)?connect\w*|__aexit__|__aenter__"
 )
+_INITIAL_STATE = ("initial", "initial_state", "current_state")
+_TRANSITIONS = {"send", "dispatch", "trigger"}
+"""Methods that trigger a transition of a state machine."""
 _MISSING = object()
 _NO_SUCH_NAME = "spanbus_has_no_such_name"
 _MAX_ATTRIBUTES = 50
@@ -92,11 +95,38 @@ def publishing_methods(thing: object) -> list[str]:
     """Return the names of the publishing methods."""
     names = names_of(thing)
     found = [name for name in names if _PUBLISHING.fullmatch(name) and has(thing, name)]
+    found = [name for name in found if not _empties_a_queue(thing, name)]
     if not found and any(_LISTENING.fullmatch(name) and has(thing, name) for name in names):
         found = [
             name for name in names if _AMBIGUOUS_PUBLISHING.fullmatch(name) and has(thing, name)
         ]
+        if (
+            "get" in names
+        ):  # with `get`, `post` is a method of HTTP, of an application or its client
+            found = [name for name in found if name != "post"]
     return found or _publishing_by_getattr(thing)
+
+
+def _empties_a_queue(thing: object, name: str) -> bool:
+    """Return whether the only parameter of a method is a queue, from which it takes the events."""
+    try:
+        parameters = list(inspect.signature(callable_of(thing, name)).parameters.values())
+    except (TypeError, ValueError):
+        return False
+    if isinstance(thing, type):
+        parameters = parameters[1:]
+    return len(parameters) == 1 and parameters[0].name.lower().endswith("queue")
+
+
+def is_state_machine(thing: object) -> bool:
+    """Return whether an object has states, and events or a generated ``trigger`` that change the current one."""
+    own = own_attributes(thing)
+    if "state" in own and isinstance(own.get("trigger"), partial):
+        return True
+    names = set(names_of(thing))
+    if not {"states", "events"} <= names or names.isdisjoint(_INITIAL_STATE):
+        return False
+    return not has(thing, "subscribe") and set(publishing_methods(thing)) <= _TRANSITIONS
 
 
 def _publishing_by_getattr(thing: object) -> list[str]:

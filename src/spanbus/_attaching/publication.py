@@ -51,13 +51,13 @@ class Publication:
         "batch_ids",
         "before",
         "event",
-        "heard",
         "key",
         "kind",
         "method",
         "opened",
         "owner",
         "pending",
+        "received",
         "running",
         "task",
         "unread_call",
@@ -73,7 +73,7 @@ class Publication:
         self.event: object = None
         """Type of the event, and the event or its payload; set by :meth:`read`."""
         self.running = True
-        self.heard = 0
+        self.received = 0
         """Number of events received from this call."""
         self.opened: Sequence[SpanState] = ()
         self.batch_ids = _NO_IDS
@@ -122,7 +122,7 @@ class Publication:
         """Whether every record that it opened has ended, or its handle is gone."""
         if self.running:
             return False
-        if self.heard > 0:
+        if self.received > 0:
             for record in self.opened:
                 if record.result is None:
                     break
@@ -135,26 +135,26 @@ class Publication:
 publications: ContextVar[tuple[Publication, ...]] = ContextVar("spanbus_publications", default=())
 
 
-def enter(publication: Publication, here: tuple[Publication, ...]) -> None:
-    """Append ``publication`` to those of this context (``here``); finished ones are pruned from time to time."""
-    if len(here) >= _PRUNE_FROM or publication in here:
-        kept = [one for one in here if one is not publication and not one.is_finished]
-        here = tuple(kept[-_MAX_STACK:])
-    publications.set((*here, publication))
+def enter(publication: Publication, stack: tuple[Publication, ...]) -> None:
+    """Append ``publication`` to those of this context (``stack``); finished ones are pruned from time to time."""
+    if len(stack) >= _PRUNE_FROM or publication in stack:
+        kept = [one for one in stack if one is not publication and not one.is_finished]
+        stack = tuple(kept[-_MAX_STACK:])
+    publications.set((*stack, publication))
 
 
 def leave(publication: Publication) -> None:
     """Remove ``publication`` from the context unless it opened something."""
     publication.running = False
-    if publication.heard and not publication.opened:
-        here = publications.get()
-        if here and here[-1] is publication:
-            publications.set(here[:-1])
+    if publication.received and not publication.opened:
+        stack = publications.get()
+        if stack and stack[-1] is publication:
+            publications.set(stack[:-1])
 
 
-def innermost(owner: Owner, here: tuple[Publication, ...]) -> SpanState | None:
+def innermost(owner: Owner, stack: tuple[Publication, ...]) -> SpanState | None:
     """Return the innermost active record that the task, or one of its parents, opened on the owner's bus."""
-    for publication in reversed(here):
+    for publication in reversed(stack):
         if publication.opened and publication.owner is owner:
             for record in reversed(publication.opened):
                 if record.result is None and record.held is None:  # not resting, inlined

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import functools
 import inspect
+import operator
 import weakref
 from collections.abc import Callable
-from types import FunctionType, MethodType, ModuleType
+from types import FunctionType, MethodType, ModuleType, SimpleNamespace
 from typing import Any, Final, cast
 
 from spanbus._attaching.methods import as_coroutine_function, is_coroutine_function, own_attributes
@@ -23,6 +24,34 @@ Wrapping = Callable[[Callable[..., object]], Callable[..., object]]
 _STATE: Final = "__getstate__"
 _BEFORE: Final = "__spanbus_before__"
 _UNMARKED: Final = object()
+
+
+class _Wrapper:
+    """The wrapper that a replacement calls, and the object for which it does, if it is for one object only.
+
+    A replacement refers to nothing else of spanbus. Pickled by value, as by cloudpickle for dask and joblib, it loses its
+    wrapper: the unpickled function calls the original.
+    """
+
+    def __init__(self, function: Callable[..., object], thing: object = None) -> None:
+        self.function: Callable[..., object] | None = function
+        self.thing = thing
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return SimpleNamespace, (), {"function": None, "thing": None}
+
+
+def in_place_of(
+    before: Callable[..., object], function: Callable[..., object]
+) -> Callable[..., object]:
+    """Return a replacement of ``before`` that calls ``function``. Pickled by value it calls ``before``."""
+    ours = _Wrapper(function)
+
+    @functools.wraps(before)
+    def replacement(*arguments: object, **options: object) -> object:
+        return (ours.function or before)(*arguments, **options)
+
+    return as_coroutine_function(replacement) if is_coroutine_function(function) else replacement
 
 
 def replaced(thing: object, name: str, wrap: Wrapping) -> Callable[[], None]:
@@ -42,7 +71,7 @@ def replaced(thing: object, name: str, wrap: Wrapping) -> Callable[[], None]:
     method = cast("Callable[..., object]", getattr(thing, name))
     own = own_attributes(thing)
     had, before = name in own, own.get(name)
-    wrapped = wrap(method) if had else _bound(thing, method, wrap(method))
+    wrapped = in_place_of(method, wrap(method)) if had else _bound(thing, method, wrap(method))
     try:
         object.__setattr__(thing, name, wrapped)
     except (AttributeError, TypeError):
@@ -54,7 +83,7 @@ def replaced(thing: object, name: str, wrap: Wrapping) -> Callable[[], None]:
         _restore(thing, name, had, before)
         return _on_class(type(thing), name, wrap, thing)
     undo = _undo(thing, name, wrapped, had, before)
-    return undo if isinstance(thing, ModuleType) else _both(undo, _copied_without(thing))
+    return undo if isinstance(thing, ModuleType) else _both(undo, _exclude_from_copies(thing))
 
 
 def _bound(
@@ -62,13 +91,13 @@ def _bound(
 ) -> Callable[..., object]:
     """Return ``wrapped`` as a bound method, so that pickling and copying work; a copy of the object calls the original."""
     if not isinstance(method, MethodType) or method.__self__ is not thing:
-        return wrapped
-    plain = cast("Callable[..., object]", method.__func__)
+        return in_place_of(method, wrapped)
+    plain, ours = cast("Callable[..., object]", method.__func__), _Wrapper(wrapped, thing)
 
     @functools.wraps(plain)
     def replacement(itself: object, /, *arguments: object, **options: object) -> object:
-        if itself is thing:
-            return wrapped(*arguments, **options)
+        if itself is ours.thing and ours.function is not None:
+            return ours.function(*arguments, **options)
         return plain(itself, *arguments, **options)
 
     return MethodType(
@@ -101,10 +130,10 @@ def _undo(
     return undo
 
 
-def _copied_without(thing: object) -> Callable[[], None]:
-    """Leave the replaced methods out of the state that ``copy`` and ``pickle`` take of the object; returns the undo.
+def _exclude_from_copies(thing: object) -> Callable[[], None]:
+    """Exclude the replaced methods from the state that ``copy`` and ``pickle`` get; return a function that undoes it.
 
-    They are bound to the object: a shallow copy would publish on it.
+    They are bound to the original object, so a shallow copy would publish on that one.
     """
     if _STATE in own_attributes(thing):
         return lambda: None
@@ -176,6 +205,9 @@ class _PerInstance:
         self.instances: WeakIdentityMap[Wrapping] = WeakIdentityMap()
         self.held: list[tuple[object, Wrapping]] = []
         """Wrappers of the class itself, and of instances without weak references."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return operator.getitem, ((self.before,), 0)  # for a class that is pickled by value
 
     def __get__(self, instance: object, owner: type | None = None) -> object:
         bind = getattr(type(self.before), "__get__", None)

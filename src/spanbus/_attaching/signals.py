@@ -45,6 +45,8 @@ def is_signal(thing: object) -> bool:
         parameters = list(inspect.signature(callable_of(thing, "connect")).parameters.values())
     except (TypeError, ValueError):  # PyQt signals are written in C++
         return "signal" in type(thing).__name__.lower()
+    if any(one.default is one.empty and one.kind < one.VAR_POSITIONAL for one in parameters[1:]):
+        return False  # the signal is another argument, as in Scrapy
     return bool(parameters) and (
         parameters[0].name in HANDLER_NAMES or "signal" in type(thing).__name__.lower()
     )

@@ -30,21 +30,21 @@ async def _watched_async(
 ) -> AsyncGenerator[object, None]:
     with _one_publication(handle) as publication:
         async for event in stream:
-            handle.heard(event, publication)
+            handle.stream_event(event, publication)
             yield event
 
 
 def _watched(handle: Handle, stream: Iterable[object]) -> Generator[object, None, None]:
     with _one_publication(handle) as publication:
         for event in stream:
-            handle.heard(event, publication)
+            handle.stream_event(event, publication)
             yield event
 
 
 @contextmanager
 def _one_publication(handle: Handle) -> Generator[Publication]:
     """One publication for all events of a stream; the work that they opened ends with the stream."""
-    publication = Publication(handle.mark, "watching")
+    publication = Publication(handle.ref, "watching")
     publication.task = None  # any task may read the stream
     try:
         yield publication
@@ -104,7 +104,7 @@ class _Calls:
     @contextmanager
     def _phase(self, arguments: tuple[object, ...], options: dict[str, object]) -> Generator[None]:
         name = self._name_of(arguments, options)
-        publication = Publication(self._handle.mark, self._method)
+        publication = Publication(self._handle.ref, self._method)
         enter(publication, publications.get())
         self._tell(publication, "phase.started", {"phase": name})
         try:

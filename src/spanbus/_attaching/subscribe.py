@@ -116,7 +116,7 @@ def _subscriber(slot: Slot, handle: Handle) -> object:
     if slot.role == "sink":
         return handle
     if slot.role == "listener":
-        return Listener(handle)
+        return Listener(handle.observer)
     if slot.role == "on_error":
         return handle.stream_failed
     if slot.role == "nothing":

@@ -37,7 +37,7 @@ class TapTarget(Protocol):
     """The methods of a handle that a tap calls."""
 
     @property
-    def mark(self) -> Owner: ...
+    def ref(self) -> Owner: ...
     def published(self, event: object, publication: Publication) -> None: ...
     def waiting(self, publication: Publication) -> None: ...
     def failed(self, error: Exception) -> None: ...
@@ -160,9 +160,9 @@ class _Method:
             stack = publications.get()
             outer = stack[-1] if stack else None
             publication = Publication(
-                self._handle.mark, self._name, (self._read, arguments, options)
+                self._handle.ref, self._name, (self._read, arguments, options)
             )
-            if outer is not None and outer.running and outer.owner is self._handle.mark:
+            if outer is not None and outer.running and outer.owner is self._handle.ref:
                 outer.read()
                 event = publication.read()
                 if _is_same(outer, self._name, event, publication):
@@ -171,7 +171,7 @@ class _Method:
             elif self._feeds:
                 publication.pending = publication.read()
                 if publication.pending is None and not arguments and not options:
-                    return None  # it is told no event: "deliver what is queued"
+                    return None  # a call without an event, such as flush of a queue
             enter(publication, stack)
             return publication
         except Exception as error:
@@ -185,7 +185,7 @@ class _Method:
             if batch is None:
                 self._handle.published(event, publication)
                 return
-            publication.heard += 1
+            publication.received += 1
             for one in batch:
                 publication.batch_ids |= frozenset(map(id, _identities(one)))
                 self._handle.published(_batch_item(one), publication)
@@ -194,7 +194,7 @@ class _Method:
 
     def _report_unreceived(self, publication: Publication, arguments: Arguments) -> None:
         """Report the event of a call in which another handler raised before the observer was called."""
-        if not self._feeds and not publication.heard:
+        if not self._feeds and not publication.received:
             try:
                 publication.pending = publication.read() or publication.as_event()
             except Exception as error:
@@ -216,7 +216,7 @@ class _Method:
     def _finish(self, publication: Publication) -> None:
         try:
             leave(publication)
-            if not publication.heard and not self._feeds:
+            if not publication.received and not self._feeds:
                 publication.read()
                 self._handle.waiting(publication)
             publication.unread_call = None

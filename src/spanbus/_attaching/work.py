@@ -44,8 +44,8 @@ _run_here: ContextVar[str | None] = ContextVar("spanbus_run_here", default=None)
 class Work:
     """A run, phase, job or hook. None of its methods raises.
 
-    ``said`` is the payload of its events. Runs and jobs get an id unless ``said`` has a ``run_id``; phases take that of the
-    enclosing run. A ``traceparent`` in ``said`` is the parent of a run. ``doer`` identifies the worker: it distinguishes the
+    ``payload`` is sent with its events. Runs and jobs get an id unless ``payload`` has a ``run_id``; phases take that of the
+    enclosing run. A ``traceparent`` in ``payload`` is the parent of a run. ``doer`` identifies the worker: it distinguishes the
     attempts of one phase from parallel phases of the same name, if task or thread do not. ``of_task``: without an end event,
     the end of the task that began the work ends it.
     """
@@ -55,14 +55,14 @@ class Work:
         handle: Handle,
         kind: Kind,
         name: str,
-        said: Mapping[str, object],
+        payload: Mapping[str, object],
         *,
         doer: str | None = None,
         of_task: bool = False,
     ) -> None:
-        self._doer, self._parent, self._of_task = doer, said.get("traceparent"), of_task
-        self._handle, self._type, self._payload = handle, _TYPES[kind], said
-        given = said.get("run_id")
+        self._doer, self._parent, self._of_task = doer, payload.get("traceparent"), of_task
+        self._handle, self._type, self._payload = handle, _TYPES[kind], payload
+        given = payload.get("run_id")
         self._outermost = kind in ("run", "job")
         if given is None:
             given = uuid4().hex if self._outermost else _run_here.get()
@@ -75,7 +75,7 @@ class Work:
 
     def begin(self) -> None:
         """Publish the start, in the task that does the work. After :meth:`retry`, publish the start of the next attempt."""
-        publication = self._publication = Publication(self._handle.mark, "work")
+        publication = self._publication = Publication(self._handle.ref, "work")
         if not self._of_task:
             publication.task = None  # the end is published; a task may end between two attempts
         if self._doer is not None:
@@ -112,27 +112,27 @@ class Work:
 
         return leave
 
-    def end(self, error: BaseException | None = None, **said: object) -> None:
+    def end(self, error: BaseException | None = None, **payload: object) -> None:
         """Publish the end: success, or the result that ``error`` means."""
         word = _WORDS.get(ended_with(error)[0], "failed")
-        self._finish(word, {**said, "error": error} if error is not None else said)
+        self._finish(word, {**payload, "error": error} if error is not None else payload)
 
-    def fail(self, error: ErrorInfo | None = None, **said: object) -> None:
+    def fail(self, error: ErrorInfo | None = None, **payload: object) -> None:
         """Publish a failure without an exception object."""
-        self._finish("failed", {**said, "error": error} if error else said)
+        self._finish("failed", {**payload, "error": error} if error else payload)
 
-    def skip(self, **said: object) -> None:
+    def skip(self, **payload: object) -> None:
         """Publish that the work was skipped."""
-        self._finish("skipped", said)
+        self._finish("skipped", payload)
 
     def retry(self, error: BaseException | ErrorInfo | None = None) -> None:
         """Publish that this attempt failed and another one follows."""
         self._finish("retrying", {"error": error} if error is not None else {})
 
-    def _finish(self, word: str, said: Mapping[str, object]) -> None:
+    def _finish(self, word: str, payload: Mapping[str, object]) -> None:
         before = publications.get()
         publications.set(self._inside)
-        self._publish(word, said)
+        self._publish(word, payload)
         if self._publication is not None:
             leave(self._publication)
         publications.set(before)
@@ -146,14 +146,14 @@ class Work:
             self._handle.failed(error)
             return None
 
-    def _publish(self, word: str, said: Mapping[str, object]) -> None:
+    def _publish(self, word: str, payload: Mapping[str, object]) -> None:
         publication = self._publication
         if publication is None:
             return
         publication.running = True
         event: dict[str, object] = {
             "event_type": f"{self._type}.{word}",
-            "payload": {**said, **self._identity},
+            "payload": {**payload, **self._identity},
         }
         if self._parent is not None:
             event["traceparent"] = self._parent
@@ -162,9 +162,11 @@ class Work:
 
 
 @contextmanager
-def watched(handle: Handle, kind: Kind, name: str, said: Mapping[str, object]) -> Generator[Work]:
+def watched(
+    handle: Handle, kind: Kind, name: str, payload: Mapping[str, object]
+) -> Generator[Work]:
     """Context manager: the block is the work, and its exit or exception ends it."""
-    work = Work(handle, kind, name, said)
+    work = Work(handle, kind, name, payload)
     work.begin()
     try:
         with work.inside():

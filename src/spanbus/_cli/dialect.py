@@ -71,7 +71,7 @@ def check(
 def suggest(
     stream: Recorded,
     name: Annotated[
-        str, typer.Option("--name", metavar="NAME", help="What the dialect is called.")
+        str, typer.Option("--name", metavar="NAME", help="Name of the dialect.")
     ] = "mine",
 ) -> None:
     """Write a first dialect for a recorded stream.

@@ -24,14 +24,15 @@ def command(
         str,
         typer.Option(
             "--fail-on",
-            help="What makes the exit code 1: slower, failing, new, gone, not_run, still_failing, none.",
+            help="Findings with exit code 1: slower, failing, new, gone, not_run, still_failing, none.",
         ),
     ] = "slower,failing",
     threshold: Annotated[
-        str, typer.Option("--threshold", help="From what share on a phase is slower.")
+        str, typer.Option("--threshold", help="A phase is slower from this share on.")
     ] = "20%",
     at_least: Annotated[
-        float, typer.Option("--at-least", metavar="SECONDS", min=0, help="And by how many seconds.")
+        float,
+        typer.Option("--at-least", metavar="SECONDS", min=0, help="And from this many seconds on."),
     ] = 0.1,
     everything: options.AllProjects = False,
     file: options.File = None,

@@ -19,20 +19,16 @@ def command(
         typer.Option(
             "--jaeger",
             metavar="URL",
-            help="Jaeger's query API; default: looked for at http://127.0.0.1:16686.",
+            help="Jaeger's query API; default: try http://127.0.0.1:16686.",
         ),
     ] = None,
     prometheus: Annotated[
         str | None,
-        typer.Option(
-            "--prometheus", metavar="URL", help="Default: looked for at http://127.0.0.1:9090."
-        ),
+        typer.Option("--prometheus", metavar="URL", help="Default: try http://127.0.0.1:9090."),
     ] = None,
     alertmanager: Annotated[
         str | None,
-        typer.Option(
-            "--alertmanager", metavar="URL", help="Default: looked for at http://127.0.0.1:9093."
-        ),
+        typer.Option("--alertmanager", metavar="URL", help="Default: try http://127.0.0.1:9093."),
     ] = None,
     timeout: Annotated[
         float,
@@ -42,7 +38,7 @@ def command(
             metavar="S",
             min=0.1,
             max=3600,
-            help="How long a test trace or point may take to come out, in seconds.",
+            help="How long a test trace or point may take to arrive, in seconds.",
         ),
     ] = 20.0,
     file: options.File = None,
@@ -118,7 +114,7 @@ def _line(screen: Screen, finding: Finding) -> None:
     state = finding.state.replace("_", " ")
     line = Text(f"{state:<14} ", _STYLES[finding.state])
     line.append(f"{finding.check:<19} ", "bold")
-    line.append(one_line(finding.said, 1_000))
+    line.append(one_line(finding.message, 1_000))
     console.flow(screen, line)
     if finding.todo:
         arrow = "→" if "utf" in (screen.encoding or "").lower() else "->"

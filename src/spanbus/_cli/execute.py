@@ -31,13 +31,15 @@ def command(
     file: options.File = None,
     attr: Annotated[
         list[str] | None,
-        typer.Option("--attr", metavar="KEY=VALUE", help="Say this of the run; may be repeated."),
+        typer.Option(
+            "--attr", metavar="KEY=VALUE", help="A resource attribute of this run; may be repeated."
+        ),
     ] = None,
     keep_output: Annotated[
         bool,
         typer.Option(
             "--keep-output",
-            help="Keep what it prints, for `spanbus logs` and reports; so does SPANBUS_KEEP_OUTPUT=true.",
+            help="Keep its output for `spanbus logs` and reports, as with SPANBUS_KEEP_OUTPUT=true.",
         ),
     ] = False,
 ) -> None:

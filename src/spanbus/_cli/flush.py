@@ -42,15 +42,15 @@ def command(
         float, typer.Option("--wait", "-w", metavar="S", min=0, help="How long to try, in seconds.")
     ] = 10.0,
     refused: Annotated[
-        bool, typer.Option("--refused", help="Send again what a destination had refused.")
+        bool, typer.Option("--refused", help="Send refused requests again.")
     ] = False,
     follow: Annotated[
         bool,
-        typer.Option("--follow", "-f", help="Go on until told to stop (Ctrl-C, SIGTERM)."),
+        typer.Option("--follow", "-f", help="Continue until stopped (Ctrl-C, SIGTERM)."),
     ] = False,
     file: options.File = None,
 ) -> None:
-    """Deliver now what earlier programs left in the spool.
+    """Deliver the records that earlier programs left in the spool.
 
     Exit code: 0 when the spool is empty, 1 when something still waits.
     """

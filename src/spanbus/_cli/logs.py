@@ -21,7 +21,7 @@ def command(
     run: Annotated[
         str,
         typer.Argument(
-            help="A run's id, the beginning of one, 'last' or 'last~1'; one that is running too.",
+            help="A run's id, the beginning of one, 'last' or 'last~1'; also of an active run.",
             autocompletion=complete.runs,
         ),
     ] = "last",
@@ -35,7 +35,7 @@ def command(
         bool, typer.Option("--failed", help="Only commands that did not succeed.")
     ] = False,
     follow: Annotated[
-        bool, typer.Option("--follow", "-f", help="Go on while the run goes on.")
+        bool, typer.Option("--follow", "-f", help="Follow the output of an active run.")
     ] = False,
     everything: options.AllProjects = False,
     file: options.File = None,

@@ -50,7 +50,7 @@ def setup(
     ] = False,
     file: File = None,
 ) -> None:
-    """Make the stream, or change what may be changed of it. May be run again.
+    """Create the stream, or update its configuration. May be run again.
 
     Exit code: 0, 1 when NATS does not do it or --check finds a difference, 2 for bad input.
     """
@@ -87,13 +87,13 @@ def setup(
 def status(
     servers: Servers = None,
     group: Annotated[
-        str, typer.Option("--group", metavar="NAME", help="The observers to be shown.")
+        str, typer.Option("--group", metavar="NAME", help="The group of observers to show.")
     ] = "main",
     stream: Stream = None,
     as_json: Json = False,
     file: File = None,
 ) -> None:
-    """Show the stream, its observers, and who publishes.
+    """Show the stream, its observers and its publishers.
 
     How far the observers are, the publishers that live, and clocks that are wrong.
 

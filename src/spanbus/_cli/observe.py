@@ -57,7 +57,7 @@ def command(
 ) -> None:
     """Make spans and metrics of the runs in the stream whose own processes make none.
 
-    Goes on until told to stop (Ctrl-C, SIGTERM), and where it was when it is started again.
+    Runs until it is stopped (Ctrl-C, SIGTERM); started again, it continues where it was.
     Exit code: 0, 1 when NATS cannot be read or another observer took over, 2 for bad input.
     """
     from spanbus._pluralize import pluralize

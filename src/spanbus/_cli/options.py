@@ -18,7 +18,7 @@ File = Annotated[
 ]
 AllProjects = Annotated[
     bool,
-    typer.Option("--all", "-a", help="Of all projects; default: the one that this folder is in."),
+    typer.Option("--all", "-a", help="All projects; default: the project of this folder."),
 ]
 Attributes = Annotated[
     list[str] | None,

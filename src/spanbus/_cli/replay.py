@@ -41,7 +41,7 @@ def command(
     ] = False,
     file: options.File = None,
 ) -> None:
-    """Put a recorded event stream through the correlator: the same spans, ids, times and counts as live.
+    """Replay a recorded event stream: the same spans, ids, times and counts as live.
 
     Exit code: 0, or 2 when the file cannot be read or holds no event. Lines that cannot be used are reported and counted.
     """

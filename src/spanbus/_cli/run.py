@@ -56,12 +56,12 @@ def command(
         typer.Option(
             "--only",
             metavar="PHASE",
-            help="Run this phase and no other; may be repeated.",
+            help="Run only this phase; may be repeated.",
             autocompletion=complete.phases,
         ),
     ] = None,
     with_needs: Annotated[
-        bool, typer.Option("--with-needs", help="With --only: also all that those phases need.")
+        bool, typer.Option("--with-needs", help="With --only: also run all phases that they need.")
     ] = False,
     skip: Annotated[
         list[str] | None,
@@ -79,7 +79,7 @@ def command(
             "-j",
             metavar="N",
             min=1,
-            help="So many phases at once; default: one for each processor.",
+            help="Run N phases at once; default: the number of processors.",
             show_default=False,
         ),
     ] = None,
@@ -108,7 +108,7 @@ def command(
 ) -> None:
     """Run a workflow; each phase becomes a span, counted and timed.
 
-    What stands behind -- goes into the commands that hold {args}.
+    Arguments after -- replace {args} in commands.
 
     Exit code: 0 success, 1 a phase failed, 2 bad input, 130 interrupted, 143 terminated.
     """

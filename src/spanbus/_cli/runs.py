@@ -31,17 +31,19 @@ def command(
             "--result",
             "-r",
             metavar="RESULT",
-            help="Only runs that ended so: success, failure, timeout, error, cancellation, skip; 'failed' is failure, timeout and error. May be repeated.",
+            help="Only runs with this result: success, failure, timeout, error, cancellation, skip; 'failed' is failure, timeout and error. May be repeated.",
             autocompletion=complete.results,
         ),
     ] = None,
     since: Annotated[
         str | None,
         typer.Option(
-            "--since", metavar="T", help="Only runs since then: 2h, 1d12h ago, or a date."
+            "--since", metavar="T", help="Only runs since this time: 2h, 1d12h ago, or a date."
         ),
     ] = None,
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="At most so many.")] = 20,
+    limit: Annotated[
+        int, typer.Option("--limit", "-n", min=1, help="List at most this many.")
+    ] = 20,
     everything: options.AllProjects = False,
     file: options.File = None,
     as_json: options.Json = False,

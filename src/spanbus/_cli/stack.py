@@ -42,7 +42,7 @@ _QUESTION_S = 3.0
 def up(
     file: Files = None,
     grafana: Annotated[
-        bool, typer.Option("--grafana", help="Grafana with the dashboards too.")
+        bool, typer.Option("--grafana", help="Also start Grafana with the dashboards.")
     ] = False,
     wait: Annotated[
         float,
@@ -72,7 +72,7 @@ def up(
         typer.Option(
             "--data",
             metavar="DIR",
-            help="With --local: where traces, metrics and queues lie; default: `stack` in the state directory.",
+            help="With --local: the folder of traces, metrics and queues; default: `stack` in the state directory.",
         ),
     ] = None,
 ) -> None:
@@ -158,7 +158,7 @@ def down(
     volumes: Annotated[
         bool,
         typer.Option(
-            "--volumes", help="Delete what was stored too: metrics, alerts' states, waiting traces."
+            "--volumes", help="Also delete stored data: metrics, alerts' states, waiting traces."
         ),
     ] = False,
 ) -> None:
@@ -321,7 +321,7 @@ def _problem(port: Port, address: str) -> str:
             if seen.there
             else "does not answer"
             if seen.finding.state == "not_configured"
-            else seen.finding.said.removeprefix(f"{url} ")
+            else seen.finding.message.removeprefix(f"{url} ")
         )
     answer = ask(where, "/api/health", {}, _QUESTION_S)
     return (

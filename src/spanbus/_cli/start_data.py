@@ -20,19 +20,19 @@ Commands:
   runs     List the stored runs, the newest first.
   show     Show one run: its phases in time, and what failed.
   logs     Print the whole output of a run's commands.
-  replay   Record a stream of events that was written to a file.
-  dialect  Check how a stream of events is read, or suggest it.
+  replay   Replay a recorded stream of events.
+  dialect  Check or suggest a dialect for a recorded stream.
   diff     Compare runs: slower, newly failing, new or gone.
   report   Write one run as a page, or as Markdown.
   view     Open the page in a browser.
   up       Serve the embedded backend: OTLP, API, metrics, page.
-  status   Show what waits in the spool, and why.
-  flush    Deliver now what waits in the spool.
+  status   Show the records that wait in the spool, and why.
+  flush    Deliver the records that wait in the spool.
   doctor   Check the settings and every server of the stack.
   stack    Start and stop the servers of docker-compose.yml.
-  nats     Set up and check the stream of NATS for events.
-  observe  Make spans and metrics of the events in a stream of NATS.
-  demo     Show all of it on a small project.
+  nats     Set up and check the NATS stream for events.
+  observe  Make spans and metrics of events in a NATS stream.
+  demo     Run a demo workflow on a small project.
   metrics  List every span, event, attribute and metric.
   mcp      Serve stored and live runs to an assistant over MCP.
 """

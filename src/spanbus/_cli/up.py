@@ -47,7 +47,7 @@ def command(
         typer.Option(
             "--allow-host",
             metavar="NAME",
-            help="A further name under which it is reached; may be repeated.",
+            help="An additional host name of this server; may be repeated.",
         ),
     ] = None,
     jaeger: Annotated[
@@ -63,7 +63,7 @@ def command(
         typer.Option(
             "--forward",
             metavar="URL",
-            help="Pass what is received on to this OTLP/HTTP address, through a spool; OTEL_EXPORTER_OTLP_HEADERS and the like apply.",
+            help="Forward telemetry to this OTLP/HTTP address, through a spool; OTEL_EXPORTER_OTLP_HEADERS and the like apply.",
         ),
     ] = None,
     file: options.File = None,

@@ -10,20 +10,20 @@ from spanbus._reading.facts import Rank
 
 
 class Crowd:
-    """The open phases of one name in one run, where there is more than one."""
+    """The open phases of one name in one run, if there are several."""
 
-    __slots__ = ("_by_record", "_by_task", "said")
+    __slots__ = ("_by_record", "_by_task", "announced_by_all")
 
     def __init__(self, phases: Iterable[OpenPhase]) -> None:
         self._by_task: dict[str, list[OpenPhase]] = {}
         self._by_record: dict[int, OpenPhase] = {}
-        self.said: set[Rank] = set()
-        """Ranks that have announced the current attempt of every phase: a start of one is new to none of them."""
+        self.announced_by_all: set[Rank] = set()
+        """Ranks that have announced the current attempt of every phase, so that their start is new to none of them."""
         for phase in phases:
             self.add(phase)
 
     def add(self, phase: OpenPhase) -> None:
-        self.said &= {phase.outer}
+        self.announced_by_all &= {phase.outer}
         self._by_record[phase.record.span_id] = phase
         if phase.task is not None:
             self._by_task.setdefault(phase.task, []).append(phase)
@@ -38,11 +38,11 @@ class Crowd:
             del self._by_task[phase.task]
 
     def of_record(self, record: SpanState) -> OpenPhase | None:
-        """The phase with this record."""
+        """Return the phase with this record."""
         phase = self._by_record.get(record.span_id)
         return phase if phase is not None and phase.record is record else None
 
     def of_task(self, task: str) -> OpenPhase | None:
-        """The oldest phase that this task opened."""
+        """Return the oldest phase that this task opened."""
         group = self._by_task.get(task)
         return group[0] if group else None

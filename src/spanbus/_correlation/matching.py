@@ -186,13 +186,13 @@ def _oldest(
     """Return the oldest phase for which this fact is new, and whether there were several."""
     if not phases:
         return None, False
-    if crowd is not None and fact.verb is Verb.START and fact.rank in crowd.said:
+    if crowd is not None and fact.verb is Verb.START and fact.rank in crowd.announced_by_all:
         return phases[0], True
     new = list(islice((phase for phase in phases if _is_new_to(phase, fact)), 2))
     if new:
         return new[0], len(new) > 1
     if crowd is not None and fact.verb is Verb.START:
-        crowd.said.add(fact.rank)
+        crowd.announced_by_all.add(fact.rank)
     return phases[0], len(phases) > 1
 
 

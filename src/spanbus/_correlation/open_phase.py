@@ -1,4 +1,4 @@
-"""An open phase: its record, the ranks that announced it, and its attempts."""
+"""State of an open phase of a run."""
 
 from __future__ import annotations
 

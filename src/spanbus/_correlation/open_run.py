@@ -157,7 +157,7 @@ class OpenRun:
         phase.seen = ranks
         crowd = self.crowds.get(phase.record.name)
         if crowd is not None:
-            crowd.said.clear()
+            crowd.announced_by_all.clear()
 
     def identify(self, phase: OpenPhase, subject_id: str | None) -> None:
         """Set or remove the id of an open phase."""

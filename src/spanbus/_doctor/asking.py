@@ -1,6 +1,6 @@
-"""One question to a server that may be anything: bounded in time and size, without following redirects.
+"""HTTP requests to servers that may be anything: bounded in time and size, redirects are not followed.
 
-What comes back is data: an answer, or the reason for silence. Nothing is raised for what a server does.
+The result is an answer or the reason why there is none. A server's behaviour never raises.
 """
 
 from __future__ import annotations
@@ -34,23 +34,23 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Answer of a server. ``headers`` have lower-case names; ``cut`` when there was more than is read."""
+    """Answer of a server. Header names are lower-case; ``cut`` is set if the body exceeded the limit."""
 
     status: int
     headers: Mapping[str, str]
     body: bytes
     cut: bool = False
     skew_s: float | None = None
-    """Its clock against ours, to the second that ``Date`` has; positive when it is ahead."""
+    """Offset of the server's clock from ours, by its ``Date`` header (one-second resolution); positive if it is ahead."""
 
     @property
     def program(self) -> str:
-        """Name of the server's program, by its own account."""
+        """Value of the ``Server`` header."""
         return self.headers.get("server", "").strip()[:_SHOWN]
 
     @property
     def described(self) -> str:
-        """Status, media type and program: what tells a person who answered."""
+        """Status, media type and program, for messages."""
         kind = self.headers.get("content-type", "").split(";")[0].strip()[:_SHOWN]
         words = [
             f"HTTP {self.status}",
@@ -62,7 +62,7 @@ class Answer:
         return ", ".join(words)
 
     def json(self) -> object:
-        """The document, None when it is none."""
+        """Return the body as JSON, or None if it is not valid."""
         if self.cut:
             return None
         try:
@@ -73,7 +73,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Silence:
-    """No answer. ``refused`` when nothing listens there."""
+    """No answer. ``refused`` if nothing listens on the port."""
 
     reason: str
     refused: bool = False
@@ -81,7 +81,7 @@ class Silence:
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """Server to ask. ``url`` has no trailing slash and no password; ``configured`` when a person named it."""
+    """A server. ``url`` has no trailing slash and no password; ``configured`` if the user named it."""
 
     url: str
     headers: tuple[tuple[str, str], ...] = ()
@@ -89,7 +89,7 @@ class Server:
 
 
 def server(url: str, option: str, *, configured: bool = True) -> Server:
-    """From what a person typed; :class:`~spanbus.errors.InputError` names the option when it is no URL."""
+    """Parse a URL from the command line. Raises :class:`~spanbus.errors.InputError` with the name of the option."""
     text = url if "://" in url else f"http://{url}"
     try:
         parts = urlsplit(text)
@@ -123,7 +123,7 @@ def ask(
     timeout_s: float,
     query: Sequence[tuple[str, str]] = (),
 ) -> Answer | Silence:
-    """One GET."""
+    """Send one GET request."""
     import urllib3
 
     url = f"{where.url}{path}" + (f"?{urlencode(query)}" if query else "")
@@ -147,7 +147,7 @@ def ask(
                 decode_content=False,
             )
             took_s = time.monotonic() - began
-            said = {name.lower(): value for name, value in response.headers.items()}
+            lower = {name.lower(): value for name, value in response.headers.items()}
             body, size = bytearray(), 0
             while size <= LARGEST_ANSWER:
                 if time.monotonic() - began > timeout_s:
@@ -165,15 +165,15 @@ def ask(
         return Silence(reason_of(error), _refused(error))
     return Answer(
         response.status,
-        said,
+        lower,
         bytes(body[:LARGEST_ANSWER]),
         size > LARGEST_ANSWER,
-        skew_s(said.get("date"), clock + took_s / 2),
+        skew_s(lower.get("date"), clock + took_s / 2),
     )
 
 
 def on_loopback(url: str) -> bool:
-    """Whether a URL leads to this machine by the loopback, where no proxy is asked."""
+    """Whether the host of a URL is a loopback address, for which no proxy is used."""
     return is_loopback(urlsplit(url).hostname or "")
 
 
@@ -187,7 +187,7 @@ def _refused(error: BaseException | None) -> bool:
 
 
 def skew_s(date: str | None, asked_at_s: float) -> float | None:
-    """Seconds by which the clock behind a ``Date`` header was ahead of ours when the header was written."""
+    """Return by how many seconds the clock of a ``Date`` header was ahead of ours, or None if it is absent or invalid."""
     if not date:
         return None
     try:
@@ -197,14 +197,14 @@ def skew_s(date: str | None, asked_at_s: float) -> float | None:
 
 
 async def within(timeout_s: float, work: Callable[[], T], otherwise: T) -> T:
-    """``work`` in a thread; what takes longer (a name server that is silent, a header a byte at a time) is left behind."""
+    """Run ``work`` in a thread and return its result, or ``otherwise`` after the timeout. The thread is then abandoned."""
     with anyio.move_on_after(timeout_s + _GRACE_S):
         return await anyio.to_thread.run_sync(work, abandon_on_cancel=True)
     return otherwise
 
 
 def at(document: object, *path: str | int) -> object:
-    """Look up ``path`` in a JSON document; None where the document is shaped otherwise."""
+    """Look up ``path`` in a JSON document. Returns None if it does not exist."""
     for step in path:
         if isinstance(document, dict) and isinstance(step, str):
             document = cast("dict[str, object]", document).get(step)
@@ -220,12 +220,12 @@ def at(document: object, *path: str | int) -> object:
 
 
 def each(document: object, *path: str | int) -> list[object]:
-    """The list under ``path``, empty where there is none."""
+    """Return the list at ``path``, or an empty one."""
     found = at(document, *path)
     return cast("list[object]", found) if isinstance(found, list) else []
 
 
 def text(document: object, *path: str | int) -> str:
-    """The text under ``path``, empty where there is none; short enough for a line."""
+    """Return the string at ``path``, at most 300 characters, or an empty one."""
     found = at(document, *path)
     return found[:300] if isinstance(found, str) else ""

@@ -1,4 +1,4 @@
-"""Checks of the stream that events are carried to: is it there and as it should be, and whose clocks are wrong."""
+"""Checks of the NATS stream: its configuration, the publishers' clocks and the observers' sampling."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ _SHOWN = 3
 
 
 def brokers(settings: Settings, env: Mapping[str, str], timeout_s: float) -> list[Finding]:
-    """The configured server; it has limits of its own for an answer."""
-    del timeout_s
+    """Check the configured NATS server."""
+    del timeout_s  # the client has its own
     try:
         from spanbus.integrations import _nats_status, nats_stream
 
@@ -39,7 +39,7 @@ def brokers(settings: Settings, env: Mapping[str, str], timeout_s: float) -> lis
         stream = ok("nats", f"{where}, {pluralize(found.messages, 'message', 'messages')}")
     if not clocks:
         return [stream, *sampling]
-    told = [
+    offsets = [
         f"{each.publisher} {abs(each.offset_s):.1f} s {'ahead' if each.offset_s > 0 else 'behind'}"
         for each in clocks[:_SHOWN]
     ]
@@ -49,14 +49,14 @@ def brokers(settings: Settings, env: Mapping[str, str], timeout_s: float) -> lis
         *sampling,
         warning(
             "nats.clocks",
-            f"clocks of publishers are wrong by the server's: {', '.join(told)}{more}",
+            f"clocks of publishers are wrong by the server's: {', '.join(offsets)}{more}",
             "set the clocks of these hosts by NTP; times of their spans are wrong until then",
         ),
     ]
 
 
 def _samplers(settings: Settings, env: Mapping[str, str]) -> list[Finding]:
-    """Where observers make the telemetry: they decide which spans are kept, and what is made here has its parents there."""
+    """Compare samplers if observers make the telemetry: spans made here have their parents there."""
     if settings.telemetry != "elsewhere":
         return []
     from spanbus._telemetry.sampling import EnvironmentSampler

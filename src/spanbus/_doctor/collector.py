@@ -1,8 +1,7 @@
-"""The way to the collector: one real request for each signal, and what stands in its way.
+"""Checks of the collector: one real request for each signal, and a diagnosis of its failure.
 
-Requests go through the transports that delivery uses, so that headers, certificates, proxies and compression are tried as
-they will be used. A failure is looked into: does the port speak the other protocol, is the path missing, does another
-program answer.
+Requests use the transports of delivery, so headers, certificates, proxies and compression are tested as they will be
+used. The diagnosis tries the other protocol, TLS and plain text, and other paths.
 """
 
 from __future__ import annotations
@@ -64,7 +63,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """Outcome of one request. ``answer`` is None over gRPC, and where there was none."""
+    """Outcome of one request. ``answer`` is None over gRPC, and if there was no answer."""
 
     outcome: Outcome
     answer: Answer | None
@@ -72,7 +71,7 @@ class Sent:
 
     @property
     def otlp(self) -> bool:
-        """Whether it was accepted by a server that speaks OTLP."""
+        """Whether an OTLP receiver accepted the request."""
         return isinstance(self.outcome, Delivered) and (
             self.answer is None or self.answer.status != 200 or speaks_otlp(self.answer)
         )
@@ -81,14 +80,14 @@ class Sent:
 def send(
     endpoint: Endpoint, signal: Signal, body: bytes, env: Mapping[str, str], timeout_s: float
 ) -> Sent:
-    """One attempt. Raises :class:`~spanbus.errors.SettingsError` for certificates or proxies that cannot be used."""
-    heard: list[Answer] = []
+    """Send one request. Raises :class:`~spanbus.errors.SettingsError` for unusable certificates or proxies."""
+    answers: list[Answer] = []
     began, clock = time.monotonic(), time.time()
 
-    def hear(status: int, headers: Mapping[str, str], said: bytes) -> None:
+    def record(status: int, headers: Mapping[str, str], body: bytes) -> None:
         lower = {name.lower(): value for name, value in headers.items()}
-        heard.append(
-            Answer(status, lower, said, skew_s=skew_s(lower.get("date"), (clock + time.time()) / 2))
+        answers.append(
+            Answer(status, lower, body, skew_s=skew_s(lower.get("date"), (clock + time.time()) / 2))
         )
 
     transport: Transport
@@ -97,16 +96,16 @@ def send(
 
         transport = GrpcTransport(endpoint, signal)
     else:
-        transport = HttpTransport(endpoint, env, heard=hear)
+        transport = HttpTransport(endpoint, env, heard=record)
     try:
         outcome = transport.send(body, min(timeout_s, endpoint.timeout_s))
     finally:
         transport.close()
-    return Sent(outcome, heard[0] if heard else None, time.monotonic() - began)
+    return Sent(outcome, answers[0] if answers else None, time.monotonic() - began)
 
 
 def speaks_otlp(answer: Answer) -> bool:
-    """Whether a 200 is the answer of an OTLP receiver: its media type, and a body that is one of its messages."""
+    """Whether a 200 answer comes from an OTLP receiver, by media type and body."""
     kind = answer.headers.get("content-type", "").split(";")[0].strip().lower()
     if kind == "application/json":
         return isinstance(answer.json(), dict)
@@ -123,7 +122,7 @@ def speaks_otlp(answer: Answer) -> bool:
 def judge(
     signal: Signal, endpoint: Endpoint, sent: Sent | SettingsError | None, env: Mapping[str, str]
 ) -> Finding:
-    """``sent`` is None when it took too long."""
+    """Return the finding for one request; ``sent`` is None after a timeout."""
     check = f"collector.{signal}"
     if isinstance(sent, SettingsError):
         return wrong(check, str(sent), "until then everything waits in the spool")
@@ -217,7 +216,7 @@ def _todo(
 
 
 def _by_proxy(endpoint: Endpoint, env: Mapping[str, str]) -> str:
-    """Name the proxy that may be the one to answer or not."""
+    """Return the part of a message that names the proxy, if one is used."""
     proxy = None if endpoint.protocol == "grpc" else proxy_for(endpoint.url, env)
     return f" through the proxy {shown_url(proxy)}" if proxy is not None else ""
 
@@ -227,7 +226,7 @@ def _waits(text: str) -> str:
 
 
 def _other_way(signal: Signal, endpoint: Endpoint, env: Mapping[str, str]) -> str | None:
-    """Advice when the same port wants TLS or none, or speaks the other of the two protocols."""
+    """Return advice if the port speaks the other protocol, or needs TLS or no TLS."""
     if endpoint.url.startswith("unix:"):
         return None
     swapped, scheme = ("http", "https") if endpoint.url.startswith("https:") else ("https", "http")
@@ -253,7 +252,7 @@ def _other_way(signal: Signal, endpoint: Endpoint, env: Mapping[str, str]) -> st
 
 
 def _over(endpoint: Endpoint, protocol: Protocol, signal: Signal) -> Endpoint:
-    """The same port by the other protocol."""
+    """Return the endpoint with the same host and port and another protocol."""
     parts = urlsplit(endpoint.url)
     return endpoint._replace(
         protocol=protocol,
@@ -269,7 +268,7 @@ def _answers_at(endpoint: Endpoint, signal: Signal) -> str:
 
 
 def _longer(endpoint: Endpoint, signal: Signal) -> Endpoint | None:
-    """With the path of the signal, where it has none."""
+    """Return the endpoint with the signal's path appended, or None if it has one."""
     parts = urlsplit(endpoint.url)
     if parts.path.endswith(f"/v1/{signal}"):
         return None
@@ -281,7 +280,7 @@ def _longer(endpoint: Endpoint, signal: Signal) -> Endpoint | None:
 
 
 def _once(endpoint: Endpoint, signal: Signal) -> Endpoint | None:
-    """Without the path of a signal before the path of this one: somebody gave the whole where the part before was wanted."""
+    """Return the endpoint without a duplicated signal path, as in ``/v1/traces/v1/logs``, or None if there is none."""
     parts = urlsplit(endpoint.url)
     before = parts.path.removesuffix(f"/v1/{signal}")
     for each in OTLP_SIGNALS:
@@ -301,7 +300,7 @@ def _once(endpoint: Endpoint, signal: Signal) -> Endpoint | None:
 
 
 def _takes(endpoint: Endpoint, signal: Signal, env: Mapping[str, str]) -> bool:
-    """Whether it takes an empty request, or would if its certificate were known."""
+    """Whether the endpoint accepts an empty request, or would if its certificate were trusted."""
     if urlsplit(endpoint.url).port is None and endpoint.protocol == "grpc":
         return False
     try:
@@ -314,8 +313,8 @@ def _takes(endpoint: Endpoint, signal: Signal, env: Mapping[str, str]) -> bool:
     )
 
 
-def who_has_the_port(url: str, env: Mapping[str, str]) -> Sent:
-    """Send an empty request to a place that nobody configured."""
+def identify_listener(url: str, env: Mapping[str, str]) -> Sent:
+    """Send an empty request to a default address that is not configured."""
     return send(
         Endpoint(f"{url}/v1/traces"), Signal.TRACES, b"", {} if on_loopback(url) else env, _LOOK_S
     )

@@ -1,4 +1,4 @@
-"""Settings and variables: what holds, where it came from, what cannot be meant so."""
+"""Checks of settings and environment variables: values, their origin, likely mistakes."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ _PACKAGES = (
 
 
 def configuration(file: Path | None, env: Mapping[str, str]) -> tuple[Settings, list[Finding]]:
-    """The settings that hold where what is wrong falls back to its default, and what was found in them."""
+    """Return the settings in effect, with defaults in place of invalid values, and the findings."""
     try:
         settings = load_settings(file, env=env, strict=False, tell=False)
         wrongs = list(settings.warnings)
@@ -183,7 +183,7 @@ def _is_zero(text: str) -> bool:
 
 
 def _temporality(settings: Settings, env: Mapping[str, str]) -> Finding:
-    """One-shot processes need delta points, which are accumulated after them; services need cumulative ones for Prometheus."""
+    """Check the metric temporality: one-shot processes need delta points, services cumulative ones for Prometheus."""
     variable = "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE"
     preference = settings.usable(env).get(variable, "").strip().lower() or "cumulative"
     if settings.lifetime == "service":
@@ -230,16 +230,16 @@ def _packages() -> list[Finding]:
     return found or [ok("packages", f"opentelemetry {metadata.version('opentelemetry-sdk')}")]
 
 
-# --- for a person to read ---------------------------------------------------------------------------------------------
+# --- values to display ------------------------------------------------------------------------------------------------
 
 
 def settings_rows(settings: Settings) -> list[Row]:
-    """Every setting with its value and where it came from."""
+    """Return every setting with its value and origin; secrets are redacted."""
     redactor = Redactor(True)
     rows: list[Row] = []
     for setting in SETTINGS:
         value = getattr(settings, setting.name)
-        told = (
+        shown = (
             ", ".join(map(str, value))  # pyright: ignore[reportUnknownArgumentType]
             if isinstance(value, tuple | Mapping)
             else ""
@@ -248,12 +248,12 @@ def settings_rows(settings: Settings) -> list[Row]:
             if isinstance(value, bool)
             else str(value)
         )  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
-        rows.append(Row(setting.name, redactor.text(told), settings.origin[setting.name]))
+        rows.append(Row(setting.name, redactor.text(shown), settings.origin[setting.name]))
     return rows
 
 
 def environment_rows(env: Mapping[str, str]) -> list[Row]:
-    """The variables of OpenTelemetry that are set; what may be a secret is not shown."""
+    """Return the ``OTEL_`` variables that are set, without possible secrets."""
     redactor = Redactor(True)
     rows: list[Row] = []
     for name in sorted(env):

@@ -1,7 +1,6 @@
-"""The whole examination, in three steps: look at everything, send, see whether it comes out.
+"""``spanbus doctor``: query all servers, send test telemetry, wait until it arrives.
 
-What does not depend on each other is asked at the same time. Every question is bounded; a server that is silent costs its
-own time and no other's.
+Independent checks run concurrently. Each request has a timeout, so a server that does not answer delays no other check.
 """
 
 from __future__ import annotations
@@ -54,7 +53,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Examination:
-    """Scope of an examination. ``timeout_s``: time for a test trace or point to come out, and the most for one question."""
+    """Options of an examination. ``timeout_s`` limits the wait for test telemetry and each single request."""
 
     env: Mapping[str, str]
     file: Path | None = None
@@ -64,9 +63,9 @@ class Examination:
     timeout_s: float = 20.0
 
     async def report(self, doing: Callable[[str], None] | None = None) -> Report:
-        """Examine everything; ``doing`` is told what is being waited for.
+        """Run all checks; ``doing`` is called with the current activity.
 
-        Raises :class:`~spanbus.errors.InputError` for an address that is no URL; what servers do is in the report.
+        Raises :class:`~spanbus.errors.InputError` for an invalid URL. Problems of servers are part of the report.
         """
         named = (
             server(self.jaeger or JAEGER, "--jaeger", configured=self.jaeger is not None),
@@ -100,7 +99,7 @@ class Examination:
 
 @dataclass
 class _Work:
-    """One examination while it is under way."""
+    """State of a running examination."""
 
     settings: Settings
     env: Mapping[str, str]
@@ -126,7 +125,7 @@ class _Work:
 
     @property
     def sends(self) -> bool:
-        """There is a destination beside the local store."""
+        """Whether there is a destination besides the local store."""
         return self.settings.endpoint_configured or self.settings.local == "off"
 
     async def examine(self) -> None:
@@ -222,7 +221,7 @@ class _Work:
             self.findings += await self._ask(partial(brokers.brokers, self.settings), [silent])
 
     async def _embedded(self) -> None:
-        """Is the collector that is configured the embedded backend?"""
+        """Find out whether the configured collector is the embedded backend."""
         way = self.ways.get(Signal.TRACES)
         if way is None or way.protocol == "grpc":
             return
@@ -253,7 +252,7 @@ class _Work:
     async def _nobody_configured(self) -> None:
         said = "OTEL_EXPORTER_OTLP_ENDPOINT is not set: everything goes to the local store alone"
         found: Sent | None = await within(
-            _QUESTION_S, partial(collector.who_has_the_port, collector.DEFAULT_URL, self.env), None
+            _QUESTION_S, partial(collector.identify_listener, collector.DEFAULT_URL, self.env), None
         )
         if found is None or (found.answer is None and not isinstance(found.outcome, Delivered)):
             self.findings.append(
@@ -291,7 +290,7 @@ class _Work:
             self.prometheus_there = seen.there
 
     def _of_a_stack(self) -> set[str]:
-        """The servers that are there, of those that stand together in docker-compose.yml."""
+        """Return the servers found at their default addresses, as in docker-compose.yml."""
         places = {
             "jaeger": self.jaeger,
             "prometheus": self.prometheus,
@@ -305,7 +304,7 @@ class _Work:
     # --- sending ------------------------------------------------------------------------------------------------------
 
     async def _send(self, signal: Signal, bodies: Sequence[bytes]) -> None:
-        """One finding for all of them: the first that did not arrive, else the last."""
+        """Send the bodies in turn up to the first failure, and add one finding."""
         endpoint = self.ways[signal]
         sent: Sent | SettingsError | None = None
         for body in bodies:
@@ -357,7 +356,9 @@ class _Work:
         )
 
     def _ours(self, where: Server) -> bool:
-        """Named by a person, or it and our collector are where docker-compose.yml puts them; else it may be a stranger's."""
+        """Whether the server belongs to our setup: named by the user, or server and collector are at the default addresses.
+        Otherwise it may belong to another application.
+        """
         way = self.ways.get(Signal.METRICS)
         return where.configured or (
             way is not None
@@ -366,7 +367,7 @@ class _Work:
             and self.embedded is None
         )
 
-    # --- what comes out -----------------------------------------------------------------------------------------------
+    # --- waiting for the test telemetry -------------------------------------------------------------------------------
 
     async def _trace(self, trace_id: str) -> None:
         where = self.embedded or (self.jaeger if self.jaeger_there else None)
@@ -440,7 +441,7 @@ class _Work:
         enough: Callable[[T], bool],
         nothing: T,
     ) -> T:
-        """Ask until the answer is what is waited for or the time is over; the last answer."""
+        """Repeat the question until ``enough`` or the timeout, and return the last answer."""
         deadline = time.monotonic() + self.timeout_s
         last = nothing
         while True:

@@ -1,4 +1,4 @@
-"""Findings of an examination, line by line."""
+"""Findings of ``spanbus doctor`` and their report."""
 
 from __future__ import annotations
 
@@ -45,22 +45,22 @@ CHECKS = (
     "nats.clocks",
     "clock",
 )
-"""Every check, in the order in which it is shown."""
+"""All checks, in display order."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One line. ``said`` is what was seen, ``todo`` what to do about it; both may hold words of somebody else's program."""
+    """Result of a check. ``message`` is the observation, ``todo`` the advice. Both may contain text from other programs."""
 
     check: str
     state: State
-    said: str
+    message: str
     todo: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A setting or variable with its value, and where that came from."""
+    """A setting or variable with its value and origin."""
 
     name: str
     value: str
@@ -69,7 +69,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Everything that was found, in the order of :data:`CHECKS`."""
+    """All findings in the order of :data:`CHECKS`, with the settings in effect."""
 
     findings: Sequence[Finding]
     settings: Sequence[Row]
@@ -77,20 +77,25 @@ class Report:
 
     @property
     def wrong(self) -> bool:
-        """Whether anything is; a warning is not."""
+        """Whether any finding is ``wrong``; warnings do not count."""
         return any(finding.state is State.WRONG for finding in self.findings)
 
     def counts(self) -> Mapping[State, int]:
         return {state: sum(finding.state is state for finding in self.findings) for state in State}
 
     def document(self) -> dict[str, object]:
-        """Document that ``--json`` prints."""
+        """Return the document that ``--json`` prints."""
         return {
             "version": __version__,
             "good": not self.wrong,
             "totals": {str(state): count for state, count in self.counts().items()},
             "checks": [
-                {"check": one.check, "state": str(one.state), "message": one.said, "todo": one.todo}
+                {
+                    "check": one.check,
+                    "state": str(one.state),
+                    "message": one.message,
+                    "todo": one.todo,
+                }
                 for one in self.findings
             ],
             "settings": [
@@ -102,26 +107,26 @@ class Report:
 
 
 def in_order(findings: Sequence[Finding]) -> list[Finding]:
-    """Sort findings for reading; those of one check keep their order."""
+    """Sort findings into display order (stable)."""
     return sorted(findings, key=lambda finding: CHECKS.index(finding.check))
 
 
-def ok(check: str, said: str, todo: str = "") -> Finding:
-    return Finding(check, State.OK, said, todo)
+def ok(check: str, message: str, todo: str = "") -> Finding:
+    return Finding(check, State.OK, message, todo)
 
 
-def warning(check: str, said: str, todo: str) -> Finding:
-    return Finding(check, State.WARNING, said, todo)
+def warning(check: str, message: str, todo: str) -> Finding:
+    return Finding(check, State.WARNING, message, todo)
 
 
-def wrong(check: str, said: str, todo: str) -> Finding:
-    return Finding(check, State.WRONG, said, todo)
+def wrong(check: str, message: str, todo: str) -> Finding:
+    return Finding(check, State.WRONG, message, todo)
 
 
-def not_configured(check: str, said: str, todo: str = "") -> Finding:
-    return Finding(check, State.NOT_CONFIGURED, said, todo)
+def not_configured(check: str, message: str, todo: str = "") -> Finding:
+    return Finding(check, State.NOT_CONFIGURED, message, todo)
 
 
-def bad(check: str, said: str, todo: str, *, ours: bool) -> Finding:
-    """Wrong where it belongs to our collector; else it may be somebody else's."""
-    return Finding(check, State.WRONG if ours else State.WARNING, said, todo)
+def bad(check: str, message: str, todo: str, *, ours: bool) -> Finding:
+    """Return a ``wrong`` finding if the server belongs to our setup, otherwise a warning."""
+    return Finding(check, State.WRONG if ours else State.WARNING, message, todo)

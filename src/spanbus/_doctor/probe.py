@@ -1,8 +1,8 @@
-"""The test trace, the test points, the test log record: marked as such, outside of every counter of workflows.
+"""Test trace, test metric points and test log record, which no workflow metric counts.
 
-All carry ``service.name=spanbus-doctor``. The points are a counter of their own, sent as one-shot processes would send it:
-delta temporality, a process id each, clocks that do not agree. What comes out as their sum tells whether a collector
-counts such processes rightly.
+All carry ``service.name=spanbus-doctor``. The points belong to a separate counter and imitate one-shot processes: delta
+temporality, a different instance id each, clocks that disagree. Their sum shows whether the collector accumulates
+one-shot processes correctly.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from spanbus._semantics import names
 from spanbus._version import __version__
 
 POINTS = 3
-"""So many processes are acted, each counts 1."""
+"""Number of simulated processes; each counts 1."""
 
 _CLOCKS_S = (0, -20, 20)
 
 
 class TraceProbe(NamedTuple):
-    """``body`` is the request; ``trace_id`` is what to ask for."""
+    """A test trace; ``body`` is the export request."""
 
     trace_id: str
     body: bytes
 
 
 class PointProbes(NamedTuple):
-    """A request of each process that is acted; ``instances`` are their ids, which must not come out as labels."""
+    """One export request for each simulated process; ``instances`` are their ids, which must not become labels."""
 
     instances: tuple[str, ...]
     bodies: tuple[bytes, ...]

@@ -1,6 +1,6 @@
-"""Jaeger, Prometheus, Alertmanager as their APIs show them.
+"""Checks of Jaeger, Prometheus and Alertmanager through their APIs.
 
-Each question gives a finding; what a server says is believed only in the shape that its API has.
+Answers are only trusted if they have the form of the respective API.
 """
 
 from __future__ import annotations
@@ -52,9 +52,9 @@ ALERTS = (
     "ClockWrong",
     "QueueWaits",
 )
-"""The rules that ship in deploy/prometheus; a test compares them."""
-_FOR_NOBODY = frozenset({"WorkflowPhaseToldAsFailing", "Watchdog"})
-"""One holds another back, one fires always to show that alerts work."""
+"""Rules in deploy/prometheus; a test compares them."""
+_NOT_REPORTED = frozenset({"WorkflowPhaseToldAsFailing", "Watchdog"})
+"""Alerts without a notification: the first inhibits another, the second always fires to show that alerting works."""
 
 _SAMPLE = re.compile(
     rb"^" + names.DOCTOR_POINTS_PROMETHEUS.encode() + rb"(?:\{[^}\n]*\})? ([0-9.eE+]+)",
@@ -64,7 +64,7 @@ _SAMPLE = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A server that was looked for: what was found, and whether it can be asked more."""
+    """Result of looking for a server; ``there`` if it can be queried further."""
 
     finding: Finding
     there: bool
@@ -88,7 +88,7 @@ def _missing(
 
 
 def down(found: Mapping[str, Finding], others: Collection[str]) -> list[Finding]:
-    """The findings of servers that were not looked for by name: where the rest of a stack is there, what is missing is down."""
+    """Return the findings, with missing servers reported as down if other servers of the stack were found."""
     titles = {"jaeger": "Jaeger", "prometheus": "Prometheus", "alertmanager": "Alertmanager"}
     if not others:
         return list(found.values())
@@ -96,7 +96,7 @@ def down(found: Mapping[str, Finding], others: Collection[str]) -> list[Finding]
     return [
         warning(
             check,
-            f"{titles[check]} is down: {each.said}, and {beside} {'is' if len(others) == 1 else 'are'} there",
+            f"{titles[check]} is down: {each.message}, and {beside} {'is' if len(others) == 1 else 'are'} there",
             f"start it, or say where it is: --{check} URL",
         )
         if each.state == "not_configured"
@@ -140,7 +140,7 @@ def _another(check: str, name: str, where: Server, option: str, answer: Answer) 
 
 
 def jaeger(where: Server, env: Mapping[str, str], timeout_s: float) -> Seen:
-    """Does its query API answer?"""
+    """Check that the query API answers."""
     answer = ask(where, "/api/services", env, timeout_s)
     if isinstance(answer, Silence):
         return _missing(
@@ -165,7 +165,7 @@ def jaeger(where: Server, env: Mapping[str, str], timeout_s: float) -> Seen:
 
 
 def has_trace(where: Server, trace_id: str, env: Mapping[str, str], timeout_s: float) -> bool:
-    """Has the test trace arrived, as it was sent?"""
+    """Whether the test trace has arrived."""
     answer = ask(where, f"/api/traces/{trace_id}", env, timeout_s)
     if isinstance(answer, Silence) or answer.status != 200:
         return False
@@ -181,7 +181,7 @@ def has_trace(where: Server, trace_id: str, env: Mapping[str, str], timeout_s: f
 
 
 def prometheus(where: Server, env: Mapping[str, str], timeout_s: float) -> Seen:
-    """Does its API answer?"""
+    """Check that the API answers."""
     answer = ask(where, "/api/v1/status/buildinfo", env, timeout_s)
     if isinstance(answer, Silence):
         return _missing(
@@ -201,7 +201,7 @@ def prometheus(where: Server, env: Mapping[str, str], timeout_s: float) -> Seen:
 
 
 def points_in_prometheus(where: Server, env: Mapping[str, str], timeout_s: float) -> float | None:
-    """The sum of the test counter; None while Prometheus does not have it."""
+    """Return the sum of the test counter from Prometheus, or None if it is absent."""
     answer = ask(
         where,
         "/api/v1/query",
@@ -217,7 +217,7 @@ def points_in_prometheus(where: Server, env: Mapping[str, str], timeout_s: float
 
 
 def points_in_exposition(where: Server, env: Mapping[str, str], timeout_s: float) -> float | None:
-    """The same out of the text that a scraper reads, where no Prometheus stands behind."""
+    """Return the sum of the test counter from a ``/metrics`` page, or None if it is absent."""
     answer = ask(where, "/metrics", env, timeout_s)
     if isinstance(answer, Silence) or answer.status != 200:
         return None
@@ -237,9 +237,7 @@ def _number(value: object) -> float | None:
 
 
 def counted(before: float | None, after: float | None) -> bool:
-    """Whether all test points are in the sum; more may be there from somebody else, and a collector that was
-    restarted begins anew.
-    """
+    """Whether the sum includes all test points. Other runs of doctor may add to it, and a restarted collector resets it."""
     if after is None:
         return False
     begun = before or 0.0
@@ -248,7 +246,7 @@ def counted(before: float | None, after: float | None) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Counting:
-    """The sum of the test counter before and after, the ids of the processes that counted, and how long it was waited for."""
+    """Sum of the test counter before and after sending, the simulated instance ids and the waiting time."""
 
     before: float | None
     after: float | None
@@ -259,7 +257,7 @@ class Counting:
 def series(
     where: Server, counting: Counting, env: Mapping[str, str], timeout_s: float, *, ours: bool
 ) -> Finding:
-    """Finding on the test points."""
+    """Return the finding for the test points."""
     name, before, after = names.DOCTOR_POINTS_PROMETHEUS, counting.before, counting.after
     if _scattered(where, counting.instances, env, timeout_s):
         return bad(
@@ -330,7 +328,7 @@ def _targets_down(where: Server, env: Mapping[str, str], timeout_s: float) -> st
 
 
 def rules(where: Server, env: Mapping[str, str], timeout_s: float, *, ours: bool) -> Finding:
-    """Are the shipped rules loaded, and do they work?"""
+    """Check that the shipped rules are loaded and can be evaluated."""
     answer = ask(where, "/api/v1/rules", env, timeout_s)
     if isinstance(answer, Silence):
         return bad(
@@ -381,7 +379,7 @@ def rules(where: Server, env: Mapping[str, str], timeout_s: float, *, ours: bool
     firing = [
         name
         for name in ALERTS
-        if name not in _FOR_NOBODY and text(loaded[name], "state") == "firing"
+        if name not in _NOT_REPORTED and text(loaded[name], "state") == "firing"
     ]
     return ok(
         "prometheus.rules",
@@ -391,7 +389,7 @@ def rules(where: Server, env: Mapping[str, str], timeout_s: float, *, ours: bool
 
 
 def alerting(where: Server, env: Mapping[str, str], timeout_s: float) -> Finding:
-    """Does Prometheus know somebody to tell?"""
+    """Check that Prometheus has an Alertmanager."""
     answer = ask(where, "/api/v1/alertmanagers", env, timeout_s)
     active = (
         [] if isinstance(answer, Silence) else each(answer.json(), "data", "activeAlertmanagers")
@@ -420,7 +418,7 @@ def alerting(where: Server, env: Mapping[str, str], timeout_s: float) -> Finding
 
 
 def alertmanager(where: Server, env: Mapping[str, str], timeout_s: float) -> Seen:
-    """Does its API answer, is it ready?"""
+    """Check that the API answers, the cluster is ready, and a receiver is configured."""
     answer = ask(where, "/api/v2/status", env, timeout_s)
     if isinstance(answer, Silence):
         return _missing(
@@ -449,7 +447,7 @@ def alertmanager(where: Server, env: Mapping[str, str], timeout_s: float) -> See
             answer.skew_s,
         )
     config = at(document, "config", "original")
-    if not tells_anybody(config if isinstance(config, str) else ""):
+    if not has_receiver(config if isinstance(config, str) else ""):
         return Seen(
             warning(
                 "alertmanager",
@@ -462,11 +460,11 @@ def alertmanager(where: Server, env: Mapping[str, str], timeout_s: float) -> See
     return Seen(ok("alertmanager", f"{where.url} answers, version {version}"), True, answer.skew_s)
 
 
-def tells_anybody(config: str) -> bool:
-    """Whether a receiver of an Alertmanager configuration, as its API writes it, has a way to people; a watchdog's has none."""
+def has_receiver(config: str) -> bool:
+    """Whether a receiver other than ``watchdog`` has a notification integration, by the configuration from the API."""
     _, _, receivers = config.partition("\nreceivers:")
     if not receivers:
-        return True  # another form than we know: nothing is claimed
+        return True  # unknown format: do not warn
     return any(
         re.search(r"^\s+\w+_configs:", receiver, re.MULTILINE)
         for receiver in re.split(r"^\s*- name:", receivers, flags=re.MULTILINE)[1:]

@@ -1,4 +1,4 @@
-"""Checks of this machine: state directory, spool, local store, the backend that serves them."""
+"""Checks of this machine: state directory, spool, local store and their backend."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _FULL = 0.8
 
 
 def state(settings: Settings, *, sends: bool) -> list[Finding]:
-    """``sends``: there is a destination beside the local store."""
+    """Check state directory, spool and store. ``sends`` is set if there is a destination besides the local store."""
     found = [_state_dir(settings)]
     return [*found, *_spool(settings, sends=sends), _store(settings)]
 
@@ -163,7 +163,7 @@ def _newer(settings: Settings) -> int:
             Segment.recover(bytearray(path.read_bytes()), path, None)
         except BadSegment as error:
             count += error.newer
-        except OSError:  # it was delivered meanwhile
+        except OSError:  # delivered and deleted meanwhile
             continue
     return count
 
@@ -212,7 +212,7 @@ def _store(settings: Settings) -> Finding:
 
 
 def backend(settings: Settings, env: Mapping[str, str], timeout_s: float) -> Finding:
-    """The one that serves this state directory."""
+    """Check the backend of this state directory."""
     address = read_address(settings.state_dir)
     if address is None:
         return not_configured("backend", "`spanbus up` is not running for this state directory")
@@ -245,7 +245,7 @@ def backend(settings: Settings, env: Mapping[str, str], timeout_s: float) -> Fin
 
 
 def backend_version(answer: Answer) -> str | None:
-    """The version of the embedded backend whose ``/health`` this is; None when it is another program's."""
+    """Return the version of the embedded backend from its ``/health`` answer; None for another program."""
     document = answer.json()
     if (
         answer.status != 200

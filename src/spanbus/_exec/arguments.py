@@ -1,4 +1,4 @@
-"""The command line of ``spanbus exec``, read without typer, which would start the command four times as late."""
+"""Command line of ``spanbus exec``, parsed without typer: with typer the command would start four times as late."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _HELP = ("--help", "-h")
 
 
 class Arguments:
-    """Parsed command line; ``argv`` is the command with its arguments, as it came."""
+    """Parsed command line; ``argv`` is the command with its arguments, unchanged."""
 
     __slots__ = ("argv", "attributes", "file", "keep_output", "name", "workflow")
 
@@ -33,7 +33,7 @@ class Arguments:
 
     @property
     def program(self) -> str:
-        """The command's own name: that of the phase and of the workflow, unless they are given."""
+        """Base name of the command, the default name of phase and workflow."""
         return self.argv[0].rstrip("/").rpartition("/")[2] or self.argv[0] or "command"
 
     @property
@@ -46,11 +46,11 @@ class Arguments:
 
 
 class BadUsage(Exception):
-    """The line cannot be read; the text says why."""
+    """The command line is invalid."""
 
 
 def asks_for_help(words: list[str]) -> bool:
-    """Whether the options hold a wish for help; what follows the command's name is the command's."""
+    """Whether a help option precedes the command."""
     try:
         _, rest = _options(words)
     except BadUsage:
@@ -59,7 +59,7 @@ def asks_for_help(words: list[str]) -> bool:
 
 
 def parse(words: list[str]) -> Arguments:
-    """Read the line; a line that cannot be read ends the program with 2 and two lines on stderr."""
+    """Parse the command line. An invalid one ends the program with status 2 and a usage message on stderr."""
     try:
         given, rest = _options(words)
         if not rest:
@@ -67,8 +67,8 @@ def parse(words: list[str]) -> Arguments:
     except BadUsage as error:
         from spanbus._sanitize import one_line
 
-        said = one_line(str(error), 2_000)
-        print(f"{USAGE}\nTry 'spanbus exec --help' for help.\n\nError: {said}", file=sys.stderr)
+        text = one_line(str(error), 2_000)
+        print(f"{USAGE}\nTry 'spanbus exec --help' for help.\n\nError: {text}", file=sys.stderr)
         raise SystemExit(2) from None
     arguments = Arguments(rest)
     for name, value in given:
@@ -82,7 +82,7 @@ def parse(words: list[str]) -> Arguments:
 
 
 def _options(words: list[str]) -> tuple[list[tuple[str, str]], list[str] | None]:
-    """The options that were given and the command behind them; None for a command where help is wanted."""
+    """Return the options and the command after them, None as the command if help is requested."""
     given: list[tuple[str, str]] = []
     place = 0
     while place < len(words):

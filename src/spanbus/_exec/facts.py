@@ -1,7 +1,6 @@
-"""The facts of a command's run: one phase with one tool in it, as an engine's events would be read.
+"""Facts of a command's run: one phase that contains one tool.
 
-They are stated as facts, not as events, because reading events by a dialect takes longer than a short command: its rules are
-for buses of which less is known.
+Facts are created directly, not read from events: loading a dialect would take longer than a short command.
 """
 
 from __future__ import annotations
@@ -10,8 +9,8 @@ import signal
 import time
 
 from spanbus._exec.arguments import Arguments
-from spanbus._exec.attend import Ended as CommandEnded
 from spanbus._exec.launch import Child
+from spanbus._exec.supervise import CommandExit
 from spanbus._exec.trace import Trace
 from spanbus._reading.facts import ENGINE_HINTS, Ended, Fact, Hints, Rank, SpanEvent, Started, Verb
 from spanbus._semantics import ErrorType, Failure, Result
@@ -23,7 +22,7 @@ Payload = dict[str, object]
 
 
 class CommandFacts:
-    """Facts of one command, whose start was tried."""
+    """Facts of one command, started or not."""
 
     def __init__(self, arguments: Arguments, trace: Trace, child: Child) -> None:
         self._program, self._argv = arguments.program, arguments.argv
@@ -35,7 +34,7 @@ class CommandFacts:
         self._of_tool.workflow, self._of_tool.exact = None, True
 
     def started(self) -> tuple[Fact, ...]:
-        """Run, phase and tool began."""
+        """Return the starts of run, phase and tool."""
         at_ns, run_id = self._child.started_at_ns, self._trace.run_id
         announced: Payload = {"workflow": self._workflow, "phases": [self._phase]}
         of_phase: Payload = {"type": "run", "needs": []}
@@ -60,9 +59,10 @@ class CommandFacts:
             ),
         )
 
-    def ended(self, ended: CommandEnded | None, tail: str | None = None) -> tuple[Fact, ...]:
-        """Tool, phase and run are over; ``ended`` is None for a command that could not be started, ``tail`` the end of what
-        it wrote.
+    def ended(self, ended: CommandExit | None, tail: str | None = None) -> tuple[Fact, ...]:
+        """Return the ends of tool, phase and run.
+
+        ``ended`` is None for a command that could not be started; ``tail`` is the end of its output.
         """
         if ended is None:
             error = self._child.error
@@ -184,8 +184,8 @@ class CommandFacts:
         return {"step_id": self._phase, "executable": self._program, "command": self._argv}
 
 
-def ending_of(ended: CommandEnded) -> Payload:
-    """The end of a tool as an event tells it."""
+def ending_of(ended: CommandExit) -> Payload:
+    """Return the payload of a tool's end event."""
     status = "passed" if ended.exit_code == 0 else "failed"
     return {
         "exit_code": ended.exit_code,

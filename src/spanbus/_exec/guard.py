@@ -1,8 +1,8 @@
-"""End a command's group where something ends us that cannot be passed on.
+"""Guard process that kills a command's process group when this process is killed.
 
-Without a terminal the command has a process group of its own. A SIGKILL for ours, as ``timeout -s KILL`` and CI runners send
-it, would reach the command by its parent-death signal, and leave alone what the command has started: a process beside us,
-which waits for nothing but our end, kills the rest. It holds none of our descriptors and hears no signal.
+Without a terminal the command has its own process group. A SIGKILL for ours, as sent by ``timeout -s KILL`` and CI runners,
+reaches the command by its parent-death signal, but not the command's children. The guard waits for our end and kills the
+rest. It holds none of our descriptors, and all signals are blocked in it.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from typing import Self
 _MOST_DESCRIPTORS = 1 << 20
 _DISMISSED = b"."
 _NAME = b"exec-guard"
-"""Not ours: ``killall -9 spanbus`` would kill it with us."""
+"""Process name other than ours: ``killall -9 spanbus`` must not kill the guard too."""
 
 
 class Guard:
-    """Waits beside one command, which it knows once that one has said :meth:`guard_this_group`.
+    """A guard process for one command, whose process calls :meth:`guard_this_group`.
 
-    :meth:`dismiss` it when the command has ended: a later process may get its number.
+    Call :meth:`dismiss` when the command has ended, because its process id may be reused.
     """
 
     def __init__(self, pid: int, pipe: int) -> None:
@@ -29,20 +29,18 @@ class Guard:
 
     @classmethod
     def started(cls) -> Self | None:
-        """A guard that a signal for our group does not reach; None where no process is to be had, which is no reason not to run.
+        """Start a guard in its own process group. Returns None if no process can be created.
 
-        All signals are blocked in it, as they must be in the caller.
+        All signals must be blocked in the caller; the guard inherits that.
         """
         try:
             from fcntl import F_DUPFD_CLOEXEC, fcntl  # not on Windows, which has no fork either
 
             reading, low = os.pipe()
-        except (ImportError, OSError):  # also a module that no descriptor is left for
+        except (ImportError, OSError):  # OSError also if no descriptor is left to import a module
             return None
         try:
-            writing = fcntl(
-                low, F_DUPFD_CLOEXEC, 3
-            )  # where a standard stream is closed, messages would go in there
+            writing = fcntl(low, F_DUPFD_CLOEXEC, 3)  # never the number of a closed standard stream
         except OSError:
             os.close(reading)
             return None
@@ -58,16 +56,16 @@ class Guard:
             _wait(reading)
         os.close(reading)
         with suppress(OSError):
-            os.setpgid(pid, pid)  # here and there, for nobody knows who is first
+            os.setpgid(pid, pid)  # in parent and child, because either may run first
         return cls(pid, writing)
 
     def guard_this_group(self) -> None:
-        """Called in the process of the command, which leads its group."""
-        with suppress(OSError):  # it is gone: the command runs all the same
+        """Register the calling process's group. Call in the process of the command."""
+        with suppress(OSError):  # without a guard the command runs all the same
             os.write(self._pipe, b"%d" % os.getpid())
 
     def dismiss(self) -> None:
-        """Let it go, and wait until it is gone."""
+        """End the guard without killing anything, and wait for its exit."""
         with suppress(OSError):
             os.write(self._pipe, _DISMISSED)
         os.close(self._pipe)
@@ -78,20 +76,20 @@ class Guard:
 def _wait(pipe: int) -> None:
     try:
         os.setpgid(0, 0)
-        _be_called(_NAME)
+        _set_process_name(_NAME)
         os.dup2(pipe, 0)
         os.closerange(1, _MOST_DESCRIPTORS)
-        told = b""
+        received = b""
         while data := os.read(0, 64):
-            told += data
-        if told and not told.endswith(_DISMISSED):
-            os.killpg(int(told), signal.SIGKILL)
+            received += data
+        if received and not received.endswith(_DISMISSED):
+            os.killpg(int(received), signal.SIGKILL)
     finally:
         os._exit(0)
 
 
-def _be_called(name: bytes) -> None:
-    """Have another name in the process table; Linux has it."""
+def _set_process_name(name: bytes) -> None:
+    """Change the name in the process table (Linux only)."""
     with suppress(OSError):
         file = os.open("/proc/self/comm", os.O_WRONLY)
         os.write(file, name)

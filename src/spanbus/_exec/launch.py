@@ -1,7 +1,7 @@
-"""Start a command as the shell would have started it: descriptors, signals, environment, search, group.
+"""Start a command as a shell would: descriptors, signals, environment, PATH search, process group.
 
-It is a plain fork and exec, so that everything inherited is passed on: descriptors beyond the standard ones (process
-substitution, make's jobserver), limits, priority, umask, folder, ignored and blocked signals.
+A plain fork and exec passes on everything inherited: extra descriptors (process substitution, make's jobserver), limits,
+priority, umask, working directory, ignored and blocked signals.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ _SHELL = b"/bin/sh"
 _TEXT_SEEN = 80
 _PR_SET_PDEATHSIG = 1
 _IGNORED_BY_PYTHON = ("SIGPIPE", "SIGXFSZ")
-"""Python ignores these before any of its code runs; a command that it starts shall not."""
+"""Ignored by Python at its start; the command must not inherit that."""
 _PASS_THEM_ON = frozenset(
     "sh bash dash ash ksh mksh zsh busybox systemd init make gmake env nohup timeout nice".split()
 )
-"""Programs that leave to their children what they ignore themselves."""
+"""Programs whose children inherit the signals that they ignore themselves."""
 
 
 class Child:
-    """A command that was started, or not: then ``error`` says why."""
+    """A command that was started, or could not be: then ``error`` is set."""
 
     __slots__ = ("error", "guard", "own_group", "pid", "started_at_ns", "started_ns")
 
@@ -42,7 +42,7 @@ class Child:
         self.error: OSError | None = None
 
     def release(self) -> None:
-        """Leave what the command has started to itself, now that it has ended or was not started."""
+        """Dismiss the guard. Call when the command has ended or was not started."""
         if self.guard is not None:
             self.guard.dismiss()
             self.guard = None
@@ -64,7 +64,7 @@ class Inherited:
             if _ignored_by_parent(number):
                 self.ignored.add(number)
         self.chld = int(signal.SIGCHLD) in self.ignored
-        if self.chld:  # or the kernel throws the exit status away
+        if self.chld:  # otherwise the kernel discards the exit status
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         self.mask: set[int] = set(signal.pthread_sigmask(signal.SIG_BLOCK, ()))
 
@@ -75,7 +75,7 @@ def start(
     inherited: Inherited,
     connect: Callable[[], None] | None = None,
 ) -> Child:
-    """Start ``argv``; raises ``OSError`` only where no process can be made at all. ``connect`` is called in its process."""
+    """Start ``argv``. ``connect`` is called in the new process. Raises ``OSError`` only if no process can be created."""
     arguments = [os.fsencode(word) for word in argv]
     child = Child(time.time_ns(), time.perf_counter_ns())
     child.own_group = not _has_terminal()
@@ -98,7 +98,7 @@ def start(
                 child.guard.guard_this_group()
             if with_parent is not None:
                 with_parent()
-                if os.getppid() != us:  # it died meanwhile
+                if os.getppid() != us:  # our parent process died meanwhile
                     os._exit(128 + signal.SIGKILL)
             if connect is not None:
                 connect()
@@ -109,20 +109,20 @@ def start(
             os._exit(CANNOT_RUN)
     os.close(writing)
     child.pid = pid
-    told = b""
+    failure = b""
     while data := os.read(reading, 64):
-        told += data
+        failure += data
     os.close(reading)
-    if told:
+    if failure:
         os.waitpid(pid, 0)
-        number = int(told)
+        number = int(failure)
         child.error = OSError(number, os.strerror(number))
         child.release()
     return child
 
 
 def become(arguments: list[bytes], changes: Mapping[str, str | None], inherited: Inherited) -> None:
-    """Be the command from here on; returns by ``OSError`` alone."""
+    """Replace this process by the command. Only returns by raising ``OSError``."""
     for name in _IGNORED_BY_PYTHON:
         signal.signal(getattr(signal, name), signal.SIG_DFL)
     for number in inherited.ignored:
@@ -139,19 +139,19 @@ def become(arguments: list[bytes], changes: Mapping[str, str | None], inherited:
 
 
 def status_of(error: OSError) -> int:
-    """The exit status that a shell gives for a command which cannot be started."""
+    """Return a shell's exit status for a command that cannot be started."""
     return NOT_FOUND if error.errno in (errno.ENOENT, errno.ENOTDIR) else CANNOT_RUN
 
 
-def why_not(error: OSError) -> str:
-    """The words for a command which cannot be started, as a shell has them."""
+def reason_of(error: OSError) -> str:
+    """Return a shell's message for a command that cannot be started."""
     if status_of(error) == NOT_FOUND:
         return "command not found"
     return f"cannot be run: {error.strerror}"
 
 
 def keep_standard_descriptors() -> None:
-    """Put the null device where a standard stream is closed, or a file of ours would get its number."""
+    """Open the null device for closed standard streams, so that no file of ours gets their number."""
     for number in range(3):
         try:
             os.fstat(number)
@@ -163,7 +163,7 @@ def keep_standard_descriptors() -> None:
 
 
 def _exec(arguments: list[bytes]) -> None:
-    """``execvp``: along ``PATH``, with ``sh`` for a text that names no interpreter."""
+    """Execute like ``execvp``: search ``PATH``, and run a script without ``#!`` by ``sh``."""
     program = arguments[0]
     if b"/" in program:
         _exec_file(program, arguments)
@@ -202,10 +202,10 @@ def _exec_file(path: bytes, arguments: list[bytes]) -> None:
 
 
 def _is_binary(path: bytes) -> bool:
-    """A program for another machine is no script, as bash sees it."""
+    """Whether the file has a NUL byte at its start, by which bash tells a foreign executable from a script."""
     try:
         file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:  # it may be run, not read
+    except OSError:  # executable, not readable
         return False
     try:
         return b"\0" in os.read(file, _TEXT_SEEN)
@@ -214,7 +214,7 @@ def _is_binary(path: bytes) -> bool:
 
 
 def _has_terminal() -> bool:
-    """Whether our session has a terminal, whose signals and whose foreground are those of our process group."""
+    """Whether our session has a controlling terminal."""
     try:
         os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC))
     except OSError:
@@ -223,7 +223,7 @@ def _has_terminal() -> bool:
 
 
 def _ignored_by_parent(number: int) -> bool:
-    """Whether a signal was ignored before Python ignored it: told by a parent that passes on what it ignores itself."""
+    """Whether a signal was ignored before Python started, inferred from a parent that passes on its ignored signals."""
     try:
         with open(f"/proc/{os.getppid()}/status", "rb", buffering=0) as file:
             lines = file.read(8192).split(b"\n")
@@ -240,7 +240,7 @@ def _ignored_by_parent(number: int) -> bool:
 
 
 def _locale_was_coerced() -> bool:
-    """Python sets ``LC_CTYPE`` for itself where it starts in the C locale (PEP 538); the command shall not see it."""
+    """Whether Python has set ``LC_CTYPE`` for itself in the C locale (PEP 538), which the command must not inherit."""
     if os.environ.get("LC_CTYPE") not in ("C.UTF-8", "C.utf8", "UTF-8"):
         return False
     try:
@@ -252,11 +252,11 @@ def _locale_was_coerced() -> bool:
 
 
 def _bound_to_parent() -> Callable[[], None] | None:
-    """For the child of a fork: end with its parent, whatever ends that. Linux has it (``PR_SET_PDEATHSIG``)."""
+    """Return a function that makes a forked child die with its parent (``PR_SET_PDEATHSIG``), or None if not on Linux."""
     if not sys.platform.startswith("linux"):
         return None
     try:
-        import _ctypes  # ctypes itself costs a third of the start
+        import _ctypes  # importing ctypes itself would take a third of the start-up time
 
         program = _ctypes.dlopen(None, 0)  # pyright: ignore[reportArgumentType] - the program itself
         address = _ctypes.dlsym(program, "prctl")

@@ -1,42 +1,43 @@
-"""The messages of telemetry while a command runs: each is one line, said once, and never a traceback."""
+"""Log messages while a command runs: one line each on stderr, without repetition or traceback."""
 
 from __future__ import annotations
 
 import threading
 import warnings
 
-from spanbus._exec.say import complain, say
+from spanbus._exec.stderr import print_line, report_error
 from spanbus._loggers import when_loaded
 
 _LOGGERS = ("spanbus", "opentelemetry")
 _REMEMBERED = 100
 
 
-def one_line_each() -> None:
-    """From here on what is logged is said so, and what ends a thread too; warnings of Python, also where they are set
-    to be errors, are not shown. May be called twice.
+def log_to_stderr() -> None:
+    """Write log messages and uncaught exceptions of threads to stderr as single lines.
+
+    Python warnings are ignored, even if they are configured as errors. May be called twice.
     """
-    if threading.excepthook is _end_of_a_thread:
+    if threading.excepthook is _thread_failed:
         return
     warnings.simplefilter("ignore")
-    threading.excepthook = _end_of_a_thread
-    when_loaded(_take_what_is_logged)
+    threading.excepthook = _thread_failed
+    when_loaded(_add_handlers)
 
 
-def _take_what_is_logged() -> None:
+def _add_handlers() -> None:
     import logging
 
-    said: set[str] = set()
+    seen: set[str] = set()
 
     class Lines(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             try:
                 text = record.getMessage()
-            except Exception:  # its arguments do not fit
+            except Exception:  # the arguments do not match the format
                 text = str(record.msg)
-            if text not in said and len(said) < _REMEMBERED:
-                said.add(text)
-                say(text)
+            if text not in seen and len(seen) < _REMEMBERED:
+                seen.add(text)
+                print_line(text)
 
     handler = Lines(logging.WARNING)
     for name in _LOGGERS:
@@ -45,6 +46,6 @@ def _take_what_is_logged() -> None:
         logger.propagate = False
 
 
-def _end_of_a_thread(what: threading.ExceptHookArgs) -> None:
-    name = what.thread.name if what.thread is not None else "a thread"
-    complain(f"{name} ended", what.exc_value)
+def _thread_failed(failure: threading.ExceptHookArgs) -> None:
+    name = failure.thread.name if failure.thread is not None else "a thread"
+    report_error(f"{name} ended", failure.exc_value)

@@ -1,7 +1,7 @@
-"""A command's output on its way through us, to be kept: every byte goes on as it comes, stdout and stderr apart.
+"""Capture of a command's output: bytes are forwarded unchanged as they arrive, stdout and stderr separately.
 
-A stream that goes to a terminal comes by a pseudo-terminal, any other by a pipe; where stdout and stderr go to the same place,
-both come by the same one, so that their order stays. Closed streams stay closed.
+A stream that goes to a terminal is captured by a pseudo-terminal, any other by a pipe. If stdout and stderr go to the same
+place they share a channel, so that their order is kept. Closed streams stay closed.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
-from spanbus._exec.say import say
+from spanbus._exec.stderr import print_line
 from spanbus._workflow.output import Lines, OutputSink, Tail
 
 _CHUNK_BYTES = 65_536
 _BACKLOG_CHARS = 32 * 2**20
-"""Above it the command waits until somebody takes its lines, as it would for a full disk."""
+"""Limit of lines without a sink; above it the command blocks, as it would on a slow disk."""
 _REST_S = 0.5
-"""For what processes still write that the command has left behind."""
+"""Time to read the output of processes that outlive the command."""
 _REST_BYTES = 2**20
 _OPOST = 1
 _EVENTS = select.POLLIN | select.POLLHUP | select.POLLERR
@@ -30,7 +30,7 @@ _STDOUT, _STDERR = 1, 2
 
 
 class Channel:
-    """One way of output: ``numbers`` are the command's descriptors that write to it, ``to`` is ours where it goes."""
+    """One captured stream: ``numbers`` are the command's descriptors that write to it, ``to`` is our destination."""
 
     __slots__ = ("is_terminal", "lines", "numbers", "reading", "to", "writing")
 
@@ -43,10 +43,10 @@ class Channel:
         )
         self.lines: Lines | None = None
         if self.is_terminal:
-            self._as_ours()
+            self._copy_settings()
 
     def resize(self) -> None:
-        """Give the pseudo-terminal the size of the terminal."""
+        """Copy the terminal's size to the pseudo-terminal."""
         import fcntl
         import termios
 
@@ -54,8 +54,8 @@ class Channel:
             size = fcntl.ioctl(self.to, termios.TIOCGWINSZ, bytes(8))
             fcntl.ioctl(self.reading, termios.TIOCSWINSZ, size)
 
-    def _as_ours(self) -> None:
-        """The terminal's settings, but for what it will do with the bytes itself."""
+    def _copy_settings(self) -> None:
+        """Copy the terminal's settings, except output processing, which the terminal does itself."""
         import termios
 
         with suppress(OSError, termios.error):
@@ -70,7 +70,7 @@ class Channel:
 
 
 class Output:
-    """Passes output on in threads of its own, and keeps its end and, until somebody takes them, its lines."""
+    """Forwards output in background threads. Keeps its tail, and its lines until a sink takes them."""
 
     def __init__(self, channels: Sequence[Channel]) -> None:
         self._channels = channels
@@ -81,11 +81,11 @@ class Output:
         self._sink: OutputSink | None = None
         self._is_over, self._over = _above_standard(os.pipe())
         self._running = 0
-        self._wake: Callable[[], None] = _nobody
+        self._wake: Callable[[], None] = _no_op
 
     @classmethod
     def opened(cls) -> Output | None:
-        """Ways for the streams that are open; None where none can be had, for which the command does not wait."""
+        """Open channels for the open standard streams. Returns None if that fails; then output is not kept."""
         made: list[Channel] = []
         try:
             _check_threads()
@@ -94,17 +94,17 @@ class Output:
         except (OSError, RuntimeError) as error:
             for channel in made:
                 channel.close()
-            say(f"the output of this command is not kept: {error}")
+            print_line(f"the output of this command is not kept: {error}")
             return None
 
     def connect(self) -> None:
-        """In the process of the command: its streams are ours."""
+        """Redirect the standard streams to the channels. Call in the process of the command."""
         for channel in self._channels:
             for number in channel.numbers:
                 os.dup2(channel.writing, number)
 
     def begin(self, wake: Callable[[], None]) -> None:
-        """Pass output on from here; ``wake`` is called when all of it has gone."""
+        """Start forwarding; ``wake`` is called when all output has been written."""
         self._wake = wake
         for channel in self._channels:
             os.close(channel.writing)
@@ -116,34 +116,34 @@ class Output:
                 threading.Thread(
                     target=self._pass_on, args=(waiting[:1],), name="spanbus-output", daemon=True
                 ).start()
-            except RuntimeError:  # none is to be had any more: signals wait until the output ends
+            except RuntimeError:  # no thread can be started: signals wait until the output ends
                 self._pass_on(waiting)
                 return
             del waiting[0]
 
     def resize(self) -> bool:
-        """The terminal has another size; whether the command has to be told by us."""
+        """Copy the terminal's new size. Returns whether the command has a pseudo-terminal, so that it needs a SIGWINCH."""
         terminals = [channel for channel in self._channels if channel.is_terminal]
         for channel in terminals:
             channel.resize()
         return bool(terminals)
 
     def end(self) -> None:
-        """The command has ended: what it wrote is passed on, what it left behind is not waited for."""
+        """Stop after the command's own output; processes that outlive it are not waited for."""
         with suppress(OSError):
             os.write(self._over, b".")
 
     def busy(self) -> bool:
-        """Whether some of it is still on its way."""
+        """Whether output is still being forwarded."""
         return self._running > 0
 
     def tail(self) -> str:
-        """The end of what was written."""
+        """Return the end of the output."""
         with self._changed:
             return self._tail.text()
 
     def keep(self, sink: OutputSink) -> None:
-        """Give every line to ``sink``, those that came before it first."""
+        """Pass all lines to ``sink``, earlier ones first."""
         with self._changed:
             while self._lines:
                 sink(self._lines.popleft())
@@ -152,8 +152,8 @@ class Output:
             self._changed.notify_all()
 
     def forget(self) -> None:
-        """No line is wanted, now or later."""
-        self.keep(_nowhere)
+        """Discard all lines."""
+        self.keep(_discard)
 
     # --- in the threads -----------------------------------------------------------------------------------------------
 
@@ -162,7 +162,7 @@ class Output:
         poll = select.poll()
         for channel in channels:
             poll.register(channel.reading, select.POLLIN)
-            poll.register(channel.to, 0)  # a reader that leaves is told
+            poll.register(channel.to, 0)  # to notice that the reader has gone
         poll.register(self._is_over, select.POLLIN)
         until: float | None = None
         rest = 0
@@ -194,11 +194,11 @@ class Output:
     def _read(self, channel: Channel) -> bytes:
         try:
             return os.read(channel.reading, _CHUNK_BYTES)
-        except OSError:  # EIO: the last one has closed a pseudo-terminal
+        except OSError:  # EIO: the last writer has closed the pseudo-terminal
             return b""
 
     def _written(self, channel: Channel, data: bytes) -> bool:
-        """Write all of it, however long that takes; False where nobody takes it any more."""
+        """Write all of the data, however long that takes. Returns False if the destination is closed."""
         view = memoryview(data)
         while view:
             try:
@@ -209,7 +209,7 @@ class Output:
                 ready.poll()
             except OSError as error:
                 if error.errno != errno.EPIPE:
-                    say(f"the output cannot be written: {error.strerror}")
+                    print_line(f"the output cannot be written: {error.strerror}")
                 return False
         with self._changed:
             self._tail.add(data)
@@ -218,7 +218,7 @@ class Output:
         return True
 
     def _finish(self, channel: Channel) -> None:
-        os.close(channel.reading)  # who writes on is told, as it would be without us
+        os.close(channel.reading)  # further writes fail, as they would without us
         with self._changed:
             if channel.lines is not None:
                 channel.lines.end()
@@ -227,7 +227,7 @@ class Output:
             self._wake()
 
     def _take(self, line: str) -> None:
-        """One line, with the lock held."""
+        """Take one line. Called with the lock held."""
         while self._sink is None and self._waiting_chars > _BACKLOG_CHARS:
             self._changed.wait()
         if self._sink is not None:
@@ -238,7 +238,7 @@ class Output:
 
 
 def _streams() -> list[tuple[int, ...]]:
-    """The open ones of stdout and stderr, together where they go to the same place."""
+    """Return the open ones of stdout and stderr, grouped by destination."""
     places: dict[tuple[int, int], list[int]] = {}
     for number in (_STDOUT, _STDERR):
         with suppress(OSError):
@@ -248,7 +248,7 @@ def _streams() -> list[tuple[int, ...]]:
 
 
 def _above_standard(pair: tuple[int, int]) -> tuple[int, int]:
-    """The same descriptors, none of which has the number of a standard stream that is closed."""
+    """Duplicate the descriptors to numbers above the standard streams, some of which may be closed."""
     from fcntl import F_DUPFD_CLOEXEC, fcntl
 
     reading, writing = (fcntl(number, F_DUPFD_CLOEXEC, _STDERR + 1) for number in pair)
@@ -258,25 +258,25 @@ def _above_standard(pair: tuple[int, int]) -> tuple[int, int]:
 
 
 def _check_threads() -> None:
-    """Raise ``RuntimeError`` where there is no thread to be had."""
-    thread = threading.Thread(target=_nobody, daemon=True)
+    """Raise ``RuntimeError`` if no thread can be started."""
+    thread = threading.Thread(target=_no_op, daemon=True)
     thread.start()
     thread.join()
 
 
-def _nobody() -> None:
-    """Nobody waits."""
+def _no_op() -> None:
+    pass
 
 
-def _nowhere(line: str) -> None:
+def _discard(line: str) -> None:
     del line
 
 
 def is_wanted(text: str) -> bool:
-    """Whether the variable ``SPANBUS_KEEP_OUTPUT`` asks for it; what cannot be understood is told."""
+    """Whether the value of ``SPANBUS_KEEP_OUTPUT`` is true. An invalid value is reported."""
     word = text.strip().lower()
     if word in ("1", "true", "yes", "on"):
         return True
     if word not in ("", "0", "false", "no", "off"):
-        say(f"SPANBUS_KEEP_OUTPUT={text!r}: must be true or false")
+        print_line(f"SPANBUS_KEEP_OUTPUT={text!r}: must be true or false")
     return False

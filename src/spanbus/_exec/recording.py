@@ -1,6 +1,6 @@
-"""The record of a command: telemetry is loaded in a thread beside it, and told what happened with the times at which it did.
+"""Recording of a command: a background thread loads telemetry while the command runs, and records it with the real times.
 
-Everything that goes wrong here is one line on stderr; nothing of it reaches the command.
+Any failure is reported as one line on stderr and does not affect the command.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from spanbus._exec.launch import Child
-from spanbus._exec.say import complain, say
+from spanbus._exec.stderr import print_line, report_error
 from spanbus._exec.trace import Trace
 from spanbus._loggers import load
 
@@ -22,47 +22,47 @@ if TYPE_CHECKING:
 
     from spanbus._correlation.correlator import Correlator
     from spanbus._exec.arguments import Arguments
-    from spanbus._exec.attend import Ended
     from spanbus._exec.output import Output
+    from spanbus._exec.supervise import CommandExit
     from spanbus._settings import Settings
     from spanbus._wiring import Wiring
 
 _TICK_S = 0.25
 _LONGEST_LOADING_S = 30.0
 _FOR_THE_END = ("spanbus._store.writes", "spanbus._store.metrics", "spanbus._otlp.encode_metrics")
-"""Loaded while the command runs, so that nobody waits for it afterwards."""
+"""Modules that are needed at the end, imported while the command runs."""
 
 
 class Recording:
-    """One run with one phase that is one command."""
+    """Records one run with one phase, the command."""
 
     def __init__(
         self, arguments: Arguments, trace: Trace, child: Child, output: Output | None = None
     ) -> None:
         self._arguments, self._trace, self._child = arguments, trace, child
         self._output = output
-        self._ended: Ended | None = None
+        self._ended: CommandExit | None = None
         self._over = threading.Event()
         self._busy = True
-        self._wake: Callable[[], None] = _nobody
+        self._wake: Callable[[], None] = _no_op
 
     def begin(self, wake: Callable[[], None]) -> None:
-        """Load and record in a thread; where there is none to be had, :meth:`end` does it all."""
+        """Start recording in a thread. If none can be started, :meth:`end` does all the work."""
         self._wake = wake
         try:
             threading.Thread(target=self._work, name="spanbus-exec", daemon=True).start()
         except RuntimeError:
-            self._wake = _nobody
+            self._wake = _no_op
 
-    def end(self, ended: Ended | None) -> None:
-        """The command has ended, or was not started."""
+    def end(self, ended: CommandExit | None) -> None:
+        """Report the end of the command; None if it was not started."""
         self._ended = ended
         self._over.set()
-        if self._wake is _nobody:
+        if self._wake is _no_op:
             self._work()
 
     def busy(self) -> bool:
-        """Whether there is something to be waited for."""
+        """Whether the record is not complete yet."""
         return self._busy
 
     # --- in the thread ------------------------------------------------------------------------------------------------
@@ -70,8 +70,8 @@ class Recording:
     def _work(self) -> None:
         try:
             self._record()
-        except BaseException as error:  # a wall: the command's exit status is not ours to change
-            complain("this command is not recorded", error)
+        except BaseException as error:  # must not change the command's exit status
+            report_error("this command is not recorded", error)
         finally:
             if self._output is not None:
                 self._output.forget()
@@ -79,10 +79,10 @@ class Recording:
             self._wake()
 
     def _record(self) -> None:
-        """Correlator and wiring as a runtime has them, without its buses: what happened here are facts already."""
-        from spanbus._exec.messages import one_line_each
+        """Record the run with a correlator and sinks, as a runtime has them, but without buses and readers."""
+        from spanbus._exec.messages import log_to_stderr
 
-        one_line_each()
+        log_to_stderr()
         from spanbus._correlation.correlator import Correlator
         from spanbus._exec.facts import CommandFacts, ending_of
         from spanbus._project import attributes_given
@@ -91,14 +91,14 @@ class Recording:
 
         settings = load_settings(self._file(), strict=False, workflows=False)
         for warning in settings.warnings:
-            say(warning)
-        for name in settings.refused:  # for whoever reads the environment by itself
+            print_line(warning)
+        for name in settings.refused:  # the SDK reads the environment itself
             os.environ.pop(name, None)
         if settings.delivery == "sdk" or any(name.startswith("OTEL_") for name in os.environ):
-            load()  # who asks for them gets libraries that log
+            load()  # libraries that log will be imported
         if settings.endpoint_configured:  # before the exit limit runs
             import_module("spanbus._delivery.transport")
-        told: list[str] = []
+        messages: list[str] = []
         facts = CommandFacts(self._arguments, self._trace, self._child)
         correlator = Correlator(on_sink_error=_sink_failed)
         wiring = Wiring(
@@ -108,7 +108,7 @@ class Recording:
             env=settings.usable(os.environ),
             store_path=settings.state_dir / STORE_NAME,
             paused=correlator.paused,
-            tell=told.append,
+            tell=messages.append,
             attributes=attributes_given(self._arguments.attributes),
         )
         try:
@@ -119,7 +119,7 @@ class Recording:
             if settings.local != "off":
                 for module in _FOR_THE_END:
                     import_module(module)
-            gc.freeze()  # what was loaded is not looked at again
+            gc.freeze()  # exclude what was loaded from later collections
             gc.enable()
             while not self._over.wait(_TICK_S):
                 correlator.tick()
@@ -132,20 +132,22 @@ class Recording:
         finally:
             correlator.close()
             wiring.close()
-        if told:  # the last line knows what became of it
-            say(told[-1].removeprefix("spanbus: "))
+        if messages:  # the last message has the final state
+            print_line(messages[-1].removeprefix("spanbus: "))
             return
         statistics = wiring.statistics()
         if statistics is not None and statistics.waiting and settings.endpoint_configured:
             from spanbus._pluralize import pluralize
 
             records = pluralize(statistics.waiting, "record waits", "records wait")
-            say(f"{records} in {settings.state_dir}, there was no time to send: spanbus flush")
+            print_line(
+                f"{records} in {settings.state_dir}, there was no time to send: spanbus flush"
+            )
 
     def _keep(
         self, settings: Settings, wiring: Wiring, correlator: Correlator
     ) -> Callable[[Mapping[str, object]], None]:
-        """Keep the whole output, where that is wanted. What is returned takes the command's end, and waits for the rest."""
+        """Keep the whole output if requested. Returns a function that is called with the command's end and waits for the rest."""
         output, arguments = self._output, self._arguments
         if output is None:
             return _nothing
@@ -171,13 +173,12 @@ class Recording:
 
 
 def _sink_failed(error: Exception) -> None:
-    complain("a part of this command's record is missing", error)
+    report_error("a part of this command's record is missing", error)
 
 
 def _nothing(ending: Mapping[str, object]) -> None:
-    """Nothing is kept."""
     del ending
 
 
-def _nobody() -> None:
-    """Nobody waits."""
+def _no_op() -> None:
+    pass

@@ -1,6 +1,6 @@
-"""The ids of a command's spans, and the trace context for its environment, without the SDK.
+"""Span ids of a command and the trace context for its environment, computed without the SDK.
 
-They are the hashes of :mod:`spanbus._workflow.identity`, so that the spans which are made later have them too.
+The ids are the hashes of :mod:`spanbus._workflow.identity`, so the spans recorded later have the same ids.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _PLAIN = {"tracecontext", "baggage"}
 
 
 class Trace:
-    """A run's identity; ``changes`` is what the command's environment gets, None for what goes out of it."""
+    """A run's identity. ``changes`` are the changes to the command's environment; None removes a variable."""
 
     __slots__ = ("changes", "run_id", "traceparent", "tracestate")
 
@@ -35,19 +35,19 @@ class Trace:
 
 
 def disabled(env: Mapping[str, str]) -> bool:
-    """``OTEL_SDK_DISABLED``: only ``true`` is true, as the specification says of Booleans."""
+    """Whether ``OTEL_SDK_DISABLED`` is ``true``, the only true value in the OpenTelemetry specification."""
     return env.get("OTEL_SDK_DISABLED", "").strip().lower() == "true"
 
 
 def new_run_id() -> str:
-    """Short, readable, unique, and sorted by time: ``20260101-120000-1a2b3c4d``."""
+    """Return a short, unique id that sorts by time: ``20260101-120000-1a2b3c4d``."""
     return f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{os.urandom(4).hex()}"
 
 
 def trace_of(env: Mapping[str, str], phase: str, command: str) -> Trace:
-    """Identity and environment of a run with one phase that is one command.
+    """Return identity and environment of a run with one phase, the command.
 
-    A caller's context that is missing or not valid is no context, and the ``TRACESTATE`` beside it goes too.
+    If the caller's trace context is missing or invalid, ``TRACESTATE`` is removed too.
     """
     run_id = new_run_id()
     wanted = _propagators(env)
@@ -89,11 +89,11 @@ def _propagators(env: Mapping[str, str]) -> set[str]:
 
 
 def _by_propagators(env: Mapping[str, str], run_id: str, phase: str, command: str) -> Trace:
-    """With others than those of W3C, which takes the API's: only who asks for them waits for it."""
-    from spanbus._exec.messages import one_line_each
+    """Use the propagators of the OpenTelemetry API, which is only imported for formats other than W3C."""
+    from spanbus._exec.messages import log_to_stderr
     from spanbus._loggers import load
 
-    one_line_each()
+    log_to_stderr()
     load()
     from opentelemetry import trace as api
     from opentelemetry.context import Context
@@ -101,13 +101,13 @@ def _by_propagators(env: Mapping[str, str], run_id: str, phase: str, command: st
 
     from spanbus._telemetry.context import incoming, outgoing
 
-    came = incoming(env)
-    own = _context(env, run_id, identity.parse_traceparent(came.traceparent), phase, command)
-    state = TraceState.from_header([came.tracestate]) if came.tracestate else TraceState()
+    caller = incoming(env)
+    own = _context(env, run_id, identity.parse_traceparent(caller.traceparent), phase, command)
+    state = TraceState.from_header([caller.tracestate]) if caller.tracestate else TraceState()
     span = NonRecordingSpan(
         SpanContext(own.trace_id, own.span_id, False, TraceFlags(int(own.sampled)), state)
     )
     changes: dict[str, str | None] = dict(outgoing(api.set_span_in_context(span, Context())))
-    if TRACEPARENT in changes and TRACESTATE in env and came.tracestate is None:
+    if TRACEPARENT in changes and TRACESTATE in env and caller.tracestate is None:
         changes[TRACESTATE] = None
-    return Trace(run_id, came.traceparent, came.tracestate, changes)
+    return Trace(run_id, caller.traceparent, caller.tracestate, changes)

@@ -64,7 +64,7 @@ _SUCCESS: Final = Result.SUCCESS
 _TOPIC: Final = ReadPlan(
     (Candidate(None, (), frozenset()),), (), (), (), (), exact=False, may_be_state=False
 )
-"""The plan of events whose type is a topic: they are read as those of a plain type."""
+"""Marks events whose type is a topic or sentence; they are read again with the plain type that it means."""
 
 
 class Dialect:

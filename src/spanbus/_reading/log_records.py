@@ -1,4 +1,4 @@
-"""Records of ``logging`` as events: what the message says began or ended, with what ``extra`` told beside it."""
+"""Log records of ``logging`` as events: the message gives the event type, ``extra`` the payload."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from spanbus._reading.shape import decoded
 from spanbus._reading.spelling import ending
 from spanbus._reading.topics import topic_of
 
-_OWN: Final = frozenset(vars(LogRecord("", 0, "", 0, "", None, None))) | {
+_STANDARD_FIELDS: Final = frozenset(vars(LogRecord("", 0, "", 0, "", None, None))) | {
     "message",
     "asctime",
     "taskName",
@@ -19,9 +19,9 @@ _MAX_WORDS: Final = 3
 
 
 def event_of_record(record: object) -> object:
-    """Return the event that a record holds (a mapping, or JSON text), else one of its message and its extra fields.
+    """Return the event in a log record (a mapping or JSON text as the message), else one of its message and extra fields.
 
-    A message is the type of an event where it is short and ends in a word of a life cycle, or names what it speaks of; else
+    The message is the event type if it is short and ends in a life-cycle word, or if :func:`topic_of` can read it; otherwise
     the type is ``log``.
     """
     assert isinstance(record, LogRecord)
@@ -29,12 +29,12 @@ def event_of_record(record: object) -> object:
     if not isinstance(message, Mapping):
         try:
             message = decoded(record.getMessage())
-        except Exception:  # arguments that do not fit the message: logging itself reports it
+        except Exception:  # arguments that do not match the message; logging reports that itself
             message = decoded(str(record.msg))
     if isinstance(message, Mapping):
         return cast("Mapping[str, object]", message)
     text = str(message)
-    fields = {key: value for key, value in vars(record).items() if key not in _OWN}
+    fields = {key: value for key, value in vars(record).items() if key not in _STANDARD_FIELDS}
     if isinstance(record.args, Mapping):
         fields = {**record.args, **fields}
     if record.exc_info:

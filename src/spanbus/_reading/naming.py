@@ -64,7 +64,7 @@ def object_field(payload: Mapping[str, object], keys: tuple[str, ...], field: st
     return None
 
 
-def thing_among(keys: Collection[str]) -> str | None:
+def subject_among(keys: Collection[str]) -> str | None:
     """Return the innermost kind of work that one of the keys names: ``task`` of ``task_name`` and ``run_id``."""
     for thing in _THINGS:
         if thing in keys or f"{thing}_id" in keys or f"{thing}_name" in keys:

@@ -204,15 +204,15 @@ class Keys:
         get = fields.get if places.plain else getter(event)
         if places.spelled:
             get = _spelled_getter(get, places.spelled)
-        about = get
+        get_metadata = get
         if inner is not None:
-            about = inner.get if places.metadata_plain else getter(metadata)
+            get_metadata = inner.get if places.metadata_plain else getter(metadata)
             if places.spelled_in_metadata:
-                about = _spelled_getter(about, places.spelled_in_metadata)
+                get_metadata = _spelled_getter(get_metadata, places.spelled_in_metadata)
         if places.texts is None:
-            return places, get, about, _texts(places, get, about)
+            return places, get, get_metadata, _texts(places, get, get_metadata)
         holder = inner if inner is not None and places.texts_in_metadata else fields
-        return places, get, about, places.texts(holder)
+        return places, get, get_metadata, places.texts(holder)
 
     def _look_up_uncached(self, event: object) -> tuple[Places, Getter, Getter, Texts]:
         get = getter(event)
@@ -221,11 +221,11 @@ class Keys:
         metadata = get("metadata")
         if metadata is None:
             return self._all, get, get, _texts(self._all, get, get)
-        about = getter(metadata)
+        get_metadata = getter(metadata)
         if other := self._spellings(mapping_of(metadata)):
-            about = _spelled_getter(about, other)
+            get_metadata = _spelled_getter(get_metadata, other)
         places = self._all_of_metadata
-        return places, get, about, _texts(places, get, about)
+        return places, get, get_metadata, _texts(places, get, get_metadata)
 
     def payload(self, payload: Mapping[str, object]) -> Mapping[str, object]:
         """Return the payload with its keys spelled as the dialect spells them."""
@@ -326,19 +326,19 @@ class Keys:
         )
 
 
-def _texts(places: Places, get: Getter, about: Getter) -> Texts:
+def _texts(places: Places, get: Getter, get_metadata: Getter) -> Texts:
     return (
-        _first(places.type, get, about),
-        _first(places.id, get, about) if places.id else None,
-        _first(places.source, get, about) if places.source else None,
-        _first(places.correlation, get, about) if places.correlation else None,
+        _first(places.type, get, get_metadata),
+        _first(places.id, get, get_metadata) if places.id else None,
+        _first(places.source, get, get_metadata) if places.source else None,
+        _first(places.correlation, get, get_metadata) if places.correlation else None,
     )
 
 
-def _first(places: tuple[Place, ...], get: Getter, about: Getter) -> str | None:
+def _first(places: tuple[Place, ...], get: Getter, get_metadata: Getter) -> str | None:
     """Return the first non-empty text of these places."""
     for where, key in places:
-        value = (about if where == METADATA else get)(key)
+        value = (get_metadata if where == METADATA else get)(key)
         if value is not None and (text := value if type(value) is str else text_of(value)):
             return text
     return None

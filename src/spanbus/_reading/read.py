@@ -19,7 +19,7 @@ from typing import Any, Final, cast
 
 from spanbus._loaded import is_kind_of
 from spanbus._reading.getters import event_from_methods, has_type_method, payload_from_methods
-from spanbus._reading.naming import thing_among
+from spanbus._reading.naming import subject_among
 from spanbus._reading.places import (
     METADATA,
     NAME_KEYS,
@@ -132,7 +132,9 @@ def read(
         if isinstance(event, Event):
             return read_own(event)
         event = decoded(event) if isinstance(event, TEXTS) else _event_of_record(event)
-    places, get, about, (kind, said_id, said_source, said_correlation) = keys.look_up(event)
+    places, get, get_metadata, (kind, id_value, source_value, correlation_value) = keys.look_up(
+        event
+    )
     event_type = kind if type(kind) is str else text_of(kind)
     if not event_type:
         event_type = _type(event, get, places)
@@ -142,7 +144,9 @@ def read(
         enclosed = _enclosed_event(event_type, get, places)
         if enclosed is not None:
             return _read_enclosed(event, enclosed, keys, after_ns, now_ns)
-        event_type = event_type or _first_of(_headers(about, get, keys).get, TYPES_OF_HEADERS)
+        event_type = event_type or _first_of(
+            _headers(get_metadata, get, keys).get, TYPES_OF_HEADERS
+        )
         if event_type is None:
             if (
                 not isinstance(event, Mapping)
@@ -154,36 +158,34 @@ def read(
                 "event_name and a class name such as TaskStarted): name its place in a dialect "
                 "(type_keys), or feed {'event_type': …, 'payload': …}"
             )
-    payload, apart = _payload(event, get, places, event_type)
-    if (
-        keys.payloads_spelled.get(tuple(payload), "") is not None
-    ):  # not cached, or spelled differently
+    payload, has_payload_field = _payload(event, get, places, event_type)
+    # not cached, or spelled differently
+    if keys.payloads_spelled.get(tuple(payload), "") is not None:
         payload = keys.payload(payload)
     at_ns = time_ns_of(get("at_ns"), scale=1) if places.has_identity else None
     unreadable: str | None = None
     if at_ns is None:
-        at_ns, unreadable = _event_time(get, about, payload, places.time, after_ns)
-    event_id = said_id if type(said_id) is str else text_of(said_id)
+        at_ns, unreadable = _event_time(get, get_metadata, payload, places.time, after_ns)
+    event_id = id_value if type(id_value) is str else text_of(id_value)
     subject_id: str | None = None
-    if (
-        not event_id and not keys.ids
-    ):  # without a payload of its own, the event's id may be a task's
-        if apart:
+    # without a payload of its own, the event's id may be a task's
+    if not event_id and not keys.ids:
+        if has_payload_field:
             event_id = text_of(get("id"))
         else:
             subject_id = text_of(get("id"))
-    source = said_source if type(said_source) is str else text_of(said_source)
+    source = source_value if type(source_value) is str else text_of(source_value)
     raw = Raw(event_type, event_id or "", at_ns or 0, source or "", payload)
     raw.subject_id = subject_id
     if at_ns is None:
         raw.at_ns = now_ns if now_ns is not None else time.time_ns()
         raw.timed, raw.odd_time = False, unreadable
-    if said_correlation is not None:
-        raw.correlation = text_of(said_correlation) or None
+    if correlation_value is not None:
+        raw.correlation = text_of(correlation_value) or None
     if places.has_identity:
-        _read_identity(raw, get, about, places, keys, apart)
-    elif apart and places.run:
-        raw.run_id = _first_of(about, places.run)
+        _read_identity(raw, get, get_metadata, places, keys, has_payload_field)
+    elif has_payload_field and places.run:
+        raw.run_id = _first_of(get_metadata, places.run)
     return raw
 
 
@@ -202,25 +204,25 @@ def _event_of_record(record: object) -> object:
 
 
 def _read_identity(
-    raw: Raw, get: Getter, about: Getter, places: Places, keys: Keys, apart: bool
+    raw: Raw, get: Getter, get_metadata: Getter, places: Places, keys: Keys, has_payload_field: bool
 ) -> None:
     """Add the run, phase, attempt and trace context of events that carry an identity or headers."""
     raw.run_id, raw.phase = text_of(get("run_id")) or None, text_of(get("phase")) or None
     attempt = get("attempt")
     if type(attempt) is int:
         raw.attempt = attempt
-    headers = _headers(about, get, keys) if apart else EMPTY
-    if apart and raw.run_id is None:
-        raw.run_id = _run_id(get, about, headers, places.run, keys.runs)
+    headers = _headers(get_metadata, get, keys) if has_payload_field else EMPTY
+    if has_payload_field and raw.run_id is None:
+        raw.run_id = _run_id(get, get_metadata, headers, places.run, keys.runs)
     if headers and raw.correlation is None:
         raw.correlation = _first_text(headers, _RUN_IDS)
     raw.traceparent = text_of(get("traceparent")) or text_of(headers.get("traceparent"))
     raw.tracestate = text_of(get("tracestate")) or text_of(headers.get("tracestate"))
 
 
-def _headers(about: Getter, get: Getter, keys: Keys) -> Mapping[str, object]:
+def _headers(get_metadata: Getter, get: Getter, keys: Keys) -> Mapping[str, object]:
     """Return the headers of an event: a mapping, or a list of pairs."""
-    for value in (about("headers"), get("headers"), get("header")):
+    for value in (get_metadata("headers"), get("headers"), get("header")):
         headers = mapping_of(_as_mapping(value))
         if headers:
             return keys.payload(headers)
@@ -270,12 +272,12 @@ def _read_enclosed(
     now_ns: int | None,
 ) -> Raw:
     raw = read(dict(event), keys, after_ns=after_ns, now_ns=now_ns)
-    places, get, about, _ = keys.look_up(message)
+    places, get, get_metadata, _ = keys.look_up(message)
     if raw.run_id is None and "run_id" not in raw.payload:
         raw.run_id = text_of(get("run_id"))
     if raw.timed:
         return raw
-    at_ns, unreadable = _event_time(get, about, EMPTY, places.time, after_ns)
+    at_ns, unreadable = _event_time(get, get_metadata, EMPTY, places.time, after_ns)
     if at_ns is not None:
         raw.at_ns, raw.odd_time, raw.timed = at_ns, unreadable, True
     return raw
@@ -331,7 +333,7 @@ def _stateful_subject(event: object) -> str | None:
     names = {key_of(key) for key, value in fields.items() if value is not None}
     if not isinstance(event, Mapping):
         names.add(key_of(type(event).__name__))
-    return thing_among(names)
+    return subject_among(names)
 
 
 def _is_in_type_field(get: Getter, text: str) -> bool:
@@ -348,13 +350,13 @@ def _member_value(event_type: str) -> str:
 
 def _run_id(
     get: Getter,
-    about: Getter,
+    get_metadata: Getter,
     headers: Mapping[str, object],
     of_metadata: tuple[str, ...],
     run_keys: tuple[str, ...],
 ) -> str | None:
     """Return the run id from the envelope of an event."""
-    found = text_of(get("runid")) or _first_of(about, of_metadata)
+    found = text_of(get("runid")) or _first_of(get_metadata, of_metadata)
     for value in (get("meta"), get("context"), headers):
         if found is None and (envelope := mapping_of(value)):
             found = _first_text(envelope, run_keys)
@@ -375,7 +377,7 @@ def _first_of(get: Getter, keys: tuple[str, ...]) -> str | None:
 
 def _event_time(
     get: Getter,
-    about: Getter,
+    get_metadata: Getter,
     payload: Mapping[str, object],
     places: tuple[Place, ...],
     after_ns: int,
@@ -384,7 +386,11 @@ def _event_time(
     unreadable: str | None = None
     for where, key in places:
         value = (
-            payload.get(key) if where == PAYLOAD else about(key) if where == METADATA else get(key)
+            payload.get(key)
+            if where == PAYLOAD
+            else get_metadata(key)
+            if where == METADATA
+            else get(key)
         )
         if value is None:
             continue
@@ -424,18 +430,18 @@ def _payload(
     event: object, get: Getter, places: Places, event_type: str
 ) -> tuple[Mapping[str, object], bool]:
     """Return the payload, and whether it is a field of the event; else the event itself is the payload."""
-    apart = False
+    has_payload_field = False
     for key in places.payload:
         value = get(key)
         if value is not None:
-            apart = True
-            inner_value: Any = value
+            has_payload_field = True
+            field: Any = value
             if type(value) is dict:
-                return inner_value, True
+                return field, True
             found = mapping_of(decoded(value))
             if found is not None:
                 return found, True
-    if apart:
+    if has_payload_field:
         return EMPTY, True
     found = mapping_of(event)
     if found is None or "payload" in found or "data" in found:

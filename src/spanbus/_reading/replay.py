@@ -199,9 +199,8 @@ class _Source:
             if published_ns is None and raw.timed:
                 published_ns = raw.at_ns
             made_ns = _at_ns_of_id(raw.event_id) if published_ns is None else None
-            if (
-                made_ns is not None
-            ):  # milliseconds only: in an ordered stream the line order is finer
+            # milliseconds only: in an ordered stream the line order is finer
+            if made_ns is not None:
                 published_ns = max(made_ns, at_ns) if self.in_order else made_ns
             at_ns = published_ns or at_ns
             self._first_at_ns = self._first_at_ns or at_ns

@@ -37,7 +37,7 @@ _CHANGES: Final = frozenset(
 _SAY_NOTHING: Final = _CHANGES | frozenset(
     "progress event message notification signal info log lifecycle report notify callback data payload".split()
 )
-"""Words that say of an event no more than that it is one."""
+"""Generic words that only say that something is an event."""
 _STATES: Final = {
     "in.progress": "running",
     "active": "running",
@@ -189,8 +189,8 @@ def changing(text: str) -> str | None:
     return "_".join(words) or None
 
 
-def says_nothing(text: str) -> bool:
-    """Whether a type does not say what it is about: ``progress``, ``status_update``."""
+def is_generic(text: str) -> bool:
+    """Whether a type does not name its subject: ``progress``, ``status_update``."""
     return _SAY_NOTHING.issuperset(normal(text).split("."))
 
 

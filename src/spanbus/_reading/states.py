@@ -10,14 +10,14 @@ from collections.abc import Collection, Mapping
 from enum import Enum
 from typing import cast
 
-from spanbus._reading.naming import thing_among
+from spanbus._reading.naming import subject_among
 from spanbus._reading.read import Raw
 from spanbus._reading.shape import text_of
 from spanbus._reading.spelling import (
     changing,
     ending,
+    is_generic,
     key_of,
-    says_nothing,
     subject,
     word_of_state,
 )
@@ -62,8 +62,8 @@ class States:
             if "object_kind" in raw.payload:
                 return raw
         changes = self._changing_subject(raw.event_type)
-        if changes is None and says_nothing(raw.event_type):
-            changes = thing_among(raw.payload)
+        if changes is None and is_generic(raw.event_type):
+            changes = subject_among(raw.payload)
         return raw if changes is None else self._from_state(raw, changes) or raw
 
     def may_be_state(self, event_type: str, keys: Collection[str]) -> bool:
@@ -71,7 +71,7 @@ class States:
         return bool(self.subjects) and (
             not BODIES.isdisjoint(keys)
             or self._changing_subject(event_type) is not None
-            or (says_nothing(event_type) and thing_among(keys) in self.subjects)
+            or (is_generic(event_type) and subject_among(keys) in self.subjects)
         )
 
     def _changing_subject(self, event_type: str) -> str | None:

@@ -11,6 +11,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final, Protocol, cast
 
+from spanbus._correlation.failures import abandoned_text
 from spanbus._correlation.span_state import Held, SpanEvent, SpanState
 from spanbus._named_tuple import NamedTuple
 from spanbus._remembering import remembering
@@ -221,7 +222,7 @@ def measured(span: bytes) -> SpanState | None:
     return record
 
 
-def finished(leftover: Leftover, *, error_type: ErrorType = ErrorType.KILLED) -> list[SpanState]:
+def finished(leftover: Leftover) -> list[SpanState]:
     """Return the records that a dead process left open, ended as ``error``, children before parents.
 
     A phase whose failure was held for a retry ends with that failure.
@@ -253,10 +254,7 @@ def finished(leftover: Leftover, *, error_type: ErrorType = ErrorType.KILLED) ->
             )
         else:
             record.result, record.ended_at_ns = Result.ERROR, alive_ns
-            record.failure = Failure(
-                error_type,
-                f"{record.level} {record.name!r} was open when its process was {error_type}",
-            )
+            record.failure = Failure(ErrorType.KILLED, abandoned_text(record, ErrorType.KILLED))
         record.held = held
         found[record.span_id] = (record, entry)
     for record, entry in found.values():

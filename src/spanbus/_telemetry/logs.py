@@ -28,17 +28,7 @@ class LogSink:
         self._exceptions = exceptions
 
     def noted(self, record: SpanState, note: SpanEvent) -> None:
-        if self._events:
-            self._logger.emit(
-                timestamp=note.at_ns,
-                observed_timestamp=time.time_ns(),
-                context=context_of(record),
-                severity_number=SeverityNumber.INFO,
-                severity_text="INFO",
-                body=note.name,
-                attributes=self._template.event(note),
-                event_name=note.name,
-            )
+        self._emit(note, record)
 
     def opened(self, record: SpanState) -> None:
         """Do nothing: the start event is emitted by :meth:`noted`."""
@@ -60,10 +50,14 @@ class LogSink:
             )
 
     def late(self, note: SpanEvent) -> None:
+        self._emit(note, None)
+
+    def _emit(self, note: SpanEvent, record: SpanState | None) -> None:
         if self._events:
             self._logger.emit(
                 timestamp=note.at_ns,
                 observed_timestamp=time.time_ns(),
+                context=context_of(record) if record is not None else None,
                 severity_number=SeverityNumber.INFO,
                 severity_text="INFO",
                 body=note.name,

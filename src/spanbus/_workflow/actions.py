@@ -119,30 +119,28 @@ async def run_fast_hooks(
     context: object, step_id: str, event_bus: ActionBus | None = None, **params: object
 ) -> ActionResult:
     """Run the hooks of strategy ``fast``. Raises :class:`HooksFailed` when one of them failed."""
-    return await _hook_strategy(context, step_id, event_bus, "fast", "fast_hooks", params)
+    return await _stage(context, step_id, event_bus, params, "strategy", "fast")
 
 
 async def run_comprehensive_hooks(
     context: object, step_id: str, event_bus: ActionBus | None = None, **params: object
 ) -> ActionResult:
     """Run the hooks of strategy ``comprehensive``. Raises :class:`HooksFailed` when one of them failed."""
-    return await _hook_strategy(
-        context, step_id, event_bus, "comprehensive", "comprehensive_hooks", params
-    )
+    return await _stage(context, step_id, event_bus, params, "strategy", "comprehensive")
 
 
 async def run_code_cleaning(
     context: object, step_id: str, event_bus: ActionBus | None = None, **params: object
 ) -> ActionResult:
     """Run the code cleaner. Raises :class:`CommandFailed` when its exit code is not zero."""
-    return await _quality_phase(context, step_id, event_bus, "cleaning", params)
+    return await _stage(context, step_id, event_bus, params, "phase", "cleaning")
 
 
 async def run_test_workflow(
     context: object, step_id: str, event_bus: ActionBus | None = None, **params: object
 ) -> ActionResult:
     """Run the tests. Raises :class:`CommandFailed` when their exit code is not zero."""
-    return await _quality_phase(context, step_id, event_bus, "testing", params)
+    return await _stage(context, step_id, event_bus, params, "phase", "testing")
 
 
 async def run_command(
@@ -164,43 +162,33 @@ ACTIONS: Mapping[str, Callable[..., object]] = {
 }
 
 
-_STRATEGY_EVENTS = (
-    WorkflowEvent.HOOK_STRATEGY_STARTED,
-    WorkflowEvent.HOOK_STRATEGY_COMPLETED,
-    WorkflowEvent.HOOK_STRATEGY_FAILED,
-)
-_QUALITY_EVENTS = (
-    WorkflowEvent.QUALITY_PHASE_STARTED,
-    WorkflowEvent.QUALITY_PHASE_COMPLETED,
-    WorkflowEvent.WORKFLOW_FAILED,
-)
+_STAGE_EVENTS = {
+    "strategy": (
+        WorkflowEvent.HOOK_STRATEGY_STARTED,
+        WorkflowEvent.HOOK_STRATEGY_COMPLETED,
+        WorkflowEvent.HOOK_STRATEGY_FAILED,
+    ),
+    "phase": (
+        WorkflowEvent.QUALITY_PHASE_STARTED,
+        WorkflowEvent.QUALITY_PHASE_COMPLETED,
+        WorkflowEvent.WORKFLOW_FAILED,
+    ),
+}
 
 
-async def _hook_strategy(
+async def _stage(
     context: object,
     step_id: str,
     event_bus: ActionBus | None,
-    strategy: str,
-    phase: str,
     params: Mapping[str, object],
+    kind: str,
+    name: str,
 ) -> ActionResult:
+    """Run the tools of a hook strategy or a quality phase between its start and end events."""
     bus, work = event_bus or current_bus(), _work(context, params)
-    async with _with_events(bus, {"step_id": step_id, "strategy": strategy}, *_STRATEGY_EVENTS):
-        await _run_all(work, bus, step_id, strategy)
-    return {"phase": phase, "success": True}
-
-
-async def _quality_phase(
-    context: object,
-    step_id: str,
-    event_bus: ActionBus | None,
-    phase: str,
-    params: Mapping[str, object],
-) -> ActionResult:
-    bus, work = event_bus or current_bus(), _work(context, params)
-    async with _with_events(bus, {"step_id": step_id, "phase": phase}, *_QUALITY_EVENTS):
-        await _run_all(work, bus, step_id, phase)
-    return {"phase": phase, "success": True}
+    async with _with_events(bus, {"step_id": step_id, kind: name}, *_STAGE_EVENTS[kind]):
+        await _run_all(work, bus, step_id, name)
+    return {"phase": f"{name}_hooks" if kind == "strategy" else name, "success": True}
 
 
 @asynccontextmanager

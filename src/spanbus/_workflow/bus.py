@@ -11,7 +11,7 @@ import inspect
 import itertools
 import threading
 from collections.abc import Awaitable, Mapping
-from time import perf_counter_ns, time_ns
+from time import perf_counter_ns
 from types import MappingProxyType, TracebackType
 from typing import Self
 
@@ -47,6 +47,7 @@ __all__ = [
 ]
 
 _PLANS_CACHED = 1_000
+_IDENTITY = ("run_id", "phase", "attempt", "traceparent", "tracestate")
 
 
 class BusStatistics(NamedTuple):
@@ -214,60 +215,29 @@ class WorkflowEventBus:
     ) -> Receipt:
         """Publish from synchronous code in any thread; a full queue with the policy ``wait`` grows instead of blocking."""
         scope = current_scope.get()
-        if not metadata and scope is None:
-            return self.dispatch(
-                Event(
-                    event_type,
-                    new_event_id(),
-                    time_ns(),
-                    MappingProxyType(dict(payload)) if payload else EMPTY,
-                    source,
-                )
-            )
-        if metadata:
-            identity = {
-                name: metadata.pop(name)
-                for name in ("run_id", "phase", "attempt", "traceparent", "tracestate")
-                if name in metadata
-            }
+        frozen = MappingProxyType(dict(payload)) if payload else EMPTY
+        if scope is None:
+            event = Event(event_type, new_event_id(), now_ns(), frozen, source)
         else:
-            identity = None
-        if scope is not None and not identity:
             event = Event(
                 event_type,
                 new_event_id(),
                 now_ns(),
-                MappingProxyType(dict(payload)) if payload else EMPTY,
+                frozen,
                 source,
                 scope.run_id,
                 scope.phase,
                 scope.attempt,
                 scope.traceparent,
                 scope.tracestate,
-                metadata or EMPTY,
             )
-        else:
-            event = Event(
-                event_type,
-                new_event_id(),
-                now_ns(),
-                MappingProxyType(dict(payload)) if payload else EMPTY,
-                source,
+        if metadata:
+            identity: dict[str, object] = {
+                name: metadata.pop(name) for name in _IDENTITY if name in metadata
+            }
+            event = event._replace(
+                **identity, metadata=MappingProxyType(metadata) if metadata else EMPTY
             )
-            if identity or metadata:
-                base: dict[str, object] = {}
-                if scope is not None:
-                    base = {
-                        "run_id": scope.run_id,
-                        "phase": scope.phase,
-                        "attempt": scope.attempt,
-                        "traceparent": scope.traceparent,
-                        "tracestate": scope.tracestate,
-                    }
-                event = event._replace(
-                    **base | (identity or {}),
-                    metadata=MappingProxyType(dict(metadata)) if metadata else EMPTY,
-                )
         return self.dispatch(event)
 
     def dispatch(self, event: Event) -> Receipt:

@@ -1,4 +1,4 @@
-"""Parts that adapters share: functions and streams that are work, and how the jobs of a queue are read."""
+"""Parts that adapters share: functions, methods and streams that are work."""
 
 from __future__ import annotations
 
@@ -9,43 +9,11 @@ from types import MethodType
 from typing import TYPE_CHECKING, Any, cast
 
 from spanbus._attaching.methods import as_coroutine_function, is_coroutine_function
-from spanbus._attaching.replace import replaced
+from spanbus._attaching.replace import in_place_of, replaced
 from spanbus._attaching.work import Work
 
 if TYPE_CHECKING:
     from spanbus import Handle
-
-_ENDS = {
-    "completed": "success",
-    "failed": "failure",
-    "timeout": "timeout",
-    "cancelled": "cancellation",
-    "skipped": "skip",
-}
-JOBS: dict[str, object] = {
-    "name": "jobs",
-    "extends": "generic",
-    "run": "each",
-    "rules": [
-        {"type": "job.started", "level": "phase", "verb": "start", "name": ["job"]},
-        {
-            "type": "job.retrying",
-            "level": "phase",
-            "verb": "retry",
-            "name": ["job"],
-            "result": "failure",
-        },
-        {
-            "type": [f"job.{word}" for word in _ENDS],
-            "level": "phase",
-            "verb": "end",
-            "final": True,
-            "name": ["job"],
-            "result_by_word": _ENDS,
-        },
-    ],
-}
-"""A dialect: each job is a run, and its one phase."""
 
 
 def around(function: Callable[..., Any], begun: Callable[[], Work]) -> Callable[..., Any]:
@@ -93,7 +61,8 @@ def wrapped(
     def method(self: Any, *arguments: Any, **options: Any) -> Any:
         return wrap(MethodType(original, self))(*arguments, **options)
 
-    ours = as_coroutine_function(method) if is_coroutine_function(original) else method
+    wrapper = as_coroutine_function(method) if is_coroutine_function(original) else method
+    ours = in_place_of(original, wrapper)
     setattr(target, name, ours)
 
     def undo() -> None:

@@ -19,7 +19,7 @@ from spanbus._telemetry.redaction import Redactor
 from spanbus._workflow.identity import TraceContext, run_span_id, trace_id_of
 from spanbus.adapters import _watching
 from spanbus.errors import InputError
-from spanbus.integrations.executions import Delivery, Executions, Whose
+from spanbus.integrations.executions import Delivery, Executions, RunRef
 
 if TYPE_CHECKING:
     from spanbus import Handle
@@ -198,7 +198,7 @@ class _Tasks:
             Delivery(
                 str(ti.id),
                 _name(ti),
-                Whose(key, ti.dag_id),
+                RunRef(key, ti.dag_id),
                 {"traceparent": parent},
                 type(ti.task).__name__,
                 retries=ti.try_number - 1,

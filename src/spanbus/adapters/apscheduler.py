@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from spanbus._attaching.replace import replaced
 from spanbus._attaching.work import Work
-from spanbus.adapters import _apscheduler4, _watching
+from spanbus.adapters import _apscheduler4, _jobs, _watching
 from spanbus.errors import InputError
 
 if TYPE_CHECKING:
     from spanbus import Handle
 
-DIALECT = _watching.JOBS
+DIALECT = _jobs.JOBS
 _NAMES_KEPT = 1_000
 
 

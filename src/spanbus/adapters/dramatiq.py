@@ -12,7 +12,7 @@ from threading import local
 from typing import TYPE_CHECKING, Any
 
 from spanbus._attaching.work import Work
-from spanbus.adapters import _watching
+from spanbus.adapters import _jobs
 from spanbus.errors import InputError
 from spanbus.integrations._messages import Messages
 from spanbus.integrations.executions import SENT_NS, Execution
@@ -20,8 +20,7 @@ from spanbus.integrations.executions import SENT_NS, Execution
 if TYPE_CHECKING:
     from spanbus import Handle
 
-DIALECT = _watching.JOBS
-_WAITING_KEPT = 1_000
+DIALECT = _jobs.JOBS
 
 
 def attach(broker: Any, handle: Handle) -> None:
@@ -46,7 +45,7 @@ class _Messages:
         self._handle = handle
         self._messages = Messages(handle, "dramatiq")
         self._here = local()
-        self._retried: dict[str, Work] = {}
+        self._jobs = _jobs.Jobs(handle)
 
     def before_process_message(self, broker: Any, message: Any) -> None:
         try:
@@ -61,9 +60,7 @@ class _Messages:
             )
             if self._here.execution is not None:
                 return
-            known = self._retried.pop(message_id, None)
-            work = known or Work(self._handle, "job", message.actor_name, {"run_id": message_id})
-            work.begin()
+            work = self._jobs.begin(message_id, message.actor_name)
             self._here.running = (message_id, work, work.enter())
         except Exception as problem:
             self._handle.failed(problem)
@@ -82,10 +79,7 @@ class _Messages:
             return
         work = self._left()
         if work is not None:
-            work.retry(_meant(error))
-            self._retried[message.message_id] = work
-            while len(self._retried) > _WAITING_KEPT:
-                del self._retried[next(iter(self._retried))]
+            self._jobs.again(message.message_id, work, _meant(error))
 
     def after_process_message(
         self,

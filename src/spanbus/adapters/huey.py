@@ -7,13 +7,12 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 from spanbus._attaching.work import Work
-from spanbus.adapters import _watching
+from spanbus.adapters import _jobs
 
 if TYPE_CHECKING:
     from spanbus import Handle
 
-DIALECT = _watching.JOBS
-_WAITING_KEPT = 1_000
+DIALECT = _jobs.JOBS
 _NOT_RUN = ("revoked", "expired")
 
 
@@ -30,7 +29,7 @@ class _Tasks:
     def __init__(self, handle: Handle) -> None:
         self._handle = handle
         self._running: dict[str, tuple[Work, AbstractContextManager[None]]] = {}
-        self._retried: dict[str, Work] = {}
+        self._jobs = _jobs.Jobs(handle)
 
     def heard(self, signal: str, task: Any, error: BaseException | None = None) -> None:
         """One signal. Never raises: huey would log it for every task."""
@@ -41,16 +40,13 @@ class _Tasks:
 
     def _heard(self, signal: str, task: Any, error: BaseException | None) -> None:
         if signal == "executing":
-            work = self._work(task)
-            work.begin()
+            work = self._jobs.begin(task.id, task.name)
             inside = work.inside()
             inside.__enter__()
             self._running[task.id] = (work, inside)
             return
         if signal in _NOT_RUN:
-            work = self._work(task)
-            work.begin()
-            work.skip(reason=signal)
+            self._jobs.begin(task.id, task.name).skip(reason=signal)
             return
         if task.id not in self._running:
             return
@@ -73,17 +69,10 @@ class _Tasks:
     def _failed(self, task: Any, error: BaseException | None) -> None:
         """``task.retries`` says how many attempts are left, as huey itself asks when it decides."""
         work = self._leave(task)
-        if not task.retries:
+        if task.retries:
+            self._jobs.again(task.id, work, error)
+        else:
             work.end(error)
-            return
-        work.retry(error)
-        self._retried[task.id] = work
-        while len(self._retried) > _WAITING_KEPT:
-            del self._retried[next(iter(self._retried))]
-
-    def _work(self, task: Any) -> Work:
-        known = self._retried.pop(task.id, None)
-        return known or Work(self._handle, "job", task.name, {"run_id": task.id})
 
     def _leave(self, task: Any) -> Work:
         work, inside = self._running.pop(task.id)

@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from spanbus._attaching.work import Work
-from spanbus.adapters import _watching
+from spanbus.adapters import _jobs
 from spanbus.errors import InputError
 from spanbus.integrations._messages import Messages
 from spanbus.integrations.executions import SENT_NS, Execution
@@ -19,8 +19,7 @@ from spanbus.integrations.executions import SENT_NS, Execution
 if TYPE_CHECKING:
     from spanbus import Handle
 
-DIALECT = _watching.JOBS
-_WAITING_KEPT = 1_000
+DIALECT = _jobs.JOBS
 _REQUEUED = "X-Taskiq-requeue"
 
 
@@ -63,7 +62,7 @@ class _Tasks:
         self._messages = Messages(handle, "taskiq")
         self._here: ContextVar[_Execution | None] = ContextVar("spanbus_taskiq", default=None)
         self._running: dict[str, _Execution] = {}
-        self._retried: dict[str, Work] = {}
+        self._jobs = _jobs.Jobs(handle)
 
     def pre_execute(self, message: Any) -> Any:
         try:
@@ -82,9 +81,7 @@ class _Tasks:
                 task_id in self._running
             ):  # requeued, and begun before the end of this attempt is told
                 self._again(self._running[task_id])
-            known = self._retried.pop(task_id, None)
-            work = known or Work(self._handle, "job", message.task_name, {"run_id": task_id})
-            work.begin()
+            work = self._jobs.begin(task_id, message.task_name)
             execution = _Execution(message, self._here.get(), work, None)
             self._running[task_id] = execution
             self._here.set(execution)
@@ -149,10 +146,7 @@ class _Tasks:
             return
         self._forget(execution)
         error = None if type(execution.error).__name__ == "NoResultError" else execution.error
-        work.retry(error)
-        self._retried[execution.task_id] = work
-        while len(self._retried) > _WAITING_KEPT:
-            del self._retried[next(iter(self._retried))]
+        self._jobs.again(execution.task_id, work, error)
 
     def _forget(self, execution: _Execution) -> None:
         execution.work = None

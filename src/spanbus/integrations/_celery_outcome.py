@@ -1,4 +1,4 @@
-"""The end of a Celery task as the end of a phase: its value, or the error that says how it ended."""
+"""Outcome of a Celery task as the outcome of its phase: a value or an error."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from spanbus._workflow.results import AttemptFailed
 from spanbus.errors import PhaseLost, PhaseRevoked, PhaseTimeout
 
 Meta = Mapping[str, Any]
-"""A task's state as its result backend keeps it: ``status``, ``result``, ``traceback``."""
+"""Task state as the result backend stores it: ``status``, ``result``, ``traceback``."""
 
 READY = frozenset({"SUCCESS", "FAILURE", "REVOKED"})
 _TIMEOUTS = ("SoftTimeLimitExceeded", "TimeLimitExceeded")
@@ -18,8 +18,9 @@ _LOST = ("WorkerLostError",)
 
 
 def value_of(meta: Meta, backend: Any) -> object:
-    """The task's value. Raises what its phase is to fail with, by the name of the error's class, which need not be
-    importable here.
+    """Return the task's value, or raise the error of its phase.
+
+    Errors are recognized by class name, because the class may not be importable in this process.
     """
     status, result = meta["status"], meta["result"]
     if status == "SUCCESS":
@@ -39,7 +40,7 @@ def value_of(meta: Meta, backend: Any) -> object:
 
 
 def _error(result: object, backend: Any) -> tuple[str, str]:
-    """Class name and text of an error, as it was stored or as an exception."""
+    """Return class name and message of an error, stored or an exception."""
     if isinstance(result, Mapping):
         stored = cast("Mapping[str, object]", result)
         if "exc_type" in stored:
@@ -58,7 +59,7 @@ def _error(result: object, backend: Any) -> tuple[str, str]:
 
 
 def _text(message: object) -> str:
-    """The text of an exception, from its arguments."""
+    """Return the message of an exception from its arguments."""
     if isinstance(message, list | tuple):
         parts = list(cast("Sequence[object]", message))
         return str(parts[0]) if len(parts) == 1 else ", ".join(str(part) for part in parts)

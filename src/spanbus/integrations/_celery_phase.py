@@ -1,4 +1,4 @@
-"""The action of a phase that runs as a task on a Celery worker, and the tasks that a TOML file names."""
+"""Phase actions that run as tasks on a Celery worker, created in code or from a TOML definition."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Arguments = Sequence[object] | Callable[["PhaseContext"], Sequence[object]]
 Keywords = Mapping[str, object] | Callable[["PhaseContext"], Mapping[str, object]]
 
 _ID_CHARS = 150
-"""AMQP carries an id in at most 255 bytes, some result backends in 155 characters."""
+"""AMQP limits an id to 255 bytes, some result backends to 155 characters."""
 _NOT_SHARED = ("rpc", "amqp", "cache+memory", "memory")
 
 
@@ -42,13 +42,14 @@ def on_celery(
     poll_s: float = 0.05,
     **apply_async_options: Any,
 ) -> OnCelery:
-    """Make the action of a phase that is done by ``task`` on a worker of its app; the phase's value is the task's.
+    """Return a phase action that runs ``task`` on a Celery worker. The phase's value is the task's result.
 
-    ``args`` and ``kwargs`` may be functions of the phase's context, for results of earlier phases. Each attempt is one
-    message, which expires with the phase's time-out; a phase that is cancelled or times out revokes its task, unless ``revoke``
-    is false. ``poll_s`` is the shortest time between two looks at the results. The rest goes to ``task.apply_async``.
+    ``args`` and ``kwargs`` may be functions of the phase's context, to use results of earlier phases. Each attempt is one
+    message, which expires with the phase's timeout. A phase that is cancelled or times out revokes its task, unless
+    ``revoke`` is false. ``poll_s`` is the shortest interval between two reads of the result backend. Other options go to
+    ``task.apply_async``.
 
-    Raises :class:`~spanbus.errors.InputError` for what is no task, and for a task whose result no other process can read.
+    Raises :class:`~spanbus.errors.InputError` if ``task`` is not a task, or if no other process can read its result.
     """
     from celery import Task
 
@@ -68,7 +69,7 @@ def on_celery(
 
 
 class OnCelery:
-    """Publishes a message for each attempt, and waits for the task's state."""
+    """Phase action that publishes one message for each attempt and waits for the task's state."""
 
     task_type = "celery"
 
@@ -88,7 +89,7 @@ class OnCelery:
         return f"on_celery({self._task.name})"
 
     async def __call__(self, context: PhaseContext) -> object:
-        """Run one attempt to its end. Cancelling it revokes the task and waits for nothing."""
+        """Run one attempt. Cancellation revokes the task without waiting for the revocation."""
         args = self._args(context) if callable(self._args) else self._args
         kwargs = self._kwargs(context) if callable(self._kwargs) else self._kwargs
         task_id = _task_id(context.run_id, context.phase, context.attempt)
@@ -98,9 +99,7 @@ class OnCelery:
             options.setdefault("expires", max(left_s, 0.001))
 
         def publish() -> Meta | None:
-            """The state of a task that ran here. A result that is let go of here may talk to its backend, for which
-            no loop waits.
-            """
+            # The AsyncResult is dropped in this thread: its finalizer may talk to the result backend.
             return _eager(self._task.apply_async(tuple(args), dict(kwargs), **options))
 
         results = results_of(self._task.app)
@@ -134,7 +133,7 @@ class OnCelery:
             try:
                 loop.call(there.set)
             except LoopClosed:
-                pass  # nobody waits any more
+                pass  # the waiter is gone
 
         results.wait_for(task_id, self._poll_s, done)
         await there.wait()
@@ -142,14 +141,14 @@ class OnCelery:
 
 
 def referenced(reference: TaskReference, folder: Path) -> OnCelery:
-    """The action for a task that a definition names as ``module:task``, looked for in ``folder`` too.
+    """Return the action for a task that a definition names as ``module:task``. Modules in ``folder`` are found too.
 
-    Raises :class:`~spanbus.errors.DefinitionError`, which says what is not there.
+    Raises :class:`~spanbus.errors.DefinitionError` if module or task does not exist or cannot be used.
     """
     module_name, _, attribute = reference.path.partition(":")
     where = f'celery = "{reference.path}"'
     if str(folder) not in sys.path:
-        sys.path.append(str(folder))  # behind everything that is installed
+        sys.path.append(str(folder))  # last: installed modules take precedence
     try:
         found: Any = import_module(module_name)
     except ModuleNotFoundError as error:
@@ -177,7 +176,7 @@ def referenced(reference: TaskReference, folder: Path) -> OnCelery:
 
 
 def _task_id(run_id: str, phase: str, attempt: int) -> str:
-    """``RUN.PHASE.ATTEMPT-``, and six digits: a run's id may be used again, and results and revocations outlive a run."""
+    """Return ``RUN.PHASE.ATTEMPT-`` with a random suffix: a run id may recur, and results and revocations outlive a run."""
     name = f"{run_id}.{phase}.{attempt}"
     if len(name.encode()) > _ID_CHARS - 7:
         digest = sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:16]
@@ -186,7 +185,7 @@ def _task_id(run_id: str, phase: str, attempt: int) -> str:
 
 
 def _eager(sent: object) -> Meta | None:
-    """The state of a task that ran where it was published (``task_always_eager``)."""
+    """Return the state of a task that ran in the publishing process (``task_always_eager``)."""
     from celery.result import EagerResult
 
     if not isinstance(sent, EagerResult):
@@ -196,7 +195,7 @@ def _eager(sent: object) -> Meta | None:
 
 
 def _check_results(task: Any, options: Mapping[str, Any]) -> None:
-    """The state of a phase's task must be readable here."""
+    """Raise InputError unless this process can read the task's state."""
     name, app = str(task.name), task.app
     ignored = options.get("ignore_result")
     if ignored or (ignored is None and task.ignore_result):
@@ -205,18 +204,19 @@ def _check_results(task: Any, options: Mapping[str, Any]) -> None:
         )
     if app.conf.task_always_eager:
         return
-    said = str(app.conf.result_backend or "")
+    url = str(app.conf.result_backend or "")
     advice = "set result_backend to one that is shared, such as redis://host/1"
     try:
         kind = type(task.backend).__name__
     except Exception as error:
-        why = " ".join(str(error).split())  # some take several lines
+        why = " ".join(str(error).split())  # messages may have several lines
         raise InputError(
             f"on_celery({name}): the result backend cannot be used ({type(error).__name__}: {why}); {advice}"
         ) from error
     if kind == "DisabledBackend":
         raise InputError(f"on_celery({name}): its app has no result backend; {advice}")
-    if said.partition(":")[0] in _NOT_SHARED or kind == "RPCBackend":
+    scheme = url.partition(":")[0]
+    if scheme in _NOT_SHARED or kind == "RPCBackend":
         raise InputError(
-            f"on_celery({name}): results of {said.partition(':')[0]}:// reach one process only; {advice}"
+            f"on_celery({name}): results of {scheme}:// reach one process only; {advice}"
         )

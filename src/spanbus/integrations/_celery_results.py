@@ -1,7 +1,7 @@
-"""The results that phases wait for: one thread for each app reads the states of all of them at once, another revokes.
+"""Task results that phases wait for. Each app has one thread that polls all of them, and one that revokes.
 
-``AsyncResult.get`` in threads is not used: with Redis it subscribes, which is not safe there. Reading slows down while
-nothing ends, to a twentieth of the time that the youngest task has been waited for, and to a second at most.
+``AsyncResult.get`` is not used: with Redis it subscribes, which is not thread-safe. While no task ends, the polling
+interval grows to a twentieth of the age of the youngest task, at most one second.
 """
 
 from __future__ import annotations
@@ -30,9 +30,7 @@ _REVOKE_S = 1.0
 
 
 class ResultStatistics(NamedTuple):
-    """The tasks that are waited for, and counts: reads of the result backend, those that failed, revocations sent,
-    those that failed.
-    """
+    """Awaited task ids, and counts of reads and revocations with their errors."""
 
     awaited: tuple[str, ...]
     reads: int
@@ -48,7 +46,7 @@ class _Awaited(NamedTuple):
 
 
 class Results:
-    """The awaited tasks of one app. Threads start when there is something to do, and end when there is nothing for a while."""
+    """Awaited tasks of one app. Threads start on demand; the reader ends after five idle seconds."""
 
     def __init__(self, app: Any) -> None:
         self._app = app
@@ -61,7 +59,7 @@ class Results:
         self._reads = self._read_errors = self._revoked = self._revoke_errors = 0
 
     def wait_for(self, task_id: str, poll_s: float, done: Callable[[Meta], None]) -> None:
-        """Call ``done`` with the state of a task when it has ended, from the reading thread."""
+        """Call ``done`` with the task's state when it has ended, in the reading thread."""
         with self._changed:
             self._awaited[task_id] = _Awaited(time.monotonic(), poll_s, done)
             if self._reader is None:
@@ -72,12 +70,12 @@ class Results:
             self._changed.notify()
 
     def forget(self, task_id: str) -> None:
-        """Nobody waits for this task any more."""
+        """Stop waiting for this task."""
         with self._changed:
             self._awaited.pop(task_id, None)
 
     def revoke(self, task_id: str) -> None:
-        """Tell the workers that nobody waits for a task: best effort, not waited for, counted."""
+        """Revoke a task in the background. Best effort; failures are counted."""
         with self._changed:
             self._to_revoke.put(task_id)
             if self._revoker is None:
@@ -95,7 +93,7 @@ class Results:
         )
 
     def close(self, timeout_s: float = _REVOKE_S) -> None:
-        """Give revocations under way a moment."""
+        """Wait up to ``timeout_s`` for pending revocations."""
         revoker = self._revoker
         if revoker is not None and os.getpid() == self.pid:
             revoker.join(timeout_s)
@@ -115,7 +113,7 @@ class Results:
             try:
                 ended = list(self._ended(list(awaited)))
                 failing = False
-            except Exception as error:  # a wall: the backend is away, and may come back
+            except Exception as error:  # the backend may come back
                 self._read_errors += 1
                 ended = []
                 if not failing:
@@ -133,7 +131,7 @@ class Results:
             time.sleep(pause_s)
 
     def _ended(self, task_ids: Sequence[str]) -> Iterator[tuple[str, Meta]]:
-        """The tasks among these that have ended, with their states."""
+        """Yield those of these tasks that have ended, with their states."""
         backend: Any = self._app.backend
         if not hasattr(backend, "mget"):
             for task_id in task_ids:
@@ -174,10 +172,8 @@ class Results:
                         task_id, terminate=True, signal="SIGTERM", connection=connection
                     )
                 self._revoked += 1
-            except (
-                Exception
-            ) as error:  # a wall: the broker is away; the message expires with its phase
-                self._revoke_errors += 1
+            except Exception as error:
+                self._revoke_errors += 1  # harmless: the message expires with its phase
                 logger.debug("revoking %s", task_id, exc_info=error)
 
 
@@ -186,7 +182,7 @@ _lock = threading.Lock()
 
 
 def results_of(app: Any) -> Results:
-    """The results of an app, in this process."""
+    """Return the results of an app in this process."""
     with _lock:
         found = _known.get(app)
         if found is None or found.pid != os.getpid():

@@ -1,4 +1,4 @@
-"""Runs that are still going on, as the MCP server tells them: made of messages of the live stream, everything in it bounded."""
+"""Running runs for the MCP server, converted from messages of the live stream, with bounded values."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _LONGEST_S: Final = 1e9
 _MOST_ATTEMPTS: Final = 1_000_000
 _RUNS_REMEMBERED: Final = 1_000
 _LONGEST_WORKFLOW_CHARS: Final = 513
-"""One more than a workflow that is waited for has."""
+"""One more than the longest workflow name that can be waited for, so that truncation never causes a match."""
 
 
 def live_head(message: Mapping[str, object], result: str, error_type: str | None = None) -> RunHead:
-    """Head of a run that is not stored yet, from the live stream."""
+    """Return the head of a run that is not stored yet."""
     started = message.get("started_at_us")
     of_the_run = message.get("level") == "run"
     return {
@@ -42,15 +42,15 @@ def live_head(message: Mapping[str, object], result: str, error_type: str | None
     }
 
 
-def _seconds(said: object) -> float:
-    """A duration of the live stream, where a number may have as many digits as its sender likes."""
-    if not isinstance(said, (int, float)) or not 0 <= said <= _LONGEST_S:
+def _seconds(value: object) -> float:
+    """Return a duration of the live stream, or 0 if it is out of range: the sender is not trusted."""
+    if not isinstance(value, (int, float)) or not 0 <= value <= _LONGEST_S:
         return 0.0
-    return float(said)
+    return float(value)
 
 
 def live_node(message: Mapping[str, object]) -> Node:
-    """Something that failed, from the live stream."""
+    """Return a failed node from a message of the live stream."""
     attempts = message.get("attempts")
     error_type, error = message.get("error_type"), message.get("error")
     return {
@@ -71,7 +71,7 @@ _OF_A_RUN = ("run_id", "workflow", "level", "error_type", "started_at_us", "dura
 def remember(
     runs: OrderedDict[object, Mapping[str, object]], message: Mapping[str, object]
 ) -> None:
-    """Keep the head of a run while others come; the one that was told of first goes where there are too many."""
+    """Remember the head of a run; above the limit the least recently updated one is dropped."""
     run_id = message.get("run_id")
     runs[run_id] = {key: _short(message[key]) for key in _OF_A_RUN if key in message}
     runs.move_to_end(run_id)

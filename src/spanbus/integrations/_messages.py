@@ -1,4 +1,4 @@
-"""Tasks of a queue as a middleware meets them: sent with trace context and time, executed beneath the span that sent them."""
+"""Support for queue middleware: sends messages with trace context, records their execution below the sending span."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from spanbus.integrations.executions import (
     Execution,
     Executions,
     publish,
+    run_ref_of,
     was_published,
-    whose_of,
 )
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class Messages:
-    """The messages of one broker, ``kind`` its library. None of its methods raises."""
+    """Messages of one broker; ``kind`` names its library. No method raises."""
 
     def __init__(self, handle: Handle, kind: str) -> None:
         settings = current_runtime().settings
@@ -35,12 +35,12 @@ class Messages:
         self._worker = f"{kind}@{os.uname().nodename}"
 
     def send(self, headers: MutableMapping[str, object], task_id: object) -> None:
-        """Put into the headers of a message who sends it, and when."""
+        """Write the sender's identity and the time into the headers of a message."""
         if self._handle.off:
             return
         try:
             publish(headers, task_id)
-        except Exception as problem:  # a wall: the message goes out all the same
+        except Exception as problem:  # the message must be sent in any case
             self._handle.failed(problem)
 
     def begin(
@@ -54,16 +54,16 @@ class Messages:
         queue: str | None = None,
         redelivered: bool = False,
     ) -> Execution | None:
-        """Begin an execution, its span current; None for a message that no span sent, which is a run of its own."""
+        """Begin an execution and make its span current. Returns None for a message that was sent outside of any span."""
         try:
             if not was_published(headers):
                 return None
-            whose = whose_of(headers, run_id=task_id, workflow=task)
+            run = run_ref_of(headers, run_id=task_id, workflow=task)
             return self._executions.begin(
                 Delivery(
                     task_id=task_id,
                     task=task,
-                    whose=whose,
+                    run=run,
                     headers=headers,
                     kind=self._kind,
                     retries=int(str(retries or 0)),
@@ -85,7 +85,9 @@ class Messages:
         cut: bool = False,
         again: bool = False,
     ) -> None:
-        """End an execution with what it raised. ``cut``: its worker was told to end; ``again``: it gave its message back."""
+        """End an execution. ``error`` is what it raised, ``cut`` means that the worker was told to end, ``again`` that the
+        task put its message back into the queue.
+        """
         if cut:
             failure = Failure(ErrorType.TERMINATED, "its worker was told to end")
             self._executions.end(execution, Result.ERROR, failure)
@@ -95,5 +97,5 @@ class Messages:
             self._executions.end(execution, *ended_with(error))
 
     def skip(self, execution: Execution) -> None:
-        """End an execution that was not done after all."""
+        """End an execution that the worker skipped."""
         self._executions.end(execution, Result.SKIP)

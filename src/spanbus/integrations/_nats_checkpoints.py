@@ -1,4 +1,4 @@
-"""Checkpoints of observers: one key for each partition, which only the one that wrote it last may write again."""
+"""Checkpoints of observers: one key for each partition, written with compare-and-set on its revision."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ _NOT_FOUND: Final = 10_037
 _REFUSED: Final = 10_071
 
 Ask = Callable[[Any], Any]
-"""Runs a question to NATS to its end. Raises :class:`~spanbus.errors.BackendError`."""
+"""Run a NATS request and return its reply. Raises :class:`~spanbus.errors.BackendError`."""
 
 
 class Checkpoint(NamedTuple):
-    """Progress in a partition of the stream, as a successor needs it.
+    """Progress in a partition of the stream, from which another observer can continue.
 
-    ``stream`` is the time at which the stream was made, ``stamp_ns`` the server's of the last message, ``open`` has each
-    open run's bucket and first message; ``by`` is the holder, and ``left`` says that it went in good order. ``sampler``
-    is the holder's, for ``spanbus doctor``.
+    ``stream`` is the stream's creation time, ``high`` the last processed message and ``stamp_ns`` its server timestamp.
+    ``open`` maps each open run to its bucket and first message. ``by`` is the holder; ``left`` is set if it shut down
+    in order. ``sampler`` is the holder's, for ``spanbus doctor``.
     """
 
     stream: str
@@ -44,7 +44,7 @@ class Checkpoint(NamedTuple):
 
     @classmethod
     def decode(cls, data: bytes) -> Checkpoint:
-        """Raises ValueError, KeyError or TypeError for what is none."""
+        """Decode a checkpoint. Raises ValueError, KeyError or TypeError if it is malformed."""
         found: Any = json.loads(data)
         if found["v"] != _VERSION:
             raise ValueError(f"version {found['v']}")
@@ -62,7 +62,7 @@ class Checkpoint(NamedTuple):
 
 
 class Found(NamedTuple):
-    """A checkpoint as it lies in its bucket, with its revision and the server's stamp."""
+    """A stored checkpoint, with its revision and the server's timestamp."""
 
     checkpoint: Checkpoint
     revision: int
@@ -70,20 +70,20 @@ class Found(NamedTuple):
 
 
 def subject_of(group: str, stream: str, partition: int | str) -> str:
-    """The subject of a key; ``*`` for all partitions."""
+    """Return the subject of a checkpoint; ``*`` selects all partitions."""
     whose = group if stream == STREAM else f"{group}.{stream}"
     return f"$KV.{CHECKPOINTS}.{whose}.state.{partition}"
 
 
 class Checkpoints:
-    """The keys of one group of observers."""
+    """Checkpoints of one group of observers."""
 
     def __init__(self, client: Client, ask: Ask, where: str, group: str, stream: str) -> None:
         self._client, self._ask, self._where = client, ask, where
         self._group, self._stream = group, stream
 
     def read(self, partition: int) -> Found | None:
-        """The last checkpoint of a partition, from the leader of its bucket; None where there is none."""
+        """Return the last checkpoint of a partition from the bucket's leader, or None."""
         subject = subject_of(self._group, self._stream, partition)
         answer = self._ask(
             self._client.ask(f"$JS.API.STREAM.MSG.GET.KV_{CHECKPOINTS}", {"last_by_subj": subject})
@@ -105,7 +105,7 @@ class Checkpoints:
         return Found(checkpoint, int(message["seq"]), unix_ns(str(message["time"])))
 
     def write(self, documents: Mapping[int, tuple[bytes, int]]) -> dict[int, int | None]:
-        """Write these, each over the revision given with it; the new revisions, None for one that was refused."""
+        """Write these checkpoints, each on top of its given revision. Returns the new revisions, None where it was stale."""
         if not documents:
             return {}
         messages = [
@@ -116,7 +116,7 @@ class Checkpoints:
             )
             for partition, (body, revision) in documents.items()
         ]
-        answers = cast("list[Mapping[str, Any]]", self._ask(self._client.put_all(messages)))
+        answers = cast("list[Mapping[str, Any]]", self._ask(self._client.publish_all(messages)))
         found: dict[int, int | None] = {}
         for partition, answer in zip(documents, answers, strict=True):
             error = answer.get("error")

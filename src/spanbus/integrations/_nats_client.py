@@ -1,7 +1,7 @@
-"""One connection to NATS from a thread that has an event loop of its own: connect, publish with an acknowledgement, ask.
+"""A NATS connection with its own event loop, for use from one thread: connect, publish with acknowledgement, request.
 
-Reconnecting is not the client's here: whoever uses this tries again by its own back-off. What waits for an answer when the
-connection is lost fails at once; the client would leave it waiting.
+Reconnection by the library is off: each caller retries with its own back-off. When the connection is lost, pending
+requests fail at once; the library would leave them waiting.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -26,21 +26,19 @@ ANSWER_S: Final = 2.0
 _BATCH_S: Final = 10.0
 _BATCH_BYTES: Final = 8 * 2**20
 _IDLE_S: Final = 20.0
-"""Seconds after which a connection is asked whether it is still there: nobody answers its pings between two batches."""
-
-
+"""Idle seconds after which a connection is checked before use: its event loop answers no pings between two calls."""
 _REASON_CHARS: Final = 300
-NOBODY: Final = "nobody answers for JetStream; start nats-server with -js, or make what is missing with `spanbus nats setup`"
+NO_JETSTREAM: Final = "nobody answers for JetStream; start nats-server with -js, or make what is missing with `spanbus nats setup`"
 _ENDS: Final = ("204", "404", "408")
-"""Statuses that end what is gathered: all is there, or there is no more."""
+"""Statuses that end a batch: it is complete, or there are no more messages."""
 
 
-class Unanswered(Exception):
-    """NATS did not do what it was asked; the text says why."""
+class RequestFailed(Exception):
+    """A NATS request failed; the message gives the reason."""
 
 
 def servers_of(servers: str | Sequence[str], where: str = "carry") -> tuple[str, ...]:
-    """The URLs, checked. Raises :class:`~spanbus.errors.InputError` with the one that is none, without its password."""
+    """Return the validated URLs. Raises :class:`~spanbus.errors.InputError`, with the invalid URL without its password."""
     given = servers.split(",") if isinstance(servers, str) else list(servers)
     found = tuple(each.strip() for each in given if each.strip())
     if not found:
@@ -50,16 +48,16 @@ def servers_of(servers: str | Sequence[str], where: str = "carry") -> tuple[str,
             usable(each)
         except Wrong as error:
             raise InputError(f"{where}: {shown_url(each)!r} {error}") from None
-    return tuple(map(_as_the_client_reads_it, found))
+    return tuple(map(_lower_scheme, found))
 
 
-def _as_the_client_reads_it(url: str) -> str:
+def _lower_scheme(url: str) -> str:
     scheme, separator, rest = url.partition("://")
     return f"{scheme.lower()}{separator}{rest}"
 
 
 def credentials_of(path: str | Path | None, where: str = "carry") -> str | None:
-    """The credentials file, where one is named. Raises :class:`~spanbus.errors.InputError` for one that cannot be read."""
+    """Return the path of the credentials file, or None. Raises :class:`~spanbus.errors.InputError` if it is unreadable."""
     if path is None or not str(path):
         return None
     try:
@@ -72,7 +70,7 @@ def credentials_of(path: str | Path | None, where: str = "carry") -> str | None:
 
 
 def library() -> Any:
-    """The client library. Raises :class:`~spanbus.errors.MissingExtra`."""
+    """Import the NATS client library. Raises :class:`~spanbus.errors.MissingExtra`."""
     try:
         import nats as found
     except ImportError as error:
@@ -81,7 +79,7 @@ def library() -> Any:
 
 
 class DirectMessage(NamedTuple):
-    """One message of a stream: its number, the server's stamp (Unix nanoseconds), subject, headers and body."""
+    """A message read by its sequence number; ``stamp_ns`` is the server's timestamp in Unix nanoseconds."""
 
     sequence: int
     stamp_ns: int
@@ -90,8 +88,8 @@ class DirectMessage(NamedTuple):
     body: bytes
 
 
-class _Gathering(NamedTuple):
-    """Messages that come as the answer to one request, at most so many."""
+class _Batch(NamedTuple):
+    """The messages received so far in reply to one request, at most ``most``."""
 
     number: int
     most: int
@@ -99,7 +97,7 @@ class _Gathering(NamedTuple):
 
 
 class Client:
-    """All methods but :meth:`interrupt` belong to one thread, in which the loop runs while one of them does."""
+    """A NATS client. All methods except :meth:`interrupt` must be called from one thread, which runs the event loop."""
 
     def __init__(self, servers: Sequence[str], credentials: str | None) -> None:
         self._servers, self._credentials = list(servers), credentials
@@ -109,41 +107,41 @@ class Client:
         self._inbox = ""
         self._number = 0
         self._waiting: dict[int, asyncio.Future[Any]] = {}
-        self._gathering: _Gathering | None = None
-        self._used_s = 0.0
-        self._why: str | None = None
-        """The last error that the client told beside an answer, such as missing rights."""
+        self._batch: _Batch | None = None
+        self._last_used_s = 0.0
+        self._last_error: str | None = None
+        """Last asynchronous error of the connection, such as a permissions violation."""
 
     def run(self, coroutine: Any, timeout_s: float) -> Any:
-        """Run ``coroutine`` to its end in this client's loop. Raises :class:`Unanswered` and nothing else."""
+        """Run ``coroutine`` in this client's event loop. Raises only :class:`RequestFailed`."""
         loop = self._loop
         if loop is None:
             loop = self._loop = asyncio.new_event_loop()
         try:
             self._task = loop.create_task(_limited(coroutine, timeout_s))
             return loop.run_until_complete(self._task)
-        except Unanswered:
+        except RequestFailed:
             raise
         except (TimeoutError, asyncio.CancelledError):
             self._connection = None
-            raise Unanswered(self._why or "no answer in time") from None
+            raise RequestFailed(self._last_error or "no answer in time") from None
         except Exception as error:
             self._connection = None
-            raise Unanswered(_reason(error)) from error
+            raise RequestFailed(_reason(error)) from error
         finally:
             self._task = None
 
     def interrupt(self) -> None:
-        """End what :meth:`run` is doing, from another thread."""
+        """Cancel the current :meth:`run`, from another thread."""
         loop, task = self._loop, self._task
         if loop is not None and task is not None:
             try:
                 loop.call_soon_threadsafe(task.cancel)
-            except RuntimeError:  # it has ended
+            except RuntimeError:  # the loop is closed
                 pass
 
     def close(self) -> None:
-        """Close connection and loop; may be called twice."""
+        """Close connection and event loop. May be called twice."""
         loop, self._loop = self._loop, None
         if loop is None or loop.is_running():
             return
@@ -156,7 +154,7 @@ class Client:
                 task.cancel()
             if left:
                 loop.run_until_complete(asyncio.wait(left, timeout=0.1))
-        except Exception:  # it is gone either way
+        except Exception:  # the connection is dropped in any case
             pass
         finally:
             loop.close()
@@ -164,33 +162,33 @@ class Client:
     # --- in the loop ------------------------------------------------------------------------------------------------------
 
     async def connected(self) -> Any:
-        """The connection, made when there is none; the servers are tried in turn."""
+        """Return the connection; if there is none, connect to the servers in turn."""
         now_s = time.monotonic()
         if self._connection is not None and self._connection.is_connected:
-            if now_s - self._used_s < _IDLE_S:
-                self._used_s = now_s
+            if now_s - self._last_used_s < _IDLE_S:
+                self._last_used_s = now_s
                 return self._connection
             try:
                 await self._connection.flush(timeout=1)
             except Exception:
                 self._connection = None
             else:
-                self._used_s = now_s
+                self._last_used_s = now_s
                 return self._connection
-        self._why = None
-        problem: Exception = Unanswered("no server is named")
+        self._last_error = None
+        problem: Exception = RequestFailed("no server is named")
         for server in list(self._servers):
             try:
                 return await self._use(await self._connect(server))
             except Exception as error:
                 problem = error
                 self._servers.append(self._servers.pop(0))
-        raise Unanswered(self._why or _reason(problem)) from problem
+        raise RequestFailed(self._last_error or _reason(problem)) from problem
 
     async def _connect(self, server: str) -> Any:
         connection = library().NATS()
         if server.startswith("tls:"):
-            _only_with_tls(connection)
+            _require_tls(connection)
         try:
             await connection.connect(
                 server,
@@ -199,12 +197,12 @@ class Client:
                 max_reconnect_attempts=1,
                 reconnect_time_wait=0,
                 connect_timeout=2,
-                error_cb=self._told,
-                disconnected_cb=self._lost,
-                closed_cb=self._lost,
+                error_cb=self._on_error,
+                disconnected_cb=self._on_disconnect,
+                closed_cb=self._on_disconnect,
                 user_credentials=self._credentials,
             )
-        except BaseException:  # one that was refused leaves its socket open
+        except BaseException:  # a refused connection leaves its socket open
             with suppress(Exception):
                 await connection.close()
             raise
@@ -212,38 +210,28 @@ class Client:
 
     async def _use(self, connection: Any) -> Any:
         self._inbox = connection.new_inbox()
-        await connection.subscribe(f"{self._inbox}.*", cb=self._answered)
-        self._connection, self._used_s = connection, time.monotonic()
+        await connection.subscribe(f"{self._inbox}.*", cb=self._on_reply)
+        self._connection, self._last_used_s = connection, time.monotonic()
         return connection
 
     async def store(self, messages: Sequence[Message], publisher: str) -> list[Mapping[str, Any]]:
-        """Publish these at once, and wait until JetStream has stored all of them; its answers, in order."""
-        connection = await self.connected()
-        loop = asyncio.get_running_loop()
-        answers: list[asyncio.Future[Any]] = []
-        for message in messages:
-            self._number += 1
-            answer = self._waiting[self._number] = loop.create_future()
-            answers.append(answer)
-            headers = {
-                "Nats-Msg-Id": message.message_id,
-                "Spanbus-Publisher": publisher,
-                "Spanbus-Sent": str(time.time_ns()),
-            }
-            reply = f"{self._inbox}.{self._number}"
-            await connection.publish(message.subject, message.body, reply=reply, headers=headers)
-        try:
-            found = await _limited(asyncio.gather(*answers), ANSWER_S)
-        except TimeoutError:
-            raise Unanswered(self._why or f"no answer within {ANSWER_S:g} s") from None
-        finally:
-            for answer in answers:
-                answer.cancel()
-            self._waiting.clear()
-        return [_stored(one) for one in found]
+        """Publish these messages and wait until JetStream has stored all of them. Returns its replies in order."""
+        sent = (
+            (
+                message.subject,
+                message.body,
+                {
+                    "Nats-Msg-Id": message.message_id,
+                    "Spanbus-Publisher": publisher,
+                    "Spanbus-Sent": str(time.time_ns()),
+                },
+            )
+            for message in messages
+        )
+        return [_stored(reply) for reply in await self._publish_all(sent)]
 
     async def ask(self, subject: str, request: Mapping[str, object] | None = None) -> Any:
-        """Ask JetStream's API; its answer, with ``error`` in it where it has one."""
+        """Send a request to JetStream's API and return the reply, which has a member ``error`` if the request was refused."""
         connection = await self.connected()
         loop = asyncio.get_running_loop()
         self._number += 1
@@ -253,43 +241,49 @@ class Client:
         try:
             found = await _limited(answer, ANSWER_S)
         except TimeoutError:
-            raise Unanswered(self._why or f"no answer within {ANSWER_S:g} s") from None
+            raise RequestFailed(self._last_error or f"no answer within {ANSWER_S:g} s") from None
         finally:
             self._waiting.clear()
         if _status(found) == "503":
-            raise Unanswered(NOBODY)
+            raise RequestFailed(NO_JETSTREAM)
         return json.loads(found.data)
 
-    async def put_all(
+    async def publish_all(
         self, messages: Sequence[tuple[str, bytes, Mapping[str, str]]]
     ) -> list[Mapping[str, Any]]:
-        """Publish these, each a subject, a body and headers, with acknowledgements; JetStream's answers, in order, with
-        ``error`` in those that have one.
+        """Publish these messages (subject, body, headers) with acknowledgement. Returns JetStream's replies in order; a refused
+        message has a member ``error``.
         """
+        replies = await self._publish_all(messages)
+        if any(_status(reply) == "503" for reply in replies):
+            raise RequestFailed(NO_JETSTREAM)
+        return [json.loads(reply.data) for reply in replies]
+
+    async def _publish_all(
+        self, messages: Iterable[tuple[str, bytes, Mapping[str, str]]]
+    ) -> list[Any]:
         connection = await self.connected()
+        loop = asyncio.get_running_loop()
         answers: list[asyncio.Future[Any]] = []
         for subject, body, headers in messages:
             self._number += 1
-            answer = self._waiting[self._number] = asyncio.get_running_loop().create_future()
+            answer = self._waiting[self._number] = loop.create_future()
             answers.append(answer)
             reply = f"{self._inbox}.{self._number}"
-            await connection.publish(subject, body, reply=reply, headers=dict(headers))
+            await connection.publish(subject, body, reply=reply, headers=headers)
         try:
-            found = await _limited(asyncio.gather(*answers), ANSWER_S)
+            return await _limited(asyncio.gather(*answers), ANSWER_S)
         except TimeoutError:
-            raise Unanswered(self._why or f"no answer within {ANSWER_S:g} s") from None
+            raise RequestFailed(self._last_error or f"no answer within {ANSWER_S:g} s") from None
         finally:
             for answer in answers:
                 answer.cancel()
             self._waiting.clear()
-        if any(_status(one) == "503" for one in found):
-            raise Unanswered(NOBODY)
-        return [json.loads(one.data) for one in found]
 
     async def batch(
         self, stream: str, first: int, most: int, subjects: str = ">"
     ) -> list[DirectMessage]:
-        """Up to ``most`` messages of these subjects from number ``first`` on."""
+        """Read up to ``most`` messages of these subjects, from sequence number ``first`` on."""
         request = {"seq": first, "batch": most, "max_bytes": _BATCH_BYTES, "next_by_subj": subjects}
         return [
             DirectMessage(
@@ -303,7 +297,7 @@ class Client:
         ]
 
     async def pull(self, stream: str, consumer: str, most: int) -> list[Any]:
-        """The next messages of a consumer, as the client gives them; none at the end of the stream."""
+        """Fetch the next messages of a consumer, as the library returns them. Empty at the end of the stream."""
         request = {"batch": most, "max_bytes": _BATCH_BYTES, "no_wait": True}
         subject = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}"
         return await self._gather(subject, request, most)
@@ -311,60 +305,63 @@ class Client:
     async def _gather(self, subject: str, request: Mapping[str, object], most: int) -> list[Any]:
         connection = await self.connected()
         self._number += 1
-        over = self._waiting[self._number] = asyncio.get_running_loop().create_future()
-        gathering = self._gathering = _Gathering(self._number, most, [])
+        complete = self._waiting[self._number] = asyncio.get_running_loop().create_future()
+        batch = self._batch = _Batch(self._number, most, [])
         reply = f"{self._inbox}.{self._number}"
         await connection.publish(subject, json.dumps(request).encode(), reply=reply)
         try:
-            await _limited(over, _BATCH_S)
+            await _limited(complete, _BATCH_S)
         except TimeoutError:
-            raise Unanswered(self._why or f"no answer within {_BATCH_S:g} s") from None
+            raise RequestFailed(self._last_error or f"no answer within {_BATCH_S:g} s") from None
         finally:
-            self._gathering = None
+            self._batch = None
             self._waiting.clear()
-        return gathering.found
+        return batch.found
 
-    def _gathered(self, message: Any, gathering: _Gathering) -> bool:
-        """Whether this was one message of what is gathered, and not its end."""
+    def _collect(self, message: Any, batch: _Batch) -> bool:
+        """Add a message to the batch. Returns False if the batch is complete."""
         status = _status(message)
         if status is not None:
-            said = str(message.headers.get("Description") or "")
-            if status not in _ENDS and "MaxBytes" not in said:
+            description = str(message.headers.get("Description") or "")
+            if status not in _ENDS and "MaxBytes" not in description:
                 self._fail(
-                    NOBODY if status == "503" else " ".join(said.split()) or "it cannot be read"
+                    NO_JETSTREAM
+                    if status == "503"
+                    else " ".join(description.split()) or "it cannot be read"
                 )
                 return True
             return False
-        gathering.found.append(message)
-        return len(gathering.found) < gathering.most
+        batch.found.append(message)
+        return len(batch.found) < batch.most
 
-    async def _answered(self, message: Any) -> None:
-        gathering = self._gathering
-        ours = message.subject.startswith(self._inbox)  # what a consumer gives has its own
-        number = message.subject.rpartition(".")[2] if ours else ""
-        if gathering is not None and (not ours or number == str(gathering.number)):
-            if self._gathered(message, gathering):
+    async def _on_reply(self, message: Any) -> None:
+        batch = self._batch
+        # messages of a consumer keep their own subject
+        is_reply = message.subject.startswith(self._inbox)
+        number = message.subject.rpartition(".")[2] if is_reply else ""
+        if batch is not None and (not is_reply or number == str(batch.number)):
+            if self._collect(message, batch):
                 return
-            number = str(gathering.number)
+            number = str(batch.number)
         waiting = self._waiting.pop(int(number), None) if number.isdigit() else None
         if waiting is not None and not waiting.done():
             waiting.set_result(message)
 
-    async def _told(self, error: Exception) -> None:
-        """An error beside an answer; one about rights is all that is ever said of the message."""
-        self._why = _reason(error)
-        if "permissions violation" in self._why.lower():
-            self._fail(self._why)
+    async def _on_error(self, error: Exception) -> None:
+        """Record an asynchronous error. A permissions violation fails all requests: the server sends no other reply."""
+        self._last_error = _reason(error)
+        if "permissions violation" in self._last_error.lower():
+            self._fail(self._last_error)
 
-    async def _lost(self) -> None:
+    async def _on_disconnect(self) -> None:
         self._connection = None
-        self._fail(self._why or "the connection was lost")
+        self._fail(self._last_error or "the connection was lost")
 
     def _fail(self, why: str) -> None:
         waiting, self._waiting = self._waiting, {}
         for one in waiting.values():
             if not one.done():
-                one.set_exception(Unanswered(why))
+                one.set_exception(RequestFailed(why))
 
 
 async def _limited(what: Any, timeout_s: float) -> Any:
@@ -374,30 +371,31 @@ async def _limited(what: Any, timeout_s: float) -> Any:
 
 def _stored(answer: Any) -> Mapping[str, Any]:
     if _status(answer) == "503":
-        raise Unanswered("no stream takes these events; `spanbus nats setup` makes one")
+        raise RequestFailed("no stream takes these events; `spanbus nats setup` makes one")
     try:
         found: object = json.loads(answer.data)
     except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):
-        raise Unanswered("the answer was none of JetStream's")
-    told = cast("Mapping[str, Any]", found)
-    error: Any = told.get("error")
+        raise RequestFailed("the answer was none of JetStream's")
+    reply = cast("Mapping[str, Any]", found)
+    error: Any = reply.get("error")
     if error is not None:
-        raise Unanswered(str(error.get("description") or error))
-    return told
+        raise RequestFailed(str(error.get("description") or error))
+    return reply
 
 
 def unix_ns(stamp: str) -> int:
-    """An RFC 3339 stamp of a server, with up to nine digits behind the point."""
+    """Convert a server's RFC 3339 timestamp, with up to nine fractional digits, to Unix nanoseconds."""
     whole, _, rest = stamp.removesuffix("Z").partition(".")
     seconds = datetime.fromisoformat(f"{whole}+00:00").timestamp()
     return int(seconds) * 1_000_000_000 + int(rest[:9].ljust(9, "0") or 0)
 
 
-def _only_with_tls(connection: Any) -> None:
-    """Let it send nothing, neither credentials nor events, to a server that does not ask for TLS: the client takes such a one
-    whatever its URL says.
+def _require_tls(connection: Any) -> None:
+    """Make the connection fail, before credentials are sent, if the server does not require TLS.
+
+    The library would continue in plain text, even for a ``tls://`` URL.
     """
     greeting = connection._connect_command
 
@@ -416,6 +414,6 @@ def _status(answer: Any) -> object:
 
 def _reason(error: BaseException) -> str:
     text = " ".join(str(error).split()).removeprefix("nats: ").strip("'\"")[:_REASON_CHARS]
-    if isinstance(error, ConnectionResetError):  # before its words could be read
+    if isinstance(error, ConnectionResetError):  # the server closed before its message was read
         return f"{text}, as by a server that refuses the authorization"
     return text or type(error).__name__

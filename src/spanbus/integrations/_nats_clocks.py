@@ -1,8 +1,8 @@
-"""Offsets of publishers' clocks from the server's, by the stamps of the messages that they sent.
+"""Estimates of publishers' clock offsets from the server's clock.
 
-A message is stamped by the server a moment after it was sent, so the smallest difference over a minute is the offset, to a
-fraction of a millisecond. Our own publishers say when they sent a message. Of others the time of the event stands for
-it, which may be much older than its message; beyond an hour it tells nothing about a clock.
+The server stamps a message shortly after it was sent, so the smallest difference over a minute is the offset, to a
+fraction of a millisecond. Our own publishers send the time of sending as a header. For others the event time is used;
+it may be much older than the message, so differences above an hour are ignored.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from collections.abc import Mapping
 from typing import Final
 
 WRONG_S: Final = 1.0
-"""Seconds from which on a clock is called wrong."""
+"""Offset in seconds above which a clock is reported as wrong."""
 _WINDOW_NS: Final = 60 * 1_000_000_000
 _OLD_NS: Final = 3_600 * 1_000_000_000
 _PUBLISHERS: Final = 4_096
 
 
 class _Window:
-    """The smallest delay of this minute of the stream and of the one before."""
+    """Smallest delay in the current minute of the stream and in the previous one."""
 
     __slots__ = ("before_ns", "since_ns", "smallest_ns")
 
@@ -40,13 +40,13 @@ class _Window:
 
 
 class Clocks:
-    """Offsets by publisher. Not thread-safe; the numbers may be read from other threads."""
+    """Clock offsets by publisher. Updates are not thread-safe; other threads may read."""
 
     def __init__(self) -> None:
         self._publishers: OrderedDict[str, _Window] = OrderedDict()
 
     def heard(self, publisher: str, stamp_ns: int, at_ns: int, *, sent: bool) -> None:
-        """A message with the server's stamp, and the publisher's time: of the sending itself, or of its last event."""
+        """Record a message: its server timestamp and the publisher's time, of sending (``sent``) or of its last event."""
         delay_ns = stamp_ns - at_ns
         if not sent and delay_ns > _OLD_NS:
             return
@@ -59,7 +59,7 @@ class Clocks:
             self._publishers.popitem(last=False)
 
     def offset_s(self, publisher: str) -> float:
-        """Seconds by which this clock is ahead of the server's, below zero where it is behind; 0 for one not known."""
+        """Return the seconds by which this clock is ahead of the server's, negative if behind, 0 if unknown."""
         known = self._publishers.get(publisher)
         return -known.delay_ns / 1e9 if known is not None else 0.0
 
@@ -68,7 +68,7 @@ class Clocks:
         return abs(self.offset_s(publisher)) > WRONG_S
 
     def wrong(self) -> Mapping[str, float]:
-        """The clocks that are wrong, with their offsets in seconds."""
+        """Return the clocks that are wrong, with their offsets in seconds."""
         return {
             publisher: self.offset_s(publisher)
             for publisher in list(self._publishers)
@@ -76,6 +76,6 @@ class Clocks:
         }
 
     def largest_s(self) -> float:
-        """The largest offset, without its sign."""
+        """Return the largest absolute offset in seconds."""
         offsets = [abs(self.offset_s(publisher)) for publisher in list(self._publishers)]
         return max(offsets, default=0.0)

@@ -1,4 +1,4 @@
-"""Events of a stream to the handlers of a bus in this process: :func:`deliver`. Needs the extra ``nats``."""
+"""Deliver the events of a stream to the handlers of a bus in this process: :func:`deliver`. Needs the extra ``nats``."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ from spanbus._workflow.events import Event
 from spanbus.errors import BackendError, InputError
 from spanbus.integrations._nats_client import (
     Client,
-    Unanswered,
+    RequestFailed,
     credentials_of,
     library,
     servers_of,
 )
-from spanbus.integrations._nats_durable import (
+from spanbus.integrations._nats_durable_consumer import (
     ACK_WAIT_S,
     MAX_DELIVER,
-    Consumer,
-    Delivered,
+    DeliveredMessage,
+    DurableConsumer,
     Start,
 )
 from spanbus.integrations._nats_handlers import Handlers
@@ -44,7 +44,7 @@ from spanbus.integrations.nats_stream import STREAM, checked_name
 logger = logging.getLogger("spanbus")
 
 _AT_ONCE: Final = 16
-"""Messages that one process takes: few, so that others of its name have work too."""
+"""Messages in flight in one process. Few, so that other processes of the same name get work too."""
 _DONE_KEPT: Final = 4_096
 _START_S: Final = 10.0
 _AWAY_S: Final = 0.5
@@ -52,15 +52,15 @@ _TURN_S: Final = 1.0
 _CLOSE_S: Final = 5.0
 _EXIT_S: Final = 0.25
 _AGAIN_S: Final = (0.5, 1.0, 2.0, 4.0)
-"""Pauses before the second to the fifth time that an event is given to handlers that raise."""
+"""Pauses before the second to fifth attempt to handle an event."""
 
 
 class DelivererState(NamedTuple):
-    """Counts of events: whose handlers all succeeded, that were tried again, given up after five times, left out by their
-    type, lines that are no event.
+    """Counts of events: delivered (all handlers succeeded), retried, given up after five attempts, left out by type, and
+    lines that are not events (``broken``).
 
-    ``lost`` counts messages that five processes took and none acknowledged, ``in_hand`` those that are being worked on;
-    ``outage`` says why nothing comes just now.
+    ``lost`` counts messages that were delivered five times without an acknowledgement, ``in_hand`` messages in progress.
+    ``outage`` is the reason why no messages arrive at present, or None.
     """
 
     delivered: int
@@ -83,17 +83,17 @@ def deliver(
     stream: str = STREAM,
     credentials: str | Path | None = None,
 ) -> Deliverer:
-    """Give the events of a stream to a bus here, or to a function; a context manager, closed at exit.
+    """Deliver the events of a stream to a bus in this process or to a function. A context manager, also closed at exit.
 
-    An event is acknowledged when all its handlers have succeeded; where one raises, all hear it again, five times at most,
-    and it is counted. Processes with the same ``name`` share the events; each run's come in order where there is one such
-    process. A new name begins with events to come, or with ``start="all"`` at the beginning; a known one goes on where it
-    was. An event may come twice: ``event_id`` is its identity. What comes in this way is not carried out again, and no span
-    is made of it here.
+    An event is acknowledged when all its handlers have succeeded. If one raises, all of them are called again, up to five
+    times in all; then the event is counted as given up. Processes with the same ``name`` share the events; the events of a
+    run arrive in order if there is only one such process. A new name begins with new events, or with ``start="all"`` at
+    the beginning of the stream; a known name continues where it stopped. Delivery is at least once: use ``event_id`` to
+    detect duplicates. Delivered events are not carried to the stream again, and no spans are made of them here.
 
-    A plain function is called in a thread of its own, a coroutine function in the event loop in which it was subscribed.
-    Raises :class:`~spanbus.errors.InputError` for what cannot be used, and :class:`~spanbus.errors.BackendError`, one line,
-    where NATS cannot be asked now, for which it waits; later outages are waited out.
+    Plain functions are called in a separate thread, coroutine functions in the event loop in which they were subscribed.
+    Raises :class:`~spanbus.errors.InputError` for invalid arguments and :class:`~spanbus.errors.BackendError`, one line,
+    if NATS does not answer within ten seconds. Later outages are waited out.
     """
     library()
     wanted = frozenset([types] if isinstance(types, str) else types) if types is not None else None
@@ -139,12 +139,12 @@ def _bus_of(into: object) -> WorkflowEventBus:
     return bus
 
 
-class _Left(Exception):
-    """The process ends before this message is done."""
+class _Stopping(Exception):
+    """The deliverer stops before this message is done."""
 
 
 class Deliverer:
-    """One process's share of the events of a name. All methods may be called from any thread."""
+    """Delivers this process's share of the events of a name. All methods may be called from any thread."""
 
     def __init__(
         self,
@@ -162,15 +162,15 @@ class Deliverer:
         self._start: Start = start
         self._bus, self._types = bus, types
         self._handlers = Handlers(bus)
-        self._consumer: Consumer | None = None
+        self._consumer: DurableConsumer | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._in_hand: dict[int, Delivered] = {}
+        self._in_hand: dict[int, DeliveredMessage] = {}
         self._done: OrderedDict[int, None] = OrderedDict()
-        self._lanes: dict[str, deque[Delivered]] = {}
+        self._lanes: dict[str, deque[DeliveredMessage]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopping = threading.Event()
         self._stopped = asyncio.Event()
-        """The same, for the tasks of the loop."""
+        """The same as ``_stopping``, for tasks of the event loop."""
         self._close_s = _CLOSE_S
         self._delivered = self._retried = self._given_up = 0
         self._left_out = self._broken = self._lost = 0
@@ -180,12 +180,12 @@ class Deliverer:
         self._pid = os.getpid()
 
     def delivering(self) -> Self:
-        """Begin. Raises :class:`~spanbus.errors.BackendError` where the consumer cannot be had."""
+        """Start. Raises :class:`~spanbus.errors.BackendError` if the consumer cannot be opened."""
         self._handlers.start()
         self._thread.start()
         try:
             self._ready.result(_START_S)
-        except (Unanswered, TimeoutError) as error:
+        except (RequestFailed, TimeoutError) as error:
             self.close(0.0)
             why = str(error) or "no answer in time"
             raise BackendError(f"{self.shown}: {why}") from None
@@ -193,7 +193,7 @@ class Deliverer:
         return self
 
     def state(self) -> DelivererState:
-        """A frozen snapshot of the counts."""
+        """Return an immutable snapshot of the counts."""
         return DelivererState(
             self._delivered,
             self._retried,
@@ -206,11 +206,11 @@ class Deliverer:
         )
 
     def close(self, timeout_s: float = _CLOSE_S) -> bool:
-        """Take no more, and wait up to ``timeout_s`` for the handlers of what was taken; what is left goes to others.
+        """Stop taking messages and wait up to ``timeout_s`` for running handlers. Unfinished messages go to other processes.
 
-        True when nothing was left. May be called twice.
+        Returns whether all messages were finished. May be called twice.
         """
-        if self._pid != os.getpid():  # a child: the threads are its parent's
+        if self._pid != os.getpid():  # a forked child: the threads belong to the parent
             return True
         self._close_s = timeout_s
         self._stopping.set()
@@ -246,7 +246,7 @@ class Deliverer:
         import anyio
         import anyio.to_thread
 
-        with anyio.CancelScope(shield=True):  # within its limit, cancelled or not
+        with anyio.CancelScope(shield=True):  # close() has its own time limit
             await anyio.to_thread.run_sync(self.close)
 
     # --- in the thread that talks to NATS -----------------------------------------------------------------------------
@@ -254,7 +254,7 @@ class Deliverer:
     def _work(self) -> None:
         try:
             self._client.run(self._follow(), math.inf)
-        except Unanswered as error:  # what nobody foresaw
+        except RequestFailed as error:
             self._outage = str(error)
             logger.warning("events of %s are not delivered any more: %s", self._durable, error)
             if not self._ready.done():
@@ -264,8 +264,8 @@ class Deliverer:
 
     async def _follow(self) -> None:
         self._loop = asyncio.get_running_loop()
-        consumer = self._consumer = Consumer(
-            self._client, self._stream, self._durable, self._start, self._take, self._not_again
+        consumer = self._consumer = DurableConsumer(
+            self._client, self._stream, self._durable, self._start, self._take, self._on_lost
         )
         while not self._stopping.is_set():
             try:
@@ -273,11 +273,11 @@ class Deliverer:
                 if not self._ready.done():
                     self._ready.set_result(None)
                 self._outage = None
-                await self._ask(consumer)
-            except Exception as error:  # a wall: the server comes back
+                await self._pull(consumer)
+            except Exception as error:  # the server may come back
                 why = str(error) or type(error).__name__
                 if not self._ready.done():
-                    self._ready.set_exception(Unanswered(why))
+                    self._ready.set_exception(RequestFailed(why))
                     return
                 if self._outage is None and not self._stopping.is_set():
                     logger.warning(
@@ -287,11 +287,11 @@ class Deliverer:
                         why,
                     )
                 self._outage = why
-                await self._changed(consumer, _AWAY_S)
+                await self._wait_for_change(consumer, _AWAY_S)
         await self._leave(consumer)
 
-    async def _ask(self, consumer: Consumer) -> None:
-        """Ask for messages while there is room, and say now and then that those in hand are worked on."""
+    async def _pull(self, consumer: DurableConsumer) -> None:
+        """Request messages while there is room, and extend the acknowledgement deadline of those in progress."""
         next_s = time.monotonic() + ACK_WAIT_S / 3
         while not self._stopping.is_set():
             room = _AT_ONCE - len(self._in_hand)
@@ -300,10 +300,10 @@ class Deliverer:
             if time.monotonic() >= next_s:
                 next_s = time.monotonic() + ACK_WAIT_S / 3
                 for message in list(self._in_hand.values()):
-                    await consumer.tell(message, b"+WPI")
-            await self._changed(consumer, _TURN_S)
+                    await consumer.acknowledge(message, b"+WPI")
+            await self._wait_for_change(consumer, _TURN_S)
 
-    async def _changed(self, consumer: Consumer, timeout_s: float) -> None:
+    async def _wait_for_change(self, consumer: DurableConsumer, timeout_s: float) -> None:
         with suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
                 await consumer.changed.wait()
@@ -315,8 +315,8 @@ class Deliverer:
         if self._stopping.is_set():
             self._stopped.set()
 
-    async def _leave(self, consumer: Consumer) -> None:
-        """Wait for what is being handled, and give back what is left."""
+    async def _leave(self, consumer: DurableConsumer) -> None:
+        """Wait for running handlers, and return unfinished messages to the server."""
         tasks = list(self._tasks)
         if tasks:
             _, late = await asyncio.wait(tasks, timeout=0.8 * self._close_s)
@@ -324,18 +324,18 @@ class Deliverer:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
         for message in self._in_hand.values():
-            await consumer.tell(message, b"-NAK")
-        await consumer.said(0.2 * self._close_s)
+            await consumer.acknowledge(message, b"-NAK")
+        await consumer.flush(0.2 * self._close_s)
 
     # --- messages -----------------------------------------------------------------------------------------------------
 
-    def _take(self, message: Delivered) -> None:
-        """One message: behind those of its bucket, in which all of its run lie."""
+    def _take(self, message: DeliveredMessage) -> None:
+        """Queue a message behind the others of its bucket. All events of a run are in one bucket."""
         known = self._in_hand.get(message.sequence)
-        if known is not None:  # it came again before it was done
+        if known is not None:  # redelivered while in progress
             known.reply = message.reply
             return
-        if message.sequence in self._done:  # its acknowledgement was not heard
+        if message.sequence in self._done:  # its acknowledgement was lost
             self._spawn(self._acknowledge(message))
             return
         self._in_hand[message.sequence] = message
@@ -352,7 +352,7 @@ class Deliverer:
         task.add_done_callback(self._tasks.discard)
 
     async def _lane(self, subject: str) -> None:
-        """Messages of one bucket, one after another."""
+        """Handle the messages of one bucket in order."""
         lane = self._lanes[subject]
         try:
             while lane and not self._stopping.is_set():
@@ -363,20 +363,20 @@ class Deliverer:
                 lane.popleft()
                 del self._in_hand[message.sequence]
                 self._wake()
-        except _Left:
+        except _Stopping:
             pass
         finally:
             del self._lanes[subject]
 
-    async def _acknowledge(self, message: Delivered) -> None:
+    async def _acknowledge(self, message: DeliveredMessage) -> None:
         assert self._consumer is not None
-        await self._consumer.tell(message, b"+ACK")
+        await self._consumer.acknowledge(message, b"+ACK")
         self._done[message.sequence] = None
         while len(self._done) > _DONE_KEPT:
             self._done.popitem(last=False)
 
-    async def _line(self, text: bytes, message: Delivered, tries: int) -> None:
-        """One event, until its handlers succeed or that was tried five times."""
+    async def _line(self, text: bytes, message: DeliveredMessage, tries: int) -> None:
+        """Handle one event until its handlers succeed, at most five times."""
         event = event_of(text, message.sequence, message.stamp_ns)
         if event is None:
             self._broken += 1
@@ -410,9 +410,9 @@ class Deliverer:
         with suppress(TimeoutError):
             async with asyncio.timeout(pause_s):
                 await self._stopped.wait()
-            raise _Left
+            raise _Stopping
 
-    def _not_again(self, sequence: int) -> None:
+    def _on_lost(self, sequence: int) -> None:
         self._lost += 1
         logger.error(
             "%s: message %d of stream %s was taken %d times and acknowledged by nobody; it is given up",

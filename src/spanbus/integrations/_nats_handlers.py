@@ -1,4 +1,4 @@
-"""Handlers of the events that come from a stream: called on a bus, in a thread of their own, and waited for."""
+"""Call the handlers of delivered events on a bus, in a separate thread, and wait for them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from spanbus._workflow.events import Event
 
 
 class Handlers:
-    """The thread in which events are published on the bus; coroutine handlers without an event loop are served in its own."""
+    """A thread that dispatches events on the bus. Coroutine handlers without an event loop run in the thread's own."""
 
     def __init__(self, bus: WorkflowEventBus) -> None:
         self._bus = bus
@@ -20,7 +20,6 @@ class Handlers:
         self._thread = threading.Thread(target=self._run, name="spanbus-handlers", daemon=True)
 
     def start(self) -> None:
-        """Start the thread."""
         self._thread.start()
 
     def _run(self) -> None:
@@ -35,20 +34,20 @@ class Handlers:
             self._loop.close()
 
     def stop(self) -> None:
-        """End it; what a handler is doing is not waited for."""
+        """Stop the thread without waiting for running handlers."""
         with suppress(RuntimeError):
             self._loop.call_soon_threadsafe(self._loop.stop)
 
     async def handle(self, event: Event) -> BaseException | None:
-        """Publish an event, and wait for all its handlers; the first error of one."""
-        called = asyncio.run_coroutine_threadsafe(self._handled(event), self._loop)
+        """Dispatch an event, wait for all its handlers, and return the first error."""
+        called = asyncio.run_coroutine_threadsafe(self._dispatch(event), self._loop)
         try:
             return await asyncio.wrap_future(called)
-        except Exception as error:  # a wall: somebody's bus
+        except Exception as error:  # the bus is not ours
             return error
 
-    async def _handled(self, event: Event) -> BaseException | None:
+    async def _dispatch(self, event: Event) -> BaseException | None:
         headers = {"traceparent": event.traceparent, "tracestate": event.tracestate}
-        with attached(from_headers(headers)):  # spans of handlers are in the trace of the run
+        with attached(from_headers(headers)):  # spans of handlers belong to the trace of the run
             results = await self._bus.dispatch(event)
         return next((each.error for each in results if not each.success), None)

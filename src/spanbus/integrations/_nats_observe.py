@@ -1,4 +1,4 @@
-"""An observer for a program's own event loop: :func:`observe`. It reads in a thread of its own."""
+"""Observe a stream inside an asynchronous program: :func:`observe`. The observer runs in a separate thread."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ def observe(
     durable: Literal["delivered", "spool"] = "delivered",
     begin: Literal["start", "now"] = "start",
 ) -> Observation:
-    """Observe the stream as ``spanbus observe`` does, while an ``async with`` block is entered.
+    """Observe the stream inside an ``async with`` block, as ``spanbus observe`` does.
 
-    ``runtime``, by default the one opened last, makes the telemetry; close it after the block. The other arguments are those
-    of the command line. Raises :class:`~spanbus.errors.InputError` for what cannot be used.
+    ``runtime`` (default: the one opened last) makes the telemetry; close it after the block. The other arguments are those
+    of the command line. Raises :class:`~spanbus.errors.InputError` for invalid arguments.
     """
     from spanbus.integrations.nats_observer import Observer
 
@@ -65,11 +65,11 @@ def observe(
 
 
 class Observation:
-    """An asynchronous context manager, entered once, under asyncio or trio.
+    """An asynchronous context manager for asyncio and trio. It can be entered once.
 
-    Entering it raises :class:`~spanbus.errors.BackendError` where NATS cannot be asked. Leaving it writes the checkpoints,
-    cancelled or not, which may take as long as an answer of NATS and ten seconds for the collector; it raises the same where the
-    observer had ended by itself, as when another one took all its partitions.
+    Entering raises :class:`~spanbus.errors.BackendError` if NATS does not answer. Leaving writes the checkpoints, even when
+    cancelled, which can take as long as a NATS request plus ten seconds for the collector. It raises the same error if the
+    observer has ended by itself, for example because another one took all its partitions.
     """
 
     def __init__(self, observer: Observer) -> None:
@@ -79,12 +79,12 @@ class Observation:
         self._thread = threading.Thread(target=self._work, name="spanbus-observe", daemon=True)
 
     def state(self) -> Observed:
-        """Progress, counts and open runs of the observation."""
+        """Return progress, counts and number of open runs."""
         return self._observer.state()
 
     @property
     def observing(self) -> bool:
-        """Whether it goes on: False before the block, after it, and where the observer ended by itself."""
+        """Whether the observer is running: False before and after the block, and if the observer ended by itself."""
         return self._entered.is_set() and self._thread.is_alive() and self._error is None
 
     async def __aenter__(self) -> Self:
@@ -117,7 +117,7 @@ class Observation:
             self._error = error
             if self._entered.is_set():
                 logger.warning("%s", error)
-        except Exception as error:  # a wall: the thread of a program that does other things
+        except Exception as error:  # must not end the program's thread with a traceback
             logger.exception("observing ended")
             self._error = BackendError(f"{self._observer.shown}: observing ended: {error!r:.200}")
         finally:

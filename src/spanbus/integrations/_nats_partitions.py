@@ -1,4 +1,4 @@
-"""The partitions of the stream that an observer is given: by their numbers, or as its share of all."""
+"""Parsing and display of partition numbers: lists of numbers, or a share of all partitions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _SHARE: Final = re.compile(r"(?:.*\D)?(\d{1,9})/(\d{1,9})", re.DOTALL)
 
 
 def numbered(text: str) -> tuple[int, ...]:
-    """The partitions of ``0-15,40``. Raises :class:`~spanbus.errors.InputError`."""
+    """Parse a list of partitions such as ``0-15,40``. Raises :class:`~spanbus.errors.InputError`."""
     found: set[int] = set()
     for part in text.split(","):
         match = _RANGE.fullmatch(part.strip())
@@ -31,9 +31,9 @@ def numbered(text: str) -> tuple[int, ...]:
 
 
 def share(text: str) -> tuple[int, ...]:
-    """The partitions of ``2/4``: the third of four shares, counted from 0 as the pods of a StatefulSet are.
+    """Return the partitions of a share such as ``2/4``: the third of four, counted from 0 like the pods of a StatefulSet.
 
-    Before the slash may stand a name that ends with the number, such as a pod's. Raises :class:`~spanbus.errors.InputError`.
+    The number may be preceded by a name, such as a pod's. Raises :class:`~spanbus.errors.InputError`.
     """
     match = _SHARE.fullmatch(text.strip())
     if match is None:
@@ -48,7 +48,7 @@ def share(text: str) -> tuple[int, ...]:
 
 
 def given(partitions: str | None, share_of: str | None) -> tuple[int, ...]:
-    """The partitions of a command line; all of them where it names none. Raises :class:`~spanbus.errors.InputError`."""
+    """Return the partitions given on the command line, by default all. Raises :class:`~spanbus.errors.InputError`."""
     if partitions is not None and share_of is not None:
         raise InputError("give --partitions or --share, not both")
     if partitions is not None:
@@ -57,7 +57,7 @@ def given(partitions: str | None, share_of: str | None) -> tuple[int, ...]:
 
 
 def checked(partitions: Iterable[int]) -> tuple[int, ...]:
-    """The partitions that a caller names in code, sorted. Raises :class:`~spanbus.errors.InputError`."""
+    """Return valid partition numbers, sorted. Raises :class:`~spanbus.errors.InputError`."""
     found = tuple(sorted(set(partitions)))
     wrong = [each for each in found if not 0 <= each < PARTITIONS]
     if wrong or not found:
@@ -68,15 +68,16 @@ def checked(partitions: Iterable[int]) -> tuple[int, ...]:
 
 
 def counted_by(partition: int, after: int, upto: int) -> int:
-    """The number of those messages that a partition counts, of all that are gone after one number and up to another.
+    """Return how many of the deleted messages after ``after`` up to ``upto`` this partition counts.
 
-    Nobody knows to which partitions they belonged. Each number is counted by one: the holders of all count each once.
+    The partitions of deleted messages are unknown. Each sequence number is assigned to one partition, so that all
+    holders together count each message once.
     """
     return (upto - partition) // PARTITIONS - (after - partition) // PARTITIONS
 
 
 def shown(partitions: Sequence[int]) -> str:
-    """Partitions for people: ``0-15, 40``."""
+    """Format partitions for display: ``0-15, 40``."""
     parts: list[str] = []
     for each in sorted(partitions):
         first, _, last = parts[-1].partition("-") if parts else ("", "", "")
@@ -88,7 +89,7 @@ def shown(partitions: Sequence[int]) -> str:
 
 
 def subjects(partitions: Sequence[int]) -> list[str]:
-    """The subjects under which the server stores the messages of these partitions."""
+    """Return the subjects under which the server stores the messages of these partitions."""
     if len(partitions) == PARTITIONS:
         return ["spanbus.v1.p.>"]
     return [f"spanbus.v1.p.{each}.*" for each in partitions]

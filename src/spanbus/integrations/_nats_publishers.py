@@ -1,4 +1,4 @@
-"""Publishers that live and that are gone, by the keys that they renew and that the server lets expire."""
+"""Live and dead publishers, from the heartbeat keys that they renew and that the server expires."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Run = Callable[[Any], Any]
 
 
 class Publisher(NamedTuple):
-    """One publisher: alive, gone (its key expired), or left in good order; since that stamp of the server."""
+    """A publisher. ``state`` is ``alive``, ``gone`` (its key expired) or ``left`` (it shut down in order)."""
 
     name: str
     state: str
@@ -27,15 +27,15 @@ class Publisher(NamedTuple):
 
 
 class Publishers:
-    """The bucket of publishers; each look reads the news in it."""
+    """The publishers in the heartbeat bucket."""
 
     def __init__(self, client: Client, run: Run) -> None:
         self._client, self._run = client, run
         self._next = 1
         self.known: dict[str, Publisher] = {}
 
-    def look(self) -> None:
-        """Read what was written since the last look. Raises as ``run`` does."""
+    def refresh(self) -> None:
+        """Read the changes since the last call. Raises the errors of ``run``."""
         stream = f"KV_{ALIVE}"
         while found := self._run(self._client.batch(stream, self._next, _BATCH, f"{_PREFIX}>")):
             for message in cast("list[DirectMessage]", found):
@@ -46,7 +46,7 @@ class Publishers:
                 break
 
     def dead(self, now_ns: int, after_s: float) -> set[str]:
-        """Those that have been gone for so long."""
+        """Return the names of publishers that have been gone for at least ``after_s`` seconds."""
         until_ns, long_ago_ns = now_ns - int(after_s * 1e9), now_ns - _REMEMBERED_NS
         for name, each in list(self.known.items()):
             if each.state != "alive" and each.since_ns < long_ago_ns:

@@ -1,4 +1,4 @@
-"""Observers and publishers of a stream as they are: the holder of each partition, its progress, signs of life, clocks."""
+"""Status of the observers and publishers of a stream: holder and progress of each partition, heartbeats, clocks."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from spanbus.integrations import nats_stream
 from spanbus.integrations._nats_checkpoints import Checkpoint, subject_of
 from spanbus.integrations._nats_client import DirectMessage, unix_ns
 from spanbus.integrations._nats_clocks import Clocks
-from spanbus.integrations._nats_holdings import LEASE_S, holder
+from spanbus.integrations._nats_leases import LEASE_S, holder
+from spanbus.integrations._nats_partition_reader import StreamMessage, measure_clock
 from spanbus.integrations._nats_partitions import PARTITIONS
 from spanbus.integrations._nats_publishers import Publishers
-from spanbus.integrations._nats_reading import Read, tell_clock
 
 _SAMPLE: Final = 1_000
-"""The newest messages, by which clocks are measured."""
+"""Number of newest messages used to measure clocks."""
 
 
 class PartitionStatus(NamedTuple):
-    """A partition of the stream. ``behind`` counts the messages of all partitions since the last one that it has told."""
+    """Status of a partition. ``behind`` counts the messages of all partitions after the last one processed here."""
 
     partition: int
     holder: str | None
@@ -37,7 +37,7 @@ class PartitionStatus(NamedTuple):
 
 
 class PublisherStatus(NamedTuple):
-    """A publisher with open runs: alive since then, or gone with them."""
+    """A publisher with open runs, alive or gone for ``since_s`` seconds."""
 
     name: str
     where: str
@@ -46,14 +46,14 @@ class PublisherStatus(NamedTuple):
 
 
 class ClockStatus(NamedTuple):
-    """A publisher whose clock is more than a second ahead (above zero) or behind."""
+    """A publisher whose clock is more than a second ahead (positive) or behind (negative)."""
 
     publisher: str
     offset_s: float
 
 
 class GroupStatus(NamedTuple):
-    """A group of observers of the stream, with what they read."""
+    """Status of a group of observers and of the publishers that they read."""
 
     group: str
     partitions: tuple[PartitionStatus, ...]
@@ -68,18 +68,18 @@ def status(
     group: str = "main",
     credentials: str | Path | None = None,
 ) -> GroupStatus:
-    """The group and the publishers as they are. Raises :class:`~spanbus.errors.BackendError`, one line."""
+    """Return the status of the group and the publishers. Raises :class:`~spanbus.errors.BackendError`, one line."""
     nats_stream.checked_name(group)
-    with nats_stream.Questions(servers, credentials) as asking:
-        info = asking.stream(stream)
+    with nats_stream.Admin(servers, credentials) as admin:
+        info = admin.stream(stream)
         if info is None:
-            raise BackendError(f"{asking.shown}: there is no stream {stream}")
+            raise BackendError(f"{admin.shown}: there is no stream {stream}")
         now_ns = unix_ns(str(info["ts"])) if info.get("ts") else time.time_ns()
         return GroupStatus(
             group,
-            _partitions(asking, stream, group, info, now_ns),
-            _publishers(asking, now_ns),
-            _clocks(asking, stream, info),
+            _partitions(admin, stream, group, info, now_ns),
+            _publishers(admin, now_ns),
+            _clocks(admin, stream, info),
         )
 
 
@@ -89,10 +89,10 @@ def clocks(
     *,
     credentials: str | Path | None = None,
 ) -> tuple[ClockStatus, ...]:
-    """The clocks that are wrong, by the newest messages. Raises :class:`~spanbus.errors.BackendError`."""
-    with nats_stream.Questions(servers, credentials) as asking:
-        info = asking.stream(stream)
-        return _clocks(asking, stream, info) if info is not None else ()
+    """Return the clocks that are wrong, measured on the newest messages. Raises :class:`~spanbus.errors.BackendError`."""
+    with nats_stream.Admin(servers, credentials) as admin:
+        info = admin.stream(stream)
+        return _clocks(admin, stream, info) if info is not None else ()
 
 
 def samplers(
@@ -102,32 +102,30 @@ def samplers(
     group: str = "main",
     credentials: str | Path | None = None,
 ) -> tuple[str, ...]:
-    """The samplers of the group's observers, as their checkpoints have them. Raises :class:`~spanbus.errors.BackendError`."""
-    with nats_stream.Questions(servers, credentials) as asking:
+    """Return the samplers of the group's observers, from their checkpoints. Raises :class:`~spanbus.errors.BackendError`."""
+    with nats_stream.Admin(servers, credentials) as admin:
         found: set[str] = set()
-        for each in _checkpoints(asking, stream, group).values():
+        for each in _checkpoints(admin, stream, group).values():
             with suppress(ValueError, KeyError, TypeError, AttributeError):
                 found.add(Checkpoint.decode(each.body).sampler)
         return tuple(sorted(found - {""}))
 
 
-def _checkpoints(
-    asking: nats_stream.Questions, stream: str, group: str
-) -> dict[int, DirectMessage]:
+def _checkpoints(admin: nats_stream.Admin, stream: str, group: str) -> dict[int, DirectMessage]:
     bucket = f"KV_{nats_stream.CHECKPOINTS}"
-    if asking.stream(bucket) is None:
+    if admin.stream(bucket) is None:
         return {}
     subjects = subject_of(group, stream, "*")
     return {
         int(each.subject.rpartition(".")[2]): each
-        for each in asking.messages(bucket, 1, subjects, most=2 * PARTITIONS)
+        for each in admin.messages(bucket, 1, subjects, most=2 * PARTITIONS)
     }
 
 
 def _partitions(
-    asking: nats_stream.Questions, stream: str, group: str, info: Mapping[str, Any], now_ns: int
+    admin: nats_stream.Admin, stream: str, group: str, info: Mapping[str, Any], now_ns: int
 ) -> tuple[PartitionStatus, ...]:
-    found = _checkpoints(asking, stream, group)
+    found = _checkpoints(admin, stream, group)
     if not found:
         return ()
     return tuple(
@@ -166,11 +164,11 @@ def _partition(
     )
 
 
-def _publishers(asking: nats_stream.Questions, now_ns: int) -> tuple[PublisherStatus, ...]:
-    if asking.stream(f"KV_{nats_stream.ALIVE}") is None:
+def _publishers(admin: nats_stream.Admin, now_ns: int) -> tuple[PublisherStatus, ...]:
+    if admin.stream(f"KV_{nats_stream.ALIVE}") is None:
         return ()
-    publishers = Publishers(asking.client, asking.run)
-    publishers.look()
+    publishers = Publishers(admin.client, admin.run)
+    publishers.refresh()
     return tuple(
         PublisherStatus(
             each.name,
@@ -184,16 +182,16 @@ def _publishers(asking: nats_stream.Questions, now_ns: int) -> tuple[PublisherSt
 
 
 def _clocks(
-    asking: nats_stream.Questions, stream: str, info: Mapping[str, Any]
+    admin: nats_stream.Admin, stream: str, info: Mapping[str, Any]
 ) -> tuple[ClockStatus, ...]:
     first = max(1, int(info["state"]["last_seq"]) - _SAMPLE + 1)
     measured = Clocks()
-    for each in asking.messages(stream, first, "spanbus.v1.p.>", most=_SAMPLE):
+    for each in admin.messages(stream, first, "spanbus.v1.p.>", most=_SAMPLE):
         headers = cast("Mapping[str, str]", each.headers or {})
         sent = str(headers.get("Spanbus-Sent", ""))
         publisher = str(headers.get("Spanbus-Publisher", ""))
         sent_ns = int(sent) if sent.isdecimal() else 0
-        read = Read(each.sequence, each.stamp_ns, each.body, 0, 0, publisher, sent_ns)
-        tell_clock(measured, read)
+        read = StreamMessage(each.sequence, each.stamp_ns, each.body, 0, 0, publisher, sent_ns)
+        measure_clock(measured, read)
     wrong = sorted(measured.wrong().items(), key=lambda each: -abs(each[1]))
     return tuple(ClockStatus(publisher, round(offset_s, 4)) for publisher, offset_s in wrong)

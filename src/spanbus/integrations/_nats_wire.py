@@ -1,4 +1,4 @@
-"""Events as NATS carries them, version 1: subjects, lines of JSON, messages of several lines (``docs/distributed.md``)."""
+"""Wire format of events on NATS, version 1: subjects, JSON lines, batched messages (``docs/distributed.md``)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from spanbus._workflow.events import Event, ReceivedEvent
 
 PREFIX: Final = "spanbus.v1.event"
 LINE_BYTES: Final = 256 * 1024 - 2_048
-"""A message is at most 256 KiB with its headers."""
+"""Limit of one line: a message has at most 256 KiB, including headers."""
 MESSAGE_BYTES: Final = 64 * 1024
 MESSAGE_LINES: Final = 100
 _TOKEN_CHARS: Final = 64
@@ -27,15 +27,15 @@ _ITEMS: Final = 32
 _DEPTH: Final = 3
 _LONG_TEXTS: Final = frozenset({"stacktrace"})
 _KEPT: Final = frozenset({"rerun_of", "stacktrace"})
-"""Payload keys that observers read, beside those that span events show."""
+"""Payload keys that observers read in addition to those shown in span events."""
 _KEYS_KNOWN: Final = 1_000
 _NOT_IN_A_HEADER: Final = re.compile(r"[^\x21-\x7e]")
 _PLAIN_ID: Final = re.compile(r"[!#-\[\]-~]{1,200}").fullmatch
-"""Stands in a header and in JSON as it is."""
+"""An id that needs no escaping in a header or in JSON."""
 _SHORT: Final = 64
-"""Texts up to here recur, such as results and names of classes: their cleaned form is remembered."""
+"""Length of strings whose redacted form is cached; short ones recur, such as results and class names."""
 _SHORT_LIST: Final = 1_024
-"""Characters of all texts of a list, of which the same is true."""
+"""The same for lists: total length of their strings."""
 _ONLY_TEXTS: Final = frozenset({str}).issuperset
 _SMALLEST: Final = -(2**63)
 _LARGEST: Final = 2**63 - 1
@@ -49,9 +49,12 @@ _quoted: Final = remembering(json.encoder.encode_basestring, 1_024)
 
 
 def _encoder() -> Callable[[object], str]:
-    """The encoder of :mod:`json` as it makes one for each call of ``encode``, made once; it takes half the time then."""
+    """Return an encoder like ``_plain`` that takes half the time.
+
+    :mod:`json` creates a C encoder for each call of ``encode``; this one is created once.
+    """
     make: Any = getattr(json.encoder, "c_make_encoder", None)
-    if make is None:  # an interpreter without it
+    if make is None:  # an interpreter without the C extension
         return _plain
     encode: Any = make(None, str, _quote, None, ":", ",", False, True, True)
     return lambda value: "".join(encode(value, 0))
@@ -61,11 +64,11 @@ _encode: Final = _encoder()
 
 
 class TooLong(ValueError):
-    """A line that no message can hold."""
+    """A line that exceeds the size of a message."""
 
 
 class Message(NamedTuple):
-    """One message: where it goes, its id, its lines, their number."""
+    """A message to publish; ``lines`` is the number of events in its body."""
 
     subject: str
     message_id: str
@@ -74,7 +77,7 @@ class Message(NamedTuple):
 
 
 def token(name: str | None) -> str:
-    """A name as one token of a subject; what does not fit, or may not stand there, is told by a hash. ``-`` for none."""
+    """Return a name as one token of a subject: ``-`` for none, with a hash if it is too long or has invalid characters."""
     if not name:
         return "-"
     plain = _NOT_IN_A_TOKEN.sub("_", name)
@@ -85,21 +88,21 @@ def token(name: str | None) -> str:
 
 
 def subject(workflow: str | None, run_id: str | None) -> str:
-    """The subject of a run's events."""
+    """Return the subject of a run's events."""
     return f"{PREFIX}.{token(workflow)}.{token(run_id)}"
 
 
 class Lines:
-    """Makes lines of events. With a redactor a payload is what a span event would show of it; may be used by several threads."""
+    """Encodes events as lines. With a redactor, payloads are reduced to what a span event shows. Thread-safe."""
 
     def __init__(self, redactor: Redactor | None) -> None:
         self._redactor = redactor
         self._key = remembering(self._key_of, 1_000)
         self._member = remembering(self._member_of, 4_096)
-        """Members with short texts, or lists of them: results, names of phases and classes recur."""
+        """Cached JSON members with short strings or lists of them, such as results and names of phases and classes."""
 
     def record_of(self, event: Event, workflow: str | None) -> bytes:
-        """An event as a record of the outbox: subject, id, and its line of JSON. Raises :class:`TooLong`."""
+        """Encode an event as an outbox record: subject, id and JSON line, separated by newlines. Raises :class:`TooLong`."""
         event_id = event.event_id
         payload = (
             _encode(dict(event.payload))
@@ -128,7 +131,7 @@ class Lines:
         *,
         everything: bool,
     ) -> str:
-        """A payload as JSON, by the allow-list of span events, its texts cut and scrubbed, nested as it was."""
+        """Encode a payload as JSON: keys by the allow-list of span events, strings truncated and scrubbed, nesting kept."""
         members: list[str] = []
         for key, value in payload.items():
             name, shown, numbers = self._key(key)
@@ -168,8 +171,8 @@ class Lines:
         return f"{{{','.join(members)}}}"
 
     def _key_of(self, key: object) -> tuple[str, bool, bool]:
-        """A key of a payload as JSON, empty for what is none; whether it is shown, and whether its numbers are, which a key that
-        names a secret hides.
+        """Return a payload key as JSON (empty if it is not a string), whether it is shown, and whether its numbers are shown.
+        Numbers are hidden if the key names a secret.
         """
         if self._redactor is None or not isinstance(key, str):
             return "", False, False
@@ -183,7 +186,7 @@ class Lines:
 
 
 def _are_short(texts: Sequence[Any]) -> bool:
-    """Whether these are texts, and few of them, none of a class of its own, which may be equal to another."""
+    """Whether these are few short strings and can be a cache key. Subclasses of ``str`` may redefine equality."""
     return (
         len(texts) <= _ITEMS
         and _ONLY_TEXTS(map(type, texts))
@@ -192,8 +195,9 @@ def _are_short(texts: Sequence[Any]) -> bool:
 
 
 def _belonging_of(place: tuple[str | None, tuple[object, ...]]) -> tuple[str, str]:
-    """The subject and the members of a line that say what an event belongs to, which many events in turn have in common: of its
-    workflow, and of the fields of :class:`Event` from its source to its ``tracestate``.
+    """Return the subject, and the JSON members that identify source, run, phase, attempt and trace context.
+
+    Consecutive events often share them, so the result is cached.
     """
     workflow, fields = place
     source, run_id, phase, attempt, traceparent, tracestate = fields
@@ -214,7 +218,7 @@ _belonging: Final = remembering(_belonging_of, 1_024)
 
 
 def messages_of(records: Sequence[bytes]) -> dict[str, list[Message]]:
-    """The messages of these records by subject, each subject's in order; the same records give the same messages."""
+    """Return the messages of these records by subject, in order. Deterministic: equal records give equal messages."""
     lines: dict[str, list[tuple[str, bytes]]] = {}
     for record in records:
         where, event_id, line = record.split(b"\n", 2)
@@ -244,7 +248,7 @@ def _message(where: str, lines: Sequence[tuple[str, bytes]]) -> Message:
 
 
 def event_of(text: bytes, sequence: int, stamp_ns: int) -> ReceivedEvent | None:
-    """A line of a message as an event, CloudEvents too; None for what is none. Number and stamp are the message's."""
+    """Decode a line, ours or a CloudEvent; None if it is not an event. ``sequence`` and ``stamp_ns`` are the message's."""
     try:
         line: object = json.loads(text)
     except ValueError:

@@ -1,7 +1,7 @@
-"""Celery: phases that run as tasks on workers (:func:`on_celery`), and executions of tasks as spans (:func:`instrument`).
+"""Celery: run phases as tasks on workers (:func:`on_celery`), record task executions as spans (:func:`instrument`).
 
-Needs the extra ``celery``. The app is instrumented once, where it is made, for producers and workers of any pool alike.
-``docs/celery.md`` has the table of what happens and what is shown.
+Needs the extra ``celery``. Instrument the app once, where it is created, for producers and for workers of any pool.
+``docs/celery.md`` lists what is recorded in which case.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from spanbus.integrations.executions import (
     Executions,
     failure_of,
     publish,
-    whose_of,
+    run_ref_of,
 )
 
 try:
@@ -42,12 +42,11 @@ _RETRY = "celery.exceptions.Retry"
 
 
 def instrument(app: Any, *, workflow: str | None = None) -> Handle:
-    """Make a span of each execution of this app's tasks, and give its messages their trace context and time.
+    """Record each task execution of this app as a span, and send trace context and time with its messages.
 
-    ``spanbus.instrument(app)`` is the same; ``workflow`` names the workflow of tasks that are published outside of
-    any, else it is
-    the name of the first task. An app that is instrumented already gives the handle that it has. Raises
-    :class:`~spanbus.errors.InputError` for what is no app.
+    The same as ``spanbus.instrument(app)``. ``workflow`` names the workflow of tasks that are published outside of any;
+    the default is the name of the first task. An app that is already instrumented returns its handle. Raises
+    :class:`~spanbus.errors.InputError` if ``app`` is not a Celery app.
     """
     app = _app(app)
     handle = instrument_app(app)
@@ -58,7 +57,7 @@ def instrument(app: Any, *, workflow: str | None = None) -> Handle:
 
 
 def attach(target: object, handle: Handle) -> None:
-    """Connect to Celery's signals; the adapter behind ``spanbus.instrument(app)``."""
+    """Connect to Celery's signals. The adapter behind ``spanbus.instrument(app)``."""
     instrumented = _Instrumented(_app(target), handle)
     _instrumented[id(handle)] = instrumented
     handle.add_undo(instrumented.connect())
@@ -72,7 +71,7 @@ def _app(target: object) -> Any:
 
 
 class _Instrumented:
-    """One app's signals. They are those of all apps in the process: tasks of others are left alone."""
+    """Signal receivers for one app. Celery's signals are global, so tasks of other apps are ignored."""
 
     def __init__(self, app: Any, handle: Handle) -> None:
         settings = current_runtime().settings
@@ -83,35 +82,35 @@ class _Instrumented:
         self.workflow: str | None = None
 
     def connect(self) -> Any:
-        """Listen; what is returned stops it."""
-        heard: list[tuple[Any, Any]] = [
-            (signals.before_task_publish, self._publishing),
-            (signals.task_prerun, self._began),
-            (signals.task_failure, self._failed),
-            (signals.task_retry, self._retried),
-            (signals.task_postrun, self._ended),
-            (signals.worker_process_shutdown, _leaving),
+        """Connect the receivers and return a function that disconnects them."""
+        receivers: list[tuple[Any, Any]] = [
+            (signals.before_task_publish, self._on_publish),
+            (signals.task_prerun, self._on_prerun),
+            (signals.task_failure, self._on_failure),
+            (signals.task_retry, self._on_retry),
+            (signals.task_postrun, self._on_postrun),
+            (signals.worker_process_shutdown, _on_process_shutdown),
         ]
-        for signal, receiver in heard:
+        for signal, receiver in receivers:
             signal.connect(receiver, weak=False)
 
         def disconnect() -> None:
             _instrumented.pop(id(self._handle), None)
-            for signal, receiver in heard:
-                if receiver is not _leaving:
+            for signal, receiver in receivers:
+                if receiver is not _on_process_shutdown:
                     signal.disconnect(receiver)
 
         return disconnect
 
-    def _publishing(self, headers: MutableMapping[str, object] | None = None, **_: object) -> None:
+    def _on_publish(self, headers: MutableMapping[str, object] | None = None, **_: object) -> None:
         if headers is None or self._handle.off:
             return
         try:
             publish(headers, headers.get("id"), workflow=self.workflow)
-        except Exception as problem:  # a wall: the message goes out all the same
+        except Exception as problem:  # the message must be sent in any case
             self._handle.failed(problem)
 
-    def _began(self, task: Any = None, task_id: object = None, **_: object) -> None:
+    def _on_prerun(self, task: Any = None, task_id: object = None, **_: object) -> None:
         try:
             if getattr(task, "app", None) is not self._app:
                 return
@@ -121,36 +120,36 @@ class _Instrumented:
         except Exception as problem:
             self._handle.failed(problem)
 
-    def _failed(
+    def _on_failure(
         self, sender: Any = None, exception: object = None, einfo: Any = None, **_: object
     ) -> None:
         try:
-            execution = self._of(getattr(sender, "request", None))
+            execution = self._execution_of(getattr(sender, "request", None))
             if execution is None or not isinstance(exception, BaseException):
                 return
             if type(exception).__name__ == "SoftTimeLimitExceeded":
                 failure = Failure(ErrorType.TIMEOUT, error_text(exception) or "soft time limit")
-                execution.told = Result.TIMEOUT, failure
+                execution.outcome = Result.TIMEOUT, failure
             else:
                 failure = failure_of(exception, getattr(einfo, "traceback", None))
-                execution.told = Result.FAILURE, failure
+                execution.outcome = Result.FAILURE, failure
         except Exception as problem:
             self._handle.failed(problem)
 
-    def _retried(self, request: Any = None, reason: object = None, **_: object) -> None:
+    def _on_retry(self, request: Any = None, reason: object = None, **_: object) -> None:
         try:
-            execution = self._of(request)
+            execution = self._execution_of(request)
             if execution is not None:
-                said = error_text(reason) if isinstance(reason, BaseException) else None
-                execution.told = Result.FAILURE, Failure(_RETRY, said)
+                text = error_text(reason) if isinstance(reason, BaseException) else None
+                execution.outcome = Result.FAILURE, Failure(_RETRY, text)
         except Exception as problem:
             self._handle.failed(problem)
 
-    def _ended(
+    def _on_postrun(
         self, task: Any = None, state: object = None, retval: object = None, **_: object
     ) -> None:
         try:
-            execution = self._of(getattr(task, "request", None))
+            execution = self._execution_of(getattr(task, "request", None))
             if execution is None:
                 return
             delattr(task.request, _EXECUTION)
@@ -162,13 +161,13 @@ class _Instrumented:
                 self._executions.end(
                     execution, Result.FAILURE, Failure(ErrorType.OTHER, str(state))
                 )
-            else:  # the process was told to end: SystemExit went through the task
+            else:  # SystemExit went through the task
                 failure = Failure(ErrorType.TERMINATED, "its process was told to end")
                 self._executions.end(execution, Result.ERROR, failure)
         except Exception as problem:
             self._handle.failed(problem)
 
-    def _of(self, request: Any) -> Execution | None:
+    def _execution_of(self, request: Any) -> Execution | None:
         found = getattr(request, _EXECUTION, None)
         return found if isinstance(found, Execution) and found.owner is self._executions else None
 
@@ -185,7 +184,7 @@ def _delivery(task: Any, task_id: str, workflow: str | None) -> Delivery:
     return Delivery(
         task_id=task_id,
         task=str(task.name),
-        whose=whose_of(headers, run_id=run_id, workflow=workflow or str(task.name)),
+        run=run_ref_of(headers, run_id=run_id, workflow=workflow or str(task.name)),
         headers=headers,
         kind="celery",
         retries=int(request.retries or 0),
@@ -197,7 +196,7 @@ def _delivery(task: Any, task_id: str, workflow: str | None) -> Delivery:
 
 
 def _unix_ns(eta: object) -> int:
-    """When a task was meant to begin; 0 where nothing was said, or nothing that can be read."""
+    """Return the scheduled start of a task in Unix nanoseconds; 0 if it is absent or unreadable."""
     if isinstance(eta, str):
         try:
             eta = datetime.fromisoformat(eta)
@@ -208,6 +207,5 @@ def _unix_ns(eta: object) -> int:
     return int((eta if eta.tzinfo else eta.replace(tzinfo=UTC)).timestamp() * 1e9)
 
 
-def _leaving(**_: object) -> None:
-    """A child of a worker's pool ends, by ``os._exit``."""
-    close_all()
+def _on_process_shutdown(**_: object) -> None:
+    close_all()  # a child of the worker pool ends by os._exit, without atexit

@@ -1,6 +1,6 @@
-"""Dramatiq: messages that code inside a span sends are executions beneath it, in the worker; the others are runs of their own.
+"""Dramatiq: a message sent inside a span is executed below that span; any other message is a run of its own.
 
-Needs the extra ``dramatiq``. The broker is instrumented once, where it is made, for producers and workers alike.
+Needs the extra ``dramatiq``. Instrument the broker once, where it is created, for producers and workers alike.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ __all__ = ["instrument"]
 
 
 def instrument(broker: Any) -> Handle:
-    """Give this broker's messages their trace context and time, and make a span of each of their executions.
+    """Send trace context and time with each message of this broker, and record each execution as a span.
 
-    ``spanbus.instrument(broker)`` is the same. Raises :class:`~spanbus.errors.InputError` for what is no broker.
+    The same as ``spanbus.instrument(broker)``. Raises :class:`~spanbus.errors.InputError` if it is not a Dramatiq broker.
     """
     try:
         import dramatiq as library

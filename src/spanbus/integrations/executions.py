@@ -1,8 +1,8 @@
-"""Executions of tasks by the workers of a queue: identity in the headers of a message, a span of its own for each execution.
+"""Task executions on queue workers: identity travels in message headers, and each execution is a span.
 
-A publisher puts trace context, run and time into the headers (:func:`carry`); the worker makes a record of them
-(:meth:`Executions.begin`), which is open in its journal while the task runs, so that an execution whose process was killed
-is ended as ``error``/``killed`` by the next process on that host.
+The publisher writes trace context, run and time into the headers (:func:`carry`). The worker opens a span from them
+(:meth:`Executions.begin`) and keeps it in its journal while the task runs. If the worker is killed, the next process
+on that host ends the span as ``error``/``killed``.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ SENT_NS = "spanbus_sent_ns"
 _NAME_CHARS = 1_024
 
 
-class Whose(NamedTuple):
-    """The run that a task is executed for: its id, its workflow, and the phase and attempt where an engine published the task."""
+class RunRef(NamedTuple):
+    """The run that a task belongs to. ``phase`` and ``attempt`` are set if a workflow engine published the task."""
 
     run_id: str
     workflow: str
@@ -55,10 +55,10 @@ def carry(
     attempt: int = 1,
     again: bool = False,
 ) -> None:
-    """Put into the headers of a message who published it, and when.
+    """Write the publisher's identity and the current time into the headers of a message.
 
-    The trace context is that of the caller's span. A task that is published ``again`` keeps what its first message was
-    given, so that its executions stand side by side; the time is always that of now.
+    The trace context is that of the caller's span. With ``again`` the headers keep the identity from the first
+    publication, so that all executions of the task are siblings; only the time is updated.
     """
     if not again and "traceparent" not in headers:
         headers.update(into_headers(otel_context.get_current()))
@@ -74,37 +74,37 @@ def carry(
 def publish(
     headers: MutableMapping[str, object], task_id: object, *, workflow: str | None = None
 ) -> None:
-    """:func:`carry` for a message that code here publishes: for the execution or the phase that it is in, else the caller's span.
+    """:func:`carry` with the run of the current execution or phase, if there is one.
 
-    ``task_id`` is the message's: an execution that publishes its own does it again. ``workflow`` is that of messages that are
-    published outside of any.
+    An execution that publishes a message with its own ``task_id`` publishes it again. ``workflow`` is used outside of
+    an execution and a phase.
     """
-    here = execution_here()
-    whose = here.delivery.whose if here is not None else current_scope.get()
+    here = current_execution()
+    run = here.delivery.run if here is not None else current_scope.get()
     again = here is not None and task_id == here.delivery.task_id
-    if whose is None or RUN_ID in headers:
+    if run is None or RUN_ID in headers:
         carry(headers, workflow=workflow if here is None else None, again=again)
     else:
-        carry(headers, run_id=whose.run_id, workflow=whose.workflow, again=again)
+        carry(headers, run_id=run.run_id, workflow=run.workflow, again=again)
 
 
 def was_published(headers: Mapping[str, object]) -> bool:
-    """Whether a message was published inside a span, or for a run, of which it is a part."""
+    """Whether the headers carry a run id or a valid trace context."""
     return (
         isinstance(headers.get(RUN_ID), str)
         or parse_traceparent(_text(headers.get("traceparent"))) is not None
     )
 
 
-def execution_here() -> Execution | None:
-    """The execution that this code is in, None outside of one."""
-    return _here.get()
+def current_execution() -> Execution | None:
+    """Return the execution that the calling code runs in, or None."""
+    return _current.get()
 
 
-def whose_of(headers: Mapping[str, object], *, run_id: str, workflow: str) -> Whose:
-    """The run named by the headers, else the one given."""
+def run_ref_of(headers: Mapping[str, object], *, run_id: str, workflow: str) -> RunRef:
+    """Return the run that the headers name; ``run_id`` and ``workflow`` are the fallback."""
     phase, attempt = headers.get(PHASE), headers.get(ATTEMPT)
-    return Whose(
+    return RunRef(
         _text(headers.get(RUN_ID)) or run_id,
         _text(headers.get(WORKFLOW)) or workflow,
         _text(phase) or None,
@@ -114,13 +114,14 @@ def whose_of(headers: Mapping[str, object], *, run_id: str, workflow: str) -> Wh
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """One delivery of a task's message to a worker. ``due_ns`` is the time that it was meant for, where that is later
-    than its publication.
+    """One delivery of a task's message to a worker.
+
+    ``due_ns`` is the scheduled time (Unix nanoseconds) of a delayed task, otherwise 0.
     """
 
     task_id: str
     task: str
-    whose: Whose
+    run: RunRef
     headers: Mapping[str, object]
     kind: str
     retries: int = 0
@@ -132,52 +133,52 @@ class Delivery:
 
 @dataclass(slots=True, eq=False)
 class Execution:
-    """One execution under way. ``told`` is what was said of its end before that came."""
+    """An open execution. ``outcome`` is its result if that was reported before the end."""
 
     owner: Executions
     delivery: Delivery
     record: SpanState
     began_ns: int
     token: Token[Context] | None = None
-    here: Token[Execution | None] | None = None
-    told: tuple[Result, Failure] | None = None
+    current: Token[Execution | None] | None = None
+    outcome: tuple[Result, Failure] | None = None
 
 
-_here: ContextVar[Execution | None] = ContextVar("spanbus_execution_here", default=None)
+_current: ContextVar[Execution | None] = ContextVar("spanbus_execution", default=None)
 
 
 class Executions:
-    """The executions of one process, told to the sinks of a handle. None of its methods raises."""
+    """Records the executions of this process on a handle. No method raises."""
 
     def __init__(self, handle: Handle, redactor: Redactor) -> None:
         self._handle, self._redactor = handle, redactor
 
     def begin(self, delivery: Delivery) -> Execution | None:
-        """Open the record of an execution and make its span current; None where telemetry is off."""
+        """Open the span of an execution and make it current. Returns None if telemetry is off or fails."""
         if self._handle.off:
             return None
         try:
             now_ns = max(time.time_ns(), 1)
-            came = from_headers(delivery.headers)
-            record = _record(delivery, came, now_ns)
+            sent_context = from_headers(delivery.headers)
+            record = _record(delivery, sent_context, now_ns)
             self._handle.correlator.begin(record)
             execution = Execution(self, delivery, record, time.perf_counter_ns())
-            execution.token = otel_context.attach(context_of(record, came, self._redactor))
-            execution.here = _here.set(execution)
+            execution.token = otel_context.attach(context_of(record, sent_context, self._redactor))
+            execution.current = _current.set(execution)
         except Exception as error:
             self._handle.failed(error)
             return None
         return execution
 
     def end(self, execution: Execution, result: Result, failure: Failure | None = None) -> None:
-        """End the record, and give the task's context back. What was told of it before counts more."""
+        """End the span and restore the context. ``execution.outcome`` takes precedence over ``result``."""
         try:
-            if execution.here is not None:
-                _here.reset(execution.here)
+            if execution.current is not None:
+                _current.reset(execution.current)
             if execution.token is not None:
                 otel_context.detach(execution.token)
-            if execution.told is not None:
-                result, failure = execution.told
+            if execution.outcome is not None:
+                result, failure = execution.outcome
             passed_ns = time.perf_counter_ns() - execution.began_ns
             at_ns = execution.record.started_at_ns + passed_ns
             self._handle.correlator.end(execution.record, result, failure, at_ns, passed_ns)
@@ -186,35 +187,35 @@ class Executions:
 
 
 def failure_of(error: BaseException, stacktrace: object = None) -> Failure:
-    """An exception as a failure, by the name of its class."""
+    """Return an exception as a failure whose error type is the class name."""
     trace = stacktrace if isinstance(stacktrace, str) else trace_of(error)
     return Failure(class_name(type(error)), error_text(error), trace)
 
 
-def _record(delivery: Delivery, came: Context, now_ns: int) -> SpanState:
-    traceparent, tracestate = identity_of(came)
+def _record(delivery: Delivery, sent_context: Context, now_ns: int) -> SpanState:
+    traceparent, tracestate = identity_of(sent_context)
     parent = parse_traceparent(traceparent)
-    whose, headers = delivery.whose, delivery.headers
-    trace_id = trace_id_of(whose.run_id, parent)
+    run, headers = delivery.run, delivery.headers
+    trace_id = trace_id_of(run.run_id, parent)
     sent_ns = headers.get(SENT_NS)
     path: list[object] = ["execution", delivery.task_id, delivery.retries, sent_ns]
-    if delivery.redelivered:  # the same message as an earlier execution, which was another one
+    if delivery.redelivered:  # each execution of a redelivered message needs its own span id
         path.append(now_ns)
     record = SpanState(
         Level.EXECUTION,
         delivery.task[:_NAME_CHARS],
-        run_id=whose.run_id,
-        workflow=whose.workflow,
+        run_id=run.run_id,
+        workflow=run.workflow,
         trace_id=trace_id,
         span_id=child_span_id(trace_id & (1 << 64) - 1, *path),
         started_at_ns=now_ns,
         remote_parent=parent,
         tracestate=tracestate,
         task_type=delivery.kind,
-        attempt=whose.attempt,
+        attempt=run.attempt,
     )
-    record.of_phase = whose.phase
-    said: dict[str, AttributeValue | None] = {
+    record.of_phase = run.phase
+    attributes: dict[str, AttributeValue | None] = {
         names.TASK_ID: delivery.task_id,
         names.QUEUE_NAME: delivery.queue,
         names.WORKER: delivery.worker,
@@ -223,10 +224,10 @@ def _record(delivery: Delivery, came: Context, now_ns: int) -> SpanState:
     if type(sent_ns) is int and 0 <= sent_ns < 2**63:
         waited_ns = now_ns - max(sent_ns, delivery.due_ns)
         if waited_ns >= 0:
-            said[names.QUEUE_WAIT] = waited_ns / 1e9
+            attributes[names.QUEUE_WAIT] = waited_ns / 1e9
         elif not delivery.due_ns:
             record.flag(Flag.CLOCK)
-    for name, value in said.items():
+    for name, value in attributes.items():
         if value is not None:
             record.describe(name, value)
     return record

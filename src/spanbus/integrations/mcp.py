@@ -1,8 +1,8 @@
-"""Runs for assistants: a Model Context Protocol server over what is stored and what is going on.
+"""Model Context Protocol server for stored and live runs.
 
-Tools list runs, read one, collect failures, compare two, and wait for the end of a run or for the next failure; waiting
-listens to the live stream and does not poll. Answers are compact and paged, because they are read by a model that pays for
-every word. What runs printed is data of somebody else's program: it is handed over as data, with nothing hidden in it.
+Tools list runs, read one, collect failures, compare two, and wait for the end of a run or the next failure. Waiting
+uses the live stream and does not poll. Answers are compact and paged to save tokens. Output of runs is untrusted: it is
+returned as data, with invisible characters spelled out.
 https://modelcontextprotocol.io/specification
 """
 
@@ -62,7 +62,7 @@ class Node(TypedDict):
 
 
 class RunHead(TypedDict):
-    """A run without what is in it."""
+    """A run without its phases."""
 
     run_id: str
     workflow: str
@@ -73,7 +73,7 @@ class RunHead(TypedDict):
 
 
 class RunTree(TypedDict):
-    """A run with everything in it, parents before children."""
+    """A run with all its nodes, parents before children."""
 
     head: RunHead
     nodes: list[Node]
@@ -96,7 +96,7 @@ class RunPage(TypedDict):
 
 
 class Failure(TypedDict):
-    """Something that failed in a run."""
+    """A failed node of a run."""
 
     run_id: str
     workflow: str
@@ -113,7 +113,7 @@ class Failures(TypedDict):
 
 
 class Waited(TypedDict):
-    """The outcome of waiting; ``happened`` is false when the time was over."""
+    """Result of waiting; ``happened`` is false after a timeout."""
 
     happened: bool
     what: str
@@ -122,7 +122,7 @@ class Waited(TypedDict):
 
 
 class Archive(Protocol):
-    """Stored runs. Called in worker threads; raises :class:`~spanbus.errors.SpanbusError`."""
+    """Stored runs. Methods are called in worker threads and raise :class:`~spanbus.errors.SpanbusError`."""
 
     def runs(
         self, *, workflow: str | None, result: str | None, limit: int, offset: int
@@ -134,7 +134,7 @@ class Archive(Protocol):
 
 
 Feed = Callable[[], AbstractAsyncContextManager[AsyncIterator[Mapping[str, object]]]]
-"""Opens the live stream: the messages of docs/live.md. What was so before it was opened comes first, with ``"past": True``."""
+"""Open the live stream: the messages of docs/live.md. Earlier state comes first, marked with ``"past": True``."""
 
 Run = Annotated[
     str,
@@ -149,7 +149,7 @@ _READ_ONLY = ToolAnnotations(
 
 
 def build(archive: Archive, feed: Feed) -> MCPServer[object]:
-    """The server; run it with ``run_stdio_async``."""
+    """Return the server; run it with ``run_stdio_async``."""
     server: MCPServer[object] = MCPServer(
         "spanbus", instructions=_INSTRUCTIONS, version=__version__, log_level="WARNING"
     )
@@ -223,7 +223,7 @@ def build(archive: Archive, feed: Feed) -> MCPServer[object]:
                     continue
                 try:
                     nodes = archive.run(head["run_id"])["nodes"]
-                except RunNotFound:  # it was let go of between the two questions
+                except RunNotFound:  # deleted between the two queries
                     continue
                 for node in innermost(nodes):
                     total += 1
@@ -279,7 +279,7 @@ def build(archive: Archive, feed: Feed) -> MCPServer[object]:
                         "ended before", await anyio.to_thread.run_sync(lambda: archive.run(run))
                     )
                 except SpanbusError:
-                    pass  # not stored yet: it is running, or will
+                    pass  # not stored yet: running, or not started
             with anyio.move_on_after(timeout_s):
                 async for message in messages:
                     if ended(message):
@@ -357,9 +357,9 @@ def build(archive: Archive, feed: Feed) -> MCPServer[object]:
 
 
 def innermost(nodes: Sequence[Node]) -> Iterator[Node]:
-    """Of what failed, that which has no failed part of its own: the cause, not what it dragged along.
+    """Yield the failed nodes without failed children: the causes, not the consequences.
 
-    What failed inside a phase that succeeded in the end, by another attempt, is no failure.
+    Failures inside a phase that succeeded in a later attempt are left out.
     """
     succeeded = tuple(
         f"{node['path']} > "
@@ -385,7 +385,7 @@ async def _resource(work: Callable[[], object]) -> str:
 
 
 class _opened:
-    """The live stream, with our errors as a tool's errors."""
+    """The live stream, with :class:`~spanbus.errors.SpanbusError` converted to a tool error."""
 
     def __init__(self, feed: Feed) -> None:
         self._context = feed()
@@ -403,7 +403,7 @@ class _opened:
 async def _settled(
     archive: Archive, run_id: str, what: str, message: Mapping[str, object]
 ) -> Waited:
-    """The stored run, once its spans arrived; after some seconds what the live stream said."""
+    """Return the stored run once it has arrived, or after five seconds the run as in the live stream."""
     with anyio.move_on_after(_STORED_WITHIN_S):
         while True:
             try:
@@ -459,7 +459,7 @@ def _bounded_head(head: RunHead) -> RunHead:
 
 
 def _bounded(value: Mapping[str, object]) -> dict[str, object]:
-    """A document of which every text is one line and every list has an end."""
+    """Return the document with one-line strings and bounded lists."""
     return {one_line(key, NAME_CHARS): _bounded_value(each) for key, each in value.items()}
 
 

@@ -1,4 +1,4 @@
-"""Source of the MCP server: the store of a state directory, the live stream of the backend that serves it."""
+"""Data sources of the MCP server: the store of a state directory and the live stream of its backend."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ _PATH_CHARS = 1_000
 
 
 class StoredRuns:
-    """The runs of a state directory; the store is opened for each question, so that one made later is found.
+    """Runs of a state directory. The store is opened for each query, because it may not exist yet.
 
-    ``first`` is done before each: it brings in what killed programs left behind.
+    ``first`` is called before each query, to import the spans of killed programs.
     """
 
     def __init__(self, state_dir: Path, first: Callable[[], object]) -> None:
@@ -86,7 +86,7 @@ class StoredRuns:
 
 def _head(head: StoredHead) -> RunHead:
     return {
-        "run_id": head.run_id,  # as it is stored: with it the run is read
+        "run_id": head.run_id,  # unchanged: it is the key to read the run
         "workflow": one_line(head.workflow, _NAME_CHARS),
         "result": one_line(head.result, 20),
         "error_type": one_line(head.error_type, _NAME_CHARS) if head.error_type else None,
@@ -116,7 +116,7 @@ def _nodes(spans: Sequence[SpanSummary], above: str) -> Iterator[Node]:
 
 @asynccontextmanager
 async def live_feed(state_dir: Path) -> AsyncGenerator[AsyncGenerator[Mapping[str, object]]]:
-    """The live messages of the backend that serves this state directory; raises BackendError when none does."""
+    """Open the live stream of the backend of this state directory. Raises BackendError if there is none."""
     from websockets.asyncio.client import connect
     from websockets.exceptions import WebSocketException
 
@@ -136,8 +136,10 @@ async def live_feed(state_dir: Path) -> AsyncGenerator[AsyncGenerator[Mapping[st
 
             async def messages() -> AsyncGenerator[Mapping[str, object], None]:
                 async for frame in socket:
-                    told: object = json.loads(frame)
-                    members = cast("dict[str, object]", told) if isinstance(told, dict) else {}
+                    document: object = json.loads(frame)
+                    members = (
+                        cast("dict[str, object]", document) if isinstance(document, dict) else {}
+                    )
                     past = members.get("type") == "hello"
                     for message in _unfolded(members):
                         yield {**message, "past": True} if past else message

@@ -1,8 +1,8 @@
-"""Events of a bus to NATS JetStream, through an outbox on disk that survives the process: :func:`carry`. Back to handlers:
-:func:`deliver`. To spans and metrics: :func:`observe`.
+"""NATS JetStream: send the events of a bus (:func:`carry`), deliver them to handlers (:func:`deliver`), or record them as
+spans and metrics (:func:`observe`).
 
-Publishing on the bus writes to a mapped file and waits for nothing; a thread of its own sends. Needs the extra ``nats``.
-``docs/distributed.md`` has the wire format, for producers in other languages too.
+Events go through an outbox on disk that survives the process. Publishing on the bus writes to a memory-mapped file and never
+blocks; a background thread sends. Needs the extra ``nats``. ``docs/distributed.md`` specifies the wire format.
 """
 
 from __future__ import annotations
@@ -42,15 +42,15 @@ from spanbus._workflow.events import Event, ReceivedEvent, WorkflowEvent
 from spanbus.errors import InputError
 from spanbus.integrations._nats_client import (
     Client,
-    Unanswered,
+    RequestFailed,
     credentials_of,
     library,
     servers_of,
 )
 from spanbus.integrations._nats_deliver import Deliverer, DelivererState, deliver
-from spanbus.integrations._nats_left_open import RUN_ENDS, LeftOpen, ends_of
-from spanbus.integrations._nats_life_sign import RENEW_S, LifeSign
+from spanbus.integrations._nats_heartbeat import RENEW_S, Heartbeat
 from spanbus.integrations._nats_observe import Observation, observe
+from spanbus.integrations._nats_run_journal import RUN_ENDS, RunJournal, ends_of
 from spanbus.integrations._nats_wire import Lines, Message, TooLong, messages_of
 from spanbus.integrations.nats_stream import STREAM, checked_name
 
@@ -79,10 +79,10 @@ _ATTEMPT_S: Final = 15.0
 
 
 class CarrierState(NamedTuple):
-    """Counts of events: taken from the bus, stored by JetStream, waiting in the outbox, known to JetStream already,
+    """Counts of events: taken from the bus, stored by JetStream, waiting in the outbox, recognized by JetStream as duplicates,
     dropped by reason.
 
-    ``outage`` says why nothing is stored just now, ``oldest_age_s`` how long the oldest has waited.
+    ``outage`` is the reason why nothing can be stored at present, or None; ``oldest_age_s`` the age of the oldest waiting event.
     """
 
     carried: int
@@ -103,13 +103,13 @@ def carry(
     redact: bool = True,
     linger_s: float = 0.02,
 ) -> Carrier:
-    """Carry every event of ``bus`` to a JetStream stream; a context manager, closed at exit.
+    """Send every event of ``bus`` to a JetStream stream. Returns a context manager, also closed at exit.
 
-    Nothing is waited for and nothing is raised by publishing: events lie in the state directory until they are stored, in the
-    order of their run, and the next process there sends what a killed one left. ``redact`` lets through what span events
-    show. ``linger_s`` is how long an event waits for others of its run, to travel in one message.
+    Publishing on the bus neither blocks nor raises. Events stay in the state directory until they are stored, in order within
+    a run. The next process with the same state directory sends the events of a killed one. With ``redact`` payloads are
+    reduced to what span events show. ``linger_s`` is how long an event waits for others of its run, to share a message.
 
-    Raises :class:`~spanbus.errors.InputError` for what cannot be used, before anything is subscribed.
+    Raises :class:`~spanbus.errors.InputError` for invalid arguments, before anything is subscribed.
     """
     if not isinstance(bus, WorkflowEventBus):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise InputError(
@@ -130,10 +130,7 @@ def carry(
 
 
 def outbox_of(settings: Settings) -> Carrier:
-    """The outbox that the settings ask for, with their ``nats_url``; it sends nothing before it is told to.
-
-    Raises :class:`~spanbus.errors.InputError`.
-    """
+    """Return the outbox for ``nats_url`` of the settings. It does not send yet. Raises :class:`~spanbus.errors.InputError`."""
     library()
     return Carrier(
         settings.state_dir,
@@ -150,7 +147,7 @@ def _redactor(settings: Settings) -> Redactor:
 
 
 class Carrier(Closing):
-    """The outbox of one process, with the thread that empties it. All methods may be called from any thread."""
+    """The outbox of one process and its sending thread. All methods may be called from any thread."""
 
     def __init__(
         self,
@@ -168,7 +165,7 @@ class Carrier(Closing):
         self._lock = threading.Lock()
         self._workflows: OrderedDict[str | None, str] = OrderedDict()
         self._open: OrderedDict[str | None, None] = OrderedDict()
-        """The runs that began here and have not ended."""
+        """Open runs of this process."""
         self._carried = 0
         self._too_large = self._unreadable = 0
         self._bus: tuple[weakref.ref[WorkflowEventBus], str] | None = None
@@ -197,14 +194,14 @@ class Carrier(Closing):
                 longest_backoff_s=_LONGEST_BACKOFF_S,
                 prepare_every_s=RENEW_S,
             ),
-            prepare=self._look_around,
+            prepare=self._maintain,
         )
         self._group = self.spool.group(b"")
-        self._left_open = LeftOpen(self.spool) if elsewhere else None
+        self._run_journal = RunJournal(self.spool) if elsewhere else None
         _carriers.add(self)
 
     def carrying(self, bus: WorkflowEventBus) -> Self:
-        """Subscribe to ``bus`` and begin to send, also what dead processes left."""
+        """Subscribe to ``bus`` and start sending, including the events of dead processes."""
         if self._elsewhere:
             mark_as_carried(bus)
         self._bus = weakref.ref(bus), bus.subscribe(None, self._take, description="events to NATS")
@@ -212,32 +209,32 @@ class Carrier(Closing):
         return self
 
     def _take(self, event: Event) -> None:
-        """One event, in the thread that publishes it. Never raises."""
-        if isinstance(event, ReceivedEvent):  # it came from the stream
+        """Put one event into the outbox, in the publishing thread. Never raises."""
+        if isinstance(event, ReceivedEvent):  # it was delivered from the stream
             return
         try:
             if event.event_type in _LIFE:
-                event = self._followed(event)
+                event = self._track_run(event)
             workflow = self._workflows.get(event.run_id)
             data = self._lines.record_of(event, workflow)
         except TooLong:
             self._too_large += 1
             return
-        except Exception as error:  # a wall: somebody's payload
+        except Exception as error:  # payloads may be anything
             self._unreadable += 1
             logger.debug("an event for NATS cannot be read", exc_info=error)
             return
         self._carried += 1
-        if self._left_open is None:
+        if self._run_journal is None:
             self.spool.put(_EVENTS, self._group, data)
         else:
-            self._left_open.ends(event)
+            self._run_journal.record_end(event)
             self.spool.put(_EVENTS, self._group, data)
-            self._left_open.begins(event, workflow)
+            self._run_journal.record_start(event, workflow)
         self._sender.wake()
 
-    def _followed(self, event: Event) -> Event:
-        """The beginning or the end of a run, remembered; with it goes who makes its telemetry."""
+    def _track_run(self, event: Event) -> Event:
+        """Record the start or end of a run. A start is marked if this process makes the telemetry of the run."""
         run_id = event.run_id
         if event.event_type != _STARTED:
             if event.phase is None:
@@ -256,22 +253,22 @@ class Carrier(Closing):
             return event
         return event._replace(metadata={**event.metadata, "telemetry": "here"})
 
-    def _look_around(self) -> None:
-        """In the thread that sends, now and then."""
-        self._take_over()
-        if self._left_open is not None:
+    def _maintain(self) -> None:
+        """Periodic work of the sending thread."""
+        self._adopt()
+        if self._run_journal is not None:
             self.spool.journal_alive(time.time_ns())
         self._destination.renew()
 
-    def _take_over(self) -> None:
-        """Send what dead processes left, and the ends of what they left open."""
+    def _adopt(self) -> None:
+        """Take over the events of dead processes, and end their open runs."""
         for leftover in self.spool.adopt():
             for event, workflow in ends_of(leftover):
                 self.spool.put(_EVENTS, self._group, self._lines.record_of(event, workflow))
             self.spool.adopted(leftover)
 
     def state(self) -> CarrierState:
-        """A frozen snapshot of the counts."""
+        """Return an immutable snapshot of the counts."""
         spool, lane = self.spool.statistics(), self._sender.statistics()[_NAME]
         dropped = {reason: count for (_, reason), count in spool.dropped.items()}
         for reason, count in (("too_large", self._too_large), ("not_encodable", self._unreadable)):
@@ -291,7 +288,7 @@ class Carrier(Closing):
         )
 
     def delivery(self) -> DeliveryStatistics:
-        """The same for the metrics of delivery: records of the signal ``events``."""
+        """Return the counts for the delivery metrics, as records of the signal ``events``."""
         found, spool, signal = self.state(), self.spool.statistics(), str(_EVENTS)
         return DeliveryStatistics(
             {signal: found.carried},
@@ -305,12 +302,12 @@ class Carrier(Closing):
         )
 
     def flush(self, timeout_s: float = 5.0) -> bool:
-        """Wait until everything is stored, also what dead processes left; False when that took longer."""
-        self._take_over()
+        """Wait up to ``timeout_s`` until all events are stored, including those of dead processes. Returns whether they are."""
+        self._adopt()
         return self._sender.flush(timeout_s)
 
     def detach(self) -> None:
-        """Leave the bus; what was taken is still sent."""
+        """Unsubscribe from the bus. Events in the outbox are still sent."""
         if self._bus is not None:
             (known, subscription), self._bus = self._bus, None
             bus = known()
@@ -318,12 +315,12 @@ class Carrier(Closing):
                 bus.unsubscribe(subscription)
 
     def begin_close(self, timeout_s: float) -> None:
-        """Leave the bus and send what can be sent within ``timeout_s``, without waiting for it."""
+        """Unsubscribe, and let the sending thread send for at most ``timeout_s``, without waiting for it."""
         self.detach()
         self._sender.begin_shutdown(timeout_s)
 
     def close(self, timeout_s: float = _EXIT_S) -> bool:
-        """Leave the bus and send within ``timeout_s`` what can be sent; True when nothing waits. May be called twice."""
+        """Unsubscribe and send for at most ``timeout_s``. Returns whether the outbox is empty. May be called twice."""
         if self._closed:
             return not self.spool.pending(_NAME)
         self._closed = True
@@ -335,18 +332,18 @@ class Carrier(Closing):
         return complete
 
     def forked(self) -> None:
-        """In a child process: the thread and what waits are the parent's."""
+        """Reset in a forked child: the thread and the waiting events belong to the parent."""
         self._lock = threading.Lock()
         self.spool.forked()
         self._destination.forked()
         self._sender.forked()
         self._group = self.spool.group(b"")
-        if self._left_open is not None:
-            self._left_open.forked()
+        if self._run_journal is not None:
+            self._run_journal.forked()
 
 
 class NatsDestination:
-    """Takes batches of events: messages of one run go one after another, those of different runs at once."""
+    """Stores batches of events in JetStream: messages of one run in sequence, those of different runs concurrently."""
 
     name = _NAME
 
@@ -365,11 +362,11 @@ class NatsDestination:
 
     @property
     def shown(self) -> str:
-        """The servers, without passwords."""
+        """Server URLs without passwords."""
         return ",".join(shown_url(each) for each in self._servers)
 
     def warm_up(self) -> None:
-        """Import the client, which takes a tenth of a second."""
+        """Import the client library, which takes a tenth of a second."""
         library()
 
     def probe(self, signal: Signal, timeout_s: float) -> Outcome:
@@ -378,7 +375,7 @@ class NatsDestination:
         return self._outcome(self._client.connected, timeout_s)
 
     def send(self, signal: Signal, records: Sequence[Stored], timeout_s: float) -> Outcome:
-        """Store these records. A failed attempt is repeated with the same messages, whose ids JetStream then knows."""
+        """Store these records. A retry sends the same messages with the same ids, so JetStream drops duplicates."""
         del signal
         by_subject = list(messages_of([record.data for record in records]).values())
 
@@ -386,20 +383,22 @@ class NatsDestination:
             for number in range(max(map(len, by_subject), default=0)):
                 round_ = [found[number] for found in by_subject if len(found) > number]
                 self._count(round_, await self._client.store(round_, self._publisher))
-            await self._life_sign.given(self._client, self._open_runs())
+            await self._heartbeat.write_if_due(self._client, self._open_runs())
 
         return self._outcome(store, timeout_s)
 
     def renew(self) -> None:
-        """Say that this publisher lives, where runs of it are open."""
-        if self._life_sign.is_due(self._open_runs()):
-            with suppress(Unanswered):  # whoever sends next tells about it
-                self._client.run(self._life_sign.given(self._client, self._open_runs()), _ATTEMPT_S)
+        """Write the heartbeat if it is due."""
+        if self._heartbeat.is_due(self._open_runs()):
+            with suppress(RequestFailed):  # the next send reports the problem
+                self._client.run(
+                    self._heartbeat.write_if_due(self._client, self._open_runs()), _ATTEMPT_S
+                )
 
     def _count(self, sent: Sequence[Message], answers: Sequence[Mapping[str, object]]) -> None:
         for message, answer in zip(sent, answers, strict=True):
             if answer.get("stream") != self._stream:
-                raise Unanswered(
+                raise RequestFailed(
                     f"stream {answer.get('stream')} took these events, not {self._stream}; set SPANBUS_NATS_STREAM to it, or remove it"
                 )
             if answer.get("duplicate"):
@@ -409,22 +408,21 @@ class NatsDestination:
         assert callable(work)
         try:
             self._client.run(work(), timeout_s)
-        except Unanswered as error:
+        except RequestFailed as error:
             return Retry(str(error))
         return Delivered()
 
     def interrupt(self) -> None:
-        """End the attempt that is under way."""
+        """Cancel the current attempt."""
         self._client.interrupt()
 
     def close(self) -> None:
-        """Close the connection."""
         self._client.close()
 
     def forked(self) -> None:
-        """In a child process: the connection is the parent's."""
+        """Reset in a forked child: the connection belongs to the parent."""
         self._publisher = new_event_id.prefix
-        self._life_sign = LifeSign(self._publisher)
+        self._heartbeat = Heartbeat(self._publisher)
         self._client = Client(self._servers, self._credentials)
 
 

@@ -1,7 +1,7 @@
-"""One observer of a stream of events, or of some of its partitions: spans and metrics of runs whose own processes make none.
+"""Observer of a stream or of some of its partitions: makes spans and metrics of runs whose own processes make none.
 
-It reads to the head, tells a runtime's sinks, and writes down how far it is: in a key of the stream's servers for each
-partition, which only the one that wrote it last may write again, and in a file of its own for what came since.
+Progress is stored twice: as a checkpoint for each partition in NATS, written with compare-and-set, and in a local file
+after each message.
 """
 
 from __future__ import annotations
@@ -18,28 +18,28 @@ from spanbus._runtime import Runtime
 from spanbus.errors import BackendError
 from spanbus.integrations._nats_client import (
     Client,
-    Unanswered,
+    RequestFailed,
     credentials_of,
     servers_of,
     unix_ns,
 )
 from spanbus.integrations._nats_clocks import Clocks
-from spanbus.integrations._nats_consumer import Consumer
-from spanbus.integrations._nats_holdings import (
+from spanbus.integrations._nats_leases import (
     LEASE_S,
     RENEW_S,
-    Holdings,
     Options,
+    PartitionLeases,
     Stopped,
     StreamState,
     TakenOver,
 )
-from spanbus.integrations._nats_numbers import Numbers
+from spanbus.integrations._nats_metrics import ObserverMetrics
+from spanbus.integrations._nats_ordered_consumer import OrderedConsumer
+from spanbus.integrations._nats_partition_reader import SETTLE_S, Counts, StreamMessage
 from spanbus.integrations._nats_partitions import PARTITIONS, checked, subjects
 from spanbus.integrations._nats_partitions import shown as named
 from spanbus.integrations._nats_publishers import Publishers
-from spanbus.integrations._nats_reading import SETTLE_S, Counts, Read
-from spanbus.integrations.nats_stream import ALIVE, checked_name, not_as_made
+from spanbus.integrations.nats_stream import ALIVE, checked_name, incompatibility
 
 __all__ = ["Observed", "Observer"]
 
@@ -49,7 +49,7 @@ CHECKPOINT_S: Final = 1.0
 _PAUSE_S: Final = 0.2
 _LOOK_S: Final = 0.05
 _STEP_S: Final = 0.25
-"""Seconds that one step may take, give or take a message: it may have a thousand of a hundred lines before it."""
+"""Limit of one step in seconds, plus one message. A batch may have a thousand messages of a hundred lines."""
 _ASK_S: Final = 30.0
 _AWAY_S: Final = 0.5
 _DELIVER_S: Final = 10.0
@@ -57,13 +57,13 @@ _PUBLISHERS_S: Final = 5.0
 _LOST_AFTER_S: Final = 300.0
 
 
-class MadeAnew(BackendError):
-    """The stream that was read is another one now."""
+class StreamRecreated(BackendError):
+    """The stream was deleted and created again."""
 
 
 class Observed(NamedTuple):
-    """Progress of an observer: last message read, open runs, counts of lines, messages deleted unread, events read again,
-    partitions held and waited for.
+    """Progress of an observer: last message read, open runs, counts of lines, messages deleted unread, events replayed,
+    partitions held and awaited.
     """
 
     sequence: int
@@ -76,7 +76,7 @@ class Observed(NamedTuple):
 
 
 class Stop(Protocol):
-    """Whether to stop: a ``threading.Event``, or what a signal handler may set."""
+    """A stop flag, such as a ``threading.Event`` or a flag that a signal handler sets."""
 
     def is_set(self) -> bool: ...
 
@@ -84,7 +84,7 @@ class Stop(Protocol):
 
 
 class _Never:
-    """Nobody tells it to stop."""
+    """A stop flag that is never set."""
 
     def is_set(self) -> bool:
         return False
@@ -95,12 +95,12 @@ class _Never:
 
 
 class Observer:
-    """A context manager. Raises :class:`~spanbus.errors.BackendError`, one line, where NATS cannot be asked.
+    """An observer, used as a context manager. Raises :class:`~spanbus.errors.BackendError`, one line, if NATS does not answer.
 
-    ``runtime`` makes the telemetry; it is the caller's to close. ``group`` names the observers that divide the stream among
-    themselves: another group is another observer of everything. ``partitions`` are this one's; one that another living
-    observer holds is waited for, unless ``take``. ``durable`` says when something counts as told: ``delivered``, when the
-    collector has it, or ``spool``, when it lies in this host's spool.
+    ``runtime`` makes the telemetry; the caller closes it. Observers of the same ``group`` divide the stream among
+    themselves; each group reads all of it. ``partitions`` are those of this observer. It waits for a partition that another
+    live observer holds, unless ``take``. ``durable`` is the condition for writing a checkpoint: the telemetry is
+    ``delivered`` to the collector, or is in this host's ``spool``.
     """
 
     def __init__(
@@ -122,13 +122,13 @@ class Observer:
         urls = servers_of(servers, "observe")
         self.shown = ",".join(shown_url(each) for each in urls)
         self._client = Client(urls, credentials_of(credentials, "observe"))
-        self._runtime, self._said = runtime, say
-        self._told: set[str] = set()
+        self._runtime, self._report = runtime, say
+        self._reported: set[str] = set()
         self._group, self._stream = group, stream
         self._durable, self._lost_after_s, self._settle_s = durable, lost_after_s, settle_s
         self._clocks = Clocks()
-        self.numbers = Numbers(checked_name(group))
-        self._holdings = Holdings(
+        self.metrics = ObserverMetrics(checked_name(group))
+        self._leases = PartitionLeases(
             Options(group, checked_name(stream), take, begin == "now", settle_s),
             checked(partitions),
             runtime,
@@ -136,29 +136,29 @@ class Observer:
             self._ask,
             self.shown,
             self._clocks,
-            self.numbers,
+            self.metrics,
             self._say,
         )
         self._publishers: Publishers | None = None
-        self._consumer: Consumer | None = None
-        self._unread: list[Read] = []
-        """Messages that the consumer gave and that were not taken yet."""
+        self._consumer: OrderedConsumer | None = None
+        self._unread: list[StreamMessage] = []
+        """Fetched messages that are not processed yet."""
         self._stop: Stop = _Never()
         self._info = StreamState("", 0, 0, 0)
-        self._looked, self._looked_s = False, 0.0
-        """The stream was looked at since something was read last."""
+        self._info_is_new, self._info_s = False, 0.0
+        """The stream state is newer than the last message read."""
         self._position = self._stamp_ns = 0
-        self._arrived: Callable[[], bool] | None = None
+        self._is_durable: Callable[[], bool] | None = None
         self._next_s = self._next_publishers_s = self._fresh_s = 0.0
         self._rounds = 0
-        """Rounds of looking at the stream and writing checkpoints that were completed."""
+        """Completed rounds of reading the stream state and writing checkpoints."""
 
     def __enter__(self) -> Self:
         try:
-            self._look()
-            self._holdings.open(self._info.created)
+            self._refresh_stream()
+            self._leases.open(self._info.created)
             self._publishers = self._alive_bucket()
-            self._runtime.wiring().observe("spanbus.observe.", self.numbers.read)
+            self._runtime.wiring().observe("spanbus.observe.", self.metrics.read)
         except BaseException:
             self._leave()
             raise
@@ -168,22 +168,22 @@ class Observer:
         self._leave()
 
     def state(self) -> Observed:
-        """Progress, counts and open runs of the observation."""
-        held, awaited = self._holdings.held, self._holdings.awaited
+        """Return progress, counts and number of open runs."""
+        held, awaited = self._leases.held, self._leases.awaited
         return Observed(
             max((each.high for each in held.values()), default=self._position),
             sum(len(each.reading.open) for each in held.values()),
-            self.numbers.counts(each.reading.counts for each in held.values()),
-            self.numbers.lost,
-            self.numbers.read_again,
+            self.metrics.counts(each.reading.counts for each in held.values()),
+            self.metrics.lost,
+            self.metrics.read_again,
             tuple(sorted(held)),
             tuple(sorted(awaited)),
         )
 
     def once(self, stop: Stop | None = None) -> None:
-        """Read to the end of the stream, let go of every end, and write the checkpoints.
+        """Read to the end of the stream, release all held ends, and write the checkpoints.
 
-        Told to stop before the end, it writes how far it is, and raises :class:`~spanbus.errors.BackendError`.
+        If ``stop`` is set before the end, the checkpoints are written and :class:`~spanbus.errors.BackendError` is raised.
         """
         self._stop = stop or self._stop
         try:
@@ -197,17 +197,17 @@ class Observer:
     def _to_the_end(self) -> None:
         deadline_s = time.monotonic() + LEASE_S + RENEW_S
         self._acquire()
-        while self._holdings.awaited:
+        while self._leases.awaited:
             if time.monotonic() > deadline_s:
-                numbers = named(sorted(self._holdings.awaited))
+                numbers = named(sorted(self._leases.awaited))
                 raise BackendError(
                     f"{self.shown}: another observer of group {self._group} has partitions {numbers}; --take takes them"
                 )
             if self._stop.wait(_AWAY_S):
                 raise Stopped
-            self._look()
+            self._refresh_stream()
             self._acquire()
-        self._look()
+        self._refresh_stream()
         while True:
             if self._stop.is_set():
                 raise Stopped
@@ -220,7 +220,7 @@ class Observer:
             if time.monotonic() >= self._next_s:
                 self._next_s = time.monotonic() + CHECKPOINT_S
                 self._checkpoint()
-        for partition in self._holdings.held.values():
+        for partition in self._leases.held.values():
             partition.settle(None)
         if not self._finish():
             raise BackendError(
@@ -228,7 +228,7 @@ class Observer:
             )
 
     def follow(self, stop: Stop) -> None:
-        """Read along until told to stop; then write the checkpoints, and say that they are left."""
+        """Read until ``stop`` is set, then write the checkpoints and mark them as left."""
         away, failed_in, self._stop = False, 0, stop
         self._fresh_s = time.monotonic()
         with suppress(Stopped):
@@ -238,13 +238,13 @@ class Observer:
                 busy = self._step()
             except Stopped:
                 break
-            except (TakenOver, MadeAnew):
+            except (TakenOver, StreamRecreated):
                 raise
             except BackendError as error:
                 if not away:
-                    self._said(f"{error}; reading goes on when it is back")
+                    self._report(f"{error}; reading goes on when it is back")
                 away, busy, failed_in = True, False, self._rounds
-                self._read_anew()
+                self._restart_reading()
             else:
                 away = away and self._rounds == failed_in
             if not busy:
@@ -252,47 +252,47 @@ class Observer:
         self._finish()
 
     def _step(self) -> bool:
-        """Read what is there, if there is room for what comes of it; False where there is nothing to do."""
+        """Read available messages if the spool has room. Returns False if there was nothing to do."""
         now_s = time.monotonic()
         if now_s >= self._next_s:
             self._next_s = now_s + CHECKPOINT_S
-            self._look()
-            if self._holdings.awaited:
+            self._refresh_stream()
+            if self._leases.awaited:
                 self._acquire()
             self._checkpoint()
-            self._kill()
+            self._end_dead_runs()
             self._rounds += 1
         busy = self._has_room() and self._read()
         if busy:
             self._fresh_s = now_s
-        elif now_s - self._fresh_s >= self._settle_s:  # at the head the clock decides
+        elif now_s - self._fresh_s >= self._settle_s:  # at the head, the local clock decides
             self._settle(None)
         return busy
 
     def _acquire(self) -> None:
-        if self._holdings.acquire(self._info, self._stop.is_set):
-            self._read_anew()  # of more partitions, and from an earlier message
-            self._count()
+        if self._leases.acquire(self._info, self._stop.is_set):
+            self._restart_reading()  # with more partitions, possibly from an earlier message
+            self._update_metrics()
 
-    def _read_anew(self) -> None:
+    def _restart_reading(self) -> None:
         self._consumer, self._unread = None, []
 
     def _has_room(self) -> bool:
-        """Whether less than half of the spool is used: the rest of a backlog is safer in the stream."""
+        """Whether less than half of the spool is used. The rest of a backlog is safer in the stream."""
         found = self._runtime.statistics()
         return found is None or found.spool_bytes < self._runtime.settings.spool_quota_bytes / 2
 
     # --- reading ------------------------------------------------------------------------------------------------------
 
     def _read(self) -> bool:
-        """Tell of the next messages; False at the head of the stream."""
-        if not self._holdings.held:
+        """Process the next messages. Returns False at the head of the stream."""
+        if not self._leases.held:
             return False
         if self._consumer is None:
-            held = self._holdings.held
+            held = self._leases.held
             self._position = min(each.high for each in held.values())
             mine = subjects(sorted(held))
-            self._consumer = Consumer(
+            self._consumer = OrderedConsumer(
                 self._client, self._ask, self._stream, mine, self._position + 1
             )
         found = self._unread or self._next(self._consumer)
@@ -305,62 +305,63 @@ class Observer:
         self._unread = found[taken:]
         if taken:
             self._settle(self._stamp_ns)
-        elif self._looked and not found:  # all that had been there when the stream was looked at
+        elif self._info_is_new and not found:
+            # everything up to the stream's last message was read
             self._position = max(self._position, self._info.last)
-            self._passed()
-        self.numbers.at(self._stamp_ns if found else None)
-        self._looked = self._looked and bool(found)
+            self._skip_to_position()
+        self.metrics.at(self._stamp_ns if found else None)
+        self._info_is_new = self._info_is_new and bool(found)
         return bool(found)
 
-    def _next(self, consumer: Consumer) -> list[Read]:
-        """The next messages, after a look at what was deleted before them."""
-        if self._held_in_part and time.monotonic() - self._looked_s > _LOOK_S:
-            self._look()  # of a share no gap is seen in what is read
+    def _next(self, consumer: OrderedConsumer) -> list[StreamMessage]:
+        """Fetch the next messages, after counting those that were deleted before them."""
+        if self._held_in_part and time.monotonic() - self._info_s > _LOOK_S:
+            self._refresh_stream()  # with only some partitions, gaps cannot be seen in sequence numbers
         if self._info.first > self._position + 1:
             self._deleted(self._info.first - 1)
         return consumer.read()
 
     @property
     def _held_in_part(self) -> bool:
-        return len(self._holdings.held) < PARTITIONS
+        return len(self._leases.held) < PARTITIONS
 
-    def _passed(self) -> None:
-        """All partitions held are read together: nothing of any is left before the position."""
-        for partition in self._holdings.held.values():
-            partition.passed(self._position)
+    def _skip_to_position(self) -> None:
+        """Advance all held partitions to the position: they are read together."""
+        for partition in self._leases.held.values():
+            partition.skip_to(self._position)
 
-    def _take(self, message: Read) -> None:
+    def _take(self, message: StreamMessage) -> None:
         if not self._held_in_part and message.sequence > self._position + 1:
             self._deleted(message.sequence - 1)
         self._position, self._stamp_ns = message.sequence, message.stamp_ns
-        partition = self._holdings.held.get(message.partition)
+        partition = self._leases.held.get(message.partition)
         if partition is None or message.sequence <= partition.high:
             return
-        if self._holdings.still_holds(partition):
+        if self._leases.still_holds(partition):
             partition.take(message)
 
     def _settle(self, stamp_ns: int | None) -> None:
-        for partition in list(self._holdings.held.values()):
-            if partition.reading.holds and self._holdings.still_holds(partition):
+        for partition in list(self._leases.held.values()):
+            if partition.reading.holds and self._leases.still_holds(partition):
                 partition.settle(stamp_ns)
 
     def _deleted(self, upto: int) -> None:
-        """Messages up to this one were deleted unread."""
-        held = self._holdings.held.values()
+        """Count the messages up to this one as deleted unread."""
+        held = self._leases.held.values()
         lost = sum(each.deleted(upto, self._position) for each in held)
         self._position = max(self._position, upto)
         if lost:
-            self.numbers.lost += lost
+            self.metrics.lost += lost
             self._say(f"{lost} messages were deleted before they were read", "deleted")
 
-    def _kill(self) -> None:
-        """End the runs of publishers that are gone; in a backlog their own ends may still come."""
+    def _end_dead_runs(self) -> None:
+        """End the runs of dead publishers. In a backlog, time is the stream's: their own ends may still follow."""
         now_s = time.monotonic()
         if self._publishers is None or now_s < self._next_publishers_s:
             return
         self._next_publishers_s = now_s + min(_PUBLISHERS_S, self._lost_after_s / 4 + 0.25)
         try:
-            self._publishers.look()
+            self._publishers.refresh()
         except BackendError as error:
             self._say(f"runs of dead publishers stay open: bucket {ALIVE}: {error}", "publishers")
             return
@@ -369,62 +370,62 @@ class Observer:
             self._info.now_ns if at_head else self._stamp_ns, self._lost_after_s
         )
         if dead:
-            for partition in list(self._holdings.held.values()):
-                if self._holdings.still_holds(partition):
-                    self.numbers.killed += partition.kill(dead)
+            for partition in list(self._leases.held.values()):
+                if self._leases.still_holds(partition):
+                    self.metrics.killed += partition.kill(dead)
 
     # --- checkpoints ---------------------------------------------------------------------------------------------------
 
     def _checkpoint(self) -> None:
-        """Write how far it is, as soon as what was told until then is durable; and now and then that it still lives."""
-        held, now_s = self._holdings.held, time.monotonic()
+        """Write checkpoints of telemetry that has become durable, and renew the leases."""
+        held, now_s = self._leases.held, time.monotonic()
         if self._consumer is not None:
-            self._passed()
-        if self._arrived is not None and self._arrived():
-            self._arrived = None
+            self._skip_to_position()
+        if self._is_durable is not None and self._is_durable():
+            self._is_durable = None
             for partition in held.values():
-                partition.arrived()
+                partition.confirm()
         changed = [each for each in held.values() if each.changed]
-        if changed and self._arrived is None:
+        if changed and self._is_durable is None:
             for partition in changed:
                 partition.prepare(now_s)
             if self._durable == "delivered":
-                self._arrived = self._runtime.wiring().arrival()
+                self._is_durable = self._runtime.wiring().arrival()
             else:
                 for partition in changed:
-                    partition.arrived()
-        self._holdings.renew(now_s)
-        self._count()
+                    partition.confirm()
+        self._leases.renew(now_s)
+        self._update_metrics()
 
-    def _count(self) -> None:
-        """Bring the numbers up to date."""
-        held = self._holdings.held.values()
-        self.numbers.counts(each.reading.counts for each in held)
-        self.numbers.held = len(held)
-        self.numbers.checkpoint_s = min((each.durable_s for each in held), default=None)
-        self.numbers.offset_s = self._clocks.largest_s()
+    def _update_metrics(self) -> None:
+        """Update the observer's metrics."""
+        held = self._leases.held.values()
+        self.metrics.counts(each.reading.counts for each in held)
+        self.metrics.held = len(held)
+        self.metrics.checkpoint_s = min((each.durable_s for each in held), default=None)
+        self.metrics.offset_s = self._clocks.largest_s()
 
     def _finish(self) -> bool:
-        """Write the last checkpoints, as one that leaves; False when not all of it is durable."""
-        self._count()
-        now_s, partitions = time.monotonic(), list(self._holdings.held.values())
+        """Write the last checkpoints, marked as left. Returns False if not all telemetry is durable."""
+        self._update_metrics()
+        now_s, partitions = time.monotonic(), list(self._leases.held.values())
         for partition in partitions:
             partition.prepare(now_s)
         complete = self._durable == "spool" or self._runtime.flush(_DELIVER_S)
         if complete:
             for partition in partitions:
-                partition.arrived()
-        self._holdings.write(partitions, left=True)
+                partition.confirm()
+        self._leases.write(partitions, left=True)
         return complete
 
-    def _look(self) -> None:
-        """Ask how the stream is."""
+    def _refresh_stream(self) -> None:
+        """Request the state of the stream."""
         info = self._ask(self._client.ask(f"$JS.API.STREAM.INFO.{self._stream}"))
         if info.get("error") is not None:
             raise BackendError(
                 f"{self.shown}: stream {self._stream}: {info['error'].get('description')}; `spanbus nats setup` makes it"
             )
-        unreadable = not_as_made(info["config"])
+        unreadable = incompatibility(info["config"])
         if unreadable:
             raise BackendError(
                 f"{self.shown}: stream {self._stream}: {unreadable}, so it cannot be observed; remove it and make it with"
@@ -432,21 +433,21 @@ class Observer:
             )
         state, created = info["state"], str(info["created"])
         if self._info.created not in ("", created):
-            raise MadeAnew(f"{self.shown}: stream {self._stream} was made anew; start again")
+            raise StreamRecreated(f"{self.shown}: stream {self._stream} was made anew; start again")
         self._info = StreamState(
             created,
             int(state["first_seq"]),
             int(state["last_seq"]),
             unix_ns(str(info["ts"])) if info.get("ts") else time.time_ns(),
         )
-        self._looked, self._looked_s = True, time.monotonic()
-        self.numbers.server_ahead_ns = self._info.now_ns - time.time_ns()
+        self._info_is_new, self._info_s = True, time.monotonic()
+        self.metrics.server_ahead_ns = self._info.now_ns - time.time_ns()
 
     def _alive_bucket(self) -> Publishers | None:
         info = self._ask(self._client.ask(f"$JS.API.STREAM.INFO.KV_{ALIVE}"))
         if info.get("error") is None:
             return Publishers(self._client, self._ask)
-        self._said(
+        self._report(
             f"there is no bucket {ALIVE}, so runs of dead publishers stay open; `spanbus nats setup` makes it"
         )
         return None
@@ -454,17 +455,17 @@ class Observer:
     def _ask(self, coroutine: Any) -> Any:
         try:
             return self._client.run(coroutine, _ASK_S)
-        except Unanswered as error:
+        except RequestFailed as error:
             raise BackendError(f"{self.shown}: {error}") from error
 
     def _say(self, line: str, once: str | None) -> None:
         if once is not None:
-            if once in self._told:
+            if once in self._reported:
                 return
-            self._told.add(once)
-        self._said(line)
+            self._reported.add(once)
+        self._report(line)
 
     def _leave(self) -> None:
-        self._holdings.close()
-        self.numbers.held = 0
+        self._leases.close()
+        self.metrics.held = 0
         self._client.close()

@@ -1,4 +1,4 @@
-"""The stream of events as data, and the bucket of checkpoints: made, compared, changed and shown by ``spanbus nats``."""
+"""Configuration of the event stream and its buckets, and the JetStream administration of ``spanbus nats``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from spanbus.errors import BackendError, InputError
 from spanbus.integrations._nats_client import (
     Client,
     DirectMessage,
-    Unanswered,
+    RequestFailed,
     credentials_of,
     servers_of,
 )
@@ -25,23 +25,23 @@ __all__ = ["STREAM", "SetUp", "StreamStatus", "Wanted", "set_up", "status"]
 
 STREAM: Final = "SPANBUS"
 CHECKPOINTS: Final = "spanbus_observe"
-"""The bucket in which observers write how far they are."""
+"""Bucket of the observers' checkpoints."""
 ALIVE: Final = "spanbus_alive"
-"""The bucket in which publishers with open runs say that they live."""
+"""Bucket of the heartbeats of publishers with open runs."""
 ALIVE_S: Final = 30
-"""Seconds after which the server says that a publisher is gone which has not renewed its key."""
+"""TTL of a heartbeat in seconds."""
 BUCKETS: Final = 4_096
 _OLDEST: Final = (2, 11)
 _NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _LASTING: Final = ("retention", "storage", "subject_transform", "subjects")
-"""Not changed: events would be lost by it, or runs would change their partition."""
+"""Never changed on an existing stream: events would be lost, or runs would move to another partition."""
 _NOT_FOUND: Final = 10059
 _TIMEOUT_S: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """The choices that a person has of a stream."""
+    """User options of the stream. ``max_bytes`` and ``max_age_s`` limit what it keeps."""
 
     stream: str = STREAM
     replicas: int = 1
@@ -49,7 +49,7 @@ class Wanted:
     max_bytes: int = 64 * 2**30
 
     def config(self) -> dict[str, object]:
-        """The stream's configuration, as JetStream's API takes it."""
+        """Return the stream's configuration for JetStream's API."""
         return {
             "name": self.stream,
             "subjects": ["spanbus.v1.event.>"],
@@ -71,7 +71,7 @@ class Wanted:
 
 
 def alive_bucket(replicas: int) -> dict[str, object]:
-    """The configuration of the bucket of publishers: keys expire, and the server says so for an hour."""
+    """Return the configuration of the heartbeat bucket. Keys expire; the server keeps a delete marker for an hour."""
     return {
         **bucket(replicas, ALIVE),
         "allow_msg_ttl": True,
@@ -80,7 +80,7 @@ def alive_bucket(replicas: int) -> dict[str, object]:
 
 
 def bucket(replicas: int, name: str = CHECKPOINTS) -> dict[str, object]:
-    """The configuration of the bucket of checkpoints, a stream with the name and subjects of a key-value bucket."""
+    """Return the configuration of a key-value bucket, by default that of the checkpoints."""
     return {
         "name": f"KV_{name}",
         "subjects": [f"$KV.{name}.>"],
@@ -97,7 +97,7 @@ def bucket(replicas: int, name: str = CHECKPOINTS) -> dict[str, object]:
 
 
 class Difference(NamedTuple):
-    """One member of a stream's configuration that is not as wanted."""
+    """A member of a stream's configuration with an unwanted value."""
 
     name: str
     there: object
@@ -105,7 +105,7 @@ class Difference(NamedTuple):
 
     @property
     def lasting(self) -> bool:
-        """Whether it cannot be changed."""
+        """Whether the value cannot be changed on an existing stream."""
         return self.name in _LASTING
 
     def __str__(self) -> str:
@@ -116,14 +116,14 @@ Done = Literal["made", "changed", "as wanted", "missing", "different"]
 
 
 class SetUp(NamedTuple):
-    """The outcome of :func:`set_up`."""
+    """Result of :func:`set_up`."""
 
     done: Done
     differences: tuple[Difference, ...]
 
 
 class StreamStatus(NamedTuple):
-    """A stream as it is. Times are ISO 8601, as JetStream tells them."""
+    """Status of a stream. Times are ISO 8601, as reported by JetStream."""
 
     servers: str
     version: str
@@ -139,7 +139,7 @@ class StreamStatus(NamedTuple):
 
 
 def checked_name(stream: str) -> str:
-    """A stream's name. Raises :class:`~spanbus.errors.InputError`."""
+    """Return a valid stream name. Raises :class:`~spanbus.errors.InputError`."""
     if not _NAME.fullmatch(stream):
         raise InputError(
             f"{stream[:100]!r} is no name of a stream: letters, digits, _ and -, at most 64"
@@ -154,16 +154,16 @@ def set_up(
     credentials: str | Path | None = None,
     check: bool = False,
 ) -> SetUp:
-    """Make the stream, or change what may be changed of it; with ``check`` only compare.
+    """Create or update the stream and its buckets; with ``check`` only compare.
 
-    Raises :class:`~spanbus.errors.BackendError`, one line, where NATS cannot be reached, has no JetStream, is too old or
-    refuses, and for a stream that differs in what cannot be changed.
+    Raises :class:`~spanbus.errors.BackendError`, one line, if NATS cannot be reached, has no JetStream, is too old or
+    refuses, and if an existing stream differs in a member that cannot be changed.
     """
     checked_name(wanted.stream)
-    with Questions(servers, credentials) as asking:
-        asking.account()
+    with Admin(servers, credentials) as admin:
+        admin.account()
         found = [
-            asking.set_up(config, check=check)
+            admin.set_up(config, check=check)
             for config in (
                 wanted.config(),
                 bucket(wanted.replicas),
@@ -179,14 +179,14 @@ def set_up(
 def status(
     servers: str | Sequence[str], stream: str = STREAM, *, credentials: str | Path | None = None
 ) -> StreamStatus:
-    """The stream as it is. Raises :class:`~spanbus.errors.BackendError`, one line."""
+    """Return the status of the stream. Raises :class:`~spanbus.errors.BackendError`, one line."""
     checked_name(stream)
-    with Questions(servers, credentials) as asking:
-        asking.account()
-        there = asking.stream(stream)
+    with Admin(servers, credentials) as admin:
+        admin.account()
+        there = admin.stream(stream)
         if there is None:
             raise BackendError(
-                f"{asking.shown}: there is no stream {stream}; `spanbus nats setup` makes it"
+                f"{admin.shown}: there is no stream {stream}; `spanbus nats setup` makes it"
             )
         config, state = there["config"], there["state"]
         replicas = int(config.get("num_replicas") or 1)
@@ -194,8 +194,8 @@ def status(
             stream, replicas, float(config["max_age"]) / 1e9, int(config["max_bytes"])
         ).config()
         return StreamStatus(
-            asking.shown,
-            asking.version,
+            admin.shown,
+            admin.version,
             stream,
             int(state["messages"]),
             int(state["bytes"]),
@@ -211,7 +211,7 @@ def status(
 def differences_of(
     there: Mapping[str, object], wanted: Mapping[str, object]
 ) -> tuple[Difference, ...]:
-    """The members of ``wanted`` that are not so in ``there``; an absent number or truth value is nought."""
+    """Return the members of ``wanted`` that differ in ``there``. An absent member equals 0 or false."""
     return tuple(
         Difference(name, there.get(name), value)
         for name, value in wanted.items()
@@ -219,8 +219,11 @@ def differences_of(
     )
 
 
-def not_as_made(there: Mapping[str, Any]) -> str | None:
-    """The first difference for which a stream's events cannot be observed; a copy of a stream has what that one has."""
+def incompatibility(there: Mapping[str, Any]) -> str | None:
+    """Return the first difference that makes a stream impossible to observe, or None.
+
+    Mirrors and streams with sources are not checked: they have the subjects of their origin.
+    """
     if there.get("mirror") or there.get("sources"):
         return None
     wanted = Wanted().config()
@@ -235,8 +238,8 @@ def not_as_made(there: Mapping[str, Any]) -> str | None:
     )
 
 
-class Questions(Closing):
-    """A connection for a few questions to JetStream's API."""
+class Admin(Closing):
+    """A connection for requests to JetStream's API."""
 
     def __init__(self, servers: str | Sequence[str], credentials: str | Path | None) -> None:
         urls = servers_of(servers, "nats")
@@ -248,7 +251,7 @@ class Questions(Closing):
         self.client.close()
 
     def account(self) -> None:
-        """See that there is a JetStream that is new enough."""
+        """Check that the server has JetStream and is new enough. Raises :class:`~spanbus.errors.BackendError`."""
         connection = self.run(self.client.connected())
         known = connection.connected_server_version
         self.version = f"{known.major}.{known.minor}.{known.patch}"
@@ -266,7 +269,7 @@ class Questions(Closing):
             raise
 
     def set_up(self, config: Mapping[str, object], *, check: bool) -> SetUp:
-        """Make one stream, or change what may be changed of it; with ``check`` only compare."""
+        """Create or update one stream; with ``check`` only compare."""
         name = str(config["name"])
         there = self.stream(name)
         if there is None:
@@ -288,7 +291,7 @@ class Questions(Closing):
         return SetUp("changed", differences)
 
     def stream(self, name: str) -> Any:
-        """The stream's configuration and state; None where there is none."""
+        """Return the stream's configuration and state, or None if it does not exist."""
         found = self.run(self.client.ask(f"$JS.API.STREAM.INFO.{name}"))
         error = found.get("error")
         if error is None:
@@ -298,7 +301,7 @@ class Questions(Closing):
         raise BackendError(f"{self.shown}: stream {name}: {error.get('description')}")
 
     def ask(self, what: str, request: Mapping[str, object] | None) -> Mapping[str, object]:
-        """One request to JetStream's API."""
+        """Send one request to JetStream's API."""
         found = self.run(self.client.ask(f"$JS.API.{what}", request))
         error = found.get("error")
         if error is not None:
@@ -310,20 +313,20 @@ class Questions(Closing):
         return cast("Mapping[str, object]", found)
 
     def _streams_of(self, config: Mapping[str, object] | None) -> str:
-        """The streams that have the subjects of one that cannot be made."""
+        """Return the names of existing streams with the same subjects."""
         subjects = cast("Sequence[str]", (config or {}).get("subjects") or [">"])
         found = self.run(self.client.ask("$JS.API.STREAM.NAMES", {"subject": subjects[0]}))
         return ", ".join(map(str, found.get("streams") or ["one that is not shown"]))
 
     def messages(self, stream: str, first: int, subjects: str, *, most: int) -> list[DirectMessage]:
-        """Messages of these subjects from number ``first`` on, as any copy of the stream has them."""
+        """Read messages of these subjects from sequence number ``first`` on, from any replica."""
         return cast(
             "list[DirectMessage]", self.run(self.client.batch(stream, first, most, subjects))
         )
 
     def run(self, coroutine: Any) -> Any:
-        """Run a question of :attr:`client` to its end."""
+        """Run a coroutine of :attr:`client`. Raises :class:`~spanbus.errors.BackendError`."""
         try:
             return self.client.run(coroutine, _TIMEOUT_S)
-        except Unanswered as error:
+        except RequestFailed as error:
             raise BackendError(f"{self.shown}: {error}") from error

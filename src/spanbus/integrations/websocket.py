@@ -1,6 +1,6 @@
-"""Events of a bus for WebSocket clients of an application of one's own (Starlette, FastAPI, any ASGI framework on Starlette).
+"""Serve the events of a bus to WebSocket clients of your own application (Starlette, FastAPI and others based on Starlette).
 
-``docs/live.md`` describes the messages, and how a client resumes. Needs the extra ``backend``.
+``docs/live.md`` describes the messages and how a client resumes. Needs the extra ``backend``.
 """
 
 from spanbus._backend.live import EventBusWebSocketBridge

@@ -1,4 +1,4 @@
-"""The partitions that an observer holds and those that it waits for: taken, kept by writing their keys, let go."""
+"""Leases on partitions: an observer acquires them, renews them by writing their checkpoints, and gives them up."""
 
 from __future__ import annotations
 
@@ -12,32 +12,32 @@ from spanbus.errors import BackendError
 from spanbus.integrations._nats_checkpoints import Ask, Checkpoint, Checkpoints, Found
 from spanbus.integrations._nats_client import Client
 from spanbus.integrations._nats_clocks import Clocks
-from spanbus.integrations._nats_consumer import Consumer, subjects_of
-from spanbus.integrations._nats_marks import Marks
-from spanbus.integrations._nats_numbers import Numbers
+from spanbus.integrations._nats_metrics import ObserverMetrics
+from spanbus.integrations._nats_ordered_consumer import OrderedConsumer, subjects_of
 from spanbus.integrations._nats_partition import Partition
 from spanbus.integrations._nats_partitions import PARTITIONS, shown, subjects
+from spanbus.integrations._nats_progress_file import ProgressFile
 
 if TYPE_CHECKING:
     from spanbus._runtime import Runtime
 
 RENEW_S: Final = 5.0
 LEASE_S: Final = 15.0
-"""Age at which the checkpoint of a holder that has not left is anybody's."""
+"""Age of a checkpoint at which the lease has expired and another observer may take the partition."""
 _SURE_S: Final = 10.0
-"""Age up to which a holder need not ask whether it still is one."""
+"""Age of a checkpoint up to which the holder may process messages without renewing the lease first."""
 
 
 class TakenOver(BackendError):
-    """Other observers of the same group hold all that this one held."""
+    """Other observers of the group have taken all partitions of this one."""
 
 
 class Stopped(Exception):
-    """The observer was told to stop before it was through."""
+    """The observer was told to stop before it had finished."""
 
 
 class StreamState(NamedTuple):
-    """The stream as it was a moment ago, by the server's clock."""
+    """State of the stream at ``now_ns`` of the server's clock."""
 
     created: str
     first: int
@@ -46,7 +46,7 @@ class StreamState(NamedTuple):
 
 
 class Options(NamedTuple):
-    """Choices of an observer that its partitions follow."""
+    """Options of an observer that apply to its partitions."""
 
     group: str
     stream: str
@@ -55,8 +55,11 @@ class Options(NamedTuple):
     settle_s: float
 
 
-class Holdings:
-    """Belongs to one thread. ``say`` tells a line, with a key one that is told once."""
+class PartitionLeases:
+    """The partitions that an observer holds and those that it waits for. Not thread-safe.
+
+    ``say`` reports a line to the user; lines with the same key are reported once.
+    """
 
     def __init__(
         self,
@@ -67,36 +70,36 @@ class Holdings:
         ask: Ask,
         where: str,
         clocks: Clocks,
-        numbers: Numbers,
+        metrics: ObserverMetrics,
         say: Callable[[str, str | None], None],
     ) -> None:
         self._options, self._runtime, self._client, self._ask = options, runtime, client, ask
-        self._where, self._clocks, self._numbers, self._say = where, clocks, numbers, say
+        self._where, self._clocks, self._metrics, self._say = where, clocks, metrics, say
         self._checkpoints = Checkpoints(client, ask, where, options.group, options.stream)
         folder = runtime.settings.state_dir / "observe"
-        self._marks = Marks(folder / f"{options.stream}-{options.group}.marks")
+        self._progress = ProgressFile(folder / f"{options.stream}-{options.group}.marks")
         self.awaited = set(partitions)
         self.held: dict[int, Partition] = {}
         self._by = ""
 
     def open(self, created: str) -> None:
-        """Open this host's marks of the stream."""
-        self._marks.open(created)
+        """Open this host's progress file for the stream."""
+        self._progress.open(created)
         host, random = os.uname().nodename, os.urandom(2).hex()
-        self._by = f"{host}/{os.getpid()}/{self._marks.holder}-{random}"
+        self._by = f"{host}/{os.getpid()}/{self._progress.holder}-{random}"
 
     def close(self) -> None:
-        """Leave what is open to the observers that go on."""
+        """Release all partitions. Their open runs stay open for the next holder."""
         for partition in self.held.values():
             partition.leave()
-            self._numbers.let_go(partition.reading.counts)
+            self._metrics.released(partition.reading.counts)
         self.held.clear()
-        self._marks.close()
+        self._progress.close()
 
     # --- taking --------------------------------------------------------------------------------------------------------
 
     def acquire(self, info: StreamState, stopped: Callable[[], bool]) -> bool:
-        """Take the partitions that nobody else holds; whether there were any. Raises :class:`Stopped`."""
+        """Acquire the free partitions and return whether there were any. Raises :class:`Stopped`."""
         free: list[tuple[int, Found | None]] = []
         others: dict[str, list[int]] = {}
         for number in sorted(self.awaited):
@@ -104,7 +107,7 @@ class Holdings:
             if self._may_take(number, found, info):
                 free.append((number, found))
             else:
-                self._marks.release(number)
+                self._progress.release(number)
                 others.setdefault(found.checkpoint.by if found is not None else "", []).append(
                     number
                 )
@@ -116,15 +119,15 @@ class Holdings:
         return bool(free) and self._take(free, info, stopped)
 
     def _may_take(self, number: int, found: Found | None, info: StreamState) -> bool:
-        locked = self._marks.lock(number)
+        locked = self._progress.lock(number)
         if found is None or found.checkpoint.left or self._options.take:
             return True
         if locked and self._is_of_this_host(found.checkpoint):
-            return True  # the one before is dead, else it would have it locked
+            return True  # the previous holder is dead: a live one would have the lock
         return (info.now_ns - found.stamp_ns) / 1e9 >= LEASE_S
 
     def _is_of_this_host(self, checkpoint: Checkpoint) -> bool:
-        return checkpoint.by.rpartition("/")[2].partition("-")[0] == self._marks.holder
+        return checkpoint.by.rpartition("/")[2].partition("-")[0] == self._progress.holder
 
     def _take(
         self,
@@ -132,36 +135,38 @@ class Holdings:
         info: StreamState,
         stopped: Callable[[], bool],
     ) -> bool:
-        """Go on where the last holders were: hear the open runs again, unheard, write the keys, and tell what is open."""
+        """Continue from the last checkpoints: replay open runs without sinks, write the checkpoints, then attach the sinks."""
         taken = {number: self._partition(number, found, info) for number, found in free}
-        anew = [each.number for each in taken.values() if not each.known and not each.told_upto]
+        anew = [
+            each.number for each in taken.values() if not each.known and not each.processed_upto
+        ]
         if anew and info.last:
             self._say(
                 f"partitions {shown(anew)} have no checkpoint of group {self._options.group}: they are read from the beginning of the stream",
                 None,
             )
-        if not self._hear_again(taken, stopped):
+        if not self._replay(taken, stopped):
             for partition in taken.values():
                 partition.leave()
             raise Stopped
-        refused = self.write(taken.values())  # from here on an observer before this one is refused
+        refused = self.write(taken.values())  # from here on, writes of the previous holder fail
         for number, found in free:
             partition = taken[number]
-            if number in refused:  # it still lives: wait for it
+            if number in refused:  # its holder is alive: wait for it
                 partition.leave()
                 continue
             self.awaited.discard(number)
             self.held[number] = partition
-            partition.tell(info.first)
+            partition.attach_sinks(info.first)
             if found is not None and not self._is_of_this_host(found.checkpoint):
-                self._numbers.takeovers += 1
+                self._metrics.takeovers += 1
         return True
 
     def _partition(self, number: int, found: Found | None, info: StreamState) -> Partition:
         partition = Partition(
             number,
             self._runtime,
-            self._marks,
+            self._progress,
             self._clocks,
             created=info.created,
             by=self._by,
@@ -173,29 +178,29 @@ class Holdings:
             partition.begin(info.last)
         return partition
 
-    def _hear_again(self, taken: dict[int, Partition], stopped: Callable[[], bool]) -> bool:
-        """Hear what was told before; False when it was to stop before the end."""
-        ahead = any(each.told_upto > each.high for each in taken.values())
+    def _replay(self, taken: dict[int, Partition], stopped: Callable[[], bool]) -> bool:
+        """Replay processed messages to restore the open runs. Returns False if stopped before the end."""
+        ahead = any(each.processed_upto > each.high for each in taken.values())
         again = {
             number: each
             for number, each in taken.items()
-            if each.buckets or each.told_upto > each.high
+            if each.buckets or each.processed_upto > each.high
         }
         if not again:
             return True
         whole = subjects(sorted(again))
         buckets = [(number, bucket) for number, each in again.items() for bucket in each.buckets]
-        last = max(each.told_upto for each in again.values())
+        last = max(each.processed_upto for each in again.values())
         first = min(each.begins_at for each in again.values())
         chosen = whole if ahead else subjects_of(buckets, whole)
-        consumer = Consumer(self._client, self._ask, self._options.stream, chosen, first)
+        consumer = OrderedConsumer(self._client, self._ask, self._options.stream, chosen, first)
         while found := consumer.read():
             for message in found:
                 if stopped():
                     return False
                 partition = again.get(message.partition)
-                if partition is not None and partition.hear_again(message):
-                    self._numbers.read_again += message.body.count(b"\n") + 1
+                if partition is not None and partition.replay(message):
+                    self._metrics.read_again += message.body.count(b"\n") + 1
             if found[-1].sequence >= last:
                 break
         consumer.close()
@@ -204,9 +209,9 @@ class Holdings:
     # --- keeping -------------------------------------------------------------------------------------------------------
 
     def still_holds(self, partition: Partition) -> bool:
-        """Whether this observer still holds it; one that stood still for a while asks before it tells anything more.
+        """Whether this observer still holds the partition. Renews the lease first if it was not renewed for ten seconds.
 
-        Raises :class:`TakenOver` when nothing is left to hold or to wait for.
+        Raises :class:`TakenOver` if no partition is left to hold or to wait for.
         """
         if self.held.get(partition.number) is not partition:
             return False
@@ -216,14 +221,14 @@ class Holdings:
         return self.held.get(partition.number) is partition
 
     def renew(self, now_s: float) -> None:
-        """Write the keys of what has news, and of what was written a while ago. Raises :class:`TakenOver`."""
+        """Write the checkpoints that have changed or are due for renewal. Raises :class:`TakenOver`."""
         due = [each for each in self.held.values() if each.due or now_s - each.written_s >= RENEW_S]
         refused = self.write(due)
         if refused:
-            self._let_go()
+            self._release_taken()
 
     def write(self, partitions: Iterable[Partition], *, left: bool = False) -> list[int]:
-        """Write the keys of these; the numbers of those that others have written since."""
+        """Write the checkpoints of these partitions. Returns the numbers of those that others have taken."""
         given = {each.number: each for each in partitions}
         documents = {
             number: (each.document(left=left), each.revision) for number, each in given.items()
@@ -234,18 +239,18 @@ class Holdings:
             revision = answer
             if revision is None:
                 found = self._checkpoints.read(number)
-                if found is None:  # it was removed, and nobody has it: written anew the next time
+                if found is None:  # the key was removed: recreate it the next time
                     given[number].revision = 0
                     continue
                 if found.checkpoint.by != self._by:
                     refused.append(number)
                     continue
-                revision = found.revision  # an answer of ours was lost: the next one is right
+                revision = found.revision  # a reply to our write was lost: continue from here
             given[number].written(revision, now_s)
         return refused
 
-    def _let_go(self) -> None:
-        """Let go of everything that others hold now."""
+    def _release_taken(self) -> None:
+        """Release all partitions that others have taken."""
         others: dict[str, list[int]] = {}
         for number in sorted(self.held):
             found = self._checkpoints.read(number)
@@ -255,7 +260,7 @@ class Holdings:
             others.setdefault(by, []).append(number)
             partition = self.held.pop(number)
             partition.leave()
-            self._numbers.let_go(partition.reading.counts)
+            self._metrics.released(partition.reading.counts)
         group = self._options.group
         for by, lost in others.items():
             what = "all partitions" if len(lost) == PARTITIONS else f"partitions {shown(lost)}"
@@ -269,5 +274,5 @@ class Holdings:
 
 
 def holder(by: str) -> str:
-    """A holder for people: host and process."""
+    """Return host and process of a holder, for display."""
     return by.rpartition("/")[0] or "nobody"

@@ -1,6 +1,6 @@
-"""Runs and phases that a publisher announced and has not ended, in the journal of its outbox: whoever finds a dead one ends them.
+"""Journal of the open runs and phases of a publisher, in its outbox. The next process ends those of a dead publisher.
 
-Only where observers make the telemetry: elsewhere a process journals its open spans, and those of a dead one are ended as spans.
+Only used if observers make the telemetry. Otherwise a process journals its open spans instead.
 """
 
 from __future__ import annotations
@@ -36,16 +36,16 @@ _PHASE_ENDS: Final = frozenset(
 _RUNS_KEPT: Final = 4_096
 
 
-class LeftOpen:
-    """May be used by several threads."""
+class RunJournal:
+    """Journals the open runs and phases of this process. Thread-safe."""
 
     def __init__(self, spool: Spool) -> None:
         self._spool, self._lock = spool, threading.Lock()
         self._runs: OrderedDict[str, set[int]] = OrderedDict()
-        """Keys of the open entries of each run."""
+        """Keys of the open journal entries of each run."""
 
-    def ends(self, event: Event) -> None:
-        """Before an event lies in the outbox: what it ends is not to be ended by anybody else."""
+    def record_end(self, event: Event) -> None:
+        """Close the entries that an event ends. Call before the event is put into the outbox, so that nobody ends them twice."""
         run_id = event.run_id
         if run_id is None:
             return
@@ -60,8 +60,8 @@ class LeftOpen:
                 self._runs.get(run_id, set()).discard(key)
             self._spool.journal_close(key)
 
-    def begins(self, event: Event, workflow: str | None) -> None:
-        """After an event lies in the outbox: what it began is open, and its run lived until then."""
+    def record_start(self, event: Event, workflow: str | None) -> None:
+        """Open an entry for a started run or phase, or record the run as alive. Call after the event is in the outbox."""
         run_id, phase = event.run_id, event.phase
         starts = event.event_type == (
             WorkflowEvent.WORKFLOW_STARTED if phase is None else WorkflowEvent.PHASE_STARTED
@@ -69,7 +69,7 @@ class LeftOpen:
         if run_id is None:
             return
         if not starts:
-            if run_id in self._runs:  # no end of it is to be before what was heard last
+            if run_id in self._runs:  # an end written later must not precede this event
                 self._spool.journal_alive(event.at_ns)
             return
         key = _key(run_id, phase)
@@ -82,13 +82,16 @@ class LeftOpen:
         self._spool.journal_alive(event.at_ns)
 
     def forked(self) -> None:
-        """In a child process: what is open is the parent's."""
+        """Reset in a forked child: the open runs belong to the parent."""
         self._lock = threading.Lock()
         self._runs.clear()
 
 
 def ends_of(leftover: Leftover) -> Iterator[tuple[Event, str | None]]:
-    """Ends of what a dead publisher left open, phases first, each with its workflow; when it was last known to live."""
+    """Yield end events for the open phases, then the open runs, of a dead publisher, each with its workflow.
+
+    They are stamped with the time at which the publisher was last known to be alive.
+    """
     found = [entry for _, parts in leftover.open if (entry := _entry(parts)) is not None]
     for entry in sorted(found, key=lambda each: each["phase"] is None):
         workflow, phase = entry["workflow"], entry["phase"]

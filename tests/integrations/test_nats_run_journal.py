@@ -7,16 +7,16 @@ import sys
 from pathlib import Path
 
 from spanbus._delivery.spool import Spool
-from spanbus.integrations._nats_left_open import ends_of
+from spanbus.integrations._nats_run_journal import ends_of
 
 DIES = """
 import os, sys
 from pathlib import Path
 from spanbus._delivery.spool import Spool
 from spanbus._workflow.events import Event
-from spanbus.integrations._nats_left_open import LeftOpen
+from spanbus.integrations._nats_run_journal import RunJournal
 spool = Spool(Path(sys.argv[1]), destinations=("nats",)).open()
-left = LeftOpen(spool)
+journal = RunJournal(spool)
 for number, (kind, phase) in enumerate((
     ("workflow.started", None),
     ("workflow.phase.started", "a"),
@@ -25,9 +25,9 @@ for number, (kind, phase) in enumerate((
     ("hooks.execution.started", "b"),
 )):
     event = Event(kind, str(number), 100 + number, {}, run_id="r", phase=phase)
-    left.ends(event)
-    left.begins(event, "nightly")
-left.begins(Event("app.event", "x", 900, {}, run_id="another"), None)
+    journal.record_end(event)
+    journal.record_start(event, "nightly")
+journal.record_start(Event("app.event", "x", 900, {}, run_id="another"), None)
 os._exit(9)
 """
 

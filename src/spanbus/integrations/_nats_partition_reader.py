@@ -1,7 +1,7 @@
-"""A partition of the stream as an observer reads it: lines to a correlator, ends of runs held until they have settled.
+"""Reader of one partition: feeds events to a correlator, and holds back ends of runs until late events have arrived.
 
-Time is the stream's: an end is let go when a message was read that is so much younger, by the clock only at the head. A
-backlog gives the same spans as reading along.
+A held end is released when the stream has advanced by the settle time, so a backlog gives the same spans as reading
+live. Only at the head of the stream the local clock decides.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from spanbus.integrations._nats_clocks import Clocks
 
 SETTLE_S: Final = 2.0
 RUNS_OPEN: Final = Limits().open_runs
-"""Beyond it the correlator has let go of the oldest run, whether it ends or not."""
+"""Limit of open runs; beyond it the correlator has dropped the oldest one."""
 RUNS_ELSEWHERE: Final = 2_048
 ENDS_WAITING: Final = 128
-"""Beyond it the oldest end is let go before it has settled: a stream of 4,000 runs a second in all its partitions."""
+"""Limit of held ends; beyond it the oldest is released early. Reached at 4,000 runs a second in all partitions."""
 RUNS_REMEMBERED: Final = 256
-"""Runs of one partition that ended last."""
+"""Recently ended runs remembered in one partition."""
 _IDS_REMEMBERED: Final = 8_192
 _PUBLISHERS_OF_RUN: Final = 64
 _KEY_CHARS: Final = 100
@@ -44,8 +44,8 @@ _ENDS: Final = frozenset(
 )
 
 
-class Read(NamedTuple):
-    """One message of the stream: its number, the server's stamp (Unix nanoseconds), its lines, its place, who sent it when."""
+class StreamMessage(NamedTuple):
+    """A message of the stream. ``stamp_ns`` is the server's timestamp (Unix nanoseconds), ``sent_ns`` the publisher's or 0."""
 
     sequence: int
     stamp_ns: int
@@ -57,8 +57,8 @@ class Read(NamedTuple):
 
 
 class Counts(NamedTuple):
-    """Lines fed, those of runs whose telemetry is made elsewhere, those too late for their run, those that were there
-    already, those that are no event.
+    """Counts of lines: fed; of runs whose own process makes their telemetry (``elsewhere``); late for their run; duplicates;
+    not an event (``broken``).
     """
 
     fed: int = 0
@@ -71,15 +71,15 @@ class Counts(NamedTuple):
         return Counts(*(one + more for one, more in zip(self, other, strict=True)))
 
 
-class Held(NamedTuple):
-    """An end of a run that waits."""
+class HeldEnd(NamedTuple):
+    """An end of a run that is held back."""
 
     line: Mapping[str, object]
     stamp_ns: int
 
 
-class Open:
-    """A run that is open: where its events are, who announced it, who sent events of it, which events were heard."""
+class OpenRun:
+    """An open run: its bucket and first message, the publisher that started it, all its publishers, its event ids."""
 
     __slots__ = ("bucket", "first", "heard", "owner", "publishers", "run_id", "unread")
 
@@ -87,13 +87,13 @@ class Open:
         self.run_id, self.bucket, self.first = run_id, bucket, first
         self.owner = ""
         self.unread = False
-        """Events of it may have been deleted before they were read."""
+        """Events of the run may have been deleted before they were read."""
         self.publishers: set[str] = set()
         self.heard = Dedup(_IDS_REMEMBERED)
 
 
-class Reading:
-    """Feeds the lines of messages, in order, and knows which runs are open. Not thread-safe.
+class PartitionReader:
+    """Feeds the events of messages in order and tracks the open runs. Not thread-safe.
 
     ``ending`` is called with an open run before its end is fed.
     """
@@ -104,19 +104,19 @@ class Reading:
         *,
         say: Callable[[str], None],
         clocks: Clocks | None = None,
-        ending: Callable[[Open], None] = lambda run: None,
+        ending: Callable[[OpenRun], None] = lambda run: None,
         settle_s: float = SETTLE_S,
     ) -> None:
         self._feed, self._say, self._ending = feed, say, ending
         self._clocks = clocks or Clocks()
         self._settle_ns = int(settle_s * 1e9)
-        self.open: OrderedDict[str, Open] = OrderedDict()
-        """By the names that checkpoints have for runs."""
+        self.open: OrderedDict[str, OpenRun] = OrderedDict()
+        """By :func:`key_of` the run id, as in checkpoints."""
         self.elsewhere: OrderedDict[str, None] = OrderedDict()
         """Open runs whose own process makes their telemetry."""
         self.ended: OrderedDict[str, None] = OrderedDict()
-        """The runs that ended last: what comes of them now is late."""
-        self._held: OrderedDict[str, Held] = OrderedDict()
+        """Recently ended runs; further events of them are late."""
+        self._held: OrderedDict[str, HeldEnd] = OrderedDict()
         self._fed = self._elsewhere_lines = self._late = self._doubled = self._broken = 0
         self._told = False
 
@@ -124,18 +124,18 @@ class Reading:
     def counts(self) -> Counts:
         return Counts(self._fed, self._elsewhere_lines, self._late, self._doubled, self._broken)
 
-    def count_anew(self) -> None:
-        """Forget the counts: all of it was counted by the observer that read it first."""
+    def reset_counts(self) -> None:
+        """Reset the counts after a replay: those lines were counted when they were first read."""
         self._fed = self._elsewhere_lines = self._late = self._doubled = self._broken = 0
 
     @property
     def holds(self) -> bool:
-        """Whether an end waits."""
+        """Whether an end is held back."""
         return bool(self._held)
 
-    def take(self, message: Read, *, only: Collection[str] | None = None) -> int:
-        """Feed one message, with ``only`` the lines of these runs alone; the stamp of the last end that it let go."""
-        let_go_ns = self.let_go(message.stamp_ns - self._settle_ns) if self._held else 0
+    def take(self, message: StreamMessage, *, only: Collection[str] | None = None) -> int:
+        """Feed one message; with ``only`` just the lines of these runs. Returns the timestamp of the last released end, or 0."""
+        released_ns = self.release_ends(message.stamp_ns - self._settle_ns) if self._held else 0
         line: Mapping[str, object] | None = None
         for text in message.body.split(b"\n"):
             found = self._line(text)
@@ -147,13 +147,17 @@ class Reading:
             if only is None or run in only:
                 self._take(run, str(run_id), line, message)
         while len(self._held) > ENDS_WAITING:
-            let_go_ns = max(let_go_ns, self.let_go(next(iter(self._held.values())).stamp_ns))
+            released_ns = max(
+                released_ns, self.release_ends(next(iter(self._held.values())).stamp_ns)
+            )
         if line is not None and only is None:
-            _tell_clock(self._clocks, message, line)
-        return let_go_ns
+            _measure_clock(self._clocks, message, line)
+        return released_ns
 
-    def _take(self, run: str, run_id: str, line: Mapping[str, object], message: Read) -> None:
-        if not run:  # of none that could be open, end or be made elsewhere
+    def _take(
+        self, run: str, run_id: str, line: Mapping[str, object], message: StreamMessage
+    ) -> None:
+        if not run:  # an event without a run id
             self._tell(line)
             return
         kind = _kind_of(line)
@@ -173,7 +177,7 @@ class Reading:
         if opened is None:
             while len(self.open) >= RUNS_OPEN:
                 self.forget(next(iter(self.open)))
-            opened = self.open[run] = Open(run_id, message.bucket, message.sequence)
+            opened = self.open[run] = OpenRun(run_id, message.bucket, message.sequence)
         event_id = line.get("event_id") or line.get("id")
         if event_id is not None and opened.heard.is_double(str(event_id), str(kind)):
             self._doubled += 1
@@ -183,7 +187,7 @@ class Reading:
         if len(opened.publishers) < _PUBLISHERS_OF_RUN:
             opened.publishers.add(_publisher(message, line))
         if ends:
-            self._held.setdefault(run, Held(line, message.stamp_ns))
+            self._held.setdefault(run, HeldEnd(line, message.stamp_ns))
             return
         self._tell(line)
 
@@ -191,8 +195,8 @@ class Reading:
         self._fed += 1
         self._feed(line)
 
-    def let_go(self, until_ns: int) -> int:
-        """Feed the ends that were stamped until then, and return the last one's stamp, 0 for none."""
+    def release_ends(self, until_ns: int) -> int:
+        """Feed the held ends with a timestamp up to ``until_ns``. Returns the last timestamp, 0 for none."""
         last_ns = 0
         for run in [run for run, held in self._held.items() if held.stamp_ns <= until_ns]:
             held = self._held.pop(run)
@@ -205,24 +209,24 @@ class Reading:
         return last_ns
 
     def is_due(self, stamp_ns: int) -> bool:
-        """Whether an end has settled when the stream has come to this stamp."""
+        """Whether a held end has settled at this stream time."""
         until_ns = stamp_ns - self._settle_ns
         return any(held.stamp_ns <= until_ns for held in self._held.values())
 
     def settle(self, stamp_ns: int) -> int:
-        """The stream has come to this stamp: feed the ends that have settled by it, as :meth:`let_go`."""
-        return self.let_go(stamp_ns - self._settle_ns)
+        """Release the ends that have settled at this stream time; see :meth:`release_ends`."""
+        return self.release_ends(stamp_ns - self._settle_ns)
 
-    def of_owners(self, owners: Collection[str]) -> list[str]:
-        """The open runs that these publishers announced, but those whose end waits."""
+    def announced_by(self, owners: Collection[str]) -> list[str]:
+        """Return the open runs that these publishers started, except those with a held end."""
         return [
             run
             for run, opened in self.open.items()
             if opened.owner in owners and run not in self._held
         ]
 
-    def forget(self, run: str) -> Open | None:
-        """An open run was ended otherwise; what comes of it now is late."""
+    def forget(self, run: str) -> OpenRun | None:
+        """Close an open run without an end event. Further events of it are late."""
         self._remember(run)
         self._held.pop(run, None)
         return self.open.pop(run, None)
@@ -252,7 +256,7 @@ def _kind_of(line: Mapping[str, object]) -> object:
 
 
 def key_of(run_id: object) -> str:
-    """The id of a run where it is short, else its hash: checkpoints have bounded size, whoever publishes. Empty for none."""
+    """Return the run id, or its hash if it is long, so that checkpoints have bounded size. Empty if there is none."""
     if not isinstance(run_id, str | int | float) or isinstance(run_id, bool):
         return ""
     run = str(run_id)
@@ -262,27 +266,29 @@ def key_of(run_id: object) -> str:
 
 
 def _owner(event_id: object, publisher: str) -> str:
-    """The publisher that announced a run: for a process of ours the beginning of its event ids, also where another sent them."""
+    """Return the publisher of a start event. For our own processes it is the prefix of the event id, which stays the same if
+    another process sends the event.
+    """
     ours = _OUR_ID.fullmatch(event_id) if isinstance(event_id, str) else None
     return ours[1] if ours is not None else publisher
 
 
-def _publisher(message: Read, line: Mapping[str, object]) -> str:
-    """The owner of the clock behind a message's times: the one that sent it, else the source that its events name."""
+def _publisher(message: StreamMessage, line: Mapping[str, object]) -> str:
+    """Return the sender of a message, otherwise the source that its event names. Identifies the clock of its times."""
     return message.publisher or str(line.get("source") or "")[:_SOURCE_CHARS]
 
 
-def tell_clock(clocks: Clocks, message: Read) -> None:
-    """Tell of the clock behind a message, where its last line is an event."""
+def measure_clock(clocks: Clocks, message: StreamMessage) -> None:
+    """Record the clock offset of a message's publisher, if its last line is an event."""
     try:
         line: object = json.loads(message.body.rpartition(b"\n")[2])
     except (ValueError, RecursionError):
         return
     if isinstance(line, dict):
-        _tell_clock(clocks, message, cast("Mapping[str, object]", line))
+        _measure_clock(clocks, message, cast("Mapping[str, object]", line))
 
 
-def _tell_clock(clocks: Clocks, message: Read, line: Mapping[str, object]) -> None:
+def _measure_clock(clocks: Clocks, message: StreamMessage, line: Mapping[str, object]) -> None:
     publisher = _publisher(message, line)
     if not publisher:
         return

@@ -1,8 +1,8 @@
-"""Wait for a command, and pass on to it every signal that reached only us.
+"""Wait for a command and forward signals that reached only this process.
 
-All signals are blocked and read one by one, with who sent them. At a terminal the command stays in our process group,
-so that the terminal reaches it itself: what the kernel sent for a key is not sent again. Without a terminal it has a
-group of its own, and whatever reaches us goes to all of it.
+All signals are blocked and read one by one, with their sender. At a terminal the command stays in our process group, so
+signals for keys reach it directly and are not forwarded. Without a terminal it has its own process group, to which every
+signal is forwarded.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from contextlib import suppress
 
 from spanbus._exec.launch import Child, Inherited
 
-_BY_KERNEL = 0x80  # si_code SI_KERNEL: a key at the terminal, or the terminal itself
+_BY_KERNEL = 0x80  # si_code SI_KERNEL: sent for a key or by the terminal
 _ENDS_WORK = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT")
 _BY_KEY = frozenset(("SIGINT", "SIGQUIT", "SIGTSTP", "SIGWINCH"))
 _NEVER = ("SIGKILL", "SIGSTOP")
 
 
-class Ended:
-    """End of a command: ``status`` as a shell gives it, ``signal_name`` of a signal that asked for the end."""
+class CommandExit:
+    """End of a command: ``status`` as a shell reports it, ``signal_name`` of the signal that requested the end, if any."""
 
     __slots__ = ("duration_ns", "ended_at_ns", "exit_code", "signal_name")
 
@@ -38,46 +38,49 @@ class Ended:
         return self.exit_code if self.exit_code >= 0 else 128 - self.exit_code
 
 
-class Attendant:
-    """Waits for one command in the main thread; ``wake`` may be called from any."""
+class Supervisor:
+    """Waits for one command in the main thread; only :meth:`wake` may be called from other threads."""
 
     def __init__(
         self, child: Child, inherited: Inherited, resize: Callable[[], bool] | None = None
     ) -> None:
-        """``resize`` gives the command's terminal, which is not ours, the size of ours; whether there is one."""
+        """``resize`` copies the terminal's size to the command's pseudo-terminal, and returns whether there is one."""
         self._child = child
         self._resize = resize
         never = {int(getattr(signal, name)) for name in _NEVER}
-        self._heard = {int(number) for number in signal.valid_signals()} - never
-        self._heard -= inherited.ignored - {int(signal.SIGCHLD)}
-        self._asked: str | None = None
+        self._signals = {int(number) for number in signal.valid_signals()} - never
+        self._signals -= inherited.ignored - {int(signal.SIGCHLD)}
+        self._end_signal: str | None = None
         self._awake = False
 
-    def wait(self) -> Ended:
-        """Wait until the command has ended; stop with it where it was stopped at a terminal or through us."""
+    def wait(self) -> CommandExit:
+        """Wait until the command has ended. If it is stopped, this process stops too."""
         while True:
-            code = self._reaped()
+            code = self._reap()
             if code is not None:
-                ended = Ended(code, time.perf_counter_ns() - self._child.started_ns, time.time_ns())
-                ended.signal_name = self._asked
+                ended = CommandExit(
+                    code, time.perf_counter_ns() - self._child.started_ns, time.time_ns()
+                )
+                ended.signal_name = self._end_signal
                 return ended
             number, by_kernel = self._next()
             if number != signal.SIGCHLD:
-                self._pass_on(number, by_kernel)
+                self._forward(number, by_kernel)
 
     def wake(self) -> None:
-        """End :meth:`linger`."""
+        """End :meth:`wait_while`."""
         self._awake = True
         with suppress(OSError):
             os.kill(os.getpid(), signal.SIGCHLD)
 
-    def linger(self, still: Callable[[], bool], timeout_s: float) -> bool:
-        """After the end: while ``still``, at most so long, and not against a person who wants to go. Whether it is over.
+    def wait_while(self, still: Callable[[], bool], timeout_s: float) -> bool:
+        """Wait while ``still()`` is true, at most ``timeout_s`` or until a signal requests the end. Returns whether it ended.
 
-        The signal that ended the command may come twice: ``timeout`` and supervisors send it to the process and to its group.
+        The signal that ended the command may arrive twice, because ``timeout`` and supervisors send it to the process and to
+        its group. The second one is ignored.
         """
         until = time.monotonic() + timeout_s
-        same = self._asked if self._asked not in _BY_KEY else None
+        same = self._end_signal if self._end_signal not in _BY_KEY else None
         while still():
             left_s = until - time.monotonic()
             if left_s <= 0:
@@ -93,25 +96,25 @@ class Attendant:
     # --- signals ------------------------------------------------------------------------------------------------------
 
     def _next(self) -> tuple[int, bool]:
-        """The next signal, and whether the kernel sent it to our whole group."""
+        """Return the next signal, and whether the kernel sent it to our whole process group."""
         if hasattr(signal, "sigwaitinfo"):
             while True:
-                info = signal.sigwaitinfo(self._heard)
+                info = signal.sigwaitinfo(self._signals)
                 if info.si_signo == signal.SIGCHLD or info.si_pid != os.getpid():
                     return info.si_signo, info.si_code == _BY_KERNEL
-        number = signal.sigwait(self._heard)  # nobody says who sent it
+        number = signal.sigwait(self._signals)  # the sender is unknown
         return int(number), signal.Signals(number).name in _BY_KEY
 
     def _next_within(self, timeout_s: float) -> int | None:
         if hasattr(signal, "sigtimedwait"):
-            info = signal.sigtimedwait(self._heard, timeout_s)
+            info = signal.sigtimedwait(self._signals, timeout_s)
             return info.si_signo if info is not None else None
-        return int(signal.sigwait(self._heard))
+        return int(signal.sigwait(self._signals))
 
-    def _pass_on(self, number: int, by_kernel: bool) -> None:
+    def _forward(self, number: int, by_kernel: bool) -> None:
         name = _name(number)
-        if self._asked is None and name in _ENDS_WORK:
-            self._asked = name
+        if self._end_signal is None and name in _ENDS_WORK:
+            self._end_signal = name
         resized = name == "SIGWINCH" and self._resize is not None and self._resize()
         if by_kernel and not self._child.own_group and not resized:
             return
@@ -125,7 +128,7 @@ class Attendant:
 
     # --- the command --------------------------------------------------------------------------------------------------
 
-    def _reaped(self) -> int | None:
+    def _reap(self) -> int | None:
         while True:
             try:
                 pid, status = os.waitpid(self._child.pid, os.WNOHANG | os.WUNTRACED)
@@ -134,13 +137,13 @@ class Attendant:
             if pid == 0:
                 return None
             if os.WIFSTOPPED(status):
-                self._stop_too(os.WSTOPSIG(status))
+                self._stop_with_command(os.WSTOPSIG(status))
                 continue
             return os.waitstatus_to_exitcode(status)
 
-    def _stop_too(self, number: int) -> None:
-        """A stopped command is a stopped job: whoever started us sees it, and continues us, which continues it."""
-        if number == signal.SIGSTOP and self._child.own_group:  # somebody else's business
+    def _stop_with_command(self, number: int) -> None:
+        """Stop this process too, so that the shell sees a stopped job. Its SIGCONT is forwarded to the command."""
+        if number == signal.SIGSTOP and self._child.own_group:  # sent to the command alone
             return
         os.kill(os.getpid(), signal.SIGSTOP)
 
@@ -153,7 +156,7 @@ def _name(number: int) -> str:
 
 
 def _family(pid: int) -> list[int]:
-    """A process with those beneath it in our group: the command's part of a group that is ours as well."""
+    """Return a process and its descendants in our process group."""
     found, group = [pid], os.getpgrp()
     try:
         beneath = _children_by_parent(group)

@@ -1,4 +1,4 @@
-"""``spanbus exec`` on systems without ``fork``: the command by ``subprocess``, with no more than it can do."""
+"""``spanbus exec`` on systems without ``fork``, by ``subprocess``."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ import subprocess
 import time
 
 from spanbus._exec.arguments import Arguments
-from spanbus._exec.attend import Ended
-from spanbus._exec.launch import Child, status_of, why_not
+from spanbus._exec.launch import Child, reason_of, status_of
 from spanbus._exec.recording import Recording
-from spanbus._exec.say import say
+from spanbus._exec.stderr import print_line
+from spanbus._exec.supervise import CommandExit
 from spanbus._exec.trace import Trace
 
 
 def execute(arguments: Arguments, trace: Trace | None) -> int:
-    """Run the command and record it; its exit status."""
+    """Run the command, record it, and return its exit status."""
     env = dict(os.environ)
     for name, value in (trace.changes if trace is not None else {}).items():
         if value is None:
@@ -24,18 +24,20 @@ def execute(arguments: Arguments, trace: Trace | None) -> int:
         else:
             env[name] = value
     if arguments.keep_output:
-        say("the output of this command is not kept: it cannot be on this system")
+        print_line("the output of this command is not kept: it cannot be on this system")
     child = Child(time.time_ns(), time.perf_counter_ns())
     recording = Recording(arguments, trace, child) if trace is not None else None
-    ended: Ended | None = None
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the console tells the command itself
+    ended: CommandExit | None = None
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the console sends it to the command directly
     try:
         process = subprocess.Popen(arguments.argv, env=env, close_fds=False)
     except OSError as error:
         child.error = error
-        say(f"{arguments.argv[0]}: {why_not(error)}")
+        print_line(f"{arguments.argv[0]}: {reason_of(error)}")
     else:
-        ended = Ended(process.wait(), time.perf_counter_ns() - child.started_ns, time.time_ns())
+        ended = CommandExit(
+            process.wait(), time.perf_counter_ns() - child.started_ns, time.time_ns()
+        )
     if recording is not None:
         recording.end(ended)
     return ended.status if ended is not None else status_of(child.error or OSError())

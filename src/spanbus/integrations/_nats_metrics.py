@@ -1,4 +1,4 @@
-"""An observer's numbers, as the metrics ``spanbus.observe.*`` of the catalogue."""
+"""Metrics of an observer: ``spanbus.observe.*``."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Iterable, Mapping
 from functools import reduce
 
 from spanbus._semantics import names
-from spanbus.integrations._nats_reading import Counts
+from spanbus.integrations._nats_partition_reader import Counts
 
 
-class Numbers:
-    """Written by the thread that observes, read by the one that exports."""
+class ObserverMetrics:
+    """Metrics of one observer, written by the observing thread and read by the exporting one."""
 
     def __init__(self, group: str) -> None:
         self._attributes = {names.OBSERVE_GROUP: group}
@@ -19,39 +19,39 @@ class Numbers:
         """Messages deleted before they were read."""
         self.read_again = self.takeovers = self.killed = 0
         self.checkpoint_s: float | None = None
-        """When (monotonic) the oldest checkpoint was taken; None while no partition is held."""
+        """Monotonic time of the oldest durable checkpoint; None while no partition is held."""
         self.server_ahead_ns = 0
         self._before = self._now = Counts()
         self.held = 0
         """Partitions held."""
         self.offset_s = 0.0
-        """The largest offset of a clock, without its sign."""
+        """Largest absolute clock offset, in seconds."""
         self._behind_ns: int | None = None
         self._read_s = time.monotonic()
 
     def counts(self, held: Iterable[Counts]) -> Counts:
-        """The counts of lines: those of partitions held, and of those that were let go."""
+        """Return the counts of lines of the held partitions and of those released before."""
         self._now = reduce(Counts.plus, held, self._before)
         return self._now
 
-    def let_go(self, counts: Counts) -> None:
-        """A partition with these counts is held no more."""
+    def released(self, counts: Counts) -> None:
+        """Keep the counts of a partition that is no longer held."""
         self._before = self._before.plus(counts)
 
     def at(self, stamp_ns: int | None) -> None:
-        """A message with this stamp was read, and there are more; None at the head of the stream."""
+        """Record the timestamp of the last message read; None at the head of the stream."""
         self._behind_ns = stamp_ns
         self._read_s = time.monotonic()
 
     def _lag_s(self) -> float:
-        """Age of the newest event read; at the head, the time since one could ask whether it still is the head."""
+        """Age of the newest event read. At the head: time since the last read, if it is more than five seconds."""
         if self._behind_ns is None:
             away_s = time.monotonic() - self._read_s
             return away_s if away_s > 5.0 else 0.0
         return max(0.0, (time.time_ns() + self.server_ahead_ns - self._behind_ns) / 1e9)
 
     def read(self) -> Mapping[str, list[tuple[Mapping[str, str], float]]]:
-        """By metric name, the one series of this observer."""
+        """Return the series of this observer by metric name."""
         counts, checkpoint_s = self._now, self.checkpoint_s
         age_s = time.monotonic() - checkpoint_s if checkpoint_s is not None else 0.0
         found = {

@@ -1,4 +1,4 @@
-"""Messages of some subjects of the stream in its order: a consumer in the server's memory, made again where it was lost."""
+"""An ordered JetStream consumer: ephemeral, without acknowledgements, recreated after a gap or a server restart."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from spanbus.errors import BackendError
-from spanbus.integrations._nats_client import Client, Unanswered
-from spanbus.integrations._nats_reading import Read
+from spanbus.integrations._nats_client import Client, RequestFailed
+from spanbus.integrations._nats_partition_reader import StreamMessage
 
 _MOST: Final = 1_000
 _INACTIVE_NS: Final = 30 * 1_000_000_000
@@ -17,8 +17,8 @@ _SUBJECTS_MOST: Final = 256
 Run = Callable[[Any], Any]
 
 
-class Consumer:
-    """Gives messages from number ``first`` on. What was read is not read again by it."""
+class OrderedConsumer:
+    """Reads messages of some subjects from sequence number ``first`` on, each once."""
 
     def __init__(
         self, client: Client, run: Run, stream: str, subjects: Sequence[str], first: int
@@ -27,31 +27,31 @@ class Consumer:
         self._subjects = list(subjects)
         self._next, self._name, self._given = first, "", 0
 
-    def read(self) -> list[Read]:
-        """The next messages, up to a thousand; none at the end of the stream.
+    def read(self) -> list[StreamMessage]:
+        """Return the next messages, up to a thousand; empty at the end of the stream.
 
-        Raises :class:`~spanbus.errors.BackendError` where NATS cannot be asked.
+        Raises :class:`~spanbus.errors.BackendError` if NATS does not answer.
         """
         try:
             return self._read()
-        except (BackendError, Unanswered):
+        except (BackendError, RequestFailed):
             if not self._name:
                 raise
-            self._name = ""  # it may be gone, as after a restart of the server
+            self._name = ""  # the consumer may be gone, as after a restart of the server
             return self._read()
 
-    def _read(self) -> list[Read]:
+    def _read(self) -> list[StreamMessage]:
         if not self._name:
             self._make()
-        found: list[Read] = []
+        found: list[StreamMessage] = []
         for message in self._run(self._client.pull(self._stream, self._name, _MOST)):
             parts = message.reply.split(".")
             if len(parts) > 9:  # with a domain and an account
                 parts = [*parts[:2], *parts[4:]]
             if parts[3] != self._name:
-                continue  # what came too late from the one before
+                continue  # late message of the previous consumer
             self._given += 1
-            if int(parts[6]) != self._given:  # some never arrived: again from there
+            if int(parts[6]) != self._given:  # a gap: recreate the consumer from the last message
                 self._name = ""
                 break
             found.append(_read(message, int(parts[5]), int(parts[7])))
@@ -83,27 +83,27 @@ class Consumer:
         self._name, self._given = name, 0
 
     def close(self) -> None:
-        """Remove it from the server, which else forgets it after half a minute."""
+        """Delete the consumer on the server, which otherwise expires after 30 s of inactivity."""
         name, self._name = self._name, ""
         if name:
             try:
                 self._run(self._client.ask(f"$JS.API.CONSUMER.DELETE.{self._stream}.{name}"))
-            except (BackendError, Unanswered):
+            except (BackendError, RequestFailed):
                 pass
 
 
 def subjects_of(buckets: Sequence[tuple[int, int]], partitions: Sequence[str]) -> list[str]:
-    """The subjects of these buckets (partition, bucket); those of their partitions where they are many."""
+    """Return the subjects of these (partition, bucket) pairs, or those of whole partitions if there are too many."""
     if len(buckets) > _SUBJECTS_MOST:
         return list(partitions)
     return [f"spanbus.v1.p.{partition}.{bucket}" for partition, bucket in sorted(buckets)]
 
 
-def _read(message: Any, sequence: int, stamp_ns: int) -> Read:
+def _read(message: Any, sequence: int, stamp_ns: int) -> StreamMessage:
     partition, bucket = message.subject.split(".")[3:5]
     headers: Any = message.headers or {}
     sent = str(headers.get("Spanbus-Sent", ""))
-    return Read(
+    return StreamMessage(
         sequence,
         stamp_ns,
         bytes(message.data),

@@ -12,7 +12,7 @@ from spanbus._correlation.span_state import SpanEvent, SpanState
 from spanbus._reading import dialect_file
 from spanbus._reading.reader import Reader
 from spanbus.integrations._nats_clocks import Clocks
-from spanbus.integrations._nats_reading import ENDS_WAITING, Read, Reading
+from spanbus.integrations._nats_partition_reader import ENDS_WAITING, PartitionReader, StreamMessage
 
 SECOND = 1_000_000_000
 START_NS = 1_767_225_600 * SECOND
@@ -48,20 +48,20 @@ def line(number: int, kind: str, phase: str | None = None, **payload: object) ->
     return {**found, "phase": phase} if phase is not None else found
 
 
-def read(number: int, *lines: Line, stamp_ns: int | None = None, **more: object) -> Read:
+def read(number: int, *lines: Line, stamp_ns: int | None = None, **more: object) -> StreamMessage:
     body = b"\n".join(json.dumps(each).encode() for each in lines)
     stamp = stamp_ns if stamp_ns is not None else START_NS + number * 1_000_000
-    return Read(number, stamp, body, **more)  # type: ignore[arg-type]
+    return StreamMessage(number, stamp, body, **more)  # type: ignore[arg-type]
 
 
-def reading_of(sink: Ended, **more: object) -> tuple[Reading, Correlator]:
+def reading_of(sink: Ended, **more: object) -> tuple[PartitionReader, Correlator]:
     correlator = Correlator((sink,), live=False)
     reader = Reader(dialect_file.load("spanbus"))
 
     def feed(event: object) -> None:
         correlator.apply(reader.read(event, live=False))
 
-    return Reading(feed, say=lambda told: None, **more), correlator  # type: ignore[arg-type]
+    return PartitionReader(feed, say=lambda told: None, **more), correlator  # type: ignore[arg-type]
 
 
 PHASES = ("lint", "tests", "build")
@@ -125,11 +125,11 @@ def test_of_a_dense_stream_a_bounded_number_of_ends_waits() -> None:
             line(2 * number, "workflow.started", workflow="w"),
             line(2 * number + 1, "workflow.completed"),
         ]
-        let_go_ns = reading.take(
+        released_ns = reading.take(
             read(number, *({**each, **named} for each in lines), stamp_ns=START_NS + number)
         )
         waiting.append(len(reading.open))
-        assert let_go_ns == (START_NS + number - ENDS_WAITING if number > ENDS_WAITING else 0)
+        assert released_ns == (START_NS + number - ENDS_WAITING if number > ENDS_WAITING else 0)
     assert max(waiting) == ENDS_WAITING
     reading.settle(START_NS + 3 * SECOND)
     assert (reading.counts.fed, reading.counts.late, len(reading.open)) == (2_000, 0, 0)
@@ -149,7 +149,7 @@ def test_what_comes_after_the_end_has_settled_is_late_and_what_comes_again_is_do
 
 def test_doubles_are_known_beyond_a_thousand_events_of_the_run() -> None:
     fed: list[object] = []
-    reading = Reading(fed.append, say=lambda told: None)
+    reading = PartitionReader(fed.append, say=lambda told: None)
     many = [line(number, "worker.did") for number in range(3_000)]
     for number, each in enumerate([*many, *many[:2_000]]):
         reading.take(read(number, each))
@@ -157,17 +157,17 @@ def test_doubles_are_known_beyond_a_thousand_events_of_the_run() -> None:
 
 
 def test_runs_of_a_publisher_are_known_by_who_announced_them() -> None:
-    reading = Reading(lambda event: None, say=lambda told: None)
+    reading = PartitionReader(lambda event: None, say=lambda told: None)
     ours = {**line(1, "workflow.started"), "event_id": "0198f0aabbcc-1a2b3c4d-0000000007"}
     theirs = {**line(2, "workflow.started"), "run_id": "s"}
     nobodys = {**line(3, "workflow.started"), "run_id": "t"}
     reading.take(read(1, ours, publisher="the-next-process"))
     reading.take(read(2, theirs, publisher="shell-1"))
     reading.take(read(3, nobodys))
-    assert reading.of_owners({"0198f0aabbcc-1a2b3c4d"}) == ["r"]
-    assert reading.of_owners({"shell-1", "the-next-process"}) == ["s"]
+    assert reading.announced_by({"0198f0aabbcc-1a2b3c4d"}) == ["r"]
+    assert reading.announced_by({"shell-1", "the-next-process"}) == ["s"]
     reading.take(read(4, {**line(4, "workflow.completed"), "run_id": "s"}, publisher="shell-1"))
-    assert reading.of_owners({"shell-1"}) == [], "its end is there and settles"
+    assert reading.announced_by({"shell-1"}) == [], "its end is there and settles"
     reading.forget("r")
     reading.take(read(5, line(5, "worker.did")))
     assert reading.counts.late == 1
@@ -175,7 +175,7 @@ def test_runs_of_a_publisher_are_known_by_who_announced_them() -> None:
 
 def test_the_smallest_difference_over_a_minute_is_the_offset() -> None:
     clocks = Clocks()
-    reading = Reading(lambda event: None, say=lambda told: None, clocks=clocks)
+    reading = PartitionReader(lambda event: None, say=lambda told: None, clocks=clocks)
     for number, delay_ms in enumerate((900, 3, 250, 40)):
         stamp_ns = START_NS + number * SECOND
         for name, seconds in (("ahead", 5), ("behind", -5), ("right", 0)):

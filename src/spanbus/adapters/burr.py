@@ -1,0 +1,133 @@
+"""Burr: each run of an application is a run, each action that it takes a phase of it."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from spanbus._attaching.methods import is_coroutine_function
+from spanbus._attaching.replace import replaced
+from spanbus._attaching.work import Work
+from spanbus.adapters import _watching
+from spanbus.adapters._lifecycle import Hooks, join
+from spanbus.errors import InputError
+
+if TYPE_CHECKING:
+    from spanbus import Handle
+
+_CALLS = ("step", "astep", "run", "arun", "stream_result", "astream_result")
+_STREAMS = {
+    "iterate": _watching.stream,
+    "stream_iterate": _watching.stream,
+    "aiterate": _watching.async_stream,
+    "astream_iterate": _watching.async_stream,
+}
+
+
+def attach(application: Any, handle: Handle) -> None:
+    """Watch the methods of an application that take its actions, and hear the hooks before and after each of these."""
+    adapters = getattr(application, "_adapter_set", None)
+    if adapters is None or isinstance(application, type):
+        raise InputError(
+            "instrument an application of Burr, as ApplicationBuilder().build() gives it"
+        )
+    watched = _Application(handle, application)
+    for name in _CALLS:
+        handle.add_undo(replaced(application, name, watched.called))
+    for name, passed in _STREAMS.items():
+        handle.add_undo(replaced(application, name, functools.partial(watched.streamed, passed)))
+    handle.add_undo(join([adapters], watched.actions, ("pre_run_step",), ("post_run_step",)))
+
+
+class _Actions(Hooks):
+    """The actions of an application. Those that stream go on in the hands of whoever reads them: nowhere are they current."""
+
+    left: Callable[[BaseException | None], None] | None = None
+
+    def pre_run_step(self, *, app_id: str, sequence_id: int, action: Any, **_: object) -> None:
+        self.begin(
+            (app_id, sequence_id), "phase", action.name, app_id, current=not action.streaming
+        )
+
+    def post_run_step(
+        self, *, app_id: str, sequence_id: int, exception: BaseException | None, **_: object
+    ) -> None:
+        self.end((app_id, sequence_id), exception)
+        if self.left is not None and not self.any_open:
+            self.left(exception)
+
+
+class _Application:
+    """The runs of one application, one at a time: a method that is called within another one is a part of it."""
+
+    def __init__(self, handle: Handle, application: Any) -> None:
+        self._handle, self._application = handle, application
+        self._work: Work | None = None
+        self.actions = _Actions(handle)
+
+    def called(self, method: Callable[..., Any]) -> Callable[..., Any]:
+        """``method``, the outermost call of which is a run."""
+        if is_coroutine_function(method):
+
+            @functools.wraps(method)
+            async def called_later(*arguments: Any, **options: Any) -> Any:
+                if self._work is not None:
+                    return await method(*arguments, **options)
+                work = self._begun()
+                try:
+                    with work.inside():
+                        result = await method(*arguments, **options)
+                except BaseException as error:
+                    self._end(error)
+                    raise
+                self._returned()
+                return result
+
+            return called_later
+
+        @functools.wraps(method)
+        def called(*arguments: Any, **options: Any) -> Any:
+            if self._work is not None:
+                return method(*arguments, **options)
+            work = self._begun()
+            try:
+                with work.inside():
+                    result = method(*arguments, **options)
+            except BaseException as error:
+                self._end(error)
+                raise
+            self._returned()
+            return result
+
+        return called
+
+    def streamed(
+        self, passed: Callable[..., Any], method: Callable[..., Any]
+    ) -> Callable[..., Any]:
+        """``method``, which gives its actions one after the other to whoever has called it."""
+
+        @functools.wraps(method)
+        def streamed(*arguments: Any, **options: Any) -> Any:
+            made = method(*arguments, **options)
+            return made if self._work is not None else passed(made, self._begun(), self._end)
+
+        return streamed
+
+    def _begun(self) -> Work:
+        tracker = getattr(self._application, "_tracker", None)
+        name = str(getattr(tracker, "project_id", None) or "burr")
+        self._work = _watching.begun(self._handle, "run", name, run_id=self._application.uid)
+        return self._work
+
+    def _returned(self) -> None:
+        """The call is over; the action that it has begun to stream may not be."""
+        if self.actions.any_open:
+            self.actions.left = self._end
+        else:
+            self._end(None)
+
+    def _end(self, error: BaseException | None) -> None:
+        work, self._work, self.actions.left = self._work, None, None
+        if work is not None:
+            work.end(error)

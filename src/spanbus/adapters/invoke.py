@@ -1,0 +1,70 @@
+"""Invoke: an execution of tasks is a run, each task a phase of it, as are those that it calls."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from spanbus._attaching.work import Work
+from spanbus.adapters import _watching
+from spanbus.errors import InputError
+
+if TYPE_CHECKING:
+    from spanbus import Handle
+
+
+def attach(target: Any, handle: Handle) -> None:
+    """Watch all that executes tasks in this process, those of Fabric too; for an executor or a class of them, that one."""
+    executor = import_module("invoke").Executor if isinstance(target, ModuleType) else target
+    if not hasattr(executor, "expand_calls"):
+        raise InputError(
+            f"{type(target).__name__} executes no tasks; in your tasks.py: spanbus.instrument(invoke)"
+        )
+    executed = functools.partial(_executed, handle)
+    called = functools.partial(_called, handle)
+    handle.add_undo(_watching.wrapped(executor, "execute", executed))
+    handle.add_undo(_watching.wrapped(import_module("invoke").Task, "__call__", called))
+
+
+def _executed(handle: Handle, method: Any) -> Callable[..., Any]:
+    @functools.wraps(method)
+    def execute(*tasks: Any) -> Any:
+        name = getattr(method.__self__.collection, "name", None) or "invoke"
+        return _done(_watching.begun(handle, "run", str(name)), method, tasks, {})
+
+    return execute
+
+
+def _called(handle: Handle, method: Any) -> Callable[..., Any]:
+    @functools.wraps(method)
+    def call(*arguments: Any, **options: Any) -> Any:
+        work = Work(handle, "phase", method.__self__.name, {})
+        if work.run_id is None:  # a program calls its function, and no executor
+            return method(*arguments, **options)
+        work.begin()
+        return _done(work, method, arguments, options)
+
+    return call
+
+
+def _done(work: Work, method: Any, arguments: Any, options: Any) -> Any:
+    try:
+        with work.inside():
+            result = method(*arguments, **options)
+    except BaseException as error:
+        if _is_well(error):
+            work.end()
+        else:
+            work.end(error)
+        raise
+    work.end()
+    return result
+
+
+def _is_well(error: BaseException) -> bool:
+    """Whether a task left the program by this, and said that all is well."""
+    code = error.code if isinstance(error, SystemExit) else getattr(error, "code", 1)
+    return type(error).__name__ in ("Exit", "SystemExit") and code in (0, None)

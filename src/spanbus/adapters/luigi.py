@@ -1,0 +1,128 @@
+"""luigi: each run of a worker is a run, each task that it executes a phase of it, also in processes that it forks."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Callable
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from spanbus._attaching.work import Work
+from spanbus.adapters import _watching
+from spanbus.errors import InputError
+
+if TYPE_CHECKING:
+    from spanbus import Handle
+
+
+def attach(target: Any, handle: Handle) -> None:
+    """Watch every worker of this process, which `luigi.build`, `luigi.run` and the command make."""
+    if not isinstance(target, ModuleType):
+        raise InputError(f"instrument luigi itself, not {_name(target)}: spanbus.instrument(luigi)")
+    from importlib import import_module
+
+    kind = import_module("luigi.worker").Worker
+    workers = _Workers(handle)
+    for name, wrap in (
+        ("run", workers.run),
+        ("_run_task", workers.begun),
+        ("_add_task", workers.told),
+    ):
+        handle.add_undo(_watching.wrapped(kind, name, wrap))
+
+
+def _name(target: object) -> str:
+    return target.__name__ if isinstance(target, type) else type(target).__name__
+
+
+class _Workers:
+    """The runs of workers, and their tasks that are at work."""
+
+    def __init__(self, handle: Handle) -> None:
+        self._handle = handle
+        self._runs: dict[int, Work] = {}
+        self._tasks: dict[tuple[int, str], Work] = {}
+
+    def run(self, method: Any) -> Callable[..., Any]:
+        @functools.wraps(method)
+        def run(*arguments: Any, **options: Any) -> Any:
+            worker = method.__self__
+            first = worker._scheduled_tasks.get(worker._first_task)
+            work = _watching.begun(self._handle, "run", getattr(first, "task_family", "luigi"))
+            self._runs[id(worker)] = work
+            try:
+                with work.inside():
+                    succeeded = method(*arguments, **options)
+            except BaseException as error:
+                self._left(worker, error)
+                work.end(error)
+                raise
+            finally:
+                del self._runs[id(worker)]
+            self._left(worker, None)
+            if succeeded:
+                work.end()
+            else:
+                work.fail()
+            return succeeded
+
+        return run
+
+    def _left(self, worker: Any, error: BaseException | None) -> None:
+        """End the tasks that are open when the worker is done: they were cut, or wait for others that failed."""
+        for key in [one for one in self._tasks if one[0] == id(worker)]:
+            work = self._tasks.pop(key)
+            work.end(error) if error is not None else work.fail("not completed")
+
+    def begun(self, method: Any) -> Callable[..., Any]:
+        """A task is executed, here or in a process that is forked now. One that waited for others goes on."""
+
+        @functools.wraps(method)
+        def run_task(task_id: str, *arguments: Any, **options: Any) -> Any:
+            worker = method.__self__
+            work = self._tasks.get((id(worker), task_id))
+            run = self._runs.get(id(worker))
+            if work is None and run is not None:
+                name = str(worker._scheduled_tasks[task_id].task_family)
+                work = Work(self._handle, "phase", name, {"run_id": run.run_id}, doer=task_id)
+                work.begin()
+                self._tasks[id(worker), task_id] = work
+            if work is None:
+                return method(task_id, *arguments, **options)
+            with work.inside():
+                return method(task_id, *arguments, **options)
+
+        return run_task
+
+    def told(self, method: Any) -> Callable[..., Any]:
+        """The worker tells its scheduler what became of a task."""
+
+        @functools.wraps(method)
+        def add_task(*arguments: Any, **options: Any) -> Any:
+            try:
+                self._ended(id(method.__self__), **options)
+            except Exception as problem:
+                self._handle.failed(problem)
+            return method(*arguments, **options)
+
+        return add_task
+
+    def _ended(
+        self, worker: int, /, *, task_id: str, status: str, expl: str = "", **_: object
+    ) -> None:
+        key = worker, task_id
+        if key not in self._tasks or status not in ("DONE", "FAILED"):
+            return
+        work = self._tasks.pop(key)
+        if status == "DONE":
+            work.end()
+            return
+        text = str(json.loads(expl) if expl else "").rstrip()
+        last = text.rpartition("\n")[2]
+        if last.startswith("Task ") and " timed out after " in last:
+            work.end(TimeoutError(last))
+        elif last.startswith("Task ") and " died unexpectedly " in last:
+            work.fail({"type": "killed", "message": last})
+        else:
+            work.fail(last)
