@@ -1,4 +1,4 @@
-"""Live announcements of runs to a backend: from another process, when stopped or killed, without a backend, with a hung one.
+"""Live announcements of runs to a backend: from another process, when stopped or killed, without a backend, with a hung one."""
 
 from __future__ import annotations
 
@@ -344,9 +344,7 @@ def span_of(served: Served, run_id: str) -> Mapping[str, object]:
     return cast("Mapping[str, object]", live_run(served, run_id).get("span") or {})
 
 
-def test_a_late_client_gets_the_plan_of_the_run(
-    served: Served, tmp_path: Path
-) -> None:
+def test_a_late_client_gets_the_plan_of_the_run(served: Served, tmp_path: Path) -> None:
     write_address(tmp_path, served.address)
     announcer = Announcer(tmp_path, Plain(), project="shop")
     run = record(Level.RUN, "standard", 1, run_id="planned")

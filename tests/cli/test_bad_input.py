@@ -133,7 +133,7 @@ def test_a_run_needs_the_table_of_its_workflow_and_nothing_else(
 
 
 def test_names_that_are_not_there(project: Cli) -> None:
-    for arguments in (
+    for *arguments, missing in (
         ["run", "nightly"],
         ["run", "--only", "tsts"],
         ["run", "--file", "nowhere.toml"],
@@ -141,17 +141,18 @@ def test_names_that_are_not_there(project: Cli) -> None:
         ["replay", "spanbus.toml", "--dialect", "klingon"],
         ["run", "--record", "no/such/folder/x"],
     ):
-        done = project(*arguments)
+        done = project(*arguments, missing)
         assert done.code == 2, arguments
-        one_line(done.err)
+        assert missing in one_line(done.err)
 
 
 def test_a_run_that_is_not_there_is_exit_code_1(project: Cli) -> None:
-    assert project("show").code == 1
+    empty = project("show")
+    assert (empty.code, "spanbus run" in one_line(empty.err)) == (1, True)
     project("run", "-q")
     done = project("show", "nothing-like-this")
     assert done.code == 1
-    one_line(done.err)
+    assert "nothing-like-this" in one_line(done.err)
 
 
 def test_without_any_workflow_the_error_says_what_to_write(cli: Cli) -> None:
@@ -220,7 +221,8 @@ def test_settings_that_are_broken_for_one_workflow_leave_the_others_alone(cli: C
     )
     assert cli("run", "standard", "-q").code == 1
     assert cli("show").code == 0
-    assert cli("run", "broken").code == 2
+    broken = cli("run", "broken")
+    assert (broken.code, "workflows.broken.phases[0]" in one_line(broken.err)) == (2, True)
 
 
 def test_names_with_markup_escapes_and_controls_are_shown_harmlessly(cli: Cli) -> None:

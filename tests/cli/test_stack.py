@@ -309,8 +309,10 @@ def test_down_keeps_what_is_stored_unless_told_otherwise(
 
 
 def test_down_that_fails_is_exit_code_one(cli: Cli, path: Path, checkout: Path) -> None:
-    Program(path, "docker").fails(1)
+    docker = Program(path, "docker")
+    docker.fails(1)
     assert below(cli, checkout)("stack", "down").code == 1
+    assert docker.calls() == [f"compose -f {shipped(ROOT)} --profile grafana down"]
 
 
 def test_status_tells_who_answers(cli: Cli, path: Path, checkout: Path, servers: str) -> None:
@@ -386,7 +388,9 @@ def test_local_names_the_binaries_that_are_missing_and_where_they_are_had(
 def test_what_is_for_compose_and_what_is_for_binaries_do_not_mix(
     cli: Cli, words: list[str]
 ) -> None:
-    assert cli("stack", "up", *words).code == 2
+    done = cli("stack", "up", *words)
+    assert done.code == 2
+    assert "--local takes the shipped files" in done.err or "go with --local" in done.err
 
 
 def test_a_stack_of_a_cloned_repository_is_named_and_not_started(

@@ -183,7 +183,8 @@ def test_a_file_that_took_minutes_and_gigabytes_is_one_line(
     settings = load_settings(cwd=tmp_path / "cloned", env={}, strict=False)
     assert settings.events == "span"
     assert all(len(each) < 500 for each in settings.warnings)
-    assert what == "a large file" or len(settings.warnings) == 1
+    skipped = (what, name) == ("a large file", "pyproject.toml")  # it may be another program's
+    assert len(settings.warnings) == (0 if skipped else 1)
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-32", "latin-1"])

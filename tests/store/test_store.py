@@ -552,7 +552,7 @@ with Store.open(path) as store:
 
 
 def test_opening_a_store_twice_in_one_process_keeps_its_locks(tmp_path: Path) -> None:
-    """Closing any descriptor of a file releases the process's POSIX locks on it, also SQLite's, and others delete the log in use."""
+    """Closing any descriptor of a file releases the process's POSIX locks on it, SQLite's too; then others delete the log."""
     path = tmp_path / "store.sqlite3"
     holder = subprocess.Popen(
         [sys.executable, "-c", OPENS_AGAIN, str(path), str(Path(bodies.__file__).parent)],
