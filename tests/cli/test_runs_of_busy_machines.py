@@ -11,7 +11,7 @@ from pathlib import Path
 from command_line import Cli
 
 
-def test_runs_waits_for_another_program_that_takes_over_what_was_left(tmp_path: Path) -> None:
+def test_runs_waits_for_a_program_that_adopts_leftovers(tmp_path: Path) -> None:
     cli = Cli(tmp_path)
     for _ in range(3):
         assert cli("exec", "--", "true", env={"SPANBUS_EXIT_TIMEOUT_S": "0"}).code == 0

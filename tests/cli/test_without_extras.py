@@ -37,7 +37,7 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> Cli:
     return cli
 
 
-def test_what_looks_at_runs_needs_no_extra(bare: Cli) -> None:
+def test_commands_that_show_runs_need_no_extra(bare: Cli) -> None:
     for command in (
         "runs",
         "runs --json",
@@ -66,7 +66,7 @@ def test_what_looks_at_runs_needs_no_extra(bare: Cli) -> None:
 @pytest.mark.parametrize(
     ("command", "extra"), [("up --port 0", "backend"), ("view", "backend"), ("mcp", "mcp")]
 )
-def test_what_needs_an_extra_says_which(bare: Cli, command: str, extra: str) -> None:
+def test_commands_that_need_an_extra_name_it(bare: Cli, command: str, extra: str) -> None:
     done = bare(*command.split())
     assert done.code == 2
     assert f"pip install 'spanbus[{extra}]'" in done.err

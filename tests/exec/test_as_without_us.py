@@ -41,7 +41,7 @@ LINES = {
 
 @pytest.mark.parametrize("options", [(), ("--keep-output",)], ids=["inherited", "kept"])
 @pytest.mark.parametrize("line", LINES)
-def test_it_is_as_without_us(cli: Cli, line: str, options: tuple[str, ...]) -> None:
+def test_a_command_line_behaves_as_without_spanbus_exec(cli: Cli, line: str, options: tuple[str, ...]) -> None:
     def run(*before: str) -> tuple[int, bytes, bytes]:
         folder = cli.folder / "work"
         shutil.rmtree(folder, ignore_errors=True)

@@ -89,7 +89,7 @@ def loaded(cli: Cli, *command: str) -> list[str]:
     ]
 
 
-def test_before_the_command_starts_nothing_of_telemetry_is_loaded(cli: Cli) -> None:
+def test_no_telemetry_module_is_imported_before_the_command_starts(cli: Cli) -> None:
     """Where no process can be made, the wrapper becomes the command: what is loaded by then is what comes before."""
     program = (
         "import os, sys\n"
@@ -116,7 +116,7 @@ def test_before_the_command_starts_nothing_of_telemetry_is_loaded(cli: Cli) -> N
     assert not {name for name in names if name.partition(".")[0] in heavy}
 
 
-def test_a_command_of_the_default_kind_loads_no_server_no_client_and_no_event_loop(
+def test_exec_imports_no_server_no_client_and_no_event_loop(
     cli: Cli,
 ) -> None:
     loaded(cli, "true")  # makes the store
@@ -131,7 +131,7 @@ def test_a_command_of_the_default_kind_loads_no_server_no_client_and_no_event_lo
     assert len([name for name in names if name.startswith("spanbus")]) <= MOST
 
 
-def test_version_and_help_load_next_to_nothing(cli: Cli) -> None:
+def test_version_and_help_import_almost_nothing(cli: Cli) -> None:
     for word in ("--version", "--help"):
         program = f"{MAIN.rpartition(';')[0]}; main(); print(len([m for m in sys.modules if 'spanbus' in m]), 'typer' in sys.modules)"
         done = cli.run([sys.executable, "-c", program, word])
@@ -140,7 +140,7 @@ def test_version_and_help_load_next_to_nothing(cli: Cli) -> None:
         assert (int(count) <= 5, typer) == (True, "False")
 
 
-def test_help_is_what_typer_says(cli: Cli) -> None:
+def test_help_equals_that_of_typer(cli: Cli) -> None:
     program = (
         "import sys; sys.argv = ['spanbus', '--help']; from spanbus._cli.app import main; main()"
     )
