@@ -1,4 +1,4 @@
-"""What a person gives wrongly is one clear line and exit code 2: no traceback, nothing lost."""
+"""Invalid input is one line and exit code 2, without a traceback or loss of data."""
 
 from __future__ import annotations
 
@@ -119,9 +119,7 @@ def test_invalid_variables_are_reported_with_a_remedy(
         ('events = "never"\n' + OK, "span, log or both"),
     ],
 )
-def test_a_run_needs_only_the_table_of_its_workflow(
-    cli: Cli, toml: str, said: str
-) -> None:
+def test_a_run_needs_only_the_table_of_its_workflow(cli: Cli, toml: str, said: str) -> None:
     (cli.folder / "spanbus.toml").write_text(toml)
     refused = cli("status")
     assert refused.code == 2

@@ -1,4 +1,4 @@
-"""Before a command works: interrupts while its modules are loaded, terminals that say nothing sensible of themselves."""
+"""The start of a command: interrupts during imports, and terminals with invalid sizes."""
 
 from __future__ import annotations
 

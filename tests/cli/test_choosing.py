@@ -1,4 +1,4 @@
-"""A day's work: what would run, a part of it, arguments for the tools, whose runs are shown."""
+"""Selection of workflows, phases, arguments and projects."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run prints in the job of a CI system."""
+"""Output of a run in a CI job."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Colours of tools: kept on a terminal and in CI, taken out elsewhere, asked for only where they are seen."""
+"""Colours of tools: kept on a terminal and in CI, removed elsewhere, requested only where they are visible."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""spanbus demo: what a newcomer is shown is what happened."""
+"""`spanbus demo` shows what really happened."""
 
 from __future__ import annotations
 

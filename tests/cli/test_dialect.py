@@ -1,4 +1,4 @@
-"""spanbus dialect: a stream that nobody has described gets a first dialect, and is read by it."""
+"""`spanbus dialect`: a dialect is suggested for an unknown stream, and reads it."""
 
 from __future__ import annotations
 

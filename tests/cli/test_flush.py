@@ -1,4 +1,4 @@
-"""`spanbus flush` delivers, and says so only when it is true."""
+"""`spanbus flush` delivers waiting records, and reports success only if all were delivered."""
 
 from __future__ import annotations
 
@@ -94,7 +94,9 @@ def test_flush_delivers_to_every_configured_server(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("status", [401, 403])
-def test_records_wait_for_a_valid_api_key_and_status_has_the_reason(tmp_path: Path, status: int) -> None:
+def test_records_wait_for_a_valid_api_key_and_status_has_the_reason(
+    tmp_path: Path, status: int
+) -> None:
     with Receiver() as receiver:
         receiver.answer(Answer(status, "wrong key"))
         cli = Cli(tmp_path, receiver.env)

@@ -1,4 +1,4 @@
-"""Help: an example for every command, nothing cut at 80 columns, the nearest command for a wrong one."""
+"""Help: an example for every command, no text cut at 80 columns, a suggestion for an unknown command."""
 
 from __future__ import annotations
 
@@ -58,7 +58,9 @@ def test_help_of_a_command_ends_with_its_examples(cli: Cli) -> None:
 @pytest.mark.parametrize(
     ("wrong", "right"), [("shwo", "show"), ("runs-", "runs"), ("log", "logs"), ("dcotor", "doctor")]
 )
-def test_an_unknown_command_is_an_error_with_the_nearest_one(cli: Cli, wrong: str, right: str) -> None:
+def test_an_unknown_command_is_an_error_with_the_nearest_one(
+    cli: Cli, wrong: str, right: str
+) -> None:
     done = cli(wrong)
     assert (done.code, done.out) == (2, "")
     assert f"no command {wrong!r}; did you mean {right!r}?" in done.err

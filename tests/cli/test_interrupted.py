@@ -1,4 +1,4 @@
-"""A command that shares our terminal decides itself how it ends on Ctrl-C, and is told once."""
+"""Interrupts: a command on our terminal gets Ctrl-C once, and decides itself how it ends."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The end of a command's output is its end, and all of it is kept."""
+"""Kept output of commands: the tail is the real end, and all of it is kept."""
 
 from __future__ import annotations
 
@@ -190,9 +190,7 @@ def test_output_is_exported_as_logs_with_its_span_if_configured(cli: Cli) -> Non
 
 
 @pytest.mark.parametrize("setting", ["off", "local"])
-def test_output_is_neither_sent_nor_kept_unless_configured(
-    cli: Cli, setting: str
-) -> None:
+def test_output_is_neither_sent_nor_kept_unless_configured(cli: Cli, setting: str) -> None:
     write(cli, "lines")
     with Receiver() as receiver:
         cli("run", "-q", env={**receiver.env, "SPANBUS_OUTPUT": setting})

@@ -1,4 +1,4 @@
-"""Lines are read by the table of the commands as typer would read them, and left to typer where it has something to say."""
+"""Command lines are parsed with a generated table like typer does; invalid lines and help are left to typer."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ nothing
 
 
 def by_typer(words: list[str]) -> dict[str, object]:
-    """The parameters that typer would call the command with."""
+    """Return the parameters with which typer would call the command."""
     group: Any = typer.main.get_command(app)
     root = group.make_context("spanbus", ["demo"], resilient_parsing=True)
     command = group.get_command(root, words[0])
@@ -91,7 +91,7 @@ def by_typer(words: list[str]) -> dict[str, object]:
 
 
 def comparable(values: Mapping[str, object]) -> dict[str, object]:
-    """Typer makes a path of a text in the call itself, and says of what is not there that it is empty."""
+    """Normalize parameters: typer converts paths in the call itself, and has empty values for missing options."""
     paths = ("file", "out", "stream")
     return {
         name: Path(str(value))

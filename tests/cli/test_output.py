@@ -1,4 +1,4 @@
-"""Where the output goes decides nothing about the work: a reader who leaves, a full disk, a terminal without Unicode."""
+"""Problems with the output do not affect the run: a closed pipe, a full disk, a terminal without Unicode."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ phases = [
 
 @pytest.fixture
 def gated(tmp_path: Path) -> Cli:
-    """A workflow whose first phase waits for a line in ``gate``."""
+    """Write a workflow whose first phase waits for a line in ``gate``."""
     (tmp_path / "spanbus.toml").write_text(WORKFLOW, encoding="utf-8")
     (tmp_path / "gate").write_text("go\n", encoding="utf-8")
     return Cli(tmp_path)
@@ -219,9 +219,7 @@ def test_runs_of_an_empty_store_is_not_an_error(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])
-def test_a_closed_pipe_ends_a_listing_like_sigpipe(
-    tmp_path: Path, unbuffered: str
-) -> None:
+def test_a_closed_pipe_ends_a_listing_like_sigpipe(tmp_path: Path, unbuffered: str) -> None:
     phases = ", ".join(f'{{ name = "p{number}", run = "true" }}' for number in range(30))
     (tmp_path / "spanbus.toml").write_text(f"[workflows.main]\nphases = [ {phases} ]\n")
     cli = Cli(tmp_path)

@@ -1,4 +1,4 @@
-"""One record waits, two records wait."""
+"""Singular and plural: one record waits, two records wait."""
 
 from __future__ import annotations
 

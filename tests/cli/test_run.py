@@ -1,4 +1,4 @@
-"""spanbus run and exec, from the process to the bytes that a collector gets."""
+"""`spanbus run` and `spanbus exec`, from the process to the bytes that a collector receives."""
 
 from __future__ import annotations
 
@@ -443,9 +443,7 @@ def test_files_of_the_state_directory_are_private(project: Cli) -> None:
         assert path.stat().st_mode & 0o077 == 0, path
 
 
-def test_a_dead_collector_costs_a_run_one_line(
-    cli: Cli, tmp_path: Path
-) -> None:
+def test_a_dead_collector_costs_a_run_one_line(cli: Cli, tmp_path: Path) -> None:
     del tmp_path
     free = cli("exec", "--", "true")
     assert free.code == 0

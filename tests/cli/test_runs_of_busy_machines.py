@@ -1,4 +1,4 @@
-"""A list of runs is whole, also when programs had no time to store theirs and others are at it."""
+"""`spanbus runs` is complete also if programs could not store their runs and another program is doing so."""
 
 from __future__ import annotations
 

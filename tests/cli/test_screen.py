@@ -1,4 +1,4 @@
-"""The screen writes what rich would write of the same text on the same terminal."""
+"""Our terminal output equals that of rich for the same text and terminal."""
 
 from __future__ import annotations
 

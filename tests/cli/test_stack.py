@@ -1,4 +1,4 @@
-"""`spanbus stack`: the right program with the right files, the addresses that answer, and what is missing."""
+"""`spanbus stack`: the program and files that it uses, the addresses that answer, and missing programs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Json = dict[str, object]
 
 
 class Program:
-    """An executable that writes down how it was called and answers as it is told."""
+    """An executable that records its calls and gives scripted answers."""
 
     def __init__(self, folder: Path, name: str, *, version: str = "2.40.3") -> None:
         folder.mkdir(exist_ok=True)
@@ -44,7 +44,7 @@ esac
         self.path.chmod(0o755)
 
     def calls(self) -> list[str]:
-        """What it was asked to do, without the questions of the command itself."""
+        """Return the calls, without the version checks of the command itself."""
         lines = self._log.read_text().splitlines() if self._log.exists() else []
         return [
             line
@@ -70,7 +70,7 @@ def path(cli: Cli) -> Path:
 
 @pytest.fixture
 def checkout(cli: Cli) -> Path:
-    """The folder of the command is below a checkout of somebody's, with files of the stack's names: none of them is started."""
+    """A foreign checkout above the folder of the command, with files named like those of the stack; none may be started."""
     top = cli.folder / "checkout"
     for name in (FILE, "collector-config.yaml", "deploy/prometheus/alerts.yml"):
         (top / name).parent.mkdir(parents=True, exist_ok=True)
@@ -81,7 +81,7 @@ def checkout(cli: Cli) -> Path:
 
 @pytest.fixture
 def servers() -> Generator[str]:
-    """All servers, and what Compose would say of their ports."""
+    """All servers, and the output of Compose for their ports."""
     jaeger, health = http(b'{"data": [], "total": 0}'), http(b'{"database": "ok"}')
     prometheus, alertmanager = (
         http(b'{"status": "success", "data": {"version": "3"}}'),
@@ -196,18 +196,14 @@ def test_without_compose_the_error_has_a_remedy(cli: Cli, path: Path, checkout: 
     assert "spanbus up" in done.err
 
 
-def test_without_the_plugin_docker_compose_is_used(
-    cli: Cli, path: Path, checkout: Path
-) -> None:
+def test_without_the_plugin_docker_compose_is_used(cli: Cli, path: Path, checkout: Path) -> None:
     docker, standalone = Program(path, "docker", version=""), Program(path, "docker-compose")
     assert below(cli, checkout)("stack", "down").code == 0
     assert docker.calls() == []
     assert standalone.calls() == [f"-f {shipped(ROOT)} --profile grafana down"]
 
 
-def test_with_an_old_docker_compose_podman_is_used(
-    cli: Cli, path: Path, checkout: Path
-) -> None:
+def test_with_an_old_docker_compose_podman_is_used(cli: Cli, path: Path, checkout: Path) -> None:
     old, podman = Program(path, "docker-compose", version="1.29.2"), Program(path, "podman")
     assert below(cli, checkout)("stack", "down").code == 0
     assert old.calls() == []
@@ -223,9 +219,7 @@ def test_the_tried_programs_are_reported(cli: Cli, path: Path, checkout: Path) -
     assert "`docker-compose` is version 1, which is too old" in done.err
 
 
-def test_a_program_that_cannot_be_executed_is_skipped(
-    cli: Cli, path: Path, checkout: Path
-) -> None:
+def test_a_program_that_cannot_be_executed_is_skipped(cli: Cli, path: Path, checkout: Path) -> None:
     (path / "docker").write_bytes(b"\x7fELF nonsense")
     (path / "docker").chmod(0o755)
     standalone = Program(path, "docker-compose")
@@ -315,7 +309,9 @@ def test_a_failing_down_is_exit_code_one(cli: Cli, path: Path, checkout: Path) -
     assert docker.calls() == [f"compose -f {shipped(ROOT)} --profile grafana down"]
 
 
-def test_status_lists_the_servers_that_answer(cli: Cli, path: Path, checkout: Path, servers: str) -> None:
+def test_status_lists_the_servers_that_answer(
+    cli: Cli, path: Path, checkout: Path, servers: str
+) -> None:
     docker = Program(path, "docker")
     docker.says_config(servers)
     here = below(cli, checkout)
@@ -366,9 +362,7 @@ def test_invalid_compose_output_gives_no_traceback(
 # --- without containers -----------------------------------------------------------------------------------------------
 
 
-def test_local_names_missing_binaries_and_their_source(
-    cli: Cli, path: Path
-) -> None:
+def test_local_names_missing_binaries_and_their_source(cli: Cli, path: Path) -> None:
     for name in ("jaeger", "prometheus"):
         Program(path, name)
     done = cli("stack", "up", "--local")
@@ -385,9 +379,7 @@ def test_local_names_missing_binaries_and_their_source(
     [["--local", "--grafana"], ["--local", "--file", "x.yml"], ["--bin", "."], ["--data", "."]],
     ids=" ".join,
 )
-def test_options_for_compose_and_for_binaries_are_exclusive(
-    cli: Cli, words: list[str]
-) -> None:
+def test_options_for_compose_and_for_binaries_are_exclusive(cli: Cli, words: list[str]) -> None:
     done = cli("stack", "up", *words)
     assert done.code == 2
     assert "--local takes the shipped files" in done.err or "go with --local" in done.err

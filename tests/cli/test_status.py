@@ -1,4 +1,4 @@
-"""`spanbus status` says what became of everything, also of what programs of a library's user sent."""
+"""`spanbus status` shows the outcome of all records, also of programs that use the library."""
 
 from __future__ import annotations
 

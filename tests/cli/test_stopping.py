@@ -1,4 +1,4 @@
-"""Commands that go on until a signal: the handler may run at any point of the waiting."""
+"""Commands that run until a signal: the handler may run at any point of the wait."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def test_either_signal_stops_the_wait_and_handlers_are_restored() -> None:
 
 
 def test_many_signals_at_any_point_of_the_wait_only_stop_the_command() -> None:
-    """An event of ``threading`` has a lock that its own handler waits for now and then."""
+    """With ``threading.Event`` a handler may wait for the lock that its own thread holds."""
     over = threading.Event()
 
     def storm() -> None:

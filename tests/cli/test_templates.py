@@ -1,4 +1,4 @@
-"""The templates for CI systems, run as far as a shell can run them."""
+"""The CI templates, run as far as a shell can run them."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_the_action_sends_to_an_endpoint_with_its_headers(cli: Cli, path: str) -
 
 
 def test_the_action_installs_spanbus_if_it_is_missing(cli: Cli, path: str) -> None:
-    """With a ``pip`` that notes what it is asked for: from where it installs is the runner's matter."""
+    """``pip`` is replaced by a program that records its arguments."""
     tools = cli.folder / "tools"
     tools.mkdir()
     for name in ("sh", "env"):
@@ -137,7 +137,7 @@ def test_the_template_for_gitlab_runs_a_workflow(cli: Cli, path: str) -> None:
 
 
 class Jenkins:
-    """A declarative pipeline as far as a shell can run it: its environment, the steps of its stage, what it does always."""
+    """A declarative Jenkins pipeline as far as a shell can run it: environment, the steps of a stage, ``post { always }``."""
 
     def __init__(self, cli: Cli, path: str, **more: str) -> None:
         text = (ROOT / "deploy" / "ci" / "Jenkinsfile").read_text()
@@ -171,7 +171,7 @@ class Jenkins:
         self.cli, self.env = cli, given
 
     def script(self, step: str) -> list[str]:
-        """The program that Jenkins starts for ``sh``."""
+        """Return the program that Jenkins starts for ``sh``."""
         file = self.cli.folder / "script.sh"
         file.write_text(f"#!/bin/sh -xe\n{step}\n")
         return ["/bin/sh", "-xe", str(file)]

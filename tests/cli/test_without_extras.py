@@ -1,4 +1,4 @@
-"""What is installed without extras works without what they bring."""
+"""Without extras the base commands work, and others name the extra they need."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ sys.meta_path.insert(0, Missing())
 
 @pytest.fixture(scope="module")
 def bare(tmp_path_factory: pytest.TempPathFactory) -> Cli:
-    """A folder with a workflow that ran twice, and a Python in which the extras are not to be found."""
+    """A folder with a workflow that ran twice, and a Python without the packages of the extras."""
     tmp_path = tmp_path_factory.mktemp("bare")
     (tmp_path / "path").mkdir()
     (tmp_path / "path" / "sitecustomize.py").write_text(MISSING)

@@ -1,4 +1,4 @@
-"""The command runs, whatever is wrong with telemetry: that is one line on stderr and the default."""
+"""`spanbus exec` runs the command whatever is wrong with telemetry, with at most one line on stderr."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def test_our_files_open_whatever_the_command_leaves(cli: Cli, mask: str) -> None
 
 
 def test_the_command_runs_without_a_home_folder(cli: Cli) -> None:
-    """As a user without an entry in the passwd file, as in many containers."""
+    """In many containers the user has no entry in the passwd file."""
     program = (
         "import os, sys\n"
         "sys.path.insert(0, os.environ.pop('SOURCES'))\n"
@@ -162,7 +162,7 @@ def test_the_command_runs_in_a_deleted_folder(cli: Cli) -> None:
 
 
 def test_without_a_second_process_the_command_replaces_us(cli: Cli) -> None:
-    """Root has no limit of processes, so the call itself refuses."""
+    """Root has no process limit, so the call is replaced by one that fails."""
     program = (
         "import errno, os, sys\n"
         "def fork(): raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))\n"
@@ -231,7 +231,7 @@ NO_MORE_THREADS = (
 def test_the_command_runs_and_is_recorded_with_few_threads(
     cli: Cli, threads: int, options: tuple[str, ...]
 ) -> None:
-    """Root has no limit of them, so the call itself refuses."""
+    """Root has no thread limit, so the call is replaced by one that fails."""
     argv = [sys.executable, "-c", NO_MORE_THREADS, str(threads), "exec", *options, *SAYS[1:]]
     done = cli.run(argv)
     assert (done.returncode, done.stdout) == (3, "out\n"), done.stderr

@@ -1,4 +1,4 @@
-"""The facts of a command are those that the reader states of the events of our engine."""
+"""Facts that `exec` makes directly equal those that the reader makes from events of our engine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a command prints, passed through byte for byte and kept where that was asked for."""
+"""Output of a command: passed on byte for byte, and kept if configured."""
 
 from __future__ import annotations
 

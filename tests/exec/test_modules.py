@@ -1,4 +1,4 @@
-"""What `spanbus exec` loads: little before its command starts, and a list of things never."""
+"""Modules that `spanbus exec` imports: few before the command starts, and some never."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def nothing_but_ours(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def loaded(cli: Cli, *command: str) -> list[str]:
-    """In the order in which they were loaded."""
+    """Return the modules in the order of import."""
     done = cli.run([sys.executable, "-X", "importtime", "-c", MAIN, "exec", "--", *command])
     done.check_returncode()
     return [
@@ -90,7 +90,7 @@ def loaded(cli: Cli, *command: str) -> list[str]:
 
 
 def test_no_telemetry_module_is_imported_before_the_command_starts(cli: Cli) -> None:
-    """Where no process can be made, the wrapper becomes the command: what is loaded by then is what comes before."""
+    """Without a second process the wrapper replaces itself by the command, which shows what it has imported by then."""
     program = (
         "import os, sys\n"
         "def fork():\n"

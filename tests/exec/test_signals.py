@@ -1,4 +1,4 @@
-"""Signals: what reaches only us reaches the command, what reached it already does not reach it twice."""
+"""Signals: those sent to `exec` are passed on to the command once; those of a terminal are not sent again."""
 
 from __future__ import annotations
 
@@ -213,7 +213,7 @@ def test_at_a_terminal_a_signal_to_us_reaches_children_of_the_command(cli: Cli) 
 
 
 def test_the_command_is_in_the_foreground_and_can_be_stopped(cli: Cli) -> None:
-    """An interactive shell stops and continues us as it would the command."""
+    """An interactive shell can stop and continue `exec` like the command itself."""
     line = " ".join(
         f"'{word}'" for word in cli.argv("exec", "--", "sh", "-c", "echo go; read x; echo got $x")
     )
@@ -243,7 +243,7 @@ def test_the_result_of_the_run_is_the_terminating_signal(counter: Cli) -> None:
 
 
 def test_a_signal_delivered_twice_counts_once(cli: Cli) -> None:
-    """``timeout`` and supervisors send it to the process, then to its group: the record is completed all the same."""
+    """``timeout`` and supervisors signal the process and then its group; the record must still be completed."""
     program = (
         "import os, signal\n"
         "signal.signal(15, lambda *_: os._exit(3))\n"

@@ -1,4 +1,4 @@
-"""Identity and environment of a command: computed before the SDK is loaded, equal to what is stored later."""
+"""Ids and environment of a command: computed before the SDK is imported, equal to those stored later."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def test_names_are_the_commands_own(cli: Cli) -> None:
 
 
 def test_the_rest_of_the_environment_is_unchanged(cli: Cli) -> None:
-    """Python itself sets LC_CTYPE where it starts in the C locale."""
+    """Python itself sets LC_CTYPE if it starts in the C locale."""
     env: dict[bytes, bytes] = {
         b"PATH": os.environb[b"PATH"],
         b"PYTHONPATH": os.environb.get(b"PYTHONPATH", b""),

@@ -1,4 +1,4 @@
-"""Arguments, descriptors, streams and exit status of a command are what they would be without us."""
+"""Arguments, descriptors, streams and exit status of a command are the same as without `spanbus exec`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from command_line import Cli
 def run(
     cli: Cli, script: str, *, shell: str = "bash", **more: object
 ) -> subprocess.CompletedProcess[str]:
-    """A shell script in which ``$@`` is the beginning of a line of ours."""
+    """Run a shell script in which ``$@`` is the `spanbus exec` command line."""
     argv = [shell, "-c", script, shell, *cli.argv("exec", "--")]
     return subprocess.run(
         argv,
@@ -61,9 +61,7 @@ def test_the_jobserver_of_make_is_passed_on(cli: Cli) -> None:
 
 
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
-def test_closed_standard_streams_stay_closed_for_the_command(
-    cli: Cli, closed: str
-) -> None:
+def test_closed_standard_streams_stay_closed_for_the_command(cli: Cli, closed: str) -> None:
     (cli.folder / "seen.py").write_text(
         "import os\n"
         "there = [n for n in range(3) if os.path.exists(f'/proc/self/fd/{n}')]\n"
@@ -311,7 +309,7 @@ def alive(pid: int) -> bool:
 
 
 def test_our_files_never_get_the_descriptors_of_standard_streams(cli: Cli) -> None:
-    """A database that gets the number of a closed stderr is written to by whoever writes a message."""
+    """A file that gets the descriptor of a closed stderr would receive every message written there."""
     done = run(cli, "\"$@\" sh -c 'exit 0' 2>&- >&-; echo $?")
     assert done.stdout == "0\n"
     store = cli.folder / "state" / "store.sqlite3"
@@ -321,7 +319,7 @@ def test_our_files_never_get_the_descriptors_of_standard_streams(cli: Cli) -> No
 
 @pytest.mark.slow
 def test_the_exit_limit_starts_after_the_imports(cli: Cli) -> None:
-    """A command that is over at once would else leave its record behind on a busy machine."""
+    """Otherwise the record of a very short command would not be sent on a busy machine."""
     (cli.folder / "sitecustomize.py").write_text(
         "import os, sys, time\n"
         "class Gate:\n"
