@@ -51,7 +51,7 @@ def main() -> int:
         return 0
     if "--check" in sys.argv[1:]:
         print(
-            f"{PAGE.relative_to(ROOT)} is not what the commands say; run python tools/command_line.py"
+            f"{PAGE.relative_to(ROOT)} is out of date; run python tools/command_line.py"
         )
         return 1
     PAGE.parent.mkdir(exist_ok=True)

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from asyncio import AbstractEventLoop, Task
 
 
-def is_of(value: object, module: str, *classes: str) -> bool:
+def is_instance_of(value: object, module: str, *classes: str) -> bool:
     """``isinstance(value, module.class)`` without importing the module."""
     loaded = sys.modules.get(module)
     if loaded is None:
@@ -18,7 +18,7 @@ def is_of(value: object, module: str, *classes: str) -> bool:
     return isinstance(value, tuple([each for each in found if isinstance(each, type)]))
 
 
-def is_kind_of(kind: type, module: str, name: str) -> bool:
+def is_subclass_of(kind: type, module: str, name: str) -> bool:
     """``issubclass(kind, module.name)`` without importing the module."""
     found = getattr(sys.modules.get(module), name, None)
     return isinstance(found, type) and issubclass(kind, found)

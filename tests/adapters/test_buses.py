@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -326,6 +327,41 @@ def test_a_group_of_psygnal() -> None:
         group[kind.replace(".", "_")].emit(payload)
     assert_right(handle)
     assert len(heard) == sum(kind == "task.started" for kind, _ in JOB)
+
+
+def test_pymitter() -> None:
+    pymitter = pytest.importorskip("pymitter")
+    emitter, heard = pymitter.EventEmitter(wildcard=True), list[object]()
+    emitter.on("task.*", lambda **payload: heard.append(payload))
+    handle = attached(emitter)
+    for kind, payload in JOB:
+        emitter.emit(kind, **payload)
+    assert_right(handle)
+    assert len(heard) == sum(kind.startswith("task.") for kind, _ in JOB)
+
+
+@pytest.mark.parametrize("how", ["send", "send_robust", "asend", "asend_robust"])
+def test_signals_of_django_in_a_namespace(how: str) -> None:
+    dispatch = pytest.importorskip("django.dispatch")
+    names = {kind: kind.replace(".", "_") for kind, _ in JOB}
+    namespace = SimpleNamespace(**{name: dispatch.Signal() for name in names.values()})
+    heard: list[object] = []
+
+    def receive(sender: object, **payload: object) -> None:
+        heard.append(payload)
+
+    namespace.task_started.connect(receive)
+    handle = attached(namespace)
+    for kind, payload in JOB:
+        sent = getattr(getattr(namespace, names[kind]), how)(sender=None, **payload)
+        if how.startswith("a"):
+            asyncio.run(awaited(sent))
+    assert_right(handle)
+    assert len(heard) == sum(kind == "task.started" for kind, _ in JOB)
+
+
+async def awaited(coroutine: Any) -> Any:
+    return await coroutine
 
 
 # --- what has states, or files, and no work ----------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceRequest,
     ExportTraceServiceResponse,
 )
+from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans
 
 from spanbus._backend import trace_answers
 from spanbus._backend.app import Backend
@@ -49,6 +50,26 @@ def spans(count: int, chars: int = 10, services: int = 1) -> ExportTraceServiceR
     return request
 
 
+def jaeger_trace(trace_id: str, groups: Iterable[ResourceSpans]) -> jaeger.Document:
+    """Document of a whole trace with its processes."""
+    processes: dict[str, jaeger.Document] = {}
+    keys: dict[bytes, str] = {}
+    found: list[jaeger.Document] = []
+    for group in groups:
+        identity = group.resource.SerializeToString(deterministic=True)
+        key = keys.get(identity)
+        if key is None:
+            key = keys[identity] = f"p{len(keys) + 1}"
+            processes[key] = jaeger.process(group.resource)
+        found.extend(jaeger.spans(group, key))
+    return {
+        "traceID": jaeger.short(trace_id),
+        "spans": found,
+        "processes": processes,
+        "warnings": None,
+    }
+
+
 def test_the_pieces_of_a_trace_are_the_whole_trace(tmp_path: Path) -> None:
     trace_id = "02" * 16
     with Store.open(tmp_path / "store.sqlite3") as store:
@@ -67,7 +88,7 @@ def test_the_pieces_of_a_trace_are_the_whole_trace(tmp_path: Path) -> None:
         text = "".join(
             trace_answers.older([(trace_id, store.trace_pieces(trace_id))], lambda: None)
         )
-        assert json.loads(text) == jaeger.envelope([jaeger.trace(trace_id, whole)])
+        assert json.loads(text) == jaeger.envelope([jaeger_trace(trace_id, whole)])
         assert list(store.trace_pieces("03" * 16)) == []
 
 

@@ -332,10 +332,10 @@ def test_a_silent_publisher_is_stalled_until_its_next_message(
 ) -> None:
     bridge.announce("p", ProcessId.own(), [RUN, PHASE])
     clock.now += 2.5
-    bridge.look()
+    bridge.check_publishers()
     assert bridge.live_runs()[0]["state"] == "stalled"
     clock.now += 10  # the process is there, so it is not called killed
-    bridge.look()
+    bridge.check_publishers()
     assert bridge.live_runs()[0]["state"] == "stalled"
     bridge.announce("p", ProcessId.own(), [])
     assert bridge.live_runs()[0]["state"] == "running"
@@ -345,7 +345,7 @@ def test_a_publisher_without_a_process_id_is_stalled_later_and_removed(
     bridge: EventBusWebSocketBridge, clock: Clock
 ) -> None:
     def state() -> object:
-        bridge.look()
+        bridge.check_publishers()
         return bridge.live_runs()[0]["state"]
 
     bridge.announce("p", None, [RUN, PHASE])
@@ -361,7 +361,7 @@ def test_a_publisher_without_a_process_id_is_stalled_later_and_removed(
     assert state() == "ended"
     assert bridge.statistics().sources == 0
     clock.now += 61
-    bridge.look()
+    bridge.check_publishers()
     assert bridge.live_runs() == []
 
 
@@ -372,10 +372,10 @@ def test_runs_of_a_publisher_whose_process_is_gone_are_killed(
     child.wait()
     bridge.announce("p", ProcessId(child.pid, "1", ProcessId.own().host), [RUN, PHASE])
     clock.now += 2.5
-    bridge.look()
+    bridge.check_publishers()
     assert bridge.live_runs()[0]["state"] == "stalled"
     clock.now += 2.0
-    bridge.look()
+    bridge.check_publishers()
     assert bridge.live_runs()[0]["state"] == "killed"
 
 
@@ -409,7 +409,7 @@ def test_ended_runs_are_removed_after_a_minute(
 ) -> None:
     bridge.announce("p", None, [RUN, span("closed", "run", "standard", "01", result="success")])
     clock.now += 61
-    bridge.look()
+    bridge.check_publishers()
     assert bridge.live_runs() == []
 
 
@@ -425,8 +425,8 @@ def test_removed_live_runs_are_reported_as_one_count(clock: Clock) -> None:
     told: list[Mapping[str, object]] = []
     bridge.on_message(told.append)
     bridge.announce("p", None, [{**RUN, "run_id": f"r{number}"} for number in range(12)])
-    bridge.look()
-    bridge.look()
+    bridge.check_publishers()
+    bridge.check_publishers()
     assert [message for message in told if message["type"] == "forgotten"] == [
         {"type": "forgotten", "count": 7}
     ]
@@ -441,7 +441,7 @@ def test_an_ended_run_makes_room_without_a_message(clock: Clock) -> None:
         None,
         [RUN, span("closed", "run", "standard", "01", result="success"), {**RUN, "run_id": "r2"}],
     )
-    bridge.look()
+    bridge.check_publishers()
     assert [message["type"] for message in told] == ["opened", "closed", "opened"]
 
 

@@ -288,7 +288,7 @@ def test_bad_input_is_one_line(redis: Redis) -> None:
     tasks = make(f"{redis.url}/1", f"{redis.url}/1")
     for call, words in (
         (lambda: on_celery(print), "takes a task of a Celery app, not builtin_function_or_method"),
-        (lambda: on_celery(tasks.ok, poll_s=0), "poll_s must be more than nothing"),
+        (lambda: on_celery(tasks.ok, poll_s=0), "poll_s must be greater than 0"),
         (lambda: on_celery(tasks.ok, task_id="mine"), "task_id is made of run, phase and attempt"),
         (lambda: on_celery(tasks.ok, ignore_result=True), "its results are ignored"),
         (

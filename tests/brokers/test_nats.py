@@ -103,6 +103,38 @@ def check_stored(url: str, number: int, *, doubled: bool = False) -> None:
             assert len(ids) == len(found)
 
 
+IN_A_LOOP = """
+import sys
+import anyio, spanbus
+from spanbus.integrations.nats import carry
+
+async def main():
+    async with spanbus.WorkflowEventBus() as bus:
+        with carry(bus, sys.argv[1]) as carrier:
+            await bus.publish("workflow.started", {"workflow": "w"}, run_id="r")
+            assert carrier.flush(20.0)
+    print(carrier.state().stored)
+
+anyio.run(main, backend=sys.argv[2])
+"""
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_a_program_with_an_event_loop_closes_its_connection(
+    nats: Nats, environment: dict[str, str], backend: str
+) -> None:
+    nats_stream.set_up(nats.url, SMALL)
+    done = subprocess.run(
+        [sys.executable, "-W", "default", "-c", IN_A_LOOP, nats.url, backend],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "1\n", "")
+
+
 def test_without_nats_events_wait_and_the_next_process_sends_them(
     nats: Nats, environment: dict[str, str]
 ) -> None:

@@ -36,7 +36,7 @@ def one_line(text: str) -> str:
         (
             '[workflows.w]\nphases = [\n  { name = "a", run = "true", needs = ["b"] },\n  { name = "b", run = "true", needs = ["a"] },\n]\n',
             3,
-            "circle",
+            "cycle",
         ),
         (
             '[workflows.w]\nphases = [\n  { name = "a", run = "true" },\n  { name = "a", run = "true" },\n]\n',

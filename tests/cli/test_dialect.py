@@ -80,7 +80,7 @@ def test_known_words_get_no_rule(cli: Cli) -> None:
     )
     suggested = cli("dialect", "suggest", recorded)
     assert "rules" not in tomllib.loads(suggested.out)
-    assert "Read by their words already: PipelineStarted" in suggested.out
+    assert "Read already by their life-cycle words: PipelineStarted" in suggested.out
     shown = cli("dialect", "check", "generic", recorded)
     assert (shown.code, shown.err) == (0, "")
     rows = [line.split() for line in shown.out.splitlines()[1:]]

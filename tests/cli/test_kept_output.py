@@ -168,7 +168,7 @@ def test_kept_output_is_bounded_and_the_newest_is_kept(cli: Cli) -> None:
     files = list((cli.folder / "state" / "logs").glob("*/*.log.gz"))
     assert sum(path.stat().st_size for path in files) <= 2**20
     out = cli("logs", env=env).out
-    assert "some output was let go of here" in out
+    assert "some output was deleted here" in out
     assert out.endswith("END\n")
 
 

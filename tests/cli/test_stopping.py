@@ -7,13 +7,13 @@ import signal
 import threading
 import time
 
-from spanbus._cli.stopping import Stop, until_told
+from spanbus._cli.stopping import Stop, stop_on_signals
 
 
 def test_either_signal_stops_the_wait_and_handlers_are_restored() -> None:
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     for number in (signal.SIGINT, signal.SIGTERM):
-        with until_told() as stop:
+        with stop_on_signals() as stop:
             assert not stop.is_set() and not stop.wait(0.0)
             os.kill(os.getpid(), number)
             assert stop.wait(60) and stop.is_set()

@@ -84,7 +84,7 @@ def test_a_handle_fed_by_hand_works_after_its_bus_is_collected(
             handle.feed(
                 {"type": "workflow.started", "payload": {"workflow_id": "w", "run_id": "r"}}
             )
-            runtime.recorders_tick()
+            runtime.tick_correlators()
             handle.feed(
                 {"type": "workflow.completed", "payload": {"workflow_id": "w", "run_id": "r"}}
             )

@@ -11,10 +11,10 @@ import pytest
 from sleeping import slept_s
 
 import spanbus
-from spanbus._delivery.ledger import LEDGER, NOTHING, SIZE_BYTES, Fates, Ledger
+from spanbus._delivery.ledger import LEDGER, NOTHING, SIZE_BYTES, DeliveryCounts, Ledger
 from spanbus.testing import Receiver
 
-LOST = Fates(
+LOST = DeliveryCounts(
     {("traces", ""): 5}, {}, {("traces", "disk_full"): 2}, {}, {("traces", "disk_full"): 2}
 )
 
@@ -32,13 +32,15 @@ def test_added_counts_are_read_by_other_processes(tmp_path: Path) -> None:
 
 def test_unexported_counts_are_taken_once(tmp_path: Path) -> None:
     Ledger(tmp_path).add(LOST)
-    assert Ledger(tmp_path).take_unexported() == Fates({}, {}, {}, {}, {("traces", "disk_full"): 2})
+    assert Ledger(tmp_path).take_unexported() == DeliveryCounts(
+        {}, {}, {}, {}, {("traces", "disk_full"): 2}
+    )
     assert Ledger(tmp_path).take_unexported() == NOTHING
     assert Ledger(tmp_path).read().dropped == {("traces", "disk_full"): 2}
 
 
 def test_concurrent_additions_are_not_lost(tmp_path: Path) -> None:
-    body = "import sys; from pathlib import Path; from spanbus._delivery.ledger import Fates, Ledger\nfor _ in range(200):\n while not Ledger(Path(sys.argv[1])).add(Fates({('logs', ''): 1}, {}, {}, {}, {})): pass"
+    body = "import sys; from pathlib import Path; from spanbus._delivery.ledger import DeliveryCounts, Ledger\nfor _ in range(200):\n while not Ledger(Path(sys.argv[1])).add(DeliveryCounts({('logs', ''): 1}, {}, {}, {}, {})): pass"
     programs = [subprocess.Popen([sys.executable, "-c", body, str(tmp_path)]) for _ in range(4)]
     assert [program.wait(60) for program in programs] == [0] * 4
     assert Ledger(tmp_path).read().delivered == {("logs", ""): 800}

@@ -18,9 +18,9 @@ from spanbus._delivery.open_journal import (
     SLOT_BYTES,
     UPDATES_BYTES,
     Entry,
+    JournalContent,
     OpenJournal,
-    Remains,
-    remains,
+    parse_journal,
 )
 from spanbus._delivery.segment import BadSegment
 from spanbus._delivery.spool import Spool
@@ -36,8 +36,8 @@ def journal_at(path: Path, **options: object) -> OpenJournal:
     return OpenJournal(path / "j.open", TOKEN, ("remote", "local"), **options)  # type: ignore[arg-type]
 
 
-def found_in(path: Path) -> Remains:
-    return remains(path / "j.open", (path / "j.open").read_bytes())
+def found_in(path: Path) -> JournalContent:
+    return parse_journal(path / "j.open", (path / "j.open").read_bytes())
 
 
 @pytest.mark.parametrize("mapped", [True, False])
@@ -56,7 +56,7 @@ def test_an_entry_is_its_start_with_its_updates_until_it_is_closed(
     journal.closed(4)
     journal.alive(123)
     found = found_in(tmp_path)
-    assert found == Remains(
+    assert found == JournalContent(
         TOKEN,
         ("remote", "local"),
         123,
@@ -135,7 +135,7 @@ def test_a_flipped_byte_never_gives_a_wrong_entry(at: int, flip: int) -> None:
         data = bytearray((Path(folder) / "j.open").read_bytes())
         journal.close()
     data[mmap.ALLOCATIONGRANULARITY + at] ^= flip
-    entries = remains(Path("j.open"), bytes(data)).entries
+    entries = parse_journal(Path("j.open"), bytes(data)).entries
     assert len(entries) >= 7
     assert all(
         entry == Entry(entry.key, entry.key, [b"start of %d" % entry.key]) for entry in entries
@@ -145,7 +145,7 @@ def test_a_flipped_byte_never_gives_a_wrong_entry(at: int, flip: int) -> None:
 @pytest.mark.parametrize("data", [b"", b"x" * 100, b"x" * 100_000])
 def test_a_file_that_is_not_a_journal_is_refused(data: bytes) -> None:
     with pytest.raises(BadSegment):
-        remains(Path("j.open"), data)
+        parse_journal(Path("j.open"), data)
 
 
 # --- with the spool ---------------------------------------------------------------------------------------------------

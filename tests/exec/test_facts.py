@@ -71,11 +71,11 @@ def test_every_fact_equals_the_one_read_from_an_event(
         ended = CommandExit(how[0], 1_234_567_890, 1_700_000_001_358_024_679)
         ended.signal_name = how[1]
     facts = CommandFacts(arguments, trace_of(env, arguments.phase, arguments.program), child)
-    stated = (*facts.started(), *facts.ended(ended))
-    assert [repr(fact) for fact in stated] == [
-        repr(read(fact, env, arguments.phase)) for fact in stated
+    fact_of_meaning = (*facts.started(), *facts.ended(ended))
+    assert [repr(fact) for fact in fact_of_meaning] == [
+        repr(read(fact, env, arguments.phase)) for fact in fact_of_meaning
     ]
-    assert [type(fact).__name__ for fact in stated] == ["Started"] * 3 + ["Ended"] * 3
+    assert [type(fact).__name__ for fact in fact_of_meaning] == ["Started"] * 3 + ["Ended"] * 3
 
 
 def test_without_a_dialect_the_correlator_uses_the_rules_of_our_bus() -> None:

@@ -191,14 +191,14 @@ def test_the_clock_offset_is_the_smallest_difference_of_a_minute() -> None:
 
 def test_clock_offsets_come_from_send_times_and_not_from_old_events() -> None:
     clocks = Clocks()
-    clocks.heard("backfill", START_NS, START_NS - 7_200 * SECOND, sent=False)
-    clocks.heard("late", START_NS, START_NS - 7_200 * SECOND, sent=True)
-    clocks.heard("future", START_NS, START_NS + 7_200 * SECOND, sent=False)
+    clocks.record("backfill", START_NS, START_NS - 7_200 * SECOND, sent=False)
+    clocks.record("late", START_NS, START_NS - 7_200 * SECOND, sent=True)
+    clocks.record("future", START_NS, START_NS + 7_200 * SECOND, sent=False)
     assert set(clocks.wrong()) == {"late", "future"}
-    clocks.heard("late", START_NS + 30 * SECOND, START_NS + 30 * SECOND, sent=True)
+    clocks.record("late", START_NS + 30 * SECOND, START_NS + 30 * SECOND, sent=True)
     assert not clocks.is_wrong("late")
     for minute in range(1, 4):  # and a clock that goes wrong is noticed within two minutes
         stamp_ns = START_NS + minute * 61 * SECOND
-        clocks.heard("late", stamp_ns, stamp_ns - 3 * SECOND, sent=True)
+        clocks.record("late", stamp_ns, stamp_ns - 3 * SECOND, sent=True)
     assert round(clocks.offset_s("late"), 6) == -3.0
     assert not clocks.is_wrong("nobody") and clocks.offset_s("nobody") == 0.0

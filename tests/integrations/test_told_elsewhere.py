@@ -1,4 +1,4 @@
-"""``telemetry="elsewhere"``: without a server it is refused, and no spans are made in this process."""
+"""``SPANBUS_TELEMETRY=elsewhere``: without a server it is refused, and no spans are made in this process."""
 
 from __future__ import annotations
 

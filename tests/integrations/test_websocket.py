@@ -149,7 +149,7 @@ def test_redaction_settings_are_applied(tmp_path: Path, monkeypatch: pytest.Monk
     heard: list[Any] = []
     bridge.on_message(heard.append)
     bridge.observer(spanbus.Event("a", "1", 2_000, {"customer": "bob of order-12", "other": 1}))
-    bridge.look_at_inbox()
+    bridge.drain_inbox()
     (message,) = heard
     assert "order-12" not in json.dumps(message)
     assert message["attributes"]["spanbus.payload.customer"].startswith("bob of ")
@@ -167,7 +167,7 @@ def test_an_unreadable_event_does_not_block_the_publisher() -> None:
     bridge.on_message(heard.append)
     for event in (None, 7, Broken(), {}, spanbus.Event("a", "1", 2_000)):
         bridge.observer(event)
-    bridge.look_at_inbox()
+    bridge.drain_inbox()
     assert [each["name"] for each in heard] == ["a"]
     assert bridge.statistics().missed == 4
 
@@ -178,7 +178,7 @@ def test_the_inbox_is_bounded_and_reports_dropped_messages() -> None:
     bridge.on_message(heard.append)
     for number in range(25):
         bridge.observer(spanbus.Event("a", str(number), 2_000))
-    bridge.look_at_inbox()
+    bridge.drain_inbox()
     assert [each["event_id"] for each in heard[:-1]] == [str(number) for number in range(15, 25)]
     assert heard[-1]["type"] == "dropped"
     assert heard[-1]["count"] == 15
@@ -198,5 +198,5 @@ async def test_detaching_ends_the_routing() -> None:
         await bus.publish("one", {})
         assert detach()
         await bus.publish("two", {})
-    bridge.look_at_inbox()
+    bridge.drain_inbox()
     assert [each["name"] for each in heard] == ["one"]

@@ -34,7 +34,7 @@ ALLOWED = {
 
 @pytest.fixture(autouse=True)
 def nobody_was_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(_settings, "_told", set[str]())
+    monkeypatch.setattr(_settings, "_warned", set[str]())
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
 
 

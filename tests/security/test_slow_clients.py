@@ -298,4 +298,4 @@ async def test_the_room_of_ended_live_runs_is_reused() -> None:
         assert span is not None
         bridge.announce("one", None, [{**members, "type": "closed"}])
         now[0] += 2.0
-        bridge.look()
+        bridge.check_publishers()

@@ -192,11 +192,11 @@ def test_visible_text_is_unchanged() -> None:
     assert one_line("e" + "\u0301" * 9) == "e" + "\u0301" * 4 + "\\u0301" * 5
 
 
-def test_the_console_escapes_control_characters(capsys: pytest.CaptureFixture[str]) -> None:
-    console.say(EVIL)
+def test_the_console_spells_out_what_steers(capsys: pytest.CaptureFixture[str]) -> None:
+    console.line(EVIL)
     console.note(EVIL)
     console.raw(EVIL)
-    console.complain(EVIL)
+    console.error(EVIL)
     screen = console.output()
     screen.print(EVIL)
     screen.print(EVIL, style="bold")

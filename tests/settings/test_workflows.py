@@ -36,7 +36,7 @@ def failing(folder: Path, text: str, name: str | None = "bad") -> str:
         (
             '[tool.spanbus.workflows.bad]\nphases = [\n  { name = "a", run = "true", needs = ["b"] },\n  { name = "b", run = "true", needs = ["a"] },\n]\n',
             (9, 10),
-            "goes in a circle",
+            "has a dependency cycle",
         ),
         (
             '[tool.spanbus.workflows.bad]\nphases = [\n  { name = "a", run = "true" },\n  { name = "b", run = "true", needs = ["c"] },\n]\n',

@@ -208,8 +208,8 @@ class Rendering:
         attributes: Attributes = {names.EVENT_ID: note.event_id}
         if note.source:
             attributes[names.EVENT_SOURCE] = note.source
-        self._redactor.collect(names.EVENT_PAYLOAD_PREFIX, note.payload, attributes)
-        return attributes
+        payload = self._redactor.attributes(note.payload)
+        return attributes | {names.EVENT_PAYLOAD_PREFIX + key: payload[key] for key in payload}
 
     def exception(self, record: SpanState) -> Attributes | None:
         """Return the exception of a failure, only for the innermost span that failed by it."""

@@ -291,7 +291,7 @@ def test_every_phase_runs_once_after_its_needs_within_the_concurrency(
         ([{"name": "a", "run": "x"}, {"name": "a", "run": "x"}], "two phases named 'a'"),
         (
             [{"name": "a", "run": "x", "needs": ["lint"]}, {"name": "lint-all", "run": "x"}],
-            "needs 'lint', which is no phase",
+            "needs 'lint', which is not a phase",
         ),
         ([{"name": "a", "run": "x", "timeot": "1m"}], "did you mean 'timeout'"),
         ([{"name": "a", "run": "x", "timeout": "soon"}], "must be seconds or a text"),

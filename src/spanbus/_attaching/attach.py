@@ -33,7 +33,7 @@ from spanbus._attaching.subscribe import SUBSCRIBING, WayIn, end, subscribe, way
 from spanbus._attaching.tap import Tap
 from spanbus._attaching.treatment import HOOK, treatment_of
 from spanbus._attaching.weak_identity_map import WeakIdentityMap
-from spanbus._loaded import is_kind_of, is_of
+from spanbus._loaded import is_instance_of, is_subclass_of
 from spanbus.errors import InputError
 
 if TYPE_CHECKING:
@@ -163,7 +163,7 @@ def _attach(
 
 
 def _is_own_bus(bus: object) -> TypeGuard[WorkflowEventBus]:
-    return is_of(bus, *_OUR_BUS)
+    return is_instance_of(bus, *_OUR_BUS)
 
 
 def _attach_by_function(bus: object, handle: Handle, mode: Mode, subscribing: Subscribing) -> None:
@@ -363,7 +363,7 @@ def attach_class(kind: type[object], handle: Handle, *, mode: Mode = "wrap") -> 
     """
     if handle.off:
         return handle
-    own = is_kind_of(kind, *_OUR_BUS)
+    own = is_subclass_of(kind, *_OUR_BUS)
     names = ["dispatch"] if own else publishing_methods(kind)
     if not names:
         raise InputError(f"class {kind.__name__} has no publish() to wrap; {_ALTERNATIVES}")

@@ -9,12 +9,12 @@ from enum import Enum
 from typing import Any, cast
 
 from spanbus._attaching.methods import own_attributes, static_attribute
+from spanbus._bounded_cache import bounded_cache
 from spanbus._patterns import pattern
 from spanbus._reading.places import TYPE_KEYS
 from spanbus._reading.read import TYPES_OF_HEADERS, Unreadable, states_start_or_end
 from spanbus._reading.shape import decoded, getter, text_of
 from spanbus._reading.spelling import ending, key_of, word_of_state
-from spanbus._remembering import remembering
 
 TYPE_NAMES = (
     "event_type",
@@ -92,7 +92,7 @@ def event_in(arguments: Sequence[object], options: Mapping[str, object]) -> obje
     return first
 
 
-_may_be_event: Callable[[type], bool] = remembering(
+_may_be_event: Callable[[type], bool] = bounded_cache(
     lambda kind: not issubclass(kind, _NOT_EVENTS), 1_000
 )
 """Whether a single argument of this class may be the event; cached by class."""

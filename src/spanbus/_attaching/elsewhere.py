@@ -5,7 +5,7 @@ from __future__ import annotations
 import weakref
 from typing import TYPE_CHECKING
 
-from spanbus._loaded import is_of
+from spanbus._loaded import is_instance_of
 
 if TYPE_CHECKING:
     from spanbus._workflow.bus import WorkflowEventBus
@@ -20,4 +20,4 @@ def mark_as_carried(bus: WorkflowEventBus) -> None:
 
 def is_carried(bus: object) -> bool:
     """Whether an observer process makes the telemetry of this bus."""
-    return is_of(bus, "spanbus._workflow.bus", "WorkflowEventBus") and bus in _carried
+    return is_instance_of(bus, "spanbus._workflow.bus", "WorkflowEventBus") and bus in _carried

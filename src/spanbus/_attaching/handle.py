@@ -48,7 +48,7 @@ _TYPES_NAMED = 8
 
 
 class Handle:
-    """A bus under observation. A context manager; ``detach`` may be called any number of times."""
+    """A bus under observation. Also a context manager that calls :meth:`detach`, which is idempotent."""
 
     def __init__(
         self,
@@ -447,11 +447,11 @@ class Handle:
             )
 
     def expect_nothing(self) -> None:
-        """Do not warn when no event comes."""
+        """Do not warn if no event arrives."""
         self._expects_events = False
 
     def records_to(self, recorder: Recorder) -> None:
-        """Write each event to ``recorder`` too."""
+        """Also write each event to ``recorder``."""
         self._recorder = recorder
 
     def __reduce__(self) -> tuple[object, ...]:

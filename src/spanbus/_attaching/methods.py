@@ -14,7 +14,7 @@ from functools import partial
 from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any, cast
 
-from spanbus._loaded import is_of
+from spanbus._loaded import is_instance_of
 
 _PUBLISHING = re.compile(
     r"""(?: a_? | async_ )?
@@ -100,9 +100,7 @@ def publishing_methods(thing: object) -> list[str]:
         found = [
             name for name in names if _AMBIGUOUS_PUBLISHING.fullmatch(name) and has(thing, name)
         ]
-        if (
-            "get" in names
-        ):  # with `get`, `post` is a method of HTTP, of an application or its client
+        if "get" in names:  # beside `get`, `post` is an HTTP method of an application or client
             found = [name for name in found if name != "post"]
     return found or _publishing_by_getattr(thing)
 
@@ -147,7 +145,7 @@ def _publishing_by_getattr(thing: object) -> list[str]:
 
 def generated_attribute(thing: object) -> object:
     """Return what ``__getattr__`` generates for an unknown name, None for most objects. Leaves no trace on the object."""
-    if is_of(thing, "unittest.mock", "NonCallableMock"):
+    if is_instance_of(thing, "unittest.mock", "NonCallableMock"):
         return thing  # a mock provides any name, and records the access
     try:
         made = cast("object", getattr(thing, _NO_SUCH_NAME, None))

@@ -16,11 +16,11 @@ from enum import Enum
 from typing import TYPE_CHECKING, Protocol, cast
 
 from spanbus._attaching.opened import Opened
+from spanbus._bounded_cache import bounded_cache
 from spanbus._correlation.span_state import SpanState
 from spanbus._loaded import current_task
 from spanbus._reading.places import TYPE_KEYS
 from spanbus._reading.shape import getter
-from spanbus._remembering import remembering
 
 if TYPE_CHECKING:
     from asyncio import Task
@@ -45,7 +45,7 @@ UnreadCall = tuple[Reader, tuple[object, ...], Mapping[str, object]]
 
 
 class Publication:
-    """One call of a publishing method."""
+    """A call of a publishing method, and the records that its event opened."""
 
     __slots__ = (
         "batch_ids",
@@ -243,7 +243,7 @@ def _publisher_id() -> int:
     return threading.get_ident()
 
 
-_hex: Callable[[int], str] = remembering("{:x}".format, 256)
+_hex: Callable[[int], str] = bounded_cache("{:x}".format, 256)
 
 
 def weak_reference(thing: object) -> Callable[[], object]:

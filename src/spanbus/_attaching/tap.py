@@ -26,7 +26,7 @@ from spanbus._attaching.publication import (
     payload_of,
     publications,
 )
-from spanbus._loaded import is_of
+from spanbus._loaded import is_instance_of
 
 Arguments = tuple[object, ...]
 Options = dict[str, object]
@@ -81,7 +81,7 @@ class Tap:
 
 
 class _Method:
-    """One tapped method."""
+    """A tapped method; its calls are made here."""
 
     def __init__(
         self,
@@ -114,7 +114,7 @@ class _Method:
         finally:
             self._finish(publication)
         if self._current:
-            if inspect.isawaitable(result) and not is_of(
+            if inspect.isawaitable(result) and not is_instance_of(
                 result, "spanbus._workflow.receipts", "Receipt"
             ):
                 return self._await_result(result, publication)
@@ -152,7 +152,7 @@ class _Method:
         finally:
             self._follow(publication)
 
-    # --- none of these raises -----------------------------------------------------------------------------------------
+    # --- reporting to the handle: none of these methods raises --------------------------------------------------------
 
     def _begin(self, arguments: Arguments, options: Options) -> Publication | None:
         """Enter a publication for this call; None if an outer call has already reported the event."""

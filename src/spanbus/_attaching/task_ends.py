@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from spanbus._attaching.opened import Opened
 from spanbus._correlation.span_state import SpanState
-from spanbus._loaded import is_of, running_loop
+from spanbus._loaded import is_instance_of, running_loop
 from spanbus._named_tuple import NamedTuple
 from spanbus._semantics import ErrorType, Failure, Result, class_name
 
@@ -101,7 +101,7 @@ def ended_with(error: BaseException | None) -> tuple[Result, Failure | None]:
 def _is_cancellation(error: BaseException) -> bool:
     """Whether this is a cancellation of asyncio or trio; neither is imported for the check."""
     kind = type(error)
-    return is_of(error, "asyncio", "CancelledError") or (
+    return is_instance_of(error, "asyncio", "CancelledError") or (
         kind.__name__ == "Cancelled" and kind.__module__.partition(".")[0] == "trio"
     )
 

@@ -37,7 +37,7 @@ _CONTAINER_METHODS = frozenset(
 _STORING = frozenset(("append", "add", "insert", "appendleft", "put", "setdefault", "extend"))
 _CALLING = frozenset("submit run_in_executor to_thread run_sync apply call invoke".split())
 """Functions that call their argument."""
-_DEEPEST = 4
+_MAX_DEPTH = 4
 _LEAVING = (ast.Return, ast.Break, ast.Yield)
 _Loop: TypeAlias = ast.For | ast.AsyncFor | ast.comprehension
 
@@ -90,7 +90,7 @@ def treatment_of(thing: object, subscribing: str) -> Treatment:
     """Return the treatment of the subscribers that ``thing.subscribing`` takes, including that of objects it passes them to."""
     found = Treatment()
     inner = [(thing, subscribing)]
-    for _ in range(_DEEPEST + 1):
+    for _ in range(_MAX_DEPTH + 1):
         uses = [(one, method, _treatment_by_object(one, method)) for one, method in inner]
         for _, _, use in uses:
             found = found.merged_with(use)
@@ -118,11 +118,7 @@ def _treatment_by_object(thing: object, subscribing: str) -> Treatment:
         return treatment_of(own.__self__, own.__name__)
     if isinstance(own, FunctionType):
         held = [one for one in own_attributes(thing).values() if isinstance(one, FunctionType)]
-        others = (*with_callees(held), *functions_of(type(thing)))
-        try:
-            return _read(function_of(own), others)
-        except (RecursionError, ValueError):
-            return Treatment()
+        return _treatment_by_source(own, (*with_callees(held), *functions_of(type(thing))))
     return _treatment_by_class(thing, subscribing)
 
 
@@ -131,12 +127,17 @@ def _treatment_by_class(thing: object, subscribing: str) -> Treatment:
     kind = thing if isinstance(thing, type) else type(thing)
     of_class = _known.setdefault(kind, {})
     if subscribing not in of_class:
-        try:
-            takes = function_of(static_attribute(kind, subscribing))
-            of_class[subscribing] = _read(takes, functions_of(kind))
-        except (RecursionError, ValueError):
-            of_class[subscribing] = Treatment()
+        takes = static_attribute(kind, subscribing)
+        of_class[subscribing] = _treatment_by_source(takes, functions_of(kind))
     return of_class[subscribing]
+
+
+def _treatment_by_source(takes: object, functions: Iterable[FunctionType]) -> Treatment:
+    """Return the treatment by the subscribing method ``takes`` and the functions beside it; unknown if not readable."""
+    try:
+        return _read(function_of(takes), functions)
+    except (RecursionError, ValueError):
+        return Treatment()
 
 
 def _read(takes: FunctionType | None, functions: Iterable[FunctionType]) -> Treatment:

@@ -1,8 +1,8 @@
 """Address of the running backend of a state directory.
 
-``backend.json`` holds the address, the token and the process of the backend that serves a state directory. It is written
-with mode 0600 and is believed only when it is a file of this user that nobody else may write, its process is one of this
-host that lives, and its address is plain http on the loopback or, where ``--listen`` wrote it, on an address of this host.
+``backend.json`` holds the address, the token and the process of the backend that serves a state directory. It is written with
+mode 0600. It is trusted only if it is a file of this user that nobody else may write, its process is alive on this host, and its
+address is plain http on the loopback or, with ``--listen``, on an address of this host.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ FILE_NAME = "backend.json"
 
 
 class ProcessId(NamedTuple):
-    """A process of this or another machine; ``started`` tells it from a later one with the same number."""
+    """A process on this or another host; ``started`` distinguishes it from a later one with the same pid."""
 
     pid: int
     started: str
@@ -34,7 +34,7 @@ class ProcessId(NamedTuple):
         return cls(os.getpid(), process_started(os.getpid()) or "", host_name())
 
     def lives_here(self) -> bool:
-        """True when it is known to be a living process of this host, started when it says."""
+        """Whether it is a living process of this host with this start time."""
         if self.host != host_name() or self.pid <= 0:
             return False
         try:
@@ -45,7 +45,7 @@ class ProcessId(NamedTuple):
         return started is None or (started != "" and started == self.started)
 
     def gone(self) -> bool:
-        """True when the process is known to have ended; False when it lives or cannot be known from here."""
+        """Whether the process is known to have ended; False if it lives or is on another host."""
         if self.host != host_name() or self.pid <= 0:
             return False
         try:
@@ -61,9 +61,7 @@ class ProcessId(NamedTuple):
 
 
 def process_started(pid: int) -> str | None:
-    """Start time of a process, in the kernel's ticks: ``""`` for one that ended and was not yet reaped, None where it
-    cannot be known.
-    """
+    """Start time of a process in kernel ticks; ``""`` for a zombie, None if it is unknown."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_bytes()
     except OSError:
@@ -83,14 +81,12 @@ class Address(NamedTuple):
 
 
 def write_address(state_dir: Path, address: Address) -> Path:
-    """Make the backend known. Replaces the file of an earlier one in one step."""
+    """Write the address of the backend, atomically replacing an earlier one."""
     state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     path = state_dir / FILE_NAME
     import tempfile
 
-    handle, temporary = tempfile.mkstemp(
-        dir=state_dir, prefix=".backend-"
-    )  # mkstemp: 0600 from the beginning
+    handle, temporary = tempfile.mkstemp(dir=state_dir, prefix=".backend-")  # mode 0600
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             json.dump(
@@ -105,7 +101,7 @@ def write_address(state_dir: Path, address: Address) -> Path:
 
 
 def read_address(state_dir: Path) -> Address | None:
-    """The backend that serves ``state_dir`` now, or None."""
+    """Return the backend that serves ``state_dir`` now, or None."""
     document = _document(state_dir / FILE_NAME)
     if document is None:
         return None
@@ -113,18 +109,18 @@ def read_address(state_dir: Path) -> Address | None:
     if not isinstance(url, str) or not isinstance(token, str) or not isinstance(pid, int):
         return None
     process = ProcessId(pid, str(document.get("started", "")), str(document.get("host", "")))
-    if not process.lives_here() or not _is_ours(url) or _TOKEN.fullmatch(token) is None:
+    if not process.lives_here() or not _is_local_url(url) or _TOKEN.fullmatch(token) is None:
         return None
     return Address(url, token, process)
 
 
 _URL = pattern(r"http://(?:\[([0-9A-Fa-f:.]{2,45})\]|([0-9.]{7,15})):([0-9]{1,5})", re.ASCII)
 _TOKEN = pattern(r"[\x21-\x7e]{1,1024}")
-_LONGEST = 65_536
+_MOST_BYTES = 65_536
 
 
 def _document(path: Path) -> dict[str, object] | None:
-    """The members of a regular file of this user that nobody else may write; nothing is followed or waited for."""
+    """Read a JSON object from a regular file of this user that nobody else may write, without following links or blocking."""
     flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
     try:
         with open(os.open(path, flags), "rb") as file:
@@ -135,13 +131,13 @@ def _document(path: Path) -> dict[str, object] | None:
                 status.st_uid != os.getuid() or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
             ):
                 return None
-            document: object = json.loads(file.read(_LONGEST))
+            document: object = json.loads(file.read(_MOST_BYTES))
     except (OSError, ValueError, RecursionError):
         return None
     return cast("dict[str, object]", document) if isinstance(document, dict) else None
 
 
-def _is_ours(url: str) -> bool:
+def _is_local_url(url: str) -> bool:
     """Whether a URL is plain http on a numeric address of this host, with a port and nothing else."""
     match = _URL.fullmatch(url)
     if match is None or not 0 < int(match[3]) < 65_536:
@@ -154,12 +150,12 @@ def _is_ours(url: str) -> bool:
         return False
     if address.is_unspecified or address.is_multicast:
         return False
-    return address.is_loopback or _is_of_this_host(str(address))
+    return address.is_loopback or _is_local_address(str(address))
 
 
-def _is_of_this_host(address: str) -> bool:
-    """Only an address of one of this host's interfaces can be bound."""
-    import socket  # not for a command beside which no backend runs
+def _is_local_address(address: str) -> bool:
+    """Whether an address belongs to this host: only then it can be bound."""
+    import socket  # lazy: not needed by a command without a backend
 
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     try:
@@ -171,7 +167,7 @@ def _is_of_this_host(address: str) -> bool:
 
 
 def remove_address(state_dir: Path, token: str) -> None:
-    """Take the file back, if it is still ours."""
+    """Remove the file if it is still ours."""
     path = state_dir / FILE_NAME
     document = _document(path)
     if document is not None and document.get("token") == token:

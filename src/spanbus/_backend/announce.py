@@ -1,10 +1,9 @@
-"""Tell a running backend, if there is one, what a workflow is doing now.
+"""Publishing of live progress to a running backend.
 
-An :class:`Announcer` is a sink of the correlator: what opens, closes and is noted goes into a bounded queue (one append
-under the correlator's lock), and one daemon thread brings it to the backend that ``backend.json`` in the state directory
-names. It also sends a heartbeat, so that a process that was stopped or killed is seen as such. Best effort in every way:
-without a backend nothing is sent and next to nothing is done; nothing is raised, nothing is waited for, and what is shown
-live is not what is stored: finished spans travel through the spool.
+An :class:`Announcer` is a sink of the correlator. Opened and closed spans and events go into a bounded queue (one append under
+the correlator's lock); a daemon thread sends them to the backend named by ``backend.json`` in the state directory. It also sends
+a heartbeat, so that the backend detects a stopped or killed process. Best effort: without a backend nothing is sent and little is
+done. It never raises or waits. Finished spans travel through the spool independently of it.
 """
 
 from __future__ import annotations
@@ -32,15 +31,15 @@ logger = Logger(__name__)
 PATH = "/live/publish"
 _BATCH = 1_000
 _PLAN_CHARS = 40_000
-"""A message has at most 64 KiB; what is above is not announced as waiting."""
+"""Limit of the plan, because a message has at most 64 KiB; further phases are not announced as waiting."""
 
 
 class _Unanswered(Exception):
-    """The backend said something else than that it has it."""
+    """The backend did not accept the messages."""
 
 
 class Wording(Protocol):
-    """Rendering of records as text that may leave the process: :class:`spanbus._telemetry.template.Template`."""
+    """Redacted rendering of spans and events: :class:`spanbus._telemetry.template.Template`."""
 
     def event(self, note: SpanEvent, /) -> Mapping[str, object]: ...
 
@@ -62,9 +61,9 @@ class AnnouncerStatistics(NamedTuple):
 
 
 class Announcer:
-    """A correlator sink that shows runs live. ``close`` within its limit, or let the daemon thread end with the process.
+    """Correlator sink that publishes runs live. Thread-safe; the thread starts with the first span.
 
-    Thread-safe; the thread starts with the first record. A forked child announces nothing: its spans are stored as ever.
+    Call ``close``, or let the daemon thread end with the process. A forked child publishes nothing; its spans are still stored.
     """
 
     def __init__(
@@ -99,7 +98,7 @@ class Announcer:
         self._connected = False
         self._sent = self._dropped = self._errors = 0
 
-    # --- the correlator's side: constant time ---------------------------------------------------------------------------------
+    # --- called by the correlator: constant time ------------------------------------------------------------------------------
 
     def opened(self, record: SpanState) -> None:
         if self._closing or os.getpid() != self._pid:
@@ -114,7 +113,7 @@ class Announcer:
         self._put("closed", record, None)
 
     def late(self, note: SpanEvent) -> None:
-        """Nothing live has it."""
+        """Ignored: its span has ended."""
 
     def noted(self, record: SpanState | None, note: SpanEvent) -> None:
         if record is not None:
@@ -136,13 +135,13 @@ class Announcer:
                 thread = threading.Thread(target=self._work, name="spanbus-announce", daemon=True)
                 try:
                     thread.start()
-                except RuntimeError:  # no more threads: nothing is shown live
+                except RuntimeError:  # no more threads: nothing is published
                     self._closing = True
                 else:
                     self._thread = thread
 
     def close(self, timeout_s: float = 0.1) -> None:
-        """Send what is queued, say good-bye, at most ``timeout_s``. May be called twice."""
+        """Send queued messages and announce the end, for at most ``timeout_s`` seconds. May be called twice."""
         with self._lock:
             self._closing = True
         self._ended.set()
@@ -158,7 +157,7 @@ class Announcer:
     def statistics(self) -> AnnouncerStatistics:
         return AnnouncerStatistics(self._connected, self._sent, self._dropped, self._errors)
 
-    # --- the thread's side ---------------------------------------------------------------------------------------------------
+    # --- the thread ----------------------------------------------------------------------------------------------------------
 
     def _work(self) -> None:
         while not self._closing:
@@ -169,7 +168,7 @@ class Announcer:
                 except (OSError, _Unanswered) as error:
                     self._errors += 1
                     logger.debug("the live view is not reached: %s", error)
-                except Exception:  # a wall: an error of the live view must not end the thread with noise in the run
+                except Exception:  # the thread must not end with a traceback in the run's output
                     self._errors += 1
                     logger.debug("the live view", exc_info=True)
                 finally:
@@ -191,8 +190,7 @@ class Announcer:
         )
         try:
             self._connected = True
-            # After a late connection open spans are announced first; a start that is also in the queue is sent twice,
-            # which is harmless.
+            # Send the open spans first; one that is also in the queue is sent twice, which is harmless.
             self._post(
                 connection,
                 address,
@@ -255,16 +253,16 @@ class Announcer:
             return [self._span(kind, record)]
         event = self._event(record, note)
         if record.level is Level.RUN and record.result is None and plan_of((note,)):
-            return [event, self._span("opened", record)]  # once more, with the plan now
+            return [event, self._span("opened", record)]  # again, now with the plan
         return [event]
 
     def _span(self, kind: str, record: SpanState) -> dict[str, object]:
         message: dict[str, object] = {
             "type": kind,
-            "run_id": _clean(record.run_id),
-            "workflow": _clean(record.workflow),
+            "run_id": _text(record.run_id),
+            "workflow": _text(record.workflow),
             "level": str(record.level),
-            "name": _clean(record.name),
+            "name": _text(record.name),
             "trace_id": f"{record.trace_id:032x}",
             "span_id": f"{record.span_id:016x}",
             "parent_span_id": f"{record.parent_span_id:016x}"
@@ -276,7 +274,7 @@ class Announcer:
         }
         if record.level is Level.RUN:
             if self._project:
-                message["project"] = _clean(self._project)
+                message["project"] = _text(self._project)
             if plan := plan_of(record.events):
                 message["plan"] = plan
         if kind == "closed":
@@ -285,27 +283,29 @@ class Announcer:
             message["result"] = str(record.result)
             message["events"] = record.events_in_tree
             if record.failure is not None:
-                message["error_type"] = _clean(str(record.failure.error_type))
-                message["error"] = _clean(self._wording.status(record).description or "")
+                message["error_type"] = _text(str(record.failure.error_type))
+                message["error"] = _text(self._wording.status(record).description or "")
         return message
 
     def _event(self, record: SpanState, note: SpanEvent) -> dict[str, object]:
         return {
             "type": "event",
-            "run_id": _clean(record.run_id),
+            "run_id": _text(record.run_id),
             "span_id": f"{record.span_id:016x}",
-            "phase": _clean(record.name) if record.level is not Level.RUN else "",
+            "phase": _text(record.name) if record.level is not Level.RUN else "",
             "attempt": note.attempt,
-            "name": _clean(str(note.name)),
+            "name": _text(str(note.name)),
             "event_id": note.event_id,
             "at_us": note.at_ns // 1_000,
-            "source": _clean(note.source),
-            "attributes": {key: _value(value) for key, value in self._wording.event(note).items()},
+            "source": _text(note.source),
+            "attributes": {
+                key: _json_value(value) for key, value in self._wording.event(note).items()
+            },
         }
 
 
 def plan_of(events: Iterable[SpanEvent]) -> list[dict[str, object]]:
-    """The phases that the start of a run announces, with what each needs; empty where no event has them."""
+    """Phases in the start event of a run, with the phases that each needs; empty if no event has them."""
     for note in events:
         phases, needs = note.payload.get("phases"), note.payload.get("needs")
         if not isinstance(phases, (list, tuple)):
@@ -328,22 +328,22 @@ def plan_of(events: Iterable[SpanEvent]) -> list[dict[str, object]]:
             size += len(json.dumps(entry))
             if size > _PLAN_CHARS:
                 break
-            plan.append({"name": _clean(name), "needs": [_clean(each) for each in entry["needs"]]})
+            plan.append({"name": _text(name), "needs": [_text(each) for each in entry["needs"]]})
         return plan
     return []
 
 
-def _clean(text: str) -> str:
+def _text(text: str) -> str:
     return text[:1_024].encode("utf-8", "replace").decode()
 
 
-def _value(value: object) -> object:
+def _json_value(value: object) -> object:
     if isinstance(value, str):
-        return _clean(value)
+        return _text(value)
     if isinstance(value, float):
         return value if value - value == 0 else str(value)
     if isinstance(value, (bool, int)):
         return value
     if isinstance(value, (list, tuple)):
-        return [_value(each) for each in cast("Sequence[object]", value)]
-    return _clean(str(value))
+        return [_json_value(each) for each in cast("Sequence[object]", value)]
+    return _text(str(value))

@@ -1,7 +1,7 @@
-"""The query API, shaped like Jaeger's, so that its page and Grafana's data source can be put on top.
+"""Query API compatible with Jaeger's, for its page and Grafana's data source.
 
-``/api/…`` is what Jaeger's page and Grafana ask (https://www.jaegertracing.io/docs/2.0/apis/), ``/api/v3/…`` gives OTLP
-JSON. Parameters that Jaeger knows and that make no difference here are ignored, as it does with unknown ones.
+``/api/…`` is the older API, used by Jaeger's page and Grafana (https://www.jaegertracing.io/docs/2.0/apis/); ``/api/v3/…``
+returns OTLP JSON. Jaeger's other parameters are ignored, as Jaeger ignores unknown ones.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from starlette.routing import BaseRoute, Route
 from spanbus._backend import trace_answers
 from spanbus._backend.in_flight import Full, InFlight
 from spanbus._backend.publish import bounded_body
-from spanbus._backend.trace_answers import gathered
+from spanbus._backend.trace_answers import gathered, text_of
 from spanbus._otlp import json as otlp_json
 from spanbus._otlp.bounds import check_json
 from spanbus._runs import jaeger
@@ -48,13 +48,13 @@ _Work = Callable[[Request], Document] | Callable[[Request], Iterator[str]]
 
 
 class InThread(Protocol):
-    """Do something in a worker thread, some at a time."""
+    """Run a function in a worker thread, with limited concurrency."""
 
     def __call__(self, work: Callable[[], T], /) -> Awaitable[T]: ...
 
 
 class TraceSource(Protocol):
-    """Source of traces: the store. ``trace_ids`` are 32 hexadecimal digits, the newest trace first."""
+    """Source of traces: the store. ``trace_ids`` are 32 hexadecimal digits, newest trace first."""
 
     def services(self) -> Sequence[str]: ...
 
@@ -67,11 +67,11 @@ class TraceSource(Protocol):
     def trace(self, trace_id: str) -> Sequence[ResourceSpans]: ...
 
     def trace_pieces(self, trace_id: str) -> Iterator[Sequence[ResourceSpans]]:
-        """The same some spans at a time; asked for the next in any thread."""
+        """Yield :meth:`trace` in pieces; the iterator may be advanced in any thread."""
         ...
 
     def dependencies(self, start_ns: int, end_ns: int) -> Sequence[tuple[str, str, int]]:
-        """Calls between services, with their number, among spans that began in that time."""
+        """Calls between services with their number, among spans that began in that time."""
         ...
 
 
@@ -184,7 +184,7 @@ class QueryApi:
         raise _Bad(501, "archive storage is not configured: traces are kept by age and size")
 
     async def _transform(self, request: Request) -> Response:
-        """OTLP JSON of a file that somebody opens, as the older API writes traces."""
+        """Convert uploaded OTLP JSON to traces of the older API."""
 
         def transformed(body: bytes) -> bytes:
             check_json(body, _MOST_ELEMENTS)
@@ -266,9 +266,9 @@ class QueryApi:
         self, work: _Work, failure: Callable[[int, str], Document]
     ) -> Callable[[Request], Awaitable[Response]]:
         def begun(request: Request) -> tuple[bytes, bytes | None, Iterator[bytes]]:
-            """The first two pieces, and the rest: an answer of one piece has a length."""
+            """Return the first two pieces and the rest, because an answer of one piece gets a Content-Length."""
             found = work(request)
-            pieces = gathered([_text(found)] if isinstance(found, dict) else found)
+            pieces = gathered([text_of(found)] if isinstance(found, dict) else found)
             return next(pieces, b""), next(pieces, None), pieces
 
         async def answer(request: Request) -> Response:
@@ -296,7 +296,7 @@ class QueryApi:
     async def _rest(
         self, path: str, begun: list[bytes], rest: Iterator[bytes]
     ) -> AsyncGenerator[bytes]:
-        """The pieces of an answer, each made when those before it are read. One that breaks off is no JSON."""
+        """Yield the pieces of an answer on demand. An interrupted answer is invalid JSON."""
         while begun:
             yield begun.pop(0)
         try:
@@ -307,12 +307,12 @@ class QueryApi:
 
 
 def _partial(found: Sequence[str]) -> Document:
-    """Why the answer is not all of it; nothing where it is."""
+    """Reason of an incomplete answer; empty for a complete one."""
     return {"partial": found.why} if isinstance(found, Partial) else {}
 
 
 def _some(pieces: Iterator[Sequence[ResourceSpans]], why_not: str) -> trace_answers.Pieces:
-    """The pieces, of which there is at least one."""
+    """Return the pieces, or raise 404 if there is none."""
     first = next(pieces, None)
     if first is None:
         raise _Bad(404, why_not)
@@ -394,21 +394,17 @@ _OLDER_NAMES = {
     "durationMax": ("duration_max",),
     "searchDepth": ("search_depth", "num_traces"),
 }
-"""Parameters of a search as Jaeger 2.20 names them, with the names that pages and clients before it use."""
+"""Parameters of a search in Jaeger 2.20, with their names in earlier pages and clients."""
 
 
 def _v3(query: QueryParams, name: str) -> tuple[str, str | None]:
-    """The name under which a parameter of a search is said, and its value."""
+    """Return the name used for a parameter of a search, and its value."""
     names = [f"query.{each}" for each in (name, *_OLDER_NAMES[name])]
     return next(((each, query[each]) for each in names if query.get(each)), (names[0], None))
 
 
-def _text(document: object) -> str:
-    return json.dumps(document, separators=(",", ":"))
-
-
 def _json(document: object, status: int = 200) -> Response:
-    body = _text(document).encode()
+    body = text_of(document).encode()
     return Response(body, status, {"Cache-Control": "no-store"}, "application/json")
 
 

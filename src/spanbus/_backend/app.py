@@ -1,4 +1,4 @@
-"""The web application of the embedded backend: guard, receiver, query API, metrics, live stream and page in one place."""
+"""ASGI application of the embedded backend: guard, receiver, query API, metrics, live stream and page."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from importlib.resources import files
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
 from urllib.parse import parse_qs
@@ -33,6 +32,7 @@ from spanbus._backend.outputs import Outputs
 from spanbus._backend.prometheus import Exposition
 from spanbus._backend.publish import Publishing, bounded_body
 from spanbus._backend.receiver import Receiver, ReceiverLimits, Sink
+from spanbus._backend.report import page_text
 from spanbus._backend.scrapes import Scrapes
 from spanbus._backend.sessions import SESSION_S, Guesses, Sessions
 from spanbus._backend.views import Views
@@ -54,7 +54,7 @@ _MEDIA_TYPES = {
 
 @dataclass(frozen=True, slots=True)
 class BackendOptions:
-    """Options of the backend. ``token`` is what people log in with."""
+    """Options of the backend. ``token`` is for logging in."""
 
     token: str
     loopback_only: bool = True
@@ -62,16 +62,16 @@ class BackendOptions:
     token_everywhere: bool = False
     cookie: str = "spanbus"
     jaeger_url: str | None = None
-    """URL of a Jaeger that also shows the traces; the page links there."""
+    """URL of a Jaeger that also has the traces, for links on the page."""
     state_dir: Path | None = None
-    """Where the output of commands is kept."""
+    """State directory with the kept output of commands."""
     limits: ReceiverLimits = field(default_factory=ReceiverLimits)
 
 
 class Backend:
-    """The parts of the embedded backend and the ASGI application made of them.
+    """The embedded backend and its ASGI application, ``app``.
 
-    The store is the caller's: opened before and closed after. ``sink`` takes what is received, where that is not the store.
+    The caller opens and closes the store. ``sink``, if given, takes the received requests instead of the store.
     """
 
     def __init__(self, store: Archive, options: BackendOptions, sink: Sink | None = None) -> None:
@@ -83,9 +83,8 @@ class Backend:
         self._views = Views(store, jaeger_url=options.jaeger_url)
         self._outputs = Outputs(options.state_dir)
         self._started_at = time.monotonic()
-        readers = anyio.CapacityLimiter(
-            4
-        )  # a slow query keeps no other client waiting, and many do not fill the memory
+        # Several, so that a slow query blocks no other client; few, to bound the memory.
+        readers = anyio.CapacityLimiter(4)
 
         async def in_thread(work: Callable[[], T]) -> T:
             return await anyio.to_thread.run_sync(work, limiter=readers)
@@ -102,9 +101,8 @@ class Backend:
             Route("/health", self._health),
             Route("/metrics", self._metrics),
             Route("/view/runs", self._wall(self._runs)),
-            Route(
-                "/view/runs/{run_id:path}/spans/{span_id}", self._wall(self._span)
-            ),  # a run id of another engine may hold any character
+            # A path, because the run id of a foreign engine may hold any character.
+            Route("/view/runs/{run_id:path}/spans/{span_id}", self._wall(self._span)),
             Route("/view/runs/{run_id:path}", self._wall(self._run)),
             Route("/view/traces", self._wall(self._traces)),
             Route("/view/traces/{trace_id}", self._wall(self._trace)),
@@ -187,7 +185,7 @@ class Backend:
         accept = request.headers.get("accept", "")
         arrived_s = time.monotonic()
         try:
-            # Who asks while others are answered gets the next one's answer: many at once cost no more than two.
+            # Concurrent scrapers share an answer: any number of them costs at most two renderings.
             async with self.scrapes.lock:
                 answer = self.scrapes.made_since(arrived_s, accept)
                 if answer is None:
@@ -199,7 +197,7 @@ class Backend:
         body, media_type = answer
         return Response(body, media_type=media_type)
 
-    # --- what the page reads ------------------------------------------------------------------------------------------------
+    # --- documents of the page ----------------------------------------------------------------------------------------------
 
     def _wall(
         self, endpoint: Callable[[Request], Awaitable[object]]
@@ -246,7 +244,7 @@ class Backend:
 
     async def _span(self, request: Request) -> object:
         run_id, span_id = request.path_params["run_id"], request.path_params["span_id"]
-        if _SPAN_ID.fullmatch(span_id) is None:  # it is the end of the run's id
+        if _SPAN_ID.fullmatch(span_id) is None:  # it belongs to the run id
             return await self._in_thread(lambda: self._views.run(f"{run_id}/spans/{span_id}"))
         return await self._in_thread(lambda: self._views.span(run_id, span_id))
 
@@ -360,7 +358,7 @@ class Backend:
         return self._logged_in()
 
     async def _code(self, request: Request) -> Response:
-        """A code with which a browser logs in once: its address is in the arguments of the browser's process."""
+        """Issue a code for one login: a browser's URL shows in the arguments of its process, so it must not hold the token."""
         del request
         return JSONResponse({"code": self._sessions.code()}, headers={"Cache-Control": "no-store"})
 
@@ -387,11 +385,6 @@ _PAGE_FILES = frozenset(
     app.js compare.js detail.js keys.js live.js page.js phases.js run.js runs.js style.css text.js traces.js tree.js waterfall.js
     """.split()
 )
-
-
-def page_text(name: str) -> str:
-    """The text of one file of the page, from the installed package."""
-    return files("spanbus._backend").joinpath("page", name).read_text(encoding="utf-8")
 
 
 def _file(name: str) -> Response:

@@ -1,4 +1,4 @@
-"""The backend's interface to the place where telemetry is kept."""
+"""Interface of the backend to the store."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from spanbus._store.series import SeriesSource
 
 
 class Archive(Sink, TraceSource, SeriesSource, Protocol):
-    """Everything that is kept, written and asked. Called in worker threads; raises StoreError."""
+    """Store of all telemetry. Called in worker threads; raises StoreError."""
 
     def run_heads(
         self,
@@ -26,13 +26,13 @@ class Archive(Sink, TraceSource, SeriesSource, Protocol):
         limit: int = 100,
         offset: int = 0,
     ) -> Sequence[RunHead]:
-        """The newest first; ``result`` is read by :func:`results`, ``text`` is a part of the workflow's name or the
-        beginning of a run id.
+        """Heads of runs, newest first; ``result`` is parsed by :func:`results`, ``text`` is a part of the workflow's name or
+        the beginning of a run id.
         """
         ...
 
     def run_head(self, run: str) -> RunHead:
-        """By id, by unique prefix, or ``last``; raises RunNotFound."""
+        """Find a run by id, by unique prefix, or ``last``; raises RunNotFound."""
         ...
 
     def workflows(self) -> Sequence[str]: ...
@@ -47,7 +47,7 @@ class Archive(Sink, TraceSource, SeriesSource, Protocol):
         since_ns: int | None = None,
         limit: int = 100,
     ) -> Sequence[TraceHead]:
-        """Traces of other clients, the newest first; ``text`` is a part of the name or the beginning of a trace id."""
+        """Traces of other clients, newest first; ``text`` is a part of the name or the beginning of a trace id."""
         ...
 
     def phase_points(
@@ -63,7 +63,7 @@ class Archive(Sink, TraceSource, SeriesSource, Protocol):
         ...
 
     def glances(self, heads: Sequence[RunHead]) -> Sequence[RunGlance]:
-        """Return what a list shows of each run beside its head, in the same order."""
+        """Details of each run for a list, in the same order."""
         ...
 
     def run(self, run: RunHead) -> RunSummary:
@@ -73,6 +73,6 @@ class Archive(Sink, TraceSource, SeriesSource, Protocol):
 
 @runtime_checkable
 class Shortened(Protocol):
-    """An archive that keeps a part of a run that is larger than all its room, and knows of how many spans."""
+    """An archive that knows how many spans of a trace it deleted."""
 
     def missing_spans(self, trace_id: str) -> int: ...

@@ -1,4 +1,4 @@
-"""Bounded decoding of a request: unpacked, counted, parsed, and rid of what cannot be stored."""
+"""Bounded decoding of a request: unpack, count, parse, and remove records that cannot be stored."""
 
 from __future__ import annotations
 
@@ -32,25 +32,25 @@ _PIECE_BYTES = 1 << 20
 
 
 _TRACE_ID, _SPAN_ID = (0, 16), (0, 8)
-"""Sizes of ids, or of none; an id of another size is read as none, as the protocol says."""
-
+"""Sizes of ids, 0 for none; the protocol treats an id of another size as none."""
 
 _RECORD_BYTES = 2 << 20
-"""The largest span or log record, with its resource and scope: it is read as one piece when it is asked for."""
+"""Largest span or log record with its resource and scope, because queries read it as a whole."""
 _TOO_LARGE = "a record with its resource takes at most 2 MiB"
 
 
 class TooLarge(ValueError):
-    """The body is larger than is decoded."""
+    """The body is too large to be decoded."""
 
 
 def unpacked(body: bytes, limit_bytes: int, ratio: int, free_bytes: int) -> bytes:
-    """A gzip or zlib body without its compression.
+    """Decompress a gzip or zlib body.
 
-    Raises :class:`TooLarge` above ``limit_bytes`` and, above ``free_bytes``, for more than ``ratio`` times its size.
+    Raises :class:`TooLarge` above ``limit_bytes`` and, above ``free_bytes``, for more than ``ratio`` times its size. Raises
+    ValueError for malformed data.
     """
     limit = min(limit_bytes, max(free_bytes, ratio * len(body)))
-    unpack = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)  # 32: gzip or zlib, as the data say
+    unpack = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)  # 32: detect gzip or zlib
     pieces: list[bytes] = []
     size = 0
     try:
@@ -79,19 +79,19 @@ class Bounds(NamedTuple):
 
 
 class Checked(NamedTuple):
-    """A request that can be stored, with what was left out of it."""
+    """A request that can be stored, and the number of removed records with the reason."""
 
     body: bytes
     records: int
     rejected: int
     why: str
     request: Message
-    """The same, decoded."""
+    """The decoded ``body``."""
 
 
 def traces(body: bytes, is_json: bool, bounds: Bounds) -> Checked:
     request = _decode(body, is_json, bounds, ExportTraceServiceRequest())
-    _few(
+    _check_count(
         bounds,
         (len(scope.spans) for group in request.resource_spans for scope in group.scope_spans),
     )
@@ -113,7 +113,7 @@ def traces(body: bytes, is_json: bool, bounds: Bounds) -> Checked:
                 or not any(span.span_id)
             ]
             if is_large:
-                found = _larger(resource.resource, scope.scope, scope.spans)
+                found = _oversized(resource.resource, scope.scope, scope.spans)
                 wrong = sorted({*wrong, *found})
                 large = large or bool(found)
             good += len(scope.spans) - len(wrong)
@@ -133,7 +133,7 @@ def traces(body: bytes, is_json: bool, bounds: Bounds) -> Checked:
 
 def metrics(body: bytes, is_json: bool, bounds: Bounds) -> Checked:
     request = _decode(body, is_json, bounds, ExportMetricsServiceRequest())
-    _few(
+    _check_count(
         bounds,
         (
             len(_points(metric))
@@ -152,7 +152,7 @@ def metrics(body: bytes, is_json: bool, bounds: Bounds) -> Checked:
                 wrong = [
                     (at, why)
                     for at, point in enumerate(points)
-                    if (why := _unfit(metric, kind, point))
+                    if (why := _rejection(metric, kind, point))
                 ]
                 good += len(points) - len(wrong)
                 bad += len(wrong)
@@ -176,8 +176,8 @@ def _points(metric: Metric) -> MutableSequence[_Point]:
     return cast("MutableSequence[_Point]", getattr(metric, kind).data_points) if kind else []
 
 
-def _unfit(metric: Metric, kind: str | None, point: _Point) -> str | None:
-    """Reason why a point cannot be in a series that a scraper may read."""
+def _rejection(metric: Metric, kind: str | None, point: _Point) -> str | None:
+    """Reason that a point cannot be exposed to a scraper; None if it can."""
     if not metric.name:
         return "a metric needs a name"
     if isinstance(point, SummaryDataPoint):
@@ -214,13 +214,13 @@ def logs(body: bytes, is_json: bool, bounds: Bounds) -> Checked:
         for resource in request.resource_logs
         for scope in resource.scope_logs
     )
-    _few(bounds, (good,))
+    _check_count(bounds, (good,))
     changed = is_json
     bad = 0
     if len(body) > _RECORD_BYTES:
         for resource in request.resource_logs:
             for scope in resource.scope_logs:
-                for at in reversed(_larger(resource.resource, scope.scope, scope.log_records)):
+                for at in reversed(_oversized(resource.resource, scope.scope, scope.log_records)):
                     del scope.log_records[at]
                     bad += 1
     for resource in request.resource_logs:
@@ -239,8 +239,8 @@ def logs(body: bytes, is_json: bool, bounds: Bounds) -> Checked:
     )
 
 
-def _larger(resource: Message, scope: Message, records: Sequence[Message]) -> list[int]:
-    """The places of records that take too much, together with what is said of them all."""
+def _oversized(resource: Message, scope: Message, records: Sequence[Message]) -> list[int]:
+    """Indexes of records that are too large together with their resource and scope."""
     rest = _RECORD_BYTES - resource.ByteSize() - scope.ByteSize()
     return [at for at, record in enumerate(records) if record.ByteSize() > rest]
 
@@ -259,6 +259,6 @@ def _decode(body: bytes, is_json: bool, bounds: Bounds, message: M) -> M:
     return message
 
 
-def _few(bounds: Bounds, counts: Iterable[int]) -> None:
+def _check_count(bounds: Bounds, counts: Iterable[int]) -> None:
     if sum(counts) > bounds.records:
         raise TooMany(f"the request holds more than {bounds.records} records; send several")

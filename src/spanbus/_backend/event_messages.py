@@ -1,4 +1,4 @@
-"""The live message of an event of a bus in this process, redacted as its span event is."""
+"""Live messages for events of a bus in this process, redacted as span events are."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from spanbus._telemetry.redaction import Redactor
 
 
 class EventMessages:
-    """The live messages of bus events; ``redactor`` says what may be in them, as it does for span events."""
+    """Converter of bus events to live messages; ``redactor`` is applied as for span events."""
 
     def __init__(self, redactor: Redactor) -> None:
         self._redactor = redactor
         self._fields = EventFields(redactor)
 
     def of(self, event: object) -> dict[str, object]:
-        """Raises ValueError for what is no event."""
+        """Convert an event; raises ValueError for an object that is not one."""
         raw, text = read(event), self._redactor.text
         note = SpanEvent(
             raw.event_type, raw.at_ns, raw.event_id, text(raw.source), raw.payload, raw.attempt or 1
@@ -39,7 +39,7 @@ class EventMessages:
 
 
 def redactor_of_settings() -> Redactor:
-    """The redactor that span events of this process have."""
+    """Redactor for the span events of this process."""
     settings = load_settings(strict=False)
     return Redactor(
         settings.redact, patterns=settings.redact_patterns, payload_allow=settings.payload_allow

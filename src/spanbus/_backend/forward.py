@@ -1,9 +1,8 @@
 """Forwarding of received telemetry to a collector, through a spool of its own.
 
-Requests wait in ``forward`` beside the store until the collector has acknowledged them, also when it is away for days and
-the backend is stopped meanwhile. They go as they came: requests of one signal are joined by putting their bytes one behind the
-other, which in protobuf is one request with the content of all
-(https://protobuf.dev/programming-guides/encoding/#last-one-wins).
+Requests wait in ``forward`` beside the store until the collector has acknowledged them, even if it is unreachable for days and
+the backend is stopped meanwhile. They are not decoded: the concatenated bytes of several protobuf requests are one request with
+the content of all (https://protobuf.dev/programming-guides/encoding/#last-one-wins).
 """
 
 from __future__ import annotations
@@ -32,11 +31,11 @@ _EXIT_S = 2.0
 
 
 class Forwarder:
-    """A sink in front of the store. Use it as a context manager; what is not sent within ``_EXIT_S`` at the end waits
-    for the next start.
+    """Sink that stores and forwards requests. Use it as a context manager; requests not sent within 2 s at the end wait for the
+    next start.
 
-    ``env`` holds ``OTEL_EXPORTER_OTLP_HEADERS``, ``…_CERTIFICATE`` and the like; the endpoint is ``url``. A request that cannot
-    be kept at the quota is dropped here, not in the store, and told.
+    ``env`` holds ``OTEL_EXPORTER_OTLP_HEADERS``, ``…_CERTIFICATE`` and the like; the endpoint is ``url``. At the quota of the
+    spool requests are not forwarded, which is reported; they are stored nevertheless.
     """
 
     def __init__(
@@ -49,7 +48,7 @@ class Forwarder:
         quota_bytes: int = 256 * 2**20,
         tell: Callable[[str], None] = to_stderr,
     ) -> None:
-        _checked(url)
+        _check_url(url)
         self._store = store
         folder = state_dir / FORWARD
         self._spool = Spool(folder, quota_bytes=quota_bytes)
@@ -59,7 +58,7 @@ class Forwarder:
             if not name.endswith("_ENDPOINT")
             and not (name.startswith("OTEL_") and name.endswith("_EXPORTER"))
         }
-        destination = OtlpDestination({**named, "OTEL_EXPORTER_OTLP_ENDPOINT": url}, _joined)
+        destination = OtlpDestination({**named, "OTEL_EXPORTER_OTLP_ENDPOINT": url}, _concatenate)
         self._sender = Sender(
             self._spool,
             [destination],
@@ -70,7 +69,7 @@ class Forwarder:
                 tell=tell,
             ),
             refused=DeadLetters(folder / REFUSED),
-            prepare=self._take_over,
+            prepare=self._adopt,
         )
 
     def __enter__(self) -> Self:
@@ -87,45 +86,45 @@ class Forwarder:
 
     def ingest_traces(self, body: bytes) -> None:
         self._store.ingest_traces(body)
-        self._pass_on(Signal.TRACES, body)
+        self._forward(Signal.TRACES, body)
 
     def ingest_metrics(self, body: bytes) -> object:
         left_out = self._store.ingest_metrics(body)
-        self._pass_on(Signal.METRICS, body)
+        self._forward(Signal.METRICS, body)
         return left_out
 
     def ingest_logs(self, body: bytes) -> None:
         self._store.ingest_logs(body)
-        self._pass_on(Signal.LOGS, body)
+        self._forward(Signal.LOGS, body)
 
     def ingest_decoded(self, signal: str, body: bytes, request: Message) -> object:
-        """Keep a request that was decoded already, and pass its bytes on."""
+        """Store a decoded request, and forward its bytes."""
         from spanbus._backend.receiver import DecodedSink
 
         if isinstance(self._store, DecodedSink):
             left_out = self._store.ingest_decoded(signal, body, request)
-            self._pass_on(Signal(signal), body)
+            self._forward(Signal(signal), body)
             return left_out
         return getattr(self, f"ingest_{signal}")(body)
 
     def waiting(self) -> int:
-        """Requests that the collector has not acknowledged."""
+        """Number of requests that the collector has not acknowledged."""
         return self._spool.pending(REMOTE)
 
     def flush(self, timeout_s: float) -> bool:
-        """Send now; True when nothing waits any more."""
+        """Send now; True when nothing waits."""
         return self._sender.flush(timeout_s)
 
-    def _pass_on(self, signal: Signal, body: bytes) -> None:
+    def _forward(self, signal: Signal, body: bytes) -> None:
         self._spool.put(signal, self._spool.group(b""), body)
         self._sender.wake()
 
-    def _take_over(self) -> None:
+    def _adopt(self) -> None:
         self._spool.adopt()
         self._spool.sync()
 
 
-def _checked(url: str) -> None:
+def _check_url(url: str) -> None:
     try:
         parts = urlsplit(url)
         good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
@@ -135,6 +134,6 @@ def _checked(url: str) -> None:
         raise InputError(f"--forward: {url!r} is no address such as http://collector:4318")
 
 
-def _joined(signal: Signal, records: Sequence[Stored]) -> bytes:
+def _concatenate(signal: Signal, records: Sequence[Stored]) -> bytes:
     del signal
     return b"".join(record.data for record in records)

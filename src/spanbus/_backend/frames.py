@@ -1,4 +1,4 @@
-"""Frames of live messages, made and encoded once for all clients that are at the same place."""
+"""Frames of live messages, built and encoded once for all clients at the same position."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _KEPT: Final = 8
 
 
 class Frame(str):
-    """The text of a frame; its bytes are kept, because the server asks for them once for each client."""
+    """Text of a frame with cached bytes, because the server encodes it once per client."""
 
     __slots__ = ("_encoded",)
     _encoded: bytes
@@ -27,7 +27,7 @@ class Frame(str):
 
 
 class Frames:
-    """The frames up to the newest message, by the message before their first."""
+    """Cache of frames up to the newest message, by the id before their first message."""
 
     def __init__(self, ring: deque[str], most_bytes: int) -> None:
         self._ring = ring
@@ -36,7 +36,7 @@ class Frames:
         self._made: dict[int, tuple[int, Frame]] = {}
 
     def after(self, position: int, last_id: int) -> tuple[int, Frame]:
-        """The id of the last message of the next frame after ``position``, and the frame; ``last_id`` is the newest."""
+        """Return the last id of the next frame after ``position``, and the frame; ``last_id`` is the newest id."""
         if last_id != self._last_id:
             self._made.clear()
             self._last_id = last_id

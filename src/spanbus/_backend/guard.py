@@ -1,10 +1,9 @@
-"""Access control: the checks of Host, Origin and token before every request.
+"""Access control: checks of Host, Origin and token before every request.
 
-A web page that a person has open in a browser can make requests to the loopback too. Host is checked so that a foreign
-name that was made to point at 127.0.0.1 gets nothing (DNS rebinding); Origin and Sec-Fetch-Site are checked so that
-another site's script gets nothing; the token keeps out other people. On the loopback, programs may send OTLP, scrape and
-query without the token, as with every tool of the field; the page and the live stream always want it. On any other
-address everything wants it.
+Any web page in a user's browser can make requests to the loopback. The check of Host stops a foreign name that points at
+127.0.0.1 (DNS rebinding). The checks of Origin and Sec-Fetch-Site stop scripts of other sites. The token keeps out other people.
+On the loopback, programs may send OTLP, scrape and query without the token, as with similar tools; the page and the live stream
+always need it. On any other address everything needs it.
 """
 
 from __future__ import annotations
@@ -29,9 +28,9 @@ _OPEN_ON_LOOPBACK = ("/v1/traces", "/v1/metrics", "/v1/logs", "/metrics", "/heal
 _OPEN_PREFIX_ON_LOOPBACK = "/api/"
 _PAGES = ("/", "/login", "/page/")
 _GUESS_PAUSE_S = 1.0
-"""Seconds until a client that guesses hears that it was wrong again."""
+"""Seconds by which the answer to a guessing client is delayed."""
 _GUESSES_AT_ONCE = 32
-"""Wrong answers that wait; while there are as many, tokens of clients that guess are not looked at."""
+"""Limit of delayed answers; above it, tokens of guessing clients are rejected unchecked."""
 
 SECURITY_HEADERS = (
     (
@@ -42,17 +41,15 @@ SECURITY_HEADERS = (
         ),
     ),
     (b"x-content-type-options", b"nosniff"),
-    (
-        b"referrer-policy",
-        b"same-origin",
-    ),  # with no-referrer a browser sends the login form with "Origin: null"
+    # With no-referrer a browser sends the login form with "Origin: null".
+    (b"referrer-policy", b"same-origin"),
     (b"cross-origin-opener-policy", b"same-origin"),
     (b"cross-origin-resource-policy", b"same-origin"),
 )
 
 
 def _split_host(value: str) -> str | None:
-    """The host in a ``Host`` header, without its port; None where it is none."""
+    """Host of a ``Host`` header, without its port; None if it is malformed."""
     value = value.strip()
     if value.startswith("["):
         host, bracket, rest = value[1:].partition("]")
@@ -66,8 +63,8 @@ def _split_host(value: str) -> str | None:
 class Guard:
     """ASGI middleware in front of the whole application.
 
-    ``hosts`` are names that may stand in Host beside the loopback's and, unless ``loopback_only``, any IP address: a
-    rebinding attack needs a name. ``token_everywhere`` asks for the token on the loopback too.
+    Host may be the loopback, one of ``hosts`` and, unless ``loopback_only``, any IP address, because a rebinding attack needs a
+    name. ``token_everywhere`` requires the token on the loopback too.
     """
 
     def __init__(
@@ -113,7 +110,7 @@ class Guard:
         await self._app(scope, receive, send_guarded)
 
     async def _slow(self, client: str) -> None:
-        """Let a client that guesses wait for its answer. A right token does not wait, so that nobody shuts its owner out."""
+        """Delay the answer to a guessing client. A right token is never delayed, so that nobody can lock its owner out."""
         slow = self._guesses.wait_s(client) > 0
         self._guesses.wrong(client)
         if slow:
@@ -129,9 +126,11 @@ class Guard:
         hosts = headers.getlist("host")
         host = _split_host(hosts[0]) if len(hosts) == 1 else None
         if host is None or not self._host_allowed(host):
-            return _no(403, "this Host is not served here; --allow-host NAME adds one")
+            return _refusal_response(
+                403, "this Host is not served here; --allow-host NAME adds one"
+            )
         if not self._origin_allowed(scope, headers, hosts[0], path):
-            return _no(403, "requests of other sites are not served")
+            return _refusal_response(403, "requests of other sites are not served")
         shown = self.presented(scope)
         if (
             shown is not None
@@ -139,15 +138,15 @@ class Guard:
             and self._guesses.wait_s(_client(scope)) > 0
             and not self._has_session(scope)
         ):
-            return _no(429, "too many wrong tokens", _GUESS_PAUSE_S)
+            return _refusal_response(429, "too many wrong tokens", _GUESS_PAUSE_S)
         if shown is not None and not self.matches(shown):
             if path == "/login":  # a new attempt with an old cookie
                 return None
-            return _no(401, "the token is wrong")
+            return _refusal_response(401, "the token is wrong")
         if shown is None and self._wants_token(path):
             if path in _PAGES or path.startswith("/page/"):
-                return None  # the application answers with the login form, which says nothing
-            return _no(401, "a token is needed: Authorization: Bearer TOKEN")
+                return None  # the application answers with the login form
+            return _refusal_response(401, "a token is needed: Authorization: Bearer TOKEN")
         return None
 
     def _host_allowed(self, host: str) -> bool:
@@ -171,7 +170,7 @@ class Guard:
         site = headers.get("sec-fetch-site")
         if site in (None, "same-origin", "none"):
             return True
-        # A link on another page may open ours: the browser shows it to the person, not to that page.
+        # A link on another site may open the page: the browser shows it to the user, not to that site.
         return (
             path == "/"
             and scope["type"] == "http"
@@ -188,7 +187,7 @@ class Guard:
         return hmac.compare_digest(token.encode("utf-8", "replace"), self._token.encode())
 
     def presented(self, scope: Scope) -> str | None:
-        """The token that a request shows or that a session stands for, right or wrong; None where it shows none."""
+        """Return the token of a request, right or wrong, or ours for an open session; None if there is none."""
         headers = Headers(scope=scope)
         authorization = headers.get("authorization")
         if authorization is not None:
@@ -208,7 +207,7 @@ class Guard:
         query = parse_qs(scope.get("query_string", b"").decode("latin-1"), keep_blank_values=True)
         if "token" in query:
             return query["token"][0]
-        # An old cookie of an earlier start is no attempt to get in; the token in one would be sent to every port of the host.
+        # A stale cookie is no guess. Cookies do not hold the token, because browsers send them to every port of the host.
         return self._token if self._has_session(scope) else None
 
     def _has_session(self, scope: Scope) -> bool:
@@ -229,7 +228,7 @@ def _client(scope: Scope) -> str:
     return str(client[0]) if client else ""
 
 
-def _no(status: int, why: str, retry_after_s: float | None = None) -> Response:
+def _refusal_response(status: int, why: str, retry_after_s: float | None = None) -> Response:
     headers = {"Connection": "close"}
     if retry_after_s is not None:
         headers["Retry-After"] = str(int(retry_after_s))

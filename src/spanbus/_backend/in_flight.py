@@ -1,4 +1,4 @@
-"""Bodies of requests that are being received or wait: bounded together, and a client that dawdles makes place."""
+"""Memory limit for the bodies of all requests; slow clients are aborted to make room for others."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from starlette.requests import Request
 
 MOST_BYTES: Final = 40 << 20
 PATIENCE_S: Final = 2.0
-"""Seconds in which a body may be slow although there is no room for others."""
+"""Seconds for which a body may be slow even without room for others."""
 FAST_BYTES_S: Final = 1 << 20
-"""Rate of a client that does not dawdle."""
+"""Bytes per second below which a client counts as slow."""
 
 
 class Full(Exception):
-    """There is no room for more now."""
+    """There is no room now."""
 
 
 class TooSlow(Exception):
@@ -25,14 +25,14 @@ class TooSlow(Exception):
 
 
 class BodyTooLarge(ValueError):
-    """The body has more bytes than are taken."""
+    """The body exceeds its limit."""
 
     def __init__(self, limit_bytes: int) -> None:
         super().__init__(f"the body is larger than {limit_bytes} bytes")
 
 
 class InFlight:
-    """Room for the bodies of all clients together. Not thread-safe: the loop's alone."""
+    """Memory for the bodies of all clients together. Not thread-safe: use it in the event loop."""
 
     def __init__(
         self, most_bytes: int = MOST_BYTES, clock: Callable[[], float] = time.monotonic
@@ -41,10 +41,10 @@ class InFlight:
         self.clock = clock
         self.size_bytes = 0
         self._receiving: dict[Body, None] = {}
-        """The oldest first."""
+        """Bodies being received, oldest first."""
 
     def body(self) -> Body:
-        """Room for one body: a context that gives it back at its end."""
+        """Context manager for one body, which frees its memory at the end."""
         return Body(self)
 
     def began(self, body: Body) -> None:
@@ -54,39 +54,39 @@ class InFlight:
         self._receiving.pop(body, None)
 
     def take(self, size_bytes: int) -> None:
-        """Count bytes; :class:`Full` where those who come to the point leave no room for them."""
+        """Reserve bytes, aborting slow clients if needed; raises :class:`Full` without room."""
         if self.size_bytes + size_bytes > self._most_bytes:
-            self._send_dawdlers_away(self.size_bytes + size_bytes - self._most_bytes)
+            self._cancel_slow(self.size_bytes + size_bytes - self._most_bytes)
         if self.size_bytes + size_bytes > self._most_bytes:
             raise Full
         self.size_bytes += size_bytes
 
-    def _send_dawdlers_away(self, size_bytes: int) -> None:
-        for body in [each for each in self._receiving if each.dawdles()]:
+    def _cancel_slow(self, size_bytes: int) -> None:
+        for body in [each for each in self._receiving if each.is_slow()]:
             size_bytes -= body.size_bytes
-            body.send_away()
+            body.cancel()
             if size_bytes <= 0:
                 return
 
 
 class Body:
-    """One body and the room that it takes."""
+    """One body and its reserved memory."""
 
     def __init__(self, room: InFlight) -> None:
         self._room = room
         self.size_bytes = 0
         self._began_s = room.clock()
         self._scope = anyio.CancelScope()
-        self._is_sent_away = False
+        self._is_cancelled = False
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self.give_back()
+        self.release()
 
     async def read(self, request: Request, limit_bytes: int, time_s: float) -> bytes:
-        """The body of ``request``. Raises :class:`BodyTooLarge`, :class:`TooSlow`, :class:`Full`, and ClientDisconnect."""
+        """Read the body of ``request``. Raises :class:`BodyTooLarge`, :class:`TooSlow`, :class:`Full`, and ClientDisconnect."""
         declared = request.headers.get("content-length", "")
         if declared.isdigit() and int(declared) > limit_bytes:
             raise BodyTooLarge(limit_bytes)
@@ -97,7 +97,7 @@ class Body:
                 async for chunk in request.stream():
                     if len(received) + len(chunk) > limit_bytes:
                         raise BodyTooLarge(limit_bytes)
-                    if not self._is_sent_away:
+                    if not self._is_cancelled:
                         self._room.take(len(chunk))
                         self.size_bytes += len(chunk)
                     received += chunk
@@ -106,18 +106,18 @@ class Body:
             self._room.ended(self)
         raise TooSlow
 
-    def dawdles(self) -> bool:
-        """Whether it was not received at the rate of a client that does not dawdle."""
+    def is_slow(self) -> bool:
+        """Whether the body arrives slower than ``FAST_BYTES_S``, after ``PATIENCE_S``."""
         age_s = self._room.clock() - self._began_s
         return age_s > PATIENCE_S and self.size_bytes < age_s * FAST_BYTES_S
 
-    def send_away(self) -> None:
-        """End the reading; its room is free at once."""
-        self._is_sent_away = True
-        self.give_back()
+    def cancel(self) -> None:
+        """Abort the reading, and free the memory at once."""
+        self._is_cancelled = True
+        self.release()
         self._scope.cancel()
 
-    def give_back(self) -> None:
-        """Free its room; again does nothing."""
+    def release(self) -> None:
+        """Free the memory. May be called twice."""
         self._room.size_bytes -= self.size_bytes
         self.size_bytes = 0

@@ -1,9 +1,8 @@
-"""Live events of running workflows to many clients, some of them slow.
+"""Live stream of running workflows to many clients, some of them slow.
 
-Publishers (a ``spanbus run`` in another process, or a bus in this one) put messages in; they are numbered and kept in one
-ring of bounded size. Every client is a position in that ring: one that is too slow is moved forward and told how many
-messages it missed, and one that comes back says the last id that it had and goes on from there. Nobody waits for a client.
-``docs/live.md`` is the description of the messages.
+Publishers (a ``spanbus run`` in another process, or a bus in this one) add messages, which are numbered and kept in one bounded
+ring buffer. Each client is a position in that ring. A slow client is moved forward and told how many messages it missed; a
+reconnecting client resumes after its last id. Nothing waits for a client. ``docs/live.md`` describes the messages.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ Members = Mapping[str, object]
 
 
 class BadMessage(ValueError):
-    """A publisher's message is not in the format."""
+    """A publisher's message is malformed."""
 
 
 class _Bus(Protocol):
@@ -45,19 +44,19 @@ class _Bus(Protocol):
 
 @dataclass(slots=True)
 class _Source:
-    """One publisher: a process, or a bus in this one."""
+    """One publisher: a process, or a bus in this process."""
 
     process: ProcessId | None
     seen_at: float
     runs: set[str] = field(default_factory=set[str])
     state: LiveState = "running"
     allowance: float = 0.0
-    """Messages that it may still send now."""
+    """Number of messages that it may send now (token bucket)."""
 
 
 @dataclass(slots=True)
 class _Run:
-    """State of a live run, for clients that come late."""
+    """State of a live run, for clients that connect later."""
 
     run_id: str
     source: str
@@ -65,18 +64,18 @@ class _Run:
     span: Members | None = None
     open: dict[str, Members] = field(default_factory=dict[str, Members])
     closed: dict[str, Members] = field(default_factory=dict[str, Members])
-    """Phases that ended; what lies beneath them is in the store."""
+    """Ended phases; their descendants are in the store."""
     ended_at: float | None = None
     changed_at: float = 0.0
     sizes: dict[str, int] = field(default_factory=dict[str, int])
-    """Bytes of what is kept, by span id; those of ``span`` by nothing."""
+    """Bytes of the kept messages by span id; the key of ``span`` is empty."""
 
 
 class EventBusWebSocketBridge:
-    """Numbers messages, keeps the newest, and brings them to WebSocket clients.
+    """Numbers messages, keeps the newest, and sends them to WebSocket clients.
 
-    Everything except :meth:`observer` is called in the event loop in which :meth:`serve` runs. :meth:`run` is the bridge's
-    own task; without it buses that were attached are not read and stalled publishers are not noticed.
+    All methods except :meth:`observer` must be called in the event loop of :meth:`serve`. :meth:`run` is the bridge's own task;
+    without it, attached buses are not read and stalled publishers are not detected.
     """
 
     def __init__(
@@ -90,7 +89,7 @@ class EventBusWebSocketBridge:
         self._limits = limits or LiveLimits()
         self._clock = clock
         self.epoch = secrets.token_hex(8)
-        """Ids mean something within one start of the backend; a client that resumes says for which."""
+        """Start of the backend that ids belong to; a resuming client must send it."""
         self._ring: deque[str] = deque()
         self._ring_bytes = 0
         self._last_id = 0
@@ -104,7 +103,7 @@ class EventBusWebSocketBridge:
         self._refused = 0
         self._missed = 0
         self._forgotten = 0
-        """Live runs that were let go of since the clients were told."""
+        """Live runs that were dropped since the last ``forgotten`` message."""
         self._inbox: deque[object] = deque(maxlen=self._limits.inbox)
         self._inbox_taken = 0
         self._inbox_put = 0
@@ -114,10 +113,10 @@ class EventBusWebSocketBridge:
     # --- in ---------------------------------------------------------------------------------------------------------------
 
     def attach(self, bus: _Bus) -> Callable[[], bool]:
-        """Bring the events of a bus in this process to the clients; the result detaches.
+        """Send the events of a bus in this process to the clients; call the result to detach.
 
-        Of their payloads the clients get what span events get: the keys that are allowed, without secrets. A bus without
-        ``subscribe(None, handler)`` is an :class:`~spanbus.errors.InputError`; subscribe :meth:`observer` to it.
+        Payloads are redacted as for span events: only allowed keys, without secrets. Raises :class:`~spanbus.errors.InputError`
+        for a bus without ``subscribe(None, handler)``; subscribe :meth:`observer` to it instead.
         """
         if not callable(getattr(bus, "subscribe", None)):
             raise InputError(
@@ -127,9 +126,7 @@ class EventBusWebSocketBridge:
         return lambda: bus.unsubscribe(identity)
 
     def observer(self, event: object) -> bool:
-        """A plain subscriber for any thread and any form of event: one append, never waits. When the inbox is full
-        the oldest goes, counted as missed.
-        """
+        """Subscriber for any form of event; thread-safe, never waits. A full inbox drops its oldest event, counted as missed."""
         self._inbox_put += 1
         self._inbox.append(event)
         return True
@@ -142,9 +139,9 @@ class EventBusWebSocketBridge:
         *,
         leaving: bool = False,
     ) -> None:
-        """Take the messages of one publisher. An empty list is its heartbeat; ``leaving`` is its good-bye.
+        """Take the messages of one publisher. An empty list is a heartbeat; ``leaving`` says that the publisher ends.
 
-        Raises :class:`BadMessage` for the first message that is not in the format; those before it are in.
+        Raises :class:`BadMessage` for the first malformed message; the messages before it are accepted.
         """
         known = self._sources.get(source)
         if known is None:
@@ -167,12 +164,12 @@ class EventBusWebSocketBridge:
             known.state = "running"
             self._source_changed(known, "running")
         for message in messages:
-            self._take(source, known, message)
+            self._accept(source, known, message)
         if leaving:
             self._sources.pop(source, None)
             self._source_changed(known, "ended")
 
-    def _take(self, source: str, known: _Source, message: object) -> None:
+    def _accept(self, source: str, known: _Source, message: object) -> None:
         if not isinstance(message, dict):
             raise BadMessage("a message is an object")
         members = cast("dict[str, object]", message)
@@ -188,7 +185,7 @@ class EventBusWebSocketBridge:
         _text(members, "name", 4_096)
         number = members.get("started_at_us")
         if not isinstance(number, int) or isinstance(number, bool) or abs(number) >= 2**53:
-            raise BadMessage("started_at_us is an integer below 2**53")  # what a browser can count
+            raise BadMessage("started_at_us is an integer below 2**53")  # exact in JavaScript
         if kind == "closed":
             _text(members, "result", 64)
         if run_id not in known.runs and len(known.runs) >= self._limits.publisher_runs:
@@ -201,27 +198,27 @@ class EventBusWebSocketBridge:
             return
         if kind == "opened":
             if level == "run":
-                run.span = self._kept(run, "", members, size)
+                run.span = self._keep_state(run, "", members, size)
             elif span_id not in run.open and self._open_spans < self._limits.open_spans:
-                kept = self._kept(run, span_id, members, size)
+                kept = self._keep_state(run, span_id, members, size)
                 if kept is not None:
                     run.open[span_id] = kept
                     self._open_spans += 1
             return
         if run.open.pop(span_id, None) is not None:
             self._open_spans -= 1
-            self._let_go(run, span_id)
+            self._free_state(run, span_id)
         if level == "phase" and len(run.closed) < 1_000:
-            kept = self._kept(run, span_id, members, size)
+            kept = self._keep_state(run, span_id, members, size)
             if kept is not None:
                 run.closed[span_id] = kept
         if level == "run":
-            run.span = self._kept(run, "", members, size)
+            run.span = self._keep_state(run, "", members, size)
             self._ended(run, known)
 
-    def _kept(self, run: _Run, key: str, members: Members, size: int) -> Members | None:
-        """``members`` in place of what was kept under the same key, or None where there is no room for it."""
-        self._let_go(run, key)
+    def _keep_state(self, run: _Run, key: str, members: Members, size: int) -> Members | None:
+        """Replace the state kept under ``key``; return ``members``, or None when there is no room."""
+        self._free_state(run, key)
         if self._state_bytes + size > self._limits.state_bytes:
             run.closed.pop(key, None)
             return None
@@ -229,7 +226,7 @@ class EventBusWebSocketBridge:
         self._state_bytes += size
         return members
 
-    def _let_go(self, run: _Run, key: str) -> None:
+    def _free_state(self, run: _Run, key: str) -> None:
         self._state_bytes -= run.sizes.pop(key, 0)
 
     def _run(self, run_id: str, source: str) -> _Run:
@@ -250,7 +247,7 @@ class EventBusWebSocketBridge:
         run.state, run.ended_at = "ended", self._clock()
         self._open_spans -= len(run.open)
         for key in run.open:
-            self._let_go(run, key)
+            self._free_state(run, key)
         run.open.clear()
 
     def _forget(self, run: _Run) -> None:
@@ -262,11 +259,11 @@ class EventBusWebSocketBridge:
             source.runs.discard(run.run_id)
 
     def put(self, message: Members) -> int:
-        """Give a message the next id and bring it to every client. Returns its id, 0 when it was too large."""
+        """Add a message for every client. Returns its id, 0 when it is too large."""
         return self._last_id if self._put(message) else 0
 
     def _put(self, message: Members) -> int:
-        """The same; returns the size of its text."""
+        """Add a message; return the size of its text, 0 when it is too large."""
         identity = self._last_id + 1
         try:
             text = json.dumps({**message, "id": identity}, separators=(",", ":"), allow_nan=False)
@@ -288,11 +285,11 @@ class EventBusWebSocketBridge:
         self._news = anyio.Event()
         return len(text)
 
-    # --- who is still there -----------------------------------------------------------------------------------------------
+    # --- publishers -------------------------------------------------------------------------------------------------------
 
     @asynccontextmanager
     async def lifespan(self, app: object = None) -> AsyncGenerator[None]:
-        """Run the bridge's task, and send the clients away at the end: ``Starlette(lifespan=bridge.lifespan)``."""
+        """Run the bridge's task, and disconnect the clients at the end: ``Starlette(lifespan=bridge.lifespan)``."""
         del app
         async with anyio.create_task_group() as group:
             group.start_soon(self.run)
@@ -301,17 +298,17 @@ class EventBusWebSocketBridge:
             group.cancel_scope.cancel()
 
     async def run(self) -> None:
-        """Read the attached buses and notice publishers that fell silent, until cancelled."""
+        """Read the attached buses and detect silent publishers, until cancelled."""
         looked_at = self._clock()
         while True:
-            self.look_at_inbox()
+            self.drain_inbox()
             if self._clock() - looked_at >= 0.25:
                 looked_at = self._clock()
-                self.look()
+                self.check_publishers()
             await anyio.sleep(self._limits.pace_s)
 
-    def look(self) -> None:
-        """One look at every publisher and every run that ended; what had no room is told here, not for every message of it."""
+    def check_publishers(self) -> None:
+        """Update the state of silent publishers, drop old ended runs, and report dropped live runs."""
         now = self._clock()
         if self._forgotten:
             forgotten, self._forgotten = self._forgotten, 0
@@ -336,7 +333,7 @@ class EventBusWebSocketBridge:
                 self._source_changed(source, "killed")
             elif silent_s > (
                 24 * 3600.0 if source.process is not None else self._limits.unknown_gone_after_s
-            ):  # nobody can look, here
+            ):  # its process cannot be checked
                 del self._sources[name]
                 self._source_changed(source, "ended")
         for run in list(self._runs.values()):
@@ -360,8 +357,8 @@ class EventBusWebSocketBridge:
                 }
             )
 
-    def look_at_inbox(self) -> None:
-        """Give what attached buses published to the clients."""
+    def drain_inbox(self) -> None:
+        """Send the events of attached buses to the clients."""
         while self._inbox:
             try:
                 event = self._inbox.popleft()
@@ -370,7 +367,7 @@ class EventBusWebSocketBridge:
             self._inbox_taken += 1
             try:
                 self.put(self._messages.of(event))
-            except Exception:  # what an observer is given may be anything, and the others wait
+            except Exception:  # the event may be any object; go on with the others
                 self._missed += 1
         gone = self._inbox_put - self._inbox_taken - len(self._inbox)
         if gone > 0:
@@ -381,7 +378,7 @@ class EventBusWebSocketBridge:
     # --- out --------------------------------------------------------------------------------------------------------------
 
     def live_runs(self) -> list[dict[str, object]]:
-        """The runs that are live, or ended a moment ago: what a client is told first."""
+        """State of the live and the recently ended runs, sent first to each client."""
         return [
             {
                 "run_id": run.run_id,
@@ -394,7 +391,7 @@ class EventBusWebSocketBridge:
         ]
 
     async def serve(self, websocket: WebSocket) -> None:
-        """Everything from ``?after=ID&epoch=EPOCH`` on, or from now, until the client leaves."""
+        """Serve a client until it disconnects: messages after ``?after=ID&epoch=EPOCH``, or from now on."""
         if self._clients >= self._limits.clients or self._closing:
             self._refused += 1
             await websocket.close(1013)
@@ -407,12 +404,12 @@ class EventBusWebSocketBridge:
                 await self._send_all(websocket)
                 group.cancel_scope.cancel()
         except* (WebSocketDisconnect, TimeoutError, OSError, RuntimeError):
-            pass  # the client went away, or did not take a frame in time
+            pass  # the client disconnected, or did not take a frame in time
         finally:
             self._clients -= 1
 
     async def _listen(self, websocket: WebSocket, scope: anyio.CancelScope) -> None:
-        """Clients have nothing to say; reading notices that they leave."""
+        """Read until the client disconnects; its messages are ignored."""
         while True:
             message = await websocket.receive()
             if message["type"] == "websocket.disconnect":
@@ -441,7 +438,7 @@ class EventBusWebSocketBridge:
         await self._send(websocket, json.dumps(hello, separators=(",", ":")))
         while not self._closing:
             news = self._news
-            oldest = self._last_id - len(self._ring)  # the id before the oldest that is kept
+            oldest = self._last_id - len(self._ring)  # the id before the oldest in the ring
             behind = self._last_id - position
             if behind > self._limits.client_lag_messages and not resumed:
                 oldest = max(oldest, self._last_id - self._limits.client_lag_messages // 2)
@@ -472,7 +469,7 @@ class EventBusWebSocketBridge:
             await websocket.send_text(text)
 
     def close(self) -> None:
-        """Send every client away with "service restart"; they come back by themselves."""
+        """Disconnect every client with "service restart"; clients reconnect by themselves."""
         self._closing = True
         self._news.set()
 
@@ -488,7 +485,7 @@ class EventBusWebSocketBridge:
         )
 
     def on_message(self, waiter: Callable[[Members], None]) -> Callable[[], None]:
-        """Call ``waiter`` in the loop for every message; the result takes it back."""
+        """Call ``waiter`` in the loop for every message; call the result to remove it."""
         self._waiters.add(waiter)
         return lambda: self._waiters.discard(waiter)
 

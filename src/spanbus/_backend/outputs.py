@@ -1,4 +1,4 @@
-"""The kept output of a run's commands for the page: which there are, and one from a place on, while it runs too."""
+"""Kept output of a run's commands for the page: a list, and one output from a position on, also while it runs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _LISTED = 1_000
 
 
 class Outputs:
-    """Documents about the output that is kept in a state directory. Every method reads files and blocks."""
+    """Documents about kept output in a state directory. Every method reads files and blocks."""
 
     def __init__(self, state_dir: Path | None, *, most_bytes: int = MOST_BYTES) -> None:
         self._state_dir = state_dir
@@ -33,7 +33,7 @@ class Outputs:
         self._lock = threading.Lock()
 
     def all(self, run_id: str) -> Document:
-        """The commands of a run; empty for one that keeps no output."""
+        """Commands of a run; empty without kept output."""
         found = kept_outputs(self._state_dir, run_id) if self._state_dir and run_id else []
         return {
             "v": 1,
@@ -52,7 +52,7 @@ class Outputs:
         }
 
     def newest(self, run_id: str) -> Document:
-        """The last line of each command that is running."""
+        """Last line of each running command."""
         if not (self._state_dir and run_id and is_running(self._state_dir, run_id)):
             return {"v": 1, "lines": []}
         lines = [
@@ -63,9 +63,9 @@ class Outputs:
         return {"v": 1, "lines": lines[-_NEWEST:]}
 
     def _newest_of(self, kept: KeptOutput) -> str:
-        """Read on from where it was read last: an output is not unpacked anew with each question.
+        """Read the lines since the last call, so that an output is not unpacked again each time.
 
-        One that is large when it is asked for first is left to who opens the run.
+        An output that is large at the first call is skipped; it shows when the run is opened.
         """
         with self._lock:
             if kept.path not in self._followed:
@@ -81,7 +81,7 @@ class Outputs:
             return last
 
     def one(self, run_id: str, file: str, after: str) -> Document | None:
-        """The output of one command after a place, the end of it where that is much; None where nothing is kept."""
+        """Output of one command after a position, only its end if it is large; None without kept output."""
         if self._state_dir is None or not run_id:
             return None
         running = is_running(self._state_dir, run_id)

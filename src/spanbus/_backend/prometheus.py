@@ -1,8 +1,8 @@
-"""Stored metrics for a Prometheus scraper, with the names, labels and values that the collector's exporter would give.
+"""Exposition of stored metrics to Prometheus, with the names, labels and values of the collector's exporter.
 
 Attribute names become labels with underscores, ``service.name`` becomes ``job`` and ``service.instance.id`` ``instance``
-(https://opentelemetry.io/docs/specs/otel/compatibility/prometheus_and_openmetrics/). Points of one-shot processes were
-accumulated by the store, as ``delta_to_cumulative`` does in the collector. Exemplars are given in OpenMetrics only.
+(https://opentelemetry.io/docs/specs/otel/compatibility/prometheus_and_openmetrics/). The store has accumulated the points of
+one-shot processes, as ``delta_to_cumulative`` does in the collector. Exemplars exist only in OpenMetrics.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _UNITS = {
 
 
 class Exposition:
-    """Renders the text of ``/metrics``. ``own`` gives counters of the backend itself, by name without ``_total``."""
+    """Renderer of ``/metrics``. ``own`` returns counters of the backend itself, by name without ``_total``."""
 
     def __init__(
         self, source: SeriesSource, own: Callable[[], Mapping[str, float]] | None = None
@@ -56,7 +56,7 @@ class Exposition:
         self._own = own
 
     def render(self, accept: str = "") -> tuple[bytes, str]:
-        """Body and media type: OpenMetrics 1.0.0 where the scraper takes it, else the text format 0.0.4."""
+        """Return body and media type: OpenMetrics 1.0.0 if the scraper accepts it, else the text format 0.0.4."""
         is_open = "application/openmetrics-text" in accept
         families = _Families(is_open)
         for series in self._source.metric_series():
@@ -75,9 +75,9 @@ class Exposition:
 
 
 class _Families:
-    """Lines of the two formats, one name once; a name that two kinds claim belongs to the first.
+    """Metric families as text in either format; a name claimed by two kinds belongs to the first.
 
-    They are written directly: a library's samples of ten thousand series take seconds and hundreds of megabytes.
+    Text is written directly: with a library, ten thousand series take seconds and hundreds of megabytes.
     """
 
     def __init__(self, is_open: bool) -> None:
@@ -95,7 +95,7 @@ class _Families:
             return
         before, behind = _label_texts(labels(series))
         key = name, before + behind
-        if key in self._shown:  # a scraper takes each series once
+        if key in self._shown:  # a scraper rejects duplicates
             return
         self._shown.add(key)
         lines: list[str] = []
@@ -131,8 +131,8 @@ class _Families:
                 shown = _exemplar(within[-1]) if within else ""
                 lower = bound
             lines.append(f"{start}{number(bound)}{end}{number(total)}{shown}\n")
-        # A histogram of possibly negative values has no sum, which would be no counter, and so no count; the last bucket has that
-        # number (https://prometheus.io/docs/specs/om/open_metrics_spec/#histogram-1).
+        # The sum of possibly negative values is no counter, so it is left out, as is the count, which equals the last bucket
+        # (https://prometheus.io/docs/specs/om/open_metrics_spec/#histogram-1).
         if series.value >= 0:
             lines.append(f"{name}_count{everything} {number(series.count)}\n")
             lines.append(f"{name}_sum{everything} {number(series.value)}\n")
@@ -144,15 +144,15 @@ class _Families:
 
 def _head(name: str, kind: str, description: str, is_open: bool) -> str:
     shown = name if is_open or kind != "counter" else f"{name}_total"
-    said = description.replace("\\", r"\\").replace("\n", r"\n")
+    text = description.replace("\\", r"\\").replace("\n", r"\n")
     if is_open:
-        said = said.replace('"', r"\"")
-    return f"# HELP {shown} {said}\n# TYPE {shown} {kind}\n"
+        text = text.replace('"', r"\"")
+    return f"# HELP {shown} {text}\n# TYPE {shown} {kind}\n"
 
 
 @lru_cache(8_192)
 def number(value: float) -> str:
-    """A number as Prometheus writes it: from a million on with an exponent."""
+    """Format a number as Prometheus does, with an exponent from a million on."""
     value = float(value) + 0.0  # no negative zero
     if math.isnan(value):
         return "NaN"
@@ -167,7 +167,7 @@ def number(value: float) -> str:
 
 
 def _label_texts(found: Mapping[str, str]) -> tuple[str, str]:
-    """The labels in their order: those before ``le`` and those behind it."""
+    """Sorted labels as text: those before ``le`` and those after it."""
     before: list[str] = []
     behind: list[str] = []
     for key in sorted(found):
@@ -180,7 +180,7 @@ def _label_texts(found: Mapping[str, str]) -> tuple[str, str]:
 
 @lru_cache(4_096)
 def metric_name(name: str, unit: str, kind: Kind) -> str:
-    """The Prometheus name of an OTel instrument, ``_total`` left out: the catalogue's, or by the rules of the specification."""
+    """Prometheus name of an OTel instrument without ``_total``: from the catalogue, else by the rules of the specification."""
     known = _CATALOGUE.get(name)
     if known is not None:
         return known.prometheus.removesuffix("_total") if kind == "counter" else known.prometheus
@@ -212,7 +212,7 @@ def _unit_words(unit: str) -> str:
 
 @lru_cache(4_096)
 def _label(key: str) -> str:
-    """The name of the label of an attribute."""
+    """Label name of an attribute."""
     name = _NOT_A_LABEL.sub("_", key) or "_"
     if name[0].isdigit():
         return f"key_{name}"
@@ -222,11 +222,11 @@ def _label(key: str) -> str:
 
 
 def labels(series: Series) -> dict[str, str]:
-    """The labels of a series; attributes whose names fall together are joined with ``;``, as the specification says."""
+    """Labels of a series; values of attributes with the same label name are joined with ``;``, as in the specification."""
     found: dict[str, str] = {}
     for key in sorted(series.attributes):
         name = _label(key)
-        if not series.attributes[key]:  # to Prometheus the same as none
+        if not series.attributes[key]:  # for Prometheus the same as no label
             continue
         found[name] = (
             f"{found[name]};{series.attributes[key]}" if name in found else series.attributes[key]

@@ -1,4 +1,4 @@
-"""The door through which other processes publish live events."""
+"""Endpoint for other processes to publish live events."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _MOST_ELEMENTS = 200_000
 
 
 class Publishing:
-    """``POST /live/publish``: what one publisher says, into the bridge."""
+    """``POST /live/publish``: passes the messages of one publisher to the bridge."""
 
     def __init__(self, bridge: EventBusWebSocketBridge, in_flight: InFlight | None = None) -> None:
         self._bridge = bridge
         self._in_flight = in_flight or InFlight()
 
     async def endpoint(self, request: Request) -> Response:
-        """204 when it is in, 400 with the reason when it is not in the format."""
+        """Answer 204 for accepted messages, 400 with the reason for malformed ones, 429 without room."""
         try:
             with self._in_flight.body() as held:
                 body = await bounded_body(request, BODY_LIMIT_BYTES, held)
@@ -39,9 +39,9 @@ class Publishing:
             return Response(status_code=400)
         if not isinstance(document, dict):
             return PlainTextResponse("not a JSON object\n", 400)
-        said = cast("dict[str, object]", document)
-        source, pid, messages = said.get("source"), said.get("pid"), said.get("messages")
-        if said.get("v") != VERSION:
+        fields = cast("dict[str, object]", document)
+        source, pid, messages = fields.get("source"), fields.get("pid"), fields.get("messages")
+        if fields.get("v") != VERSION:
             return PlainTextResponse(f"this backend understands version {VERSION}\n", 400)
         if (
             not isinstance(source, str)
@@ -52,11 +52,14 @@ class Publishing:
         process = None
         if isinstance(pid, int) and not isinstance(pid, bool) and 0 < pid < 2**31:
             process = ProcessId(
-                pid, str(said.get("started", ""))[:64], str(said.get("host", ""))[:256]
+                pid, str(fields.get("started", ""))[:64], str(fields.get("host", ""))[:256]
             )
         try:
             self._bridge.announce(
-                source, process, cast("list[object]", messages), leaving=said.get("leaving") is True
+                source,
+                process,
+                cast("list[object]", messages),
+                leaving=fields.get("leaving") is True,
             )
         except BadMessage as error:
             return PlainTextResponse(f"{error}\n", 400)
@@ -66,7 +69,7 @@ class Publishing:
 async def bounded_body(
     request: Request, limit_bytes: int, held: Body, time_s: float = 10.0
 ) -> bytes:
-    """The body of a request; ValueError when it is too large or takes too long, :class:`Full` when there is no room."""
+    """Read the body of a request. Raises ValueError if it is too large or too slow, :class:`Full` without room."""
     try:
         return await held.read(request, limit_bytes, time_s)
     except TooSlow:

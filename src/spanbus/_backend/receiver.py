@@ -1,8 +1,8 @@
-"""OTLP over HTTP, from any client into a sink.
+"""Receiver of OTLP over HTTP.
 
-Protobuf or JSON, plain, gzip or deflate; traces, metrics and logs. A request is answered with 200 only after the sink has
-it. What cannot be stored of an otherwise good request is a partial success; a request that can never be stored is a 400,
-413 or 415, and one that came at a bad moment is a 429 or 503 with ``Retry-After``
+Traces, metrics and logs in protobuf or JSON, uncompressed, gzip or deflate. A request is answered with 200 only after the sink
+has stored it. If some records cannot be stored the answer is a partial success; a request that can never be stored gets 400,
+413 or 415, and a request to be retried gets 429 or 503 with ``Retry-After``
 (https://opentelemetry.io/docs/specs/otlp/#otlphttp-response).
 """
 
@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import anyio
 import anyio.to_thread
@@ -45,9 +45,9 @@ _FREE_EXPANSION_BYTES = 4 << 20
 
 
 class Sink(Protocol):
-    """Destination of requests: protobuf bytes of the three OTLP export requests. Called in worker threads, one at a time.
+    """Destination of the three OTLP export requests in protobuf bytes. Called in worker threads, one at a time.
 
-    What is returned, where it is a number, is how many records were left out.
+    A returned number counts the records that were left out.
     """
 
     def ingest_traces(self, body: bytes) -> object: ...
@@ -59,7 +59,7 @@ class Sink(Protocol):
 
 @runtime_checkable
 class DecodedSink(Protocol):
-    """A sink that takes a request as it was decoded too, so that it is decoded once. ``signal`` is traces, metrics or logs."""
+    """A sink that also takes the decoded request, so that it is decoded only once. ``signal`` is traces, metrics or logs."""
 
     def ingest_decoded(self, signal: str, body: bytes, request: Message) -> object: ...
 
@@ -69,17 +69,17 @@ class ReceiverLimits:
     """Limits on the requests of one client, and of all of them together."""
 
     body_bytes: int = 16 << 20
-    """The largest body as sent."""
+    """Largest body as sent."""
     unpacked_bytes: int = 16 << 20
-    """The largest body after decompression."""
+    """Largest body after decompression."""
     expansion: int = 100
     """Highest ratio of a compressed body's unpacked size to its own, above 4 MiB."""
     elements: int = 600_000
-    """Texts and lists, and three times the messages, in one request; counted before it is decoded."""
+    """Strings and lists plus three times the messages in one request; counted before it is decoded."""
     records: int = 50_000
     """Spans, points or log records in one request."""
     in_flight_bytes: int = MOST_BYTES
-    """Bodies of all requests that are being received or wait; above it the answer is 429."""
+    """Bodies of all requests that are being received or stored; above it the answer is 429."""
     body_time_s: float = 30.0
     """Seconds for a client to send a body."""
     retry_after_s: int = 1
@@ -109,73 +109,61 @@ class _Signal(NamedTuple):
     path: str
     check: Callable[[bytes, bool, Bounds], Checked]
     response: Callable[[int, str], Message]
-    ingest: Callable[[Sink], Callable[[bytes], object]]
 
 
-def _trace_response(rejected: int, why: str) -> Message:
-    answer = ExportTraceServiceResponse()
-    if rejected:
-        answer.partial_success.rejected_spans, answer.partial_success.error_message = rejected, why
-    return answer
+def _response(message: Callable[[], Any], rejected_field: str) -> Callable[[int, str], Message]:
+    def make(rejected: int, why: str) -> Message:
+        answer = message()
+        if rejected:
+            setattr(answer.partial_success, rejected_field, rejected)
+            answer.partial_success.error_message = why
+        return answer
 
-
-def _metric_response(rejected: int, why: str) -> Message:
-    answer = ExportMetricsServiceResponse()
-    if rejected:
-        answer.partial_success.rejected_data_points, answer.partial_success.error_message = (
-            rejected,
-            why,
-        )
-    return answer
-
-
-def _log_response(rejected: int, why: str) -> Message:
-    answer = ExportLogsServiceResponse()
-    if rejected:
-        answer.partial_success.rejected_log_records, answer.partial_success.error_message = (
-            rejected,
-            why,
-        )
-    return answer
-
-
-def _traces_of(sink: Sink) -> Callable[[bytes], object]:
-    return sink.ingest_traces
-
-
-def _metrics_of(sink: Sink) -> Callable[[bytes], object]:
-    return sink.ingest_metrics
-
-
-def _logs_of(sink: Sink) -> Callable[[bytes], object]:
-    return sink.ingest_logs
+    return make
 
 
 _SIGNALS = (
-    _Signal("/v1/traces", decoding.traces, _trace_response, _traces_of),
-    _Signal("/v1/metrics", decoding.metrics, _metric_response, _metrics_of),
-    _Signal("/v1/logs", decoding.logs, _log_response, _logs_of),
+    _Signal(
+        "/v1/traces",
+        decoding.traces,
+        _response(ExportTraceServiceResponse, "rejected_spans"),
+    ),
+    _Signal(
+        "/v1/metrics",
+        decoding.metrics,
+        _response(ExportMetricsServiceResponse, "rejected_data_points"),
+    ),
+    _Signal(
+        "/v1/logs",
+        decoding.logs,
+        _response(ExportLogsServiceResponse, "rejected_log_records"),
+    ),
 )
 
-# The codes of google.rpc.Status, which an OTLP error body is.
+# The codes of google.rpc.Status, the body of an OTLP error.
 _RPC_CODES = {400: 3, 408: 4, 413: 8, 415: 3, 429: 8, 500: 13, 503: 14}
 
 
 class Receiver:
-    """The three OTLP endpoints in front of a sink. :meth:`routes` gives what a Starlette application mounts."""
+    """The three OTLP endpoints in front of a sink, as :meth:`routes` for a Starlette application."""
 
     def __init__(self, sink: Sink, limits: ReceiverLimits | None = None) -> None:
         self._sink = sink
+        self._ingest: dict[str, Callable[[bytes], object]] = {
+            "/v1/traces": sink.ingest_traces,
+            "/v1/metrics": sink.ingest_metrics,
+            "/v1/logs": sink.ingest_logs,
+        }
         self._limits = limits or ReceiverLimits()
-        # One writer at a time: the sink is one SQLite file, and waiting here costs no lock time-outs there.
+        # One writer at a time: the sink is one SQLite file, and waiting here avoids lock timeouts there.
         self._writer = anyio.CapacityLimiter(1)
         self.in_flight = InFlight(self._limits.in_flight_bytes)
-        """Room for the bodies of requests of every kind."""
+        """Memory for the bodies of all requests, also those of other endpoints."""
         self._requests = self._records = self._rejected = self._refused = self._busy = (
             self._failed
         ) = 0
         self._trouble = ""
-        """Reason of the store's last refusal."""
+        """Last error of the store; empty while it works."""
 
     def statistics(self) -> ReceiverStatistics:
         return ReceiverStatistics(
@@ -206,7 +194,7 @@ class Receiver:
             if media_type not in (PROTOBUF, JSON):
                 raise _Refused(415, f"Content-Type must be {PROTOBUF} or {JSON}")
             body, packed = await self._body(request, held)
-            # One request at a time is unpacked, decoded and stored, in a thread: that bounds the memory of all of them together.
+            # One request at a time is unpacked, decoded and stored, in a thread, which bounds the memory.
             checked = await anyio.to_thread.run_sync(
                 self._store, signal, body, packed, is_json, limiter=self._writer
             )
@@ -220,7 +208,7 @@ class Receiver:
             self._refused += 1
             return Response(status_code=400)
         finally:
-            held.give_back()
+            held.release()
         self._records += checked.records
         self._rejected += checked.rejected
         return _answer(signal.response(checked.rejected, checked.why), 200, is_json)
@@ -228,9 +216,7 @@ class Receiver:
     def _store(
         self, signal: _Signal, body: bytes, packed: bool, is_json: bool
     ) -> Checked | _Refused:
-        """Store a body and return what was stored, or the refusal: returned, because a raised exception would keep
-        the body alive in a cycle.
-        """
+        """Store a body; return what was stored, or the refusal. A raised exception would keep the body alive in a cycle."""
         limits = self._limits
         try:
             if packed:
@@ -248,16 +234,14 @@ class Receiver:
             left_out = (
                 self._sink.ingest_decoded(signal.path[4:], checked.body, checked.request)
                 if isinstance(self._sink, DecodedSink)
-                else signal.ingest(self._sink)(checked.body)
+                else self._ingest[signal.path](checked.body)
             )
         except StoreError as error:
-            if self._trouble != str(
-                error
-            ):  # once, not for every request of every client that tries again
+            if self._trouble != str(error):  # logged once, not for every retry of every client
                 self._trouble = str(error)
                 logger.warning("spanbus: what is sent here is not stored: %s", error)
             return _Refused(503, "the store cannot take it now", self._limits.retry_after_s)
-        except Exception:  # an error is answered, not raised into the server
+        except Exception:  # answered with 503, not raised into the server
             logger.exception("%s: not stored", signal.path)
             return _Refused(503, "the store cannot take it now", self._limits.retry_after_s)
         if self._trouble:

@@ -1,7 +1,7 @@
-"""One run as one file: a self-contained page for a browser, or Markdown for the summary of a CI job.
+"""Report of one run in one file: a self-contained page for a browser, or Markdown for the summary of a CI job.
 
-The page loads nothing: its style, its script and its data stand in it, and its content security policy allows only those
-two by their hashes. Where scripts are not run it still shows the phases and the output of what failed.
+The page loads nothing: style, script and data are inline, and its content security policy allows only this style and script, by
+their hashes. Without scripts it still shows the phases and the output of failures.
 """
 
 from __future__ import annotations
@@ -16,30 +16,30 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.resources import files
 
-from spanbus._runs.markdown import markdown, phases_of, said_of, seconds_text, took
+from spanbus._runs.markdown import failure_text, markdown, phases_of, seconds_text, took
 from spanbus._runs.sanitize import block, one_line
 from spanbus._runs.tree import Row, Stored, Waterfall, detail, waterfall
 from spanbus._semantics import FAILED_RESULTS, Result
 from spanbus._version import __version__
 
 SIZE_LIMIT_BYTES = 2_000_000
-"""Size of the file; above it details of spans are left out, those of spans that failed last."""
+"""Limit of the file; above it details of spans are left out, those of failed spans last."""
 
 _PHASES_SHOWN = 500
 _OUTPUTS_SHOWN = 30
 _UNFLUSHED = 80_000
-"""Bytes that the compressor may hold back until its end."""
+"""Bytes that the compressor may buffer until its end."""
 _MARKS = 50_000
-"""Event marks on all bars together."""
+"""Limit on event marks of all bars together."""
 
 
 def html_report(
     spans: Sequence[Stored], *, root: str | None = None, title: str | None = None
 ) -> str:
-    """The page. ``root`` is the span id (hexadecimal) of the run; without it the whole trace is shown."""
+    """Render the page. ``root`` is the span id (hexadecimal) of the run; without it the whole trace is shown."""
     fall = waterfall(spans, root=root)
     name = one_line(title or _title(fall), 200)
-    style, script = _page_text("style.css"), _script()
+    style, script = page_text("style.css"), _script()
     policy = f"default-src 'none'; script-src '{_hash(script)}'; style-src '{_hash(style)}'; img-src data:; base-uri 'none'; form-action 'none'"
     before = (
         "<!doctype html>\n"
@@ -57,7 +57,7 @@ def html_report(
 
 
 def _data(spans: Sequence[Stored], fall: Waterfall, most_bytes: int) -> str:
-    """The rows, with the details of as many spans as fit, as JSON, deflated, in base64: nothing in it can end its element."""
+    """Rows, and details of as many spans as fit, as deflated JSON in base64, which cannot end its element."""
     for output_bytes, marks, error_chars in (
         (most_bytes // 2, _MARKS, 2_000),
         (most_bytes // 8, 0, 120),
@@ -112,7 +112,7 @@ def _short(rows: Sequence[Row], output_bytes: int, marks: int, error_chars: int)
 def markdown_report(
     spans: Sequence[Stored], *, root: str | None = None, title: str | None = None
 ) -> str:
-    """GitHub-flavoured Markdown: the result, a table of the phases, the output of what failed."""
+    """Render GitHub-flavoured Markdown: the result, a table of the phases, the output of failures."""
     fall = waterfall(spans, root=root)
     return markdown(fall["rows"], title or _title(fall), fall["length_us"])
 
@@ -141,8 +141,8 @@ def _static_phases(fall: Waterfall) -> str:
     more = len(phases) - _PHASES_SHOWN
     rest = f"<p>and {more} more</p>" if more > 0 else ""
     outputs = "".join(
-        f'<h2>{html.escape(row["level"])} <bdi>{html.escape(one_line(row["name"]))}</bdi></h2><pre class="output">{html.escape(block(said_of(row)))}</pre>'
-        for row in [each for each in fall["rows"] if said_of(each)][:_OUTPUTS_SHOWN]
+        f'<h2>{html.escape(row["level"])} <bdi>{html.escape(one_line(row["name"]))}</bdi></h2><pre class="output">{html.escape(block(failure_text(row)))}</pre>'
+        for row in [each for each in fall["rows"] if failure_text(each)][:_OUTPUTS_SHOWN]
     )
     return (
         '<h2>Phases</h2><table><thead><tr><th scope="col">Result</th><th scope="col">Phase</th><th scope="col" class="number">Duration</th>'
@@ -155,14 +155,15 @@ def _badge(result: str) -> str:
     return f'<span class="badge r-{known}">{html.escape(one_line(result, 30)) or "unknown"}</span>'
 
 
-def _page_text(name: str) -> str:
+def page_text(name: str) -> str:
+    """Text of one file of the page, from the installed package."""
     return files("spanbus._backend").joinpath("page", name).read_text(encoding="utf-8")
 
 
 def _script() -> str:
-    """The page's own modules joined into one."""
+    """The page's modules joined into one script."""
     parts = [
-        _page_text(name)
+        page_text(name)
         for name in ("text.js", "tree.js", "keys.js", "detail.js", "waterfall.js", "report.js")
     ]
     joined = "\n".join(re.sub(r"(?m)^import [^;]*;\n", "", part) for part in parts)

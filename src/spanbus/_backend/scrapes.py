@@ -1,4 +1,4 @@
-"""Answers to scrapes that are asked for at once, made one after another and shared."""
+"""Sharing of answers among concurrent scrapes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class _Kept(NamedTuple):
 
 
 class Scrapes:
-    """The newest answer, kept as long as somebody waits. ``lock`` is held while one is made or taken."""
+    """The newest answer, kept while clients wait. ``lock`` is held while an answer is made or taken."""
 
     def __init__(self) -> None:
         self.lock = anyio.Lock()
@@ -24,11 +24,11 @@ class Scrapes:
 
     @property
     def waiting(self) -> int:
-        """Clients that wait for an answer which is being made."""
+        """Number of clients waiting for an answer."""
         return self.lock.statistics().tasks_waiting
 
     def made_since(self, arrived_s: float, accept: str) -> Answer | None:
-        """An answer for the same ``accept`` whose making began after this client had asked."""
+        """An answer for the same ``accept`` whose rendering began after this client arrived; else None."""
         kept = self._kept
         if not self.waiting:
             self._kept = None

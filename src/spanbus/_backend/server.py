@@ -1,4 +1,4 @@
-"""Serve the embedded backend: bind, listen, make the address known, stop without loss."""
+"""Server of the embedded backend: bind, listen, publish the address, stop without loss."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ SHORTEST_TOKEN = 8
 
 @dataclass(frozen=True, slots=True)
 class ServeOptions:
-    """Listening address. ``port`` 0 takes a free one. ``connections`` is the number of clients served at once."""
+    """Options of the server. ``port`` 0 takes a free one; ``connections`` is the number of concurrent clients."""
 
     state_dir: Path
     host: str = "127.0.0.1"
     port: int = DEFAULT_PORT
     listen_anywhere: bool = False
-    """Asked for by ``--listen``; without it another address than the loopback is refused."""
+    """Set by ``--listen``; without it only the loopback is allowed."""
     allow_hosts: tuple[str, ...] = ()
     token: str | None = None
     token_everywhere: bool = False
@@ -52,7 +52,7 @@ class ServeOptions:
 
 
 def _allow_descriptors(wanted: int) -> None:
-    """Raise the limit of open files to the number of connections served, where the system permits."""
+    """Raise the limit of open files to ``wanted``, as far as the system permits."""
     try:
         import resource
     except ImportError:  # not on this system
@@ -64,9 +64,9 @@ def _allow_descriptors(wanted: int) -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, most), hard))
 
 
-def _give_large_blocks_back() -> None:
-    """Have glibc return large blocks to the system when they are free; by itself it begins to keep those up to 32 MiB,
-    scattered over one heap for each thread.
+def _return_large_blocks() -> None:
+    """Make glibc return freed large blocks to the system; by default it starts to keep blocks up to 32 MiB, in one heap per
+    thread.
     """
     with suppress(OSError, AttributeError):  # another C library
         mallopt = ctypes.CDLL(None).mallopt
@@ -77,14 +77,14 @@ _M_MMAP_THRESHOLD = -3
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """A listening socket; :class:`~spanbus.errors.BackendError` says why not."""
+    """Open a listening socket; raises :class:`~spanbus.errors.BackendError`."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host, port))
         listener.listen(512)
-    except (OSError, OverflowError, TypeError, ValueError) as error:  # also a host that is no name
+    except (OSError, OverflowError, TypeError, ValueError) as error:  # also an invalid host
         listener.close()
         reason = error.strerror or error if isinstance(error, OSError) else error
         taken = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
@@ -104,11 +104,11 @@ async def serve(
     started: Callable[[Address], None],
     sink: Sink | None = None,
 ) -> None:
-    """Serve until SIGINT or SIGTERM. ``started`` is told the address once clients are answered. ``sink`` takes what
-    is received, where that is not the store.
+    """Serve until SIGINT or SIGTERM. ``started`` is called with the address once clients are answered. ``sink``, if given,
+    takes the received requests instead of the store.
 
-    What was acknowledged is in the store: requests that are being served when the signal comes are finished first, for at
-    most ``stop_within_s``. Raises :class:`~spanbus.errors.BackendError` when it cannot listen.
+    Acknowledged requests are in the store. Requests under way at the signal are finished first, for at most ``stop_within_s``.
+    Raises :class:`~spanbus.errors.BackendError` when it cannot listen.
     """
     if not is_loopback(options.host) and not options.listen_anywhere:
         raise BackendError(
@@ -130,7 +130,7 @@ async def serve(
             f"a backend for this state directory runs already (process {running.process.pid}): {running.url}"
         )
     _allow_descriptors(options.connections + 500)
-    _give_large_blocks_back()
+    _return_large_blocks()
     listener = bind("127.0.0.1" if options.host == "localhost" else options.host, options.port)
     port = int(listener.getsockname()[1])
     token = options.token or secrets.token_urlsafe(24)
@@ -151,11 +151,11 @@ async def serve(
     shown = (
         options.host if loopback or options.host not in ("0.0.0.0", "::") else socket.gethostname()
     )
-    bound = str(listener.getsockname()[0])  # numeric: a name is not believed when it is read again
+    bound = str(listener.getsockname()[0])  # numeric, because read_address rejects names
     reach = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(bound, bound)
     address = Address(f"http://{_bracketed(reach)}:{port}", token, ProcessId.own())
     config = uvicorn.Config(
-        _told_at_the_stop(backend.app),
+        _answer_503_at_shutdown(backend.app),
         http=HttpConnection,
         ws=WebSocketConnection,
         loop="asyncio",
@@ -173,23 +173,23 @@ async def serve(
         h11_max_incomplete_event_size=32_768,
         backlog=512,
     )
-    logging.getLogger("uvicorn.error").addFilter(_of_no_client)
+    logging.getLogger("uvicorn.error").addFilter(_is_about_the_server)
     server = _Server(
         config,
-        lambda: (_make_known(options.state_dir, address), started(replace_host(address, shown))),
+        lambda: (
+            _publish_address(options.state_dir, address),
+            started(replace_host(address, shown)),
+        ),
     )
     try:
-        with (
-            suppress(KeyboardInterrupt),
-            _sigterm_outlived(),
-        ):  # uvicorn raises the signal again when it has stopped
+        with suppress(KeyboardInterrupt), _survive_sigterm():
             await server.serve(sockets=[listener])
     finally:
         remove_address(options.state_dir, token)
         listener.close()
 
 
-_OF_CLIENTS = (
+_CAUSED_BY_CLIENTS = (
     "Invalid HTTP request received",
     "ASGI callable returned without completing handshake",
     "Exceeded concurrency limit",
@@ -198,12 +198,12 @@ _OF_CLIENTS = (
 )
 
 
-def _of_no_client(record: logging.LogRecord) -> bool:
-    """Whether uvicorn speaks of itself: what any client can make it say, as often as it likes, is nobody's news."""
-    return not record.getMessage().startswith(_OF_CLIENTS)
+def _is_about_the_server(record: logging.LogRecord) -> bool:
+    """Log filter without the messages that any client can cause, as often as it likes."""
+    return not record.getMessage().startswith(_CAUSED_BY_CLIENTS)
 
 
-def _make_known(state_dir: Path, address: Address) -> None:
+def _publish_address(state_dir: Path, address: Address) -> None:
     try:
         write_address(state_dir, address)
     except OSError as error:
@@ -214,19 +214,19 @@ def _make_known(state_dir: Path, address: Address) -> None:
         )
 
 
-def _told_at_the_stop(app: ASGIApp) -> ASGIApp:
-    """A request that is not done when the time to stop is over is told so; uvicorn would log each with its traceback."""
+def _answer_503_at_shutdown(app: ASGIApp) -> ASGIApp:
+    """Answer requests that are cancelled at the end of the shutdown with 503; uvicorn would log a traceback for each."""
 
-    async def told(scope: Scope, receive: Receive, send: Send) -> None:
+    async def answering(scope: Scope, receive: Receive, send: Send) -> None:
         begun = False
 
-        async def sending(message: Message) -> None:
+        async def tracking_send(message: Message) -> None:
             nonlocal begun
             begun = True
             await send(message)
 
         try:
-            await app(scope, receive, sending)
+            await app(scope, receive, tracking_send)
         except asyncio.CancelledError:
             if scope["type"] != "http" or begun:
                 raise
@@ -234,12 +234,12 @@ def _told_at_the_stop(app: ASGIApp) -> ASGIApp:
                 "the backend stops\n", 503, {"Retry-After": "1", "Connection": "close"}
             )(scope, receive, send)
 
-    return told
+    return answering
 
 
 @contextmanager
-def _sigterm_outlived() -> Generator[None]:
-    """The signal that uvicorn raises again does not end the process before the address is taken back and the store is closed."""
+def _survive_sigterm() -> Generator[None]:
+    """Ignore the SIGTERM that uvicorn raises again after its shutdown, so that the address is removed and the store closed."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -255,7 +255,7 @@ def _nothing(number: int, frame: FrameType | None) -> None:
 
 
 class _Server(uvicorn.Server):
-    """Tells when clients are answered."""
+    """Server that calls ``ready`` once clients are answered."""
 
     def __init__(self, config: uvicorn.Config, ready: Callable[[], object]) -> None:
         super().__init__(config)
@@ -268,7 +268,7 @@ class _Server(uvicorn.Server):
 
 
 def replace_host(address: Address, host: str) -> Address:
-    """The address as other machines reach it."""
+    """The address with another host, as other machines reach it."""
     port = address.url.rpartition(":")[2]
     return address._replace(url=f"http://{_bracketed(host)}:{port}")
 

@@ -1,8 +1,8 @@
-"""Logins of browsers: session values of this server alone, codes for one login, and fewer guesses than a guesser would like.
+"""Logins of browsers: sessions, one-time codes, and rate limiting of wrong tokens.
 
-A browser sends a cookie to every port of a host. What the page's cookie holds is therefore not the token: it is of use at this
-server alone, while it runs, for some hours. A code stands in an address that another program's arguments show: it logs in once,
-within a minute.
+A browser sends a cookie to every port of a host. The cookie therefore does not hold the token but a session value, which is
+valid only at this server, while it runs, for 12 hours. A code is part of a URL that shows in the arguments of a browser process:
+it is valid for one login within a minute.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _WINDOW_S: Final = 60.0
 
 
 class Sessions:
-    """Session values and codes of one server, in memory, kept as digests. Not thread-safe: the loop's alone."""
+    """Session values and codes of one server, in memory, as digests. Not thread-safe: use it in the event loop."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -30,23 +30,23 @@ class Sessions:
         self._codes: OrderedDict[bytes, float] = OrderedDict()
 
     def open(self) -> str:
-        """A new session's value; the oldest session ends where there are too many."""
-        return self._made(self._sessions, SESSION_S)
+        """Open a session and return its value; above 1,000 sessions the oldest ends."""
+        return self._new(self._sessions, SESSION_S)
 
     def is_open(self, value: str) -> bool:
         until_s = self._sessions.get(_digest(value))
         return until_s is not None and self._clock() < until_s
 
     def code(self) -> str:
-        """A new code for one login."""
-        return self._made(self._codes, CODE_S)
+        """Create a code for one login."""
+        return self._new(self._codes, CODE_S)
 
     def redeem(self, code: str) -> bool:
-        """Whether a code is good; it is not a second time."""
+        """Whether a code is valid; this invalidates it."""
         until_s = self._codes.pop(_digest(code), None)
         return until_s is not None and self._clock() < until_s
 
-    def _made(self, kept: OrderedDict[bytes, float], life_s: float) -> str:
+    def _new(self, kept: OrderedDict[bytes, float], life_s: float) -> str:
         value = secrets.token_urlsafe(24)
         kept[_digest(value)] = self._clock() + life_s
         while len(kept) > _MOST:
@@ -55,7 +55,7 @@ class Sessions:
 
 
 class Guesses:
-    """Wrong tokens at the login by client: after some of them the next is not looked at for a while."""
+    """Wrong tokens by client: after five within a minute, further ones must wait."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -69,7 +69,7 @@ class Guesses:
             self._wrong.popitem(last=False)
 
     def wait_s(self, client: str) -> float:
-        """Seconds until this client's next attempt is looked at; 0 for none."""
+        """Seconds until this client's next attempt is allowed."""
         times = self._wrong.get(client)
         if times is None or len(times) < _GUESSES:
             return 0.0

@@ -1,4 +1,4 @@
-"""Answers that hold traces, written piece by piece: nobody knows how large the trace of a client is."""
+"""Answers with traces, written in pieces, because a trace may be arbitrarily large."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from spanbus._runs import jaeger
 from spanbus._runs.jaeger import Document
 
 Pieces = Iterable[Sequence[ResourceSpans]]
-"""The spans of one trace, some at a time."""
+"""Spans of one trace in pieces."""
 
 _PIECE_CHARS: Final = 256 << 10
 _RESULT: Final = '{"result":{"resourceSpans":['
 _PROCESSES_CHARS: Final = 4 << 20
-"""Tags of all processes of a trace; the processes above it have none."""
+"""Limit on the tags of all processes of a trace; further processes get none."""
 
 
 def gathered(texts: Iterable[str]) -> Iterator[bytes]:
-    """The same text in pieces that are worth a frame of their own."""
+    """Join texts into pieces of about 256 Ki characters."""
     waiting: list[str] = []
     size = 0
     for text in texts:
@@ -39,21 +39,21 @@ def gathered(texts: Iterable[str]) -> Iterator[bytes]:
 def older(
     traces: Iterable[tuple[str, Pieces]], errors: Callable[[], list[Document] | None]
 ) -> Iterator[str]:
-    """An answer of the older API; ``errors`` is asked when all traces are written."""
+    """Yield an answer of the older API; ``errors`` is called after all traces."""
     yield '{"data":['
     empty = True
     for trace_id, pieces in traces:
         for at, text in enumerate(_trace(trace_id, pieces)):
             yield text if at or empty else f",{text}"
             empty = False
-    rest = _text(
+    rest = text_of(
         {name: of for name, of in jaeger.envelope([], errors=errors()).items() if of != []}
     )
     yield f"],{rest[1:]}"
 
 
 def _trace(trace_id: str, pieces: Pieces) -> Iterator[str]:
-    """One trace as the older API has it; nothing where there is no span."""
+    """Yield one trace in the older API's format; nothing without a span."""
     keys: dict[bytes, str] = {}
     processes: list[str] = []
     size = 0
@@ -64,37 +64,38 @@ def _trace(trace_id: str, pieces: Pieces) -> Iterator[str]:
             key = keys.get(identity)
             if key is None:
                 key = keys[identity] = f"p{len(keys) + 1}"
-                process = _text(jaeger.process(group.resource))
+                process = text_of(jaeger.process(group.resource))
                 size += len(process)
                 if size > _PROCESSES_CHARS:
-                    process = _text({"serviceName": service_of(group.resource), "tags": []})
-                processes.append(f"{_text(key)}:{process}")
+                    process = text_of({"serviceName": service_of(group.resource), "tags": []})
+                processes.append(f"{text_of(key)}:{process}")
             for span in jaeger.spans(group, key):
-                head = "" if begun else f'{{"traceID":{_text(jaeger.short(trace_id))},"spans":['
-                yield f"{head}{',' if begun else ''}{_text(span)}"
+                head = "" if begun else f'{{"traceID":{text_of(jaeger.short(trace_id))},"spans":['
+                yield f"{head}{',' if begun else ''}{text_of(span)}"
                 begun = True
     if begun:
         yield f'],"processes":{{{",".join(processes)}}},"warnings":null}}'
 
 
 def newer(traces: Iterable[Pieces], more: Document) -> Iterator[str]:
-    """An answer of ``/api/v3``; nothing where there is no span."""
+    """Yield an answer of ``/api/v3``; nothing without a span."""
     begun = False
     for pieces in traces:
         for groups in pieces:
             for group in groups:
-                for scope in group.scope_spans:  # there, even when empty, as Jaeger has them
+                for scope in group.scope_spans:  # Jaeger writes scope and status even when empty
                     scope.scope.SetInParent()
                     for span in scope.spans:
                         span.status.SetInParent()
             written = otlp_json.write(TracesData(resource_spans=groups))
             for group in cast("list[Document]", written.get("resourceSpans", [])):
-                yield ("," if begun else _RESULT) + _text(group)
+                yield ("," if begun else _RESULT) + text_of(group)
                 begun = True
     if begun:
-        rest = _text(more)
+        rest = text_of(more)
         yield f"]}}{',' if more else ''}{rest[1:]}"
 
 
-def _text(document: object) -> str:
+def text_of(document: object) -> str:
+    """Compact JSON."""
     return json.dumps(document, separators=(",", ":"))

@@ -1,4 +1,4 @@
-"""Queries of the page: lists of runs, one run as rows, phases over time."""
+"""Documents of the page: lists of runs, one run as rows, phases over time."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _USUAL_RUNS = 20
 
 
 class Views:
-    """Documents of the page. Every method reads the archive and blocks; none raises for a run that is not there."""
+    """Documents of the page. Every method reads the archive and blocks; a missing run is None, not an error."""
 
     def __init__(self, archive: Archive, *, jaeger_url: str | None = None) -> None:
         self._archive = archive
@@ -102,7 +102,7 @@ class Views:
         }
 
     def trace(self, trace_id: str) -> Document | None:
-        """Every span of a trace, whoever sent it; ValueError where the id is none."""
+        """All spans of a trace, of any sender; raises ValueError for an invalid id."""
         fall = waterfall(stored(self._archive.trace(_trace_id(trace_id))))
         if not fall["rows"]:
             return None
@@ -130,7 +130,7 @@ class Views:
             limit=_POINTS_LIMIT + 1,
         )
         more = len(points) > _POINTS_LIMIT
-        if more:  # the oldest of all that there are
+        if more:  # drop the oldest
             points = points[-_POINTS_LIMIT:]
         groups: dict[tuple[str, str, str], list[PhasePoint]] = {}
         for point in points:
@@ -144,7 +144,7 @@ class Views:
         }
 
     def phase(self, *, project: str, workflow: str, phase: str, since_s: int) -> Document | None:
-        """The history of one phase."""
+        """History of one phase; None without any."""
         points = self._archive.phase_points(
             since_ns=time.time_ns() - since_s * 10**9,
             workflow=workflow,
@@ -155,7 +155,7 @@ class Views:
         return {"v": 1, "phase": over_time(points, _HISTORY_LIMIT)} if points else None
 
     def usual(self, *, workflow: str, project: str | None) -> Document:
-        """Usual durations of a workflow and its phases that succeed: medians of the last runs, for runs that are going on."""
+        """Usual durations of a workflow and its phases: medians of the last 20 successful runs, shown for running ones."""
         heads = self._archive.run_heads(
             workflow=workflow, project=project, result=str(Result.SUCCESS), limit=_USUAL_RUNS
         )
@@ -172,13 +172,13 @@ class Views:
         }
 
     def diff(self, baseline: str, candidate: str) -> Document | None:
-        """Two runs compared as ``spanbus diff`` does; None where one is not stored."""
+        """Compare two runs as ``spanbus diff`` does; None if one is not stored."""
         heads = self._head(baseline), self._head(candidate)
         if heads[0] is None or heads[1] is None:
             return None
         try:
             before, after = self._archive.run(heads[0]), self._archive.run(heads[1])
-        except RunNotFound:  # let go of meanwhile
+        except RunNotFound:  # deleted meanwhile
             return None
         glances = self._archive.glances((heads[0], heads[1]))
         return {
@@ -191,7 +191,7 @@ class Views:
         }
 
     def _missing(self, trace_id: str) -> Document:
-        """Count the spans that the store let go of; nothing where it has all."""
+        """Number of spans that the store deleted; empty for a complete trace."""
         if not isinstance(self._archive, Shortened):
             return {}
         missing = self._archive.missing_spans(trace_id)

@@ -10,12 +10,12 @@ _COMPLETE = "_SPANBUS_COMPLETE"
 
 
 def main() -> None:
-    """Entry point. Errors that were raised on purpose are one line on stderr: exit code 2, or 1 for a run that is not there.
+    """Entry point. Expected errors are one line on stderr, with exit code 2, or 1 for a run that does not exist.
 
-    Only help, completion and a line that is wrong load typer, which takes longer than most commands. ``exec`` has a parser of
-    its own, because its command waits for it.
+    Typer is only loaded for help, completion and invalid command lines: loading it takes longer than most commands. ``exec``
+    has its own parser, so that its command starts without delay.
     """
-    gc.disable()  # what is loaded stays: looking for garbage in it takes a fiftieth of a short command
+    gc.disable()  # collecting during the imports would take 2 % of a short command
     words = sys.argv[1:]
     if _COMPLETE in os.environ:
         from spanbus._cli.start import completed
@@ -24,7 +24,7 @@ def main() -> None:
             return
     elif words[:1] == ["exec"]:
         _our_modules_first()
-        _interrupt_ends_us(True)  # and a command that was not started yet
+        _set_interrupt_kills(True)
         from spanbus._exec.arguments import asks_for_help, parse
 
         if not asks_for_help(words[1:]):
@@ -36,7 +36,7 @@ def main() -> None:
 
         if answered(words[0]):
             return
-    _interrupt_ends_us(True)
+    _set_interrupt_kills(True)
     from spanbus._cli.line import call_of
     from spanbus._cli.program import run
 
@@ -46,24 +46,24 @@ def main() -> None:
         from spanbus._loggers import load
 
         load()
-    _interrupt_ends_us(False)
+    _set_interrupt_kills(False)
     gc.enable()
     run(call)
 
 
 def _our_modules_first() -> None:
-    """Put after ours the modules of ``PYTHONPATH``, which is the command's: a ``typing.py`` in there is not meant here."""
-    given = os.environ.get("PYTHONPATH", "")
-    if given:
-        theirs = {os.path.abspath(folder) for folder in given.split(os.pathsep)}
-        sys.path.sort(key=theirs.__contains__)
+    """Move ``PYTHONPATH`` to the end of the import path. It is meant for the command, and may contain a ``typing.py``."""
+    python_path = os.environ.get("PYTHONPATH", "")
+    if python_path:
+        folders = {os.path.abspath(folder) for folder in python_path.split(os.pathsep)}
+        sys.path.sort(key=folders.__contains__)
 
 
-def _interrupt_ends_us(at_once: bool) -> None:
-    """While modules are loaded, an interrupt ends us as it ends other programs, without a traceback; an ignored one stays so."""
+def _set_interrupt_kills(kills: bool) -> None:
+    """Let SIGINT kill the process without a traceback while modules are loaded. If it is ignored, it stays ignored."""
     import signal
 
     by_python = signal.default_int_handler
-    was, wanted = (by_python, signal.SIG_DFL) if at_once else (signal.SIG_DFL, by_python)
+    was, wanted = (by_python, signal.SIG_DFL) if kills else (signal.SIG_DFL, by_python)
     if signal.getsignal(signal.SIGINT) == was:
         signal.signal(signal.SIGINT, wanted)

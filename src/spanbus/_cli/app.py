@@ -1,4 +1,4 @@
-"""The commands as typer and a shell's completion see them: one module each, loaded when it is asked for."""
+"""The typer application: each command is a module that is loaded on demand."""
 
 from __future__ import annotations
 
@@ -40,32 +40,30 @@ COMMANDS = (
     "metrics",
     "mcp",
 )
-"""In the order in which help lists them; ``spanbus._cli.NAME`` holds ``command``, a function with typer's annotations."""
+"""Commands in the order of the help. ``spanbus._cli.NAME`` defines ``command``, a function with typer's annotations."""
 
 
 @contextmanager
-def _usage_spelled_out() -> Generator[None]:
-    """Let an error of typer, which holds the word that it does not take, reach the terminal as any other text."""
+def _escaped_usage_errors() -> Generator[None]:
+    """Escape control characters in typer's error messages, which quote the user's input."""
     try:
         yield
     except Exception as error:
-        said: object = getattr(error, "message", None)
-        if isinstance(said, str) and type(error).__module__.startswith(("typer", "click")):
-            error.message = lines(said)  # pyright: ignore[reportAttributeAccessIssue]
+        message: object = getattr(error, "message", None)
+        if isinstance(message, str) and type(error).__module__.startswith(("typer", "click")):
+            error.message = lines(message)  # pyright: ignore[reportAttributeAccessIssue]
         raise
 
 
 class _Lazy(TyperGroup):
-    """Imports a command's module when the command is asked for."""
+    """A group that imports the module of a command on demand."""
 
     def make_context(self, *args: Any, **kwargs: Any) -> Any:
-        """As typer's; see :func:`_usage_spelled_out`."""
-        with _usage_spelled_out():
+        with _escaped_usage_errors():
             return super().make_context(*args, **kwargs)
 
     def invoke(self, ctx: Any) -> Any:
-        """As typer's; see :func:`_usage_spelled_out`."""
-        with _usage_spelled_out():
+        with _escaped_usage_errors():
             return super().invoke(ctx)
 
     def list_commands(self, ctx: object) -> list[str]:
@@ -73,7 +71,7 @@ class _Lazy(TyperGroup):
         return [name for name in COMMANDS if _exists(name)]
 
     def resolve_command(self, ctx: typer.Context, args: list[str]):  # pyright: ignore[reportIncompatibleMethodOverride] - as below
-        """The command that a line names; for one that is none, the nearest."""
+        """Resolve a command. Raises :class:`~spanbus.errors.InputError` with the nearest name for an unknown one."""
         if (
             args
             and not ctx.resilient_parsing
@@ -93,13 +91,13 @@ class _Lazy(TyperGroup):
         if isinstance(group, typer.Typer):
             made = typer.main.get_command(group)
         else:
-            alone = typer.Typer(
+            single = typer.Typer(
                 add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False
             )
-            alone.command(cmd_name, context_settings=getattr(module, "CONTEXT", None))(
+            single.command(cmd_name, context_settings=getattr(module, "CONTEXT", None))(
                 module.command
             )
-            made = typer.main.get_command(alone)
+            made = typer.main.get_command(single)
         made.name = cmd_name
         made.epilog = made.epilog or epilog(cmd_name)
         for name, beneath in getattr(made, "commands", {}).items():
@@ -119,7 +117,7 @@ def _exists(name: str) -> bool:
 
 def _version(wanted: bool) -> None:
     if wanted:
-        console.say(f"spanbus {__version__}")
+        console.line(f"spanbus {__version__}")
         raise typer.Exit
 
 
@@ -143,5 +141,5 @@ def _root(
 
 
 def main() -> None:
-    """Entry point for a line that typer reads."""
+    """Entry point for command lines that typer parses."""
     run(app)

@@ -1,7 +1,7 @@
-"""The CI system that a run works in: foldable groups, annotations, a summary of the job.
+"""Output for CI systems: collapsible groups, annotations and a job summary.
 
 GitHub Actions (also Gitea and Forgejo): workflow commands on standard output, Markdown in ``GITHUB_STEP_SUMMARY``. GitLab:
-collapsible sections. Buildkite: groups. Elsewhere nothing is added.
+collapsible sections. Buildkite: groups. Other systems get no additional output.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ _SUMMARY_BYTES = 1_000_000
 
 
 def is_ephemeral(env: Mapping[str, str] | None = None) -> bool:
-    """Whether this is the job of a CI system, whose disk is gone when the job is."""
+    """Whether this is a CI job, whose disk is deleted after the job."""
     return ephemeral.is_ephemeral(os.environ if env is None else env)
 
 
-def what_left(runtime: Runtime) -> str:
-    """Whether the telemetry of a runtime that was closed has left this machine, for the last line of a job."""
+def delivery_summary(runtime: Runtime) -> str:
+    """Return the last line of a job: whether the telemetry of a closed runtime was delivered."""
     settings = runtime.settings
     if settings.sdk_disabled:
         return "telemetry is off (OTEL_SDK_DISABLED)"
@@ -56,7 +56,7 @@ def what_left(runtime: Runtime) -> str:
 
 
 def detect(env: Mapping[str, str] | None = None) -> Ci | None:
-    """The system whose variables are set; None outside of any."""
+    """Return the CI system by its environment variables, or None."""
     env = os.environ if env is None else env
     if env.get("GITHUB_ACTIONS") == "true":
         return Ci("github", env.get("GITHUB_STEP_SUMMARY") or None)
@@ -68,7 +68,7 @@ def detect(env: Mapping[str, str] | None = None) -> Ci | None:
 
 
 class Ci:
-    """Commands of one CI system; each method gives the text to print, empty where the system has nothing of the kind."""
+    """Output commands of one CI system. Each method returns the text to print, empty if the system has no such command."""
 
     def __init__(self, kind: Kind, summary_file: str | None = None) -> None:
         self.kind: Kind = kind
@@ -76,7 +76,7 @@ class Ci:
 
     @property
     def groups(self) -> bool:
-        """Whether output can be folded; that of one phase then has to stand together."""
+        """Whether output can be grouped, for which the output of a phase must be contiguous."""
         return self.kind != "plain"
 
     def start(self, name: str, title: str) -> str:
@@ -89,7 +89,7 @@ class Ci:
         return f"--- {_one_line(title)}" if self.kind == "buildkite" else ""
 
     def end(self, name: str, *, failed: bool) -> str:
-        """Close it; Buildkite then opens the group of what failed."""
+        """Close a group. Buildkite expands it if the phase failed."""
         if self.kind == "github":
             return "::endgroup::"
         if self.kind == "gitlab":
@@ -97,21 +97,21 @@ class Ci:
         return "^^^ +++" if self.kind == "buildkite" and failed else ""
 
     def quoted(self, text: str) -> str:
-        """Text in which nothing is taken for a command: what tools printed may hold theirs, which were obeyed already."""
+        """Quote text so that workflow commands in it are not executed again."""
         if self.kind != "github":
             return text
         token = secrets.token_hex(16)
         return f"::stop-commands::{token}\n{text.rstrip()}\n::{token}::\n"
 
     def error(self, title: str, message: str, tail: str) -> str:
-        """An annotation of a failure with the end of its output."""
+        """Return an annotation of a failure with the end of its output."""
         if self.kind != "github":
             return ""
         text = f"{message}\n{tail}".strip() or title
         return f"::error title={_property(title)}::{_data(text[-_ANNOTATION_CHARS:])}"
 
     def add_summary(self, markdown: str) -> None:
-        """Append to the summary of the job, where there is one with room."""
+        """Append to the job summary, if there is one and its size limit allows."""
         if self._summary_file is None:
             return
         data = markdown.encode("utf-8", "replace")

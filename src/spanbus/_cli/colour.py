@@ -1,4 +1,4 @@
-"""A tool's line as it is shown: its colours kept or taken out, everything else that cannot be seen spelled out."""
+"""Display of a tool's output line: colours are kept or removed, other invisible characters are escaped."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _RESET = "\x1b[0m"
 
 
 def coloured(line: str) -> str:
-    """``line`` whole, with its colours, which end with it."""
+    """Return the line with its colours, which are reset at its end."""
     if "\x1b" not in line:
         return whole(line)
     parts = _SGR.split(line)
@@ -25,10 +25,10 @@ def coloured(line: str) -> str:
 
 
 def plain(line: str) -> str:
-    """``line`` whole, without colours."""
+    """Return the line without colours."""
     return whole(_ESCAPES.sub("", line) if "\x1b" in line else line)
 
 
 def whole(line: str) -> str:
-    """``line`` with what cannot be seen spelled out; it is not shortened."""
+    """Return the line with invisible characters escaped, not truncated."""
     return one_line(line, len(line) * 10 + 1)

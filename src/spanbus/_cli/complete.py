@@ -1,4 +1,4 @@
-"""Shell completion beside options: the names that a project defines, the runs that were stored."""
+"""Shell completion of values: names from the settings, stored runs."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ _PLAIN = re.compile(r"[\w.:/@+=-]{1,256}", re.ASCII)
 
 
 def workflows(ctx: typer.Context, incomplete: str) -> list[str]:
-    """The workflows of the settings."""
+    """Complete workflows of the settings."""
     settings = _settings(ctx)
     return _beginning(settings.workflow_names if settings is not None else (), incomplete)
 
 
 def phases(ctx: typer.Context, incomplete: str) -> list[str]:
-    """The phases of the workflow that the line names, or of the default one."""
+    """Complete phases of the named or default workflow."""
     settings, named = _settings(ctx), ctx.params.get("workflow")
     if settings is None:
         return []
@@ -42,7 +42,7 @@ def phases(ctx: typer.Context, incomplete: str) -> list[str]:
 
 
 def runs(ctx: typer.Context, incomplete: str) -> list[tuple[str, str]]:
-    """``last`` with the newest stored runs, each with its workflow and result."""
+    """Complete ``last`` and the newest stored runs, with workflow and result as help."""
     from spanbus._cli.draw import seconds, word
     from spanbus._runs.sanitize import one_line
     from spanbus._runtime import STORE_NAME
@@ -59,15 +59,13 @@ def runs(ctx: typer.Context, incomplete: str) -> list[tuple[str, str]]:
                         f"{one_line(head.workflow, 40)}, {word(head.result)}, {seconds(head.duration_s)}",
                     )
                     for head in store.run_heads(limit=_RUNS)
-                    if _PLAIN.fullmatch(
-                        head.run_id
-                    )  # a shell puts it on its line as it is, and runs what looks like a command
+                    if _PLAIN.fullmatch(head.run_id)  # the shell inserts it unquoted
                 ]
     return [each for each in found if each[0].startswith(incomplete)]
 
 
 def results(incomplete: str) -> list[str]:
-    """Results of runs, and the group of those that count as a failure."""
+    """Complete results of runs, including ``failed``."""
     from spanbus._runs.listing import FAILED
     from spanbus._semantics import Result
 
@@ -75,7 +73,7 @@ def results(incomplete: str) -> list[str]:
 
 
 def dialects(ctx: typer.Context, incomplete: str) -> list[str]:
-    """The dialects that are built in or in the settings."""
+    """Complete built-in dialects and those of the settings."""
     settings = _settings(ctx)
     return _beginning(
         ("spanbus", "crackerjack", "generic", *(settings.dialects if settings is not None else ())),
@@ -88,7 +86,7 @@ def _beginning(names: Iterable[str], incomplete: str) -> list[str]:
 
 
 def _settings(ctx: typer.Context) -> Settings | None:
-    """Those of the line; None where they cannot be used, because a shell that completes has no place for a message."""
+    """Return the settings of the command line, or None on errors: completion cannot show a message."""
     from spanbus._settings import load_settings
 
     file = ctx.params.get("file")

@@ -1,4 +1,4 @@
-"""Compose for the shipped docker-compose.yml: which program, which files, which addresses."""
+"""Compose with the shipped docker-compose.yml: program, files and published addresses."""
 
 from __future__ import annotations
 
@@ -16,19 +16,17 @@ from spanbus.errors import BackendError, InputError
 
 FILE = "docker-compose.yml"
 PACKAGED = "stack_files"
-"""The folder in an installed package that holds the stack's files."""
+"""Folder of the stack's files in an installed package."""
 GRAFANA = "grafana"
 
-_BESIDE = (
-    "collector-config.yaml",
-    "deploy/prometheus/alerts.yml",
-)  # somebody else's docker-compose.yml has not these
+_COMPANIONS = ("collector-config.yaml", "deploy/prometheus/alerts.yml")
+"""Files beside our docker-compose.yml, by which it is told from others."""
 _PROGRAMS = (("docker", "compose"), ("docker-compose",), ("podman", "compose"))
 _LOOK_S = 20.0
 
 
 class Port(NamedTuple):
-    """Port for people or programs: the container's, by which a service is known, and the place where it is published."""
+    """A published port: service, port inside the container, title and default address."""
 
     service: str
     inside: int
@@ -48,7 +46,7 @@ PORTS = (
 
 @dataclass(frozen=True, slots=True)
 class Compose:
-    """A program with the files that it is given."""
+    """A Compose program with its ``-f`` files."""
 
     program: tuple[str, ...]
     files: tuple[Path, ...]
@@ -58,7 +56,7 @@ class Compose:
         return [*self.program, *files, *(("--profile", GRAFANA) if grafana else ()), *arguments]
 
     def run(self, *arguments: str, grafana: bool = False) -> int:
-        """Its exit code; it talks to the person itself."""
+        """Run a Compose command with inherited streams and return its exit code."""
         try:
             return subprocess.run(self.argv(*arguments, grafana=grafana), check=False).returncode
         except OSError as error:
@@ -67,12 +65,10 @@ class Compose:
             ) from error
 
     def addresses(self) -> Mapping[Port, str]:
-        """``host:port`` of everything that is published, as the files say after all overrides; the shipped ones where
-        that cannot be asked.
-        """
-        said = _output(self.argv("config", "--format", "json", grafana=True))
+        """Return ``host:port`` of each published port after all overrides, or the defaults if ``config`` fails."""
+        config = _output(self.argv("config", "--format", "json", grafana=True))
         try:
-            document: object = json.loads(said) if said else None
+            document: object = json.loads(config) if config else None
         except (ValueError, RecursionError):
             document = None
         if at(document, "services") is None:
@@ -90,10 +86,10 @@ class Compose:
 
 
 def compose(files: Sequence[Path]) -> Compose:
-    """The first program that is there and new enough, with ``files`` or the shipped one.
+    """Return the first installed Compose that is new enough, with ``files`` or the shipped one.
 
-    Raises :class:`~spanbus.errors.InputError` for a file that is not there, :class:`~spanbus.errors.BackendError` when
-    something is missing; both say what to do.
+    Raises :class:`~spanbus.errors.InputError` for a missing file of ``files`` and :class:`~spanbus.errors.BackendError` if
+    there is no Compose or no shipped file.
     """
     chosen = _files(files)
     tried: list[str] = []
@@ -117,21 +113,21 @@ def compose(files: Sequence[Path]) -> Compose:
 
 
 def shipped(start: Path) -> Path | None:
-    """The stack's file: of the checkout that this package is installed from, else of the package.
+    """Return the shipped Compose file, from the checkout that this package is installed from or from the package.
 
-    What lies around ``start`` counts where it is that checkout; another one may be anybody's, and is asked for by ``--file``.
+    A Compose file near ``start`` is only used if it belongs to that checkout; any other must be given with ``--file``.
     """
     package = Path(__file__).parents[1]
     own = package.parents[1]
     around = [folder for folder in (start, *start.parents) if folder == own]
     for folder in (*around, own, package / PACKAGED):
-        if (folder / FILE).is_file() and all((folder / name).is_file() for name in _BESIDE):
+        if (folder / FILE).is_file() and all((folder / name).is_file() for name in _COMPANIONS):
             return folder / FILE
     return None
 
 
-def not_used(start: Path) -> Path | None:
-    """The nearest Compose file around ``start``, where it is not the one that is started."""
+def other_compose_file(start: Path) -> Path | None:
+    """Return the nearest Compose file in ``start`` or above, unless it is the shipped one."""
     for folder in (start, *start.parents):
         if (folder / FILE).is_file():
             return folder / FILE if folder / FILE != shipped(start) else None
@@ -149,7 +145,7 @@ def _files(files: Sequence[Path]) -> tuple[Path, ...]:
     found = shipped(Path.cwd())
     if found is None:
         raise BackendError(
-            f"{FILE} with {_BESIDE[0]} and deploy/ beside it is missing from the package; install spanbus again, or give --file"
+            f"{FILE} with {_COMPANIONS[0]} and deploy/ beside it is missing from the package; install spanbus again, or give --file"
         )
     return (found,)
 
@@ -160,7 +156,7 @@ def _version(program: Sequence[str]) -> tuple[int, ...] | None:
 
 
 def _output(argv: Sequence[str]) -> str:
-    """Output of a command, empty when it fails."""
+    """Return the output of a command, empty if it fails."""
     try:
         done = subprocess.run(
             argv,

@@ -1,6 +1,6 @@
-"""Output of every command: stdout for results, stderr for messages, no colour where nobody sees it.
+"""Output of commands: results on stdout, messages on stderr, colours only on a terminal.
 
-Every text reaches a terminal through this module, which spells out what would steer the terminal or cannot be seen.
+All text goes through this module, which escapes control and invisible characters.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ if TYPE_CHECKING:
 
 
 _INDENTED_CHARS = 1 << 20
-"""A larger document is read by programs."""
+"""Larger JSON documents are not indented: they are read by programs."""
 
 
-class Outliving:
-    """A standard stream that may be lost while work goes on: what cannot be written any more goes nowhere."""
+class TolerantStream:
+    """A standard stream that discards output after a write error, so that work can continue."""
 
     def __init__(self, stream: IO[str], name: str) -> None:
         self._stream = stream
         self._name = name
 
     def write(self, text: str) -> int:
-        """Like the stream's; raises no ``OSError``."""
+        """Write without raising ``OSError``."""
         try:
             return self._stream.write(text)
         except OSError as error:
@@ -39,7 +39,7 @@ class Outliving:
             return len(text)
 
     def flush(self) -> None:
-        """Like the stream's; raises no ``OSError``."""
+        """Flush without raising ``OSError``."""
         try:
             self._stream.flush()
         except OSError as error:
@@ -48,26 +48,26 @@ class Outliving:
     def __getattr__(self, name: str) -> object:
         return getattr(self._stream, name)
 
-    def _lost(self, error: OSError) -> None:
+    def _lost(self, problem: OSError) -> None:
         silence(self._stream)
         if (
-            error.errno != errno.EPIPE and self._name != "stderr"
+            problem.errno != errno.EPIPE and self._name != "stderr"
         ):  # a reader who left, as head does, knows it
-            complain(f"{self._name} cannot be written and is left: {error.strerror or error}")
+            error(f"{self._name} cannot be written and is left: {problem.strerror or problem}")
 
 
-def outlive_readers() -> None:
-    """From here on nobody who stops reading us, and no full disk under our output, changes how the work ends."""
+def tolerate_lost_output() -> None:
+    """Ignore write errors of stdout and stderr from now on, such as a closed pipe or a full disk."""
     sys.stdout, sys.stderr = (
-        cast("IO[str]", Outliving(stream, name))
+        cast("IO[str]", TolerantStream(stream, name))
         if cast("IO[str] | None", stream) is not None
         else stream
         for stream, name in ((sys.stdout, "stdout"), (sys.stderr, "stderr"))
     )
 
 
-def open_what_is_closed() -> None:
-    """The null device where a standard stream is closed: a file of ours would get its number, and print to it."""
+def open_closed_streams() -> None:
+    """Open the null device for closed standard streams, so that no file of ours gets their number."""
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         if getattr(sys, name) is not None:
             continue
@@ -79,30 +79,30 @@ def open_what_is_closed() -> None:
         setattr(sys, name, stream)
 
 
-def spell_what_cannot_be_shown() -> None:
-    """Characters that the terminal's encoding lacks are spelled out, in place of an error."""
+def escape_unencodable() -> None:
+    """Escape characters that the terminal's encoding lacks instead of raising an error."""
     for stream in (sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:
             reconfigure(errors="backslashreplace")
 
 
-def take_what_is_logged() -> None:
-    """Warnings, of libraries too, reach the terminal through this module: a line on stderr, as every message."""
+def show_log_messages() -> None:
+    """Print log records of level WARNING and above, of libraries too, through this module."""
     import logging as log
 
     class Messages(log.Handler):
         def emit(self, record: log.LogRecord) -> None:
             try:
                 note(self.format(record))
-            except Exception:  # as logging has it: an error of a message is no error of the program
+            except Exception:  # as usual in logging
                 self.handleError(record)
 
     log.lastResort = Messages(log.WARNING)
 
 
 def silence(stream: IO[str]) -> None:
-    """Discard what is still buffered, and all that follows."""
+    """Discard buffered and future output of a stream."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, stream.fileno())
     os.close(nowhere)
@@ -110,44 +110,44 @@ def silence(stream: IO[str]) -> None:
 
 @contextmanager
 def _read() -> Generator[None]:
-    """A reader who leaves is a ``BrokenPipeError`` that typer does not take for a failure of its own."""
+    """Raise a closed pipe as a new ``BrokenPipeError``, which typer does not handle itself."""
     try:
         yield
     except BrokenPipeError:
         raise BrokenPipeError from None
 
 
-def say(text: str) -> None:
-    """One line of result."""
+def line(text: str) -> None:
+    """Print one line of a result."""
     with _read():
         print(lines(text))
 
 
 def raw(text: str) -> None:
-    """Text of several lines."""
+    """Write text of several lines to stdout."""
     with _read():
         sys.stdout.write(lines(text))
 
 
 def note(text: str) -> None:
-    """One line of message."""
-    _tell(lines(text))
+    """Print one message line."""
+    _print_message(lines(text))
 
 
-def complain(error: object) -> None:
-    """One line that says what is wrong; terminal escapes of other people's text are spelled out."""
-    _tell(f"spanbus: {one_line(str(error), 2_000)}")
+def error(problem: object) -> None:
+    """Print one error line."""
+    _print_message(f"spanbus: {one_line(str(problem), 2_000)}")
 
 
-def _tell(text: str) -> None:
+def _print_message(text: str) -> None:
     try:
         print(text, file=sys.stderr)
-    except OSError:  # a full disk, a reader who left: nobody can be told
+    except OSError:  # a full disk or a closed pipe
         silence(sys.stderr)
 
 
 def document(value: object) -> None:
-    """One JSON document on stdout; indented where a person may read it, in one line where it is large."""
+    """Print one JSON document, indented unless it is large."""
     text = json.dumps(value)
     if len(text) <= _INDENTED_CHARS:
         text = json.dumps(value, indent=2)
@@ -156,23 +156,23 @@ def document(value: object) -> None:
 
 
 def pieces(texts: Iterable[str]) -> None:
-    """A large text on stdout, piece by piece."""
+    """Write a large text to stdout in pieces."""
     with _read():
         sys.stdout.writelines(texts)
 
 
 def draw(screen: Screen, text: Text) -> None:
-    """Lines that were made for the width of the terminal; in a file or a pipe none is cut."""
+    """Write lines laid out for the terminal's width. They are truncated on a terminal only."""
     screen.write(screen.shown(text, screen.width if screen.is_terminal else None))
 
 
 def flow(screen: Screen, text: Text) -> None:
-    """Text of others, such as the end of an output: the terminal wraps it, and nothing of it is cut."""
+    """Write text that the terminal wraps, such as the output of tools; it is never truncated."""
     screen.write(screen.shown(text))
 
 
 def output(*, to_stderr: bool = False) -> Screen:
-    """The screen that results, or messages, are drawn on. A reader who leaves is ``BrokenPipeError``."""
+    """Return the screen for results (stdout) or messages (stderr). A closed pipe raises ``BrokenPipeError``."""
     from spanbus._cli.screen import Screen
 
     return Screen(to_stderr=to_stderr)

@@ -1,4 +1,4 @@
-"""spanbus demo: a real workflow on a small real project, and what comes of it."""
+"""spanbus demo: run a workflow on a small project and show its trace, metrics and alert."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def command() -> None:
                 outcome = run_workflow(
                     runtime,
                     workflow,
-                    observers=[shown.seen],
+                    observers=[shown.on_event],
                     output=shown.line,
                     cwd=project,
                 )
@@ -102,7 +102,7 @@ def command() -> None:
 
 
 def _program() -> str:
-    """The command as it can be typed here: by its name where the PATH leads to it, else by its path."""
+    """Return the command as the user can type it: by name if it is on the PATH, otherwise by path."""
     here = Path(sys.argv[0])
     if here.name != "spanbus" or not here.is_file():
         return shlex.join(interpreter.argv())
@@ -114,7 +114,7 @@ def _program() -> str:
 
 
 def _own_environment() -> dict[str, str]:
-    """Nothing of the user's telemetry: no collector, no attributes, no caller's trace."""
+    """Return the environment without telemetry settings: no collector, attributes or trace context."""
     kept = ("SPANBUS_STATE_DIR", "OTEL_SDK_DISABLED")
     return {
         name: value
@@ -124,7 +124,7 @@ def _own_environment() -> dict[str, str]:
 
 
 def _metrics(screen: Screen, store_path: Path | None) -> None:
-    """Series of this workflow: counters with their value, histograms with count and sum."""
+    """Print the series of this workflow: counters with value, histograms with count and sum."""
     from spanbus._semantics import names
     from spanbus._store.store import Store
 
@@ -165,7 +165,7 @@ def _line(series: Series, name: str) -> str:
 
 
 def _failures_lately(run: RunSummary, phase: str, store_path: Path | None) -> int:
-    """Number of failures of the phase in the 15 minutes of the rule, this run and those that were stored before it."""
+    """Return the number of failures of a phase within the 15 minutes of the alert rule, including stored runs."""
     from spanbus._store.store import Store
 
     since_ns = run.ended_at_ns - _ALERT_WINDOW_S * 1_000_000_000
@@ -177,7 +177,7 @@ def _failures_lately(run: RunSummary, phase: str, store_path: Path | None) -> in
 
 
 def _alerts(screen: Screen, run: RunSummary, store_path: Path | None) -> None:
-    """The two alerts on phases, by their rules: any failure in 15 minutes; the last run failed."""
+    """Print the two alerts on phases: any failure in 15 minutes, and the last run failed."""
     failed = [phase for phase in run.phases if phase.result in FAILED_RESULTS]
     for phase in failed:
         number = _failures_lately(run, phase.name, store_path)

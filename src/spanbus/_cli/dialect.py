@@ -1,4 +1,4 @@
-"""spanbus dialect: how a dialect reads a recorded stream, and a first one for a stream that nobody has described."""
+"""spanbus dialect: check how a dialect reads a recorded stream, or suggest a first dialect."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def check(
     from spanbus._reading.survey import survey
 
     reader = Reader(_dialect(dialect, file), warn=console.note)
-    readings = survey(replay.facts(stream, reader, on_broken=console.complain))
+    readings = survey(replay.facts(stream, reader, on_broken=console.error))
     if as_json:
         console.document(
             {"dialect": reader.dialect.name, "types": [_row(each) for each in readings]}
@@ -86,9 +86,7 @@ def suggest(
     from spanbus._reading.suggest import suggest as suggested
 
     reader = Reader(load("generic"), warn=console.note)
-    console.raw(
-        suggested(name, replay.raws(stream, reader.dialect.keys, on_broken=console.complain))
-    )
+    console.raw(suggested(name, replay.raws(stream, reader.dialect.keys, on_broken=console.error)))
 
 
 def _dialect(name: str, file: Path | None) -> Dialect:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated
 
-from spanbus._cli.later import complete, options, typer
+from spanbus._cli.lazy import complete, options, typer
 
 if TYPE_CHECKING:
     from spanbus._cli.screen import Screen
@@ -57,7 +57,7 @@ def command(
     if as_json:
         console.document(found.document(wanted))
     else:
-        _tell(console.output(), found)
+        _print_comparison(console.output(), found)
     raise SystemExit(1 if found.found(wanted) else 0)
 
 
@@ -77,7 +77,7 @@ _SHORTEST_NAME = 12
 _PHASES_SHOWN = 2_000
 
 
-def _tell(screen: Screen, found: Comparison) -> None:
+def _print_comparison(screen: Screen, found: Comparison) -> None:
     from rich.cells import cell_len, set_cell_size
 
     from spanbus._cli import console
@@ -102,7 +102,7 @@ def _tell(screen: Screen, found: Comparison) -> None:
     wide = max(cell_len(label) for label in labels.values())
     room = screen.width - _BESIDE_THE_NAME if screen.is_terminal else 40
     shown = found.phases
-    if screen.is_terminal and len(shown) > _PHASES_SHOWN:  # what changed, of so many
+    if screen.is_terminal and len(shown) > _PHASES_SHOWN:  # only the changed ones
         shown = [each for each in shown if each.change is not Change.SAME][:_PHASES_SHOWN]
     lines = Text()
     for each in (*shown, found.run):
@@ -113,7 +113,7 @@ def _tell(screen: Screen, found: Comparison) -> None:
         ]
         change = each.change.value.replace("_", " "), _STYLES.get(each.change.value, "")
         name_style = "bold" if each is not found.run else ""
-        if room < _SHORTEST_NAME:  # what became of it comes first where not all has room
+        if room < _SHORTEST_NAME:  # on a narrow terminal the change comes first
             lines.append(f"{change[0]:<14}", change[1])
             lines.append(labels[id(each)], name_style)
             lines.append(f"  {took[0]} → {took[1]}\n")
@@ -123,14 +123,14 @@ def _tell(screen: Screen, found: Comparison) -> None:
         lines.append(f"{f'x{each.ratio:.2f}' if each.ratio is not None else '':>7}  ")
         lines.append(*change)
         if each.before != each.after:
-            lines.append(f"  {_said(each.before)} → {_said(each.after)}", "dim")
+            lines.append(f"  {_result_text(each.before)} → {_result_text(each.after)}", "dim")
         lines.append("\n")
     console.draw(screen, lines)
     if left_out := len(found.phases) - len(shown):
         screen.print(f"  … {left_out:,} more phases; --json has all of them", style="dim")
 
 
-def _said(result: str | None) -> str:
+def _result_text(result: str | None) -> str:
     from spanbus._runs.sanitize import one_line
 
     return "absent" if result is None else one_line(result, 30) or "unknown"

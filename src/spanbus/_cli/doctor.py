@@ -6,7 +6,7 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
-from spanbus._cli.later import options, typer
+from spanbus._cli.lazy import options, typer
 
 if TYPE_CHECKING:
     from spanbus._cli.screen import Screen
@@ -67,13 +67,13 @@ def command(
     if as_json:
         console.document(report.document())
     else:
-        _tell(console.output(), report)
+        _print_report(console.output(), report)
     _leave(1 if report.wrong else 0)
 
 
 @contextmanager
 def _waiting(screen: Screen) -> Generator[Callable[[str], None]]:
-    """Says what is being waited for, to a person who waits."""
+    """Show the current activity, on a terminal only."""
     if not screen.is_terminal:
         yield lambda doing: None
         return
@@ -89,21 +89,23 @@ _END_S = 0.1
 _STYLES = {"ok": "green", "warning": "yellow", "wrong": "bold red", "not_configured": "dim"}
 
 
-def _tell(screen: Screen, report: Report) -> None:
+def _print_report(screen: Screen, report: Report) -> None:
     from spanbus._cli import console
     from spanbus._runs.sanitize import one_line
 
     wide = max(len(row.name) for row in report.settings)
     for row in (*report.settings, *report.environment):
         origin = f"  ({row.origin})" if row.origin != "environment" else ""
-        console.say(f"{row.name:<{wide}}  {one_line(row.value, 300) or '–'}{one_line(origin, 300)}")
-    console.say("")
+        console.line(
+            f"{row.name:<{wide}}  {one_line(row.value, 300) or '–'}{one_line(origin, 300)}"
+        )
+    console.line("")
     for finding in report.findings:
         _line(screen, finding)
     counts = ", ".join(
         f"{count} {state.replace('_', ' ')}" for state, count in report.counts().items() if count
     )
-    console.say(f"\n{counts}")
+    console.line(f"\n{counts}")
 
 
 def _line(screen: Screen, finding: Finding) -> None:
@@ -125,7 +127,7 @@ def _line(screen: Screen, finding: Finding) -> None:
 
 
 def _leave(code: int) -> NoReturn:
-    """A question that was left behind (a silent name server) has a thread that Python would wait for at the end."""
+    """Exit without waiting for threads of abandoned requests, such as one to a name server that does not answer."""
     import os
     import sys
     import threading

@@ -1,4 +1,4 @@
-"""A run as a person reads it in a terminal: tree, result in a word, duration, bar on the time axis."""
+"""Display of a run in a terminal: tree, result, duration and a bar on the time axis."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from spanbus._named_tuple import NamedTuple
 from spanbus._runs.format import ASCII_MARKS, MARKS
 from spanbus._runs.format import duration as seconds
 from spanbus._runs.sanitize import block, one_line
-from spanbus._runs.summary import RunSummary, SpanSummary, noted
+from spanbus._runs.summary import RunSummary, SpanSummary, note_attribute
 from spanbus._semantics import DESELECTED, FAILED_RESULTS, names
 
 STYLES = {
@@ -29,14 +29,14 @@ _DESCRIPTION = f"{names.EVENT_PAYLOAD_PREFIX}description"
 
 
 class Encoded(Protocol):
-    """A screen of ours or of rich."""
+    """Our screen or rich's console."""
 
     @property
     def encoding(self) -> str: ...
 
 
 class Glyphs(NamedTuple):
-    """Characters for lines and bars; plain ASCII where the terminal has no others."""
+    """Characters for lines and bars, Unicode or ASCII."""
 
     branch: str
     last: str
@@ -51,7 +51,7 @@ _PLAIN = Glyphs("|- ", "`- ", "|  ", "#", "|", ASCII_MARKS)
 
 
 def glyphs(screen: Encoded) -> Glyphs:
-    """Those that this terminal can show."""
+    """Return the glyphs that this terminal can show."""
     return _UNICODE if "utf" in (screen.encoding or "").lower() else _PLAIN
 
 
@@ -60,7 +60,7 @@ def _cells(text: str) -> int:
 
 
 def _padded(text: str, cells: int) -> str:
-    """``text`` in exactly so many cells."""
+    """Pad or truncate ``text`` to exactly ``cells`` cells."""
     return f"{text:<{cells}}"[:cells] if text.isascii() else set_cell_size(text, cells)
 
 
@@ -69,12 +69,12 @@ def style(result: str) -> str:
 
 
 def word(result: str) -> str:
-    """A result as it is shown; a span that somebody else sent may say anything."""
+    """Return a result for display; spans from other senders may contain anything."""
     return one_line(result, 12)
 
 
 def _shown(spans: Sequence[SpanSummary]) -> Iterator[SpanSummary]:
-    """Without what the caller left out, which is told in one line; an only attempt is its phase."""
+    """Yield the spans to draw: without deselected phases, and with a single attempt merged into its phase."""
     for span in spans:
         if span.skip_reason == DESELECTED:
             continue
@@ -87,7 +87,7 @@ def _shown(spans: Sequence[SpanSummary]) -> Iterator[SpanSummary]:
 
 
 _ROWS_SHOWN = 2_000
-"""More lines than that nobody reads: of a larger run what failed is shown, and both ends."""
+"""Limit of rows on a terminal. Of a larger run the failed spans and both ends are shown."""
 
 
 class _Row(NamedTuple):
@@ -108,7 +108,7 @@ def _rows(
 
 
 def _folded(rows: Sequence[_Row]) -> tuple[Sequence[_Row], dict[int, int]]:
-    """Pick the rows that are shown, with how many are left out before which: of a very large run what failed, and both ends."""
+    """Return the rows to show, and the number of rows left out by index of the row after the gap."""
     if len(rows) <= _ROWS_SHOWN:
         return rows, {}
     ends = _ROWS_SHOWN // 4
@@ -118,7 +118,7 @@ def _folded(rows: Sequence[_Row]) -> tuple[Sequence[_Row], dict[int, int]]:
         del above[row.depth :]
         above.append(at)
         if row.span.result in FAILED_RESULTS and len(kept) < _ROWS_SHOWN:
-            kept.update(above)  # with what it lies beneath
+            kept.update(above)  # including its ancestors
     shown = sorted(kept)
     gaps = {
         place: at - before - 1
@@ -129,7 +129,7 @@ def _folded(rows: Sequence[_Row]) -> tuple[Sequence[_Row], dict[int, int]]:
 
 
 def label(span: SpanSummary) -> str:
-    """A span's name as the tree shows it."""
+    """Return a span's name for the tree."""
     if span.kind == "attempt":
         return f"attempt {span.attempt}"
     name = one_line(span.name, 120)
@@ -137,28 +137,28 @@ def label(span: SpanSummary) -> str:
 
 
 def description(span: SpanSummary) -> str:
-    """The description of a phase, from the event of its start."""
-    said = noted(span.notes, "workflow.phase.started", _DESCRIPTION)
-    return one_line(str(said), 200) if said else ""
+    """Return the description of a phase from its start event."""
+    text = note_attribute(span.notes, "workflow.phase.started", _DESCRIPTION)
+    return one_line(str(text), 200) if text else ""
 
 
 def remarks(span: SpanSummary, about: str = "") -> str:
-    """Notes beside the result, a description first."""
-    said: list[str] = [about] if about else []
+    """Return the remarks beside the result, starting with the description."""
+    parts: list[str] = [about] if about else []
     if span.kind == "phase" and span.retries:
-        said.append(f"{span.attempts} attempts")
+        parts.append(f"{span.attempts} attempts")
     if span.error_type and span.error_type not in ("unsuccessful", "timeout", "_OTHER"):
-        said.append(one_line(span.error_type, 60))
+        parts.append(one_line(span.error_type, 60))
     if span.exit_code not in (None, 0):
-        said.append(
+        parts.append(
             f"exit {span.exit_code}"
             if (span.exit_code or 0) > 0
             else f"signal {-(span.exit_code or 0)}"
         )
-    said.extend(flag for flag in span.flags if flag != span.error_type)
+    parts.extend(flag for flag in span.flags if flag != span.error_type)
     if span.kind == "phase" and span.skip_reason:
-        said.append(one_line(span.skip_reason, 120))
-    return ", ".join(said)
+        parts.append(one_line(span.skip_reason, 120))
+    return ", ".join(parts)
 
 
 def waterfall(
@@ -168,13 +168,13 @@ def waterfall(
     width: int | None = None,
     descriptions: Mapping[str, str] | None = None,
 ) -> Text:
-    """The run as lines no wider than the terminal; at 40 columns the bars go, at 60 the event counts too.
+    """Return the run as lines no wider than the terminal. On a narrow terminal the bars are left out.
 
-    ``descriptions`` are those of the phases, where the workflow is at hand; else what was stored of them is told.
+    ``descriptions`` of phases take precedence over the stored ones.
     """
     shapes = glyphs(screen)
 
-    def said_of(span: SpanSummary) -> str:
+    def remarks_of(span: SpanSummary) -> str:
         about = ""
         if span.kind == "phase":
             known = (descriptions or {}).get(span.name)
@@ -182,21 +182,21 @@ def waterfall(
         return remarks(span, about)
 
     free = width is None and not screen.is_terminal
-    """In a pipe or a file nothing is shortened."""
+    """In a pipe or a file nothing is truncated."""
     width = max(30, width or (screen.width if screen.is_terminal else 110))
     rows: Sequence[_Row] = list(_rows(list(_shown(run.phases)), shapes))
     rows, gaps = (rows, {}) if free else _folded(rows)
     labels = [label(row.span) for row in rows]
-    remarked = [said_of(row.span) for row in rows]
+    remarked = [remarks_of(row.span) for row in rows]
     wanted = max(
         [_cells(row.indent) + _cells(name) for row, name in zip(rows, labels, strict=True)] + [10]
     )
     fixed = 15 + 10
     most = max(44, width // 3)
     name_width = wanted if free else min(wanted, max(12, min(most, width - fixed - 2)))
-    said = max(map(_cells, remarked), default=0)
-    said = min(28, said) if free else min(max(28, width // 4), said)
-    bar_width = width - name_width - fixed - 4 - said
+    remark_width = max(map(_cells, remarked), default=0)
+    remark_width = min(28 if free else max(28, width // 4), remark_width)
+    bar_width = width - name_width - fixed - 4 - remark_width
     bar_width = max(12, bar_width) if free else bar_width if bar_width >= 12 else 0
     start, total = run.started_at_ns, max(1, run.ended_at_ns - run.started_at_ns)
     text = Text()
@@ -215,9 +215,8 @@ def waterfall(
             text.append(f"… {gaps[at]:,} more; --json has all of them\n", "dim")
         span = row.span
         most = max(len(row.indent), name_width) if free else name_width * 2 // 3
-        indent = (
-            row.indent if len(row.indent) <= most else "…" + row.indent[1 - most :]
-        )  # the name of what lies deep is still there
+        # leave room for the names of deeply nested spans
+        indent = row.indent if len(row.indent) <= most else "…" + row.indent[1 - most :]
         text.append(indent, "dim")
         room = name_width - _cells(indent)
         name = labels[at]
@@ -234,7 +233,7 @@ def waterfall(
         if more and (bar_width or width - name_width - fixed - 3 >= cell_len(more)):
             text.append(" ")
             text.append(more, "dim" if span.result in ("success", "skip") else "")
-        text.rstrip()  # not beyond the branch before the name
+        text.rstrip()
         text.append("\n")
     if left_out := [phase.name for phase in run.phases if phase.skip_reason == DESELECTED]:
         names = ", ".join(one_line(name, 120) for name in left_out)
@@ -262,7 +261,7 @@ def _bar(
 
 
 def failures(run: RunSummary, screen: Screen) -> Text:
-    """Innermost failures of a run, with the end of their output."""
+    """Return the innermost failures of a run, with the end of their output."""
     text = Text()
     for path, span, message in failed_spans(run):
         text.append("\n")
@@ -278,14 +277,14 @@ def failures(run: RunSummary, screen: Screen) -> Text:
 
 
 def failed_spans(run: RunSummary) -> Iterator[tuple[tuple[str, ...], SpanSummary, str]]:
-    """The innermost spans that failed: path, span, message."""
+    """Yield path, span and message of the innermost failed spans."""
     return _failed(list(_shown(run.phases)), ())
 
 
 def _failed(
     spans: Sequence[SpanSummary], above: tuple[str, ...], timed_out: str | None = None
 ) -> Iterator[tuple[tuple[str, ...], SpanSummary, str]]:
-    """Path, span and message. A tool that was ended because the time of what is above it was up counts with that message."""
+    """Like :func:`failed_spans`. A tool that was cancelled by the timeout of its parent counts, with the parent's message."""
     for span in spans:
         ended = timed_out is not None and span.result == "cancellation"
         if span.result not in FAILED_RESULTS and not ended:
@@ -304,7 +303,7 @@ def _failed(
 
 
 def timeline(run: RunSummary, screen: Screen) -> Text:
-    """Every kept event of a run in the order of time, with what it belongs to."""
+    """Return all stored events of a run in order of time, with the path of their span."""
     found: list[tuple[int, str, str, dict[str, object]]] = [
         (at_ns, "", name, dict(attributes)) for name, at_ns, attributes in run.notes
     ]
@@ -313,34 +312,24 @@ def timeline(run: RunSummary, screen: Screen) -> Text:
     longest = 60 if screen.is_terminal and screen.width < 200 else 4_096
     text = Text()
     wide = max([cell_len(path) for _, path, _, _ in found] + [5])
-    wide = min(
-        wide, 36, max(6, screen.width - 44) if screen.is_terminal else 36
-    )  # the time, and an event's name, have room
+    # leave room for the time and the event's name
+    wide = min(wide, 36, max(6, screen.width - 44) if screen.is_terminal else 36)
     for at_ns, path, name, attributes in found:
         text.append(f"{(at_ns - run.started_at_ns) / 1e9:>10.3f} s  ", "dim")
         text.append(set_cell_size(path, wide))
         failing = name.endswith((".failed", "exception"))
         text.append(f"  {one_line(name, 60)}", "red" if failing else "cyan")
-        said = "  ".join(
-            f"{one_line(_key(key), 200)}={one_line(_plainly(value), longest)}"
+        shown = "  ".join(
+            f"{one_line(_key(key), 200)}={one_line(_value_text(value), longest)}"
             for key, value in attributes.items()
-            if _worth_saying(key)
+            if key not in _HIDDEN
         )
-        text.append(f"  {said}\n" if said else "\n", "dim")
+        text.append(f"  {shown}\n" if shown else "\n", "dim")
     return text
 
 
-def _plainly(value: object) -> str:
-    """A text as it is, everything else as JSON has it."""
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-
-
-def _key(key: str) -> str:
-    return key.removeprefix("spanbus.payload.")
-
-
-def _worth_saying(key: str) -> bool:
-    return key not in (
+_HIDDEN = frozenset(
+    (
         "spanbus.event.id",
         "spanbus.event.source",
         "spanbus.payload.timestamp",
@@ -348,6 +337,16 @@ def _worth_saying(key: str) -> bool:
         "spanbus.payload.stacktrace",
         "spanbus.payload.output_tail",
     )
+)
+"""Attributes that the timeline leaves out."""
+
+
+def _value_text(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+
+
+def _key(key: str) -> str:
+    return key.removeprefix("spanbus.payload.")
 
 
 def _collect(

@@ -1,10 +1,10 @@
-"""spanbus exec: its help and its completion; the command itself is in :mod:`spanbus._exec`."""
+"""spanbus exec: help and completion. The command itself is in :mod:`spanbus._exec`."""
 
 from __future__ import annotations
 
 from typing import Annotated
 
-from spanbus._cli.later import options, typer
+from spanbus._cli.lazy import options, typer
 
 CONTEXT = {"allow_interspersed_args": False}
 

@@ -28,7 +28,7 @@ SUMMARIES: Final[Mapping[str, str]] = {
     "nats": "Set up and check the NATS stream for events.",
 }
 
-EXAMPLES: Final[Mapping[str, tuple[str, ...]]] = {  # and of commands of commands
+EXAMPLES: Final[Mapping[str, tuple[str, ...]]] = {
     "run": ("spanbus run checks -j 4", "spanbus run --only tests --with-needs -- -k cart"),
     "exec": ("spanbus exec -- make test", "spanbus exec --name backup -- sh -c 'pg_dump shop'"),
     "runs": ("spanbus runs --result failed --since 2h", "spanbus runs --all --json"),
@@ -60,7 +60,7 @@ EXAMPLES: Final[Mapping[str, tuple[str, ...]]] = {  # and of commands of command
 
 
 def epilog(command: str) -> str | None:
-    """The examples as click takes them: a block that is not wrapped."""
+    """Return the examples as a block that click does not wrap."""
     lines = EXAMPLES.get(command)
     if not lines:
         return None

@@ -1,4 +1,4 @@
-"""The command line of another ``spanbus`` process that imports nothing of the working directory."""
+"""Command line and environment of another ``spanbus`` process that imports nothing from the working directory."""
 
 from __future__ import annotations
 
@@ -7,14 +7,12 @@ import sys
 
 
 def argv(*arguments: str) -> list[str]:
-    """This interpreter running ``spanbus``; ``-P`` keeps the working directory off the import path."""
+    """Return the command line; ``-P`` keeps the working directory off the import path."""
     return [sys.executable, "-P", "-m", "spanbus", *arguments]
 
 
 def environment() -> dict[str, str]:
-    """This process's environment, with PYTHONPATH reduced to absolute entries: an empty or relative one is the
-    working directory.
-    """
+    """Return the environment with only the absolute entries of PYTHONPATH: others depend on the working directory."""
     kept = dict(os.environ)
     path = kept.pop("PYTHONPATH", "")
     if entries := [entry for entry in path.split(os.pathsep) if os.path.isabs(entry)]:

@@ -1,4 +1,4 @@
-"""The whole output of the commands of ``spanbus run``, kept."""
+"""Storage of the whole output of the commands of ``spanbus run``."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Keep = Callable[[PhaseExecution, str, Command], Kept]
 
 @contextmanager
 def keeping(runtime: Runtime, run_id: str) -> Generator[Keep | None]:
-    """Yield a function that opens a place for the output of each command; None where none is kept."""
+    """Yield a function that opens storage for the output of a command, or None if output is not kept."""
     if not KeptOutput.is_wanted(runtime.settings):
         yield None
         return

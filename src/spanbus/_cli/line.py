@@ -1,7 +1,7 @@
-"""A command line, read by the table that ``python tools/start.py`` writes of what the commands say.
+"""Fast parser of command lines, by a table that ``python tools/start.py`` generates from the commands.
 
-Typer, which takes three times as long to load as Python to start, is asked where a line is wrong or asks for help, and for
-the commands that read their lines in a way of their own: only it knows what to say then.
+Loading typer takes three times as long as starting Python. It is only used for help, invalid command lines, and commands
+with a syntax of their own.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from spanbus._cli.start_data import COMMANDS, Argument, Bounds, Option
 
 
 def call_of(words: Sequence[str]) -> Callable[[], object] | None:
-    """The call of the command that a line names; None for a line that is for typer."""
+    """Return a call of the command, or None if typer must parse the command line."""
     row = COMMANDS.get(words[0]) if words else None
-    if row is None or not row[0] or os.name == "nt":  # where typer spells out paths with stars
+    if row is None or not row[0] or os.name == "nt":  # on Windows typer expands wildcards
         return None
     _, arguments, options = row
     given = _given(words[1:], arguments, options)
@@ -31,7 +31,7 @@ def call_of(words: Sequence[str]) -> Callable[[], object] | None:
 def _given(
     words: Sequence[str], arguments: Sequence[Argument], options: Sequence[Option]
 ) -> dict[str, object] | None:
-    """The parameters that are given, with their values."""
+    """Parse the words into parameter values. Returns None if they are invalid."""
     by_name = {name: option for option in options for name in option[0]}
     given: dict[str, object] = {}
     rest: list[str] = []
@@ -74,7 +74,7 @@ def _given(
 
 
 def _place(words: list[str], arguments: Sequence[Argument], given: dict[str, object]) -> bool:
-    """Put what is no option in its place; whether there is one for each, and nothing is missing."""
+    """Assign the positional arguments. Returns whether they match."""
     for parameter, kind, required, many in arguments:
         taken, words = (words, []) if many else (words[:1], words[1:])
         values = [_value(word, kind, None) for word in taken]
@@ -86,7 +86,7 @@ def _place(words: list[str], arguments: Sequence[Argument], given: dict[str, obj
 
 
 def _value(text: str, kind: str, bounds: Bounds) -> object:
-    """A text as a value of its kind; None where it is none."""
+    """Convert a string to its kind; None if it is invalid or out of bounds."""
     if kind == "text":
         return text
     if kind == "path":

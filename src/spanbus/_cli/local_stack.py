@@ -1,7 +1,7 @@
-"""The stack of docker-compose.yml without containers: the same servers from binaries, with the shipped files.
+"""The servers of docker-compose.yml as local processes, with the shipped configuration files.
 
-Everything listens on the loopback and writes below one folder. Addresses are those of docker-compose.yml unless the
-environment has others, under the names that the shipped files take.
+They listen on the loopback interface and write below one folder. The addresses are those of docker-compose.yml, and can be
+changed with the environment variables of the shipped files.
 """
 
 from __future__ import annotations
@@ -44,10 +44,10 @@ _LOG_LINES = 5
 
 @dataclass
 class LocalStack:
-    """The servers as processes of this one; ``files`` holds the shipped files, ``data`` what they write.
+    """The servers as child processes. ``files`` is the folder of the shipped files, ``data`` that of the servers' data.
 
-    A context manager: entering it starts them, leaving it stops them, each with the time to write down what it holds.
-    Raises :class:`~spanbus.errors.BackendError` when a program is missing; it names them all and says where they are had.
+    A context manager: entering starts the servers, leaving stops them and lets each flush its data. Raises
+    :class:`~spanbus.errors.BackendError` if programs are missing, with their download pages.
     """
 
     files: Path
@@ -71,7 +71,7 @@ class LocalStack:
         self._stop()
 
     def addresses(self) -> Mapping[Port, str]:
-        """``host:port`` of what people and programs connect to."""
+        """Return ``host:port`` of the published ports."""
         names = {
             4318: "OTLP_HTTP_ADDRESS",
             4317: "OTLP_GRPC_ADDRESS",
@@ -82,14 +82,14 @@ class LocalStack:
         return {port: self._address(names[port.inside]) for port in PORTS if port.inside in names}
 
     def ended(self) -> Mapping[str, str]:
-        """The servers that are no longer there, with the end of their logs."""
+        """Return the servers that have exited, with the end of their logs."""
         return {
             name: self._end_of_log(name)
             for name, process in self._processes.items()
             if process.poll() is not None
         }
 
-    # --- what is started ------------------------------------------------------------------------------------------------
+    # --- command lines --------------------------------------------------------------------------------------------------
 
     def _address(self, name: str) -> str:
         return self.env.get(name) or _ADDRESSES[name]
@@ -168,7 +168,7 @@ class LocalStack:
         }
 
     def _prometheus_config(self, alertmanager: str, own_metrics: str) -> Path:
-        """The shipped one, which names the servers as Compose does, with their addresses; the rules beside it."""
+        """Write the shipped configuration and rules with local addresses in place of Compose's host names."""
         shipped, folder = self.files / "deploy/prometheus", self.data / "prometheus-config"
         folder.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(shipped / "rules.yml", folder / "rules.yml")
@@ -176,7 +176,7 @@ class LocalStack:
         alerts = alerts.replace("127.0.0.1:16686", self._address("JAEGER_QUERY_ADDRESS"))
         if grafana := self.env.get("GRAFANA_ADDRESS"):
             alerts = alerts.replace("127.0.0.1:3000", grafana)
-        else:  # none is started: a link to it would lead nowhere
+        else:  # no Grafana is started: remove the links to it
             alerts = re.sub(r"^ +dashboard: .*\n", "", alerts, flags=re.MULTILINE)
         (folder / "alerts.yml").write_text(alerts, encoding="utf-8")
         text = (shipped / "prometheus.yml").read_text(encoding="utf-8")
@@ -200,7 +200,7 @@ class LocalStack:
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
-                    start_new_session=True,  # Ctrl-C is ours: they are stopped in order
+                    start_new_session=True,  # Ctrl-C must not reach them: they are stopped in order
                 )
             except OSError as error:
                 raise BackendError(
@@ -208,7 +208,7 @@ class LocalStack:
                 ) from error
 
     def _stop(self) -> None:
-        """The collector first, so that the others take what it still has; what does not end in time is killed."""
+        """Stop the servers, the collector first so that it can flush to the others; kill those that do not end in time."""
         for name in reversed(list(self._processes)):
             process = self._processes.pop(name)
             if process.poll() is None:

@@ -6,7 +6,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Annotated
 
-from spanbus._cli.later import complete, options, typer
+from spanbus._cli.lazy import complete, options, typer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -77,7 +77,7 @@ def command(
 
 
 def _run_id(run: str, state_dir: Path, *, everything: bool, file: Path | None, follow: bool) -> str:
-    """The id of a stored run, or of one that is running, which has output and is not stored yet."""
+    """Return the id of a stored run, or of a running one, which has output but is not stored yet."""
     from spanbus._cli.stored import project, store
     from spanbus._store.output import folder_of
     from spanbus._store.output_reading import newest_run
@@ -92,7 +92,7 @@ def _run_id(run: str, state_dir: Path, *, everything: bool, file: Path | None, f
 
 
 def _title(kept: KeptOutput, *, alone: bool) -> str:
-    """Of which command the lines are; nothing for the only one that was asked for."""
+    """Return the heading of a command's output, empty if there is only one."""
     if alone:
         return ""
     from spanbus._runs.sanitize import one_line
@@ -114,13 +114,13 @@ def _print(title: str, text: str) -> None:
 
 
 def _follow(state_dir: Path, run_id: str, wanted: Callable[[KeptOutput], bool]) -> None:
-    """Print what comes until the run has ended."""
+    """Print new output until the run has ended."""
     from spanbus._store.output_reading import Reader, is_running, kept_outputs
 
     readers: dict[str, Reader] = {}
     last = ""
     while True:
-        running = is_running(state_dir, run_id)  # asked first: what it wrote before its end is read
+        running = is_running(state_dir, run_id)  # check first, so that the last output is read
         for kept in filter(wanted, kept_outputs(state_dir, run_id)):
             more = readers.setdefault(kept.name, Reader(kept)).more()
             if more:

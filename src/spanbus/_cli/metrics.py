@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from spanbus._cli.later import options
+from spanbus._cli.lazy import options
 
 
 def command(as_json: options.Json = False) -> None:
@@ -14,13 +14,13 @@ def command(as_json: options.Json = False) -> None:
         console.document(catalogue.document())
         return
     if not console.output().is_terminal:
-        console.say(catalogue.markdown().rstrip())
+        console.line(catalogue.markdown().rstrip())
         return
     _draw()
 
 
 def _draw() -> None:
-    """Tables of the width of the terminal."""
+    """Print tables that fit the terminal."""
     from rich.table import Table
 
     from spanbus._cli.rich_console import rich_console

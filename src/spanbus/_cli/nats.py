@@ -55,7 +55,7 @@ def setup(
     Exit code: 0, 1 when NATS does not do it or --check finds a difference, 2 for bad input.
     """
     from spanbus._settings import load_settings
-    from spanbus._settings.values import Wrong, size
+    from spanbus._settings.values import InvalidValue, size
     from spanbus._workflow.definition import UnusableDefinition, duration_s
     from spanbus.errors import InputError
     from spanbus.integrations.nats_stream import Wanted, set_up
@@ -67,7 +67,7 @@ def setup(
         )
     except UnusableDefinition as error:
         raise InputError(f"--max-age {error.message}") from None
-    except Wrong as error:
+    except InvalidValue as error:
         raise InputError(f"--max-bytes {error}") from None
     with _one_line():
         found = set_up(
@@ -76,9 +76,9 @@ def setup(
             credentials=settings.nats_creds or None,
             check=check,
         )
-    console.say(f"stream {wanted.stream} is {found.done}")
+    console.line(f"stream {wanted.stream} is {found.done}")
     for each in found.differences:
-        console.say(f"  {each}")
+        console.line(f"  {each}")
     if check and found.done != "as wanted":
         raise SystemExit(1)
 
@@ -124,17 +124,17 @@ def status(
         )
     else:
         leader = f", leader {found.leader}" if found.replicas > 1 else ""
-        console.say(f"servers   {found.servers} (nats-server {found.version})")
-        console.say(
+        console.line(f"servers   {found.servers} (nats-server {found.version})")
+        console.line(
             f"stream    {found.stream}, {pluralize(found.replicas, 'replica', 'replicas')}{leader}"
         )
-        console.say(
+        console.line(
             f"messages  {found.messages}, {found.bytes} bytes, {found.first_sequence} to {found.last_sequence}"
         )
         for line in _observed(observed):
-            console.say(line)
+            console.line(line)
         for each in found.differences:
-            console.say(f"differs   {each}")
+            console.line(f"differs   {each}")
     if found.differences or any(each.gone for each in observed.partitions):
         raise SystemExit(1)
 
@@ -179,13 +179,13 @@ def _observed(found: GroupStatus) -> Iterator[str]:
 
 @contextmanager
 def _one_line() -> Generator[None]:
-    """A NATS that does not do what it is asked is exit code 1, and one line."""
+    """Print a BackendError as one line and exit with 1."""
     from spanbus.errors import BackendError
 
     try:
         yield
     except BackendError as error:
-        console.complain(str(error))
+        console.error(str(error))
         raise SystemExit(1) from None
 
 

@@ -6,8 +6,8 @@ import os
 from typing import Annotated, Literal
 
 from spanbus._cli import console
-from spanbus._cli.later import options, typer
-from spanbus._cli.stopping import until_told
+from spanbus._cli.lazy import options, typer
+from spanbus._cli.stopping import stop_on_signals
 
 
 def command(
@@ -73,7 +73,7 @@ def command(
     if not where:
         raise InputError("which NATS? Give its URL, or set SPANBUS_NATS_URL")
     lifetime = "run" if once else "service"
-    with until_told() as stop:
+    with stop_on_signals() as stop:
         runtime = Runtime(settings, lifetime=lifetime, command_line=True, tell=console.note).open()
         try:
             with Observer(
@@ -105,7 +105,7 @@ def command(
             open_ = pluralize(found.open_runs, "run is", "runs are")
             console.note(f"spanbus: {fed} up to message {found.sequence}; {open_} open")
         except BackendError as error:
-            console.complain(str(error))
+            console.error(str(error))
             raise SystemExit(1) from None
         finally:
             runtime.close()

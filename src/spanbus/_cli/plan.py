@@ -1,4 +1,4 @@
-"""List the phases of a workflow in the order of a run, without running them."""
+"""The phases of a workflow in execution order, without running them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A workflow with the names of the phases that are left out."""
+    """A workflow and the names of its deselected phases."""
 
     workflow: Workflow
     left_out: tuple[str, ...]
@@ -30,7 +30,7 @@ class Plan:
         skip: Collection[str] = (),
         with_needs: bool = False,
     ) -> Plan:
-        """Choose. Raises :class:`~spanbus.errors.DefinitionError` for a name that is no phase."""
+        """Select phases. Raises :class:`~spanbus.errors.DefinitionError` for an unknown name."""
         for name in (*only, *skip):
             workflow.phase(name)
         wanted = set(only) or {phase.name for phase in workflow.phases}
@@ -47,7 +47,7 @@ class Plan:
         )
 
     def show(self, screen: Screen, *, commands: bool, as_json: bool) -> None:
-        """Print the phases in the order in which they would run, each after what it needs."""
+        """Print the phases in execution order."""
         phases = self.workflow.in_order()
         if commands:
             phases = tuple(phase for phase in phases if phase.name not in self.left_out)
@@ -71,14 +71,14 @@ class Plan:
         wide = max(len(phase.name) for phase in phases) if phases else 0
         for number, phase in enumerate(phases, 1):
             line = Text(f"{number:>3}. ", "dim")
-            said = [phase.type if phase.type != "command" else ""]
-            said.append(f"needs {', '.join(phase.needs)}" if phase.needs else "")
-            said.append(f"when {phase.when}" if phase.when in ("always", "failure") else "")
-            said.append("only when its function says so" if callable(phase.when) else "")
-            said.append(f"time-out {phase.timeout_s:g} s" if phase.timeout_s else "")
-            said.append(f"up to {phase.retries + 1} attempts" if phase.retries else "")
-            said.append("left out" if phase.name in self.left_out else "")
-            about = "; ".join(filter(None, said))
+            parts = [phase.type if phase.type != "command" else ""]
+            parts.append(f"needs {', '.join(phase.needs)}" if phase.needs else "")
+            parts.append(f"when {phase.when}" if phase.when in ("always", "failure") else "")
+            parts.append("only when its function says so" if callable(phase.when) else "")
+            parts.append(f"time-out {phase.timeout_s:g} s" if phase.timeout_s else "")
+            parts.append(f"up to {phase.retries + 1} attempts" if phase.retries else "")
+            parts.append("left out" if phase.name in self.left_out else "")
+            about = "; ".join(filter(None, parts))
             line.append(f"{phase.name:<{wide}}" if about else phase.name, "bold")
             line.append(f"  {about}" if about else "", "dim")
             console.draw(screen, line)
@@ -92,17 +92,17 @@ class Plan:
 
 
 def left_out_line(names: Collection[str]) -> str:
-    """One line for all phases that the caller left out."""
+    """Return one line that names the deselected phases."""
     return f"left out: {', '.join(names)}"
 
 
 def list_workflows(settings: Settings, screen: Screen, *, as_json: bool) -> None:
-    """Print the workflows of the settings with their phases; one that is broken says why."""
+    """Print the workflows of the settings with their phases, or with the error of an invalid one."""
     from spanbus._cli import console
     from spanbus.errors import SettingsError
 
     if not settings.workflow_names:
-        settings.workflow()  # says where none is defined
+        settings.workflow()  # raises the error for undefined workflows
     found: list[dict[str, object]] = []
     for name in settings.workflow_names:
         try:

@@ -1,4 +1,4 @@
-"""One command from its call to the exit status."""
+"""Run one command and convert its errors to messages and an exit status."""
 
 from __future__ import annotations
 
@@ -27,35 +27,36 @@ _CANNOT_BE_REACHED = (
 
 
 def run(call: Callable[[], object]) -> None:
-    """Errors that were raised on purpose are one line on stderr: exit code 2, or 1 for a run that is not there. So is a file
-    that this user cannot reach, such as the state of another one.
+    """Run a command. Expected errors are one line on stderr, with exit code 2, or 1 for a run that does not exist.
+
+    They include files that the user cannot access, such as another user's state directory.
     """
-    console.open_what_is_closed()
-    console.spell_what_cannot_be_shown()
-    when_loaded(console.take_what_is_logged)
+    console.open_closed_streams()
+    console.escape_unencodable()
+    when_loaded(console.show_log_messages)
     try:
         try:
             call()
         finally:
             _flush()
     except RunNotFound as error:
-        console.complain(error)
+        console.error(error)
         code = 1
     except SpanbusError as error:
-        console.complain(error)
+        console.error(error)
         code = 2
     except KeyboardInterrupt:
         code = 130
-    except BrokenPipeError:  # the reader of our output left, as head does
+    except BrokenPipeError:  # the reader closed the pipe, as head does
         console.silence(sys.stdout)
         code = 141
     except OSError as error:
         if error.filename is not None and error.errno in _CANNOT_BE_REACHED:
-            console.complain(f"{os.fsdecode(error.filename)}: {error.strerror}")
+            console.error(f"{os.fsdecode(error.filename)}: {error.strerror}")
             code = 2
         elif error.filename is None and error.errno in _CANNOT_BE_WRITTEN:
             console.silence(sys.stdout)
-            console.complain(f"the output cannot be written: {error.strerror}")
+            console.error(f"the output cannot be written: {error.strerror}")
             code = 1
         else:
             raise
@@ -65,7 +66,7 @@ def run(call: Callable[[], object]) -> None:
 
 
 def _flush() -> None:
-    """While an error can still be told: at the end of the interpreter it would be a traceback."""
+    """Flush stdout while an error can be reported; at interpreter exit it would be a traceback."""
     stream = cast("IO[str] | None", sys.stdout)
     if stream is not None and not stream.closed:
         stream.flush()

@@ -36,23 +36,23 @@ _ENDS = {
 
 _LINES_AT_ONCE = 2_000
 _DIM = Style(dim=True)
-_BESIDE_THE_NAME = 27  # a mark before it; behind it a result and a time
+_BESIDE_THE_NAME = 27  # mark, result and time
 
 
 class Progress(Protocol):
-    """Shows a run while it runs. ``seen`` is an observer of the bus; ``line`` takes the tools' output."""
+    """Display of a running workflow. ``on_event`` observes the bus; ``line`` takes the tools' output."""
 
     def __enter__(self) -> object: ...
 
     def __exit__(self, *args: object) -> None: ...
 
-    def seen(self, event: Event) -> bool: ...
+    def on_event(self, event: Event) -> bool: ...
 
     def line(self, phase: str, tool: str, line: str) -> None: ...
 
 
 def progress(plan: Plan, screen: Screen, *, quiet: bool, server: Ci | None = None) -> Progress:
-    """The one that fits the terminal or the CI system; ``quiet`` keeps the tools' output back until something fails."""
+    """Return the display for this terminal or CI system. ``quiet`` hides the tools' output."""
     if screen.is_terminal and not screen.is_dumb_terminal and server is None:
         return Tree(plan, rich_console(to_stderr=screen.to_stderr), quiet=quiet)
     if server is not None and server.groups:
@@ -74,7 +74,7 @@ def _end_of(event: Event) -> tuple[str, float] | None:
 
 
 class Lines:
-    """One line for each start and end, and for each line of the tools; none is shortened."""
+    """One line for each start, end and output line; none is truncated."""
 
     def __init__(self, plan: Plan, screen: Screen, *, quiet: bool, colours: bool = False) -> None:
         self._plan = plan
@@ -89,9 +89,9 @@ class Lines:
         return self
 
     def __exit__(self, *args: object) -> None:
-        """Nothing is left to do."""
+        pass
 
-    def seen(self, event: Event) -> bool:
+    def on_event(self, event: Event) -> bool:
         phase = event.phase or ""
         with self._lock:
             if event.event_type == WorkflowEvent.PHASE_STARTED:
@@ -128,7 +128,6 @@ class Lines:
         self._say(line)
 
     def _of(self, phase: str, line: str) -> None:
-        """A line that belongs to a phase."""
         del phase
         self._say(line)
 
@@ -138,7 +137,7 @@ class Lines:
 
 
 class Groups(Lines):
-    """The output of each phase folded in a group of the CI system; of phases side by side one is shown as it comes."""
+    """The output of each phase in a group of the CI system. Of concurrent phases, one is shown live and the others later."""
 
     def __init__(self, plan: Plan, screen: Screen, server: Ci, *, quiet: bool) -> None:
         super().__init__(plan, screen, quiet=quiet, colours=True)
@@ -191,7 +190,7 @@ class Groups(Lines):
         self._held[phase] = []
 
     def _close(self) -> None:
-        """End the group that is shown, and those that ended behind it; then show one that runs."""
+        """Close the shown group, print the groups that ended meanwhile, then show a running phase."""
         phase = self._shown
         while phase is not None:
             result, line = self._ends.pop(phase)
@@ -244,20 +243,20 @@ class _State:
         self.reason = ""
 
 
-class _Pouring(Live):
-    """A live display that first pours out what has collected above it, at every refresh."""
+class _TreeDisplay(Live):
+    """A live display that prints pending output lines above itself before each refresh."""
 
     def __init__(self, tree: Tree, console: Console) -> None:
         self._tree = tree
         super().__init__(tree, console=console, refresh_per_second=10, transient=True)
 
     def refresh(self) -> None:
-        self._tree.pour()
+        self._tree.print_pending()
         super().refresh()
 
 
 class Tree:
-    """Every phase with a spinner, its time, its attempt and what it is doing; the tools' output scrolls above."""
+    """Every phase with spinner, time, attempt and current hook; the tools' output scrolls above."""
 
     def __init__(self, plan: Plan, console: Console, *, quiet: bool) -> None:
         self._name = plan.workflow.name
@@ -273,7 +272,7 @@ class Tree:
         self._spinner = Spinner("dots" if "utf" in (console.encoding or "").lower() else "line")
         self._lines: list[tuple[str, str]] = []
         self._lines_lock = threading.Lock()
-        self._live = _Pouring(self, console)
+        self._live = _TreeDisplay(self, console)
         self._began_s = time.monotonic()
 
     def __enter__(self) -> Self:
@@ -281,10 +280,10 @@ class Tree:
         return self
 
     def __exit__(self, *args: object) -> None:
-        self.pour()
+        self.print_pending()
         self._live.__exit__(None, None, None)
 
-    def seen(self, event: Event) -> bool:
+    def on_event(self, event: Event) -> bool:
         state = self._states.get(event.phase or "")
         if state is None:
             return True
@@ -309,11 +308,13 @@ class Tree:
             with self._lines_lock:
                 self._lines.append((tool, line))
                 full = len(self._lines) >= _LINES_AT_ONCE
-            if full:  # faster than a terminal can show; the tool waits, as it would for the terminal itself
-                self.pour()
+            if (
+                full
+            ):  # faster than the terminal: the tool waits, as it would for the terminal itself
+                self.print_pending()
 
-    def pour(self) -> None:
-        """Print the lines that came since the last time: one drawing for many lines."""
+    def print_pending(self) -> None:
+        """Print the lines since the last call at once."""
         with self._lines_lock:
             lines, self._lines = self._lines, []
         if not lines:
@@ -384,7 +385,7 @@ class Tree:
             )
 
     def _for(self, state: _State) -> str:
-        """For what a phase waits: what it needs and has not ended, else a place among those that run."""
+        """Return what a phase waits for: unfinished needs, otherwise a free worker."""
         open_needs = [
             need
             for need in state.needs

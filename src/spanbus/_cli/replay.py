@@ -1,4 +1,4 @@
-"""spanbus replay: a recorded event stream through the correlator."""
+"""spanbus replay: record the runs of an event stream from a file."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Self
 
-from spanbus._cli.later import complete, options, typer
+from spanbus._cli.lazy import complete, options, typer
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
@@ -65,7 +65,7 @@ def command(
     listed = broken = 0
     first = True
     held: list[replay.BrokenLine] | None = []
-    """Broken lines before the first event: of a file without one, a single line is told."""
+    """Broken lines before the first event. For a file without events, only one message is printed."""
 
     def on_broken(line: replay.BrokenLine) -> None:
         nonlocal broken
@@ -75,11 +75,11 @@ def command(
         if held is not None:
             held.append(line)
         else:
-            tell_broken(broken, line)
+            report_broken(broken, line)
 
-    def tell_broken(number: int, line: replay.BrokenLine) -> None:
+    def report_broken(number: int, line: replay.BrokenLine) -> None:
         if number <= _BROKEN_TOLD:
-            console.complain(line)
+            console.error(line)
         else:
             console.note("spanbus: more lines cannot be used; they are counted")
 
@@ -111,7 +111,7 @@ def command(
         head = next(facts)
         early, held = held, None
         for number, line in enumerate(early, 1):
-            tell_broken(number, line)
+            report_broken(number, line)
         if as_json:
             sys.stdout.write('{\n  "runs": [\n')
         handle.take(head)
@@ -129,7 +129,7 @@ def command(
             + "\n}\n"
         )
         return
-    _tell(kept, heads, listed, state, broken, dry_run=dry_run)
+    _print_summary(kept, heads, listed, state, broken, dry_run=dry_run)
 
 
 _WORDS = {
@@ -142,10 +142,10 @@ _WORDS = {
     "unmatched_ends": ("unmatched end", "unmatched ends"),
     "abandoned": ("abandoned", "abandoned"),
 }
-"""The totals, one of each and many."""
+"""Totals, singular and plural."""
 
 
-def _tell(
+def _print_summary(
     kept: list[RunSummary],
     heads: list[RunSummary],
     runs: int,
@@ -187,7 +187,7 @@ def _tell(
 
 
 class _Bar:
-    """A progress bar on a terminal that shows itself when the work takes longer than a moment."""
+    """A progress bar, on a terminal only."""
 
     def __init__(self, screen: Screen, name: str) -> None:
         from rich.progress import (

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Annotated
 
-from spanbus._cli.later import complete, options, typer
+from spanbus._cli.lazy import complete, options, typer
 
 _NOT_OF_A_NAME = re.compile(r"[^\w.+-]+")
 
@@ -60,5 +60,5 @@ def command(
 
 
 def _file_name(run_id: str) -> str:
-    """A file of the working directory: who sent the run chose its id, and it may look like a path."""
+    """Return a file name from a run id, which the sender of the run chose and which may look like a path."""
     return _NOT_OF_A_NAME.sub("_", run_id).lstrip(".-")[:100] or "run"

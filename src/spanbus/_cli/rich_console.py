@@ -1,4 +1,4 @@
-"""rich's console for tables and what moves, without markup, highlighting or emoji: what is shown is data."""
+"""rich's console for tables and live displays, without markup, highlighting or emoji, because the text is data."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from spanbus._sanitize import lines
 
 
 class _Console(Console):
-    """Spells out what would steer the terminal; a reader who leaves is a ``BrokenPipeError``."""
+    """A console that escapes control characters and raises ``BrokenPipeError`` for a closed pipe."""
 
     def render(
         self, renderable: RenderableType, options: ConsoleOptions | None = None
@@ -28,11 +28,9 @@ class _Console(Console):
 
 
 def rich_console(*, to_stderr: bool = False) -> Console:
-    """Standard output, or standard error."""
-    said = os.environ.get("COLUMNS", "")
-    usable = (
-        said.isascii() and said.isdigit() and int(said[:9]) > 0
-    )  # of no columns nothing would be shown
+    """Return a console on stdout or stderr. An unusable ``COLUMNS`` is ignored."""
+    columns = os.environ.get("COLUMNS", "")
+    usable = columns.isascii() and columns.isdigit() and int(columns[:9]) > 0
     return _Console(
         stderr=to_stderr,
         markup=False,

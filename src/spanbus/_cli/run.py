@@ -1,4 +1,4 @@
-"""spanbus run: a workflow of the settings, live, then as a waterfall."""
+"""spanbus run: run a workflow with live progress, then show it as a waterfall."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _ARGUMENTS = "spanbus.arguments"
 
 
 class _Command(TyperCommand):
-    """Keeps what stands behind ``--`` for the phases that ask for it."""
+    """Keeps the words after ``--`` for commands with ``{args}``."""
 
     def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # pyright: ignore[reportIncompatibleMethodOverride] - its types are private to typer
         if "--" in args:
@@ -117,12 +117,12 @@ def command(
     from spanbus._settings import load_settings
     from spanbus.errors import SettingsError
 
-    console.outlive_readers()
+    console.tolerate_lost_output()
     settings = load_settings(file, strict=False)
     if settings.warnings and not settings.workflow_names:
         raise SettingsError(settings.warnings[0])
-    for warning in settings.warnings:  # telemetry's matters stop no work; the workflow's do
-        console.complain(warning)
+    for warning in settings.warnings:  # invalid telemetry settings do not stop the run
+        console.error(warning)
     settings = settings._replace(warnings=())
     if listed and workflow is None:
         list_workflows(settings, console.output(), as_json=as_json)
@@ -155,7 +155,7 @@ def command(
         )
         runtime.close()
         if ci.is_ephemeral() and not no_ci:
-            console.note(f"spanbus: {ci.what_left(runtime)}")
+            console.note(f"spanbus: {ci.delivery_summary(runtime)}")
     raise SystemExit(exit_code)
 
 
@@ -171,7 +171,7 @@ def _run(
     quiet: bool,
     as_json: bool,
 ) -> int:
-    """Run what was planned and say what came of it; the exit code."""
+    """Run the plan, print the outcome and return the exit code."""
     from spanbus._cli import console
     from spanbus._cli.keeping import keeping
     from spanbus._cli.progress import progress
@@ -181,7 +181,7 @@ def _run(
     settings, run_id = runtime.settings, new_run_id()
     recording = stack.enter_context(Recording(record)) if record is not None else None
     shown = progress(plan, screen, quiet=quiet or as_json, server=server)
-    observers = [shown.seen] if recording is None else [recording.seen, shown.seen]
+    observers = [shown.on_event] if recording is None else [recording.on_event, shown.on_event]
     with shown, keeping(runtime, run_id) as keep:
         outcome = run_workflow(
             runtime,
@@ -200,14 +200,14 @@ def _run(
         console.document(document(runtime, runs))
     else:
         for run in runs:
-            tell(run, plan, screen, runtime, server)
+            print_run(run, plan, screen, runtime, server)
         if server is not None:
-            _tell_server(server, runs, screen)
+            _report_to_ci(server, runs, screen)
     return outcome.exit_code
 
 
 def _terminal(plan: Plan, screen: Screen) -> dict[str, str] | None:
-    """Variables for the tools, where their output is shown on a terminal."""
+    """Return environment variables for the tools if their output is shown on a terminal, otherwise None."""
     if not screen.is_terminal or screen.is_dumb_terminal:
         return None
     from spanbus._workflow.colours import terminal_variables
@@ -215,25 +215,25 @@ def _terminal(plan: Plan, screen: Screen) -> dict[str, str] | None:
     names = [
         each.name or each.executable for phase in plan.workflow.phases for each in phase.commands
     ]
-    beside = min(20, max(map(len, names), default=0)) + 4  # the tool's name before each line
+    beside = min(20, max(map(len, names), default=0)) + 4  # each line starts with the tool's name
     return terminal_variables(os.environ, max(40, screen.width - beside))
 
 
-def _tell_server(server: Ci, runs: list[RunSummary], screen: Screen) -> None:
+def _report_to_ci(server: Ci, runs: list[RunSummary], screen: Screen) -> None:
     from spanbus._cli.draw import failed_spans
     from spanbus._runs.markdown import markdown_of
 
     for run in runs:
         for path, span, message in failed_spans(run):
-            said = message if message != span.error_type else f"exit code {span.exit_code}"
-            line = server.error(" / ".join(path), said, span.output_tail or "")
+            text = message if message != span.error_type else f"exit code {span.exit_code}"
+            line = server.error(" / ".join(path), text, span.output_tail or "")
             if line:
                 screen.write(f"{line}\n")
         server.add_summary(markdown_of(run))
 
 
 def document(runtime: Runtime, runs: list[RunSummary]) -> dict[str, object]:
-    """The document of ``--json``."""
+    """Return the document of ``--json``."""
     from spanbus._runs.documents import runs_document
     from spanbus._store.output_reading import log_paths
 
@@ -246,14 +246,14 @@ def document(runtime: Runtime, runs: list[RunSummary]) -> dict[str, object]:
     return runs_document(runs, state, logs.get)
 
 
-def tell(
+def print_run(
     run: RunSummary,
     plan: Plan,
     screen: Screen,
     runtime: Runtime,
     server: Ci | None = None,
 ) -> None:
-    """The waterfall, what failed, and where to look further."""
+    """Print the waterfall, the failures and how to see more."""
     from spanbus._cli import console
     from spanbus._cli.draw import failures, waterfall
     from spanbus._semantics import FAILED_RESULTS
@@ -273,9 +273,7 @@ def tell(
         return
     if not runtime.sampled(run.run_id):
         where = "(not sampled: its spans are kept nowhere, its metrics are)"
-    elif runtime.settings.local == "off" or not takes_files(
-        runtime.settings.state_dir
-    ):  # the end says what is lost then
+    elif runtime.settings.local == "off" or not takes_files(runtime.settings.state_dir):
         where = ""
     else:
         where = f"spanbus show {run.run_id}"

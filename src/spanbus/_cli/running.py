@@ -28,27 +28,27 @@ from spanbus._workflow.stop import Stop
 from spanbus.errors import StreamError
 
 GRACE_S = 10.0
-"""Seconds for tools to end after the first signal."""
+"""Time in seconds for tools to end after the first signal."""
 _TERMINATE, _KILL = 2, 3
-"""Meaning of the second and the third Ctrl-C; SIGTERM begins with the second step."""
+"""Escalation levels of the second and third Ctrl-C; SIGTERM starts at the second."""
 
 
 @dataclass(slots=True)
 class Outcome:
-    """Outcome of a run: ``result`` is None when a signal or the program itself ended it."""
+    """Outcome of a run; ``result`` is None if it was ended by a signal or an error."""
 
     result: RunResult | None = None
     signal_name: str | None = None
 
     @property
     def exit_code(self) -> int:
-        """128 and its number for a signal, as a shell has it; else 1 for a run that did not succeed."""
+        """Exit status: 128+n for signal n, as in a shell, otherwise 1 if the run did not succeed."""
         if self.signal_name is not None:
             return 128 + signal.Signals[self.signal_name]
         return 0 if self.result is None or self.result.success else 1
 
     def interruption(self) -> Interruption | None:
-        """The signal, for a command that shares our streams; Ctrl-C reached it through the terminal already."""
+        """Return the signal for a command that shares our streams. It receives Ctrl-C from the terminal itself."""
         if self.signal_name is None:
             return None
         number = signal.Signals[self.signal_name]
@@ -103,9 +103,9 @@ def run_workflow(
 
 
 def _leave_at_once_on_signals(exit_code: int) -> None:
-    """From here on only what was recorded is shown and sent; whoever insists does not wait for it.
+    """Make further signals exit at once, while the recorded telemetry is shown and sent.
 
-    The interpreter takes handlers away at its own end, where the signal would decide the exit code: it is ignored there.
+    During interpreter shutdown the signals are ignored: without a handler they would change the exit code.
     """
 
     def leave(number: int, frame: object) -> None:
@@ -123,7 +123,7 @@ def _handle(handler: Callable[[int, FrameType | None], None] | signal.Handlers) 
 
 
 def _ending_signals() -> list[signal.Signals]:
-    """Signals that end a run; SIGHUP is none where it was ignored, as nohup has it."""
+    """Return the signals that end a run; SIGHUP is left out if it is ignored, as under nohup."""
     found = [signal.SIGINT, signal.SIGTERM]
     if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
         found.append(signal.SIGHUP)
@@ -131,7 +131,7 @@ def _ending_signals() -> list[signal.Signals]:
 
 
 def _in_foreground() -> bool:
-    """Whether a terminal's Ctrl-C goes to our process group."""
+    """Whether our process group is in the foreground of a terminal, so that it receives Ctrl-C."""
     for descriptor in range(3):
         try:
             if os.tcgetpgrp(descriptor) == os.getpgrp():
@@ -142,7 +142,7 @@ def _in_foreground() -> bool:
 
 
 def _single(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The one error of nested groups, where it is one."""
+    """Unwrap nested exception groups with a single exception."""
     found = group.exceptions
     while len(found) == 1:
         error = found[0]
@@ -158,7 +158,7 @@ async def _watch_signals(
     *,
     task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Tell the tools of the run about a signal, or cancel the command that shares our streams."""
+    """Forward signals to the tools of the run, or cancel a command that shares our streams."""
     try:
         with anyio.open_signal_receiver(*_ending_signals()) as signals:
             task_status.started()
@@ -169,18 +169,18 @@ async def _watch_signals(
                     level = level + 1 if which is signal.SIGINT or not first else _TERMINATE
                     outcome.signal_name = outcome.signal_name or which.name
                     if level > _KILL:
-                        os._exit(128 + which)  # what was spooled stays
+                        os._exit(128 + which)  # spooled records are kept
                     if level == _KILL:
                         kill_all()
                     if isinstance(ends, anyio.CancelScope):
                         ends.cancel()
                     elif first:
-                        group.start_soon(_passed_on, ends, which)
+                        group.start_soon(_forward, ends, which)
                     elif level == _KILL:
-                        _tell("ending everything now")
+                        _print_message("ending everything now")
                         ends.end_all()
                     else:
-                        _tell("SIGTERM to the tools; once more ends everything")
+                        _print_message("SIGTERM to the tools; once more ends everything")
                         ends.ask(which.name)
                         signal_all(signal.SIGTERM)
     except NotImplementedError:  # an event loop without signal handlers: KeyboardInterrupt does it
@@ -190,17 +190,17 @@ async def _watch_signals(
             _leave_at_once_on_signals(outcome.exit_code)
 
 
-async def _passed_on(stop: Stop, which: signal.Signals) -> None:
-    """The tools get the signal and time to end; what still runs then is ended."""
+async def _forward(stop: Stop, which: signal.Signals) -> None:
+    """Send the signal to the tools, wait the grace period, then end those that still run."""
     twice = "; press Ctrl-C again to end them sooner" if which is signal.SIGINT else ""
-    _tell(f"{which.name}, the tools have {GRACE_S:g} s to end{twice}")
+    _print_message(f"{which.name}, the tools have {GRACE_S:g} s to end{twice}")
     stop.ask(which.name)
     signal_all(which)
     await anyio.sleep(GRACE_S)
     stop.time_is_up()
 
 
-def _tell(text: str) -> None:
+def _print_message(text: str) -> None:
     with suppress(OSError, ValueError):
         print(f"spanbus: {one_line(text, 2_000)}", file=sys.stderr, flush=True)
 
@@ -229,7 +229,7 @@ class Recording:
             self._file.close()
             self._file = None
 
-    def seen(self, event: Event) -> bool:
+    def on_event(self, event: Event) -> bool:
         if self._file is not None:
             json.dump(
                 event.as_dict(),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
-from spanbus._cli.later import complete, options, typer
+from spanbus._cli.lazy import complete, options, typer
 
 if TYPE_CHECKING:
     from spanbus._cli.screen import Screen
@@ -75,12 +75,12 @@ def command(
         console.document(documents)
         return
     if not heads:
-        _complain(of, workflow, result or [], since)
-    _tell(console.output(), heads, with_project=of is None)
+        _fail(of, workflow, result or [], since)
+    _print_runs(console.output(), heads, with_project=of is None)
 
 
 def _document(opened: Store, head: RunHead, settings: Settings) -> dict[str, object]:
-    """A run without its phases, with what is told of the command that failed first."""
+    """Return the document of a run without its phases, with its first failed command."""
     from spanbus._runs.documents import head_document
     from spanbus._store.output_reading import log_paths
     from spanbus.errors import RunNotFound
@@ -93,9 +93,7 @@ def _document(opened: Store, head: RunHead, settings: Settings) -> dict[str, obj
     return {**head.document(), **head_document(summary, logs.get)}
 
 
-def _complain(
-    of: str | None, workflow: str | None, result: list[str], since: str | None
-) -> NoReturn:
+def _fail(of: str | None, workflow: str | None, result: list[str], since: str | None) -> NoReturn:
     from spanbus._runs.listing import FAILED, results
     from spanbus._semantics import Result
     from spanbus.errors import RunNotFound
@@ -116,8 +114,8 @@ def _complain(
     )
 
 
-def _tell(screen: Screen, heads: Sequence[RunHead], *, with_project: bool) -> None:
-    """One line for each; in a pipe or a wide terminal nothing is shortened."""
+def _print_runs(screen: Screen, heads: Sequence[RunHead], *, with_project: bool) -> None:
+    """Print one line for each run. In a pipe or a wide terminal nothing is truncated."""
     from spanbus._cli import console
     from spanbus._cli.draw import glyphs, seconds, style, word
     from spanbus._cli.screen import Text
@@ -133,7 +131,7 @@ def _tell(screen: Screen, heads: Sequence[RunHead], *, with_project: bool) -> No
     wanted = 50 + wide + of + longest
     lines = Text()
     for head in heads:
-        if screen.is_terminal and screen.width < wanted:  # what `show` asks for comes first
+        if screen.is_terminal and screen.width < wanted:  # the run id comes first
             lines.append(f"{one_line(head.run_id, 200)}  ", "dim")
             lines.append(f"{marks.get(head.result, ' ')} ", style(head.result))
             lines.append(f"{names[head.workflow]:<{min(wide, 30)}}  ", "bold")

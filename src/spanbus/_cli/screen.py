@@ -1,8 +1,7 @@
-"""A terminal, or a file or a pipe in its place, and styled text for it.
+"""Styled text and the stream on which it is written: a terminal, a file or a pipe.
 
-Most commands draw lines with colours and nothing else, and loading rich would take them longer than all they do: it draws
-tables and what moves (:mod:`spanbus._cli.rich_console`). How wide a terminal is and whether it has colours is found out here
-as rich finds it out, so that both agree.
+Most commands only print coloured lines, and loading rich would take longer than the rest of their work. rich is used for
+tables and live displays (:mod:`spanbus._cli.rich_console`). Width and colour support are detected in the same way as in rich.
 """
 
 from __future__ import annotations
@@ -19,19 +18,19 @@ from rich.cells import cell_len, set_cell_size
 from spanbus._sanitize import lines as spelled_out
 
 Piece = tuple[str, str]
-"""A text and its style: words such as ``bold red``."""
+"""Text and style; a style is a list of words such as ``bold red``."""
 
 _ATTRIBUTES = {"bold": "1", "dim": "2", "italic": "3"}
 _COLOURS = {"red": "31", "green": "32", "yellow": "33", "magenta": "35", "cyan": "36"}
 _DROPPED: dict[int, None] = dict.fromkeys((7, 8, 11, 12, 13))
-"""Bell, backspace, vertical tab, form feed, carriage return: nobody misses them."""
+"""Control characters that are dropped: bell, backspace, vertical tab, form feed, carriage return."""
 _DUMB = ("dumb", "unknown")
 _TAB = 8
 _USUAL_WIDTH = 80
 
 
 class Text:
-    """Text of one or several lines in pieces, each with a style of its own."""
+    """Styled text of one or several lines."""
 
     __slots__ = ("pieces",)
 
@@ -48,7 +47,7 @@ class Text:
         return self
 
     def rstrip(self) -> None:
-        """Take white space off the end."""
+        """Remove trailing white space."""
         while self.pieces:
             text, style = self.pieces.pop()
             if kept := text.rstrip():
@@ -64,7 +63,7 @@ class Text:
 
 
 class Screen:
-    """Standard output or error as a place to draw on."""
+    """Standard output or standard error."""
 
     def __init__(self, *, to_stderr: bool = False) -> None:
         self.to_stderr = to_stderr
@@ -90,12 +89,12 @@ class Screen:
 
     @property
     def width(self) -> int:
-        """Columns: as ``COLUMNS`` says, else as the terminal says."""
-        said, high = _number("COLUMNS"), _number("LINES")
-        if self.is_dumb_terminal and not (said and high):
+        """Number of columns, from ``COLUMNS`` or the terminal."""
+        columns, rows = _number("COLUMNS"), _number("LINES")
+        if self.is_dumb_terminal and not (columns and rows):
             return _USUAL_WIDTH
-        if said:
-            return said
+        if columns:
+            return columns
         for descriptor in range(3):
             try:
                 return os.get_terminal_size(descriptor).columns or _USUAL_WIDTH
@@ -104,11 +103,11 @@ class Screen:
         return _USUAL_WIDTH
 
     def print(self, text: str = "", style: str = "") -> None:
-        """Lines of one style, which the terminal wraps."""
+        """Print text in one style; the terminal wraps it."""
         self.write(self.shown(Text(text, style)) or "\n")
 
     def shown(self, text: Text, width: int | None = None) -> str:
-        """Form ``text`` as it is written: whole lines, each cut to ``width`` where one is given."""
+        """Render ``text`` to whole lines, each truncated to ``width`` if given."""
         plain = text.plain
         if not plain:
             return ""
@@ -121,7 +120,7 @@ class Screen:
         return "".join([f"{self._line(line, width)}\n" for line in _lines(pieces)])
 
     def write(self, text: str) -> None:
-        """Write at once. A reader who left is a ``BrokenPipeError`` that typer does not take for a failure of its own."""
+        """Write and flush. A closed pipe is a new ``BrokenPipeError``, which typer does not handle itself."""
         file = self.file
         try:
             file.write(text)
@@ -166,7 +165,7 @@ def _lines(pieces: Sequence[Piece]) -> Iterator[list[Piece]]:
 
 
 def _cut(pieces: Sequence[Piece], kept: str) -> Iterator[Piece]:
-    """The styles of a line over what is kept of it: its beginning and an ellipsis."""
+    """Apply the styles of a line to its truncated text."""
     at = 0
     for text, style in pieces:
         yield kept[at : at + len(text)], style
@@ -196,9 +195,9 @@ def _codes(style: str, coloured: bool) -> str:
 
 
 def _number(name: str) -> int:
-    """A variable that is a number, else 0."""
-    said = os.environ.get(name, "")
-    return int(said[:9]) if said.isascii() and said.isdigit() else 0
+    """Return an environment variable as a number, or 0."""
+    value = os.environ.get(name, "")
+    return int(value[:9]) if value.isascii() and value.isdigit() else 0
 
 
 def _is_terminal(file: IO[str]) -> bool:
@@ -209,7 +208,7 @@ def _is_terminal(file: IO[str]) -> bool:
         return forced != ""
     try:
         return file.isatty()
-    except ValueError:  # it is closed
+    except ValueError:  # the stream is closed
         return False
 
 

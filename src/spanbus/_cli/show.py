@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from spanbus._cli.later import complete, options, typer
+from spanbus._cli.lazy import complete, options, typer
 
 _WITHIN = 10
-"""So many runs within one are named."""
+"""Limit of listed child runs."""
 
 
 def command(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from spanbus._cli.options import Json
-from spanbus._cli.stopping import until_told
+from spanbus._cli.stopping import stop_on_signals
 
 if TYPE_CHECKING:
     from spanbus._cli.compose import Port
@@ -81,7 +81,7 @@ def up(
     Exit code: 0 when all answer, 1 when one does not, 2 when Compose, its file or a binary is missing.
     """
     from spanbus._cli import console
-    from spanbus._cli.compose import compose, not_used
+    from spanbus._cli.compose import compose, other_compose_file
 
     if local:
         _up_local(file or (), grafana, wait, binaries, data)
@@ -89,7 +89,7 @@ def up(
     if binaries is not None or data is not None:
         raise typer.BadParameter("--bin and --data go with --local")
     program = compose(file or ())
-    if not file and (other := not_used(Path.cwd())) is not None:
+    if not file and (other := other_compose_file(Path.cwd())) is not None:
         console.note(f"spanbus: {other} is not taken, but the shipped one; --file {other} takes it")
     if program.run("up", "-d", grafana=grafana):
         console.note(
@@ -99,10 +99,10 @@ def up(
     wanted = _wanted(program.addresses(), grafana=grafana)
     with _waiting() as doing:
         states = _until_all_answer(wanted, wait, doing)
-    _tell(wanted, states)
+    _print_servers(wanted, states)
     collector = next((address for port, address in wanted.items() if port.inside == 4318), None)
     if collector is not None:
-        console.say(f"\nexport OTEL_EXPORTER_OTLP_ENDPOINT=http://{collector}")
+        console.line(f"\nexport OTEL_EXPORTER_OTLP_ENDPOINT=http://{collector}")
     if any(states.values()):
         console.note("spanbus: not everything answers; `docker compose logs` has the reasons")
         raise SystemExit(1)
@@ -114,7 +114,7 @@ def up(
 def _up_local(
     files: Sequence[Path], grafana: bool, wait_s: float, binaries: Path | None, data: Path | None
 ) -> None:
-    """Until Ctrl-C, or until one of the servers ends."""
+    """Run the servers as local processes until Ctrl-C or until one of them exits."""
     from spanbus._cli import console
     from spanbus._cli.compose import shipped
     from spanbus._cli.local_stack import LocalStack
@@ -129,7 +129,7 @@ def _up_local(
     if compose_file is None:
         raise BackendError("the stack's files are missing from the package; install spanbus again")
     folder = data if data is not None else load_settings().state_dir / "stack"
-    with until_told() as stopped:
+    with stop_on_signals() as stopped:
         with LocalStack(compose_file.parent, folder.absolute(), binaries) as stack:
             addresses = stack.addresses()
             with _waiting() as doing:
@@ -137,17 +137,17 @@ def _up_local(
                     addresses, wait_s, doing, over=lambda: stopped.is_set() or bool(stack.ended())
                 )
             if not stopped.is_set() and not stack.ended():
-                _tell(addresses, states)
+                _print_servers(addresses, states)
                 http = next(address for port, address in addresses.items() if port.inside == 4318)
-                console.say(f"\nexport OTEL_EXPORTER_OTLP_ENDPOINT=http://{http}")
+                console.line(f"\nexport OTEL_EXPORTER_OTLP_ENDPOINT=http://{http}")
                 console.note(
                     f"spanbus: the stack is up, its data and logs are in {folder}; Ctrl-C stops it"
                 )
             while not stopped.wait(_EVERY_S) and not stack.ended():
                 pass
             ended: Mapping[str, str] = {} if stopped.is_set() else stack.ended()
-        for name, said in ended.items():
-            console.note(f"spanbus: {name} has ended; the end of its log:\n{said}")
+        for name, log in ended.items():
+            console.note(f"spanbus: {name} has ended; the end of its log:\n{log}")
         if ended:
             raise SystemExit(1)
 
@@ -205,9 +205,9 @@ def status(file: Files = None, as_json: Json = False) -> None:
             ]
         )
     else:
-        _tell(addresses, states)
+        _print_servers(addresses, states)
         if program is not None:
-            console.say(f"\nCompose  {' '.join(program.argv())}")
+            console.line(f"\nCompose  {' '.join(program.argv())}")
     if any(problem for port, problem in states.items() if port.service != GRAFANA):
         raise SystemExit(1)
 
@@ -220,19 +220,19 @@ def _wanted(addresses: Mapping[Port, str], *, grafana: bool) -> Mapping[Port, st
     }
 
 
-def _tell(addresses: Mapping[Port, str], states: Mapping[Port, str]) -> None:
+def _print_servers(addresses: Mapping[Port, str], states: Mapping[Port, str]) -> None:
     from spanbus._cli import console
     from spanbus._runs.sanitize import one_line
 
     for port, address in addresses.items():
-        console.say(
+        console.line(
             f"{port.what:<13} {f'http://{address}':<24} {one_line(states[port], 200) or 'answers'}"
         )
 
 
 @contextmanager
 def _waiting() -> Generator[Callable[[Sequence[str]], None]]:
-    """Names who is being waited for, to a person who waits."""
+    """Show the servers that do not answer yet, on a terminal only."""
     from spanbus._cli import console
 
     screen = console.output(to_stderr=True)
@@ -264,7 +264,7 @@ def _until_all_answer(
 
 
 def _states(addresses: Mapping[Port, str]) -> dict[Port, str]:
-    """Why each does not answer as it should; empty for one that does. All are asked at once."""
+    """Query all servers concurrently. Returns the problem of each, empty if it answers."""
     import anyio
 
     states = dict.fromkeys(addresses, "")

@@ -1,4 +1,4 @@
-"""Answers that need no command: version, help, the completion of names and options."""
+"""Fast answers without loading a command: version, help, completion of commands and options."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _WIDTH = 80
 
 
 def answered(word: str) -> bool:
-    """Answer ``--version`` or ``--help``; False for anything else, and where help has to be laid out anew."""
+    """Answer ``--version`` or ``--help``. Returns False for other words, and if the help must be wrapped anew."""
     if word in ("-V", "--version"):
         from spanbus._version import __version__
 
@@ -25,7 +25,7 @@ def answered(word: str) -> bool:
 
 
 def completed(wanted: str, env: Mapping[str, str]) -> bool:
-    """Answer bash's wish to complete the name of a command or of an option; False for all that takes the project or the store."""
+    """Complete a command or option for bash. Returns False if completion needs the settings or the store."""
     words = env.get("COMP_WORDS", "").split(" ")
     place = env.get("COMP_CWORD", "")
     line = "".join(words)
@@ -44,7 +44,7 @@ def completed(wanted: str, env: Mapping[str, str]) -> bool:
     if not before and not begun.startswith("-"):
         found = [name for name in COMMANDS if name.startswith(begun)]
     elif begun.startswith("-") and options and "--" not in before:
-        if before[-1].startswith("-"):  # its value may be what is begun
+        if before[-1].startswith("-"):  # this may be the value of an option
             return False
         found = [
             name
@@ -69,7 +69,7 @@ def _width() -> int:
 
 
 def _written(text: str) -> bool:
-    """Write it at once; where that fails, leave it to those who know what to say of it."""
+    """Write to stdout. Returns False on failure; then the normal command reports the error."""
     if sys.stdout is None or sys.stdout.closed:  # pyright: ignore[reportUnnecessaryComparison]
         return False
     data = text.encode()

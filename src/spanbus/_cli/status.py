@@ -1,4 +1,4 @@
-"""spanbus status: what waits in the spool, what became of the rest."""
+"""spanbus status: waiting records in the spool and counts of delivery."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from spanbus._cli.later import options
+from spanbus._cli.lazy import options
 from spanbus.errors import StoreError
 
 if TYPE_CHECKING:
@@ -27,13 +27,13 @@ def command(file: options.File = None, as_json: options.Json = False) -> None:
     if as_json:
         console.document(found)
     else:
-        _tell(found)
+        _print_status(found)
     if found["store_error"] is not None:
-        console.complain(found["store_error"])
+        console.error(found["store_error"])
         raise SystemExit(2)
 
 
-def _tell(found: dict[str, object]) -> None:
+def _print_status(found: dict[str, object]) -> None:
     from rich.table import Table
 
     from spanbus._cli import console
@@ -41,16 +41,16 @@ def _tell(found: dict[str, object]) -> None:
     from spanbus._pluralize import pluralize
 
     spool = cast("dict[str, int]", found["spool"])
-    console.say(f"state directory  {found['state_dir']}")
-    console.say(
+    console.line(f"state directory  {found['state_dir']}")
+    console.line(
         f"endpoint         {found['endpoint'] or 'none: the local store is the destination'}"
     )
-    console.say(
+    console.line(
         f"spool            {pluralize(spool['bytes'], 'byte', 'bytes')} in {pluralize(spool['files'], 'file', 'files')}, oldest {_age(spool['oldest_age_s'])}, "
         f"{pluralize(spool['programs'], 'program', 'programs')} running, {pluralize(spool['left_open'], 'phase', 'phases')} left open by dead ones, {pluralize(spool['set_aside'], 'file', 'files')} set aside"
     )
     for each in cast("list[dict[str, object]]", found["failing"]):
-        console.say(
+        console.line(
             f"not taking       {each['destination']}: {each['reason']} ({_age(each['age_s']).replace('old', 'ago')})"
         )
     table = Table(
@@ -71,19 +71,19 @@ def _tell(found: dict[str, object]) -> None:
             "",
             pluralize(refused["files"], "request", "requests"),
         )
-        console.say("`spanbus flush --refused` sends again what was refused")
+        console.line("`spanbus flush --refused` sends again what was refused")
     if table.row_count:
         rich_console().print(table)
     elif found["writable"] and found["store_error"] is None:
-        console.say("nothing waits, nothing was lost")
+        console.line("nothing waits, nothing was lost")
     if not found["writable"]:
-        console.say(
+        console.line(
             "nothing can be kept there: what a program could not deliver was lost when it ended; set SPANBUS_STATE_DIR to a folder of yours"
         )
 
 
 def document(settings: Settings) -> dict[str, object]:
-    """Document that ``--json`` prints. Counts of delivery are those that programs wrote down or exported; the newest
+    """Return the document of ``--json``. Delivery counts are those that programs have saved or exported so far; the last
     seconds may be missing.
     """
     from spanbus._backend.forward import FORWARD
@@ -172,7 +172,7 @@ def _endpoint(settings: Settings) -> str | None:
 
 
 def _add_exported(counts: dict[str, dict[tuple[str, str], int]], settings: Settings) -> None:
-    """Add the counts that running programs have exported to the local store, where they are more than those written down."""
+    """Use the counts that running programs have exported to the local store if they exceed the saved ones."""
     from spanbus._runtime import STORE_NAME
     from spanbus._semantics import names
     from spanbus._store.store import Store

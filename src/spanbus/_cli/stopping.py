@@ -1,4 +1,4 @@
-"""A command that goes on until SIGINT or SIGTERM, and then ends in order."""
+"""Orderly end of a long-running command on SIGINT or SIGTERM."""
 
 from __future__ import annotations
 
@@ -9,43 +9,42 @@ from queue import Empty, SimpleQueue
 
 
 class Stop:
-    """Whether the command was told to stop.
+    """A stop flag that a signal handler may set.
 
-    No ``threading.Event``: its lock is not reentrant, so that a handler which runs while the main thread is in ``wait`` would
-    wait for itself. ``SimpleQueue.put`` may be called from a handler.
+    A ``threading.Event`` would deadlock: its lock is not reentrant, and the handler may run while the main thread is in
+    ``wait``. ``SimpleQueue.put`` is reentrant.
     """
 
     def __init__(self) -> None:
-        self._told = False
+        self._is_set = False
         self._woken: SimpleQueue[None] = SimpleQueue()
 
     def set(self) -> None:
-        """May be called from a signal handler, or any thread."""
-        self._told = True
+        """Set the flag. May be called from a signal handler or any thread."""
+        self._is_set = True
         self._woken.put(None)
 
     def is_set(self) -> bool:
-        """Whether it was told."""
-        return self._told
+        return self._is_set
 
     def wait(self, timeout_s: float) -> bool:
-        """Wait until it is told, at most so long; whether it was."""
-        if not self._told:
+        """Wait for the flag at most ``timeout_s`` and return it."""
+        if not self._is_set:
             with suppress(Empty):
                 self._woken.get(timeout=timeout_s)
-        return self._told
+        return self._is_set
 
 
 @contextmanager
-def until_told() -> Generator[Stop]:
-    """Set by SIGINT and SIGTERM, whose handlers are those from before afterwards."""
+def stop_on_signals() -> Generator[Stop]:
+    """Yield a flag that SIGINT and SIGTERM set. The previous handlers are restored afterwards."""
     stop = Stop()
 
-    def told(number: int, frame: object) -> None:
+    def handle(number: int, frame: object) -> None:
         del number, frame
         stop.set()
 
-    before = {number: signal.signal(number, told) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield stop
     finally:

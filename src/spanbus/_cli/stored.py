@@ -1,4 +1,4 @@
-"""The local store, opened for reading by a command."""
+"""Access of commands to the local store."""
 
 from __future__ import annotations
 
@@ -25,24 +25,24 @@ _PAUSE_S = 0.05
 
 @contextmanager
 def store(file: Path | None = None) -> Generator[tuple[Store, Settings]]:
-    """The store of the settings' state directory; :class:`~spanbus.errors.RunNotFound` says so when nothing was stored yet."""
+    """Open the local store for reading. Raises :class:`~spanbus.errors.RunNotFound` if nothing is stored yet."""
     from spanbus._settings import STORE_NAME, load_settings
     from spanbus._store.store import Store
 
     settings = load_settings(file, workflows=False)
-    take_over(settings)
+    import_leftovers(settings)
     path = settings.state_dir / STORE_NAME
     if not path.exists():
         raise RunNotFound(
             f"no run is stored in {settings.state_dir}; `spanbus run` or `spanbus exec -- COMMAND` makes the first"
         )
-    gc.disable()  # what is read of a large run stays until the end; looking through it again takes a third of the time
+    gc.disable()  # collecting would take a third of the time to read a large run, and free nothing
     with Store.open_to_read(path) as opened:
         yield opened, settings
 
 
-def take_over(settings: Settings) -> None:
-    """First comes in what programs left in the spool that were cut off, or had no time to store it."""
+def import_leftovers(settings: Settings) -> None:
+    """Store the records that killed programs, or programs without time to store them, left in the spool."""
     from spanbus._delivery import FOLDER, JOURNALS, SEGMENTS
 
     spool = settings.state_dir / FOLDER
@@ -63,9 +63,8 @@ def take_over(settings: Settings) -> None:
     with open_runtime_sync(
         settings._replace(endpoint_configured=False, local="on"), lifetime="run", command_line=True
     ) as runtime:
-        deadline = (
-            time.monotonic() + _TAKE_OVER_S
-        )  # on a busy machine it takes a while; half of the answer is a wrong one
+        # long enough for a busy machine: an incomplete answer would be wrong
+        deadline = time.monotonic() + _TAKE_OVER_S
         whole = False
         while not whole and time.monotonic() < deadline:
             whole = runtime.flush(_SLICE_S) and not left(settings.state_dir, "local")
@@ -74,14 +73,14 @@ def take_over(settings: Settings) -> None:
                 and (found := runtime.statistics()) is not None
                 and found.outage is not None
             ):
-                break  # the store does not take it; who opens it says why
+                break  # the store is unusable; opening it reports the error
             time.sleep(0 if whole else _PAUSE_S)
     if not whole:
         console.note(f"{waiting}; ask again, or see `spanbus status`")
 
 
 def log_paths(state_dir: Path, run_id: str) -> Mapping[str, str]:
-    """By span id, the file that keeps a command's output; a run of `spanbus exec` has none."""
+    """Return the output files of a run by span id; empty if no output is kept."""
     from spanbus._store import LOGS
 
     if not os.path.isdir(state_dir / LOGS):
@@ -92,7 +91,7 @@ def log_paths(state_dir: Path, run_id: str) -> Mapping[str, str]:
 
 
 def project(everything: bool) -> str | None:
-    """The project that this folder is in, None for all projects."""
+    """Return the project of the working directory, or None for all projects."""
     from spanbus._project import service_name
 
     return None if everything else service_name()
@@ -102,7 +101,7 @@ _SINCE = re.compile(r"(?:(\d+)w)?(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m(?:in)?)?(?:(\d+
 
 
 def since_ns(text: str) -> int:
-    """A moment as Unix nanoseconds, from how long ago (``2h``, ``1d12h``) or a date (``2026-01-31``, with a time or not)."""
+    """Parse ``--since``: an age (``2h``, ``1d12h``) or a date with or without time, to Unix nanoseconds."""
     match = _SINCE.fullmatch(text.replace(" ", ""))
     if match is not None and any(match.groups()):
         weeks, days, hours, minutes, seconds = (int(each or 0) for each in match.groups())

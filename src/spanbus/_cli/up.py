@@ -1,4 +1,4 @@
-"""spanbus up: the embedded backend."""
+"""spanbus up: serve the embedded backend."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 
-from spanbus._cli.later import options, typer
-from spanbus._cli.stored import take_over
+from spanbus._cli.lazy import options, typer
+from spanbus._cli.stored import import_leftovers
 
 if TYPE_CHECKING:
     from spanbus._backend.address import Address
@@ -87,16 +87,16 @@ def command(
     settings = load_settings(file)
 
     def started(address: Address) -> None:
-        console.say(f"page     {page_address(address)}")
-        console.say(
+        console.line(f"page     {page_address(address)}")
+        console.line(
             f"OTLP     {address.url}  (http/protobuf and JSON; set OTEL_EXPORTER_OTLP_ENDPOINT to it)"
         )
-        console.say(f"metrics  {address.url}/metrics")
-        console.say(f"queries  {address.url}/api  (in Jaeger's shape)")
-        console.say(f"store    {settings.state_dir / STORE_NAME}")
+        console.line(f"metrics  {address.url}/metrics")
+        console.line(f"queries  {address.url}/api  (in Jaeger's shape)")
+        console.line(f"store    {settings.state_dir / STORE_NAME}")
         if forward:
-            console.say(f"forward  {forward}")
-        sys.stdout.flush()  # who reads a file or a pipe waits for these lines
+            console.line(f"forward  {forward}")
+        sys.stdout.flush()  # a reader of a file or pipe waits for these lines
         if read_only:
             console.note(
                 "spanbus: the store cannot be written: what is in it is shown, what is sent here is refused"
@@ -118,7 +118,7 @@ def command(
     with (
         Store.open_to_read(settings.state_dir / STORE_NAME, retention) as store,
         store.kept(),
-        _taking_over(settings, needed=not store.read_only),
+        _importing_leftovers(settings, needed=not store.read_only),
         _forwarding(forward, store, settings, options.port) as sink,
     ):
         read_only = store.read_only
@@ -126,7 +126,7 @@ def command(
 
 
 def page_address(address: Address) -> str:
-    """The page's address; in CI, where what is printed is kept and read by others, without the token."""
+    """Return the page's address; without the token in CI, where others can read the output."""
     if os.environ.get("CI", "").lower() in ("", "0", "false"):
         return f"{address.url}/?token={address.token}"
     return f"{address.url}/"
@@ -156,8 +156,8 @@ def _forwarding(
 
 
 @contextmanager
-def _taking_over(settings: Settings, *, needed: bool) -> Generator[None]:
-    """While it serves, runs of programs that were killed are finished and stored within seconds."""
+def _importing_leftovers(settings: Settings, *, needed: bool) -> Generator[None]:
+    """Store the records of killed programs within seconds while the backend serves."""
     if not needed:
         yield
         return
@@ -166,8 +166,8 @@ def _taking_over(settings: Settings, *, needed: bool) -> Generator[None]:
     def work() -> None:
         while not stop.wait(_LOOK_EVERY_S):
             try:
-                take_over(settings)
-            except Exception as error:  # a wall: the backend serves on
+                import_leftovers(settings)
+            except Exception as error:  # must not end the backend
                 logging.getLogger("spanbus").debug("taking over", exc_info=error)
 
     thread = threading.Thread(target=work, name="spanbus-take-over", daemon=True)

@@ -1,4 +1,4 @@
-"""spanbus view: the page, in a browser."""
+"""spanbus view: open the page in a browser."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 from urllib.parse import quote, urlsplit
 
-from spanbus._cli.later import options, typer
+from spanbus._cli.lazy import options, typer
 
 if TYPE_CHECKING:
     from spanbus._backend.address import Address
@@ -43,19 +43,20 @@ def command(
     fragment = ""
     if run is not None:
         with store(file) as (opened, _):
-            fragment = f"#/run/{quote(opened.run_head(run).run_id, safe='')}"  # who sent the run chose its id
+            run_id = opened.run_head(run).run_id  # chosen by the sender: may contain anything
+            fragment = f"#/run/{quote(run_id, safe='')}"
     address = read_address(settings.state_dir)
     if address is None:
         address = _started(file, settings.state_dir)
     if no_browser:
-        console.say(page_address(address) + fragment)
+        console.line(page_address(address) + fragment)
         return
-    console.say(f"{address.url}/{fragment}")
+    console.line(f"{address.url}/{fragment}")
     webbrowser.open(f"{address.url}/?code={_code(address)}{fragment}")
 
 
 def _code(address: Address) -> str:
-    """A code that logs in once, for an address that stands in the arguments of the browser's process."""
+    """Return a one-time login code: the URL is visible in the arguments of the browser's process."""
     from spanbus.errors import BackendError
 
     parts = urlsplit(address.url)
@@ -78,17 +79,16 @@ def _code(address: Address) -> str:
 
 
 def _started(file: Path | None, state_dir: Path) -> Address:
-    """A backend that is started now and outlives this command."""
+    """Start a backend that outlives this command."""
     from spanbus._backend.address import read_address
     from spanbus._cli import console, interpreter
     from spanbus.errors import BackendError
 
     arguments = interpreter.argv("up", "--port", "0", *(["--file", str(file)] if file else []))
-    with tempfile.TemporaryDirectory(
-        prefix="spanbus-view-", ignore_cleanup_errors=True
-    ) as folder:  # no pipes: nobody reads them when this command has ended
-        complained = Path(folder) / "complained"
-        with complained.open("wb") as err:
+    # stderr is a file: a pipe would lose its reader when this command ends
+    with tempfile.TemporaryDirectory(prefix="spanbus-view-", ignore_cleanup_errors=True) as folder:
+        errors = Path(folder) / "stderr"
+        with errors.open("wb") as err:
             process = subprocess.Popen(
                 arguments,
                 stdin=subprocess.DEVNULL,
@@ -106,7 +106,7 @@ def _started(file: Path | None, state_dir: Path) -> Address:
                 process.kill()
                 process.wait()
                 why = (
-                    complained.read_text("utf-8", "replace").strip().removeprefix("spanbus: ")
+                    errors.read_text("utf-8", "replace").strip().removeprefix("spanbus: ")
                     or f"no answer in {_WITHIN_S:.0f} s"
                 )
                 raise BackendError(f"the backend could not be started: {why}")

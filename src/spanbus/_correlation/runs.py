@@ -20,7 +20,7 @@ from spanbus._semantics import ErrorType, Failure, Flag, Level, Result, names
 from spanbus._workflow import identity
 
 IMPLICIT: Final = "implicit"
-"""Name of the run of events that belong to no run."""
+"""Name of the run for phases without a run of their own."""
 
 Caller = Callable[[], tuple[str | None, str | None]]
 """Returns ``traceparent`` and ``tracestate`` of the current publisher."""

@@ -212,7 +212,7 @@ class SpanState:
         self.added: ApiAdditions | None = None
         """Additions by the phase's own code, if any."""
         self.attributes = _NO_ATTRIBUTES
-        """Further attributes, by catalogue name: executable, arguments, exit code, output tail."""
+        """Attributes by catalogue name, beyond the fields above: executable, arguments, exit code, output tail."""
         self.handle: object | None = None
         """Set and read by the span sink: its sampling decision and live span."""
 

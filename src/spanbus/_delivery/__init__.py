@@ -3,6 +3,6 @@
 from typing import Final
 
 FOLDER: Final = "spool"
-"""The spool's, in a state directory."""
+"""Folder of the spool in a state directory."""
 SEGMENTS: Final = ".seg"
 JOURNALS: Final = ".open"

@@ -1,7 +1,7 @@
-"""Reads the few fields that matter in the answer of a collector.
+"""Parser of a collector's answers: partial success, error message and retry delay.
 
-Partial success, error messages and the time to wait, from protobuf bytes without the generated classes: importing them
-costs a short-lived program more than sending does. Bytes that make no sense read as an answer that says nothing.
+Reads protobuf without the generated classes, because importing them costs a short-lived program more than sending. Malformed
+bytes count as an empty answer.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ _LONGEST_MESSAGE = 300
 
 
 class PartialSuccess(NamedTuple):
-    """Number of rejected records, and the collector's message (also used for warnings, with nothing rejected)."""
+    """Number of rejected records, and the collector's message; a warning has a message without rejected records."""
 
     rejected: int = 0
     message: str = ""
 
 
 def partial_success(body: bytes, content_type: str = "application/x-protobuf") -> PartialSuccess:
-    """From an ``Export…ServiceResponse``; the three signals have the same shape."""
+    """Parse an ``Export…ServiceResponse``; it has the same shape for all three signals."""
     if "json" in content_type:
         return _partial_success_json(body)
     if "html" in content_type or "text" in content_type:
@@ -45,16 +45,16 @@ def partial_success(body: bytes, content_type: str = "application/x-protobuf") -
 def _partial_success_json(body: bytes) -> PartialSuccess:
     try:
         match json.loads(body):
-            case {"partialSuccess": {**told}}:
-                said = cast("dict[str, object]", told)
+            case {"partialSuccess": {**found}}:
+                fields = cast("dict[str, object]", found)
                 counts = [
-                    said[key]
+                    fields[key]
                     for key in ("rejectedSpans", "rejectedDataPoints", "rejectedLogRecords")
-                    if key in said
+                    if key in fields
                 ]
                 return PartialSuccess(
                     max(0, int(str(counts[0]))) if counts else 0,
-                    shown(str(said.get("errorMessage", ""))),
+                    shown(str(fields.get("errorMessage", ""))),
                 )
             case _:
                 return PartialSuccess()
@@ -63,7 +63,7 @@ def _partial_success_json(body: bytes) -> PartialSuccess:
 
 
 def error_message(body: bytes, content_type: str) -> str:
-    """The words of a ``google.rpc.Status`` or of a plain text; empty when there are none."""
+    """Message of a ``google.rpc.Status`` or a plain text; empty if there is none."""
     if "protobuf" in content_type:
         for number, value in _fields(body):
             if number == 2 and isinstance(value, bytes):
@@ -82,7 +82,7 @@ def error_message(body: bytes, content_type: str) -> str:
 
 
 def retry_delay_s(status_details: bytes) -> float | None:
-    """The delay of a ``google.rpc.RetryInfo`` among the details of a ``google.rpc.Status``, None when it has none."""
+    """Delay of the ``google.rpc.RetryInfo`` in the details of a ``google.rpc.Status``; None if there is none."""
     for number, detail in _fields(status_details):
         if number != 3 or not isinstance(detail, bytes):
             continue
@@ -101,7 +101,7 @@ def retry_delay_s(status_details: bytes) -> float | None:
 
 
 def retry_after_s(header: str | None, now_s: float) -> float | None:
-    """``Retry-After``: seconds or a date. ``now_s`` is Unix time."""
+    """Parse ``Retry-After``, seconds or a date. ``now_s`` is Unix time."""
     if header is None or not header.strip():
         return None
     try:
@@ -119,13 +119,13 @@ def _text(data: bytes) -> str:
 
 
 def shown(text: str) -> str:
-    """One line of somebody else's text, without anything that steers a terminal."""
+    """Foreign text as one line without control characters."""
     letters = (letter if letter.isprintable() else " " for letter in text[: 4 * _LONGEST_MESSAGE])
     return one_line(" ".join("".join(letters).split()), _LONGEST_MESSAGE)
 
 
 def _fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """The fields of one protobuf message, until the bytes stop making sense."""
+    """Yield the fields of a protobuf message up to the first malformed byte."""
     at, end = 0, len(data)
     while at < end:
         tag, at = _varint(data, at)
@@ -150,7 +150,7 @@ def _fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:
-    """The number, and where the next byte is: beyond the end when it is cut off."""
+    """Return a varint and the offset behind it, which is beyond the end if the varint is cut off."""
     value = shift = 0
     while at < len(data) and shift < 70:
         byte = data[at]

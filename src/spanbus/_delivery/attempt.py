@@ -1,4 +1,4 @@
-"""The request under way to one destination: since when, and whether it may have arrived without our knowing."""
+"""The request under way to one destination: its start, and whether it may have arrived unacknowledged."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 
 class Attempt:
-    """Written by the sending thread, read by those that end it."""
+    """State of the request under way. Written by the sending thread, read by threads that stop it."""
 
     __slots__ = ("_since", "in_doubt", "interrupted")
 
@@ -17,7 +17,7 @@ class Attempt:
         self.in_doubt = False
         """The destination may have records that are not acknowledged yet."""
         self.interrupted = False
-        """It was ended from outside, so that its failure says nothing."""
+        """Aborted from outside, so its failure says nothing about the destination."""
 
     @property
     def hangs(self) -> bool:
@@ -26,14 +26,14 @@ class Attempt:
 
     @contextmanager
     def under_way(self) -> Generator[None]:
-        """While a request is made."""
+        """Mark a request as under way."""
         self._since = time.monotonic()
         try:
             yield
         finally:
             self._since = None
 
-    def probes_in_vain(self, limit_s: float) -> bool:
-        """Whether an empty request has taken longer than ``limit_s``."""
+    def probe_overdue(self, limit_s: float) -> bool:
+        """Whether a probe has taken longer than ``limit_s``."""
         since = self._since
         return since is not None and not self.in_doubt and time.monotonic() - since > limit_s

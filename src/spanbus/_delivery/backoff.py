@@ -1,4 +1,4 @@
-"""Back-off between attempts: exponential with full jitter, a Retry-After of the destination first."""
+"""Back-off between attempts: exponential with full jitter, and at least the destination's Retry-After."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ _LONGEST_WISH_S: Final = 600.0  # a Retry-After of a day is a mistake
 
 
 class Backoff:
-    """Due time of the next attempt, in seconds of the monotonic clock that its caller reads."""
+    """Due time of the next attempt, in seconds of the caller's monotonic clock."""
 
     def __init__(self, first_s: float, longest_s: float, jitter: Callable[[], float]) -> None:
         self._first_s, self._longest_s, self._jitter = first_s, longest_s, jitter
         self.failures = 0
         self.due = 0.0
         self.not_before = 0.0
-        """Earliest time that the destination allows; no attempt is made before it."""
+        """Earliest time that the destination allows."""
 
     def failed(self, now: float, wish_s: float | None) -> None:
         """Schedule the next attempt; the pause grows with the number of failures."""
@@ -28,7 +28,7 @@ class Backoff:
         self.due = now + max(_SHORTEST_PAUSE_S, longest_s * self._jitter(), wish)
 
     def skip(self) -> None:
-        """Wait no longer than the destination asked for."""
+        """Wait only as long as the destination asked for."""
         self.due = self.not_before
 
     def succeeded(self) -> None:

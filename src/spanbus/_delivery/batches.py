@@ -1,4 +1,4 @@
-"""Batches of records, read from the segments of a spool at once."""
+"""Batches of records, read from the segments of a spool."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _SLICE: Final = 8
 _SLICE_S: Final = 0.000_3
 _GROUP: Final = Kind.GROUP
 _RECORD: Final = Kind.RECORD
-"""Cached, because it is needed at every frame and the look-up of an enum member is slow."""
+"""Module constants, because looking up an enum member for every frame is slow."""
 
 
 class Stored:
-    """One record as it was put; ``group`` is the header that it was put with."""
+    """One stored record; ``group`` is its resource and scope header."""
 
     __slots__ = ("count", "data", "group", "signal")
 
@@ -37,14 +37,14 @@ class Place(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Records that were read; ``end`` is what to acknowledge."""
+    """Records that were read; ``end`` holds the places to acknowledge."""
 
     records: list[Stored]
     end: list[Place]
 
 
 class Readable(NamedTuple):
-    """A segment with the headers of its process, where reading begins and where it ends."""
+    """A segment with the headers of its process, the start of reading and its end."""
 
     segment: Segment
     groups: dict[int, bytes]
@@ -53,11 +53,11 @@ class Readable(NamedTuple):
 
 
 def gather(found: Sequence[Readable], *, max_bytes: int, max_records: int) -> Batch:
-    """The oldest records of these segments; yields the GIL every 0.3 ms. Needs no lock: written frames do not change."""
+    """Read the oldest records of these segments; yield the GIL every 0.3 ms. Needs no lock: written frames do not change."""
     records: list[Stored] = []
     places: list[Place] = []
     size = 0
-    let_go_at_s = time.perf_counter() + _SLICE_S
+    yield_at_s = time.perf_counter() + _SLICE_S
     for segment, groups, cursor, position in found:
         taken, offset, full = 0, cursor, False
         try:
@@ -76,11 +76,11 @@ def gather(found: Sequence[Readable], *, max_bytes: int, max_records: int) -> Ba
                     records.append(Stored(frame.signal, group, frame.data, frame.count))
                     size += len(frame.data)
                     taken += 1
-                    if not taken % _SLICE and time.perf_counter() > let_go_at_s:
+                    if not taken % _SLICE and time.perf_counter() > yield_at_s:
                         time.sleep(0)
-                        let_go_at_s = time.perf_counter() + _SLICE_S
+                        yield_at_s = time.perf_counter() + _SLICE_S
                 offset = frame.end
-        except ValueError:  # dropped at the quota meanwhile: what was read of it counts as dropped
+        except ValueError:  # unmapped: dropped at the quota meanwhile, with the records just read
             del records[len(records) - taken :]
             continue
         places.append(Place(segment, offset, taken))
@@ -90,7 +90,7 @@ def gather(found: Sequence[Readable], *, max_bytes: int, max_records: int) -> Ba
 
 
 def still_held(batch: Batch, holds: Callable[[Segment], bool]) -> Batch:
-    """The batch without the records of segments that are gone."""
+    """Return the batch without the records of dropped segments."""
     if all(holds(place.segment) for place in batch.end):
         return batch
     each = iter(batch.records)

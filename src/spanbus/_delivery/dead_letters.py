@@ -16,16 +16,14 @@ from typing import Final
 from spanbus._otlp.signals import Signal
 
 REFUSED: Final = "refused"
-"""Name of their folder in the state directory."""
+"""Name of the folder in the state directory."""
 SUFFIX: Final = ".otlp"
 LARGEST_BYTES: Final = 16 * 1024 * 1024
 MOST_FILES: Final = 256
 
 
 class DeadLetters:
-    """Folder of dead letters, created on first use and readable by its owner alone; the oldest files are deleted when
-    there are too many.
-    """
+    """Folder of dead letters, created on first use and readable only by its owner; the oldest files are deleted first."""
 
     def __init__(
         self, directory: Path, *, largest_bytes: int = LARGEST_BYTES, most_files: int = MOST_FILES
@@ -37,7 +35,7 @@ class DeadLetters:
         self._lock = threading.Lock()
 
     def keep(self, signal: Signal, body: bytes) -> Path | None:
-        """Write one request; None when it cannot be kept (too large, disk full, read-only). Never raises."""
+        """Write one request; None when that fails (too large, disk full, read-only). Never raises."""
         if len(body) > self._largest_bytes or not body:
             return None
         path = (
@@ -68,7 +66,7 @@ class DeadLetters:
         with os.scandir(self.directory) as entries:
             for entry in entries:
                 if entry.name.endswith(SUFFIX):
-                    with suppress(FileNotFoundError):  # another process made room
+                    with suppress(FileNotFoundError):  # deleted by another process
                         found.append((entry.name, entry.stat(follow_symlinks=False).st_size))
         found.sort()
         used = sum(size for _, size in found)

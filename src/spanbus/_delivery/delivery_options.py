@@ -1,4 +1,4 @@
-"""Options of a pipeline: where telemetry goes and what it may cost."""
+"""Options of a pipeline: destinations and limits."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ class DeliveryOptions(NamedTuple):
     lifetime: Literal["run", "service"] = "service"
     exit_timeout_s: float = 0.25
     taking_timeout_s: float = 0.0
-    """Seconds that an exit waits altogether for a destination that is taking records, where that is longer."""
+    """Seconds that an exit waits in total while a destination takes records, if longer than ``exit_timeout_s``."""
     quota_bytes: int = 256 * 1024 * 1024
     remote: bool = True
     """Send over OTLP."""
     local: Local | None = None
-    """The local store, where it is written."""
+    """The local store, if it is written."""
     tell: Callable[[str], None] = to_stderr
-    """Prints a message for the person who started the program."""
+    """Prints a message to the user."""

@@ -1,6 +1,6 @@
-"""The two places that records are sent to: an OTLP endpoint per signal, a callable that stores.
+"""The two destinations of records: OTLP endpoints, and a callable that stores locally.
 
-Both take records as the spool has them and make one request of them with ``join``.
+Both join the records of the spool into one request with ``join``.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 logger = Logger(__name__)
 
 Join = Callable[[Signal, "Sequence[Stored]"], bytes]
-"""Makes the bytes of one OTLP export request of records of one signal."""
+"""Joins records of one signal into the bytes of an OTLP export request."""
 
 Keep = Callable[[str, bytes], None]
-"""Takes a signal and an OTLP export request in protobuf bytes; raises what went wrong."""
+"""Takes a signal and an OTLP export request in protobuf bytes; raises on failure."""
 
 REMOTE: Final = "remote"
 LOCAL: Final = "local"
@@ -36,9 +36,9 @@ _ATTEMPTS_AT_ERRORS = 5
 
 
 class OtlpDestination:
-    """Sends to the endpoints that ``OTEL_EXPORTER_OTLP_*`` name; connects when it first sends.
+    """Destination at the endpoints in ``OTEL_EXPORTER_OTLP_*``; connects lazily.
 
-    A signal is not wanted where ``OTEL_<SIGNAL>_EXPORTER`` is ``none``, nor where endpoints are named for other signals only.
+    A signal is not sent if ``OTEL_<SIGNAL>_EXPORTER`` is ``none``, or if only other signals have an endpoint.
     """
 
     def __init__(
@@ -76,14 +76,14 @@ class OtlpDestination:
         return self.send_body(signal, self._join(signal, records), timeout_s)
 
     def send_body(self, signal: Signal, body: bytes, timeout_s: float) -> Outcome:
-        """One whole OTLP export request."""
+        """Send one OTLP export request."""
         unwanted = self._wants(signal)
         if unwanted is not None:
             return Unwanted(unwanted)
         try:
             transport, limit_s = self._transport(signal)
             return transport.send(body, min(limit_s, timeout_s))
-        except SettingsError as error:  # kept until somebody corrects it
+        except SettingsError as error:  # records wait until somebody corrects it
             return Retry(str(error))
 
     def interrupt(self) -> None:
@@ -95,7 +95,7 @@ class OtlpDestination:
             transport.close()
 
     def _wants(self, signal: Signal) -> str | None:
-        """None when it does, else why not."""
+        """None if the signal is sent, else the reason why not."""
         if switched_off(self._env, signal):
             return "switched_off"
         return (
@@ -123,7 +123,7 @@ class OtlpDestination:
 
 
 def apart(env: Mapping[str, str]) -> list[Signal]:
-    """The signals that go to another server than traces do: one server that is down shall not hold up another."""
+    """Signals that go to another server than traces; each gets its own spool, so that one outage does not block the others."""
     found: list[Signal] = []
     servers: dict[Signal, str] = {}
     for signal in OTLP_SIGNALS:
@@ -140,13 +140,13 @@ def apart(env: Mapping[str, str]) -> list[Signal]:
 
 
 def switched_off(env: Mapping[str, str], signal: Signal) -> bool:
-    """``OTEL_<SIGNAL>_EXPORTER`` names others than OTLP: ``none``, or ``console`` alone."""
+    """Whether ``OTEL_<SIGNAL>_EXPORTER`` excludes OTLP: ``none``, or ``console`` alone."""
     wanted = exporters(env, signal)
     return bool(wanted) and "otlp" not in wanted
 
 
 def exporters(env: Mapping[str, str], signal: Signal) -> frozenset[str]:
-    """Exporter names in ``OTEL_<SIGNAL>_EXPORTER``; empty where it is not set or names none of ours."""
+    """Known exporter names in ``OTEL_<SIGNAL>_EXPORTER``: ``otlp``, ``console``, ``none``."""
     words = env.get(f"OTEL_{signal.upper()}_EXPORTER", "").lower().split(",")
     return frozenset(word.strip() for word in words) & {"otlp", "console", "none"}
 
@@ -157,7 +157,7 @@ def without(env: Mapping[str, str], signals: Sequence[Signal]) -> Mapping[str, s
 
 
 class LocalDestination:
-    """Hands requests to a callable in this process, such as the local store's."""
+    """Destination that passes requests to a callable in this process, such as the local store's."""
 
     def __init__(
         self,
@@ -195,7 +195,7 @@ class LocalDestination:
             return Retry(str(error), heard=True)
         except (
             Exception
-        ) as error:  # nothing is raised into the program: it may be the fault of what was sent
+        ) as error:  # nothing is raised into the program; the content may be at fault
             logger.debug("the local store failed", exc_info=error)
             return Retry(
                 f"{type(error).__name__}: {error}",
@@ -206,7 +206,7 @@ class LocalDestination:
         return Delivered()
 
     def interrupt(self) -> None:
-        """A write that is under way is not ended."""
+        """Does nothing: a write under way cannot be aborted."""
 
     def close(self) -> None:
         """The callable is closed by its owner."""

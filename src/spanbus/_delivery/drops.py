@@ -1,4 +1,4 @@
-"""Counts of the records that a spool had to drop, by signal and reason, and by trace as far as that is remembered."""
+"""Counts of the records that a spool dropped, by signal and reason, and for the last 1,000 traces."""
 
 from __future__ import annotations
 
@@ -28,16 +28,14 @@ class _Undecided(NamedTuple):
 
 
 class Drops:
-    """Drop counts. Not thread-safe: its owner has the lock."""
+    """Drop counts. Not thread-safe: the owner has the lock."""
 
     def __init__(self) -> None:
         self._counts: dict[tuple[Signal, str], int] = {}
         self._traces: dict[bytes, int] = {}
         self._undecided: list[_Undecided] = []
-        self.in_hand: dict[str, list[Place]] = {}
-        """Places that each destination read last and has not acknowledged: it may still have them, also when their
-        segment goes.
-        """
+        self.in_flight: dict[str, list[Place]] = {}
+        """Places of each destination's unacknowledged batch, which may still arrive after its segment was dropped."""
 
     def add(self, signal: Signal, count: int, reason: str, data: bytes) -> None:
         """Count the items of one record."""
@@ -50,15 +48,13 @@ class Drops:
                 del self._traces[next(iter(self._traces))]
 
     def add_segment(self, segment: Segment, reason: str) -> None:
-        """Count the records of a segment that some destination lacks; those being sent are counted once their attempt
-        has failed.
-        """
+        """Count the records of a segment that some destination lacks. Records in flight are counted if their attempt fails."""
         if segment.finished():
             return
         begin = min(segment.cursors.values(), default=HEADER_BYTES)
         being_sent = {
             name: place.offset
-            for name, places in self.in_hand.items()
+            for name, places in self.in_flight.items()
             for place in places
             if place.segment is segment
         }
@@ -73,7 +69,7 @@ class Drops:
                 self.add(*fate)
 
     def arrived(self, destination: str, place: Place) -> None:
-        """Settle records dropped at the quota while they were being sent: ``destination`` has those before ``place``."""
+        """Settle dropped records that were in flight: ``destination`` has those before ``place``."""
         undecided, self._undecided = self._undecided, []
         for record in undecided:
             if record.segment is place.segment and destination in record.missing:
@@ -85,8 +81,8 @@ class Drops:
                 self._undecided.append(record)
 
     def settle(self) -> None:
-        """Count undecided records as dropped: no more answers will come."""
-        self.in_hand.clear()
+        """Count undecided records as dropped; no more answers will come."""
+        self.in_flight.clear()
         for record in self._undecided:
             self.add(record.signal, record.records, record.reason, record.data)
         self._undecided.clear()

@@ -1,8 +1,8 @@
 """OTLP endpoints of the signals, read from the environment.
 
-``OTEL_EXPORTER_OTLP_*`` as https://opentelemetry.io/docs/specs/otel/protocol/exporter/ defines them: a variable of one
-signal goes before the common one, the common URL gets ``/v1/traces`` (``metrics``, ``logs``), a signal's own URL is used
-as it is, an empty variable is not set.
+``OTEL_EXPORTER_OTLP_*`` as in https://opentelemetry.io/docs/specs/otel/protocol/exporter/: a variable of one signal overrides
+the common one, the common URL gets ``/v1/traces`` (``metrics``, ``logs``), the URL of one signal is used unchanged, and an empty
+variable counts as unset.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _TOKEN = frozenset("!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyz")
 
 
 class Endpoint(NamedTuple):
-    """One place to send one signal to. ``headers`` have lower-case names; ``insecure`` matters to gRPC alone."""
+    """Endpoint of one signal. ``headers`` have lower-case names; ``insecure`` matters only to gRPC."""
 
     url: str
     protocol: Protocol = "http/protobuf"
@@ -41,12 +41,12 @@ class Endpoint(NamedTuple):
 
     @property
     def shown(self) -> str:
-        """The URL for a message: without what may be a secret in its query."""
+        """URL for messages, without the query, which may hold a secret."""
         return self.url.split("?", 1)[0]
 
 
 def configured(env: Mapping[str, str], signal: Signal | None = None) -> bool:
-    """Whether the environment names a place for this signal, for any signal when ``signal`` is None."""
+    """Whether the environment has an endpoint for this signal, or for any signal if ``signal`` is None."""
     if _first(env, f"{_PREFIX}ENDPOINT") is not None:
         return True
     return any(
@@ -56,7 +56,7 @@ def configured(env: Mapping[str, str], signal: Signal | None = None) -> bool:
 
 
 def endpoints(env: Mapping[str, str], signal: Signal) -> Endpoint:
-    """Endpoint of ``signal``. Raises :class:`~spanbus.errors.SettingsError` that names the variable with the wrong value."""
+    """Endpoint of ``signal``. Raises :class:`~spanbus.errors.SettingsError`, which names the variable with the wrong value."""
     names = _Names(env, signal)
     protocol = _protocol(names)
     if protocol == "grpc":
@@ -88,7 +88,7 @@ def endpoints(env: Mapping[str, str], signal: Signal) -> Endpoint:
 
 
 class _Names:
-    """Looks a variable up: the signal's own first, then the common one."""
+    """Lookup of variables: the signal's own first, then the common one."""
 
     def __init__(self, env: Mapping[str, str], signal: Signal) -> None:
         self._env = env
@@ -141,8 +141,8 @@ def _compression(names: _Names) -> Compression:
 
 
 def _timeout_s(names: _Names) -> float:
-    """Milliseconds in the specification, seconds in the SDK for Python: a small number counts as seconds, any other
-    as milliseconds.
+    """Timeout in seconds. The specification has milliseconds and the SDK for Python seconds, so numbers below 100 count as
+    seconds.
     """
     value = names.value("TIMEOUT")
     if value is None:
@@ -164,7 +164,7 @@ def _path(names: _Names, name: str) -> Path | None:
 
 
 def _headers(names: _Names) -> list[tuple[str, str]]:
-    """``name=value`` pairs with percent-encoded values. Messages never show a value: it may be a key."""
+    """``name=value`` pairs with percent-encoded values. Messages never show a value, which may be a secret."""
     text = names.value("HEADERS")
     if text is None:
         return []
@@ -215,7 +215,7 @@ def _split(names: _Names, url: str, schemes: tuple[str, ...], example: str) -> S
 
 
 def shown_url(url: str) -> str:
-    """A URL for a message: without what may be a secret, its user, password and query."""
+    """URL for messages, without user, password and query, which may hold secrets."""
     scheme, separator, rest = url.partition("://")
     if not separator:
         scheme, rest = "", url
@@ -242,7 +242,7 @@ def _http_url(names: _Names, signal: Signal) -> tuple[str, str | None]:
 
 
 def _grpc_url(names: _Names) -> tuple[str, bool, str | None]:
-    """The target of a channel as a URL; its scheme says whether it is insecure, without a scheme ``…_INSECURE`` does."""
+    """Target of a channel as a URL. The scheme decides whether it is insecure; without a scheme ``…_INSECURE`` does."""
     url = names.value("ENDPOINT") or "http://localhost:4317"
     flag = names.value("INSECURE")
     if flag is not None and flag.lower() not in ("true", "false"):

@@ -1,4 +1,4 @@
-"""Detection of CI jobs, whose disk is gone when they end."""
+"""Detection of CI jobs, whose disks are deleted at their end."""
 
 from __future__ import annotations
 

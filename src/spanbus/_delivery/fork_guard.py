@@ -1,7 +1,7 @@
 """Fork guard: a fork waits until an import in one of our threads is complete.
 
 A child forked while another thread imports keeps a half-imported module, because that thread does not exist in the child.
-The threads here import what they need when they start, so the wait is short and happens once if at all.
+Our threads import when they start, so the wait is short and happens at most once.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _waited = False
 
 @contextmanager
 def fork_guard() -> Generator[None]:
-    """Delay forks during the block; for work that may import and does not wait for a network."""
+    """Delay forks during the block, by at most 1 s; for work that may import and does not wait for a network."""
     with _lock:
         yield
 

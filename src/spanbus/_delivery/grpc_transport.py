@@ -1,7 +1,7 @@
 """OTLP over gRPC: the same bytes on a generic call.
 
-Which codes are worth another try is decided as https://opentelemetry.io/docs/specs/otlp/#otlpgrpc-response says. This
-module imports grpc; it is imported only where the protocol is ``grpc``.
+Retries follow https://opentelemetry.io/docs/specs/otlp/#otlpgrpc-response. This module imports grpc; it is imported only if the
+protocol is ``grpc``.
 """
 
 from __future__ import annotations
@@ -18,8 +18,7 @@ from spanbus._delivery.transport import ATTEMPTS_AT_SERVER_ERRORS, USER_AGENT
 from spanbus._otlp.signals import Signal
 from spanbus.errors import SettingsError
 
-# Its documented default. Without it gRPC writes a line to stderr for every handshake that fails; it reads this when
-# it is imported.
+# The documented default. If it is unset, gRPC writes a line to stderr for every failed handshake. It is read during the import.
 _OURS: Final = "GRPC_VERBOSITY" not in os.environ
 if _OURS:
     os.environ["GRPC_VERBOSITY"] = "ERROR"
@@ -33,7 +32,7 @@ _METHODS: Final = {
     Signal.METRICS: "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export",
     Signal.LOGS: "/opentelemetry.proto.collector.logs.v1.LogsService/Export",
 }
-_TRY_AGAIN = frozenset(
+_RETRYABLE = frozenset(
     (
         grpc.StatusCode.CANCELLED,
         grpc.StatusCode.DEADLINE_EXCEEDED,
@@ -41,16 +40,16 @@ _TRY_AGAIN = frozenset(
         grpc.StatusCode.OUT_OF_RANGE,
         grpc.StatusCode.UNAVAILABLE,
         grpc.StatusCode.DATA_LOSS,
-        grpc.StatusCode.UNAUTHENTICATED,  # these two beyond OTLP's own: a wrong key is corrected
+        grpc.StatusCode.UNAUTHENTICATED,  # these two beyond OTLP: somebody will correct a wrong key
         grpc.StatusCode.PERMISSION_DENIED,
     )
 )
 _DENIED = frozenset((grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED))
-_TRY_A_FEW_TIMES = frozenset(
+_RETRYABLE_FEW_TIMES = frozenset(
     (grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN)
 )
-# The sender has its own back-off; the channel's (up to two minutes) would hide a collector that is back.
-# An answer is a few bytes; a server, or what stands between, does not fill this process's memory.
+# The sender has its own back-off; the channel's (up to two minutes) would hide a recovered collector.
+# An answer is a few bytes; the limits keep a server or proxy from filling the memory of this process.
 _OPTIONS = (
     ("grpc.max_receive_message_length", 1 << 20),
     ("grpc.max_metadata_size", 16_384),
@@ -66,7 +65,7 @@ _COMPRESSION = {
 
 
 class GrpcTransport:
-    """Keeps its channel. One thread sends, another may interrupt."""
+    """Transport with a persistent channel. One thread sends, another may interrupt."""
 
     def __init__(self, endpoint: Endpoint, signal: Signal) -> None:
         self._endpoint = endpoint
@@ -150,11 +149,11 @@ def _outcome(error: grpc.RpcError, body: bytes) -> Outcome:
     status = trailing.get("grpc-status-details-bin")
     delay_s = retry_delay_s(status) if isinstance(status, bytes) else None
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in details:
-        if "CLIENT:" in details:  # its answer is too large, not what was sent
+        if "CLIENT:" in details:  # the answer is too large, not the request
             return Retry(reason, delay_s, ATTEMPTS_AT_SERVER_ERRORS, body, heard=True)
         return TooLarge(reason, body)
-    if code in _TRY_AGAIN or (code is grpc.StatusCode.RESOURCE_EXHAUSTED and delay_s is not None):
+    if code in _RETRYABLE or (code is grpc.StatusCode.RESOURCE_EXHAUSTED and delay_s is not None):
         return Retry(reason, delay_s, heard=delay_s is not None or code in _DENIED)
-    if code in _TRY_A_FEW_TIMES:
+    if code in _RETRYABLE_FEW_TIMES:
         return Retry(reason, delay_s, ATTEMPTS_AT_SERVER_ERRORS, body, heard=True)
     return Refused(reason, body)

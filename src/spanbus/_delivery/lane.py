@@ -1,7 +1,7 @@
-"""One destination's thread: its cursor in the spool, its back-off and its counts.
+"""Lane: the sending thread of one destination, with its back-off and counts.
 
-The first request is an empty probe: a collector that accepts connections and never answers is detected before it gets any
-record, so that no batch is in doubt when a short-lived program ends.
+The first request of a short-lived program is an empty probe. It detects a collector that accepts connections and never answers,
+so that no batch is in doubt when the program ends.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from spanbus._delivery.attempt import Attempt
 from spanbus._delivery.backoff import Backoff
 from spanbus._delivery.fork_guard import fork_guard
 from spanbus._delivery.lifecycle import Lifecycle
-from spanbus._delivery.outage_notice import OutageNotice, first, forget, outage_notice
+from spanbus._delivery.outage_notice import OutageNotice, first_report, forget, outage_notice
 from spanbus._delivery.outcomes import Delivered, Refused, Retry, TooLarge, Unwanted
 from spanbus._delivery.pulse import Pulse
 from spanbus._delivery.sender_options import (
@@ -43,7 +43,7 @@ _NOTHING_READ_PAUSE_S: Final = 0.5
 
 
 class Lane:
-    """Delivery to one destination. All methods but those of the thread may be called from any thread."""
+    """Delivery to one destination. The public methods are thread-safe."""
 
     def __init__(
         self,
@@ -70,7 +70,7 @@ class Lane:
         self._deadline = 0.0
         """Deadline of a closing lane."""
         self._closing_since = 0.0
-        self._hurried = False
+        self._flush_requested = False
         self._work: Work | None = None
         self._backoff = Backoff(options.backoff_s, options.longest_backoff_s, options.jitter)
         self._prepare_due = 0.0
@@ -80,8 +80,8 @@ class Lane:
         self._born = time.monotonic()
         self._attempt = Attempt()
         self._outage = OutageNotice()
-        self._told: set[str] = set()
-        self._gave_one_up = False
+        self._logged: set[str] = set()
+        self._set_one_aside = False
         self._tally = Tally()
 
     # --- called from outside ------------------------------------------------------------------------------------------
@@ -95,17 +95,17 @@ class Lane:
             self._changed.notify_all()
 
     def warm(self, deadline: float) -> None:
-        """Wait until what sending needs is loaded, where a thread is loading it."""
+        """Wait until the thread, if there is one, has done its imports."""
         if self._thread is not None:
             self._warm.wait(max(0.0, deadline - time.monotonic()))
 
     def flush_now(self) -> None:
-        """Skip the linger time and the back-off, except for a delay that the destination asked for."""
+        """Send without linger and back-off, but respect a delay that the destination asked for."""
         with self._changed:
             if self._life is Lifecycle.ENDED or (self._thread is None and self._empty()):
                 return
             self.sleeping = False
-            self._hurried = True
+            self._flush_requested = True
             self._backoff.skip()
             if self._thread is None:
                 self._start()
@@ -121,7 +121,7 @@ class Lane:
             return True
 
     def begin_shutdown(self, deadline: float) -> None:
-        """Begin the shutdown: send only requests that are likely to be answered before the deadline."""
+        """Begin the shutdown: start only requests that are likely to be answered before the deadline."""
         with self._changed:
             if self._life >= Lifecycle.CLOSING:
                 return
@@ -134,7 +134,7 @@ class Lane:
             self._changed.notify_all()
 
     def end(self, deadline: float) -> bool:
-        """Wait until the deadline, longer for a destination that is taking records; True when nothing is left."""
+        """Wait until the deadline, or longer while the destination takes records; True when nothing is left."""
         with self._changed:
             if self._life is Lifecycle.ENDED:
                 return self._empty()
@@ -143,7 +143,7 @@ class Lane:
             while self._thread is not None and self._life < Lifecycle.GAVE_UP:
                 deadline = max(deadline, self._end_by())
                 left_s = deadline - _JOIN_S - time.monotonic()
-                if left_s <= 0 or self._probes_in_vain(limit_s):
+                if left_s <= 0 or self._probe_overdue(limit_s):
                     if graced or not self._attempt.in_doubt or not self._pulse.lives():
                         break
                     graced = True
@@ -155,12 +155,11 @@ class Lane:
         if thread is not None and thread is not threading.current_thread():
             self._attempt.interrupted = True
             self.destination.interrupt()
-            thread.join(
-                max(0.0, deadline - time.monotonic())
-            )  # an answer that just came is still acknowledged
-        taken = self._spool_lock.acquire(timeout=max(0.0, deadline - time.monotonic()))
-        self._life = Lifecycle.LET_GO
-        if taken:
+            # An answer that just came is still acknowledged.
+            thread.join(max(0.0, deadline - time.monotonic()))
+        locked = self._spool_lock.acquire(timeout=max(0.0, deadline - time.monotonic()))
+        self._life = Lifecycle.RELEASED
+        if locked:
             self._spool_lock.release()
         with self._changed:
             self._life = Lifecycle.ENDED
@@ -168,23 +167,21 @@ class Lane:
             empty = self._empty()
         if not empty:
             if not self._outage.on and hung and not self._pulse.answered:
-                self._outage.failed(_NO_ANSWER, time.time_ns(), time.monotonic())
+                self._outage.failed(_NO_ANSWER, time.monotonic())
             self._tell_outage(at_the_end=True)
         if thread is None or not thread.is_alive():
             self.destination.close()
         return empty
 
     def _end_by(self) -> float:
-        """The deadline of a lane that is closing: a later one while the destination is taking records, or asks for another
-        attempt after it took some.
-        """
+        """Deadline of the shutdown; later while the destination takes records, or asks for another attempt after some."""
         if self._pulse.taking or (self._pulse.answered and not self._outage.on):
             return max(self._deadline, self._closing_since + self._options.taking_s)
         return self._deadline
 
-    def _probes_in_vain(self, limit_s: float) -> bool:
-        """Whether the probe under way has taken longer than the time that is left."""
-        return self._attempt.probes_in_vain(limit_s) and not self._pulse.lives()
+    def _probe_overdue(self, limit_s: float) -> bool:
+        """Whether the probe under way takes longer than the limit, for a destination not known to be alive."""
+        return self._attempt.probe_overdue(limit_s) and not self._pulse.lives()
 
     def _grace_s(self) -> float:
         options = self._options
@@ -192,7 +189,7 @@ class Lane:
 
     def statistics(self) -> LaneStatistics:
         with self._changed:
-            return self._tally.statistics(self._outage.reason, self._outage.since_ns)
+            return self._tally.statistics(self._outage.reason)
 
     def _empty(self) -> bool:
         return self._work is None and self._source.pending(self.destination.name) == 0
@@ -203,9 +200,7 @@ class Lane:
         )
         try:
             thread.start()
-        except (
-            RuntimeError
-        ):  # no more threads, or the interpreter ends: the records stay where they are
+        except RuntimeError:  # no more threads, or interpreter shutdown: the records stay spooled
             return
         self._thread = thread
 
@@ -219,7 +214,7 @@ class Lane:
                 try:
                     self._step()
                 except Exception as error:  # nothing is raised into the program
-                    level = self._once("bug", WARNING)
+                    level = self._level_once("bug", WARNING)
                     logger.log(level, "sending to %s failed", self.destination.shown, exc_info=True)
                     self._failed(Retry(f"{type(error).__name__}: {error}", _BROKEN_PAUSE_S))
         finally:
@@ -232,12 +227,12 @@ class Lane:
         try:
             with fork_guard():
                 self.destination.warm_up()
-        except Exception:  # never raised into the program; the first attempt tells the error
+        except Exception:  # not raised into the program; the first attempt reports the error
             logger.debug("%s cannot be prepared", self.destination.shown, exc_info=True)
         self._warm.set()
 
     def _wait(self) -> bool:
-        """Wait for work; False when the thread shall end."""
+        """Wait for work; False when the thread must end."""
         lingering_until: float | None = None
         with self._changed:
             while True:
@@ -253,10 +248,9 @@ class Lane:
                     if self._prepare is not None and now >= self._prepare_due:
                         return True
                     self.sleeping = True
-                    self._hurried = False
-                    if (
-                        self._source.pending(self.destination.name) == 0
-                    ):  # check again: a record put in between did not wake this thread
+                    self._flush_requested = False
+                    # Check again: a record put before `sleeping` was set did not wake this thread.
+                    if self._source.pending(self.destination.name) == 0:
                         self._changed.notify_all()
                         self._changed.wait(
                             None if self._prepare is None else self._prepare_due - now
@@ -273,7 +267,8 @@ class Lane:
                 self._changed.wait(due - now)
 
     def _lingers(self) -> bool:
-        if self._work is not None or self._hurried or self._closing or self._backoff.failures:
+        urgent = self._flush_requested or self._closing or self._backoff.failures
+        if self._work is not None or urgent:
             return False
         return self._source.pending(self.destination.name) < self._options.batch_records
 
@@ -282,7 +277,7 @@ class Lane:
         return self._life >= Lifecycle.CLOSING
 
     def _worth_starting(self, now: float) -> bool:
-        """Whether a request can still be answered before the end; else the next process would send it a second time."""
+        """Whether a request is likely to be answered before the end; otherwise the next process would send it again."""
         begins = max(now, self._backoff.due) if self._pulse.taking else now
         return (
             self._closing
@@ -297,15 +292,15 @@ class Lane:
             with fork_guard():
                 self._prepare()
         except Exception:  # nothing is raised into the program
-            level = self._once("bug", WARNING)
+            level = self._level_once("bug", WARNING)
             logger.log(level, "taking over what other processes left failed", exc_info=True)
         self._prepare_due = time.monotonic() + self._options.prepare_every_s
 
-    def _once(self, what: str, level: int) -> int:
-        """The level to log something at: this one the first time, DEBUG after that."""
-        if what in self._told:
+    def _level_once(self, what: str, level: int) -> int:
+        """Return ``level`` the first time, DEBUG after that."""
+        if what in self._logged:
             return DEBUG
-        self._told.add(what)
+        self._logged.add(what)
         return level
 
     def _step(self) -> None:
@@ -319,7 +314,7 @@ class Lane:
         if not self._probed:
             self._probed = True
             may_end_soon = self._closing or (
-                not self._hurried and time.monotonic() - self._born < _YOUNG_S
+                not self._flush_requested and time.monotonic() - self._born < _YOUNG_S
             )
             if may_end_soon and not self._pulse.lives() and not self._probe(chunk.signal):
                 return
@@ -330,23 +325,24 @@ class Lane:
         match outcome:
             case Delivered():
                 self._pulse.heard(time.monotonic() - now)
-                self._gave_one_up = False
-                self._taken(work, chunk, outcome)
+                self._set_one_aside = False
+                self._accepted(work, chunk, outcome)
             case Retry():
                 chunk.failures += 1
                 if (
                     outcome.attempts is not None
                     and chunk.failures >= outcome.attempts
-                    and not self._gave_one_up
+                    and not self._set_one_aside
                 ):
-                    self._gave_one_up = True  # only one: when the next fails too, the destination is at fault, not the content
-                    self._never(work, chunk, outcome.reason, outcome.body)
+                    # Only one: if the next one fails too, the destination is at fault, not the content.
+                    self._set_one_aside = True
+                    self._set_aside(work, chunk, outcome.reason, outcome.body)
                 else:
                     self._failed(outcome)
             case Refused():
                 self._pulse.heard(time.monotonic() - now)
-                self._works_again()
-                self._never(work, chunk, outcome.reason, outcome.body)
+                self._recovered()
+                self._set_aside(work, chunk, outcome.reason, outcome.body)
             case TooLarge():
                 self._split(work, chunk, outcome)
             case Unwanted():
@@ -355,7 +351,9 @@ class Lane:
                 self._done(work, chunk)
 
     def _probe(self, signal: Signal) -> bool:
-        """Whether to go on. When this fails the next attempt carries something: some servers dislike what is empty."""
+        """Send an empty request; whether to go on. After a failure the next attempt carries records, because some servers
+        refuse an empty request.
+        """
         now = time.monotonic()
         with self._attempt.under_way():
             outcome = self.destination.probe(signal, self._limit_s(now))
@@ -373,7 +371,7 @@ class Lane:
 
     def _read(self) -> Work | None:
         with self._spool_lock:
-            if self._life >= Lifecycle.LET_GO:
+            if self._life >= Lifecycle.RELEASED:
                 return None
             batch = self._source.read(
                 self.destination.name,
@@ -394,7 +392,7 @@ class Lane:
             self._work = work
         return work
 
-    def _taken(self, work: Work, chunk: Chunk, outcome: Delivered) -> None:
+    def _accepted(self, work: Work, chunk: Chunk, outcome: Delivered) -> None:
         count = chunk.count
         rejected = min(count, outcome.rejected)
         self._pulse.took()
@@ -402,7 +400,7 @@ class Lane:
             self._tally.delivered(chunk.signal, count, rejected)
         if outcome.rejected or outcome.message:
             logger.log(
-                self._once("rejection", WARNING),
+                self._level_once("rejection", WARNING),
                 "%s rejected %d of %d %s: %s",
                 self.destination.shown,
                 rejected,
@@ -410,11 +408,11 @@ class Lane:
                 chunk.signal,
                 outcome.message,
             )
-        self._works_again()
+        self._recovered()
         self._done(work, chunk)
 
-    def _never(self, work: Work, chunk: Chunk, reason: str, body: bytes) -> None:
-        """Set the records aside as a dead letter: sending them again cannot help."""
+    def _set_aside(self, work: Work, chunk: Chunk, reason: str, body: bytes) -> None:
+        """Store the request as a dead letter: sending it again cannot help."""
         count = chunk.count
         with self._changed:
             self._tally.refused(chunk.signal, count)
@@ -422,8 +420,8 @@ class Lane:
         logger.debug(
             "%s refused %d %s for good: %s", self.destination.shown, count, chunk.signal, reason
         )
-        if "refusal" not in self._told:
-            self._told.add("refusal")
+        if "refusal" not in self._logged:
+            self._logged.add("refusal")
             kept = f"is kept in {path.parent}" if path is not None else "is dropped and counted"
             self._options.tell(
                 f"spanbus: {self.destination.shown} refuses telemetry ({reason}); what it refuses {kept}, see `spanbus status`"
@@ -432,9 +430,9 @@ class Lane:
 
     def _split(self, work: Work, chunk: Chunk, outcome: TooLarge) -> None:
         self._pulse.heard(0.0)
-        self._works_again()
+        self._recovered()
         if not work.halve():
-            self._never(work, chunk, outcome.reason, outcome.body)
+            self._set_aside(work, chunk, outcome.reason, outcome.body)
 
     def _done(self, work: Work, chunk: Chunk) -> None:
         work.chunks.remove(chunk)
@@ -446,7 +444,7 @@ class Lane:
 
     def _acknowledge(self, batch: Batch) -> None:
         with self._spool_lock:
-            if self._life < Lifecycle.LET_GO:
+            if self._life < Lifecycle.RELEASED:
                 self._source.acknowledge(self.destination.name, batch)
         self._attempt.in_doubt = False
 
@@ -458,7 +456,7 @@ class Lane:
             self._backoff.failed(now, outcome.after_s)
             known = self._outage.reason or _NO_ANSWER
             reason = known if self._attempt.interrupted else outcome.reason
-            self._outage.failed(reason, time.time_ns(), now)
+            self._outage.failed(reason, now)
             again = self._pulse.taking and outcome.heard and self._options.taking_s > 0
             if self._life is Lifecycle.CLOSING and not again:
                 self._life = Lifecycle.GAVE_UP
@@ -468,12 +466,12 @@ class Lane:
         if self._outage.lasts_s(now) >= self._options.quiet_s and not self._closing:
             self._tell_outage()
 
-    def _works_again(self) -> None:
+    def _recovered(self) -> None:
         with self._changed:
             self._backoff.succeeded()
             failed = self._outage.on
             told = self._outage.over()
-        if failed or self._once("works", INFO) == INFO:
+        if failed or self._level_once("works", INFO) == INFO:
             self._pulse.works()
         forget(self.destination.shown, self._options.kept_in)
         if told:
@@ -481,9 +479,9 @@ class Lane:
 
     def _tell_outage(self, *, at_the_end: bool = False) -> None:
         options, name, reason = self._options, self.destination.name, self._outage.reason
-        if reason is None or not self._outage.tell_now():
+        if reason is None or not self._outage.claim():
             return
-        if options.tell is to_stderr and not first(self.destination.shown, options.kept_in):
+        if options.tell is to_stderr and not first_report(self.destination.shown, options.kept_in):
             return
         options.tell(
             outage_notice(

@@ -1,8 +1,8 @@
-"""Delivery counts of all programs on a state directory, added up in one small file.
+"""Ledger: delivery counts of all programs on a state directory, added up in one small file.
 
-A program exports its own counts as metrics, except for records dropped after its last collection or lost from memory when
-it ended. Those counts are written here: for ``spanbus status``, and for the next program, which exports the counts that no
-metric holds yet. The file has its final size from the beginning, so that it can be written when the disk is full.
+A program exports its own counts as metrics, but not those of records dropped after its last collection or lost from memory at
+its end. The ledger holds the latter as unexported: for ``spanbus status``, and for the next program, which exports them. The
+file has its final size from the beginning, so that it can be written when the disk is full.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from spanbus._named_tuple import NamedTuple
 LEDGER: Final = "delivery.json"
 SIZE_BYTES: Final = 4096
 _PATIENCE_S: Final = 0.05
-_BEFORE: Final = {
+_OLD_NAMES: Final = {
     "unexported_rejected": "untold_rejected",
     "unexported_dropped": "untold_dropped",
 }
 """Names in the files of version 0.1."""
 
 Counts = Mapping[tuple[str, str], int]
-"""Records by signal and reason; the reason is empty for what was delivered."""
+"""Records by signal and reason; the reason of delivered records is empty."""
 
 
-class Fates(NamedTuple):
+class DeliveryCounts(NamedTuple):
     """Records by signal and reason; ``unexported`` are those of ``rejected`` and ``dropped`` that no exported metric
     holds yet.
     """
@@ -51,26 +51,28 @@ class Fates(NamedTuple):
         return bool(self.unexported_rejected or self.unexported_dropped)
 
     @classmethod
-    def of(cls, found: DeliveryStatistics) -> Fates:
+    def of(cls, found: DeliveryStatistics) -> DeliveryCounts:
         """Create from statistics; nothing counts as unexported."""
         delivered = {(signal, ""): count for signal, count in found.delivered.items()}
         return cls(delivered, found.rejected, found.dropped, {}, {})
 
-    def plus(self, other: Fates) -> Fates:
-        return Fates(*(added(counts, more) for counts, more in zip(self, other, strict=True)))
+    def plus(self, other: DeliveryCounts) -> DeliveryCounts:
+        return DeliveryCounts(
+            *(added(counts, more) for counts, more in zip(self, other, strict=True))
+        )
 
 
-NOTHING: Final = Fates({}, {}, {}, {}, {})
+NOTHING: Final = DeliveryCounts({}, {}, {}, {}, {})
 
 
 class Ledger:
-    """Persistent counts. Never raises; where nothing can be written nothing is remembered. Safe from any thread and process."""
+    """Persistent counts. Never raises; counts that cannot be written are lost. Safe from any thread and process."""
 
     def __init__(self, state_dir: Path) -> None:
         self._path = state_dir / LEDGER
 
     def prepare(self) -> None:
-        """Make the file while there is room for it."""
+        """Create the file while the disk has room for it."""
         try:
             descriptor = open_own(self._path, os.O_RDWR)
         except OSError:
@@ -83,21 +85,21 @@ class Ledger:
         finally:
             os.close(descriptor)
 
-    def read(self) -> Fates:
-        """Read the counts as they stand."""
+    def read(self) -> DeliveryCounts:
+        """Return the current counts."""
         try:
             return _parsed(read_regular(self._path, SIZE_BYTES))
         except OSError:
             return NOTHING
 
-    def add(self, fates: Fates) -> bool:
+    def add(self, counts: DeliveryCounts) -> bool:
         """Add counts; False when they could not be written."""
-        if not any(fates):
+        if not any(counts):
             return True
-        return self._change(lambda known: known.plus(fates)) is not None
+        return self._change(lambda known: known.plus(counts)) is not None
 
-    def take_unexported(self) -> Fates:
-        """Take the counts that no metric holds yet; exporting them is the caller's from now on."""
+    def take_unexported(self) -> DeliveryCounts:
+        """Remove and return the unexported counts; the caller must export them."""
         found = self.read()
         if not found.unexported:
             return NOTHING
@@ -105,12 +107,12 @@ class Ledger:
             lambda known: known._replace(unexported_rejected={}, unexported_dropped={})
         )
         return (
-            Fates({}, {}, {}, before.unexported_rejected, before.unexported_dropped)
+            DeliveryCounts({}, {}, {}, before.unexported_rejected, before.unexported_dropped)
             if before is not None
             else NOTHING
         )
 
-    def _change(self, change: Callable[[Fates], Fates]) -> Fates | None:
+    def _change(self, change: Callable[[DeliveryCounts], DeliveryCounts]) -> DeliveryCounts | None:
         """Apply a change and return the state before it; None when it could not be written."""
         try:
             with _locked(self._path) as descriptor:
@@ -135,7 +137,9 @@ def _locked(path: Path) -> Generator[int]:
     descriptor = open_own(path, os.O_RDWR)
     try:
         deadline = time.monotonic() + _PATIENCE_S
-        while True:  # held for one read and one write; only somebody who was stopped in between holds it longer
+        while (
+            True
+        ):  # held for one read and one write; longer only by a process that was stopped meanwhile
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
@@ -157,21 +161,21 @@ def minus(counts: Counts, before: Counts) -> Counts:
     }
 
 
-def _parsed(data: bytes) -> Fates:
-    """A file that cannot be read, or that is new, is an empty one."""
+def _parsed(data: bytes) -> DeliveryCounts:
+    """Parse the file; a new or damaged one counts as empty."""
     try:
         found = cast(
             "Mapping[str, list[tuple[str, str, int]]]", json.loads(data.strip(b"\0 ") or b"{}")
         )
-        return Fates(
+        return DeliveryCounts(
             *(
                 {
                     (signal, reason): int(count)
                     for signal, reason, count in found.get(
-                        name, found.get(_BEFORE.get(name, ""), ())
+                        name, found.get(_OLD_NAMES.get(name, ""), ())
                     )
                 }
-                for name in Fates._fields
+                for name in DeliveryCounts._fields
             )
         )
     except (ValueError, TypeError, AttributeError, RecursionError):

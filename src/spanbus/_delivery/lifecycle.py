@@ -6,12 +6,12 @@ from enum import IntEnum
 
 
 class Lifecycle(IntEnum):
-    """It only goes forward."""
+    """State of a lane; it only goes forward."""
 
     SENDING = 0
     CLOSING = 1
     """Shutdown has begun: only requests likely to be answered before the deadline are sent."""
     GAVE_UP = 2
-    LET_GO = 3
+    RELEASED = 3
     """The spool is no longer read or acknowledged."""
     ENDED = 4

@@ -1,8 +1,8 @@
-"""Time of each destination's last answer to any program on this state directory, and the reasons of those that fail.
+"""Liveness of destinations, shared by all programs on a state directory: last answers and current failures.
 
-A batch that is under way when a program ends is sent again by the next one, unless its answer is waited for. That is worth
-it where the destination is known to live, and short-lived programs cannot know it by themselves. One empty file per
-destination, whose time of modification is the answer's; beside it, while it fails, a file with the reason.
+If a program ends without waiting for the answer to its last batch, the next program sends the batch again. Waiting is worth it
+only for a live destination, which a short-lived program cannot know by itself. Each destination has an empty file, modified at
+its last answer, and while it fails a second file with the reason.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _REASON_CHARS: Final = 500
 
 
 class Failing(NamedTuple):
-    """A destination that did not take records when it was last tried, why, and when that was (Unix seconds)."""
+    """A destination whose last attempt failed, with reason and time (Unix seconds)."""
 
     shown: str
     reason: str
@@ -34,7 +34,7 @@ class Failing(NamedTuple):
 
 
 class Liveness:
-    """Shared liveness of destinations. Never raises; without a usable directory nothing is known."""
+    """Shared liveness of destinations. Never raises; without a usable directory no destination is known to live."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -74,13 +74,13 @@ class Liveness:
             temporary.rename(path)
 
     def works(self, destination: str) -> None:
-        """Clear the failure: it takes records."""
+        """Clear the failure."""
         self._failed.pop(destination, None)
         with suppress(OSError):
             self._path(destination, _FAILING).unlink(missing_ok=True)
 
     def fresh(self, destination: str) -> bool:
-        """Whether it has answered some program in the last seconds."""
+        """Whether it answered any program in the last 10 s."""
         try:
             age_s = time.time_ns() / 1e9 - self._path(destination, ".answered").stat().st_mtime
         except OSError:
@@ -92,7 +92,7 @@ class Liveness:
 
 
 def failing(directory: Path) -> list[Failing]:
-    """The destinations that failed when a program on this spool last tried them."""
+    """Destinations whose last attempt by any program failed."""
     found: list[Failing] = []
     for path in sorted(directory.glob(f"*{_FAILING}")):
         with suppress(OSError, ValueError):

@@ -1,4 +1,4 @@
-"""A log record processor whose records go to the spool."""
+"""Log record processor that puts records into the spool."""
 
 from __future__ import annotations
 

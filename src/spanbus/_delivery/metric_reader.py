@@ -1,4 +1,4 @@
-"""A metric reader whose collections become records of the spool."""
+"""Metric reader that puts collections into the spool."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _CUMULATIVE = AggregationTemporality.CUMULATIVE
 def temporality(
     lifetime: Literal["run", "service"], env: Mapping[str, str]
 ) -> dict[type, AggregationTemporality]:
-    """Those of :func:`~spanbus._delivery.metric_settings.temporalities`, by the SDK's instruments."""
+    """:func:`~spanbus._delivery.metric_settings.temporalities` by the SDK's instrument classes."""
     monotonic, observed = map(AggregationTemporality, temporalities(lifetime, env))
     return {
         Counter: monotonic,
@@ -60,9 +60,9 @@ def aggregation(env: Mapping[str, str]) -> dict[type, Aggregation]:
 
 
 class SpoolMetricReader(MetricReader):
-    """Collects when told to, and at the end. ``exclusive`` keeps measurements out while a collection is taken.
+    """Collects on :meth:`export_now` and at shutdown. ``exclusive`` blocks measurements during a collection.
 
-    ``mark`` gives the number of what was measured last; a collection is taken together with it.
+    ``mark`` returns the last measured number, which is put together with the collection.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class SpoolMetricReader(MetricReader):
         self._received = metrics_data
 
     def export_now(self) -> None:
-        """Collect and put what was collected."""
+        """Collect, and put the collection."""
         with self._lock:
             with self._exclusive():
                 upto = self._mark() if self._mark is not None else None

@@ -1,4 +1,4 @@
-"""Variables of the metrics SDK that are read here too, from an environment that was checked before."""
+"""Variables of the metrics SDK that spanbus reads itself, from a validated environment."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ _DEFAULT_INTERVAL_MS = 60_000.0
 
 
 class Temporalities(NamedTuple):
-    """Of durations, and of counters that are observed; the others are cumulative."""
+    """Temporality of durations and of observable counters; all other instruments are cumulative."""
 
     durations: int
     counters: int
 
 
 def temporalities(lifetime: Literal["run", "service"], env: Mapping[str, str]) -> Temporalities:
-    """Delta for a one-shot process, which exports once and dies; else what the specification's preference says."""
+    """Delta for a one-shot process, which exports once; otherwise the specification's preference variable."""
     preference = (
         env.get("OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", "cumulative").strip().lower()
     )
@@ -31,7 +31,7 @@ def temporalities(lifetime: Literal["run", "service"], env: Mapping[str, str]) -
 
 
 def exemplar_filter(env: Mapping[str, str]) -> Literal["trace_based", "always_on", "always_off"]:
-    """``OTEL_METRICS_EXEMPLAR_FILTER``; what is none of its values is the default."""
+    """``OTEL_METRICS_EXEMPLAR_FILTER``; an unknown value means the default."""
     wanted = env.get("OTEL_METRICS_EXEMPLAR_FILTER", "").strip().lower()
     if wanted == "always_on":
         return "always_on"
@@ -39,7 +39,7 @@ def exemplar_filter(env: Mapping[str, str]) -> Literal["trace_based", "always_on
 
 
 def export_interval_s(env: Mapping[str, str]) -> float:
-    """``OTEL_METRIC_EXPORT_INTERVAL``."""
+    """``OTEL_METRIC_EXPORT_INTERVAL`` in seconds; 60 if it is not a number."""
     try:
         return float(env.get("OTEL_METRIC_EXPORT_INTERVAL") or _DEFAULT_INTERVAL_MS) / 1e3
     except ValueError:

@@ -1,8 +1,8 @@
-"""The journal of open work: one file of slots per process, written in place.
+"""Journal of open spans: one file of slots per process, written in place.
 
-Beside the spool's segments lies ``<token>.open``. An entry (the start of a run, phase or hook) takes a slot when it opens and
-gives it back when it closes, so that the file is as large as what is open at once and nothing is ever copied. Updates of an
-entry take slots of their own, the oldest of an entry going first. One heartbeat serves all entries: they die together.
+The file ``<token>.open`` lies beside the spool's segments. An entry (the start of a run, phase or hook) takes a slot when it
+opens and frees it when it closes, so that the file is as large as the most entries open at once and nothing is copied. Updates
+of an entry take slots of their own; its oldest updates are freed first. One heartbeat serves all entries: they die together.
 
 Layout, native byte order. A header of 128 bytes: magic, version, destinations, process id, token, heartbeat (Unix
 nanoseconds). Slots of 384 bytes follow: length and CRC-32 of the rest (length 0: free), then key, place, order, part, number of
@@ -25,7 +25,7 @@ from typing import Final
 from zlib import crc32
 
 from spanbus._delivery import JOURNALS
-from spanbus._delivery.regular_files import files_of
+from spanbus._delivery.regular_files import regular_files_in
 from spanbus._delivery.segment import DESTINATIONS_MOST, BadSegment
 from spanbus._delivery.spool_files import allocate
 from spanbus._named_tuple import NamedTuple
@@ -34,7 +34,7 @@ SUFFIX: Final = JOURNALS
 SLOT_BYTES: Final = 384
 LIMIT_BYTES: Final = 64 * 2**20
 UPDATES_BYTES: Final = 16 * 2**10
-"""Limit on the updates of one entry; the newest stay."""
+"""Limit on the updates of one entry; the newest are kept."""
 
 _MAGIC: Final = b"SPANOPEN"
 _VERSION: Final = 1
@@ -59,15 +59,15 @@ _Area = mmap.mmap | bytearray
 
 
 class Entry(NamedTuple):
-    """Open entry: its key, the end of the segments when it opened, and its start followed by its updates."""
+    """Open entry: key, end of the segments when it opened, and its start followed by its updates."""
 
     key: int
     place: int
     pieces: list[bytes]
 
 
-class Remains(NamedTuple):
-    """The journal of a dead process."""
+class JournalContent(NamedTuple):
+    """Content of the journal of a dead process."""
 
     token: bytes
     destinations: tuple[str, ...]
@@ -77,7 +77,7 @@ class Remains(NamedTuple):
 
 
 class OpenJournal:
-    """Thread-safe. The file is made with the first entry; without room for it entries are not kept, and nothing else changes."""
+    """Journal of this process. Thread-safe. The first entry creates the file; on a full disk entries are silently not kept."""
 
     def __init__(
         self,
@@ -108,7 +108,7 @@ class OpenJournal:
         self._group = b""
 
     def introduce(self, group: bytes) -> None:
-        """Header of the process's own resource, which identifies the owner of the journal."""
+        """Set the header of our resource, which identifies the owner of the journal."""
         self._group = group
 
     def __len__(self) -> int:
@@ -118,13 +118,13 @@ class OpenJournal:
         """Write an entry."""
         with self._lock:
             if key in self._opened:
-                self._forget(key)
+                self._free_entry(key)
             slots = self._write(_OPEN, key, place, data, self._areas_most)
             if slots is not None:
                 self._opened[key] = slots
 
     def updated(self, key: int, data: bytes) -> None:
-        """Add to an entry; nothing when it is closed by now."""
+        """Add an update to an entry; ignored when it is closed."""
         with self._lock:
             if key not in self._opened:
                 return
@@ -136,13 +136,13 @@ class OpenJournal:
                 pieces = self._updates[key] = deque()
             pieces.append(slots)
             while len(pieces) > 1 and sum(map(len, pieces)) * _PAYLOAD_BYTES > UPDATES_BYTES:
-                self._release(pieces.popleft())
+                self._free_slots(pieces.popleft())
 
     def closed(self, key: int) -> None:
         """Free the slots of an entry."""
         with self._lock:
             if key in self._opened:
-                self._forget(key)
+                self._free_entry(key)
 
     def alive(self, now_ns: int) -> None:
         """Write the heartbeat: all entries were open at this time."""
@@ -150,13 +150,13 @@ class OpenJournal:
             if self._opened and not self._closed:
                 data = _ALIVE.pack(now_ns)
                 self._header[_ALIVE_AT : _ALIVE_AT + 8] = data
-                self._through(data, _ALIVE_AT)
+                self._write_through(data, _ALIVE_AT)
 
-    def _forget(self, key: int) -> None:
-        self._release(self._opened.pop(key))
+    def _free_entry(self, key: int) -> None:
+        self._free_slots(self._opened.pop(key))
         if self._updates:
             for slots in self._updates.pop(key, ()):
-                self._release(slots)
+                self._free_slots(slots)
 
     # --- slots --------------------------------------------------------------------------------------------------------
 
@@ -167,21 +167,21 @@ class OpenJournal:
         parts = (len(data) + _PAYLOAD_BYTES - 1) // _PAYLOAD_BYTES or 1
         if self._closed or parts > _PARTS_MOST:
             return None
-        if len(self._freed) < parts and not self._room(parts, areas_most):
+        if len(self._freed) < parts and not self._make_room(parts, areas_most):
             return None
         if parts == 1:
-            slot = self._freed.pop() if self._freed else self._fresh()
+            slot = self._freed.pop() if self._freed else self._next_slot()
             self._put(slot, _HEAD_OF(key, place, self._order, 0, 1, kind) + data)
             return (slot,)
         slots: list[int] = []
         for part in range(parts):
-            slot = self._freed.pop() if self._freed else self._fresh()
+            slot = self._freed.pop() if self._freed else self._next_slot()
             piece = data[part * _PAYLOAD_BYTES : (part + 1) * _PAYLOAD_BYTES]
             self._put(slot, _HEAD_OF(key, place, self._order, part, parts, kind) + piece)
             slots.append(slot)
         return tuple(slots)
 
-    def _fresh(self) -> int:
+    def _next_slot(self) -> int:
         slot = self._used
         self._used += 1
         return slot
@@ -191,18 +191,18 @@ class OpenJournal:
         frame = _LEADS_OF(len(body), crc32(body)) + body
         self._areas[slot // _SLOTS][begin : begin + len(frame)] = frame
         if not self._mapped:
-            self._through(frame, _place(slot))
+            self._write_through(frame, _slot_offset(slot))
 
-    def _release(self, slots: tuple[int, ...]) -> None:
+    def _free_slots(self, slots: tuple[int, ...]) -> None:
         for slot in slots:
             begin = slot % _SLOTS * SLOT_BYTES
             self._areas[slot // _SLOTS][begin : begin + len(_FREE)] = _FREE
             if not self._mapped:
-                self._through(_FREE, _place(slot))
+                self._write_through(_FREE, _slot_offset(slot))
             self._freed.append(slot)
 
-    def _room(self, parts: int, areas_most: int) -> bool:
-        """Whether there are this many free slots, after another area was added where one is needed."""
+    def _make_room(self, parts: int, areas_most: int) -> bool:
+        """Whether there are enough free slots, after adding areas if needed."""
         while len(self._freed) + len(self._areas) * _SLOTS - self._used < parts:
             if len(self._areas) >= areas_most:
                 return False
@@ -211,9 +211,9 @@ class OpenJournal:
                 return False
             try:
                 if self._descriptor is None:
-                    self._make()
+                    self._create()
                 else:
-                    self._areas.append(self._area())
+                    self._areas.append(self._new_area())
             except (OSError, ValueError):
                 self._not_before = now + _RETRY_S
                 return False
@@ -221,7 +221,7 @@ class OpenJournal:
 
     # --- the file -----------------------------------------------------------------------------------------------------
 
-    def _make(self) -> None:
+    def _create(self) -> None:
         temporary = self.path.with_suffix(".making")
         descriptor = os.open(
             temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600
@@ -247,11 +247,11 @@ class OpenJournal:
             os.close(descriptor)
             raise
         self._descriptor = descriptor
-        self._areas.append(self._area())
+        self._areas.append(self._new_area())
         if self._group:
             self._write(_GROUP, 0, 0, self._group, self._areas_most)
 
-    def _area(self) -> _Area:
+    def _new_area(self) -> _Area:
         assert self._descriptor is not None
         offset = mmap.ALLOCATIONGRANULARITY + len(self._areas) * _AREA_BYTES
         allocate(self._descriptor, offset, _AREA_BYTES)
@@ -259,7 +259,7 @@ class OpenJournal:
             return mmap.mmap(self._descriptor, _AREA_BYTES, offset=offset)
         return bytearray(_AREA_BYTES)
 
-    def _through(self, data: bytes, offset: int) -> None:
+    def _write_through(self, data: bytes, offset: int) -> None:
         if not self._mapped and self._descriptor is not None:
             try:
                 os.pwrite(self._descriptor, data, offset)
@@ -267,35 +267,35 @@ class OpenJournal:
                 return
 
     def sync(self) -> None:
-        """Sync to the disk; if the file was removed, write everything into a new one."""
+        """Sync to the disk; if the file was removed, write a new one."""
         with self._lock:
             if self._descriptor is None or self._closed:
                 return
             if not self.path.exists():
-                self._again()
+                self._recreate()
             descriptor = self._descriptor
         try:
             getattr(os, "fdatasync", os.fsync)(descriptor)
         except OSError:
             return
 
-    def _again(self) -> None:
+    def _recreate(self) -> None:
         before = self._areas, self._header, self._descriptor, self._used
         areas = [bytes(area) for area in self._areas]
         self._areas = []
         try:
             group, self._group = self._group, b""
-            self._make()
+            self._create()
             self._group = group
             while len(self._areas) < len(areas):
-                self._areas.append(self._area())
+                self._areas.append(self._new_area())
             for position, content in enumerate(areas):
                 self._areas[position][:] = content
-                self._through(content, _place(position * _SLOTS))
+                self._write_through(content, _slot_offset(position * _SLOTS))
         except (OSError, ValueError):
             self._areas, self._header, self._descriptor, self._used = before
             return
-        _let_go(before[0], before[1], before[2])
+        _release_files(before[0], before[1], before[2])
 
     def close(self) -> None:
         """Close; delete the file when nothing is open, else leave it for the next process. May be called twice."""
@@ -306,25 +306,25 @@ class OpenJournal:
                     self.path.unlink(missing_ok=True)
             except OSError:
                 pass
-            _let_go(self._areas, self._header, self._descriptor)
+            _release_files(self._areas, self._header, self._descriptor)
             self._areas, self._header, self._descriptor = [], bytearray(), None
             self._opened.clear()
             self._updates.clear()
 
     def forked(self) -> None:
-        """In a child process: the file is the parent's. Not used there again."""
+        """In a child process: close the parent's file. The child does not use this journal."""
         self._lock = threading.Lock()
         self._closed = True
-        _let_go(self._areas, self._header, self._descriptor)
+        _release_files(self._areas, self._header, self._descriptor)
         self._descriptor = None
 
 
-def _place(slot: int) -> int:
+def _slot_offset(slot: int) -> int:
     area, number = divmod(slot, _SLOTS)
     return mmap.ALLOCATIONGRANULARITY + area * _AREA_BYTES + number * SLOT_BYTES
 
 
-def _let_go(areas: list[_Area], header: _Area, descriptor: int | None) -> None:
+def _release_files(areas: list[_Area], header: _Area, descriptor: int | None) -> None:
     for area in (*areas, header):
         if isinstance(area, mmap.mmap):
             try:
@@ -338,8 +338,8 @@ def _let_go(areas: list[_Area], header: _Area, descriptor: int | None) -> None:
             return
 
 
-def remains(path: Path, data: bytes) -> Remains:
-    """Parse the bytes of a journal. Slots that are not whole count as free. Raises :class:`BadSegment`."""
+def parse_journal(path: Path, data: bytes) -> JournalContent:
+    """Parse the bytes of a journal. Torn slots count as free. Raises :class:`BadSegment`."""
     if len(data) < mmap.ALLOCATIONGRANULARITY:
         raise BadSegment(path, "is shorter than a header")
     magic, version, count, _, token, *names = _HEADER.unpack_from(data, 0)
@@ -372,7 +372,7 @@ def remains(path: Path, data: bytes) -> Remains:
         if key in entries:
             entries[key].pieces.extend(more)
     shown = tuple(name.rstrip(b"\0").decode("ascii", "replace") for name in names[:count])
-    return Remains(token, shown, alive_ns, group, list(entries.values()))
+    return JournalContent(token, shown, alive_ns, group, list(entries.values()))
 
 
 def _slots(data: bytes) -> Iterator[tuple[int, int, int, int, int, int, bytes]]:
@@ -389,5 +389,5 @@ def _slots(data: bytes) -> Iterator[tuple[int, int, int, int, int, int, bytes]]:
 
 
 def journal_files(directory: Path) -> list[Path]:
-    """The regular ones in it."""
-    return files_of(directory, SUFFIX)
+    """Journal files in a directory; regular files only."""
+    return regular_files_in(directory, SUFFIX)

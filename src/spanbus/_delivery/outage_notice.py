@@ -2,57 +2,56 @@
 
 from __future__ import annotations
 
-_told_on_stderr: set[tuple[str, str]] = set()
-"""Outages reported by this process, by destination and place of the records; shared by its successive runtimes."""
+_reported: set[tuple[str, str]] = set()
+"""Outages reported by this process, by destination and place of the records; shared by successive runtimes."""
 
 
-def first(shown: str, kept_in: str) -> bool:
+def first_report(shown: str, kept_in: str) -> bool:
     """Whether this outage is new to the process; marks it as reported."""
     key = shown, kept_in
-    if key in _told_on_stderr:
+    if key in _reported:
         return False
-    _told_on_stderr.add(key)
+    _reported.add(key)
     return True
 
 
 def forget(shown: str, kept_in: str) -> None:
     """End the outage, so that the next one is reported."""
-    _told_on_stderr.discard((shown, kept_in))
+    _reported.discard((shown, kept_in))
 
 
 class OutageNotice:
-    """Start (Unix and monotonic time) and reason of a destination's outage, and whether it was reported."""
+    """Reason and start (monotonic time) of a destination's outage, and whether it was reported."""
 
     def __init__(self) -> None:
         self.reason: str | None = None
-        self.since_ns: int | None = None
         self._since = 0.0
-        self._told = False
+        self._was_reported = False
 
     @property
     def on(self) -> bool:
         return self.reason is not None
 
-    def failed(self, reason: str, now_ns: int, now: float) -> None:
+    def failed(self, reason: str, now: float) -> None:
         """Begin an outage, or update its reason."""
         if self.reason is None:
-            self.since_ns, self._since = now_ns, now
+            self._since = now
         self.reason = reason
 
     def over(self) -> bool:
         """End the outage; True when it had been reported."""
-        told, self._told = self._told, False
-        self.reason = self.since_ns = None
+        told, self._was_reported = self._was_reported, False
+        self.reason = None
         return told
 
     def lasts_s(self, now: float) -> float:
         return now - self._since if self.on else 0.0
 
-    def tell_now(self) -> bool:
-        """True once for each outage, when it is to be reported."""
-        if self.reason is None or self._told:
+    def claim(self) -> bool:
+        """Claim the report of this outage; True once per outage."""
+        if self.reason is None or self._was_reported:
             return False
-        self._told = True
+        self._was_reported = True
         return True
 
 
@@ -67,10 +66,10 @@ def outage_notice(
     remedy: str,
     at_the_end: bool,
 ) -> str:
-    """Message about an outage: the destination and the reason, the number of waiting records and their place, and the remedy."""
+    """Message about an outage: destination and reason, number and place of the waiting records, and remedy."""
     from spanbus._pluralize import pluralize
 
-    said: list[str] = []
+    parts: list[str] = []
     on_disk = waiting - in_memory
     if on_disk > 0 or not waiting:
         until = ";"
@@ -78,7 +77,7 @@ def outage_notice(
             are = "is" if on_disk == 1 else "are"
             until = f" so far and {are} sent when it does; after this program"
         records = pluralize(on_disk, "record waits", "records wait")
-        said.append(f"{records} in {kept_in}{until} {remedy}")
+        parts.append(f"{records} in {kept_in}{until} {remedy}")
     refused = f", for the disk did not take them ({disk_error})" if disk_error else ""
     if in_memory and at_the_end:
         records = pluralize(
@@ -86,12 +85,12 @@ def outage_notice(
             "record that was only in memory is lost",
             "records that were only in memory are lost",
         )
-        said.append(records + refused)
+        parts.append(records + refused)
     elif in_memory:
         records = pluralize(
             in_memory,
             "record waits in memory alone; it is",
             "records wait in memory alone; they are",
         )
-        said.append(f"{records} lost when the program ends{refused}")
-    return f"spanbus: {shown} does not take telemetry ({reason}); {'; '.join(said)}"
+        parts.append(f"{records} lost when the program ends{refused}")
+    return f"spanbus: {shown} does not take telemetry ({reason}); {'; '.join(parts)}"

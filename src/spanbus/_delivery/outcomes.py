@@ -6,17 +6,17 @@ from spanbus._named_tuple import NamedTuple
 
 
 class Delivered(NamedTuple):
-    """The destination has it, but for ``rejected`` of the records (a partial success)."""
+    """Delivered, except for ``rejected`` records (a partial success)."""
 
     rejected: int = 0
     message: str = ""
 
 
 class Retry(NamedTuple):
-    """Temporary failure. ``after_s`` is what the destination asked for; after ``attempts`` tries (None: no limit) it
-    counts as refused.
+    """Temporary failure; after ``attempts`` attempts (None: no limit) it counts as refused.
 
-    ``body`` is what was sent, given where the attempts are limited. ``heard``: the destination itself said so.
+    ``after_s`` is the delay that the destination asked for. ``body`` is the request, given if attempts are limited. ``heard``
+    marks an answer of the destination itself, not a failure of the connection.
     """
 
     reason: str
@@ -27,14 +27,14 @@ class Retry(NamedTuple):
 
 
 class Refused(NamedTuple):
-    """Permanent refusal: sending the same again cannot help. ``body`` is what was sent."""
+    """Permanent refusal: sending it again cannot help. ``body`` is the request."""
 
     reason: str
     body: bytes = b""
 
 
 class TooLarge(NamedTuple):
-    """The request is too large. ``body`` is what was sent."""
+    """The request is too large. ``body`` is the request."""
 
     reason: str
     body: bytes = b""

@@ -1,4 +1,4 @@
-"""Segments that this process writes, oldest first, and the groups with which each of them begins."""
+"""Segments that this process writes, oldest first, and the group headers at the start of each."""
 
 from __future__ import annotations
 
@@ -28,13 +28,16 @@ _RETRY_S: Final = 1.0
 
 
 class DropOldest(Protocol):
-    """Makes room by dropping, and counting, the oldest segment; False where there is none to drop."""
+    """Drop and count the oldest segment; False when there is none."""
 
     def __call__(self, *, in_memory: bool) -> bool: ...
 
 
 class OwnSegments:
-    """Not thread-safe: the spool has the lock. What a directory does not take goes into memory, and a file is tried later."""
+    """Segments of this process. Not thread-safe: the spool has the lock.
+
+    If the directory cannot take a segment, it is kept in memory; a file is tried again a second later.
+    """
 
     __slots__ = (
         "_brief",
@@ -49,7 +52,7 @@ class OwnSegments:
         "_quota_bytes",
         "_segment_bytes",
         "_token",
-        "_told",
+        "_warned",
         "current",
         "disk_error",
         "groups",
@@ -77,20 +80,20 @@ class OwnSegments:
         self._quota_bytes, self._segment_bytes = quota_bytes, segment_bytes
         self.mapped = mapped
         self.reason = reason
-        """Reason for which records are dropped, where they are."""
+        """Reason that dropped records are counted with."""
         self._collect, self._drop_oldest, self._brief = collect, drop_oldest, brief
         self.current: Segment | None = None
         self.sealed: list[Segment] = []
         self.groups: list[bytes] = []
         self._group_numbers: dict[bytes, int] = {}
         self.groups_written = 0
-        """Number of groups that stand in the current segment."""
+        """Number of groups written to the current segment."""
         self._number = 0
         self._not_before = 0.0
         self.disk_error = ""
-        """Why the newest segment has no file, empty where it has one."""
-        self._told = brief
-        """Of a program that ends soon, only what it lost is told, at its end."""
+        """Reason that the newest segment has no file; empty if it has one."""
+        self._warned = brief
+        """A short-lived program reports only its losses, at its end."""
         self._closed = False
 
     def __iter__(self) -> Iterator[Segment]:
@@ -103,18 +106,18 @@ class OwnSegments:
 
     @property
     def place(self) -> tuple[int, int]:
-        """Number of the segment that is written, and the position in it."""
+        """Number of the current segment, and the position in it."""
         segment = self.current
         return (segment.number, segment.position) if segment is not None else (self._number, 0)
 
     # --- groups -------------------------------------------------------------------------------------------------------
 
     def number_of(self, data: bytes) -> int | None:
-        """The number of a group that is known; may be asked without the lock."""
+        """Number of a known group, else None; needs no lock."""
         return self._group_numbers.get(data)
 
     def add_group(self, data: bytes) -> tuple[int, bool]:
-        """The number of a group, and whether it is the first of all."""
+        """Add a group; return its number, and whether it is the first of all."""
         number = self._group_numbers.setdefault(data, len(self.groups))
         if number < len(self.groups):
             return number, False
@@ -122,12 +125,12 @@ class OwnSegments:
         return number, not number
 
     def with_groups(self, segment: Segment, more_bytes: int) -> Segment | None:
-        """The segment, or the one after it, with all groups written in it; None when that is impossible."""
+        """Write all groups to the segment, or to a new one; return that segment, None when there is no room."""
         while self.groups_written < len(self.groups):
             data = self.groups[self.groups_written]
             if not segment.room_for(8 + len(data) + FRAME_BYTES + more_bytes):
                 self.seal()
-                replaced = self._made(8 + len(data) + FRAME_BYTES + more_bytes)
+                replaced = self._new_segment(8 + len(data) + FRAME_BYTES + more_bytes)
                 if replaced is None:
                     return None
                 segment = replaced
@@ -138,17 +141,17 @@ class OwnSegments:
 
     # --- segments -----------------------------------------------------------------------------------------------------
 
-    def room(self, payload_bytes: int) -> Segment | None:
-        """The segment in which so much has room, a new one where it takes one; None when that is impossible."""
+    def segment_with_room(self, payload_bytes: int) -> Segment | None:
+        """Return a segment with room for a payload, creating it if needed; None when there is no room."""
         segment = self.current
         if segment is not None:
             if segment.room_for(payload_bytes):
                 return segment
             self.seal()
-        return self._made(payload_bytes)
+        return self._new_segment(payload_bytes)
 
     def seal(self) -> None:
-        """Write no more into the current segment."""
+        """Stop writing to the current segment."""
         segment, self.current = self.current, None
         if segment is not None:
             segment.sealed = True
@@ -156,12 +159,12 @@ class OwnSegments:
             self.sealed.append(segment)
 
     def failed(self) -> None:
-        """The current segment could not be written; no file is tried for a while."""
+        """Seal a segment that could not be written; try no file for a second."""
         self.seal()
         self._not_before = time.monotonic() + _RETRY_S
 
-    def _made(self, payload_bytes: int) -> Segment | None:
-        """A new segment with room for this record and carried-over data."""
+    def _new_segment(self, payload_bytes: int) -> Segment | None:
+        """Create a segment with room for a record and all groups."""
         carried = sum(FRAME_BYTES + 16 + len(data) for data in self.groups)
         wanted = (
             self._segment_bytes if self._number else min(FIRST_SEGMENT_BYTES, self._segment_bytes)
@@ -172,7 +175,7 @@ class OwnSegments:
             return None
         self._collect()
         segment = (
-            self._in_a_file(size, self._directory)
+            self._new_file_segment(size, self._directory)
             if self._directory is not None and not self._closed
             else None
         )
@@ -195,7 +198,7 @@ class OwnSegments:
         self.groups_written = 0
         return self.with_groups(segment, payload_bytes) if self.groups else segment
 
-    def _in_a_file(self, size: int, directory: Path) -> Segment | None:
+    def _new_file_segment(self, size: int, directory: Path) -> Segment | None:
         if time.monotonic() < self._not_before:
             return None
         try:
@@ -224,8 +227,8 @@ class OwnSegments:
                 else "no_spool"
             )
             self.disk_error = (error.strerror if isinstance(error, OSError) else "") or str(problem)
-            if not self._told:
-                self._told = True
+            if not self._warned:
+                self._warned = True
                 logger.warning(
                     "%s: telemetry cannot be kept on disk (%s); it is kept in memory, at most %d MiB, and what is dropped is counted",
                     directory,
@@ -233,18 +236,18 @@ class OwnSegments:
                     MEMORY_BYTES >> 20,
                 )
             return None
-        self._told, self.disk_error = self._brief, ""
+        self._warned, self.disk_error = self._brief, ""
         return segment
 
     def in_memory(self) -> bool:
-        """Whether a segment has no file."""
+        """Whether any segment has no file."""
         return any(segment.path is None for segment in self)
 
     def memory_bytes(self) -> int:
         return sum(segment.bytes for segment in self if segment.path is None)
 
     def pop_oldest(self, *, in_memory: bool) -> Segment | None:
-        """The oldest sealed segment of this kind, which is no longer one of these."""
+        """Remove and return the oldest sealed segment in memory, or with a file."""
         for segment in self.sealed:
             if (segment.path is None) is in_memory:
                 self.sealed.remove(segment)
@@ -252,7 +255,7 @@ class OwnSegments:
         return None
 
     def take(self, segments: Iterable[Segment]) -> Iterable[Segment]:
-        """These segments, which are no longer among the own."""
+        """Remove and return these segments."""
         for segment in segments:
             if segment is self.current:
                 self.current = None
@@ -261,21 +264,21 @@ class OwnSegments:
         return segments
 
     def collect(self, measured_upto: int) -> None:
-        """Remove the sealed segments that are finished, and whose measurements up to this number are exported."""
+        """Delete sealed segments that are finished and hold no measurement above this number."""
         for segment in list(self.sealed):
             if segment.finished() and segment.measured_last <= measured_upto:
                 self.sealed.remove(segment)
                 remove(segment)
 
     def close(self, measured_upto: int) -> None:
-        """Leave the files with waiting records, delete the others."""
+        """Keep the files with waiting records, delete the others."""
         self._closed = True
         for segment in self:
             if segment.path is None:
                 continue
             with suppress(
                 OSError
-            ):  # a program that closes every descriptor, as daemons do, has closed this one too
+            ):  # a program that closes all descriptors, as daemons do, closed ours
                 if segment.finished() and segment.measured_last <= measured_upto:
                     remove(segment)
                 else:
@@ -284,7 +287,7 @@ class OwnSegments:
         self.sealed.clear()
 
     def forked(self) -> None:
-        """In a child process: the files are the parent's."""
+        """In a child process: close the parent's files."""
         for segment in self:
             with suppress(OSError, ValueError, BufferError):
                 segment.close()

@@ -1,7 +1,7 @@
-"""The SDK's processors and readers, put in front of the spool.
+"""Delivery through the spool: records are encoded, spooled and sent.
 
-A span that ends, a log record, a collection of metrics is encoded once, in the thread that made it, and is in the spool
-when the call returns. From there one thread per destination sends it. Nothing here blocks a caller or raises into it.
+A finished span, a log record or a collection of metrics is encoded once, in the thread that made it, and is in the spool when
+the call returns. One thread per destination sends from there. Nothing here blocks the caller or raises into it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from spanbus._delivery.destinations import (
     apart,
     without,
 )
-from spanbus._delivery.ledger import NOTHING, Fates, Ledger, minus
+from spanbus._delivery.ledger import NOTHING, DeliveryCounts, Ledger, minus
 from spanbus._delivery.liveness import Liveness
 from spanbus._delivery.quiet import Quiet
 from spanbus._delivery.recovery import Leftover
@@ -66,9 +66,9 @@ _NOWHERE: Final = PlainResource({})
 
 
 class Pipeline:
-    """Delivery through the spool: opened once, closed once. All methods may be called from any thread.
+    """Delivery through the spool: opened once, closed once. Thread-safe.
 
-    ``on_leftover`` gets the leftovers of dead processes; the spans that it ends are put before it returns. It runs in a
+    ``on_leftover`` gets the leftovers of dead processes and puts the spans that it ends before it returns. It runs in a
     delivery thread after :meth:`start`, or in the thread that calls :meth:`flush`.
     """
 
@@ -80,7 +80,7 @@ class Pipeline:
         self.resource = options.resource
         self._closed: DeliveryStatistics | None = None
         self._measures = False
-        self._broken: dict[Signal, int] = {}
+        self._not_encodable: dict[Signal, int] = {}
         self._separate = (
             apart(options.env)
             if options.remote and not options.state_dir.name.startswith(APART)
@@ -91,7 +91,7 @@ class Pipeline:
         self._last_group: tuple[object, object, int] = (self, self, 0)
         self._adopting = threading.Lock()
         self._adopter: int | None = None
-        """The thread that finishes leftovers of a dead process; it measures the spans that it puts itself."""
+        """Thread that finishes leftovers of a dead process; it measures its spans itself."""
         names = tuple(
             name
             for name, wanted in ((REMOTE, options.remote), (LOCAL, options.local is not None))
@@ -101,9 +101,9 @@ class Pipeline:
         self._ledger = (
             Ledger(options.state_dir) if not options.state_dir.name.startswith(APART) else None
         )
-        self._noted = self._inherited = NOTHING
+        self._in_ledger = self._inherited = NOTHING
         self._collected = self._exported = NOTHING
-        """Record counts in the collections of metrics that were taken, and in those that outlive this process."""
+        """Record counts in the last collection of metrics, and in the last one that outlives this process."""
         if self._ledger is not None and self._spool.directory is not None:
             self._ledger.prepare()
         self.sender = Sender(
@@ -118,11 +118,11 @@ class Pipeline:
                 tell=options.tell,
             ),
             refused=DeadLetters(options.state_dir / REFUSED),
-            prepare=self._look_around,
+            prepare=self._maintain,
         )
 
     def _opened_apart(self) -> dict[Signal, Pipeline]:
-        """Open a pipeline with its own spool for each signal that goes to another server, and for leftovers of such spools."""
+        """Open a pipeline with its own spool for each signal that goes to another server, or has segments in such a spool."""
         options = self._options
         if not options.remote or options.state_dir.name.startswith(APART):
             return {}
@@ -137,9 +137,8 @@ class Pipeline:
     def _opened(self, names: tuple[str, ...]) -> tuple[Spool, str, str]:
         """Open the spool; return it with the place of waiting records and the remedy, for messages."""
         options = self._options
-        segment_bytes = min(
-            SEGMENT_BYTES, max(_SMALLEST_SEGMENT_BYTES, options.quota_bytes // 8)
-        )  # the quota drops one of them
+        # At the quota a whole segment is dropped, so it is a fraction of the quota.
+        segment_bytes = min(SEGMENT_BYTES, max(_SMALLEST_SEGMENT_BYTES, options.quota_bytes // 8))
         spool = Spool(
             options.state_dir,
             quota_bytes=options.quota_bytes,
@@ -163,26 +162,26 @@ class Pipeline:
         return found
 
     def start(self) -> None:
-        """Begin to send, also what dead processes left; else the first record does it."""
+        """Start sending, including the records of dead processes. Otherwise the first record starts it."""
         self.sender.start()
         for other in self._apart.values():
             other.start()
 
     def introduce(self, scope: Scope) -> None:
-        """Write our resource header first, so that a recovering process knows whose open entries these are."""
+        """Write our resource header first, so that a recovering process knows the owner of the open entries."""
         self._group(self.resource, scope)
 
     # --- in -----------------------------------------------------------------------------------------------------------
 
     def put_span(self, span: wire.FinishedSpan) -> None:
-        """Take one finished span; its journal entry is closed with it."""
+        """Put one finished span; this closes its journal entry."""
         context = span.context
         if context is None:
             return
         try:
             data = wire.encode_span(span)
         except Exception:  # nothing is raised into the program
-            self._unreadable(Signal.TRACES)
+            self._count_not_encodable(Signal.TRACES)
             return
         self.put_encoded(context.span_id, data, span.resource, span.instrumentation_scope)
 
@@ -193,7 +192,7 @@ class Pipeline:
         resource: Resource | PlainResource | None,
         scope: InstrumentationScope | Scope | None,
     ) -> None:
-        """Take one finished span in OTLP bytes."""
+        """Put one finished span in OTLP bytes."""
         last = self._last_group
         if last[0] is resource and last[1] is scope:
             group = last[2]
@@ -201,7 +200,7 @@ class Pipeline:
             try:
                 group = self._group(resource, scope)
             except Exception:  # nothing is raised into the program
-                self._unreadable(Signal.TRACES)
+                self._count_not_encodable(Signal.TRACES)
                 return
         measured = self._measures and (
             self._adopter is None or self._adopter != threading.get_ident()
@@ -210,27 +209,24 @@ class Pipeline:
         self.sender.wake()
 
     def dropped_of(self, trace_id: int) -> int:
-        """Number of this trace's spans that could not be kept."""
+        """Number of dropped spans of this trace."""
         return self._spool.dropped_of(trace_id)
 
     def put_metrics(
         self, data: MetricsData | ours.MetricsData, measured_upto: int | None = None
     ) -> None:
-        """Take one collection of metrics; it holds everything that was measured up to there."""
+        """Put one collection of metrics; it holds all measurements up to ``measured_upto``."""
         try:
             encoded, points = wire_metrics.encode_metrics(data), wire_metrics.count_points(data)
         except Exception:  # nothing is raised into the program
-            self._unreadable(Signal.METRICS)
+            self._count_not_encodable(Signal.METRICS)
             return
         self.put_encoded_metrics(encoded, points, measured_upto)
 
     def put_encoded_metrics(self, encoded: bytes, points: int, measured_upto: int | None) -> None:
         if Signal.METRICS in self._separate:
             self._apart[Signal.METRICS].put_encoded_metrics(encoded, points, None)
-            encoded, points = (
-                b"",
-                0,
-            )  # note beside the spans that their measurements are exported
+            encoded, points = b"", 0  # an empty record marks the measurements as exported
         self._spool.put(
             Signal.METRICS,
             self._spool.group(b""),
@@ -243,7 +239,7 @@ class Pipeline:
         self.sender.wake()
 
     def put_log(self, record: ReadableLogRecord) -> None:
-        """Take one log record."""
+        """Put one log record."""
         if Signal.LOGS in self._separate:
             self._apart[Signal.LOGS].put_log(record)
             return
@@ -251,7 +247,7 @@ class Pipeline:
             data = wire.encode_log(record)
             group = self._group(record.resource, record.instrumentation_scope)
         except Exception:  # nothing is raised into the program
-            self._unreadable(Signal.LOGS)
+            self._count_not_encodable(Signal.LOGS)
             return
         self._spool.put(Signal.LOGS, group, data)
         self.sender.wake()
@@ -264,23 +260,25 @@ class Pipeline:
         return SpoolSpanProcessor(self.put_span, self.close, self.flush)
 
     def measures(self) -> Callable[[], int]:
-        """Keep spans from now on until a later collection of metrics was taken; returns a function for the mark of
-        the last one.
-        """
+        """Keep spans until a later collection of metrics holds them; returns a function for the last measured number."""
         self._measures = True
-        return self._mark
+        return self._last_measured
 
     def metric_reader(self, exclusive: Exclusive = nullcontext) -> SpoolMetricReader:
-        """The reader for a MeterProvider: collects when its ``export_now`` is called and when it is shut down.
+        """The reader for a MeterProvider: collects on ``export_now`` and at shutdown.
 
-        ``exclusive`` keeps measurements out while a collection is taken. From now on spans are kept until a collection was
-        taken after them, so that what a killed process had measured can be measured again.
+        ``exclusive`` blocks measurements during a collection. From now on spans are kept until a later collection holds them,
+        so that the measurements of a killed process can be repeated.
         """
         from spanbus._delivery.metric_reader import SpoolMetricReader
 
         self._measures = True
         return SpoolMetricReader(
-            self.put_metrics, self._options.lifetime, self._options.env, exclusive, mark=self._mark
+            self.put_metrics,
+            self._options.lifetime,
+            self._options.env,
+            exclusive,
+            mark=self._last_measured,
         )
 
     def log_processors(self) -> list[LogRecordProcessor]:
@@ -290,18 +288,21 @@ class Pipeline:
         return [SpoolLogProcessor(self.put_log, self.flush)]
 
     def collected(self) -> DeliveryStatistics:
-        """:meth:`statistics`, for the collection of metrics that is being taken."""
+        """:meth:`statistics` for the current collection of metrics, which reports these counts."""
         found = self.statistics()
-        self._collected = Fates.of(found)
+        self._collected = DeliveryCounts.of(found)
         return found
 
-    def _mark(self) -> int:
+    def _last_measured(self) -> int:
         return self._spool.sequence
 
     def _group(
         self, resource: Resource | PlainResource | None, scope: InstrumentationScope | Scope | None
     ) -> int:
-        """The number of this header in the spool. The objects are remembered, for a freed one's id is given again."""
+        """Return the number of this header in the spool.
+
+        The cache is keyed by ``id()``. It holds the objects too, because the id of a freed object is reused.
+        """
         last = self._last_group
         if last[0] is resource and last[1] is scope:
             return last[2]
@@ -318,32 +319,31 @@ class Pipeline:
         self._last_group = self._groups[key] = resource, scope, number
         return number
 
-    def _unreadable(self, signal: Signal) -> None:
-        """In the handler of that error."""
-        if signal not in self._broken:
+    def _count_not_encodable(self, signal: Signal) -> None:
+        """Log the first such error per signal and count it; called in its exception handler."""
+        if signal not in self._not_encodable:
             logger.warning(
                 "a record of %s cannot be encoded; it is dropped and counted",
                 signal,
-                exc_info=True,  # noqa: LOG014 (see above)
+                exc_info=True,  # noqa: LOG014 (called in the handler)
             )
-        self._broken[signal] = self._broken.get(signal, 0) + 1
+        self._not_encodable[signal] = self._not_encodable.get(signal, 0) + 1
 
     @property
     def journal(self) -> Spool:
-        """The journal of what is open: its entries stay until their spans close them."""
+        """The spool, for journal entries of open spans."""
         return self._spool
 
     # --- out ----------------------------------------------------------------------------------------------------------
 
     def adopt(self) -> None:
-        """Take over what dead processes left; their records are sent with ours."""
+        """Adopt the files of dead processes; their records are sent with ours."""
         with self._adopting:
             self._adopter = threading.get_ident()
             try:
                 for leftover in self._spool.adopt():
-                    if (
-                        self._on_leftover is not None
-                    ):  # else the leftovers stay for a process that can finish them
+                    # Without a handler the leftovers stay for a process that has one.
+                    if self._on_leftover is not None:
                         self._on_leftover(leftover)
                         self._spool.adopted(leftover)
                 if self._ledger is not None and self._measures:
@@ -352,23 +352,23 @@ class Pipeline:
                 self._adopter = None
 
     def take_over(self) -> None:
-        """:meth:`adopt`, which raises nothing into the program."""
+        """:meth:`adopt` without raising: errors are logged."""
         try:
             self.adopt()
         except Exception:
             logger.warning("what dead processes left cannot be taken over", exc_info=True)
 
-    def _look_around(self) -> None:
+    def _maintain(self) -> None:
         self.adopt()
         self._spool.sync()
-        self._note()
+        self._update_ledger()
 
-    def _note(self, unexported: Fates = NOTHING) -> None:
-        """Add the delivery counts since the last call to the ledger."""
+    def _update_ledger(self, unexported: DeliveryCounts = NOTHING) -> None:
+        """Add the counts since the last call to the ledger."""
         if self._ledger is not None:
-            now, before = Fates.of(self._own()), self._noted
+            now, before = DeliveryCounts.of(self._own()), self._in_ledger
             written = self._ledger.add(
-                Fates(
+                DeliveryCounts(
                     minus(now.delivered, before.delivered),
                     minus(now.rejected, before.rejected),
                     minus(now.dropped, before.dropped),
@@ -377,10 +377,10 @@ class Pipeline:
                 )
             )
             if written:
-                self._noted = now
+                self._in_ledger = now
 
     def arrival(self) -> Callable[[], bool]:
-        """A function that says whether all that was put until now has been acknowledged: by the collector where one is
+        """Return a function that tells whether all records put until now are acknowledged: by the collector if one is
         configured, else by the local store.
         """
         spool, mark = self._spool, self._spool.mark()
@@ -389,7 +389,7 @@ class Pipeline:
         return lambda: spool.passed(mark, destination) and all(other() for other in others)
 
     def flush(self, timeout_s: float = 5.0) -> bool:
-        """Take over what dead processes left and wait until everything is acknowledged; False when that took longer."""
+        """Adopt dead processes and wait until everything is acknowledged; False when that took longer."""
         if self._closed is not None:
             return self._closed.waiting == 0
         self.take_over()
@@ -405,7 +405,7 @@ class Pipeline:
         )
 
     def close(self, timeout_s: float | None = None) -> None:
-        """Deliver what can be delivered within the exit limit; what is left waits in the spool. May be called twice."""
+        """Send within the exit limit; unsent records wait in the spool. May be called twice."""
         if self._closed is not None:
             return
         limit_s = self._options.exit_timeout_s if timeout_s is None else timeout_s
@@ -415,19 +415,19 @@ class Pipeline:
             other.close(0.0)
         lost = self._spool.give_up_memory()
         self._closed = found = self.statistics()
-        told = self._exported if lost.get(Signal.METRICS) else self._collected
-        unexported = Fates(
+        reported = self._exported if lost.get(Signal.METRICS) else self._collected
+        unexported = DeliveryCounts(
             {},
             {},
             {},
-            minus(Fates.of(found).rejected, told.rejected),
-            minus(Fates.of(found).dropped, told.dropped),
+            minus(DeliveryCounts.of(found).rejected, reported.rejected),
+            minus(DeliveryCounts.of(found).dropped, reported.dropped),
         )
-        self._note(unexported if self._measures else NOTHING)
+        self._update_ledger(unexported if self._measures else NOTHING)
         self._spool.close()
 
     def forked(self) -> None:
-        """In a child process: release the parent's resources. This pipeline is not used there again."""
+        """In a child process: release the parent's resources. The child does not use this pipeline."""
         self._adopting = threading.Lock()
         self._adopter = None
         self._groups.clear()
@@ -438,7 +438,7 @@ class Pipeline:
             other.forked()
 
     def statistics(self) -> DeliveryStatistics:
-        """Fates of the records: by the collector's answers where one is configured, else by the local store's."""
+        """Delivery counts by the collector's answers if one is configured, else by the local store's."""
         if self._closed is not None:
             return self._closed
         own, inherited = self._own(), self._inherited
@@ -450,7 +450,7 @@ class Pipeline:
     def _own(self) -> DeliveryStatistics:
         """Statistics without the inherited counts of other processes."""
         spooled, lanes = self._spool.statistics(), self.sender.statistics()
-        lane = lanes.get(REMOTE) or lanes.get(LOCAL) or LaneStatistics({}, {}, {}, {}, None, None)
+        lane = lanes.get(REMOTE) or lanes.get(LOCAL) or LaneStatistics({}, {}, {}, {}, None)
         rejected = {
             (str(signal), "partial_success"): count for signal, count in lane.rejected.items()
         }
@@ -459,7 +459,7 @@ class Pipeline:
             (str(signal), reason): count for (signal, reason), count in spooled.dropped.items()
         }
         dropped.update(
-            {(str(signal), "not_encodable"): count for signal, count in self._broken.items()}
+            {(str(signal), "not_encodable"): count for signal, count in self._not_encodable.items()}
         )
         if LOCAL not in lanes:
             for (signal, reason), count in lane.unwanted.items():

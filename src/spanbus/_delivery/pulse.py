@@ -8,17 +8,17 @@ from spanbus._delivery.liveness import FRESH_S, Liveness
 
 
 class Pulse:
-    """Liveness of one destination in this process; that of other programs where it has not answered here."""
+    """Liveness of one destination, from its answers to this process or to another program."""
 
     def __init__(self, shown: str, signs: Liveness | None) -> None:
         self._shown, self._signs = shown, signs
         self.answered = False
-        """The last request was answered, even if by a temporary failure."""
+        """The last request was answered, possibly with a temporary failure."""
         self.taking = False
-        """It took records, and has at most asked for another attempt since."""
+        """It took records, and since then has at most asked for another attempt."""
         self._answered_at = 0.0
         self.answer_s = 0.0
-        """Estimated seconds until an answer, rather too long than too short."""
+        """Estimated seconds until an answer; errs on the long side."""
 
     def heard(self, after_s: float) -> None:
         """Record an answer."""
@@ -29,7 +29,7 @@ class Pulse:
             self._signs.note(self._shown)
 
     def took(self) -> None:
-        """Record that it has taken records."""
+        """Record that it took records."""
         self.taking = True
 
     def failed(self, reason: str, *, heard: bool) -> None:
@@ -42,12 +42,12 @@ class Pulse:
             self._signs.failed(self._shown, reason)
 
     def works(self) -> None:
-        """Record that it takes records."""
+        """Record the end of an outage."""
         if self._signs is not None:
             self._signs.works(self._shown)
 
     def lives(self) -> bool:
-        """Whether it has answered this or another program in the last seconds."""
+        """Whether it answered this or another program in the last 10 s."""
         if self.answered and time.monotonic() - self._answered_at < FRESH_S:
             return True
         return self._signs is not None and self._signs.fresh(self._shown)

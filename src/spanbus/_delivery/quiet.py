@@ -1,6 +1,6 @@
-"""A destination whose own work is not traced.
+"""Destination with suppressed instrumentation.
 
-Instrumented HTTP clients and databases make no spans of telemetry's own traffic: those would never end.
+Otherwise an instrumented HTTP client or database would make spans of telemetry's own traffic, without end.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from spanbus._delivery.outcomes import Outcome
 from spanbus._delivery.sender_options import Destination
 from spanbus._otlp.signals import Signal
 
-# The keys that the instrumentations look for have no public name.
+# The context keys that instrumentations check; they have no public name.
 _SUPPRESS: Final = ("_SUPPRESS_INSTRUMENTATION_KEY", "_SUPPRESS_HTTP_INSTRUMENTATION_KEY")
 
 
 @contextmanager
 def _not_instrumented() -> Generator[None]:
-    if "opentelemetry.context" not in sys.modules:  # nobody has instrumented anything
+    if "opentelemetry.context" not in sys.modules:  # nothing is instrumented
         yield
         return
     from opentelemetry import context as otel_context
@@ -38,7 +38,7 @@ def _not_instrumented() -> Generator[None]:
 
 
 class Quiet:
-    """Wraps a destination."""
+    """Wrapper of a destination."""
 
     def __init__(self, destination: Destination) -> None:
         self._destination = destination

@@ -1,4 +1,4 @@
-"""Recovery of what dead processes left in a spool's folder: each of them is adopted by one living process."""
+"""Recovery of the files of dead processes in a spool's folder; each dead process is adopted by one living process."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from spanbus._delivery.open_journal import Entry, Remains, journal_files, remains
+from spanbus._delivery.open_journal import Entry, JournalContent, journal_files, parse_journal
 from spanbus._delivery.segment import HEADER_BYTES, BadSegment, Kind, Segment
 from spanbus._delivery.spool_files import (
     adopting,
     locked,
-    made_at,
+    modified_at,
     recovered,
     remove,
     segment_files,
@@ -28,32 +28,32 @@ _TOKEN_BYTES: Final = 8
 
 
 class Leftover(NamedTuple):
-    """Leftovers of a dead process: open journal entries with their updates, and measured records that were not exported."""
+    """Leftovers of a dead process: open journal entries with their updates, and measured records that no metric holds."""
 
     open: list[tuple[int, list[bytes]]]
     measurements: list[bytes]
     token: bytes = b""
     group: bytes = b""
-    """Resource header of this process, which it wrote first."""
+    """Resource header of the dead process."""
     alive_ns: int = 0
-    """Last heartbeat in Unix nanoseconds; 0 where that is not known."""
+    """Last heartbeat in Unix nanoseconds; 0 if unknown."""
 
 
 class DeadJournal:
     """The journal of a dead process, locked by us."""
 
-    def __init__(self, path: Path, descriptor: int, found: Remains) -> None:
-        self._path, self._descriptor, self.remains = path, descriptor, found
+    def __init__(self, path: Path, descriptor: int, found: JournalContent) -> None:
+        self._path, self._descriptor, self.content = path, descriptor, found
 
     @classmethod
     def take(cls, path: Path) -> DeadJournal | None:
-        """Open and lock a journal; None when its writer lives or it is gone. Raises :class:`BadSegment`."""
+        """Lock and read a journal; None when its writer lives or it is gone. Raises :class:`BadSegment`."""
         found = locked(path)
         if found is None:
             return None
         descriptor, size = found
         try:
-            return cls(path, descriptor, remains(path, os.pread(descriptor, size, 0)))
+            return cls(path, descriptor, parse_journal(path, os.pread(descriptor, size, 0)))
         except BadSegment:
             os.close(descriptor)
             raise
@@ -72,27 +72,27 @@ class DeadJournal:
 
 
 class Adopted:
-    """Segments and journal of one dead process, held by us."""
+    """Segments and journal of one dead process, locked by us."""
 
     def __init__(
         self, token: bytes, segments: list[Segment], journal: DeadJournal | None, *, whole: bool
     ) -> None:
         self.token, self.segments, self.journal = token, segments, journal
         self.whole = whole
-        """Every destination of it is served here, so that what it left open can be finished here."""
+        """This spool has all destinations of the dead process, so its open entries can be finished here."""
         self.groups: dict[int, bytes] = {}
-        found = journal.remains if journal is not None else None
+        found = journal.content if journal is not None else None
         leftover = left_open(segments, found, self.groups)
         self.leftover = leftover if whole and (leftover.open or leftover.measurements) else None
 
     def waits(self, destinations: tuple[str, ...]) -> bool:
-        """Whether any of it is still to be sent or finished here."""
+        """Whether anything remains to be sent or finished here."""
         return self.leftover is not None or any(
             segment.waiting.get(name) for segment in self.segments for name in destinations
         )
 
     def finished(self) -> None:
-        """Mark its leftovers as finished and put in our own segments."""
+        """Mark the leftovers as finished: their spans are in our own segments."""
         if self.journal is not None:
             self.journal.remove()
             self.journal = None
@@ -100,8 +100,8 @@ class Adopted:
             segment.finish_leftovers()
         self.leftover = None
 
-    def let_go(self) -> None:
-        """Remove the files that are finished, unlock the rest."""
+    def release(self) -> None:
+        """Remove finished files and unlock the others."""
         for segment in self.segments:
             if self.whole and self.leftover is None and segment.finished():
                 remove(segment)
@@ -116,7 +116,7 @@ class Adopted:
 
 
 class Recovery:
-    """The dead processes whose files are held here. Not thread-safe but for :meth:`take_over`: its owner has the lock."""
+    """Adopted dead processes. Only :meth:`take_over` is thread-safe; for the rest the owner has the lock."""
 
     def __init__(self, directory: Path | None, destinations: tuple[str, ...]) -> None:
         self._directory = directory
@@ -124,7 +124,7 @@ class Recovery:
         self._held: dict[bytes, Adopted] = {}
 
     def take_over(self, own: bytes) -> list[Adopted]:
-        """Lock and read what the dead left. Exactly one process gets each of them; :meth:`add` makes it ours."""
+        """Lock and read the files of dead processes; exactly one process gets each. Register the result with :meth:`add`."""
         if self._directory is None:
             return []
         taken: list[Adopted] = []
@@ -138,7 +138,9 @@ class Recovery:
             for name in journals:
                 found.setdefault(name, [])
             ages = {
-                name: min(made_at(path) for path in (*paths, *filter(None, [journals.get(name)])))
+                name: min(
+                    modified_at(path) for path in (*paths, *filter(None, [journals.get(name)]))
+                )
                 for name, paths in found.items()
             }
             for name in sorted(found, key=ages.__getitem__):
@@ -169,7 +171,7 @@ class Recovery:
             except BadSegment as error:
                 _set_aside(path, error)
                 continue
-            if segment is None:  # somebody holds one of them, so it is not dead yet
+            if segment is None:  # a locked segment: the process is not dead yet
                 lives = True
                 break
             if segment.token != token:
@@ -184,14 +186,14 @@ class Recovery:
         theirs = (
             segments[0].destinations
             if segments
-            else journal.remains.destinations
+            else journal.content.destinations
             if journal is not None
             else ()
         )
         whole = set(theirs) <= set(self._destinations)
         adopted = Adopted(token, segments, journal, whole=whole)
         if not adopted.waits(self._destinations):
-            adopted.let_go()
+            adopted.release()
             return None
         return adopted
 
@@ -200,7 +202,7 @@ class Recovery:
         self._held[adopted.token] = adopted
 
     def finish(self, token: bytes) -> None:
-        """Mark the leftovers of this process as finished and put."""
+        """Mark the leftovers of this dead process as finished."""
         adopted = self._held.get(token)
         if adopted is not None:
             adopted.finished()
@@ -211,10 +213,10 @@ class Recovery:
         for token, adopted in list(self._held.items()):
             if not adopted.waits(self._destinations):
                 del self._held[token]
-                adopted.let_go()
+                adopted.release()
 
     def segments(self) -> Iterator[tuple[Segment, dict[int, bytes]]]:
-        """The adopted segments, each with the headers of its process."""
+        """Yield the adopted segments with the headers of their processes."""
         for adopted in self._held.values():
             for segment in adopted.segments:
                 yield segment, adopted.groups
@@ -226,12 +228,12 @@ class Recovery:
                 segment = adopted.segments.pop(0)
                 if not adopted.segments and adopted.leftover is None:
                     del self._held[token]
-                    adopted.let_go()
+                    adopted.release()
                 return segment
         return None
 
     def close(self) -> None:
-        """Unlock everything; it stays for another process."""
+        """Unlock everything; the files stay for another process."""
         for adopted in self._held.values():
             for segment in adopted.segments:
                 with suppress(OSError, ValueError, BufferError):
@@ -242,12 +244,11 @@ class Recovery:
 
 
 def left_open(
-    segments: list[Segment], journal: Remains | None, groups: dict[int, bytes]
+    segments: list[Segment], journal: JournalContent | None, groups: dict[int, bytes]
 ) -> Leftover:
-    """Find the entries that are open by the journal and not closed by a record, and the records that were measured
-    without being exported.
+    """Find journal entries that no record closes, and measured records that were not exported.
 
-    ``groups`` takes the headers on the way. Segments of version 0.1 hold journal frames themselves.
+    Fills ``groups`` with the headers of the segments. Segments of version 0.1 hold the journal frames themselves.
     """
     opened: dict[int, Entry] = {}
     measured: dict[int, bytes] = {}
@@ -298,12 +299,12 @@ def left_open(
 
 
 def place_of(number: int, offset: int) -> int:
-    """A place in all segments of a process as one growing number."""
+    """Position in all segments of a process as one increasing number."""
     return number << 32 | offset
 
 
 def is_token(text: str) -> bool:
-    """Whether this is how a process names its files."""
+    """Whether a text is a token, which begins the file names of a process."""
     try:
         return len(bytes.fromhex(text)) == _TOKEN_BYTES
     except ValueError:

@@ -1,4 +1,4 @@
-"""Another try for requests that a destination had refused and that were set aside."""
+"""Resending of dead letters: requests that a destination refused."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from spanbus._otlp.signals import Signal
 
 
 class Resent(NamedTuple):
-    """Requests that were delivered, records that the destination rejected of them, requests that are still set aside, and why."""
+    """Number of delivered requests, of records rejected in them, and of dead letters left, with the reason."""
 
     delivered: int
     rejected: int
@@ -26,16 +26,14 @@ class Resent(NamedTuple):
 
 
 def set_aside(state_dir: Path) -> list[Path]:
-    """The requests that were set aside, oldest first."""
+    """Files of all dead letters, oldest first."""
     folders = (state_dir / REFUSED, *(apart / REFUSED for apart in state_dir.glob(f"{APART}*")))
     found = [path for folder in folders for path in folder.glob(f"*{SUFFIX}") if path.is_file()]
     return sorted(found, key=lambda path: path.name)
 
 
 def resend(state_dir: Path, env: Mapping[str, str], timeout_s: float) -> Resent:
-    """Send what was set aside to the endpoints of ``env``; what is delivered is removed. Ends at the first that gets
-    no answer.
-    """
+    """Send dead letters to the endpoints of ``env`` and delete the delivered ones; stop at the first without an answer."""
     deadline = time.monotonic() + timeout_s
     destination = OtlpDestination(env)
     delivered = rejected = 0
@@ -51,7 +49,7 @@ def resend(state_dir: Path, env: Mapping[str, str], timeout_s: float) -> Resent:
                 break
             try:
                 body = read_regular(path)
-            except OSError:  # somebody else has sent it
+            except OSError:  # another process has sent it
                 continue
             outcome = destination.send_body(signal, body, left_s)
             if isinstance(outcome, Delivered):

@@ -1,8 +1,8 @@
 """Delivery by the SDK's own processors and the OTLP exporters of opentelemetry-exporter-otlp.
 
-For people who want the stock path and for systems without a spool. Nothing is kept on disk: what its queues cannot hold, what
-the exporters give up and what has not left when the process ends is lost. The exporters read ``OTEL_EXPORTER_OTLP_*`` and the
-reader of metrics ``OTEL_METRIC_EXPORT_*`` from the environment of the process by themselves.
+For users who want the stock path, and for systems without a spool. Nothing is kept on disk: records are lost when a queue is
+full, when an exporter gives up, and when they are unsent at the end of the process. The exporters themselves read
+``OTEL_EXPORTER_OTLP_*`` from the environment of the process, and the metric reader ``OTEL_METRIC_EXPORT_*``.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.id_generator import IdGenerator, RandomIdGenerator
 
-from spanbus._delivery.destinations import switched_off
+from spanbus._delivery.destinations import Keep, switched_off
 from spanbus._delivery.endpoints import Endpoint, configured, endpoints
 from spanbus._delivery.metric_reader import aggregation, temporality
 from spanbus._delivery.sender_options import to_stderr
@@ -54,23 +54,20 @@ _BATCHING: Final = {
     "max_export_batch_size": ("MAX_EXPORT_BATCH_SIZE", 512),
     "export_timeout_millis": ("EXPORT_TIMEOUT", 30_000),
 }
-"""Arguments of the batching processors, with the variable of each and its default in the specification."""
+"""Arguments of the batching processors, with the variable of each and the specification's default."""
 _LOGS_DELAY_MS: Final = 1_000
 _DIGITS: Final = 10
 
-Keep = Callable[[str, bytes], None]
-"""Takes a signal and an OTLP export request in protobuf bytes; raises what went wrong."""
-
 
 class RecordIds(IdGenerator):
-    """The ids that a record has; random ones for every other span."""
+    """Id generator: the record's ids for the spans of records, random ids for all others."""
 
     def __init__(self) -> None:
         self._random = RandomIdGenerator()
         self._next = threading.local()
 
     def use(self, trace_id: int, span_id: int) -> None:
-        """The ids of the span that this thread starts next."""
+        """Set the ids of the next span that this thread starts."""
         self._next.ids = trace_id, span_id
 
     def generate_trace_id(self) -> int:
@@ -84,15 +81,17 @@ class RecordIds(IdGenerator):
         return ids[1]
 
     def done(self) -> None:
-        """Clear the ids: that span was started."""
+        """Clear the ids after that span was started."""
         self._next.ids = None
 
 
 def _batching(
     env: Mapping[str, str], prefix: str, tell: Callable[[str], None], **defaults: int
 ) -> dict[str, Any]:
-    """Arguments of a batching processor from ``OTEL_BSP_*`` or ``OTEL_BLRP_*``: reading them itself, it logs a traceback for
-    what is no number, and raises for a queue that is smaller than a batch.
+    """Arguments of a batching processor from ``OTEL_BSP_*`` or ``OTEL_BLRP_*``.
+
+    The processor could read them itself, but logs a traceback for an invalid number and raises if the queue is smaller than a
+    batch.
     """
     found: dict[str, Any] = {}
     for argument, (name, usual) in _BATCHING.items():
@@ -109,10 +108,10 @@ def _batching(
 
 
 class SdkDelivery:
-    """Delivery through the SDK: opened once, closed once. All methods may be called from any thread.
+    """Delivery through the SDK: opened once, closed once. Thread-safe.
 
-    ``remote`` sends over OTLP, ``local`` takes each request too; ``exit_timeout_s`` limits the exit, ``taking_timeout_s``
-    where the exporters have delivered something before.
+    ``remote`` sends over OTLP, ``local`` also takes each request. ``exit_timeout_s`` limits the exit, or ``taking_timeout_s``
+    if that is longer and the last export was delivered.
     """
 
     def __init__(
@@ -145,49 +144,59 @@ class SdkDelivery:
         if self._span_processors is not None:
             return self._span_processors
         found: list[SpanProcessor] = []
-        how = _batching(self._env, "BSP", self._tell)
+        arguments = _batching(self._env, "BSP", self._tell)
         if (exporter := self._exporter(Signal.TRACES)) is not None:
-            found.append(_CountedSpans(self._counts))
-            found.append(BatchSpanProcessor(_Spans(exporter, self._counts), **how))
+            found.append(_SpanCounter(self._counts))
+            found.append(
+                BatchSpanProcessor(_CountingSpanExporter(exporter, self._counts), **arguments)
+            )
         if self._local is not None:
-            found.append(BatchSpanProcessor(_KeptSpans(self._local), **how))
-        self._closes([each for each in found if not isinstance(each, _CountedSpans)])
+            found.append(BatchSpanProcessor(_LocalSpanExporter(self._local), **arguments))
+        self._register([each for each in found if not isinstance(each, _SpanCounter)])
         self._span_processors = found
         return found
 
     def metric_readers(self) -> list[MetricReader]:
         """Readers for a MeterProvider."""
         found: list[MetricReader] = []
-        how: dict[str, Any] = {
+        arguments: dict[str, Any] = {
             "preferred_temporality": temporality(self._lifetime, self._env),
             "preferred_aggregation": aggregation(self._env),
         }
-        if (exporter := self._exporter(Signal.METRICS, **how)) is not None:
-            found.append(PeriodicExportingMetricReader(_Metrics(exporter, self._counts, how)))
+        if (exporter := self._exporter(Signal.METRICS, **arguments)) is not None:
+            found.append(
+                PeriodicExportingMetricReader(
+                    _CountingMetricExporter(exporter, self._counts, arguments)
+                )
+            )
         if self._local is not None:
-            found.append(PeriodicExportingMetricReader(_KeptMetrics(self._local, how)))
-        self._closes(found)
+            found.append(
+                PeriodicExportingMetricReader(_LocalMetricExporter(self._local, arguments))
+            )
+        self._register(found)
         return found
 
     def log_processors(self) -> list[LogRecordProcessor]:
         """Processors for a LoggerProvider."""
         found: list[LogRecordProcessor] = []
-        how = _batching(self._env, "BLRP", self._tell, schedule_delay_millis=_LOGS_DELAY_MS)
+        arguments = _batching(self._env, "BLRP", self._tell, schedule_delay_millis=_LOGS_DELAY_MS)
         if (exporter := self._exporter(Signal.LOGS)) is not None:
-            found.append(BatchLogRecordProcessor(_Logs(exporter, self._counts), **how))
+            found.append(
+                BatchLogRecordProcessor(_CountingLogExporter(exporter, self._counts), **arguments)
+            )
         if self._local is not None:
-            found.append(BatchLogRecordProcessor(_KeptLogs(self._local), **how))
-        self._closes(found)
+            found.append(BatchLogRecordProcessor(_LocalLogExporter(self._local), **arguments))
+        self._register(found)
         return found
 
-    def _closes(self, found: Sequence[Any]) -> None:
+    def _register(self, found: Sequence[Any]) -> None:
         kept = 1 if self._local is not None else 0
         self._closers.extend(each.shutdown for each in found[: len(found) - kept])
         self._local_closers.extend(each.shutdown for each in found[len(found) - kept :])
         self._flushers.extend(each.force_flush for each in found)
 
-    def _exporter(self, signal: Signal, **how: Any) -> Any:
-        """The stock exporter of the protocol that the environment names; None where this signal is not sent."""
+    def _exporter(self, signal: Signal, **arguments: Any) -> Any:
+        """Stock exporter for the protocol in the environment; None if this signal is not sent."""
         unwanted = not configured(self._env, signal) and configured(self._env)
         if not self._remote or unwanted or switched_off(self._env, signal):
             return None
@@ -197,10 +206,10 @@ class SdkDelivery:
             self._tell(f"spanbus: {signal} are not sent: {error}")
             return None
         try:
-            if any(os.environ.get(name) != value for name, value in _of_otel(self._env)):
-                how = {**how, **_given(endpoint)}
-            return _stock_exporter(endpoint.protocol, signal)(**how)
-        except Exception as error:  # nothing is raised into the program: certificates, URLs
+            if any(os.environ.get(name) != value for name, value in _otlp_variables(self._env)):
+                arguments = {**arguments, **_explicit_arguments(endpoint)}
+            return _stock_exporter(endpoint.protocol, signal)(**arguments)
+        except Exception as error:  # a bad certificate or URL; nothing is raised into the program
             self._tell(f"spanbus: {signal} are not sent: {type(error).__name__}: {error}")
             return None
 
@@ -214,7 +223,7 @@ class SdkDelivery:
         return done and self._counts.failures == before
 
     def close(self, timeout_s: float | None = None) -> None:
-        """Export what waits within the exit limit; what has not left then is lost and told. May be called twice."""
+        """Export within the exit limit; unsent records are lost and reported. May be called twice."""
         if self._closed:
             return
         self._closed = True
@@ -223,7 +232,9 @@ class SdkDelivery:
         began = time.monotonic()
         for thread in threads:
             thread.start()
-        for close in self._local_closers:  # a local file, and unwritten records are lost
+        for close in (
+            self._local_closers
+        ):  # without a limit: writes to a local file, which must not lose records
             close()
         while any(thread.is_alive() for thread in threads):
             taking = self._counts.delivered_any and not self._counts.failing
@@ -240,21 +251,21 @@ class SdkDelivery:
             )
 
     def forked(self) -> None:
-        """In a child: the SDK's processors begin anew by themselves; this one is not used there again."""
+        """In a child process: the SDK's processors restart by themselves; the child does not use this object."""
         self._closed = True
 
     def statistics(self) -> DeliveryStatistics:
-        """Fates of the records, as far as the exporters report them."""
+        """Delivery counts, as far as the exporters report them."""
         return self._counts.statistics()
 
     collected = statistics
 
 
-def _of_otel(env: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+def _otlp_variables(env: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     return ((name, value) for name, value in env.items() if name.startswith("OTEL_EXPORTER_OTLP_"))
 
 
-def _given(endpoint: Endpoint) -> dict[str, Any]:
+def _explicit_arguments(endpoint: Endpoint) -> dict[str, Any]:
     """Arguments of an exporter for an environment other than the process's own."""
     given: dict[str, Any] = {
         "endpoint": endpoint.url,
@@ -265,7 +276,7 @@ def _given(endpoint: Endpoint) -> dict[str, Any]:
 
 
 def _stock_exporter(protocol: str, signal: Signal) -> Callable[..., Any]:
-    """Imported only when it was chosen: requests and grpc take their time."""
+    """Class of a stock exporter; imported lazily, because requests and grpc import slowly."""
     if protocol == "grpc":
         match signal:
             case Signal.TRACES:
@@ -298,17 +309,17 @@ def _stock_exporter(protocol: str, signal: Signal) -> Callable[..., Any]:
 
 
 def load_exporters(env: Mapping[str, str]) -> None:
-    """Import the stock exporters that ``env`` names, which takes a while; raises nothing, for that shows when they are made."""
+    """Import the stock exporters for ``env``, which is slow. Never raises; errors show when the exporters are created."""
     for signal in (Signal.TRACES, Signal.METRICS):
         with suppress(SettingsError, ImportError):
             protocol = endpoints(env, signal).protocol
             _stock_exporter(protocol, signal)
             if protocol != "grpc":
-                import_module("requests")  # with which they send
+                import_module("requests")  # the HTTP exporters send with it
 
 
 class _Counts:
-    """Records by signal: given to the processors, delivered, given up by an exporter."""
+    """Records by signal: put into the processors, delivered, failed in an exporter."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -346,7 +357,7 @@ class _Counts:
             )
 
 
-class _CountedSpans(SpanProcessor):
+class _SpanCounter(SpanProcessor):
     def __init__(self, counts: _Counts) -> None:
         self._counts = counts
 
@@ -355,8 +366,8 @@ class _CountedSpans(SpanProcessor):
             self._counts.put(Signal.TRACES)
 
 
-class _Spans(SpanExporter):
-    """Count the results of the stock exporter."""
+class _CountingSpanExporter(SpanExporter):
+    """Span exporter that counts the results of a stock one."""
 
     def __init__(self, exporter: SpanExporter, counts: _Counts) -> None:
         self._exporter, self._counts = exporter, counts
@@ -373,11 +384,13 @@ class _Spans(SpanExporter):
         return self._exporter.force_flush(timeout_millis)
 
 
-class _Metrics(MetricExporter):
-    """The same for metrics; a collection is put and ended at once."""
+class _CountingMetricExporter(MetricExporter):
+    """Metric exporter that counts the results of a stock one; a collection is put and ended at once."""
 
-    def __init__(self, exporter: MetricExporter, counts: _Counts, how: Mapping[str, Any]) -> None:
-        super().__init__(**how)
+    def __init__(
+        self, exporter: MetricExporter, counts: _Counts, arguments: Mapping[str, Any]
+    ) -> None:
+        super().__init__(**arguments)
         self._exporter, self._counts = exporter, counts
 
     def export(
@@ -398,8 +411,8 @@ class _Metrics(MetricExporter):
         return self._exporter.force_flush(timeout_millis)
 
 
-class _Logs(LogRecordExporter):
-    """The same for log records."""
+class _CountingLogExporter(LogRecordExporter):
+    """Log exporter that counts the results of a stock one."""
 
     def __init__(self, exporter: LogRecordExporter, counts: _Counts) -> None:
         self._exporter, self._counts = exporter, counts
@@ -419,8 +432,8 @@ class _Logs(LogRecordExporter):
         self._exporter.shutdown()
 
 
-class _KeptSpans(SpanExporter):
-    """Exporter to the local store."""
+class _LocalSpanExporter(SpanExporter):
+    """Span exporter to the local store."""
 
     def __init__(self, keep: Keep) -> None:
         self._keep = keep
@@ -435,11 +448,11 @@ class _KeptSpans(SpanExporter):
         """The store is closed by its owner."""
 
 
-class _KeptMetrics(MetricExporter):
-    """The same for metrics."""
+class _LocalMetricExporter(MetricExporter):
+    """Metric exporter to the local store."""
 
-    def __init__(self, keep: Keep, how: Mapping[str, Any]) -> None:
-        super().__init__(**how)
+    def __init__(self, keep: Keep, arguments: Mapping[str, Any]) -> None:
+        super().__init__(**arguments)
         self._keep = keep
 
     def export(
@@ -457,8 +470,8 @@ class _KeptMetrics(MetricExporter):
         return True
 
 
-class _KeptLogs(LogRecordExporter):
-    """The same for log records."""
+class _LocalLogExporter(LogRecordExporter):
+    """Log exporter to the local store."""
 
     def __init__(self, keep: Keep) -> None:
         self._keep = keep

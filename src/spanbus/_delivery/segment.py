@@ -1,13 +1,12 @@
-"""One append-only file of frames: written, read, recovered.
+"""Segment: one append-only file of frames.
 
-Layout, little-endian. A header of 128 bytes: magic, version, number of destinations, process id, token of the writer,
-number of the
-segment, Unix seconds of its making, a flag for what was left open and is finished, two destinations of 16 bytes and their
-read positions. Frames follow, aligned to 8 bytes: length and CRC-32 of the rest, then kind, signal, count, Unix seconds and
-the payload. A frame is there as a whole, or its CRC says that it is not; a length of 0 ends the file.
+Layout, little-endian. A header of 128 bytes: magic, version, number of destinations, process id, token of the writer, segment
+number, Unix seconds of creation, a flag for finished leftovers, two destinations of 16 bytes and their read positions. Frames
+follow, aligned to 8 bytes: length and CRC-32 of the rest, then kind, signal, count, Unix seconds and payload. The CRC detects
+a torn frame; a length of 0 ends the file.
 
-The bytes lie in a memory-mapped file (they survive the process from the moment they are written), in a plain file that every
-frame is also written to (where mapping is not safe), or in memory alone (where there is no file to be had).
+The buffer is a memory-mapped file (bytes survive the process as soon as they are written), a file to which every frame is also
+written (where mapping is not safe), or memory alone (where no file can be created).
 """
 
 from __future__ import annotations
@@ -79,7 +78,7 @@ class BadSegment(DeliveryError):
 
 
 class Frame:
-    """One frame as it was read. ``offset`` and ``end`` are its place; the numbers mean what its kind makes of them."""
+    """One frame as read, from ``offset`` to ``end``. ``key`` is a journal key, or the number of a group."""
 
     __slots__ = (
         "at_s",
@@ -115,24 +114,20 @@ class Frame:
 
 
 class Segment:
-    """An open segment; not thread-safe, its owner has the lock. ``position`` is where the next frame goes."""
+    """An open segment; not thread-safe, its owner has the lock. ``position`` is the offset of the next frame."""
 
     __slots__ = (
         "_buffer",
         "_descriptor",
         "_through",
-        "acknowledged",
         "bytes",
-        "created_s",
         "cursors",
         "destinations",
         "leftovers_done",
         "measured_last",
         "number",
         "path",
-        "pid",
         "position",
-        "records",
         "sealed",
         "token",
         "waiting",
@@ -147,19 +142,15 @@ class Segment:
         self.path = path
         self.bytes = len(buffer)
         self.position = HEADER_BYTES
-        self.records = 0
         self.sealed = False
         self.measured_last = 0
-        """The highest number of a measured record in it."""
+        """Highest number of a measured record."""
         self.waiting: dict[str, int] = {}
-        """Records that a destination has not acknowledged."""
+        """Unacknowledged records by destination."""
         self.cursors: dict[str, int] = {}
-        self.acknowledged = 0
         self.destinations: tuple[str, ...] = ()
         self.token = b""
         self.number = 0
-        self.pid = 0
-        self.created_s = 0
         self.leftovers_done = False
 
     # --- making and opening -------------------------------------------------------------------------------------------
@@ -176,10 +167,9 @@ class Segment:
         number: int,
         destinations: Sequence[str],
     ) -> Segment:
-        """A new one in an empty buffer."""
+        """Create a segment in an empty buffer."""
         segment = cls(buffer, path, descriptor, through=through)
         segment.token, segment.number, segment.destinations = token, number, tuple(destinations)
-        segment.pid, segment.created_s = os.getpid(), int(now())
         segment.cursors = dict.fromkeys(destinations, HEADER_BYTES)
         segment.waiting = dict.fromkeys(destinations, 0)
         names = [name.encode()[:16] for name in destinations] + [b""] * DESTINATIONS_MOST
@@ -187,10 +177,10 @@ class Segment:
             MAGIC,
             VERSION,
             len(segment.destinations),
-            segment.pid,
+            os.getpid(),
             token,
             number,
-            segment.created_s,
+            int(now()),
             0,
             names[0],
             names[1],
@@ -204,12 +194,10 @@ class Segment:
     def recover(
         cls, buffer: Buffer, path: Path, descriptor: int | None, *, through: bool = False
     ) -> Segment:
-        """One that another process wrote; what stands behind the last whole frame is cut off. Raises :class:`BadSegment`."""
+        """Open a segment that another process wrote, up to its last whole frame. Raises :class:`BadSegment`."""
         if len(buffer) < HEADER_BYTES:
             raise BadSegment(path, "is shorter than a header")
-        magic, version, count, pid, token, number, created_s, done, *names = _HEADER.unpack_from(
-            buffer, 0
-        )
+        magic, version, count, _, token, number, _, done, *names = _HEADER.unpack_from(buffer, 0)
         if magic != MAGIC:
             raise BadSegment(path, "is no segment of a spool")
         if version != VERSION:
@@ -219,12 +207,7 @@ class Segment:
         if count > DESTINATIONS_MOST:
             raise BadSegment(path, f"names {count} destinations")
         segment = cls(buffer, path, descriptor, through=through)
-        segment.pid, segment.token, segment.number, segment.created_s = (
-            pid,
-            token,
-            number,
-            created_s,
-        )
+        segment.token, segment.number = token, number
         segment.leftovers_done = bool(done)
         segment.sealed = True
         segment.destinations = tuple(
@@ -239,12 +222,11 @@ class Segment:
         for frame in segment.frames(HEADER_BYTES):
             segment.position = frame.end
             if frame.kind is Kind.RECORD:
-                segment.records += 1
                 for name, cursor in wanted.items():
                     if frame.offset >= cursor:
                         segment.waiting[name] += 1
             for name, cursor in wanted.items():
-                if frame.end <= cursor:  # a cursor is believed as far as whole frames go
+                if frame.end <= cursor:  # a cursor counts only as far as frames are whole
                     segment.cursors[name] = frame.end
         return segment
 
@@ -256,12 +238,11 @@ class Segment:
     def record(
         self, signal: Signal, group: int, data: bytes, count: int, closes: int, sequence: int
     ) -> None:
-        """One record; ``closes`` is a journal key or 0, ``sequence`` the number of a measurement or 0."""
+        """Append a record; ``closes`` is a journal key or 0, ``sequence`` the number of a measurement or 0."""
         self._append(
             _RECORD_HEAD(_RECORD_KIND, _NUMBER[signal], count, int(now()), group, closes, sequence)
             + data
         )
-        self.records += 1
         waiting = self.waiting
         for name in waiting:
             waiting[name] += 1
@@ -298,16 +279,14 @@ class Segment:
         self._put(_CURSORS_AT + 8 * self.destinations.index(destination), _CURSOR.pack(offset))
 
     def finish_leftovers(self) -> None:
-        """Mark the leftovers of this process as finished by another."""
+        """Mark that another process has finished the leftovers."""
         self.leftovers_done = True
         self._put(_DONE_AT, b"\x01")
 
     # --- reading ------------------------------------------------------------------------------------------------------
 
     def frames(self, offset: int, *, journal: bool = True) -> Iterator[Frame]:
-        """Whole frames from ``offset`` on, those of the journal only where they are wanted; ends at the first that is
-        not whole.
-        """
+        """Yield whole frames from ``offset``; stop at the first torn one. ``journal`` includes the frames of a journal."""
         buffer, size = self._buffer, self.bytes
         while offset + FRAME_BYTES <= size:
             lead: tuple[int, int] = _LEADS.unpack_from(buffer, offset)
@@ -370,19 +349,17 @@ class Segment:
             (frame.at_s for frame in self.frames(min(waiting)) if frame.kind is Kind.RECORD), None
         )
 
-    # --- letting go ---------------------------------------------------------------------------------------------------
+    # --- closing ------------------------------------------------------------------------------------------------------
 
     def rest(self) -> None:
-        """Give its memory back: the file keeps what is in it, and reading maps it again. A spool that waits takes none then."""
+        """Return mapped pages to the system, so that waiting records take no memory; reading maps them again."""
         if isinstance(self._buffer, mmap.mmap) and sys.platform == "linux":
             with suppress(OSError, ValueError):
                 self._buffer.madvise(mmap.MADV_DONTNEED)
 
     def sync(self) -> None:
         """Sync to the disk; needed only against a power cut."""
-        if (
-            self._descriptor is not None
-        ):  # not mmap.flush(), which keeps the interpreter's lock while the disk works
+        if self._descriptor is not None:  # not mmap.flush(), which holds the GIL meanwhile
             getattr(os, "fdatasync", os.fsync)(self._descriptor)
 
     def close(self) -> None:
@@ -394,7 +371,7 @@ class Segment:
             self._descriptor = None
 
     def remove(self) -> None:
-        """Close the file too."""
+        """Close and delete the file."""
         if self.path is not None:
             self.path.unlink(missing_ok=True)
         self.close()

@@ -1,8 +1,8 @@
-"""Empties the spool: oldest first, one daemon thread per destination.
+"""Sender: sends the records of the spool, oldest first, one daemon thread per destination.
 
-A destination has its own cursor in the spool and its own back-off, so that a collector that hangs does not hold up the
-local store. What is sent is acknowledged when the destination has all of a batch: after a crash at most that batch is sent
-again. Nothing here is called by the program whose telemetry it is, but :meth:`Sender.wake`, which costs a comparison.
+Each destination has its own cursor in the spool and its own back-off, so that a collector that hangs does not hold up the
+local store. A batch is acknowledged when the destination has all of it; after a crash at most that batch is sent again. The
+observed program calls only :meth:`Sender.wake`, which costs a comparison.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ __all__ = ["Destination", "LaneStatistics", "Sender", "SenderOptions", "Source",
 
 
 class Sender:
-    """Threads start when there is something to do. All methods may be called from any thread.
+    """Sends from a source to destinations; threads start lazily. Thread-safe.
 
-    ``prepare`` runs in the first destination's thread before it reads, and every ``prepare_every_s``: the place to take over
-    what dead processes left.
+    ``prepare`` runs in the first destination's thread before its first read, then every ``prepare_every_s``. It adopts dead
+    processes.
     """
 
     def __init__(
@@ -64,45 +64,45 @@ class Sender:
         return run
 
     def start(self) -> None:
-        """Prepare, and send what waits."""
+        """Prepare, and send waiting records."""
         for lane in self.lanes:
             lane.wake()
 
     def wake(self) -> None:
-        """Wake the threads: a record was put."""
+        """Wake sleeping threads after a record was put."""
         for lane in self.lanes:
             if lane.sleeping:
                 lane.wake()
 
     def warm(self, timeout_s: float) -> None:
-        """Wait until what sending needs is loaded, so that no limit of :meth:`stop` is spent on it."""
+        """Wait until the imports for sending are done, so that they take no time of :meth:`stop`."""
         deadline = time.monotonic() + timeout_s
         for lane in self.lanes:
             lane.warm(deadline)
 
     def flush(self, timeout_s: float) -> bool:
-        """Send now; True when nothing waits any more, False when it took longer than ``timeout_s``."""
+        """Send now; True when nothing waits, False when it took longer than ``timeout_s``."""
         deadline = time.monotonic() + timeout_s
         for lane in self.lanes:
             lane.flush_now()
         return all([lane.wait_empty(deadline) for lane in self.lanes])
 
     def begin_shutdown(self, deadline_s: float) -> None:
-        """Begin what :meth:`stop` waits for, without waiting."""
+        """Begin :meth:`stop` without waiting."""
         for lane in self.lanes:
             lane.begin_shutdown(time.monotonic() + deadline_s)
 
     def stop(self, deadline_s: float) -> bool:
-        """Send what can be sent within ``deadline_s``, then release the spool: True when nothing is left. May be called twice.
+        """Send within ``deadline_s`` seconds, then release the spool; True when nothing is left. May be called twice.
 
-        No request is begun that is not likely to be answered by then. One that is under way is waited for a little longer
-        where the destination is known to answer, for the next program would send the same again.
+        No request is started unless an answer is likely before the deadline. A request under way gets a little longer if the
+        destination is known to answer, because the next program would send the same records again.
         """
         return self.stop_all([self], deadline_s)
 
     @staticmethod
     def stop_all(senders: Sequence[Sender], deadline_s: float) -> bool:
-        """Stop several at once within one limit."""
+        """Stop several senders at once within one limit."""
         deadline = time.monotonic() + deadline_s
         lanes = [lane for sender in senders for lane in sender.lanes]
         for lane in lanes:
@@ -110,12 +110,12 @@ class Sender:
         return all([lane.end(deadline) for lane in lanes])
 
     def forked(self) -> None:
-        """In a child process: threads, locks and connections are the parent's."""
+        """In a child process: replace the parent's threads, locks and connections."""
         if self._refused is not None:
             self._refused.forked()
         for lane in self.lanes:
             lane.reset()
 
     def statistics(self) -> Mapping[str, LaneStatistics]:
-        """By destination."""
+        """Statistics by destination."""
         return {lane.destination.name: lane.statistics() for lane in self.lanes}

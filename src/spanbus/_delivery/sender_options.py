@@ -1,4 +1,4 @@
-"""Parts of a sender: the source that is read, the destination, the options of both."""
+"""Interfaces of a sender: source, destination, options and statistics."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Source(Protocol):
-    """The part of a spool that is read."""
+    """Reading side of a spool."""
 
     def read(self, destination: str, *, max_bytes: int, max_records: int) -> Batch | None: ...
 
@@ -32,30 +32,30 @@ class Source(Protocol):
 
 
 class Destination(Protocol):
-    """A place that takes records. ``send`` is called by one thread, ``interrupt`` by others."""
+    """Receiver of records. One thread calls ``send``, others ``interrupt``."""
 
     @property
     def name(self) -> str:
-        """The name of its cursor in the spool."""
+        """Name of the cursor in the spool."""
         ...
 
     @property
     def shown(self) -> str:
-        """Name for people, such as its URL."""
+        """Name for messages, such as the URL."""
         ...
 
     def warm_up(self) -> None:
-        """Do slow imports; called once in the sending thread, before there is something to send."""
+        """Do slow imports; called once in the sending thread, before the first record."""
         ...
 
     def probe(self, signal: Signal, timeout_s: float) -> Outcome:
-        """Send an empty request to see whether it answers."""
+        """Send an empty request to see whether the destination answers."""
         ...
 
     def send(self, signal: Signal, records: Sequence[Stored], timeout_s: float) -> Outcome: ...
 
     def interrupt(self) -> None:
-        """End the attempt that is under way, if it can be ended."""
+        """Abort the attempt under way, if possible."""
         ...
 
     def close(self) -> None: ...
@@ -65,7 +65,7 @@ _LONGEST_LINE = 2_000
 
 
 def to_stderr(line: str) -> None:
-    """Write one line to stderr, where there is one."""
+    """Write one line to stderr, if there is one."""
     try:
         sys.stderr.write(f"{one_line(line, _LONGEST_LINE)}\n")
         sys.stderr.flush()
@@ -74,13 +74,13 @@ def to_stderr(line: str) -> None:
 
 
 def _random() -> float:
-    from random import random  # OpenSSL comes with it
+    from random import random  # lazy: it imports OpenSSL
 
     return random()
 
 
 class SenderOptions(NamedTuple):
-    """Limits, pauses and words. ``kept_in`` completes the sentence "… records wait in", ``remedy`` says what to do."""
+    """Limits, pauses and message texts. ``kept_in`` completes "… records wait in"; ``remedy`` tells the reader what to do."""
 
     kept_in: str = "memory"
     remedy: str = "they are lost when the program ends"
@@ -89,18 +89,16 @@ class SenderOptions(NamedTuple):
     linger_s: float = 0.2
     """Linger: seconds that the first record of a batch waits for others."""
     attempt_s: float = 30.0
-    """The longest that one attempt may take; a destination may have a shorter limit of its own."""
+    """Limit of one attempt in seconds; a destination may have a shorter limit of its own."""
     backoff_s: float = 0.5
     longest_backoff_s: float = 30.0
     quiet_s: float = 5.0
     """Duration of an outage, in seconds, before it is reported."""
     prepare_every_s: float = 30.0
     life_signs: Liveness | None = None
-    """Liveness of the destinations, as other programs know it."""
+    """Liveness of the destinations, shared with other programs."""
     taking_s: float = 0.0
-    """Seconds that :meth:`Sender.stop` waits altogether for a destination that is taking records; no shorter than its
-    own limit.
-    """
+    """Seconds that :meth:`Sender.stop` waits in total while a destination takes records, if longer than its own limit."""
     shortest_grace_s: float = 1.0
     longest_grace_s: float = 2.0
     """Seconds beyond its limit that :meth:`Sender.stop` waits for an answer under way from a live destination."""
@@ -109,8 +107,8 @@ class SenderOptions(NamedTuple):
 
 
 class LaneStatistics(NamedTuple):
-    """Counts of one destination: records by signal (``unwanted`` by reason too), and since when it fails (Unix time),
-    None while it answers.
+    """Counts of one destination: records by signal (``unwanted`` also by reason), and the reason of its outage, None while
+    it answers.
     """
 
     delivered: Mapping[Signal, int]
@@ -118,4 +116,3 @@ class LaneStatistics(NamedTuple):
     refused: Mapping[Signal, int]
     unwanted: Mapping[tuple[Signal, str], int]
     outage: str | None
-    outage_since_ns: int | None

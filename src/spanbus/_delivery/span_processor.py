@@ -1,4 +1,4 @@
-"""A span processor whose spans go to the spool."""
+"""Span processor that puts spans into the spool."""
 
 from __future__ import annotations
 

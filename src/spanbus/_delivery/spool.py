@@ -1,9 +1,9 @@
-"""The spool: keeps each record until every destination has it, also when the process is killed.
+"""The spool: stores each record until every destination has acknowledged it, even if the process is killed.
 
-A directory holds segments of many processes. Each is written by one, which holds its lock; what a dead process left is
-taken over by the next one that comes, once (:mod:`spanbus._delivery.recovery`). Beside records the spool keeps a journal of
-what is open (:mod:`spanbus._delivery.open_journal`) and knows which records were measured and not yet exported as metrics, so
-that nothing of a killed process is lost or counted twice.
+The directory holds the segments of many processes. Each process locks and writes its own segments. The next process to look
+adopts those of a dead process, exactly once (:mod:`spanbus._delivery.recovery`). The spool also keeps a journal of open spans
+(:mod:`spanbus._delivery.open_journal`) and tracks the records that were measured but not yet exported as metrics, so that
+nothing of a killed process is lost or counted twice.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from spanbus._delivery.segment import FRAME_BYTES, HEADER_BYTES, Segment
 from spanbus._delivery.spool_files import (
     FOLDER,
     adopting,
-    made_at,
     may_map,
+    modified_at,
     outlives,
     recovered,
     remove,
@@ -45,7 +45,7 @@ _FRAME_MOST: Final = FRAME_BYTES + _RECORD_BYTES + 8
 
 
 class SpoolStatistics(NamedTuple):
-    """Records put by signal, dropped by signal and reason; bytes and age of what waits here."""
+    """Records put by signal, dropped by signal and reason; bytes and age of the waiting records."""
 
     put: Mapping[Signal, int]
     dropped: Mapping[tuple[Signal, str], int]
@@ -54,16 +54,18 @@ class SpoolStatistics(NamedTuple):
 
 
 class Mark(NamedTuple):
-    """A place in the spool."""
+    """A position in the spool."""
 
     segment: Segment
     position: int
 
 
 class Spool:
-    """Thread-safe. ``directory`` None keeps everything in memory, at most ``quota_bytes`` of it.
+    """Spool of one process. Thread-safe.
 
-    ``mapped`` False writes plainly instead of mapping; None decides by the file system.
+    ``directory`` None keeps everything in memory, at most ``quota_bytes``. ``mapped`` False writes files with ``pwrite``
+    instead of mapping them; None decides by the file system. ``reason`` is the initial reason of dropped records. ``brief``
+    suppresses the warning about a full disk in a short-lived program, which reports only its losses, at its end.
     """
 
     def __init__(
@@ -122,7 +124,7 @@ class Spool:
         )
 
     def open(self) -> Self:
-        """Make sure that the directory can be used. Raises :class:`SpoolUnavailable`; files are made when something is put."""
+        """Check the directory. Raises :class:`SpoolUnavailable`. Files are created by the first :meth:`put`."""
         if self._directory is not None:
             usable(self._directory)
             if self._mapped is None:
@@ -133,18 +135,18 @@ class Spool:
 
     @property
     def directory(self) -> Path | None:
-        """Directory of the files."""
+        """Directory of the segments; None in memory."""
         return self._directory
 
     @property
     def sequence(self) -> int:
-        """The number of the record measured last."""
+        """Number of the last measured record."""
         return self._sequence
 
     # --- in -----------------------------------------------------------------------------------------------------------
 
     def group(self, data: bytes) -> int:
-        """The number of a header that records are put with."""
+        """Return the number of a resource and scope header, adding it if it is new."""
         known = self._own.number_of(data)
         if known is not None:
             return known
@@ -165,10 +167,10 @@ class Spool:
         measured: bool = False,
         measured_upto: int | None = None,
     ) -> bool:
-        """Keep one record. Never raises and never waits for a destination; False when it was dropped, which is counted.
+        """Store one record; False when it was dropped and counted. Never raises, never waits for a destination.
 
-        ``closes`` closes a journal entry with the same frame. ``measured`` marks a record whose measurement is not exported
-        yet; ``measured_upto`` says that this record exports all of them up to that number.
+        ``closes`` closes a journal entry in the same frame. ``measured`` marks a record whose measurement is not exported
+        yet. ``measured_upto`` marks a record that exports all measurements up to that number.
         """
         with self._lock:
             sequence = 0
@@ -179,7 +181,7 @@ class Spool:
             own = self._own
             segment = own.current
             if segment is None or segment.position + len(data) + _FRAME_MOST > segment.bytes:
-                segment = own.room(_RECORD_BYTES + len(data))
+                segment = own.segment_with_room(_RECORD_BYTES + len(data))
             if segment is None:
                 if closes is not None:
                     self._journal.closed_by(closes, None)
@@ -191,9 +193,9 @@ class Spool:
                     self._drop(signal, count, data)
                     return False
             try:
-                held = count if count < 0xFFFF else 0xFFFF  # noqa: FURB136 (no call for a record)
+                held = count if count < 0xFFFF else 0xFFFF  # noqa: FURB136 (avoids a call per record)
                 segment.record(signal, group, data, held, closes or 0, sequence)
-            except OSError:  # where files are written plainly
+            except OSError:  # only where files are not mapped
                 own.failed()
                 self._drop(signal, count, data)
                 return False
@@ -210,7 +212,7 @@ class Spool:
             return True
 
     def journal_open(self, key: int, data: bytes) -> None:
-        """Write a journal entry, which stays until its record closes it."""
+        """Write a journal entry; a record with the same key closes it."""
         journal = self._journal.journal
         if journal is not None:
             journal.opened(key, place_of(*self._own.place), data)
@@ -228,7 +230,7 @@ class Spool:
             journal.closed(key)
 
     def journal_alive(self, now_ns: int) -> None:
-        """Record in the journal that the process was alive at this time, with all that is open."""
+        """Write the heartbeat of the journal: all its entries were open at this time."""
         journal = self._journal.journal
         if journal is not None:
             journal.alive(now_ns)
@@ -240,13 +242,13 @@ class Spool:
         )
 
     def dropped_of(self, trace_id: int) -> int:
-        """Number of this trace's spans that were dropped here, as far as that is remembered."""
+        """Number of dropped spans of this trace, for the last 1,000 traces with drops."""
         return self._drops.of_trace(trace_id)
 
     # --- segments -----------------------------------------------------------------------------------------------------
 
     def _drop_oldest(self, *, in_memory: bool) -> bool:
-        """Make room: drop and count the oldest sealed segment that is ours, adopted, or of a dead process."""
+        """Drop and count the oldest sealed segment: our own first, then an adopted one, then one of a dead process."""
         own = self._own
         oldest = own.pop_oldest(in_memory=in_memory)
         if oldest is not None:
@@ -264,7 +266,7 @@ class Spool:
         assert self._directory is not None
         with adopting(self._directory, wait=False) as alone:
             if alone:
-                for path in sorted(segment_files(self._directory), key=made_at):
+                for path in sorted(segment_files(self._directory), key=modified_at):
                     other = recovered(path)
                     if other is not None:
                         self._count_dropped(other, "quota", waited_here=False)
@@ -280,7 +282,7 @@ class Spool:
                     self._pending[name] -= waiting
 
     def _collect(self) -> None:
-        """Remove the segments that are finished."""
+        """Remove finished segments."""
         self._own.collect(self._measured_upto)
         if self._journal.waits and not self._own.in_memory():
             self._journal.settle()
@@ -288,7 +290,7 @@ class Spool:
     # --- out ----------------------------------------------------------------------------------------------------------
 
     def read(self, destination: str, *, max_bytes: int, max_records: int) -> Batch | None:
-        """The oldest records that ``destination`` has not acknowledged: those of dead processes first. None: nothing waits."""
+        """Read the oldest unacknowledged records of ``destination``, dead processes first; None when nothing waits."""
         with self._lock:
             found = self._readable(destination)
         batch = gather(found, max_bytes=max_bytes, max_records=max_records)
@@ -296,7 +298,7 @@ class Spool:
             batch = still_held(batch, self._holds)
             if not batch.records:
                 return None
-            self._drops.in_hand[destination] = batch.end
+            self._drops.in_flight[destination] = batch.end
             return batch
 
     def _readable(self, destination: str) -> list[Readable]:
@@ -313,7 +315,7 @@ class Spool:
     def acknowledge(self, destination: str, batch: Batch) -> None:
         """Acknowledge ``batch`` for ``destination``."""
         with self._lock:
-            self._drops.in_hand.pop(destination, None)
+            self._drops.in_flight.pop(destination, None)
             for place in batch.end:
                 if not self._holds(place.segment):
                     self._drops.arrived(destination, place)
@@ -333,13 +335,13 @@ class Spool:
         return self._pending.get(destination, 0)
 
     def mark(self) -> Mark | None:
-        """The place behind the record that was put last, for :meth:`passed`; None while there is none."""
+        """Position behind the last record, for :meth:`passed`; None while the spool is empty."""
         with self._lock:
             last = next(reversed(list(self._own)), None)
             return Mark(last, last.position) if last is not None else None
 
     def passed(self, mark: Mark | None, destination: str) -> bool:
-        """Whether ``destination`` has acknowledged all records before ``mark``, and what dead processes left."""
+        """Whether ``destination`` has acknowledged all records before ``mark`` and all adopted ones."""
         with self._lock:
             if any(segment.waiting.get(destination) for segment, _ in self._recovery.segments()):
                 return False
@@ -356,9 +358,10 @@ class Spool:
     # --- what dead processes left ---------------------------------------------------------------------------------------
 
     def adopt(self) -> list[Leftover]:
-        """Take over what dead processes left: their records join :meth:`read`, what they left open is returned.
+        """Adopt the files of dead processes: :meth:`read` returns their records, open entries are returned here.
 
-        Exactly one process gets each of them. A process whose destinations are not all served here keeps what it left open.
+        Exactly one process adopts each dead process. Open entries are not returned if the dead process had a destination that
+        this spool does not have.
         """
         if self._closed:
             return []
@@ -393,7 +396,7 @@ class Spool:
 
     @property
     def disk_error(self) -> str:
-        """Why the newest segment has no file, empty where it has one."""
+        """Reason that the newest segment has no file; empty if it has one."""
         return self._own.disk_error
 
     def pending_in_memory(self, destination: str) -> int:
@@ -412,7 +415,7 @@ class Spool:
         return segment is not None and segment.path is not None
 
     def give_up_memory(self) -> Mapping[Signal, int]:
-        """Count the records in memory as dropped, by signal, because the process ends. Nothing is read after this."""
+        """Drop and count the records in memory, by signal, because the process ends. Nothing is read after this."""
         with self._lock:
             before = self._drops.by_signal()
             self._drops.settle()
@@ -447,7 +450,7 @@ class Spool:
             )
 
     def forked(self) -> None:
-        """In a child process: the parent's files are the parent's; this spool begins anew."""
+        """In a child process: close the parent's files and start empty."""
         self._own.forked()
         self._recovery.close()
         self._journal.forked()
@@ -455,7 +458,7 @@ class Spool:
 
 
 class MemorySpool(Spool):
-    """A spool without files, for when there is no directory to be had."""
+    """A spool without files, for when no directory can be used."""
 
     def __init__(
         self,

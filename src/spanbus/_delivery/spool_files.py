@@ -1,4 +1,4 @@
-"""The folder of a spool: whether it can be used, and the files in it."""
+"""Directory of a spool: checks, locks and segment files."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from typing import Final
 
 from spanbus._delivery import FOLDER as FOLDER
 from spanbus._delivery import SEGMENTS
-from spanbus._delivery.regular_files import files_of
+from spanbus._delivery.regular_files import regular_files_in
 from spanbus._delivery.segment import HEADER_BYTES, BadSegment, Segment
 from spanbus.errors import DeliveryError
 
 APART: Final = "apart-"
-"""Prefix of the folders for spools of signals that go to another server than the spans do."""
+"""Prefix of the folders with spools for signals that go to another server than the spans."""
 SUFFIX: Final = SEGMENTS
 _NETWORK: Final = frozenset(
     {
@@ -45,7 +45,7 @@ class SpoolUnavailable(DeliveryError):
 
 
 def allocate(descriptor: int, offset: int, size: int) -> None:
-    """Allocate disk space, so that a full disk fails here. Where the system cannot, the file only gets its size."""
+    """Allocate disk space, so that a full disk fails here. Without ``posix_fallocate`` the file is only extended."""
     if hasattr(os, "posix_fallocate"):
         os.posix_fallocate(descriptor, offset, size)
     else:
@@ -53,7 +53,7 @@ def allocate(descriptor: int, offset: int, size: int) -> None:
 
 
 def usable(directory: Path) -> None:
-    """Make sure that a directory is there, is ours and can be written. Raises :class:`SpoolUnavailable`."""
+    """Create the directory if needed; check that it is ours and writable. Raises :class:`SpoolUnavailable`."""
     try:
         directory.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with suppress(FileExistsError):
@@ -79,7 +79,7 @@ def usable(directory: Path) -> None:
 
 
 def may_map(directory: Path) -> bool:
-    """Mapping a file of a network file system may lose what another machine writes; there frames are written plainly."""
+    """Whether files may be mapped: not on network and FUSE file systems, where a mapping may lose another machine's writes."""
     try:
         mounts = Path("/proc/self/mountinfo").read_text().splitlines()
     except OSError:
@@ -100,7 +100,7 @@ def may_map(directory: Path) -> bool:
 
 @contextmanager
 def adopting(directory: Path, *, wait: bool) -> Generator[bool]:
-    """Hold the lock under which segments of dead processes are taken; False when another process has it."""
+    """Hold the lock for adopting dead processes; yields False when another process holds it."""
     descriptor: int | None = None
     held = False
     try:
@@ -121,7 +121,7 @@ def adopting(directory: Path, *, wait: bool) -> Generator[bool]:
 def new_segment(
     path: Path, size: int, *, mapped: bool, token: bytes, number: int, destinations: Sequence[str]
 ) -> Segment:
-    """A new segment in a file of its own, locked by us. Raises OSError; a full disk fails here, not in the middle of a frame."""
+    """Create and lock a segment file. Raises OSError; a full disk fails here, not in the middle of a frame."""
     temporary = path.with_suffix(".new")
     descriptor: int | None = None
     try:
@@ -151,7 +151,7 @@ def new_segment(
 
 
 def recovered(path: Path) -> Segment | None:
-    """The segment of a dead process, locked by us; None when it lives or is gone. Raises :class:`BadSegment`."""
+    """Lock and open the segment of a dead process; None when its writer lives or it is gone. Raises :class:`BadSegment`."""
     found = locked(path)
     if found is None:
         return None
@@ -171,9 +171,9 @@ def recovered(path: Path) -> Segment | None:
 
 
 def locked(path: Path) -> tuple[int, int] | None:
-    """Descriptor and size of a file of a dead process, locked by us; None when it lives or the file is gone.
+    """Lock the file of a dead process; return descriptor and size, or None when its writer lives or it is gone.
 
-    Raises :class:`BadSegment` for the file of another user.
+    Raises :class:`BadSegment` for a file of another user.
     """
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -195,12 +195,12 @@ def locked(path: Path) -> tuple[int, int] | None:
 
 
 def segment_files(directory: Path) -> list[Path]:
-    """The regular ones in it."""
-    return files_of(directory, SUFFIX)
+    """Segment files in a directory; regular files only."""
+    return regular_files_in(directory, SUFFIX)
 
 
 def outlives(segment: Segment) -> bool:
-    """Whether its records outlive the process: it has a file that was not removed."""
+    """Whether the records outlive the process: the segment has a file, and nobody removed it."""
     try:
         return segment.path is not None and segment.path.exists()
     except OSError:
@@ -216,7 +216,7 @@ def remove(segment: Segment) -> None:
             segment.close()
 
 
-def made_at(path: Path) -> float:
+def modified_at(path: Path) -> float:
     """Modification time of a file in Unix seconds; 0.0 when it is gone."""
     try:
         return path.stat().st_mtime
@@ -225,7 +225,7 @@ def made_at(path: Path) -> float:
 
 
 def folder_bytes(directory: Path) -> int:
-    """The size of all segments in a directory."""
+    """Total size of the segments in a directory."""
     total = 0
     with os.scandir(directory) as entries:
         for entry in entries:
@@ -236,7 +236,7 @@ def folder_bytes(directory: Path) -> int:
 
 
 def is_locked(path: Path) -> bool:
-    """Whether its writer lives."""
+    """Whether the writer of a file lives: it holds the lock."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)

@@ -1,4 +1,4 @@
-"""The journal of one spool: an entry that a record closes stays until that record is on disk."""
+"""Journal of one spool: an entry is closed when its closing record is on disk, or dropped."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from spanbus._delivery.segment import Segment
 
 
 class SpoolJournal:
-    """Passes on to the :class:`OpenJournal`, where there is one: a spool in memory has none."""
+    """Wrapper of the :class:`OpenJournal`; a spool in memory has none."""
 
     __slots__ = ("_closed_in_memory", "journal")
 
@@ -17,12 +17,12 @@ class SpoolJournal:
         """Keys of entries whose closing records are only in memory."""
 
     def introduce(self, data: bytes) -> None:
-        """Write the header that a recovering process reads first."""
+        """Set the header of our resource, which a recovering process reads first."""
         if self.journal is not None:
             self.journal.introduce(data)
 
     def closed_by(self, key: int, segment: Segment | None) -> None:
-        """A record in ``segment`` closes an entry; None for a record that was dropped."""
+        """Close an entry by a record in ``segment``; None for a dropped record."""
         if self.journal is None:
             return
         if segment is not None and segment.path is None:
@@ -32,7 +32,7 @@ class SpoolJournal:
 
     @property
     def waits(self) -> bool:
-        """Whether entries stay only because the records that close them are in memory."""
+        """Whether entries are open only because their closing records are in memory."""
         return bool(self._closed_in_memory)
 
     def settle(self) -> None:
@@ -54,6 +54,6 @@ class SpoolJournal:
             self.journal.close()
 
     def forked(self) -> None:
-        """In a child process."""
+        """In a child process: close the parent's file."""
         if self.journal is not None:
             self.journal.forked()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from spanbus._delivery.open_journal import Remains, journal_files, remains
+from spanbus._delivery.open_journal import JournalContent, journal_files, parse_journal
 from spanbus._delivery.recovery import left_open
 from spanbus._delivery.segment import HEADER_BYTES, BadSegment, Kind, Segment
 from spanbus._delivery.spool_files import APART, FOLDER, is_locked, segment_files
@@ -13,11 +13,11 @@ from spanbus._named_tuple import NamedTuple
 from spanbus._otlp.signals import Signal
 
 EVENTS_FOLDER = "events"
-"""The outbox of events for NATS, in a state directory."""
+"""Folder of the outbox of events for NATS, in the state directory."""
 
 
 class DirectoryStatus(NamedTuple):
-    """Content of a spool: records that wait by destination and signal, files, processes that write now."""
+    """Content of a spool: waiting records by destination and signal, files, live writers."""
 
     waiting: Mapping[tuple[str, Signal], int]
     bytes: int
@@ -27,15 +27,15 @@ class DirectoryStatus(NamedTuple):
     left_open: int
     set_aside: int
     records: int
-    """Number of records for the destination with the most to send; a collection of metrics counts as one."""
+    """Waiting records of the destination with the most; a collection of metrics counts as one."""
 
 
 def status(state_dir: Path) -> DirectoryStatus:
-    """Read the status without locking out writers; a missing directory is empty. Spools for other servers are included."""
+    """Read the status without blocking writers; a missing directory counts as empty. Includes spools of separate signals."""
     waiting: dict[tuple[str, Signal], int] = {}
     records: dict[str, int] = {}
     dead: dict[tuple[Path, bytes], list[Segment]] = {}
-    journals: dict[tuple[Path, bytes], Remains] = {}
+    journals: dict[tuple[Path, bytes], JournalContent] = {}
     used = files = aside = 0
     alive: set[bytes] = set()
     oldest: int | None = None
@@ -85,7 +85,7 @@ def status(state_dir: Path) -> DirectoryStatus:
 
 
 def left(state_dir: Path, destination: str) -> bool:
-    """Whether a dead process left records for this destination; opens as few files as possible."""
+    """Whether a dead process left records for this destination; stops at the first file that has some."""
     directory = state_dir / FOLDER
     for path in segment_files(directory):
         try:
@@ -106,10 +106,10 @@ def left(state_dir: Path, destination: str) -> bool:
     )
 
 
-def _dead_journals(directory: Path) -> Iterator[Remains]:
+def _dead_journals(directory: Path) -> Iterator[JournalContent]:
     for path in journal_files(directory):
         try:
             if not is_locked(path):
-                yield remains(path, path.read_bytes())
+                yield parse_journal(path, path.read_bytes())
         except (OSError, BadSegment):
             continue

@@ -1,4 +1,4 @@
-"""Delivery's own counts."""
+"""Statistics of delivery."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ K = TypeVar("K")
 
 
 class DeliveryStatistics(NamedTuple):
-    """A snapshot. Signals are ``traces``, ``metrics``, ``logs``; ``rejected`` and ``dropped`` are by signal and reason.
+    """Snapshot of record counts by signal (``traces``, ``metrics``, ``logs``); ``rejected`` and ``dropped`` also by reason.
 
-    ``waiting`` are the records that no destination has acknowledged yet, ``oldest_at_ns`` (Unix time) is when the oldest of
-    them was written, ``outage`` what the destination last failed with, None while it answers.
+    ``waiting`` counts the unacknowledged records of the destination with the most. ``oldest_at_ns`` is when the oldest of
+    them was written (Unix time). ``outage`` is the destination's last failure, None while it answers.
     """
 
     spooled: Mapping[str, int]
@@ -28,7 +28,7 @@ class DeliveryStatistics(NamedTuple):
 
 
 def total(own: DeliveryStatistics, others: Sequence[DeliveryStatistics]) -> DeliveryStatistics:
-    """Add several snapshots up."""
+    """Sum of several snapshots."""
     for other in others:
         ages = [at_ns for at_ns in (own.oldest_at_ns, other.oldest_at_ns) if at_ns is not None]
         own = DeliveryStatistics(
@@ -45,5 +45,5 @@ def total(own: DeliveryStatistics, others: Sequence[DeliveryStatistics]) -> Deli
 
 
 def added(one: Mapping[K, int], other: Mapping[K, int]) -> Mapping[K, int]:
-    """Counts by the same keys, added up."""
+    """Sum of two mappings of counts."""
     return {key: one.get(key, 0) + other.get(key, 0) for key in {**one, **other}}

@@ -1,9 +1,8 @@
 """OTLP over HTTP: one request, one outcome.
 
-Which answers are worth another try is decided as https://opentelemetry.io/docs/specs/otlp/#otlphttp-response says, with
-two exceptions: records wait after 401 and 403, and other 5xx answers are tried a few times before they count as a
-refusal. urllib3 is imported by the first
-request, which the sender makes in its own thread.
+Retries follow https://opentelemetry.io/docs/specs/otlp/#otlphttp-response, with two exceptions: 401 and 403 are retried, and
+other 5xx answers are retried a few times before they count as a refusal. urllib3 is imported by the first request, in the
+sending thread.
 """
 
 from __future__ import annotations
@@ -36,32 +35,32 @@ ATTEMPTS_AT_SERVER_ERRORS: Final = 5
 
 _GZIP_LEVEL = 1  # level 9 costs 17 times the CPU for 8 % fewer bytes
 _LARGEST_ANSWER = 64 * 1024
-_TRY_AGAIN = frozenset((401, 403, 408, 429, 502, 503, 504))
-"""401 and 403 beyond OTLP's own: a wrong key is the sender's mistake, and is corrected."""
+_RETRYABLE = frozenset((401, 403, 408, 429, 502, 503, 504))
+"""Retryable by OTLP, plus 401 and 403: a wrong key is the sender's mistake, and somebody will correct it."""
 
 
 class Transport(Protocol):
-    """Takes the bytes of one OTLP request to one endpoint."""
+    """Sends OTLP requests to one endpoint."""
 
     def warm_up(self) -> None:
-        """Import what sending needs; may be called instead of being done by the first attempt."""
+        """Do the imports that the first attempt would do."""
         ...
 
     def send(self, body: bytes, timeout_s: float) -> Outcome:
-        """One attempt; raises nothing but :class:`~spanbus.errors.SettingsError` for certificates that cannot be used."""
+        """Make one attempt; raises only :class:`~spanbus.errors.SettingsError`, for certificates that cannot be used."""
         ...
 
     def interrupt(self) -> None:
-        """From another thread: end the attempt that is under way, if it can be ended. Nothing is sent afterwards."""
+        """Abort the attempt under way, if possible, from another thread. Nothing is sent afterwards."""
         ...
 
     def close(self) -> None: ...
 
 
 class HttpTransport:
-    """Keeps its connection. ``env`` holds the proxy variables. One thread sends, another may interrupt.
+    """Transport with a persistent connection. ``env`` holds the proxy variables. One thread sends, another may interrupt.
 
-    ``heard`` is told each answer: status, headers, the beginning of the body.
+    ``heard`` is called with each answer: status, headers, beginning of the body.
     """
 
     def __init__(
@@ -89,7 +88,7 @@ class HttpTransport:
         self._headers = headers
 
     def warm_up(self) -> None:
-        "localhost".encode("idna")  # imports what else the first look-up of a host would
+        "localhost".encode("idna")  # imports the codec that the first host lookup needs
         self._connected()
 
     def send(self, body: bytes, timeout_s: float) -> Outcome:
@@ -116,7 +115,7 @@ class HttpTransport:
             answer = _read(response, deadline)
         except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
             if not 200 <= response.status < 300:
-                answer = b""  # the status says enough
+                answer = b""  # the status is enough
             else:
                 return Retry(reason_of(error))
         if self._heard is not None:
@@ -131,9 +130,7 @@ class HttpTransport:
             sock = connection.sock
             if isinstance(sock, socket.socket):
                 with suppress(OSError):
-                    socket.socket.shutdown(
-                        sock, socket.SHUT_RDWR
-                    )  # wakes the thread that waits for it
+                    socket.socket.shutdown(sock, socket.SHUT_RDWR)  # wakes the waiting thread
 
     def close(self) -> None:
         pool, self._pool = self._pool, None
@@ -143,7 +140,7 @@ class HttpTransport:
     def _connected(self) -> PoolManager:
         if self._pool is None or self._pid != os.getpid():
             self._pid = os.getpid()
-            self._lock = threading.Lock()  # the parent of a forked process may have held it
+            self._lock = threading.Lock()  # the parent may have held it during the fork
             self._open = set()
             self._pool = self._new_pool()
         return self._pool
@@ -165,7 +162,7 @@ class HttpTransport:
                 super().close()
 
         class Secure(Plain, HTTPSConnection):
-            """The same for TLS: what :class:`Plain` calls ``super()`` is HTTPSConnection here."""
+            """TLS variant: ``super()`` in :class:`Plain` is HTTPSConnection here."""
 
         class PlainPool(HTTPConnectionPool):
             ConnectionCls = Plain  # pyright: ignore[reportAssignmentType]
@@ -243,33 +240,24 @@ class HttpTransport:
             if answer and "html" in content_type:
                 return Retry(f"HTTP {status} with a web page; no OTLP receiver answers here")
             return Delivered(*partial_success(answer, content_type)) if answer else Delivered()
-        said = error_message(answer, content_type)
-        reason = f"HTTP {status}{f': {said}' if said else ''}"
+        message = error_message(answer, content_type)
+        reason = f"HTTP {status}{f': {message}' if message else ''}"
         if status == 413:
             return TooLarge(reason, body)
-        if status in _TRY_AGAIN:
-            return Retry(
-                reason,
-                retry_after_s(response.headers.get("Retry-After"), time.time_ns() / 1e9),
-                heard=True,
-            )
+        after_s = retry_after_s(response.headers.get("Retry-After"), time.time_ns() / 1e9)
+        if status in _RETRYABLE:
+            return Retry(reason, after_s, heard=True)
         if status >= 500:
-            return Retry(
-                reason,
-                retry_after_s(response.headers.get("Retry-After"), time.time_ns() / 1e9),
-                ATTEMPTS_AT_SERVER_ERRORS,
-                body,
-                heard=True,
-            )
+            return Retry(reason, after_s, ATTEMPTS_AT_SERVER_ERRORS, body, heard=True)
         if 300 <= status < 400:
             reason += f", a redirect to {response.headers.get('Location', 'nowhere').split('?')[0]!r}, which is not followed"
         return Refused(reason, body)
 
 
 def proxy_for(url: str, env: Mapping[str, str]) -> str | None:
-    """The proxy that ``HTTP_PROXY``, ``HTTPS_PROXY``, ``ALL_PROXY`` and ``NO_PROXY`` (lower case first) give for a URL.
+    """Proxy for a URL by ``HTTP_PROXY``, ``HTTPS_PROXY``, ``ALL_PROXY`` and ``NO_PROXY`` (lower case first).
 
-    ``HTTP_PROXY`` in upper case is not believed in a CGI program, where a client can set it (https://httpoxy.org).
+    Upper-case ``HTTP_PROXY`` is ignored in a CGI program, where a client can set it (https://httpoxy.org).
     """
     parts = urlsplit(url)
     host = (parts.hostname or "").rstrip(".")
@@ -316,7 +304,7 @@ def _bypassed(host: str, port: int | None, no_proxy: str) -> bool:
 
 
 def _read(response: BaseHTTPResponse, deadline: float) -> bytes:
-    """The answer, as far as it is wanted; the connection is only kept when it was read to its end."""
+    """Read at most 64 KiB of the answer; keep the connection only if it was read to its end."""
     pieces: list[bytes] = []
     size = 0
     while size < _LARGEST_ANSWER and time.monotonic() < deadline:
@@ -333,7 +321,7 @@ def _read(response: BaseHTTPResponse, deadline: float) -> bytes:
 
 
 def reason_of(error: BaseException) -> str:
-    """The innermost cause in few words: urllib3 wraps the operating system's error in objects with addresses."""
+    """Short text of the innermost cause; urllib3 wraps system errors in objects that print their addresses."""
     innermost: BaseException = error
     while True:
         inside = (

@@ -14,7 +14,7 @@ _FEW_CHANGES: Final = 4
 
 
 class Chunk:
-    """Records of one signal that go in one request."""
+    """Records of one signal for one request."""
 
     __slots__ = ("failures", "records", "signal")
 
@@ -54,7 +54,7 @@ class Work:
 
 
 class Tally:
-    """Records by signal and fate. Not thread-safe: its owner has the lock."""
+    """Records by signal and outcome. Not thread-safe: the owner has the lock."""
 
     def __init__(self) -> None:
         self._delivered: dict[Signal, int] = {}
@@ -74,20 +74,19 @@ class Tally:
             key = signal, reason
             self._unwanted[key] = self._unwanted.get(key, 0) + count
 
-    def statistics(self, outage: str | None, since_ns: int | None) -> LaneStatistics:
+    def statistics(self, outage: str | None) -> LaneStatistics:
         return LaneStatistics(
             dict(self._delivered),
             dict(self._rejected),
             dict(self._refused),
             dict(self._unwanted),
             outage,
-            since_ns,
         )
 
 
 def first_run(records: Sequence[Stored]) -> int:
-    """Number of records to take at once: those of the first signal, acknowledged by themselves, unless signals change
-    all the time.
+    """Number of records to read at once: up to the first change of signal, so that one signal is acknowledged by itself;
+    all of them when signals change more than four times.
     """
     changes = [
         at for at in range(1, len(records)) if records[at].signal is not records[at - 1].signal

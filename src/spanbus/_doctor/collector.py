@@ -147,19 +147,19 @@ def judge(
                 f"{endpoint.shown} rejected {_WHAT[signal]}: {outcome.message or 'it does not say why'}",
                 "change the collector so that it takes it",
             )
-        said = f"{endpoint.shown} ({endpoint.protocol}) took {_WHAT[signal]} in {duration(sent.took_s)}"
+        text = f"{endpoint.shown} ({endpoint.protocol}) took {_WHAT[signal]} in {duration(sent.took_s)}"
         if outcome.message:
             return warning(
-                check, f"{said}, and says: {outcome.message}", "see what the collector wants"
+                check, f"{text}, and says: {outcome.message}", "see what the collector wants"
             )
-        return ok(check, said)
+        return ok(check, text)
     program = (
         f", from {sent.answer.program}" if sent.answer is not None and sent.answer.program else ""
     )
     refused = sent.answer is None and "refused" in outcome.reason.lower()
     down = " is down" if refused and not _by_proxy(endpoint, env) else ""
-    said = f"{endpoint.shown}{_by_proxy(endpoint, env)}{down}: {outcome.reason}{program}"
-    return wrong(check, said, _todo(signal, endpoint, outcome, sent.answer, env))
+    text = f"{endpoint.shown}{_by_proxy(endpoint, env)}{down}: {outcome.reason}{program}"
+    return wrong(check, text, _todo(signal, endpoint, outcome, sent.answer, env))
 
 
 def _todo(

@@ -250,19 +250,19 @@ class _Work:
             )
 
     async def _nobody_configured(self) -> None:
-        said = "OTEL_EXPORTER_OTLP_ENDPOINT is not set: everything goes to the local store alone"
+        message = "OTEL_EXPORTER_OTLP_ENDPOINT is not set: everything goes to the local store alone"
         found: Sent | None = await within(
             _QUESTION_S, partial(collector.identify_listener, collector.DEFAULT_URL, self.env), None
         )
         if found is None or (found.answer is None and not isinstance(found.outcome, Delivered)):
             self.findings.append(
-                not_configured("collector", said, "set it to send to a collector too")
+                not_configured("collector", message, "set it to send to a collector too")
             )
         elif found.otlp:
             self.findings.append(
                 not_configured(
                     "collector",
-                    f"{said}; one listens at {collector.DEFAULT_URL}",
+                    f"{message}; one listens at {collector.DEFAULT_URL}",
                     f"OTEL_EXPORTER_OTLP_ENDPOINT={collector.DEFAULT_URL} sends there",
                 )
             )
@@ -271,7 +271,7 @@ class _Work:
             self.findings.append(
                 warning(
                     "collector",
-                    f"{said}; and port 4318 is taken by another program ({found.answer.described})",
+                    f"{message}; and port 4318 is taken by another program ({found.answer.described})",
                     "`spanbus up --port N` takes another, a collector needs one of its own too",
                 )
             )

@@ -79,12 +79,12 @@ def _missing(
             not_configured(check, f"not found at {where.url}", f"{option} names another place"),
             False,
         )
-    said = (
+    message = (
         f"{name} is down: {where.url}: {silence.reason}"
         if silence.refused
         else f"{where.url} does not answer: {silence.reason}"
     )
-    return Seen(bad(check, said, start, ours=where.configured), False)
+    return Seen(bad(check, message, start, ours=where.configured), False)
 
 
 def down(found: Mapping[str, Finding], others: Collection[str]) -> list[Finding]:
@@ -108,7 +108,7 @@ def down(found: Mapping[str, Finding], others: Collection[str]) -> list[Finding]
 def _another(check: str, name: str, where: Server, option: str, answer: Answer) -> Seen:
     if answer.status in (401, 403):
         login = option.replace("URL", f"{where.url.replace('://', '://USER:PASSWORD@', 1)}")
-        said = (
+        message = (
             f"{where.url} wants a login"
             if not where.headers
             else f"{where.url} does not take this login"
@@ -116,7 +116,7 @@ def _another(check: str, name: str, where: Server, option: str, answer: Answer) 
         return Seen(
             bad(
                 check,
-                f"{said}: {answer.described}",
+                f"{message}: {answer.described}",
                 f"give it user and password: {login}",
                 ours=where.configured,
             ),
@@ -353,14 +353,14 @@ def rules(where: Server, env: Mapping[str, str], timeout_s: float, *, ours: bool
     wanted = (*RECORDING_RULES, *ALERTS)
     missing = [name for name in wanted if name not in loaded]
     if missing:
-        said = (
+        message = (
             "no rule of spanbus is loaded"
             if len(missing) == len(wanted)
             else f"{pluralize(len(missing), 'rule is', 'rules are')} not loaded: {', '.join(missing)}"
         )
         return bad(
             "prometheus.rules",
-            said,
+            message,
             "add deploy/prometheus/rules.yml and alerts.yml to rule_files and reload Prometheus",
             ours=ours,
         )

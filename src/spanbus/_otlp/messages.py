@@ -124,14 +124,14 @@ MESSAGES["WholeSpan"] = {
     11: ("events", "Event*"),
     15: ("status", "Status"),
 }
-"""A span with what its reader wants of it; for the one who stores it, the rest stays bytes."""
+"""A span including events and status, for readers; the store leaves those encoded."""
 _ONE_OF: Final[dict[tuple[str, str], tuple[str, ...]]] = {
     ("AnyValue", "value"): tuple(name for name, _ in MESSAGES["AnyValue"].values()),
     ("Metric", "data"): ("gauge", "sum", "histogram"),
     ("NumberDataPoint", "value"): ("as_double", "as_int"),
     ("Exemplar", "value"): ("as_double", "as_int"),
 }
-_EMPTY: Final[dict[str, object]] = {
+_DEFAULTS: Final[dict[str, object]] = {
     "string": "",
     "bytes": b"",
     "bool": False,
@@ -144,7 +144,7 @@ _EMPTY: Final[dict[str, object]] = {
 
 
 class Message:
-    """The fields of one message as attributes; those that were not sent are empty, as in protobuf."""
+    """A decoded message with its fields as attributes; missing fields have their default, as in protobuf."""
 
     __slots__ = ("_fields", "_kind", "_raw")
 
@@ -156,30 +156,28 @@ class Message:
         try:
             return self._fields[name]
         except KeyError:
-            for known, kind in MESSAGES[self._kind].values():
-                if known == name:
-                    return (
-                        []
-                        if kind.endswith("*")
-                        else _EMPTY[kind]
-                        if kind in _EMPTY
-                        else Message(kind, b"")
-                    )
-        raise AttributeError(f"{self._kind} has no field {name!r}")
+            kind = next(
+                (kind for known, kind in MESSAGES[self._kind].values() if known == name), None
+            )
+        if kind is None:
+            raise AttributeError(f"{self._kind} has no field {name!r}")
+        if kind.endswith("*"):
+            return []
+        return _DEFAULTS[kind] if kind in _DEFAULTS else Message(kind, b"")
 
     def WhichOneof(self, group: str) -> str | None:
-        """Name of the field of a group that was sent, the last where several were."""
+        """Return the name of the field of a oneof that is set; the last one if several are."""
         found = [name for name in self._fields if name in _ONE_OF[self._kind, group]]
         return found[-1] if found else None
 
     def SerializeToString(self, *, deterministic: bool = False) -> bytes:
-        """The bytes as they came, which are in protobuf's own order."""
+        """Return the original bytes, which are in protobuf's canonical order."""
         del deterministic
         return self._raw
 
 
 def read(kind: str, raw: bytes) -> Message:
-    """The message in ``raw``; raises :class:`NotCovered` for what has to be asked of protobuf."""
+    """Decode the message in ``raw``. Raises :class:`NotCovered` if protobuf must be used."""
     if len(raw) > MOST_BYTES:
         raise NotCovered(f"{len(raw)} bytes")
     try:
@@ -194,7 +192,7 @@ def _fields(kind: str, raw: bytes) -> dict[str, object]:
     while at < size:
         tag, at = _varint(raw, at)
         wire, number = tag & 7, tag >> 3
-        # protobuf would write it in another order, or refuses it: numbers begin at 1 and have 29 bits
+        # not in canonical order, or an invalid field number: these start at 1 and have 29 bits
         if number < before or number >> 29:
             raise NotCovered(f"the order of {kind}")
         before = number
@@ -215,7 +213,7 @@ def _fields(kind: str, raw: bytes) -> dict[str, object]:
         if what == "?":
             raise NotCovered(name)
         if not what.endswith("*"):
-            found.pop(name, None)  # the last of a group is the one that holds
+            found.pop(name, None)  # the last field of a oneof wins
             found[name] = _value(what, data)
             continue
         several = cast("list[object]", found.setdefault(name, []))

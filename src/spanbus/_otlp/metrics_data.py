@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.resources import Resource
 
 CUMULATIVE, DELTA = 2, 1
-"""``AggregationTemporality`` of OTLP; the SDK's members are equal to them."""
+"""``AggregationTemporality`` of OTLP; equal to the SDK's enum members."""
 
 
 class Exemplar(NamedTuple):

@@ -262,13 +262,13 @@ class Dialect:
         if meaning is None:
             rank = Rank.PHASE if name is not None else Rank.RUN
             return Noted(event, rank, name, run_key, hints)
-        fact = self.stated(meaning, event, name, run_key, hints, raw.run_id is not None)
+        fact = self.fact_of_meaning(meaning, event, name, run_key, hints, raw.run_id is not None)
         if meaning.workflow is not None and fact.hints.workflow is None:
             hints = fact.hints = fact.hints.copy()
             hints.workflow = meaning.workflow
         return fact
 
-    def stated(
+    def fact_of_meaning(
         self,
         meaning: Meaning,
         event: SpanEvent,

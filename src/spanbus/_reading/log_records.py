@@ -1,4 +1,4 @@
-"""Log records of ``logging`` as events: the message gives the event type, ``extra`` the payload."""
+"""Read log records of ``logging`` as events: the message gives the event type, ``extra`` the payload."""
 
 from __future__ import annotations
 

@@ -161,13 +161,8 @@ def _failure(
         and _CANCELLED.match(message)
     ):
         return Result.CANCELLATION, None
-    if (
-        result is Result.TIMEOUT
-        or declared == ErrorType.TIMEOUT
-        or (message is not None and declared is None and _TIMED_OUT.search(message))
-    ):
-        return Result.TIMEOUT, Failure(ErrorType.TIMEOUT, message, stacktrace)
-    if declared is not None and _TIMED_OUT.search(declared.rpartition(".")[2]):
+    text = declared.rpartition(".")[2] if declared is not None else message
+    if result is Result.TIMEOUT or (text is not None and _TIMED_OUT.search(text)):
         return Result.TIMEOUT, Failure(ErrorType.TIMEOUT, message, stacktrace)
     return result, Failure(
         declared or (ErrorType.OTHER if message else ErrorType.UNSUCCESSFUL), message, stacktrace

@@ -17,7 +17,8 @@ from enum import Enum
 from time import struct_time
 from typing import Any, Final, cast
 
-from spanbus._loaded import is_kind_of
+from spanbus._bounded_cache import bounded_cache
+from spanbus._loaded import is_subclass_of
 from spanbus._reading.getters import event_from_methods, has_type_method, payload_from_methods
 from spanbus._reading.naming import subject_among
 from spanbus._reading.places import (
@@ -33,7 +34,6 @@ from spanbus._reading.places import (
 from spanbus._reading.shape import TEXTS, Getter, decoded, getter, mapping_of, text_of
 from spanbus._reading.spelling import changed, ending, key_of, normal
 from spanbus._reading.times import time_ns_of
-from spanbus._remembering import remembering
 from spanbus._workflow.events import EMPTY, Event, WorkflowEvent
 
 _ENVELOPE: Final = frozenset(
@@ -190,10 +190,10 @@ def read(
 
 
 def _is_special_class(kind: type[object]) -> bool:
-    return issubclass(kind, (Event, *TEXTS)) or is_kind_of(kind, "logging", "LogRecord")
+    return issubclass(kind, (Event, *TEXTS)) or is_subclass_of(kind, "logging", "LogRecord")
 
 
-_is_special: Final[Callable[[type], bool]] = remembering(_is_special_class, 1_000)
+_is_special: Final[Callable[[type], bool]] = bounded_cache(_is_special_class, 1_000)
 """Whether a class is our event class, a text or a log record; cached by class."""
 
 

@@ -47,7 +47,7 @@ class Reader:
         self._keys = dialect.keys
         self._remembers = dialect.names.memory is not None
         self._phase_meanings = dialect.phase_meanings
-        self._stated = dialect.stated
+        self._fact_of_meaning = dialect.fact_of_meaning
         self._names: dict[str, str] = {}
         self._warned: set[str] = set()
         self._anchor_ns = 0
@@ -73,12 +73,14 @@ class Reader:
                 except KeyError:
                     meaning = self.dialect.phase_meaning(kind)
                 if meaning is not None:
-                    seen = SpanEvent(
+                    span_event = SpanEvent(
                         meaning.event_type, at_ns, event_id, source, payload, attempt or 1
                     )
                     if meaning.verb is _EVENT:
-                        return Noted(seen, meaning.rank, name, run_id, ENGINE_HINTS)
-                    return self._stated(meaning, seen, name, run_id, ENGINE_HINTS, True)
+                        return Noted(span_event, meaning.rank, name, run_id, ENGINE_HINTS)
+                    return self._fact_of_meaning(
+                        meaning, span_event, name, run_id, ENGINE_HINTS, True
+                    )
             return self.dialect.fact(read_own(event))
         now_ns = self._anchor_ns + _steady_ns() if live else None
         after_ns = now_ns if now_ns is not None else self._last_ns
@@ -112,10 +114,10 @@ class Reader:
         """Use the new wall-clock time for a run that starts after the clock was set."""
         if abs(time.time_ns() - self._anchor_ns - _steady_ns()) > _DISAGREEMENT_NS:
             self._anchor()
-            placed = self._at_clock_time(raw, self._anchor_ns + _steady_ns())
-            fact.event.at_ns = placed.at_ns
+            corrected = self._at_clock_time(raw, self._anchor_ns + _steady_ns())
+            fact.event.at_ns = corrected.at_ns
             hints = fact.hints = fact.hints.copy()
-            hints.odd_time = placed.odd_time is not None
+            hints.odd_time = corrected.odd_time is not None
 
     def _at_clock_time(self, raw: Raw, now_ns: int) -> Raw:
         """Return a live event with the time of the monotonic clock, if its own is missing, unreadable or off."""
@@ -138,7 +140,7 @@ class Reader:
         if text not in self._warned and len(self._warned) < _MAX_WARNINGS:
             self._warned.add(text)
             self._warn(
-                f"a time cannot be read: {text!r}; the event stands where it was heard. Times are numbers (s, ms, µs, ns), "
+                f"cannot parse the time {text!r}; the time of arrival is used instead. Times are numbers (s, ms, µs, ns), "
                 "ISO 8601 or RFC 2822"
             )
 

@@ -116,7 +116,7 @@ class ReadPlan:
 
 
 class Names(NamedTuple):
-    """Payload keys of names and measures, best first."""
+    """Payload keys of names, ids and durations, most reliable first."""
 
     run: tuple[str, ...] = ("run_id", "job_id", "workflow_id")
     shared_run: frozenset[str] = frozenset({"workflow_id"})

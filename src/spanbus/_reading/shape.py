@@ -11,7 +11,7 @@ from enum import Enum
 from types import BuiltinFunctionType, FunctionType
 from typing import Any, Final, cast
 
-from spanbus._loaded import is_of
+from spanbus._loaded import is_instance_of
 
 _MISSING: Final = object()
 _CLASSES_CACHED: Final = 1_000
@@ -166,14 +166,14 @@ def text_of(value: object) -> str | None:
         return str(value.value) if isinstance(value, Enum) else value
     if isinstance(value, Enum):
         return str(value.value) if isinstance(value.value, str) else value.name
-    if is_of(value, "uuid", "UUID"):
+    if is_instance_of(value, "uuid", "UUID"):
         return str(value)
     if isinstance(value, bool):
         return None
     if (
         isinstance(value, int | float)
-        or is_of(value, "decimal", "Decimal")
-        or is_of(value, "datetime", "date")
+        or is_instance_of(value, "decimal", "Decimal")
+        or is_instance_of(value, "datetime", "date")
     ):
         return str(value)
     if isinstance(value, bytes):

@@ -39,7 +39,7 @@ class States:
         names: tuple[str, ...] = (),
     ) -> None:
         self.keys = keys
-        """Payload keys of the state, best first."""
+        """Payload keys of the state, most reliable first."""
         self.subjects = subjects
         """Subjects whose state changes are read."""
         self._names = names

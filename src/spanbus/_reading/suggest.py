@@ -26,7 +26,7 @@ _VALUES = 5_000
 
 
 _Roles = tuple[list[str], list[str], list[str]]
-"""Types that start, that end, and the others."""
+"""Event types that start, that end, and all others."""
 
 
 @dataclass(slots=True)
@@ -59,7 +59,7 @@ def suggest(name: str, events: Iterable[Raw]) -> str:
     }
     outermost = _outermost(subjects, unknown)
     lines = [
-        f"# A first dialect for {len(raws)} events. Every guess has its reason; correct what is wrong, then see how each type is read:",
+        f"# A first dialect for {len(raws)} events. Every guess states its reason; correct the wrong ones, then check how each type is read:",
         "#   spanbus dialect check THIS-FILE THE-STREAM",
         "",
         f"name = {_text(name)}",
@@ -89,11 +89,11 @@ def suggest(name: str, events: Iterable[Raw]) -> str:
         if not ending(each)
     ]
     if read:
-        lines += ["", f"# Read by their words already: {', '.join(read)}"]
+        lines += ["", f"# Read already by their life-cycle words: {', '.join(read)}"]
     if rest:
         lines += [
             "",
-            f"# Nothing starts or ends with these; they are events of whatever is open: {', '.join(rest)}",
+            f"# These start and end nothing; they are events of whatever is open: {', '.join(rest)}",
         ]
     return "\n".join(lines) + "\n"
 
@@ -187,12 +187,12 @@ def _rules(
 ) -> list[str]:
     starts, ends, between = roles
     level = "run" if is_run else "phase"
-    why = "it comes first and last of all" if is_run else "inside the run"
-    lines = ["", f"# {subject}: a {level}, because {why}" if is_run else f"# {subject}: a {level}"]
+    why = ", because its events are the first and the last" if is_run else ""
+    lines = ["", f"# {subject}: a {level}{why}"]
     if starts:
         lines += [
             "[[rules]]",
-            f"type = {_list(starts)}  # what is said first of each {subject}",
+            f"type = {_list(starts)}  # the first event of each {subject}",
             f'level = "{level}"',
             'verb = "start"',
             *_named(names, is_run),
@@ -204,14 +204,14 @@ def _rules(
         lines += [
             "",
             "[[rules]]",
-            f"type = {_list(ends)}  # what is said last of each {subject}",
+            f"type = {_list(ends)}  # the last event of each {subject}",
             f'level = "{level}"',
             'verb = "end"',
             *_named(names, is_run),
-            f"result_by_word = {{ {by_word} }}  # a failure where it tells of an error, or its word does",
+            f"result_by_word = {{ {by_word} }}  # a failure if its events have an error, or its word means one",
         ]
     if between:
-        lines.append(f"# Between them, so events of it: {', '.join(between)}")
+        lines.append(f"# Neither first nor last, so events inside it: {', '.join(between)}")
     return lines
 
 

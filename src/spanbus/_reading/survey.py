@@ -13,7 +13,7 @@ _TYPES = 1_000
 
 @dataclass(slots=True)
 class Reading:
-    """One event type, read in one way."""
+    """An event type with one meaning: how often, with which names, results and runs it was read."""
 
     event_type: str
     level: str

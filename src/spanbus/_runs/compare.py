@@ -1,8 +1,8 @@
-"""Two runs side by side: which phases are slower, newly failing, new or gone.
+"""Comparison of runs: phases that are slower, newly failing, new or gone.
 
-The baseline is one run or several. With several, a phase's usual duration is the median and its noise the median absolute
-deviation (scaled by 1.4826 to a standard deviation): what lies within three of them is not slower, however large the
-percentage.
+The baseline is one run or several. With several, the baseline duration of a phase is the median, and its noise the median
+absolute deviation, scaled by 1.4826 to a standard deviation. A difference within three standard deviations is not reported,
+however large its percentage.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ class Change(StrEnum):
     NEW = "new"
     GONE = "gone"
     NOT_RUN = "not_run"
-    """Skipped or cancelled now, and it ran before."""
+    """Skipped or cancelled now, but ran before."""
 
 
 FAIL_ON_DEFAULT = frozenset({Change.SLOWER, Change.FAILING})
-_SAID = {
+_CHANGES = {
     "slower": Change.SLOWER,
     "failing": Change.FAILING,
     "newly_failing": Change.FAILING,
@@ -47,7 +47,7 @@ _SAID = {
 
 
 class Thresholds(NamedTuple):
-    """From when on a difference counts: both the share and the seconds must be exceeded, and the noise of the baseline."""
+    """Thresholds of a difference in duration. Share, seconds and the noise of the baseline must all be exceeded."""
 
     slower_by: float = 0.2
     """0.2 is 20 %."""
@@ -56,12 +56,12 @@ class Thresholds(NamedTuple):
 
 
 class PhaseChange(NamedTuple):
-    """One phase in both runs; durations in seconds, None where it did not run."""
+    """A phase in both runs. Durations are in seconds, None if it did not run."""
 
     name: str
     change: Change
     failing: bool
-    """The phase failed now; a new phase that fails is both new and failing."""
+    """The phase fails in the candidate. A new phase that fails is both new and failing."""
     before_s: float | None
     after_s: float | None
     noise_s: float
@@ -70,7 +70,7 @@ class PhaseChange(NamedTuple):
 
     @property
     def ratio(self) -> float | None:
-        """Duration as a multiple of the earlier one."""
+        """Duration relative to the baseline."""
         return self.after_s / self.before_s if self.before_s and self.after_s is not None else None
 
     def document(self) -> dict[str, object]:
@@ -87,23 +87,23 @@ class PhaseChange(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """The outcome of comparing; ``run`` is the change of the runs as a whole."""
+    """Result of a comparison; ``run`` is the change of the whole run."""
 
     baseline: tuple[str, ...]
     candidate: str
     workflow: str
     baseline_workflows: tuple[str, ...]
-    """Workflows of the baseline, each once, in its order."""
+    """Distinct workflows of the baseline, in its order."""
     run: PhaseChange
     phases: tuple[PhaseChange, ...]
 
     @property
     def of_one_workflow(self) -> bool:
-        """Whether like is compared with like."""
+        """Whether all runs are of the same workflow."""
         return self.baseline_workflows == (self.workflow,)
 
     def found(self, fail_on: Iterable[Change]) -> list[PhaseChange]:
-        """The changes that ``fail_on`` asks for; the whole run only when it fails without a phase that does."""
+        """Return the changes selected by ``fail_on``. The whole run is included only if it fails and no phase does."""
         wanted = frozenset(fail_on)
         hits = [
             each
@@ -116,7 +116,7 @@ class Comparison(NamedTuple):
         return hits
 
     def document(self, fail_on: Iterable[Change] = FAIL_ON_DEFAULT) -> dict[str, object]:
-        """Document that ``--json`` prints."""
+        """Return the document that ``--json`` prints."""
         return {
             "baseline": list(self.baseline),
             "candidate": self.candidate,
@@ -129,20 +129,20 @@ class Comparison(NamedTuple):
 
 
 def parse_fail_on(text: str) -> frozenset[Change]:
-    """``slower,failing`` and so on; ``none`` for nothing. InputError names what it does not know."""
+    """Parse a list of changes such as ``slower,failing``, or ``none``. Raises InputError for unknown words."""
     words = [word.strip().lower() for word in text.split(",") if word.strip()]
     if words == ["none"]:
         return frozenset()
-    unknown = [word for word in words if word not in _SAID]
+    unknown = [word for word in words if word not in _CHANGES]
     if unknown or not words:
         raise InputError(
-            f"--fail-on: {', '.join(unknown) or 'nothing'} is unknown; it takes {', '.join(sorted(_SAID))} or none"
+            f"--fail-on: {', '.join(unknown) or 'nothing'} is unknown; it takes {', '.join(sorted(_CHANGES))} or none"
         )
-    return frozenset(_SAID[word] for word in words)
+    return frozenset(_CHANGES[word] for word in words)
 
 
 def parse_share(text: str) -> float:
-    """``20%`` or ``0.2``."""
+    """Parse a share such as ``20%`` or ``0.2``. Raises InputError."""
     try:
         value = float(text.rstrip("% ")) / (100 if text.strip().endswith("%") else 1)
     except ValueError:
@@ -155,7 +155,7 @@ def parse_share(text: str) -> float:
 def compare(
     baseline: Sequence[RunSummary], candidate: RunSummary, thresholds: Thresholds | None = None
 ) -> Comparison:
-    """Compare ``candidate`` with one or several runs, the newest of them last."""
+    """Compare ``candidate`` with one or several runs, oldest first."""
     if not baseline:
         raise InputError("there is no run to compare with")
     limits = thresholds or Thresholds()
@@ -180,7 +180,7 @@ def compare(
 
 
 def _phases(run: RunSummary) -> dict[str, SpanSummary]:
-    """Phases by name; one that occurs again is ``name #2``."""
+    """Return phases by name; a repeated name becomes ``name #2``."""
     found: dict[str, SpanSummary] = {}
     numbers: dict[str, int] = {}
     for phase in run.phases:
@@ -218,9 +218,9 @@ def _change(
 def _judge(
     name: str, before: list[tuple[str, float]], after: tuple[str, float] | None, limits: Thresholds
 ) -> PhaseChange:
-    """Results are texts: a span that somebody else sent may say any word, and one that is not known is no run of the phase."""
+    """Compare (result, seconds) pairs. With an unknown result, as other senders may use, the phase counts as not run."""
     ran = [each for each in before if each[0] in _RAN]
-    # Durations of successes tell what is usual; a failure may have ended early.
+    # Prefer durations of successes: a failure may have ended early.
     usual = [seconds for result, seconds in ran if result == Result.SUCCESS] or [
         seconds for _, seconds in ran
     ]

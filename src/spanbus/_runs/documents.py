@@ -1,7 +1,7 @@
-"""The JSON of runs, as ``run``, ``show``, ``runs`` and ``replay`` print it.
+"""JSON documents of runs, as printed by ``run``, ``show``, ``runs`` and ``replay``.
 
-A phase without a command of its own tells of the one that decided it: its last attempt's first failing tool, else its only
-one. So ``exit_code``, ``command``, ``output_tail`` and ``log`` of a phase are where a reader looks first.
+A phase without a command of its own has ``exit_code``, ``command``, ``output_tail`` and ``log`` of the tool that decided its
+result: the first failed tool of its last attempt, otherwise its only tool.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ _TOTALS = (
     "abandoned",
 )
 Logs = Callable[[str], str | None]
-"""The file that keeps the whole output of a span, by its id."""
+"""Return the file with the whole output of a span, by span id."""
 
 
 def no_logs(span_id: str) -> str | None:
-    """For where no output is kept."""
+    """Return None: no output is kept."""
     del span_id
     return None
 
 
 def head_document(run: RunSummary, logs: Logs = no_logs) -> Document:
-    """A run without its phases; what is told of a command is that of the one that failed first."""
+    """Return the document of a run without its phases, with the command that failed first."""
     failed = next(
         (phase for phase in run.phases if phase.result in FAILED_RESULTS),
         run.phases[0] if len(run.phases) == 1 else None,
@@ -56,7 +56,7 @@ def head_document(run: RunSummary, logs: Logs = no_logs) -> Document:
 
 
 def run_document(run: RunSummary, logs: Logs = no_logs) -> Document:
-    """A run with its phases."""
+    """Return the document of a run with its phases."""
     phases = [_span_document(phase, run.started_at_ns, logs) for phase in run.phases]
     return {**head_document(run, logs), "phases": phases}
 
@@ -64,7 +64,7 @@ def run_document(run: RunSummary, logs: Logs = no_logs) -> Document:
 def runs_document(
     runs: Iterable[RunSummary], counts: CorrelatorState, logs: Logs = no_logs
 ) -> Document:
-    """The document of ``run --json`` and ``replay --json``."""
+    """Return the document of ``run --json`` and ``replay --json``."""
     return {
         "runs": [run_document(run, logs) for run in runs],
         "totals": totals_document(counts),
@@ -72,7 +72,7 @@ def runs_document(
 
 
 def totals_document(counts: CorrelatorState) -> dict[str, int]:
-    """The counts over all runs that the documents have."""
+    """Return the counts over all runs."""
     found = counts._asdict()
     return {name: found[name] for name in _TOTALS}
 
@@ -109,7 +109,7 @@ def _command(span: SpanSummary | None, logs: Logs) -> Document:
 
 
 def _deciding(span: SpanSummary) -> SpanSummary:
-    """The tool that decided how ``span`` ended; itself where that is not one."""
+    """Return the tool that decided the result of ``span``, otherwise ``span`` itself."""
     if span.command or not span.children:
         return span
     last = [child for child in span.children if child.kind == Level.ATTEMPT.value][-1:]

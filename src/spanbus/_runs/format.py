@@ -1,4 +1,4 @@
-"""Results as marks and durations as text, the same in terminal, page, report and Markdown."""
+"""Marks of results and formatting of durations, for terminal, page, report and Markdown."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MARKS: Final[Mapping[str, str]] = {
     Result.SKIP: "↷",
     "": "▶",
 }
-"""By result; no result yet is a span that is open. What waits has ``…``, on the page alone."""
+"""Mark by result; an empty result is an open span. Waiting phases have ``…``, on the page only."""
 
 ASCII_MARKS: Final[Mapping[str, str]] = {
     Result.SUCCESS: "+",
@@ -29,13 +29,11 @@ ASCII_MARKS: Final[Mapping[str, str]] = {
 }
 
 UNKNOWN_MARK: Final = "·"
-"""For a result of somebody else's span that is none of ours."""
+"""Mark of an unknown result of another sender."""
 
 
 def duration(seconds: float) -> str:
-    """A duration with the unit that keeps it short: ``450 µs``, ``95 ms``, ``1.23 s``, ``12.3 s``, ``1 min 05 s``,
-    ``1 h 02 min``.
-    """
+    """Format a duration: ``450 µs``, ``95 ms``, ``1.23 s``, ``12.3 s``, ``1 min 05 s``, ``1 h 02 min``."""
     if 0 < seconds < 0.0009995:
         return f"{seconds * 1e6:.0f} µs"
     if seconds < 0.0995:

@@ -1,7 +1,7 @@
-"""OTLP spans in the shape of Jaeger's query API.
+"""OTLP spans as JSON of Jaeger's query API, for Jaeger's page and Grafana's Jaeger data source.
 
-The JSON that Jaeger's page and Grafana's Jaeger data source read: ids in hexadecimal, times in microseconds, attributes as
-typed tags, span events as logs. The rules are those of Jaeger's own translation from OTLP.
+Ids are hexadecimal, times in microseconds, attributes are typed tags and span events are logs, as in Jaeger's own translation
+from OTLP.
 """
 
 from __future__ import annotations
@@ -42,17 +42,17 @@ Document = dict[str, object]
 
 
 def envelope(data: object, *, total: int = 0, errors: list[Document] | None = None) -> Document:
-    """Wrap an answer of the older API."""
+    """Wrap a response of the legacy API."""
     return {"data": data, "total": total, "limit": 0, "offset": 0, "errors": errors}
 
 
 def failure(code: int, message: str) -> Document:
-    """The answer to a request that cannot be served."""
+    """Return an error response."""
     return envelope(None, errors=[{"code": code, "msg": message}])
 
 
 def duration_ns(text: str) -> int:
-    """A duration as Go writes it: ``1.5s``, ``200ms``, ``1h2m``; ValueError where it is none."""
+    """Parse a duration in Go's format (``1.5s``, ``200ms``, ``1h2m``). Raises ValueError."""
     at, total = 0, 0.0
     while at < len(text):
         match = _DURATION.match(text, at)
@@ -66,33 +66,18 @@ def duration_ns(text: str) -> int:
 
 
 def short(trace_id: str) -> str:
-    """A trace id as the older API writes it: 16 digits when the upper half is zero."""
+    """Format a trace id for the legacy API: 16 digits if the upper half is zero."""
     return trace_id[16:] if len(trace_id) == 32 and trace_id.startswith("0" * 16) else trace_id
 
 
-def trace(trace_id: str, groups: Iterable[ResourceSpans]) -> Document:
-    """One trace with its processes."""
-    processes: dict[str, Document] = {}
-    keys: dict[bytes, str] = {}
-    found: list[Document] = []
-    for group in groups:
-        identity = group.resource.SerializeToString(deterministic=True)
-        key = keys.get(identity)
-        if key is None:
-            key = keys[identity] = f"p{len(keys) + 1}"
-            processes[key] = process(group.resource)
-        found.extend(spans(group, key))
-    return {"traceID": short(trace_id), "spans": found, "processes": processes, "warnings": None}
-
-
 def process(resource: Resource) -> Document:
-    """A sender of spans."""
+    """Return the document of a process, the sender of spans."""
     tags = [tag(pair) for pair in resource.attributes if pair.key != "service.name"]
     return {"serviceName": service_of(resource), "tags": tags}
 
 
 def spans(group: ResourceSpans, process: str) -> Iterator[Document]:
-    """The spans of one process, whose key is ``process``."""
+    """Yield the documents of spans; ``process`` is the key of their process."""
     for scope in group.scope_spans:
         extra: list[Document] = []
         if scope.scope.name:
@@ -105,8 +90,8 @@ def spans(group: ResourceSpans, process: str) -> Iterator[Document]:
             yield _span(span, process, extra)
 
 
-class _Seen(NamedTuple):
-    """The part of a span that a summary reads."""
+class _RootCandidate(NamedTuple):
+    """The fields of a span that a summary uses."""
 
     service: str
     name: str
@@ -115,12 +100,12 @@ class _Seen(NamedTuple):
 
 
 def summary(trace_id: str, groups: Iterable[ResourceSpans]) -> Document:
-    """One line of a list of traces. The root is the earliest span without a parent, or else the earliest whose parent
-    is not here.
+    """Return the summary of a trace for a list. The root is the earliest span without a parent, otherwise the earliest with
+    a missing parent.
     """
-    here: set[bytes] = set()
+    span_ids: set[bytes] = set()
     parents: dict[bytes, int] = {}
-    earliest: dict[bytes, _Seen] = {}
+    earliest: dict[bytes, _RootCandidate] = {}
     counts: dict[str, list[int]] = {}
     start_ns, end_ns = 2**64, 0
     for group in groups:
@@ -128,17 +113,19 @@ def summary(trace_id: str, groups: Iterable[ResourceSpans]) -> Document:
         count = counts.setdefault(service, [0, 0])
         for scope in group.scope_spans:
             for span in scope.spans:
-                here.add(span.span_id)
+                span_ids.add(span.span_id)
                 parent = span.parent_span_id
                 parents[parent] = parents.get(parent, 0) + 1
                 first = earliest.get(parent)
                 if first is None or span.start_time_unix_nano < first.start_ns:
-                    earliest[parent] = _Seen(service, span.name, parent, span.start_time_unix_nano)
+                    earliest[parent] = _RootCandidate(
+                        service, span.name, parent, span.start_time_unix_nano
+                    )
                 count[0] += 1
                 count[1] += span.status.code == Status.STATUS_CODE_ERROR
                 start_ns = min(start_ns, span.start_time_unix_nano)
                 end_ns = max(end_ns, span.start_time_unix_nano, span.end_time_unix_nano)
-    orphans = [parent for parent in parents if parent and parent not in here]
+    orphans = [parent for parent in parents if parent and parent not in span_ids]
     roots = [b""] if b"" in parents else orphans or list(parents)
     root = min((earliest[parent] for parent in roots), key=lambda each: each.start_ns)
     return {
@@ -158,7 +145,7 @@ def summary(trace_id: str, groups: Iterable[ResourceSpans]) -> Document:
 
 
 def by_trace(groups: Iterable[ResourceSpans]) -> dict[str, list[ResourceSpans]]:
-    """The same spans, each trace by itself, in the order of their first spans."""
+    """Group spans by trace, in the order of the first span of each."""
     found: dict[str, list[ResourceSpans]] = {}
     for group in groups:
         of_group: dict[bytes, ResourceSpans] = {}
@@ -181,11 +168,11 @@ def by_trace(groups: Iterable[ResourceSpans]) -> dict[str, list[ResourceSpans]]:
 MADE_TAGS = frozenset(
     {"span.kind", "otel.status_code", "otel.status_description", "error", "w3c.tracestate", "event"}
 )
-"""Tags that are no attribute of a span but made of its fields."""
+"""Tags derived from fields of a span, not from its attributes."""
 
 
 def has_tags(span: Span, resource: Resource, wanted: Mapping[str, str]) -> bool:
-    """Whether the span, one of its events or its process has every wanted tag; values are compared as text."""
+    """Whether the span, its events and its process together have every wanted tag. Values are compared as strings."""
     document = _span(span, "", [])
     found = [
         *cast("list[Document]", document["tags"]),
@@ -193,8 +180,8 @@ def has_tags(span: Span, resource: Resource, wanted: Mapping[str, str]) -> bool:
     ]
     for log in cast("list[Document]", document["logs"]):
         found.extend(cast("list[Document]", log["fields"]))
-    said = {(str(each["key"]), _as_text(each["value"])) for each in found}
-    return all((key, value) in said for key, value in wanted.items())
+    tags = {(str(each["key"]), _as_text(each["value"])) for each in found}
+    return tags.issuperset(wanted.items())
 
 
 def _as_text(value: object) -> str:
@@ -269,7 +256,7 @@ _TAG_TYPES = {
 
 
 def tag(pair: KeyValue) -> Document:
-    """One attribute as a typed tag; lists and mappings as JSON text."""
+    """Return an attribute as a typed tag; lists and mappings become JSON strings."""
     found, kind = plain(pair.value), _TAG_TYPES.get(pair.value.WhichOneof("value") or "")
     if kind is not None:
         return {"key": pair.key, "type": kind, "value": found}

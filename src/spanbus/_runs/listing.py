@@ -1,4 +1,4 @@
-"""Heads of stored runs, traces and phases, without opening them."""
+"""List entries of stored runs, traces and phases."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class RunHead(NamedTuple):
     project: str = ""
 
     def document(self) -> dict[str, object]:
-        """Document of ``runs --json``."""
+        """Return the document of ``runs --json``."""
         return {
             "run_id": self.run_id,
             "project": self.project,
@@ -35,7 +35,7 @@ class RunHead(NamedTuple):
 
 
 class TraceHead(NamedTuple):
-    """Head of another client's trace, as far as it is stored: a span without parent, or one that serves a request."""
+    """A trace of another client, by its root span or a server span."""
 
     trace_id: str
     service: str
@@ -56,7 +56,7 @@ class TraceHead(NamedTuple):
 
 
 class PhaseMark(NamedTuple):
-    """One phase in the strip of a listed run."""
+    """A phase in the phase strip of a listed run."""
 
     name: str
     result: str
@@ -64,18 +64,18 @@ class PhaseMark(NamedTuple):
 
 
 class RunGlance(NamedTuple):
-    """Facts of a listed run beside its head: where its code stood, its phases, what failed first."""
+    """Details of a listed run: branch and commit, phases, first failure."""
 
     branch: str = ""
     commit: str = ""
     phases: tuple[PhaseMark, ...] = ()
     phases_total: int = 0
     failed_phase: str = ""
-    """The phase that failed first; empty where none did."""
+    """The phase that failed first, or empty."""
     error: str = ""
-    """The first line of what it said."""
+    """First line of its error message."""
     output: str = ""
-    """The last line that the command wrote because of which it failed."""
+    """Last line of output of the command that failed."""
 
     def document(self) -> dict[str, object]:
         return {
@@ -90,7 +90,7 @@ class RunGlance(NamedTuple):
 
 
 class PhasePoint(NamedTuple):
-    """One phase of one run, for the view over time."""
+    """A phase of one run, for the view over time."""
 
     workflow: str
     phase: str
@@ -103,14 +103,12 @@ class PhasePoint(NamedTuple):
 
 
 FAILED = "failed"
-"""All results that count as a failure, for whoever asks."""
+"""Filter word for all results that count as a failure."""
 
 
-def results(asked: str) -> tuple[str, ...]:
-    """Parse a result filter such as ``failure``, ``skip,timeout`` or ``failed``; ``failed`` stands for all that count
-    as a failure.
-    """
-    words = (word.strip() for word in asked.split(","))
+def results(text: str) -> tuple[str, ...]:
+    """Parse a result filter such as ``skip,timeout`` or ``failed``."""
+    words = (word.strip() for word in text.split(","))
     return tuple(
         dict.fromkeys(
             result

@@ -1,4 +1,4 @@
-"""A run as GitHub-flavoured Markdown: the result, a table of the phases, the output of what failed."""
+"""A run as GitHub-flavoured Markdown: result, table of phases, output of failures."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from spanbus._runs.sanitize import block, one_line
 from spanbus._runs.summary import RunSummary, SpanSummary
 from spanbus._semantics import FAILED_RESULTS, Level, Result
 
-MARKDOWN_LIMIT_CHARS = 900_000  # GitHub cuts off a job summary of more than 1 MiB
+MARKDOWN_LIMIT_CHARS = 900_000  # GitHub rejects a job summary of more than 1 MiB
 _OUTPUT_LIMIT_CHARS = 4_096
 
 
@@ -20,7 +20,7 @@ _L = TypeVar("_L", bound="Line")
 
 
 class Line(TypedDict):
-    """One row: a span."""
+    """A span as a row of the report."""
 
     depth: int
     level: str
@@ -34,7 +34,7 @@ class Line(TypedDict):
 
 
 def markdown_of(run: RunSummary) -> str:
-    """The same of a run that was not stored yet."""
+    """Return the report of a run that is not stored yet."""
     length_us = round(run.duration_s * 1e6)
     head: Line = {
         "depth": 0,
@@ -67,7 +67,7 @@ def _lines(spans: Sequence[SpanSummary], depth: int) -> Iterator[Line]:
 
 
 def markdown(rows: Sequence[Line], title: str, length_us: int) -> str:
-    """The report of a tree's rows, the first of which is the run."""
+    """Return the report of rows in tree order, the first of which is the run."""
     name = one_line(title, 200)
     head = rows[0] if rows else None
     lines = [
@@ -87,11 +87,11 @@ def markdown(rows: Sequence[Line], title: str, length_us: int) -> str:
         lines.append("")
     text = "\n".join(lines)
     for row in rows:
-        said = block(said_of(row))[-_OUTPUT_LIMIT_CHARS:].rstrip("\n")
-        if not said:
+        output = block(failure_text(row))[-_OUTPUT_LIMIT_CHARS:].rstrip("\n")
+        if not output:
             continue
-        fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", said)), default=0))
-        part = f"\n<details><summary>{html.escape(row['level'])} <code>{html.escape(one_line(row['name'], 100))}</code>: {_word(row['result'])}</summary>\n\n{fence}text\n{said}\n{fence}\n\n</details>\n"
+        fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", output)), default=0))
+        part = f"\n<details><summary>{html.escape(row['level'])} <code>{html.escape(one_line(row['name'], 100))}</code>: {_word(row['result'])}</summary>\n\n{fence}text\n{output}\n{fence}\n\n</details>\n"
         if len(text) + len(part) > MARKDOWN_LIMIT_CHARS:
             text += "\nMore failed; `spanbus show` has the rest.\n"
             break
@@ -104,15 +104,15 @@ def phases_of(rows: Sequence[_L]) -> Sequence[_L]:
     return phases or [row for row in rows if row["depth"] == 1]
 
 
-def said_of(row: Line) -> str:
-    """Text of a failed row: its output, or an error text that is more than its type."""
+def failure_text(row: Line) -> str:
+    """Return the output of a failed row, otherwise its error message unless it is just the error type."""
     if row["result"] not in FAILED_RESULTS:
         return ""
     return row["output"] or (row["error"] if row["error"] != row["error_type"] else "")
 
 
 def _word(result: str) -> str:
-    """A result outside of code: one of ours, or that it is none; markup of somebody else would be read as such."""
+    """Return a known result or ``unknown``: results of other senders may contain markup."""
     return result if result in set(Result) else "unknown"
 
 
@@ -121,7 +121,7 @@ def _mark(result: str) -> str:
 
 
 def took(row: Line) -> str:
-    """Duration of a row; empty for a skipped one, which took no time rather than zero."""
+    """Return the duration of a row, empty if it was skipped."""
     return "" if row["result"] == Result.SKIP else seconds_text(row["length"])
 
 
@@ -136,5 +136,5 @@ def _code(text: str) -> str:
 
 
 def _cell(text: str) -> str:
-    """A table's cell as code, in which neither markup nor mentions work. A bar is escaped even there."""
+    """Format a table cell as code, in which markup and mentions have no effect. ``|`` must be escaped even there."""
     return _code(one_line(text, 200)).replace("|", "\\|") if text else ""

@@ -1,4 +1,4 @@
-"""One phase over time: how often it ran, failed and passed on a retry, how long it takes, whether that changes."""
+"""Statistics of one phase over time: runs, failures, flaky runs, duration and its trend."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from spanbus._timestamps import iso
 
 _RAN = FAILED_RESULTS | {Result.SUCCESS}
 _FEWEST = 8
-"""Fewer successes tell of no trend."""
+"""Minimum number of successes for a trend."""
 
 
 def over_time(points: Sequence[PhasePoint], most: int) -> dict[str, object]:
-    """The document of one phase from its points, oldest first and at least one; the newest ``most`` of them stand in it."""
+    """Return the document of a phase from at least one point, oldest first. It lists the newest ``most`` points."""
     ran = [point for point in points if point.result in _RAN]
     failed = [point for point in ran if point.result in FAILED_RESULTS]
     durations = sorted(point.duration_s for point in ran)
@@ -49,14 +49,14 @@ def over_time(points: Sequence[PhasePoint], most: int) -> dict[str, object]:
 
 
 def passed_on_retry(point: PhasePoint) -> bool:
-    """Failed, then passed in the same run."""
+    """Whether the phase failed, then passed in the same run."""
     return point.result == Result.SUCCESS and point.attempts > 1
 
 
 def trend(seconds: Sequence[float]) -> float | None:
-    """By which share the later half of successes takes longer than the earlier one; None where that is noise, or of too few.
+    """Return the relative change of the median duration from the first to the second half of successes.
 
-    The thresholds are those of ``spanbus diff``.
+    None if there are too few, or if the change is below the thresholds of ``spanbus diff``.
     """
     if len(seconds) < _FEWEST:
         return None
@@ -70,7 +70,7 @@ def trend(seconds: Sequence[float]) -> float | None:
 
 
 def quantile(ordered: Sequence[float], share: float) -> float:
-    """The quantile of ordered values, between neighbours in proportion; 0.0 of none."""
+    """Return a quantile of sorted values by linear interpolation; 0.0 if there are none."""
     if not ordered:
         return 0.0
     place = (len(ordered) - 1) * share

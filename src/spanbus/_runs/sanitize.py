@@ -1,4 +1,4 @@
-"""Sanitized texts of runs, by the rules that hold everywhere."""
+"""Re-export of :mod:`spanbus._sanitize` for texts of runs."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""A run as a reader of it sees it, from a record that ended or from its stored spans.
+"""Summary of a run, from an ended record or from stored spans.
 
-Both ways give the same :class:`RunSummary`, because both go through the attributes that the spans carry.
+Both give the same :class:`RunSummary`, because both use the attributes of the spans.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from spanbus._telemetry.template import Template
 
 Note = tuple[str, int, Mapping[str, object]]
-"""One event: its name, Unix nanoseconds, attributes."""
+"""An event: name, Unix nanoseconds, attributes."""
 
 _DEEPEST = 100
 _PHASE, _EXECUTION = Level.PHASE.value, Level.EXECUTION.value
-"""A member of an enumeration is asked for its value once, not for every span."""
+"""Looked up once: reading ``.value`` of an enum member for each span is slow."""
 _RESULTS = {
     Level.RUN.value: names.PIPELINE_RESULT,
     Level.PHASE.value: names.TASK_RESULT,
@@ -34,9 +34,7 @@ _RESULTS = {
 
 
 class SpanSummary(NamedTuple):
-    """A phase, or what lies beneath one. ``kind`` is its level; ``events`` counts the whole subtree; times are Unix
-    nanoseconds.
-    """
+    """A phase or a descendant of one. ``kind`` is the level, ``events`` counts the whole subtree; times are Unix nanoseconds."""
 
     kind: str
     name: str
@@ -50,7 +48,6 @@ class SpanSummary(NamedTuple):
     attempt: int
     attempts: int
     events: int
-    events_dropped: int
     flags: tuple[str, ...]
     skip_reason: str | None
     output_tail: str | None
@@ -70,7 +67,7 @@ class SpanSummary(NamedTuple):
 
 
 class RunSummary(NamedTuple):
-    """A run that ended, with its phases in the order of their starts."""
+    """An ended run, with its phases in order of start."""
 
     run_id: str
     workflow: str
@@ -85,7 +82,7 @@ class RunSummary(NamedTuple):
     phases: tuple[SpanSummary, ...]
     notes: Sequence[Note]
     missing_spans: int = 0
-    """Spans of its trace that the store let go of, because the run is larger than the store or old."""
+    """Spans of its trace that the store has deleted, because the run is too large or too old."""
 
     @property
     def duration_s(self) -> float:
@@ -93,13 +90,13 @@ class RunSummary(NamedTuple):
 
 
 def _seconds(started_at_ns: int, ended_at_ns: int) -> float:
-    """A moment, which is one nanosecond as a span, takes no time."""
+    """Return the duration. One nanosecond, the minimum length of a span, counts as 0."""
     length_ns = ended_at_ns - started_at_ns
     return length_ns / 1e9 if length_ns > 1 else 0.0
 
 
 class _Part(NamedTuple):
-    """Common form of one span, for every source."""
+    """Common form of a span from both sources."""
 
     name: str
     span_id: str
@@ -117,7 +114,7 @@ class _Part(NamedTuple):
 
 
 def summarise(record: SpanState, template: Template) -> RunSummary:
-    """A run's record that ended. Its texts go through ``template``, as those of its spans did."""
+    """Summarise the ended record of a run. ``template`` redacts texts as in the exported spans."""
     return _run(_part_of_record(record, template))
 
 
@@ -145,9 +142,9 @@ def _part_of_record(record: SpanState, template: Template) -> _Part:
 
 
 def from_spans(spans: Iterable[Span], run_span_id: bytes | None = None) -> RunSummary | None:
-    """The run among the spans of one trace: the one with this span id, else the outermost. None when there is none.
+    """Return the run with this span id, by default the outermost run of the trace, or None if there is none.
 
-    What lies deeper than any workflow does hangs on the last level: who sent it may have sent thousands of levels.
+    Spans deeper than 100 levels are attached to the last level, because a sender may nest thousands of levels.
     """
     found = {span.span_id: span for span in spans}
     attributes = {span_id: decoded(span.attributes) for span_id, span in found.items()}
@@ -188,7 +185,7 @@ def from_spans(spans: Iterable[Span], run_span_id: bytes | None = None) -> RunSu
 
 
 class _StoredNotes(Sequence[Note]):
-    """The events of a stored span, read when somebody looks at them."""
+    """Events of a stored span, decoded on access."""
 
     __slots__ = ("_events",)
 
@@ -207,8 +204,8 @@ class _StoredNotes(Sequence[Note]):
             return [_note(event) for event in self._events[index]]
         return _note(self._events[index])
 
-    def said(self, name: str, key: str) -> object:
-        """An attribute of the first event of this name."""
+    def attribute(self, name: str, key: str) -> object:
+        """Return an attribute of the first event with this name."""
         for event in self._events:
             if event.name == name:
                 return next(
@@ -223,10 +220,10 @@ class _StoredNotes(Sequence[Note]):
         return hash(len(self))
 
 
-def noted(notes: Sequence[Note], name: str, key: str) -> object:
-    """An attribute of the first note of this name, None where there is none; of stored ones no other is read."""
+def note_attribute(notes: Sequence[Note], name: str, key: str) -> object:
+    """Return an attribute of the first event with this name, or None. Of stored events only that attribute is decoded."""
     if isinstance(notes, _StoredNotes):
-        return notes.said(name, key)
+        return notes.attribute(name, key)
     return next((attributes.get(key) for each, _, attributes in notes if each == name), None)
 
 
@@ -235,7 +232,7 @@ def _note(event: Span.Event) -> Note:
 
 
 def _beneath(root: bytes, children: Mapping[bytes, Sequence[bytes]]) -> dict[bytes, list[bytes]]:
-    """Children to show beneath each span: a tree of bounded depth, whatever was sent."""
+    """Return the children of each span as a tree of bounded depth."""
     beneath: dict[bytes, list[bytes]] = {}
     seen = {root}
     waiting = [(root, root, 0)]
@@ -291,7 +288,6 @@ def _span(part: _Part) -> SpanSummary:
         _whole(attributes, names.PHASE_ATTEMPT) or 1,
         _attempts(kind, attributes),
         own + sum([child.events for child in children]) if children else own,
-        _whole(attributes, names.EVENTS_DROPPED) or 0,
         _flags(attributes),
         _text(attributes, names.SKIP_REASON),
         _text(attributes, names.OUTPUT_TAIL),
@@ -374,5 +370,5 @@ def _whole(attributes: Mapping[str, object], key: str) -> int | None:
 
 
 def _without_result(message: str | None, result: str) -> str | None:
-    """The status of a run says its result first."""
+    """Remove the result from the start of a run's status message."""
     return message.removeprefix(f"{result}: ") if message is not None else None

@@ -1,7 +1,6 @@
-"""A trace as rows in the order of a tree, for the page and the report.
+"""A trace as rows in tree order, for the page and the report.
 
-Works on any OTLP spans: those of spanbus show their level, result and attempts; those of other clients their kind, status
-and name.
+Works on any OTLP spans. Spans of spanbus have level, result and attempts; others have kind, status and name.
 """
 
 from __future__ import annotations
@@ -27,14 +26,14 @@ _KINDS = {
 
 
 class Stored(NamedTuple):
-    """One stored span with the resource that sent it."""
+    """A stored span and its resource."""
 
     resource: Resource
     span: Span
 
 
 class Row(TypedDict):
-    """One line of the waterfall; times in microseconds, ``start`` since the beginning of what is shown."""
+    """A row of the waterfall. Times are in microseconds, ``start`` relative to the first row; ``size`` counts descendants."""
 
     id: str
     parent: str
@@ -66,7 +65,7 @@ class Waterfall(TypedDict):
 
 
 class EventDetail(TypedDict):
-    """One event of a span."""
+    """An event of a span."""
 
     name: str
     at_us: int
@@ -74,7 +73,7 @@ class EventDetail(TypedDict):
 
 
 class SpanDetail(TypedDict):
-    """Details of one selected span."""
+    """Details of a selected span."""
 
     attributes: dict[str, object]
     events: list[EventDetail]
@@ -82,7 +81,7 @@ class SpanDetail(TypedDict):
 
 
 def stored(resource_spans: Iterable[ResourceSpans]) -> Iterator[Stored]:
-    """Every span of OTLP resource spans with its resource."""
+    """Yield every span with its resource."""
     for group in resource_spans:
         for scope in group.scope_spans:
             for span in scope.spans:
@@ -90,10 +89,10 @@ def stored(resource_spans: Iterable[ResourceSpans]) -> Iterator[Stored]:
 
 
 def waterfall(spans: Iterable[Stored], *, root: str | None = None) -> Waterfall:
-    """The rows of ``spans``, parents before children, siblings by start.
+    """Return the rows of ``spans``, parents before children, siblings by start.
 
-    With ``root`` (a span id in hexadecimal) only the tree beneath that span. A span whose parent is not among them is a
-    root; a cycle of parents, which a broken client can send, is cut.
+    With ``root``, a hexadecimal span id, only that span and its descendants. A span with a missing parent is a root. Cycles,
+    which a broken client can send, are cut.
     """
     nodes: dict[bytes, Stored] = {}
     for each in spans:
@@ -146,7 +145,7 @@ def waterfall(spans: Iterable[Stored], *, root: str | None = None) -> Waterfall:
 
 
 def _count(rows: list[Row]) -> None:
-    """Set how many rows lie beneath each."""
+    """Set ``size`` of each row, the number of its descendants."""
     open_at: list[int] = []
     for at, row in enumerate(rows):
         while open_at and rows[open_at[-1]]["depth"] >= row["depth"]:
@@ -240,7 +239,7 @@ def _name(span: Span, level: str, text: Callable[[str], str]) -> str:
 
 
 def detail(span: Span) -> SpanDetail:
-    """Everything that is stored of one span."""
+    """Return attributes, events and links of a span."""
     return {
         "attributes": attributes(span.attributes),
         "events": [

@@ -1,8 +1,8 @@
 """The runtime of a program: opened once, attached to buses, closed within the exit limit.
 
-One :class:`Runtime` is one set of these. ``open_runtime`` gives one of your own; ``instrument`` without one opens the
-process's default runtime, which is closed at exit. Providers that the application has set are used and never replaced;
-they are looked up when the first event arrives, so that it does not matter which line comes first.
+``open_runtime`` creates a :class:`Runtime`. Without one, ``instrument`` opens the process's default runtime, which is closed at
+exit. Providers of the application are used and never replaced. They are looked up when the first event arrives, so that the
+application may set them before or after it instruments a bus.
 """
 
 from spanbus._runtime.one_line import (

@@ -1,4 +1,4 @@
-"""The events of a runtime's own bus on their way to NATS, where the settings ask for that."""
+"""Carrier of a runtime's own events to NATS, if the settings ask for it."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 logger = Logger("spanbus")
 
 
-def carried(bus: WorkflowEventBus, settings: Settings, *, command_line: bool) -> Any:
-    """The carrier of ``bus``, None where it is not carried.
+def carrier_for(bus: WorkflowEventBus, settings: Settings, *, command_line: bool) -> Any:
+    """Return the carrier of ``bus``; None if its events are not carried.
 
-    A service goes on without, and says so; for a command it is an error. Where telemetry shall be made elsewhere and the
-    events go nowhere it is made here.
+    If the settings cannot be used, a service logs a warning and makes its telemetry here; a command raises
+    :class:`~spanbus.errors.InputError`.
     """
     if settings.sdk_disabled:
         return None

@@ -1,4 +1,4 @@
-"""The dialect that a caller means: by name, file, table or the class of the bus."""
+"""Lookup of a dialect by name, file, table or class of the bus."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from spanbus._loaded import is_kind_of
+from spanbus._loaded import is_subclass_of
 from spanbus._suggest import did_you_mean
 from spanbus.errors import DialectError, InputError
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def dialect_named(name: DialectLike | None, named: Mapping[str, str | Path]) -> Dialect:
-    """A dialect by name (built in, or ``named`` by the settings), by file, or as the table of such a file.
+    """Return a dialect by name (built in, or ``named`` in the settings), by file, or from the table of such a file.
 
     Raises :class:`~spanbus.errors.DialectError`.
     """
@@ -40,16 +40,12 @@ def dialect_named(name: DialectLike | None, named: Mapping[str, str | Path]) -> 
             f"{did_you_mean(str(name), (*BUILT_IN, *named))}"
         )
     path = named.get(str(name))
-    if (
-        path is not None and not Path(path).is_file()
-    ):  # of a pipe that a found file names nobody waits for an end
+    if path is not None and not Path(path).is_file():  # reading a pipe would block
         raise DialectError(f"dialect {str(name)!r}: {path} is no file")
     return load(name if path is None else path)
 
 
 def usual_dialect(kind: type) -> str:
-    """Our own bus has its own; any other is read by the rules for buses that nobody has described, which know the
-    described ones.
-    """
-    is_ours = is_kind_of(kind, "spanbus._workflow.bus", "WorkflowEventBus")
+    """Default dialect of a bus class: ``spanbus`` for our own, else ``generic``, which recognizes the described ones."""
+    is_ours = is_subclass_of(kind, "spanbus._workflow.bus", "WorkflowEventBus")
     return "spanbus" if is_ours else "generic"

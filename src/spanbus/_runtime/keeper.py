@@ -1,4 +1,4 @@
-"""One daemon thread that lets time pass: held failures, the journal of what is open, collections of metrics."""
+"""Timer thread of a runtime: held failures, the journal of open spans, collections of metrics."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ TICK_S = 0.25
 
 
 class Keeper:
-    """Gives what ``changed``, a runtime's method that is held weakly, returns to ``tick``; ends with that runtime."""
+    """Daemon thread that calls ``tick`` with the result of ``changed`` every 0.25 s.
+
+    ``changed`` is a method of a runtime. It is held weakly; the thread ends when the runtime is gone.
+    """
 
     def __init__(
         self, changed: Callable[[], list[SpanState]], tick: Callable[[list[SpanState]], object]
@@ -29,7 +32,7 @@ class Keeper:
         self._thread = threading.Thread(target=self._work, name="spanbus-keeper", daemon=True)
 
     def start(self) -> None:
-        with suppress(RuntimeError):  # no more threads: what is collected at the end has to do
+        with suppress(RuntimeError):  # no more threads: metrics are collected only at the end
             self._thread.start()
 
     def stop(self) -> None:
@@ -44,6 +47,6 @@ class Keeper:
                 return
             try:
                 self._tick(changed())
-            except Exception as error:  # a wall: the keeper outlives its errors
+            except Exception as error:  # the thread must outlive its errors
                 logger.debug("keeper", exc_info=error)
             del changed

@@ -1,4 +1,4 @@
-"""The stand-in for the sinks of a runtime, until the first event wires them."""
+"""Placeholder for the sinks of a runtime, until the first event creates them."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ if TYPE_CHECKING:
 
 
 class LazySinks:
-    """Wires the sinks when the first record opens, and gives its place to them. ``wiring``, a runtime's method, is
-    held weakly.
+    """Sink that creates the real sinks at the first call and replaces itself by them.
+
+    ``wiring`` is a method of a runtime, and held weakly.
     """
 
     def __init__(self, wiring: Callable[[], Wiring], handle: Callable[[], Handle | None]) -> None:
@@ -36,7 +37,7 @@ class LazySinks:
             sink.late(note)
 
     def wire(self) -> None:
-        """Set up telemetry: an event came, even if none that opens a record."""
+        """Create the sinks: an event arrived, even if it opens no span."""
         self._wired()
 
     def _wired(self) -> tuple[SpanSink, ...]:

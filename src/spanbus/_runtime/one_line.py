@@ -1,4 +1,4 @@
-"""Runtimes of one's own, and the one line, which opens the process's default runtime where there is none."""
+"""Public functions: open a runtime, or instrument a bus with the current or default one."""
 
 from __future__ import annotations
 
@@ -33,14 +33,16 @@ def open_runtime(
     env: Mapping[str, str] | None = None,
     **arguments: Unpack[Arguments],
 ) -> Runtime:
-    """A runtime for ``async with``: a setting is the argument of its name, else from ``settings``, else from environment,
-    ``[tool.spanbus]`` and defaults.
+    """Return a runtime for ``async with``.
 
-    ``provide=True`` makes its TracerProvider the global one where the application has set none, so that spans of libraries
-    land beneath the phases; otherwise the global one is left alone.
+    A setting comes from the keyword argument of its name, else from ``settings``, else from environment, ``[tool.spanbus]`` and
+    defaults.
 
-    Entering raises :class:`~spanbus.errors.SettingsError` for settings that cannot be used. Leaving delivers what can be
-    delivered within the exit limit, also when cancelled; what is left waits in the spool.
+    ``provide=True`` makes its TracerProvider the global one if the application has set none, so that spans of libraries become
+    children of the phases. Otherwise the global provider is left alone.
+
+    Entering raises :class:`~spanbus.errors.SettingsError` for unusable settings. Leaving delivers within the exit limit, also
+    when cancelled; undelivered records wait in the spool.
     """
     return Runtime(
         settings,
@@ -61,7 +63,7 @@ def open_runtime_sync(
     env: Mapping[str, str] | None = None,
     **arguments: Unpack[Arguments],
 ) -> AbstractContextManager[Runtime]:
-    """The same for plain programs: ``with open_runtime_sync() as runtime``."""
+    """:func:`open_runtime` for synchronous programs: ``with open_runtime_sync() as runtime``."""
     return Runtime(
         settings,
         lifetime=lifetime,
@@ -80,17 +82,20 @@ def instrument(
     subscribe: Subscribing | None = None,
     record: str | Path | None = None,
 ) -> Handle:
-    """The one line: each phase announced on ``bus`` becomes a span, each event a span event, counted and timed.
+    """Instrument ``bus``: each announced phase becomes a span, each event a span event, counted and timed.
 
-    With ``mode="auto"`` the task that publishes says to which run and phase an event belongs, where the event does not;
-    ``wrap`` also makes phases current in that task, so that spans made inside nest; ``observe`` subscribes and nothing
-    else. ``dialect`` says how events are read: by name, file, mapping or :class:`~spanbus.dialects.Dialect`.
-    ``subscribe`` is called with the observer where you know how to subscribe to everything, and what it returns is used
-    to leave. ``record`` names a file to which each event is written, redacted, as a line of JSON. A bus that is observed
-    already gives the handle it has; None instead of a bus gives one to be fed by hand, ``handle.feed(event)``.
+    With ``mode="auto"``, an event without run or phase belongs to those of the publishing task. ``wrap`` also makes phases
+    current in that task, so that spans made inside nest. ``observe`` only subscribes.
 
-    Raises :class:`~spanbus.errors.InputError` for an object that offers no way in, with what it has and what to do; never
-    raises into the workflow afterwards.
+    ``dialect`` decides how events are read: a name, file, mapping or :class:`~spanbus.dialects.Dialect`. ``subscribe``, if
+    given, is called with the observer to subscribe it to all events; its return value is used to unsubscribe. ``record`` is a
+    file to which each event is written, redacted, as a line of JSON.
+
+    A bus that is observed already returns its handle. None instead of a bus returns a handle to feed by hand with
+    ``handle.feed(event)``.
+
+    Raises :class:`~spanbus.errors.InputError` for an object that cannot be observed; the message lists what it has and what to
+    do. Never raises into the workflow afterwards.
     """
     return current_runtime().instrument(
         bus, mode=mode, dialect=dialect, subscribe=subscribe, record=record
@@ -104,18 +109,18 @@ def instrument_class(
     dialect: DialectLike | None = None,
     record: str | Path | None = None,
 ) -> Handle:
-    """Every instance of a bus class, those to come too; ``detach`` on the handle takes it back."""
+    """Instrument every instance of a bus class, including future ones; ``detach`` on the handle undoes it."""
     return current_runtime().instrument_class(kind, mode=mode, dialect=dialect, record=record)
 
 
 def flush(timeout_s: float = 5.0) -> bool:
-    """Wait until everything that this process spooled was acknowledged; False when that took longer than ``timeout_s``."""
+    """Wait until all records of this process are acknowledged; False when that took longer than ``timeout_s`` seconds."""
     deadline = time.monotonic() + timeout_s
     return all([runtime.flush(max(0.0, deadline - time.monotonic())) for runtime in list(opened)])
 
 
 def current_runtime() -> Runtime:
-    """The runtime opened last, else the process's default one, opened now."""
+    """The runtime opened last, else the process's default one, which is opened if needed."""
     global _default
     if opened:
         return opened[-1]

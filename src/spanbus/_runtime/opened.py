@@ -1,4 +1,4 @@
-"""Runtimes that are open in this process: closed at its exit, told when it forks."""
+"""Open runtimes of this process: closed at exit, notified of forks."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ if TYPE_CHECKING:
     from spanbus._runtime.runtime import Runtime
 
 opened: list[Runtime] = []
-"""In the order of their opening."""
+"""Open runtimes in the order of opening."""
 
 
 def close_with_multiprocessing(runtime: Runtime) -> None:
-    """Children of ``multiprocessing`` leave by ``os._exit`` and run no ``atexit``, but its own finalizers."""
+    """Close the runtime in a ``multiprocessing`` finalizer: its children exit by ``os._exit``, without ``atexit``."""
     from multiprocessing import util
 
     weakly = weakref.ref(runtime)
@@ -34,16 +34,16 @@ def close_all() -> None:
         runtime.close()
 
 
-def _forked() -> None:
+def _forked_in_child() -> None:
     for runtime in opened:
         runtime.forked()
 
 
-def _has_forked() -> None:
+def _forked_in_parent() -> None:
     for runtime in opened:
-        runtime.has_forked()
+        runtime.parent_forked()
 
 
 atexit.register(close_all)
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forked, after_in_parent=_has_forked)
+    os.register_at_fork(after_in_child=_forked_in_child, after_in_parent=_forked_in_parent)

@@ -1,4 +1,4 @@
-"""The environment without variables that were refused: the SDK reads it, and raises, when it is imported."""
+"""Hiding of refused environment variables: the SDK reads them during its import, and raises for invalid ones."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def without(names: Collection[str]) -> Generator[None]:
-    """While this is entered these variables are not in the environment."""
-    taken = {name: os.environ.pop(name) for name in names if name in os.environ}
+def hidden_variables(names: Collection[str]) -> Generator[None]:
+    """Remove these variables from ``os.environ`` during the block."""
+    hidden = {name: os.environ.pop(name) for name in names if name in os.environ}
     try:
         yield
     finally:
-        os.environ.update(taken)
+        os.environ.update(hidden)

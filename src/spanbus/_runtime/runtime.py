@@ -1,4 +1,4 @@
-"""Bus, correlator, spans, metrics, delivery and the local store, wired together for one owner."""
+"""The runtime: bus, correlators, spans, metrics, delivery and local store of one owner."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal, Self, Unpack, cast
 
 from spanbus._loggers import load
-from spanbus._runtime.carrying import carried
+from spanbus._runtime.carrying import carrier_for
 from spanbus._runtime.dialects import dialect_named, usual_dialect
 from spanbus._runtime.keeper import Keeper
 from spanbus._runtime.lazy_sinks import LazySinks
 from spanbus._runtime.opened import close_with_multiprocessing, opened
-from spanbus._runtime.refused import without
+from spanbus._runtime.refused import hidden_variables
 from spanbus._settings import STORE_NAME, Settings, load_settings, with_arguments
 from spanbus._settings.arguments import Arguments
 from spanbus._workflow.identity import parse_traceparent
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from spanbus._workflow.definition import Workflow
     from spanbus._workflow.engine import PhaseExecution, RunOptions, RunResult
 
-logger = load("spanbus")  # what is wired together here loads libraries that log
+logger = load("spanbus")  # a real logger, because the libraries loaded here import logging anyway
 
 Lifetime = Literal["run", "service"]
 
@@ -52,12 +52,12 @@ RUNS_KEPT = 100
 
 
 class Runtime:
-    """Everything wired together, from the bus to the spool.
+    """Everything from the bus to the spool.
 
-    Use it as ``with`` or ``async with``, or call :meth:`open` and :meth:`close`; both may be called twice. ``lifetime``
-    says how metrics are exported: ``run`` for a process that lives for one run (delta temporality, resource attribute
-    ``spanbus.lifetime=run``), ``service`` for one that lives on (the SDK's default); ``SPANBUS_LIFETIME`` overrides it. ``tell``
-    takes the rare line about an outage, which else goes to stderr. ``attributes`` are further ones of the resource.
+    Use it as ``with`` or ``async with``, or call :meth:`open` and :meth:`close`; both may be called twice. ``lifetime`` decides
+    how metrics are exported: ``run`` for a process of one run (delta temporality, resource attribute ``spanbus.lifetime=run``),
+    ``service`` for a long-lived process (the SDK's default). ``SPANBUS_LIFETIME`` overrides it. ``tell`` is called with the rare
+    line about an outage, which otherwise goes to stderr. ``attributes`` are added to the resource.
     """
 
     def __init__(
@@ -89,12 +89,12 @@ class Runtime:
         self._wiring: Wiring | None = None
         self._keeper: Keeper | None = None
         self._carrier: Any = None
-        """Carries the events of our bus to NATS, where that is asked for."""
+        """Carrier of the events of our bus to NATS, if configured."""
 
     # --- life ---------------------------------------------------------------------------------------------------------
 
     def open(self) -> Self:
-        """Make it ready; nothing is sent yet. Raises :class:`~spanbus.errors.SettingsError` for settings that cannot be used."""
+        """Open the runtime; nothing is sent yet. Raises :class:`~spanbus.errors.SettingsError` for unusable settings."""
         with self._lock:
             if self._state != "new":
                 return self
@@ -119,12 +119,12 @@ class Runtime:
             elif self.lifetime == "service":
                 self._prepare()
             if self._provide and not self.settings.sdk_disabled:
-                with without(self.settings.refused):
+                with hidden_variables(self.settings.refused):
                     self.wiring().provide()
         return self
 
     def close(self, timeout_s: float | None = None) -> None:
-        """End what is open as abandoned and deliver what can be delivered within ``timeout_s``, by default the exit limit."""
+        """End open spans as abandoned and deliver within ``timeout_s`` seconds, by default the exit limit."""
         with self._lock:
             if self._state != "open":
                 return
@@ -133,7 +133,7 @@ class Runtime:
             opened.remove(self)
         for handle in list(self._handles):
             handle.detach()
-        self._close_left()
+        self._close_abandoned()
         if self._keeper is not None:
             self._keeper.stop()
         carrier = self._carrier
@@ -166,7 +166,7 @@ class Runtime:
 
     @property
     def bus(self) -> WorkflowEventBus:
-        """Our own bus, observed by :attr:`handle`; made when it is first asked for, as a hand-fed runtime needs none."""
+        """Our own bus, observed by :attr:`handle`; created lazily, because a hand-fed runtime needs none."""
         with self._lock:
             if self._bus is None:
                 from spanbus._attaching.attach import attach
@@ -174,9 +174,9 @@ class Runtime:
 
                 bus = WorkflowEventBus()
                 attach(bus, self.handle)
-                self._carrier = carried(bus, self.settings, command_line=self._command_line)
+                self._carrier = carrier_for(bus, self.settings, command_line=self._command_line)
                 if self._wiring is not None and self._carrier is not None:
-                    self._wiring.carried = self._carrier.delivery
+                    self._wiring.carrier_statistics = self._carrier.delivery
                 self._bus = bus
             return self._bus
 
@@ -189,7 +189,7 @@ class Runtime:
         subscribe: Subscribing | None = None,
         record: str | Path | None = None,
     ) -> Handle:
-        """Observe ``bus`` with this runtime; the same handle when it is observed already."""
+        """Observe ``bus`` with this runtime; returns the same handle when it is observed already."""
         from spanbus._attaching.adapters import adapter_of
         from spanbus._attaching.attach import attach, checked, watching
 
@@ -216,7 +216,7 @@ class Runtime:
         dialect: DialectLike | None = None,
         record: str | Path | None = None,
     ) -> Handle:
-        """Observe every instance of a bus class, those to come too."""
+        """Observe every instance of a bus class, including future ones."""
         from spanbus._attaching.attach import attach_class, checked
 
         mode = checked(mode)
@@ -239,17 +239,15 @@ class Runtime:
         return Recorder(Path(path), Redactor(settings.redact, patterns=settings.redact_patterns))
 
     def _prepare(self) -> None:
-        """Do now, in the thread that instruments, what else the first publisher would have to wait for."""
+        """Do the imports that would otherwise delay the first publisher."""
         if self.off or self._wiring is not None:
             return
         try:
-            with without(self.settings.refused):
+            with hidden_variables(self.settings.refused):
                 from spanbus._wiring.preparing import prepare
 
                 prepare(self.settings, self.settings.usable(self._env))
-        except (
-            Exception
-        ) as error:  # a wall: what is wrong shows again, and is told, with the first event
+        except Exception as error:  # the first event meets the same error, and logs it
             logger.debug("prepare", exc_info=error)
 
     def replaying(
@@ -259,7 +257,7 @@ class Runtime:
         dialect: str | Path | None = None,
         limits: Limits | None = None,
     ) -> Handle:
-        """A handle to be fed with a recorded stream; ``ended`` gets each run as it ends."""
+        """Return a handle to feed with a recorded stream; ``ended`` is called with each run that ends."""
         return self._handle(
             "a recorded stream",
             dialect,
@@ -270,14 +268,14 @@ class Runtime:
         )
 
     def dialect(self, name: DialectLike | None = None) -> Dialect:
-        """A dialect by name (built in, or of the settings), by file, or as the table of such a file.
+        """Return a dialect by name (built in, or of the settings), by file, or from the table of such a file.
 
         Raises :class:`~spanbus.errors.DialectError`.
         """
         return dialect_named(name, self.settings.dialects)
 
     async def run(self, workflow: Workflow, **options: Unpack[RunOptions]) -> RunResult:
-        """Run ``workflow`` on this runtime's bus; see :meth:`BasicWorkflowEngine.run` for what is raised.
+        """Run ``workflow`` on this runtime's bus; raises as :meth:`BasicWorkflowEngine.run` does.
 
         The run is a child of ``traceparent``, else of the caller's current span, else of ``TRACEPARENT`` in the environment.
         """
@@ -293,13 +291,13 @@ class Runtime:
         return await BasicWorkflowEngine(self.bus, around=self._around).run(workflow, options)
 
     def summaries(self) -> list[RunSummary]:
-        """The runs that ended here, oldest first, at most the last hundred of them."""
+        """Summaries of the last 100 runs that ended here, oldest first."""
         from spanbus._runs.summary import summarise
 
         return [summarise(record, self.wiring().template) for record in list(self._ended)]
 
     def sampled(self, run_id: str) -> bool:
-        """Whether the spans of a run that ended here are kept, as the sampler decided; true for one that is not known."""
+        """Whether the sampler kept the spans of a run that ended here; true for an unknown run."""
         from spanbus._telemetry.span_handle import span_context_of
 
         contexts = [
@@ -308,7 +306,7 @@ class Runtime:
         return all(context is None or context.trace_flags.sampled for context in contexts)
 
     def flush(self, timeout_s: float = 5.0) -> bool:
-        """Wait until what was spooled is acknowledged; False when it took longer than ``timeout_s`` seconds."""
+        """Wait until all spooled records are acknowledged; False when that took longer than ``timeout_s`` seconds."""
         deadline_s = time.monotonic() + timeout_s
         complete = self._wiring.flush(timeout_s) if self._wiring is not None else True
         if self._carrier is not None:
@@ -316,26 +314,26 @@ class Runtime:
         return complete
 
     def statistics(self) -> DeliveryStatistics | None:
-        """Delivery's counts; None before the first event, and when the application's own providers are used."""
+        """Delivery counts; None before the first event, and when the application's own providers are used."""
         return self._wiring.statistics() if self._wiring is not None else None
 
     @property
     def store_path(self) -> Path:
-        """Path of this state directory's local store."""
+        """Path of the local store in the state directory."""
         return self.settings.state_dir / STORE_NAME
 
     @property
     def tracer_provider(self) -> TracerProviderApi | None:
-        """The provider that the spans go to, for spans of your own; None when telemetry is off."""
+        """TracerProvider of the spans, for spans of your own; None when telemetry is off."""
         return self.wiring().tracer_provider if not self.settings.sdk_disabled else None
 
     # --- wiring -------------------------------------------------------------------------------------------------------
 
     def wiring(self) -> Wiring:
-        """Providers, sinks and pipeline; made when they are first needed, and again in a forked child."""
+        """Providers, sinks and pipeline; created lazily, and again in a forked child."""
         with self._lock:
             if self._wiring is None:
-                with without(self.settings.refused):
+                with hidden_variables(self.settings.refused):
                     from spanbus._wiring import Wiring
 
                     self._wiring = Wiring(
@@ -349,25 +347,25 @@ class Runtime:
                         attributes=self._attributes,
                     )
                 if self._carrier is not None:
-                    self._wiring.carried = self._carrier.delivery
-                self._keeper = Keeper(self.recorders_tick, self._wiring.tick)
+                    self._wiring.carrier_statistics = self._carrier.delivery
+                self._keeper = Keeper(self.tick_correlators, self._wiring.tick)
                 self._keeper.start()
                 if "multiprocessing" in sys.modules:
                     close_with_multiprocessing(self)
             return self._wiring
 
-    def recorders_tick(self) -> list[SpanState]:
-        """Let time pass for every correlator; the open records that have changed since the last time."""
+    def tick_correlators(self) -> list[SpanState]:
+        """Tick every correlator; return the open spans that changed since the last tick."""
         found: list[SpanState] = []
-        self._close_left()
+        self._close_abandoned()
         for handle in list(self._handles):
             handle.tick()
             handle.correlator.tick()
             found.extend(handle.correlator.take_changed())
         return found
 
-    def _close_left(self) -> None:
-        """A bus that is gone, with its handle, announces no end any more: what was open on it ends as abandoned."""
+    def _close_abandoned(self) -> None:
+        """End the open spans of collected buses and detached handles as abandoned: no event will end them."""
         done = [
             (known, correlator)
             for known, correlator in list(self._correlators)
@@ -439,7 +437,7 @@ class Runtime:
 
     @contextmanager
     def _around(self, execution: PhaseExecution) -> Generator[Mapping[str, str]]:
-        """The phase's span is current inside it; its children get its context in their environment."""
+        """Make the phase's span current; yields the environment variables that pass its context to child processes."""
         record = (
             self.handle.correlator.innermost(execution.run_id, execution.phase)
             if not self.settings.sdk_disabled
@@ -459,25 +457,25 @@ class Runtime:
             yield outgoing(context)
 
     def forked(self) -> None:
-        """In a child process: threads are gone and what was counted is the parent's; begin afresh when there is something."""
+        """In a child process: drop the parent's threads and counts; the next event creates new ones."""
         self._lock = threading.RLock()
         wiring, self._wiring, self._keeper = self._wiring, None, None
         self._ended.clear()
         self._correlators = [kept for kept in self._correlators if kept[0]() is not None]
         if wiring is not None:
             wiring.forked()
-        self.has_forked()
+        self.parent_forked()
         for handle in list(self._handles):
             handle.correlator.forked(
                 () if self.settings.sdk_disabled else (LazySinks(self.wiring, weakref.ref(handle)),)
             )
 
-    def has_forked(self) -> None:
-        """There are two processes now, and it is no mistake when events come in one of them only."""
+    def parent_forked(self) -> None:
+        """After a fork, events may arrive in only one of the processes: do not warn about missing ones."""
         for handle in list(self._handles):
             handle.expect_nothing()
 
 
 def _label(bus: object) -> str:
-    """The bus, in warnings."""
+    """Name of the bus for warnings."""
     return bus.__name__ if isinstance(bus, type | ModuleType) else type(bus).__name__

@@ -1,4 +1,4 @@
-"""The name of every attribute and metric that spanbus emits, their units, buckets and limits.
+"""Names of all attributes and metrics that spanbus emits, with units, buckets and limits.
 
 Names of ``cicd.*``, ``error.*``, ``exception.*`` and ``process.*`` are those of the OpenTelemetry semantic conventions
 1.44.0; the strings are copied because the Python package keeps them in a private module. ``docs/telemetry.md`` is
@@ -62,7 +62,7 @@ REDELIVERED = "spanbus.redelivered"
 DELIVERY_DROPPED = "spanbus.delivery.dropped"
 LIFETIME = "spanbus.lifetime"
 DEFAULT_SERVICE = "spanbus"
-"""``service.name`` of the command line where none is configured."""
+"""Default ``service.name`` of the command line."""
 
 EVENT_TYPE = "spanbus.event.type"
 EVENT_OUTCOME = "spanbus.event.outcome"
@@ -83,7 +83,7 @@ STRING_LIMIT = 1_024
 ERROR_TEXT_LIMIT = 4_096
 EVENT_ATTRIBUTES_LIMIT = 32
 NAMES_LIMIT = 200
-"""Distinct user-given names (workflows, phases) in metrics; what comes after them is ``_OTHER``."""
+"""Maximum of distinct user-given names (workflows, phases) in metrics; any further one becomes ``_OTHER``."""
 
 DURATION_BUCKETS_S = (
     0.01,
@@ -111,7 +111,7 @@ DURATION_BUCKETS_S = (
 
 
 class Metric(NamedTuple):
-    """One instrument. ``prometheus`` is the name that the collector's exporter and ``/metrics`` serve."""
+    """A metric. ``prometheus`` is its name in the collector's exporter and in ``/metrics``."""
 
     name: str
     instrument: Literal["histogram", "counter", "updowncounter", "gauge"]
@@ -151,7 +151,7 @@ OBSERVE_CHECKPOINT_AGE = "spanbus.observe.checkpoint.age"
 OBSERVE_CLOCK_OFFSET = "spanbus.observe.clock.offset"
 
 DOCTOR_SERVICE = "spanbus-doctor"
-"""``service.name`` of what ``spanbus doctor`` sends to see whether it arrives."""
+"""``service.name`` of the test telemetry that ``spanbus doctor`` sends."""
 DOCTOR_SPAN = "spanbus doctor"
 DOCTOR_POINTS = "spanbus.doctor.points"
 DOCTOR_POINTS_PROMETHEUS = "spanbus_doctor_points_total"

@@ -1,11 +1,10 @@
 """Settings from arguments, environment, TOML files and defaults.
 
-``SPANBUS_*`` variables go before ``[tool.spanbus]`` of the nearest ``pyproject.toml`` (or the top level of the nearest
-``spanbus.toml``), that before the user's own ``spanbus.toml``, and that before the defaults. ``OTEL_*`` variables keep the
-meaning that the OpenTelemetry specification gives them; here they are only checked. A name or value that cannot be used is
-an error that says which, where and what would be right.
+Precedence: ``SPANBUS_*`` variables, then ``[tool.spanbus]`` of the nearest ``pyproject.toml`` (or the top level of the nearest
+``spanbus.toml``), then the user's own ``spanbus.toml``, then the defaults. ``OTEL_*`` variables keep their meaning in the
+OpenTelemetry specification and are only validated here. An error names the setting, its place and the valid values.
 
-A file that was found, not asked for, may come with a cloned repository: it sets only what :data:`FOUND_FILE_MAY_SET` lists.
+A file found by searching may come with a cloned repository: it may set only the keys of :data:`FOUND_FILE_MAY_SET`.
 """
 
 from __future__ import annotations
@@ -25,25 +24,25 @@ from spanbus._sanitize import one_line
 from spanbus._settings.files import (
     File,
     Origins,
-    given_state_dir,
+    default_state_dir,
+    expand_state_dir,
     is_open_to_others,
-    own_file,
-    project_file,
+    read_project_file,
+    read_user_file,
     user_file,
-    usual_state_dir,
 )
 from spanbus._settings.otel import OTEL, OTEL_VARIABLES, sampler_ratio
 from spanbus._settings.settings import STORE_NAME, ExceptionSignal, Settings
 from spanbus._settings.table import (
+    COMMAND_VARIABLES,
     FOUND_FILE_MAY_SET,
     KEYS,
-    OF_COMMANDS,
     SETTINGS,
     TABLE,
     VARIABLES,
     Setting,
 )
-from spanbus._settings.values import Parse, Wrong
+from spanbus._settings.values import InvalidValue, Parse
 from spanbus._suggest import did_you_mean
 from spanbus._toml_lines import NO_LINES
 from spanbus.errors import SettingsError
@@ -74,31 +73,32 @@ def load_settings(
     tell: bool = True,
     workflows: bool = True,
 ) -> Settings:
-    """Decide every setting. ``file`` instead of the one that is searched from ``cwd`` upwards. Who needs no ``workflows`` has
-    them sooner, and is not told of what is wrong in those.
+    """Resolve all settings. ``file`` replaces the search from ``cwd`` upwards.
+
+    ``workflows`` False is faster: it skips the workflows of the file and their errors.
 
     Raises :class:`~spanbus.errors.SettingsError`: one line that names variable or file, key and line. With ``strict`` False
-    (a library in somebody's service) what cannot be used falls back to its default and stands in ``warnings``. A found file
-    that sets what it may not is told so once in a process, on the logger ``spanbus``, unless ``tell`` is False.
+    (a library in a service) an unusable value falls back to its default and is listed in ``warnings``. If a found file sets
+    more than it may, the logger ``spanbus`` warns once per process, unless ``tell`` is False.
     """
     env = os.environ if env is None else env
     loading = _Loading(strict)
     values: dict[str, object] = {}
     origin: dict[str, str | Callable[[], str]] = dict.fromkeys(KEYS, "default")
-    own = own_file(env, loading.wrong, workflows=workflows)
+    own = read_user_file(env, loading.problem, workflows=workflows)
     if own is not None:
         loading.table(own, values, origin)
-    project = project_file(file, cwd, loading.wrong, workflows=workflows)
+    project = read_project_file(file, cwd, loading.problem, workflows=workflows)
     if project is not None:
         loading.table(project, values, origin, trusted=file is not None)
     if tell:
-        _tell_once(loading.ignored)
+        _warn_once(loading.ignored)
     for name in sorted(env):
-        if not name.startswith("SPANBUS_") or name in OF_COMMANDS:
+        if not name.startswith("SPANBUS_") or name in COMMAND_VARIABLES:
             continue
         row = next((row for row in TABLE if row[0].env == name), None)
         if row is None:
-            loading.wrong(
+            loading.problem(
                 f"{name}: unknown variable{did_you_mean(name, VARIABLES, quoted=False)}; known are {', '.join(VARIABLES)}"
             )
         elif env[name].strip() and loading.parsed(values, row[0].name, row[1], env[name], name):
@@ -117,12 +117,12 @@ def load_settings(
         loading.refused.add("OTEL_TRACES_SAMPLER_ARG")
     loading.check_endpoints(env)
     if "state_dir" in values:
-        values["state_dir"] = given_state_dir(str(values["state_dir"]))
+        values["state_dir"] = expand_state_dir(str(values["state_dir"]))
     else:
-        values["state_dir"] = usual_state_dir()
+        values["state_dir"] = default_state_dir()
     state_dir = values["state_dir"]
     if tell and is_open_to_others(state_dir):
-        _tell_once(
+        _warn_once(
             [
                 f"the state directory {state_dir} can be written by everybody; chmod o-w {state_dir}, or set SPANBUS_STATE_DIR"
             ]
@@ -132,7 +132,7 @@ def load_settings(
     tables: object = shown.table.get("workflows", {}) if shown is not None else {}
     if not isinstance(tables, Mapping):
         assert shown is not None
-        loading.wrong(f"{shown.path}: {shown.prefix}workflows: must be a table of workflows")
+        loading.problem(f"{shown.path}: {shown.prefix}workflows: must be a table of workflows")
         tables = {}
     return Settings(
         **values,  # pyright: ignore[reportArgumentType] - each was parsed to its type
@@ -155,23 +155,23 @@ def load_settings(
     )
 
 
-_told: set[str] = set()
+_warned: set[str] = set()
 
 
-def _tell_once(texts: Iterable[str]) -> None:
+def _warn_once(texts: Iterable[str]) -> None:
     for text in texts:
-        if text not in _told:
-            _told.add(text)
+        if text not in _warned:
+            _warned.add(text)
             logger.warning("%s", one_line(text, 2_000))
 
 
 def check_file(file: Path) -> None:
     """Raise :class:`~spanbus.errors.SettingsError` for a file that cannot be read or holds no settings."""
-    project_file(file, None, _Loading(strict=True).wrong)
+    read_project_file(file, None, _Loading(strict=True).problem)
 
 
 def with_arguments(settings: Settings, arguments: Mapping[str, object]) -> Settings:
-    """``settings`` with what the caller of a function gave. Raises :class:`~spanbus.errors.SettingsError`, also in a library."""
+    """Return ``settings`` with keyword arguments of a caller. Raises :class:`~spanbus.errors.SettingsError`."""
     loading, values = _Loading(strict=True), dict[str, object]()
     for name, value in arguments.items():
         row = next((row for row in TABLE if row[0].name == name and name != "lifetime"), None)
@@ -207,7 +207,7 @@ def _plain(value: object) -> object:
 
 
 class _Loading:
-    """Collects or raises what is wrong."""
+    """Collector of problems; with ``strict`` the first one is raised."""
 
     def __init__(self, strict: bool) -> None:
         self._strict = strict
@@ -215,7 +215,7 @@ class _Loading:
         self.ignored: list[str] = []
         self.refused: set[str] = set()
 
-    def wrong(self, text: str) -> None:
+    def problem(self, text: str) -> None:
         if self._strict:
             raise SettingsError(text)
         self.warnings.append(text)
@@ -226,14 +226,14 @@ class _Loading:
         name: str,
         parse: Parse,
         value: object,
-        whose: str | Callable[[], str],
+        source: str | Callable[[], str],
     ) -> bool:
-        """Whether ``value`` could be used; ``whose`` is its variable, argument or key, for the message."""
+        """Parse ``value`` into ``values``; False if it is invalid. ``source`` names its variable, argument or key."""
         try:
             values[name] = parse(value)
-        except Wrong as error:
-            where = whose if isinstance(whose, str) else whose()
-            self.wrong(
+        except InvalidValue as error:
+            where = source if isinstance(source, str) else source()
+            self.problem(
                 f"{where}={value!r}: {error}"
                 if isinstance(value, str) and "=" not in where and ":" not in where
                 else f"{where}: {error}, not {value!r}"
@@ -255,7 +255,7 @@ class _Loading:
                     variable = re.match(r"OTEL_\w+", str(error))
                     if variable is None or variable[0] in self.refused:
                         raise
-                    self.wrong(str(error))
+                    self.problem(str(error))
                     self.refused.add(variable[0])
                 else:
                     break
@@ -268,7 +268,7 @@ class _Loading:
         *,
         trusted: bool = True,
     ) -> None:
-        """Take the settings of a file over earlier ones; additions are added to what was there."""
+        """Add the settings of a file. They override earlier ones, except for patterns, keys and dialects, which accumulate."""
         refused: list[str] = []
         folder = file.path.absolute().parent
         for key, value in file.table.items():
@@ -277,7 +277,7 @@ class _Loading:
             at = partial(file.at, key)
             row = next((row for row in TABLE if row[0].name == key), None)
             if row is None:
-                self.wrong(
+                self.problem(
                     f"{at()}: {file.prefix}{key}: unknown key{did_you_mean(key, (*KEYS, 'workflows'), quoted=False)}; known are {', '.join((*KEYS, 'workflows'))}"
                 )
                 continue

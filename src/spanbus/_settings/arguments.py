@@ -1,4 +1,4 @@
-"""The settings that a caller gives in code, as type checkers see them; loaded by who is called with them."""
+"""Types of the settings as keyword arguments; needed by modules whose functions take them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from spanbus._settings.settings import Delivery, Events, LocalStore, MadeIn, Obs
 
 
 class Arguments(TypedDict, total=False):
-    """Settings that a caller gives in code; each wins over environment and file. Paths are relative to the working directory."""
+    """Settings as keyword arguments; they override environment and file. Paths are relative to the working directory."""
 
     state_dir: str | Path
     events: Events

@@ -1,4 +1,4 @@
-"""Where settings lie: the user's file, the nearest file of a project, the state directory."""
+"""Locations of settings: the user's file, the nearest file of a project, the state directory."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from spanbus._settings.part import settings_part
 from spanbus._toml_document import document
 from spanbus._toml_lines import NO_LINES, Lines
 
-Say = Callable[[str], None]
-"""Takes what is wrong with a file."""
+Report = Callable[[str], None]
+"""Reports a problem with a file."""
 
 _MOST_BYTES = 1 << 20
-"""Of a file that was found, which may be anybody's."""
+"""Size limit of a found file, which may come from anybody."""
 _OUR_TABLE = pattern(
     r"""^[ \t]*(?:\[+[ \t]*["']?tool["']?[ \t]*(?:\.[ \t]*["']?spanbus\b|\])|["']?tool["']?[ \t]*[.=])""",
     re.MULTILINE,
 )
-"""A header of ``tool.spanbus``, one of ``tool`` alone, or a key that begins with it: there is no other way to write one."""
+"""A header of ``tool.spanbus``, one of ``tool`` alone, or a key that begins with ``tool``: the only ways to write our table."""
 _NO_SETTINGS: Mapping[str, object] = MappingProxyType({})
 
 
 class File(NamedTuple):
-    """A TOML file: its table of settings, what stands before its keys, and their lines."""
+    """A TOML file: its table of settings, the prefix of its keys, and their lines."""
 
     path: Path
     table: Mapping[str, object]
@@ -46,32 +46,32 @@ class File(NamedTuple):
 
 
 class Origins(Mapping[str, str]):
-    """Sources of settings by name; lines of a file are looked for when somebody asks."""
+    """Sources of settings by name; line numbers of a file are looked up lazily."""
 
-    def __init__(self, said: Mapping[str, str | Callable[[], str]]) -> None:
-        self._said = said
+    def __init__(self, sources: Mapping[str, str | Callable[[], str]]) -> None:
+        self._sources = sources
 
     def __getitem__(self, name: str) -> str:
-        said = self._said[name]
-        return said if isinstance(said, str) else said()
+        source = self._sources[name]
+        return source if isinstance(source, str) else source()
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._said)
+        return iter(self._sources)
 
     def __len__(self) -> int:
-        return len(self._said)
+        return len(self._sources)
 
 
 def user_file(env: Mapping[str, str] | None = None) -> Path:
-    """The user's own configuration file, whether it is there or not; it may set everything."""
+    """Path of the user's own configuration file, which may set everything and need not exist."""
     env = os.environ if env is None else env
     if os.path.isabs(env.get("XDG_CONFIG_HOME", "")):
         return Path(env["XDG_CONFIG_HOME"]) / "spanbus" / "spanbus.toml"
-    return _of_the_user("config") / "spanbus.toml"
+    return _user_folder("config") / "spanbus.toml"
 
 
 def is_open_to_others(folder: Path) -> bool:
-    """Whether everybody may put a store, a spool or the address of a backend into a folder, or take the user's away."""
+    """Whether every user may write to a folder, and so plant or remove a store, a spool or the address of a backend."""
     try:
         mode = folder.stat().st_mode
         return hasattr(os, "getuid") and stat.S_ISDIR(mode) and bool(mode & stat.S_IWOTH)
@@ -79,16 +79,19 @@ def is_open_to_others(folder: Path) -> bool:
         return False
 
 
-def usual_state_dir() -> Path:
-    """The user's; for a user without a home one that cannot be made, so that telemetry says so and waits in memory."""
+def default_state_dir() -> Path:
+    """State directory of the user.
+
+    For a user without a home it is a path that cannot be created, so that a message is printed and telemetry waits in memory.
+    """
     try:
-        return _of_the_user("state")
+        return _user_folder("state")
     except (RuntimeError, KeyError, OSError):
         return Path(os.devnull, "spanbus")
 
 
-def _of_the_user(kind: Literal["state", "config"]) -> Path:
-    """The user's directory by platformdirs; on Linux, which is simple, without its import of half the standard library."""
+def _user_folder(kind: Literal["state", "config"]) -> Path:
+    """The user's directory as by platformdirs; on Linux without importing it, which loads half the standard library."""
     if sys.platform != "linux":
         from platformdirs import user_config_path, user_state_path
 
@@ -101,33 +104,35 @@ def _of_the_user(kind: Literal["state", "config"]) -> Path:
     return home / (".local/state" if kind == "state" else ".config") / "spanbus"
 
 
-def given_state_dir(text: str) -> Path:
+def expand_state_dir(text: str) -> Path:
     try:
         return Path(text).expanduser().absolute()
-    except (RuntimeError, OSError):  # nobody's home, or a working directory that is gone
+    except (RuntimeError, OSError):  # an unknown home, or a removed working directory
         return Path(os.devnull, "spanbus")
 
 
-def own_file(env: Mapping[str, str], wrong: Say, *, workflows: bool = True) -> File | None:
-    """The user's own configuration file, where there is one that belongs to the user."""
+def read_user_file(
+    env: Mapping[str, str], report: Report, *, workflows: bool = True
+) -> File | None:
+    """Read the user's own configuration file; None if it is missing or belongs to another user."""
     try:
         path = user_file(env)
         status = path.stat()
-    except (OSError, RuntimeError):  # without a home there is none
+    except (OSError, RuntimeError):  # no file, or no home
         return None
     if not stat.S_ISREG(status.st_mode) or (
         hasattr(os, "getuid") and status.st_uid not in (os.getuid(), 0)
     ):
         return None
-    return _read(path, wrong, asked_for=True, workflows=workflows)
+    return _read(path, report, asked_for=True, workflows=workflows)
 
 
-def project_file(
-    file: Path | None, cwd: Path | None, wrong: Say, *, workflows: bool = True
+def read_project_file(
+    file: Path | None, cwd: Path | None, report: Report, *, workflows: bool = True
 ) -> File | None:
-    """The file that was asked for, else the nearest one; where ``workflows`` are not wanted, they may be missing in it."""
+    """Read ``file`` if given, else the nearest one; without ``workflows`` the latter's may be missing in the result."""
     if file is not None:
-        return _read(file, wrong, asked_for=True) or File(file, _NO_SETTINGS, "", NO_LINES)
+        return _read(file, report, asked_for=True) or File(file, _NO_SETTINGS, "", NO_LINES)
     try:
         start = (cwd or Path.cwd()).resolve()
     except OSError:
@@ -136,28 +141,28 @@ def project_file(
         for name in ("spanbus.toml", "pyproject.toml"):
             candidate = folder / name
             if os.path.isfile(candidate):  # Path.is_file raises for a folder that may not be read
-                found = _read(candidate, wrong, asked_for=False, workflows=workflows)
+                found = _read(candidate, report, asked_for=False, workflows=workflows)
                 if found is not None:
                     return found
     return None
 
 
-def _read(file: Path, wrong: Say, *, asked_for: bool, workflows: bool = True) -> File | None:
+def _read(file: Path, report: Report, *, asked_for: bool, workflows: bool = True) -> File | None:
     mine = file.name != "pyproject.toml"
     try:
         content = _content(file, -1 if asked_for else _MOST_BYTES + 1)
         if not asked_for and len(content) > _MOST_BYTES:
             if mine:
-                wrong(f"{file}: is larger than {_MOST_BYTES} bytes")
+                report(f"{file}: is larger than {_MOST_BYTES} bytes")
             return None
         text = content.decode("utf-8-sig")
     except OSError as error:
         if mine or asked_for:
-            wrong(f"{file}: cannot be read: {error.strerror or error}")
+            report(f"{file}: cannot be read: {error.strerror or error}")
         return None
     except UnicodeDecodeError as error:
         if mine or asked_for:
-            wrong(f"{file}: is not UTF-8 at byte {error.start + 1}")
+            report(f"{file}: is not UTF-8 at byte {error.start + 1}")
         return None
     if not mine and not asked_for and not _may_have_our_table(text):
         return None
@@ -165,7 +170,7 @@ def _read(file: Path, wrong: Say, *, asked_for: bool, workflows: bool = True) ->
         whole = document(text) if workflows else _without_workflows(text, whole_file=mine)
     except (ValueError, RecursionError) as error:  # also an integer of thousands of digits
         if mine or asked_for or "[tool.spanbus" in text:
-            wrong(f"{file}{_place(str(error))}: is not TOML: {_without_place(str(error))}")
+            report(f"{file}{_place(str(error))}: is not TOML: {_without_place(str(error))}")
         return None
     tool = whole.get("tool")
     table: object = (
@@ -176,7 +181,7 @@ def _read(file: Path, wrong: Say, *, asked_for: bool, workflows: bool = True) ->
         table, prefix = whole, ""
     if not isinstance(table, Mapping):
         if asked_for:
-            wrong(f"{file}: has no table [tool.spanbus]")
+            report(f"{file}: has no table [tool.spanbus]")
         return None
     return File(file, cast("Mapping[str, object]", table), prefix, Lines(text))
 
@@ -190,7 +195,7 @@ def _without_workflows(text: str, *, whole_file: bool) -> Mapping[str, object]:
 
 
 def _may_have_our_table(text: str) -> bool:
-    """Whether a pyproject.toml is worth parsing; most that name spanbus depend on it, and say nothing to it."""
+    """Whether a pyproject.toml is worth parsing; most that contain ``spanbus`` only depend on it."""
     return "spanbus" in text and _OUR_TABLE.search(text) is not None
 
 

@@ -1,11 +1,11 @@
-"""Variables of OpenTelemetry that are checked here: they keep the meaning that its specification gives them."""
+"""Validation of OpenTelemetry's variables, which keep their meaning in its specification."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
 
-from spanbus._settings.values import Parse, Wrong, any_of, choice
+from spanbus._settings.values import InvalidValue, Parse, any_of, choice
 from spanbus._suggest import did_you_mean
 
 
@@ -16,7 +16,7 @@ def _number(least: float, what: str = "a number") -> Parse:
         except ValueError:
             number = math.nan
         if not least <= number < math.inf:
-            raise Wrong(f"must be {what}, at least {least:g}")
+            raise InvalidValue(f"must be {what}, at least {least:g}")
         return number
 
     return parse
@@ -26,7 +26,7 @@ def _limit(value: object) -> object:
     text = str(value).lower()
     if text == "unset" or (text.isascii() and text.isdigit()):
         return value
-    raise Wrong("must be a whole number, at least 0, or unset")
+    raise InvalidValue("must be a whole number, at least 0, or unset")
 
 
 def sampler_ratio(value: object) -> object:
@@ -35,13 +35,14 @@ def sampler_ratio(value: object) -> object:
     except ValueError:
         number = math.nan
     if not 0 <= number <= 1:
-        raise Wrong("must be a number from 0 to 1")
+        raise InvalidValue("must be a number from 0 to 1")
     return number
 
 
 def _installed(group: str, *usual: str, several: bool = False) -> Parse:
-    """A name in the registry of installed parts, as the API and the SDK look it up: they raise, or log a traceback, where
-    it is not there. ``usual`` are names that need no looking.
+    """Parser of entry point names. The API and the SDK raise or log a traceback for a name that is not installed.
+
+    ``usual`` are names that need no lookup.
     """
 
     def parse(value: object) -> object:
@@ -55,9 +56,9 @@ def _installed(group: str, *usual: str, several: bool = False) -> Parse:
         known = (*sorted(extra - {"none"}), *(["none"] if "none" in extra else []))
         for part in wanted:
             if part not in known:
-                said = "a list of " if several else ""
-                raise Wrong(
-                    f"{part!r} is not installed; must be {said}{any_of(known)}{did_you_mean(part, known, quoted=False)}"
+                prefix = "a list of " if several else ""
+                raise InvalidValue(
+                    f"{part!r} is not installed; must be {prefix}{any_of(known)}{did_you_mean(part, known, quoted=False)}"
                 )
         return value
 
@@ -65,10 +66,10 @@ def _installed(group: str, *usual: str, several: bool = False) -> Parse:
 
 
 def _exporter(value: object) -> object:
-    """One, or several with commas, as the specification has it; OTLP is what ours is, console goes beside it."""
+    """Comma-separated exporter names, as in the specification; ours is OTLP, and console may be added."""
     for part in str(value).lower().split(","):
         if part.strip() not in _EXPORTERS:
-            raise Wrong(
+            raise InvalidValue(
                 f"must be {any_of(_EXPORTERS)}{did_you_mean(part.strip(), _EXPORTERS, quoted=False)}"
             )
     return value
@@ -124,6 +125,4 @@ OTEL: Mapping[str, Parse] = {
     },
 }
 OTEL_VARIABLES = (*OTEL, "OTEL_TRACES_SAMPLER_ARG")
-"""Variables that are checked here; ``OTEL_EXPORTER_OTLP_*`` is checked where it is read, by
-:mod:`spanbus._delivery.endpoints`.
-"""
+"""Variables validated here; :mod:`spanbus._delivery.endpoints` validates ``OTEL_EXPORTER_OTLP_*``."""

@@ -1,6 +1,6 @@
-"""The part of a TOML text that holds settings, without the tables of workflows and of others.
+"""Extraction of our settings from a TOML text, without the tables of workflows and of other tools.
 
-Parsing those takes a short command as long as writing what it has to say.
+Parsing all of the file would take a short command as long as writing its telemetry.
 """
 
 from __future__ import annotations
@@ -11,25 +11,25 @@ _OWN_WORKFLOWS = tuple(header.replace("tool.spanbus.", "") for header in _WORKFL
 
 
 def settings_part(text: str, *, whole_file: bool) -> str | None:
-    """The lines of ``[tool.spanbus]``, or of the top level where the ``whole_file`` is ours, as a TOML text without workflows.
+    """Return the lines of ``[tool.spanbus]`` as TOML without workflows; of the top level if the ``whole_file`` is ours.
 
-    None where there is no such table, or where it takes a parser to tell which lines are its own. A part that is cut off
-    within a value is no TOML.
+    None if there is no such table, or if only a parser can tell which lines belong to it. A result that was cut off within a
+    value is invalid TOML, so that its parser fails.
     """
-    if '"""' in text or "'''" in text:  # a line within such a string may look like anything
+    if '"""' in text or "'''" in text:  # a line in such a string may look like a header
         return None
     workflows = _OWN_WORKFLOWS if whole_file else _WORKFLOWS
     lines: list[str] = []
     there = reading = whole_file
     for line in text.split("\n"):
-        said = line.strip()
-        if said.startswith("["):
-            reading = not whole_file and said.startswith(_HEADER)
-            if reading or said.startswith(workflows):
+        stripped = line.strip()
+        if stripped.startswith("["):
+            reading = not whole_file and stripped.startswith(_HEADER)
+            if reading or stripped.startswith(workflows):
                 there = True
-            elif whole_file or not _is_of_others(said):
+            elif whole_file or not _is_foreign_header(stripped):
                 return None
-        elif not (reading or whole_file) and said.lstrip("\"'").startswith("tool"):
+        elif not (reading or whole_file) and stripped.lstrip("\"'").startswith("tool"):
             return None
         if reading:
             lines.append(line)
@@ -38,9 +38,9 @@ def settings_part(text: str, *, whole_file: bool) -> str | None:
     return "\n".join(lines) if there else None
 
 
-def _is_of_others(said: str) -> bool:
-    """Whether a line that begins with a bracket is certainly no header of ours."""
-    name = said.lstrip("[ \t\"'")
+def _is_foreign_header(stripped: str) -> bool:
+    """Whether a line that begins with a bracket is certainly not one of our headers."""
+    name = stripped.lstrip("[ \t\"'")
     return not name.startswith("tool") or (
         name.startswith("tool.") and name[5:6].isalnum() and not name.startswith("tool.spanbus")
     )

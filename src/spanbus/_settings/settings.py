@@ -1,4 +1,4 @@
-"""Resolved settings, and the workflows of the file that they came from."""
+"""Resolved settings, and the workflows of their file."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ObserveDurable = Literal["delivered", "spool"]
 ExceptionSignal = Literal["logs", "logs/dup"]
 
 STORE_NAME = "store.sqlite3"
-"""The local store's file in the state directory."""
+"""File name of the local store in the state directory."""
 NOTHING: Mapping[str, object] = MappingProxyType({})
 _NO_DIALECTS: Mapping[str, Path] = MappingProxyType({})
 _HIDDEN = frozenset({"tables", "lines"})
@@ -66,15 +66,15 @@ class Settings(NamedTuple):
     origin: Mapping[str, str] = _NO_ORIGIN
     warnings: tuple[str, ...] = ()
     ignored: tuple[str, ...] = ()
-    """Settings of a found file that it may not make."""
+    """Settings that a found file may not make."""
     refused: frozenset[str] = frozenset()
-    """Variables of the environment whose values cannot be used; empty unless ``load_settings`` was told not to be strict."""
+    """Environment variables with unusable values; empty unless ``load_settings`` was called with ``strict`` False."""
     tables: Mapping[str, object] = NOTHING
     lines: Lines = NO_LINES
     prefix: str = ""
 
     def __repr__(self) -> str:
-        """Without the tables of the file, which may hold what is nobody's business."""
+        """Omit the tables of the file, which may hold secrets."""
         shown = (
             f"{name}={value!r}" for name, value in self._asdict().items() if name not in _HIDDEN
         )
@@ -82,13 +82,13 @@ class Settings(NamedTuple):
 
     @property
     def workflow_names(self) -> tuple[str, ...]:
-        """The workflows of the file, whether they can be built or not."""
+        """Names of the workflows in the file, valid or not."""
         return tuple(self.tables)
 
     def workflow(self, name: str | None = None) -> Workflow:
         """Build a workflow: the named one, else ``default_workflow``, the only one, or ``default``.
 
-        Raises :class:`~spanbus.errors.SettingsError`, with file and line, for one that is not there or cannot be built.
+        Raises :class:`~spanbus.errors.SettingsError`, with file and line, for a missing or invalid one.
         """
         from spanbus._workflow.definition import Workflow
 
@@ -126,7 +126,7 @@ class Settings(NamedTuple):
             raise SettingsError(f"{self._at(inner)}: {inner}: {error.message}") from None
 
     def usable(self, env: Mapping[str, str]) -> Mapping[str, str]:
-        """``env`` without the variables that were refused, so that whoever reads it next falls back to their defaults."""
+        """``env`` without the refused variables, so that the next reader falls back to their defaults."""
         return (
             {name: value for name, value in env.items() if name not in self.refused}
             if self.refused

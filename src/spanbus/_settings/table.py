@@ -19,7 +19,7 @@ from spanbus._settings.values import (
 
 
 class Setting(NamedTuple):
-    """One row of the table of settings; ``env`` is None for what only TOML can say."""
+    """One row of the table of settings; ``env`` is None for a setting that exists only in TOML."""
 
     name: str
     env: str | None
@@ -249,11 +249,9 @@ FOUND_FILE_MAY_SET = frozenset(
         "payload_allow",
     }
 )
-"""The project's own matters. All else is the user's: where state lies and how long, what leaves unredacted, what an
-exit waits for.
-"""
+"""Settings of the project. All others belong to the user: location and age of the state, redaction, duration of an exit."""
 
 KEYS = tuple(setting.name for setting in SETTINGS)
 VARIABLES = tuple(setting.env for setting in SETTINGS if setting.env is not None)
-OF_COMMANDS = frozenset({"SPANBUS_KEEP_OUTPUT", "SPANBUS_UP_TOKEN"})
-"""Variables that stand for an option of one command; read there."""
+COMMAND_VARIABLES = frozenset({"SPANBUS_KEEP_OUTPUT", "SPANBUS_UP_TOKEN"})
+"""Variables for an option of one command, which reads them."""

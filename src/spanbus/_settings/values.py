@@ -1,4 +1,4 @@
-"""Values of settings: each parser takes a text of the environment or a value of TOML, or says what would be right."""
+"""Parsers of setting values: each takes a text of the environment or a value of TOML."""
 
 from __future__ import annotations
 
@@ -36,15 +36,17 @@ _TRUE, _FALSE = ("1", "true", "on", "yes"), ("0", "false", "off", "no")
 Parse = Callable[[object], object]
 
 
-class Wrong(ValueError):
-    """A value that cannot be used; the text says what would be right."""
+class InvalidValue(ValueError):
+    """Invalid value; the text describes the valid ones."""
 
 
 def choice(*allowed: str) -> Callable[[object], str]:
     def parse(value: object) -> str:
         if isinstance(value, str) and value.strip().lower() in allowed:
             return value.strip().lower()
-        raise Wrong(f"must be {any_of(allowed)}{did_you_mean(str(value), allowed, quoted=False)}")
+        raise InvalidValue(
+            f"must be {any_of(allowed)}{did_you_mean(str(value), allowed, quoted=False)}"
+        )
 
     return parse
 
@@ -54,7 +56,7 @@ def boolean(value: object) -> bool:
         return value
     if isinstance(value, str) and value.strip().lower() in _TRUE + _FALSE:
         return value.strip().lower() in _TRUE
-    raise Wrong("must be true or false")
+    raise InvalidValue("must be true or false")
 
 
 def seconds(value: object) -> float:
@@ -68,7 +70,7 @@ def seconds(value: object) -> float:
     except UnusableDefinition:
         number = math.nan
     if not 0 <= number <= 3600:
-        raise Wrong('must be seconds from 0 to 3600, or a text such as "250ms"')
+        raise InvalidValue('must be seconds from 0 to 3600, or a text such as "250ms"')
     return number
 
 
@@ -78,9 +80,9 @@ def size(value: object) -> int:
     elif isinstance(value, str) and (match := _SIZE.fullmatch(value.strip())) is not None:
         number = int(float(match[1]) * _SCALE[match[2].lower()])
     else:
-        raise Wrong('must be a number of bytes, or a text such as "256MiB"')
+        raise InvalidValue('must be a number of bytes, or a text such as "256MiB"')
     if number < 2**20:
-        raise Wrong("must be at least 1 MiB")
+        raise InvalidValue("must be at least 1 MiB")
     return number
 
 
@@ -94,7 +96,7 @@ def days(value: object) -> int:
         value = int(value)
     if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 3650:
         return value
-    raise Wrong("must be a whole number of days from 1 to 3650")
+    raise InvalidValue("must be a whole number of days from 1 to 3650")
 
 
 def texts(value: object) -> tuple[str, ...]:
@@ -102,7 +104,7 @@ def texts(value: object) -> tuple[str, ...]:
         isinstance(item, str) for item in cast("list[object]", value)
     ):
         return tuple(cast("list[str]", value))
-    raise Wrong("must be a list of texts")
+    raise InvalidValue("must be a list of texts")
 
 
 def patterns(value: object) -> tuple[str, ...]:
@@ -110,20 +112,20 @@ def patterns(value: object) -> tuple[str, ...]:
         try:
             re.compile(each)
         except re.error as error:
-            raise Wrong(f"holds {each!r}, which is no regular expression: {error}") from None
+            raise InvalidValue(f"holds {each!r}, which is no regular expression: {error}") from None
     return texts(value)
 
 
 def text(value: object) -> str:
     if isinstance(value, str) and value.strip():
         return value
-    raise Wrong("must be a text that is not empty")
+    raise InvalidValue("must be a text that is not empty")
 
 
 def servers(value: object) -> str:
-    """URLs of NATS servers, with commas between them; nothing is carried without one."""
+    """Comma-separated URLs of NATS servers; empty means that nothing is carried."""
     if not isinstance(value, str):
-        raise Wrong(_SERVERS)
+        raise InvalidValue(_SERVERS)
     for each in filter(None, map(str.strip, value.split(","))):
         try:
             parts = urlsplit(each)
@@ -131,7 +133,7 @@ def servers(value: object) -> str:
         except ValueError:
             usable = False
         if not usable:
-            raise Wrong(_SERVERS)
+            raise InvalidValue(_SERVERS)
     return value.strip()
 
 
@@ -140,7 +142,7 @@ def dialects(value: object) -> dict[str, str]:
         isinstance(item, str) for item in cast("Mapping[str, object]", value).values()
     ):
         return dict(cast("Mapping[str, str]", value))
-    raise Wrong('must be a table of files, such as conveyor = "telemetry/conveyor.toml"')
+    raise InvalidValue('must be a table of files, such as conveyor = "telemetry/conveyor.toml"')
 
 
 def any_of(words: Iterable[str]) -> str:

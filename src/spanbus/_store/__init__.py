@@ -3,4 +3,4 @@
 from typing import Final
 
 LOGS: Final = "logs"
-"""The folder of kept output, in a state directory."""
+"""Folder of kept output in a state directory."""

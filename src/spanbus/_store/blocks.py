@@ -1,7 +1,7 @@
-"""Bodies of spans, kept in blocks: spans that come in together are alike, and compressed together they take a fifth.
+"""Compressed blocks of span bodies: spans that arrive together are similar, and compressed together they take a fifth.
 
-A block has the id of its first span; the span with the id ``block + n`` is the nth of it. Before packing it is the length of
-each body, four bytes each, and then the bodies. A span of a store that an older version wrote has its body in its own row.
+A block has the id of its first span; the span with id ``block + n`` is its nth. Uncompressed, it holds the length of each body
+(four bytes each), then the bodies. A span written by an older version has its body in its own row.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from typing import Final
 from spanbus._named_tuple import NamedTuple
 
 _BLOCK_BYTES: Final = 32 * 1024
-"""Size of a block before packing, at most by one span."""
+"""Size of an uncompressed block, which its last span may exceed."""
 _LEVEL: Final = 1
 _MOST_BYTES: Final = 64 * 2**20
 _KEPT: Final = 32
-"""Unpacked blocks that one question keeps: spans are asked for in about the order in which they came."""
+"""Unpacked blocks that one query caches; queries read spans roughly in the order of arrival."""
 _KEPT_BYTES: Final = 4 * 2**20
-"""Their size together, at most by one block."""
+"""Size limit of this cache, which one block may exceed."""
 
-# Keys and values that most spans have, the most frequent last, so that a block need not spell out the first of each.
-# They are part of the format: what was packed with them is unpacked with them, and they are never changed.
+# Preset dictionary for zlib: frequent keys and values, the most frequent last. It is part of the format, because blocks can be
+# unpacked only with the dictionary that they were packed with; it is never changed.
 _WORDS: Final = b"""
 http.request.method http.response.status_code url.full url.path server.address server.port network.protocol.version
 user_agent.original code.function.name code.file.path thread.id thread.name db.system.name db.query.text messaging.system
@@ -45,25 +45,25 @@ cicd.pipeline.task.run.result success cicd.pipeline.task.name spanbus.events.tot
 cicd.pipeline.run.id cicd.pipeline.name
 """
 DICTIONARY: Final = b"".join(b"\n%c%b\x12" % (len(word), word) for word in _WORDS.split())
-"""As they stand in a span: tag and length before the word, the tag of a value behind it."""
+"""The words as encoded in a span: tag and length before the word, the tag of a value behind it."""
 
 
 class Block(NamedTuple):
-    """A block as it is stored: of how many spans, and their bodies."""
+    """A stored block: number of spans, and their compressed bodies."""
 
     spans: int
     body: bytes
 
 
 def next_id(connection: sqlite3.Connection) -> int:
-    """The id of the next span: behind every span and every block, within the caller's transaction."""
+    """Id of the next span, behind every span and block; call it within a transaction."""
     (last,) = connection.execute("SELECT coalesce(max(id), 0) FROM spans").fetchone()
     block = connection.execute("SELECT id + spans FROM blocks ORDER BY id DESC LIMIT 1").fetchone()
     return max(last + 1, block[0] if block is not None else 0)
 
 
 def packed(bodies: Iterable[bytes]) -> list[Block]:
-    """The bodies in blocks, in their order."""
+    """Pack bodies into blocks, in order."""
     made: list[Block] = []
     waiting: list[bytes] = []
     size = 0
@@ -87,7 +87,7 @@ def _packed(bodies: Sequence[bytes]) -> Block:
 def write(
     connection: sqlite3.Connection, first_id: int, blocks: Iterable[Block], *, are_new: bool
 ) -> None:
-    """Write blocks within the caller's transaction, after their spans; ``are_new`` when none of these was there already."""
+    """Write blocks within the caller's transaction, after their spans; ``are_new`` if all these spans were new."""
     for block in blocks:
         if are_new or _has_spans(connection, first_id, first_id + block.spans):
             connection.execute(
@@ -104,7 +104,7 @@ def _has_spans(connection: sqlite3.Connection, first_id: int, end: int) -> bool:
 
 
 def forget(connection: sqlite3.Connection, ids: Collection[int]) -> None:
-    """Delete the blocks of which every span is gone; ``ids`` are those of the spans that went."""
+    """Delete the blocks without spans, after the spans with these ``ids`` were deleted."""
     end = 0
     for row_id in sorted(ids):
         if row_id < end:
@@ -120,7 +120,7 @@ def forget(connection: sqlite3.Connection, ids: Collection[int]) -> None:
 
 
 class Bodies:
-    """The bodies of stored spans, for one question."""
+    """Bodies of stored spans for one query, with a cache of unpacked blocks."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
@@ -128,7 +128,7 @@ class Bodies:
         self._size = 0
 
     def of(self, row_id: int, body: bytes) -> bytes:
-        """The body of the span of this row; ``body`` is what the row holds. Empty for a span that was let go of meanwhile."""
+        """Return the body of a span; ``body`` is the column of its row. Empty for a span that was deleted meanwhile."""
         if body:
             return body
         for first_id, bodies, _ in self._blocks:

@@ -1,4 +1,4 @@
-"""The file of the local store: its connections, one for each thread, and its transactions."""
+"""Database file of the local store: one connection per thread, transactions and upkeep."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ from spanbus.errors import StoreError
 logger = Logger(__name__)
 
 _HELP_S = 0.05
-"""Seconds for which a writer helps to let go of old spans."""
-_KEEPER_LOOKS_S = 1.0
+"""Seconds that a writer spends on deleting old spans."""
+_KEEPER_INTERVAL_S = 1.0
 _LOG_SHARE = 4
-"""Part of the log's largest size that is left to grow before it is brought into the file."""
+"""The WAL is checkpointed when it exceeds its largest size divided by this."""
 _WASTED_SHARE = 1 / 16
-"""Pages that are not used are written again; of a file that shrank they are given back."""
+"""Free pages are normally reused; above this share of the file they are returned to the system."""
 
-_PARENTS: list[sqlite3.Connection] = []
-"""Connections that a parent process made; kept so that nothing closes them."""
+_INHERITED: list[sqlite3.Connection] = []
+"""Connections of a parent process; referenced, so that they are never closed here."""
 
 
 class Database(Closing):
-    """An open file of a store; thread-safe. Use it as a context manager, or call :meth:`close`."""
+    """Open database file; thread-safe. Use it as a context manager, or call :meth:`close`."""
 
     def __init__(self, path: Path, retention: Retention | None = None) -> None:
         self.path = path
@@ -42,31 +42,31 @@ class Database(Closing):
         self._sweeper = Sweeper(path.parent, self._retention)
         self._lock = threading.Lock()
         self._turn = threading.Lock()
-        """Held while a transaction of this process writes: threads wait here for each other, not in SQLite, which sleeps."""
+        """Held by a writing transaction of this process, so that threads wait here instead of in SQLite, which sleeps."""
         self._wake = threading.Event()
-        self._is_kept = False
+        self._has_keeper = False
         self._local = threading.local()
         self._connections: list[sqlite3.Connection] = []
         self._closed = False
         self._process = os.getpid()
-        self._still: Source | None = None
+        self._read_only_source: Source | None = None
 
     @property
     def read_only(self) -> bool:
-        """Whether it lies where it cannot be written; nothing is taken in then."""
-        return self._still is not None
+        """Whether the store cannot be written; it rejects writes then."""
+        return self._read_only_source is not None
 
     @classmethod
     def open_to_read(cls, path: Path, retention: Retention | None = None) -> Self:
-        """Open one that is there, also where nothing may be written; where it may, it takes in too. Raises
-        :class:`~spanbus.errors.StoreError` for one that cannot be read.
+        """Open an existing store, read-only if it cannot be written. Raises :class:`~spanbus.errors.StoreError` if it cannot
+        be read.
         """
         check(path)
         if not path.exists() or (can_be_written(path) and is_ours(path)):
             return cls.open(path, retention)
         store = cls(path)
         try:
-            store._still = reading(path)
+            store._read_only_source = reading(path)
             store._check_version()
         except OSError as error:
             raise StoreError(
@@ -75,7 +75,7 @@ class Database(Closing):
         except sqlite3.OperationalError as error:
             raise StoreError(f"{path}: the local store cannot be read: {error}") from error
         except sqlite3.DatabaseError as error:
-            raise _no_store(path, error) from error
+            raise _unreadable(path, error) from error
         except BaseException:
             store.close()
             raise
@@ -83,7 +83,7 @@ class Database(Closing):
 
     @classmethod
     def open(cls, path: Path, retention: Retention | None = None) -> Self:
-        """Open or create; raises :class:`~spanbus.errors.StoreError` for a file that is broken or newer than this program."""
+        """Open or create a store. Raises :class:`~spanbus.errors.StoreError` for a broken file, or one of a newer version."""
         check(path)
         if not is_ours(path):
             raise StoreError(
@@ -100,7 +100,7 @@ class Database(Closing):
     def close(self) -> None:
         """Close every connection; may be called twice."""
         if self._process != os.getpid():
-            self._leave_the_parents()
+            self._drop_inherited()
         with self._lock:
             self._closed = True
             for connection in self._connections:
@@ -108,8 +108,8 @@ class Database(Closing):
                     connection.close()
             self._connections.clear()
             self._local = threading.local()
-            if self._still is not None:
-                self._still.done()
+            if self._read_only_source is not None:
+                self._read_only_source.done()
 
     # --- connections --------------------------------------------------------------------------------------------------
 
@@ -119,7 +119,7 @@ class Database(Closing):
             if not folder.exists():
                 folder.mkdir(parents=True, mode=0o700, exist_ok=True)
             if not self.path.exists():
-                _make(self.path)
+                _create_file(self.path)
         except OSError as error:
             raise StoreError(
                 f"{self.path}: the local store cannot be opened: {error.strerror or error}; set SPANBUS_STATE_DIR to a folder of yours"
@@ -147,16 +147,18 @@ class Database(Closing):
 
     @contextmanager
     def reading(self) -> Generator[sqlite3.Connection]:
-        """This thread's connection; SQLite's errors become one that says which file."""
+        """Yield this thread's connection; SQLite's errors become a :class:`~spanbus.errors.StoreError` with the path."""
         if self._process != os.getpid():
-            self._leave_the_parents()
+            self._drop_inherited()
         try:
             connection = cast("sqlite3.Connection | None", getattr(self._local, "connection", None))
             if connection is None:
                 if self._closed:
                     raise StoreError(f"{self.path}: the store was closed")
                 where, is_uri = (
-                    (self.path, False) if self._still is None else (self._still.uri, True)
+                    (self.path, False)
+                    if self._read_only_source is None
+                    else (self._read_only_source.uri, True)
                 )
                 connection = sqlite3.connect(
                     where, timeout=10.0, isolation_level=None, check_same_thread=False, uri=is_uri
@@ -166,7 +168,7 @@ class Database(Closing):
                 connection.execute("PRAGMA synchronous = NORMAL")
                 connection.execute(f"PRAGMA journal_size_limit = {self._retention.log_bytes}")
                 at_once = self._retention.log_bytes // 4_096
-                pages = at_once if self._is_kept else min(1_000, at_once // 2)
+                pages = at_once if self._has_keeper else min(1_000, at_once // 2)
                 connection.execute(f"PRAGMA wal_autocheckpoint = {pages}")
                 connection.execute("PRAGMA trusted_schema = OFF")
                 self._local.connection = connection
@@ -174,11 +176,11 @@ class Database(Closing):
         except sqlite3.OperationalError as error:
             raise StoreError(f"{self.path}: {error}") from error
         except sqlite3.DatabaseError as error:
-            raise _no_store(self.path, error) from error
+            raise _unreadable(self.path, error) from error
 
-    def _leave_the_parents(self) -> None:
-        """In a forked child: a connection must not be used, nor closed, on this side of a fork."""
-        _PARENTS.extend(self._connections)
+    def _drop_inherited(self) -> None:
+        """In a forked child: drop the parent's connections, which must be neither used nor closed here."""
+        _INHERITED.extend(self._connections)
         self._process, self._lock, self._turn, self._local, self._connections = (
             os.getpid(),
             threading.Lock(),
@@ -186,11 +188,11 @@ class Database(Closing):
             threading.local(),
             [],
         )
-        self._wake, self._is_kept = threading.Event(), False
+        self._wake, self._has_keeper = threading.Event(), False
 
     @contextmanager
     def _writing(self) -> Generator[sqlite3.Connection]:
-        """One transaction."""
+        """Run one writing transaction."""
         if self.read_only:
             raise StoreError(f"{self.path}: the local store cannot be written")
         with self.reading() as connection, self._turn:
@@ -206,7 +208,7 @@ class Database(Closing):
 
     @contextmanager
     def kept(self) -> Generator[None]:
-        """While it lasts a thread lets go of what is too old or too much, and writers do so only when the bound is passed."""
+        """Run retention in a thread during the block; writers then help only above the hard bound."""
         if self.read_only:
             yield
             return
@@ -214,39 +216,39 @@ class Database(Closing):
 
         def work() -> None:
             while not stop.is_set():
-                self._wake.wait(_KEEPER_LOOKS_S)
+                self._wake.wait(_KEEPER_INTERVAL_S)
                 self._wake.clear()
                 try:
                     while not stop.is_set() and self._step():
-                        stop.wait(0.001)  # writers come in between
+                        stop.wait(0.001)  # let writers in
                     self._tidy()
-                except StoreError as error:  # a wall: it is tried again, and writers say so too
+                except StoreError as error:  # retried; writers report the same error
                     logger.debug("upkeep of the store", exc_info=error)
-                    stop.wait(_KEEPER_LOOKS_S)
+                    stop.wait(_KEEPER_INTERVAL_S)
 
         thread = threading.Thread(target=work, name="spanbus-upkeep", daemon=True)
-        self._is_kept = True
+        self._has_keeper = True
         thread.start()
         try:
             yield
         finally:
-            self._is_kept = False
+            self._has_keeper = False
             stop.set()
             self._wake.set()
             thread.join()
 
     def upkeep(self) -> None:
-        """Let go of all that is too old or too much now."""
+        """Run retention to its end now."""
         while self._step():
             pass
         self._tidy()
 
     def _wrote(self, size_bytes: int) -> None:
-        """Look after the file once something was written: by a thread, where there is one, or some of it now."""
+        """Run retention after a write, if it is due: in the thread, if there is one, else for 50 ms here."""
         self._sweeper.wrote(size_bytes)
         if not self._sweeper.is_due():
             return
-        if self._is_kept:
+        if self._has_keeper:
             self._wake.set()
             with self.reading() as connection:
                 if not self._sweeper.is_urgent(connection):
@@ -254,7 +256,7 @@ class Database(Closing):
         end_s = time.monotonic() + _HELP_S
         while self._step() and time.monotonic() < end_s:
             pass
-        if not self._is_kept:
+        if not self._has_keeper:
             self._tidy()
 
     def _step(self) -> bool:
@@ -262,15 +264,15 @@ class Database(Closing):
             return self._sweeper.step(connection)
 
     def _tidy(self) -> None:
-        """Give pages that are not used back, and cut a log that grew."""
+        """Return free pages to the system, and truncate a large WAL."""
         with self.reading() as connection:
             self._sweeper.forget_output(connection)
             if wasted_share(connection) > _WASTED_SHARE:
                 with self._turn:
-                    # a script is gone through to its end; execute() would stop after one page
+                    # executescript() runs to the end; execute() would stop after one page
                     connection.executescript("PRAGMA incremental_vacuum(500)")
             if self.log_size_bytes() > self._retention.log_bytes // _LOG_SHARE:
-                # nobody waits while it is brought into the file and that is synced; what is written meanwhile is little
+                # PASSIVE blocks nobody, and leaves little for TRUNCATE, which blocks writers.
                 connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
             if self.log_size_bytes() > self._retention.log_bytes:
                 connection.execute("PRAGMA busy_timeout = 50")
@@ -281,24 +283,24 @@ class Database(Closing):
                     connection.execute("PRAGMA busy_timeout = 10000")
 
     def log_size_bytes(self) -> int:
-        """The size of SQLite's log beside the file."""
+        """Size of SQLite's WAL."""
         try:
             return self.path.with_name(f"{self.path.name}-wal").stat().st_size
         except OSError:
             return 0
 
 
-def _no_store(path: Path, error: sqlite3.DatabaseError) -> StoreError:
+def _unreadable(path: Path, error: sqlite3.DatabaseError) -> StoreError:
     return StoreError(
         f"{path}: this is no store that can be read ({error}); move it away, nothing was changed"
     )
 
 
-def _make(path: Path) -> None:
-    """An empty file of the user's own.
+def _create_file(path: Path) -> None:
+    """Create an empty file that only the user may read.
 
-    It is never opened under its name: closing any descriptor of a file ends this process's POSIX locks on it, those of SQLite
-    too, and another process would take the log away from under a store that is open here
+    It is never opened under its final name: closing any descriptor of a file drops this process's POSIX locks on it, including
+    those of SQLite, and another process could then remove the WAL of a store that is open here
     (https://www.sqlite.org/howtocorrupt.html, section 2.2).
     """
     import tempfile
@@ -309,7 +311,7 @@ def _make(path: Path) -> None:
         os.link(made, path)
     except FileExistsError:
         pass
-    except OSError:  # no hard links here: the mode is then what the folder protects
+    except OSError:  # no hard links: the mode of the folder has to protect the file
         path.touch(0o600, exist_ok=True)
     finally:
         os.unlink(made)

@@ -1,4 +1,4 @@
-"""Glances at stored runs and phases, for lists of many: columns and indexes first, a span's body only where it is needed."""
+"""Details of stored runs and phases for long lists: from columns and indexes, and from a span's body only if necessary."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _Point = tuple[
 ]
 _ATTEMPTS = names.PHASE_ATTEMPTS.encode()
 _FAILED = ",".join(f"'{result}'" for result in sorted(FAILED_RESULTS))
-_COMMANDS = (  # in the last attempt, where there were several
+_COMMANDS = (  # in the last attempt, if there were several
     f"SELECT id, parent_id, body FROM spans WHERE trace_id = ? AND run_id = ? AND level IN ('{Level.HOOK}', '{Level.COMMAND}') "
     f"AND result IN ({_FAILED}) AND end_ns <= ? AND start_ns >= (SELECT coalesce(max(start_ns), ?) FROM spans "
     f"WHERE trace_id = ? AND run_id = ? AND level = '{Level.ATTEMPT}' AND phase = ?) ORDER BY end_ns, id LIMIT 8"
@@ -37,7 +37,7 @@ _DEPTH = 8
 
 
 def glances(connection: sqlite3.Connection, heads: Sequence[RunHead]) -> list[RunGlance]:
-    """Return what a list shows of each run beside its head, in the same order."""
+    """Details of each run for a list, in the same order."""
     sources: dict[int, tuple[str, str]] = {}
     bodies = Bodies(connection)
     return [_glance(connection, head, sources, bodies) for head in heads]
@@ -95,7 +95,7 @@ def _output_beneath(
     phase: tuple[str | None, int, bytes, bytes, int, int],
     bodies: Bodies,
 ) -> str:
-    """The last line of the command or hook that failed first in a phase."""
+    """Last output line of the command or hook that failed first in a phase."""
     name, _, _, top, start_ns, end_ns = phase
     for row_id, parent, body in connection.execute(
         _COMMANDS, (*key, end_ns, start_ns, *key, name)
@@ -108,7 +108,7 @@ def _output_beneath(
 
 
 def _is_beneath(connection: sqlite3.Connection, trace_id: bytes, parent: bytes, top: bytes) -> bool:
-    """Whether ``top`` is that parent, or above it."""
+    """Whether ``top`` is that parent or an ancestor of it, up to 8 levels."""
     above = parent
     for _ in range(_DEPTH):
         if above == top:
@@ -136,14 +136,14 @@ def _version(
     """Branch and commit of a source's resource."""
     if source not in known:
         row = connection.execute("SELECT resource FROM sources WHERE id = ?", (source,)).fetchone()
-        said = (
+        values = (
             {pair.key: pair.value.string_value for pair in Resource.FromString(row[0]).attributes}
             if row is not None
             else {}
         )
         known[source] = (
-            said.get("vcs.ref.head.name", "")[:200],
-            said.get("vcs.ref.head.revision", "")[:64],
+            values.get("vcs.ref.head.name", "")[:200],
+            values.get("vcs.ref.head.revision", "")[:64],
         )
     return known[source]
 
@@ -189,7 +189,7 @@ def phase_points(
 
 
 def _attempts(body: bytes) -> int:
-    """Attempts of a phase that an earlier version stored, with its body in its row."""
+    """Attempts of a phase stored by an older version, with its body in its row."""
     if _ATTEMPTS not in body:
         return 1
     for pair in Span.FromString(body).attributes:

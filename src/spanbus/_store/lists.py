@@ -1,6 +1,6 @@
-"""Names of services, operations and workflows, kept while spans come in: to read them from all spans takes seconds.
+"""Names of services, operations and workflows, recorded as spans arrive: reading them from all spans would take seconds.
 
-Each row says when its newest span came in. What is older than the oldest span that is stored has no span any more.
+Each row has the time of storing of its newest span. A name older than the oldest stored span has no spans left.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ _MOST_KNOWN = 20_000
 
 
 class Names:
-    """The names that one process wrote within the second; written once a second, not once a span."""
+    """Cache of the names written within the current second, so that a name is written once a second and not once a span."""
 
     def __init__(self) -> None:
         self._at_s = 0
@@ -22,8 +22,8 @@ class Names:
     def write(
         self, connection: sqlite3.Connection, seen: Iterable[tuple[object, ...]], now_s: int
     ) -> set[tuple[object, ...]]:
-        """Write names that are new in this second, within the caller's transaction; call :meth:`written` with the
-        result once it is committed.
+        """Write the names that are new in this second, within the caller's transaction; after the commit, call
+        :meth:`written` with the result.
         """
         new = set(seen)
         if now_s == self._at_s:
@@ -59,18 +59,17 @@ class Names:
         return new
 
     def written(self, new: set[tuple[object, ...]], now_s: int) -> None:
-        """Remember what was committed."""
+        """Add committed names to the cache."""
         if now_s != self._at_s or len(self._known) > _MOST_KNOWN:
             self._at_s, self._known = now_s, set()
         self._known |= new
 
 
 def forget_names(connection: sqlite3.Connection) -> None:
-    """Let go of names and resources that nothing refers to any more."""
+    """Delete names and sources that are no longer used."""
     oldest = connection.execute("SELECT stored_at_s FROM spans ORDER BY id LIMIT 1").fetchone()
-    now_s = int(
-        time.time()
-    )  # another process may write spans of a name that it wrote in this second
+    # Spare names of this second: another process may have cached one, and write spans with it.
+    now_s = int(time.time())
     oldest_s = min(now_s, oldest[0]) if oldest is not None else now_s
     for table in ("services", "operations", "workflows"):
         connection.execute(f"DELETE FROM {table} WHERE until_s < ?", (oldest_s,))

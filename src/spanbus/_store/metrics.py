@@ -1,9 +1,9 @@
 """Metric points in the store: deltas accumulate, cumulative series and gauges are replaced by newer points.
 
-A delta that comes again is not added again: the same process may write the store itself and send to the backend that serves
-it, and a batch whose answer was lost is sent once more. Points of one-shot processes (resource attribute
-``spanbus.lifetime=run``) carry no instance, so that all runs of a service are one series, as the collector's pipeline makes
-them; a service's series keep theirs.
+A repeated delta is not added again. It repeats when a process writes the store itself and also sends to the backend that serves
+it, and when a batch is resent because its answer was lost. Points of one-shot processes (resource attribute
+``spanbus.lifetime=run``) are stored without instance, so that all runs of a service are one series, as in the collector's
+pipeline; series of services keep their instance.
 """
 
 from __future__ import annotations
@@ -40,18 +40,18 @@ SERIES_BYTES_LIMIT = 32 << 20
 _ONE_SERIES_BYTES = 64 << 10
 _LABEL_CHARS = 1_024
 _NAME_CHARS = 256
-"""More than this nobody means; it is what a scrape renders each time."""
+"""Limits of labels and names, because every scrape renders them."""
 _EXEMPLARS_KEPT = 10
 
 
 class _Kept(Enum):
     NEW = 1
     KNOWN = 2
-    NOT = 3
+    LEFT_OUT = 3
 
 
 class _Point:
-    """A point of a series; ``sent`` is a delta as it was sent."""
+    """A point of a series; ``sent`` are the bytes of a delta, to recognize repetitions."""
 
     __slots__ = (
         "at_ns",
@@ -83,7 +83,7 @@ class _Point:
 
 
 def first_time(connection: sqlite3.Connection, now_s: int, *parts: bytes) -> bool:
-    """Whether these bytes were not stored before; from now on they were."""
+    """Remember the digest of these bytes; True the first time."""
     digest = blake2b(
         b"".join(len(part).to_bytes(4, "big") + part for part in parts), digest_size=16
     ).digest()
@@ -96,12 +96,12 @@ def first_time(connection: sqlite3.Connection, now_s: int, *parts: bytes) -> boo
 
 
 def add(connection: sqlite3.Connection, request: ExportMetricsServiceRequest, now_s: int) -> int:
-    """Add every point, within the caller's transaction; how many were left out because there are too many series already."""
+    """Add every point within the caller's transaction; return the number of points left out at the limit of series."""
     room = SERIES_LIMIT - int(connection.execute("SELECT count(*) FROM series").fetchone()[0])
-    if room <= 0:  # processes that are long gone make place
+    if room <= 0:  # delete the oldest series of process instances
         oldest = "SELECT id FROM series WHERE instance != '' ORDER BY at_ns LIMIT 1000"
         room += connection.execute(f"DELETE FROM series WHERE id IN ({oldest})").rowcount
-    room_bytes = SERIES_BYTES_LIMIT - int(connection.execute(_SHOWN_BYTES).fetchone()[0])
+    room_bytes = SERIES_BYTES_LIMIT - int(connection.execute(_SCRAPE_BYTES).fetchone()[0])
     left_out = 0
     for group in request.resource_metrics:
         resource = {pair.key: str(plain(pair.value)) for pair in group.resource.attributes}
@@ -111,7 +111,7 @@ def add(connection: sqlite3.Connection, request: ExportMetricsServiceRequest, no
             resource.get("service.namespace", "")[:_NAME_CHARS],
             "" if one_shot else resource.get("service.instance.id", "")[:_NAME_CHARS],
         )
-        # Without an instance two processes may say the same and both be right.
+        # Without an instance, equal deltas may come from two processes and are no repetition.
         sender = (
             group.resource.SerializeToString(deterministic=True)
             if resource.get("service.instance.id")
@@ -133,7 +133,7 @@ def add(connection: sqlite3.Connection, request: ExportMetricsServiceRequest, no
                         )
                     ):
                         continue
-                    size = _shown_bytes(metric, identity, point)
+                    size = _scrape_bytes(metric, identity, point)
                     if size > _ONE_SERIES_BYTES:
                         left_out += 1
                         continue
@@ -141,7 +141,7 @@ def add(connection: sqlite3.Connection, request: ExportMetricsServiceRequest, no
                     kept = _keep(connection, metric, kind, identity, point, fits)
                     if kept is _Kept.NEW:
                         room, room_bytes = room - 1, room_bytes - size
-                    left_out += kept is _Kept.NOT
+                    left_out += kept is _Kept.LEFT_OUT
     return left_out
 
 
@@ -161,7 +161,7 @@ def _points(metric: Metric) -> tuple[Kind, list[_Point]]:
             ]
         case (
             "exponential_histogram"
-        ):  # its count and sum; the buckets of two scales cannot be added exactly
+        ):  # only count and sum: buckets of two scales cannot be added exactly
             is_delta = metric.exponential_histogram.aggregation_temporality == DELTA
             return "histogram", [
                 _Point(
@@ -224,21 +224,21 @@ def _sent(point: Message) -> bytes:
     return point.SerializeToString(deterministic=True)
 
 
-# Each bucket is a line with all the labels.
-_SHOWN_BYTES = """SELECT coalesce(sum((length(attributes) + length(name) + length(service) + length(namespace) + length(instance) + 64)
+# In a scrape, each bucket is a line with all labels.
+_SCRAPE_BYTES = """SELECT coalesce(sum((length(attributes) + length(name) + length(service) + length(namespace) + length(instance) + 64)
     * (3 + length(bounds) - length(replace(bounds, ',', '')))), 0) FROM series"""
 
 
-def _shown_bytes(metric: Metric, identity: tuple[str, str, str], point: _Point) -> int:
+def _scrape_bytes(metric: Metric, identity: tuple[str, str, str], point: _Point) -> int:
     labels = sum(len(key) + len(value) + 6 for key, value in point.attributes.items())
     return (labels + len(metric.name) + sum(map(len, identity)) + 64) * (3 + len(point.bounds))
 
 
 def _labels(pairs: Iterable[KeyValue]) -> dict[str, str]:
-    return {pair.key[:_NAME_CHARS]: _said(plain(pair.value))[:_LABEL_CHARS] for pair in pairs}
+    return {pair.key[:_NAME_CHARS]: _text(plain(pair.value))[:_LABEL_CHARS] for pair in pairs}
 
 
-def _said(value: object) -> str:
+def _text(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
@@ -272,7 +272,7 @@ def _keep(
     ).fetchone()
     if row is None:
         if not room:
-            return _Kept.NOT
+            return _Kept.LEFT_OUT
         connection.execute(
             "INSERT INTO series (digest, name, kind, unit, description, service, namespace, instance, attributes, value, count, bounds, buckets, exemplars, at_ns) "
             "VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
@@ -304,7 +304,7 @@ def _keep(
             summed = [
                 before + now for before, now in zip(known_buckets, point.buckets, strict=True)
             ]
-        else:  # other buckets than before: count and sum stay right, the buckets begin anew
+        else:  # the bounds changed: count and sum stay right, the buckets restart
             known_bounds, summed = point.bounds, list(point.buckets)
             if summed:
                 summed[-1] += count
@@ -340,39 +340,23 @@ def _keep(
 
 
 def read(connection: sqlite3.Connection) -> Iterator[Series]:
-    """Every series in the order of names, one after the other; what many have alike is read once."""
+    """Yield every series in the order of names."""
     rows = connection.execute(
         "SELECT name, kind, unit, description, service, namespace, instance, attributes, value, count, bounds, buckets, exemplars FROM series ORDER BY name, id"
     ).fetchall()
-    for (
-        name,
-        kind,
-        unit,
-        description,
-        service,
-        namespace,
-        instance,
-        attributes,
-        value,
-        count,
-        bounds,
-        buckets,
-        exemplars,
-    ) in rows:
-        yield Series(
-            name,
-            kind,
-            unit,
-            description,
-            service,
-            namespace,
-            instance,
-            json.loads(attributes),
-            value,
-            count,
-            _bounds(bounds),
-            tuple(json.loads(buckets)),
-            tuple(Exemplar(*each) for each in json.loads(exemplars)) if exemplars != "[]" else (),
+    for *identity, attributes, value, count, bounds, buckets, exemplars in rows:
+        yield Series._make(
+            (
+                *identity,
+                json.loads(attributes),
+                value,
+                count,
+                _bounds(bounds),
+                tuple(json.loads(buckets)),
+                tuple(Exemplar(*each) for each in json.loads(exemplars))
+                if exemplars != "[]"
+                else (),
+            )
         )
 
 

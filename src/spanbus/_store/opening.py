@@ -1,4 +1,4 @@
-"""The file of a store, looked at before it is opened: a regular file of this user that is a store of ours."""
+"""Check of a store before it is opened: a regular file of this user, with our tables."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from spanbus.errors import StoreError
 APPLICATION_ID: Final = 0x53504255
 """``SPBU`` in the header of the file (https://www.sqlite.org/pragma.html#pragma_application_id)."""
 _SMALLEST_BYTES = 512
-_OURS = frozenset({"sources", "spans", "logs", "series"})
-_BESIDE = ("-wal", "-shm", "-journal")
+_TABLES = frozenset({"sources", "spans", "logs", "series"})
+_LOG_SUFFIXES = ("-wal", "-shm", "-journal")
 
 
 def check(path: Path) -> None:
-    """Raise :class:`~spanbus.errors.StoreError` for what is there and is no store; nothing is written, followed or waited for."""
-    for each in (path, *(path.with_name(path.name + ending) for ending in _BESIDE)):
+    """Raise :class:`~spanbus.errors.StoreError` for an existing file that is no store. Never writes, blocks or follows links."""
+    for each in (path, *(path.with_name(path.name + ending) for ending in _LOG_SUFFIXES)):
         try:
             status = os.lstat(each)
         except (FileNotFoundError, NotADirectoryError):
@@ -28,20 +28,20 @@ def check(path: Path) -> None:
         except OSError as error:
             raise StoreError(f"{each}: cannot be read: {error.strerror or error}") from None
         if stat.S_ISLNK(status.st_mode):
-            raise _no_store(each, "a symbolic link")
+            raise _unreadable(each, "a symbolic link")
         if not stat.S_ISREG(status.st_mode):
-            raise _no_store(each, "not a regular file")
-        if each != path and status.st_nlink > 1:  # SQLite would write into whatever it is
-            raise _no_store(each, "a file with another name")
+            raise _unreadable(each, "not a regular file")
+        if each != path and status.st_nlink > 1:  # SQLite would write into the other file
+            raise _unreadable(each, "a file with another name")
     size = path.stat().st_size if path.exists() else 0
     if 0 < size < _SMALLEST_BYTES:
-        raise _no_store(path, "not a SQLite database")
-    if size:  # an empty one was made by a process that is about to fill it
+        raise _unreadable(path, "not a SQLite database")
+    if size:  # an empty file is being created by another process
         _check_content(path)
 
 
 def is_ours(path: Path) -> bool:
-    """Whether a file that is there belongs to this user; another's is read and never written."""
+    """Whether an existing file belongs to this user; a file of another user is read and never written."""
     try:
         return not hasattr(os, "geteuid") or os.lstat(path).st_uid == os.geteuid()
     except OSError:
@@ -49,9 +49,10 @@ def is_ours(path: Path) -> bool:
 
 
 def _check_content(path: Path) -> None:
-    """A store has our mark or all of our tables, and nothing but tables: a view may be endless, a trigger may do anything.
+    """Check that a database has our application id or all our tables, and only tables: a view may never end, a trigger may do
+    anything.
 
-    SQLite itself reads the file: to open and close it beside SQLite would drop the locks of this process.
+    The file is read through SQLite, because closing our own descriptor of it would drop the locks of this process.
     """
     plain = f"file:{quote(str(path))}?mode=ro"
     log = path.with_name(f"{path.name}-wal")
@@ -59,21 +60,19 @@ def _check_content(path: Path) -> None:
     try:
         try:
             mark, kinds = _content(f"{plain}&immutable=1" if still else plain)
-        except (
-            sqlite3.Error
-        ):  # it may have changed meanwhile, or no index of its log can be made beside it
+        except sqlite3.Error:  # changed meanwhile, or the index of its WAL cannot be created
             mark, kinds = _content(plain if still else f"{plain}&immutable=1")
     except sqlite3.OperationalError as error:
         raise StoreError(f"{path}: the local store cannot be read: {error}") from error
     except sqlite3.Error as error:
-        raise _no_store(path, str(error)) from error
+        raise _unreadable(path, str(error)) from error
     if mark not in (0, APPLICATION_ID):
-        raise _no_store(path, "the database of another program")
+        raise _unreadable(path, "the database of another program")
     if any(kind not in ("table", "index") or virtual for kind, _, virtual in kinds):
-        raise _no_store(path, "it holds more than tables")
+        raise _unreadable(path, "it holds more than tables")
     tables = {name for kind, name, _ in kinds if kind == "table"}
-    if tables and mark != APPLICATION_ID and not tables >= _OURS:
-        raise _no_store(path, "the database of another program")
+    if tables and mark != APPLICATION_ID and not tables >= _TABLES:
+        raise _unreadable(path, "the database of another program")
 
 
 def _content(uri: str) -> tuple[int, list[tuple[str, str, bool]]]:
@@ -87,7 +86,7 @@ def _content(uri: str) -> tuple[int, list[tuple[str, str, bool]]]:
         connection.close()
 
 
-def _no_store(path: Path, why: str) -> StoreError:
+def _unreadable(path: Path, why: str) -> StoreError:
     return StoreError(
         f"{path}: this is no store that can be read ({why}); move it away, or set SPANBUS_STATE_DIR to another folder"
     )

@@ -1,8 +1,8 @@
-"""The whole output of every command: compressed files beside the local store.
+"""Full output of every command, in compressed files beside the local store.
 
-One folder for each run, ``logs/RUN``, holds an index of JSON lines and one gzip file for each command, in parts when it is
-long. Every text goes through the redactor before it is written. What is oldest goes when all of it is larger than
-``store_logs_bytes``; of one command the beginning and the newest parts are kept. A command that is still running can be read.
+The folder of a run, ``logs/RUN``, holds an index of JSON lines and one gzip file per command, split into parts when it is long.
+All text is redacted before it is written. The oldest files are deleted when the total exceeds ``store_logs_bytes``; of one
+command, the first and the newest parts are kept. The output of a running command can be read.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _RUN: Final = "run"
 _CHUNK_CHARS: Final = 65_536
 _PAUSE_S: Final = 0.2
 _BACKLOG_CHARS: Final = 32 * 2**20
-"""Above it a command waits until its output is written, as it would for a full disk."""
+"""Above it a command blocks until its output is written."""
 _BEGIN, _END = "-----BEGIN ", "-----END "
 
 Clean = Callable[[str], str]
@@ -37,13 +37,13 @@ Emit = Callable[[str], None]
 
 
 def folder_of(state_dir: Path, run_id: str) -> Path:
-    """Folder for the output of a run; a run id may hold anything."""
+    """Folder for the output of a run; the run id is quoted, because it may hold any character."""
     name = quote(run_id, safe="")[:200]
     return state_dir / FOLDER / (f"%2E{name[1:]}" if name.startswith(".") else name or "%")
 
 
 class OutputLog(Closing):
-    """Writes the output of one run. Use it as a context manager; leaving waits until all of it is written."""
+    """Writer of the output of one run. Use it as a context manager; leaving waits until all of it is written."""
 
     def __init__(
         self,
@@ -78,7 +78,7 @@ class OutputLog(Closing):
         span_id: str | None = None,
         emit: Emit | None = None,
     ) -> CommandOutput:
-        """The place of one command's output; ``emit`` gets each redacted line too."""
+        """Return the output file of one command; ``emit`` is also called with each redacted line."""
         self._number += 1
         made = CommandOutput(
             self,
@@ -106,13 +106,13 @@ class OutputLog(Closing):
             thread = threading.Thread(target=self._work, name="spanbus-output", daemon=True)
             try:
                 thread.start()
-            except RuntimeError:  # no more threads: the output is shown and not kept
+            except RuntimeError:  # no more threads: the output is not kept
                 return made
             self._thread = thread
         return made
 
     def close(self) -> None:
-        """Write what waits, then let go of what is too much."""
+        """Write everything that waits, then delete the oldest files above the limit."""
         if self._thread is None:
             return
         with self._changed:
@@ -126,7 +126,7 @@ class OutputLog(Closing):
     # --- between the threads ------------------------------------------------------------------------------------------
 
     def put(self, where: CommandOutput, text: str | None) -> None:
-        """Take text, or None at the end of a command."""
+        """Queue text, or None at the end of a command."""
         if self._thread is None:
             return
         with self._changed:
@@ -165,7 +165,7 @@ class OutputLog(Closing):
                 return
 
     def _safely(self, work: Callable[..., None], *arguments: object) -> None:
-        """A full disk costs the kept output and nothing else."""
+        """Stop writing at the first OSError: a full disk costs the kept output and nothing else."""
         if self._broken is None:
             try:
                 work(*arguments)
@@ -189,7 +189,7 @@ class OutputLog(Closing):
             file.write(json.dumps(line, ensure_ascii=False).encode("utf-8", "replace") + b"\n")
 
     def _make_folder(self) -> None:
-        """With all above it, each the user's own: ``mkdir`` gives its mode to the last one only."""
+        """Create the folder and its parents, each with mode 0o700; ``mkdir(parents=True)`` would apply it only to the last."""
         for folder in (self._root.parent, self._root, self._folder):
             if not folder.is_dir():
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -200,7 +200,7 @@ class OutputLog(Closing):
 
     @property
     def part_bytes(self) -> int:
-        """The size of a part: the first and the last two are kept, so that a command has at most a quarter of all room."""
+        """Size of a part. The first and the last two parts are kept, so that one command takes at most a quarter of the limit."""
         return max(4_096, self._limit_bytes // 12)
 
 
@@ -224,18 +224,18 @@ class CommandOutput:
         self.pending_chars = 0
 
     def line(self, text: str) -> None:
-        """One line without its end."""
+        """Add one line, without its line end."""
         self._log.put(self, text)
 
     def close(self, ending: Mapping[str, object]) -> None:
-        """The command has ended: its ``status``, ``exit_code``."""
+        """End the output with the command's ``status``, ``exit_code`` and ``error``."""
         self._ending = {key: ending.get(key) for key in ("status", "exit_code", "error")}
         self._log.put(self, None)
 
     # --- in the thread of the log -------------------------------------------------------------------------------------
 
     def write(self, flush: bool = False) -> None:
-        """Redact and write what waits; the lines of a private key are kept together until its end has come."""
+        """Redact and write pending lines; those of a private key wait until its end, so that it is redacted as a whole."""
         if self.pending and not self._within_key():
             text = self._log.clean("\n".join(self.pending))
             self.pending, self.pending_chars = [], 0
@@ -251,9 +251,7 @@ class CommandOutput:
             self._announce()
 
     def finish(self) -> None:
-        self.pending_chars = (
-            _CHUNK_CHARS  # the end of a key that has not come does not come any more
-        )
+        self.pending_chars = _CHUNK_CHARS  # do not wait for the end of a key
         self.write()
         self._put(self._packer.flush(zlib.Z_FINISH))
         if self._file is not None:
@@ -296,7 +294,7 @@ class CommandOutput:
 
 
 def sweep(root: Path, limit_bytes: int, *, keep: str = "") -> None:
-    """Delete the oldest files until all are at most ``limit_bytes``; those of the run ``keep`` last."""
+    """Delete the oldest files until the total is at most ``limit_bytes``; those of the run ``keep`` last."""
     found: list[tuple[bool, float, int, Path]] = []
     with suppress(OSError):
         for path in root.glob("*/*.log.gz"):
@@ -317,7 +315,7 @@ def sweep(root: Path, limit_bytes: int, *, keep: str = "") -> None:
 
 
 def forget(state_dir: Path, is_kept: Callable[[str], bool], *, older_than_s: float) -> None:
-    """Delete the output of runs that are stored no more; a run that goes on, or is not stored yet, is younger."""
+    """Delete the output of deleted runs. ``older_than_s`` spares runs that are open or not stored yet."""
     now_s = time.time()
     with suppress(OSError):
         for folder in (state_dir / FOLDER).iterdir():

@@ -1,4 +1,4 @@
-"""The kept output of commands, read back: while they run too."""
+"""Reading of kept command output, also while a command runs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _PLACE = re.compile(r"([0-9]{1,9}):([0-9]{1,15})")
 
 
 class KeptOutput(NamedTuple):
-    """One command of a run, with what is kept of it. ``ended`` is False while it runs, or when its run was killed."""
+    """Kept output of one command of a run. ``ended`` is False while it runs, and if its run was killed."""
 
     folder: Path
     name: str
@@ -34,7 +34,7 @@ class KeptOutput(NamedTuple):
 
     @property
     def path(self) -> Path:
-        """The file with its output, or the first part of it."""
+        """File with the output, or its first part."""
         return self.folder / f"{self.name}.log.gz"
 
     @property
@@ -42,7 +42,7 @@ class KeptOutput(NamedTuple):
         return self.status not in (None, "passed")
 
     def parts(self) -> list[Path]:
-        """Its files in order."""
+        """All parts in order."""
         numbered = [
             (int(path.name.split(".")[1]), path)
             for path in self.folder.glob(f"{self.name}.*.log.gz")
@@ -52,21 +52,20 @@ class KeptOutput(NamedTuple):
         return [path for _, path in sorted([*first, *numbered])]
 
     def size_bytes(self) -> int:
-        """The size of its files, compressed."""
+        """Compressed size of all parts."""
         size = 0
         for path in self.parts():
-            with suppress(OSError):  # let go of meanwhile
+            with suppress(OSError):  # deleted meanwhile
                 size += path.stat().st_size
         return size
 
     def text(self) -> str:
-        """All that is kept, with a line where something was let go of."""
-        reader = Reader(self)
-        return reader.more()
+        """All kept text, with a line at the place of deleted parts."""
+        return Reader(self).more()
 
 
 class Reader:
-    """Reads a command's output from where it was read last."""
+    """Incremental reader of a command's output."""
 
     def __init__(self, kept: KeptOutput) -> None:
         self._kept = kept
@@ -86,7 +85,7 @@ class Reader:
                 continue
             if number > self._number:
                 if number > self._number + 1:
-                    found.append(b"... some output was let go of here ...\n")
+                    found.append(b"... some output was deleted here ...\n")
                 self._number, self._at = number, 0
                 self._unpacker = zlib.decompressobj(31)
             with suppress(OSError, zlib.error), path.open("rb") as file:
@@ -100,21 +99,21 @@ class Reader:
 
 
 def newest_line(text: str) -> str:
-    """The last line that says something; empty without one."""
+    """Last line that is not blank; empty without one."""
     return next((line for line in reversed(text[-8_192:].splitlines()) if line.strip()), "")
 
 
 class Excerpt(NamedTuple):
-    """A piece of an output, with the place from which the next one is read."""
+    """A piece of an output, with the position ``at`` to continue from."""
 
     text: str
     at: str
     left_out: bool
-    """Something before ``text`` and after the place that was asked for is not in it."""
+    """Text between the requested position and ``text`` was left out."""
 
 
 def excerpt(kept: KeptOutput, after: str = "", most_bytes: int = 512 * 1024) -> Excerpt:
-    """Complete lines after a place, the last ``most_bytes`` of them; ``after`` is the ``at`` of an earlier excerpt, or empty."""
+    """Complete lines after a position, the last ``most_bytes`` of them; ``after`` is empty or the ``at`` of an excerpt."""
     place = _PLACE.fullmatch(after)
     part, offset = (int(place[1]), int(place[2])) if place is not None else (0, 0)
     held, left_out, at, before = bytearray(), False, (part, offset), part
@@ -137,13 +136,13 @@ def excerpt(kept: KeptOutput, after: str = "", most_bytes: int = 512 * 1024) -> 
     if len(held) > most_bytes:
         del held[:-most_bytes]
         left_out = True
-    if left_out:  # its first line may have lost its beginning
+    if left_out:  # the first line may be cut
         del held[: held.find(b"\n") + 1]
     return Excerpt(held.decode("utf-8", "replace"), f"{at[0]}:{at[1]}", left_out)
 
 
 def _unpacked(path: Path) -> Iterator[bytes]:
-    """The content of one part in pieces of bounded size, as far as it is written."""
+    """Yield the content of one part, as far as it is written, in pieces of bounded size."""
     unpacker = zlib.decompressobj(31)
     with suppress(OSError, zlib.error), path.open("rb") as file:
         while data := file.read(_BLOCK):
@@ -155,7 +154,7 @@ def _unpacked(path: Path) -> Iterator[bytes]:
 
 
 def kept_outputs(state_dir: Path, run_id: str) -> list[KeptOutput]:
-    """The commands of a run whose output is kept, in the order of their starts; empty without any."""
+    """Kept outputs of a run's commands, in the order of their starts."""
     folder = folder_of(state_dir, run_id)
     return [
         _kept(folder, name, about) for name, about in _index(folder).items() if "phase" in about
@@ -163,7 +162,7 @@ def kept_outputs(state_dir: Path, run_id: str) -> list[KeptOutput]:
 
 
 def is_running(state_dir: Path, run_id: str) -> bool:
-    """Whether a run that keeps output has not ended and its process lives."""
+    """Whether a run with kept output has not ended and its process lives."""
     about = _index(folder_of(state_dir, run_id)).get("run", {})
     pid = about.get("pid")
     if "ended_at" in about or not isinstance(pid, int) or pid <= 0:
@@ -178,7 +177,7 @@ def is_running(state_dir: Path, run_id: str) -> bool:
 
 
 def newest_run(state_dir: Path, project: str | None) -> str | None:
-    """The run, of this project, that wrote an output last; it may be running."""
+    """Id of the run (of this project) that wrote output last; it may be running."""
     found: list[tuple[float, Path]] = []
     with suppress(OSError):
         for path in (state_dir / FOLDER).glob("*/index.jsonl"):
@@ -195,15 +194,15 @@ def _index(folder: Path) -> dict[str, dict[str, object]]:
     found: dict[str, dict[str, object]] = {}
     for line in _lines(folder / "index.jsonl"):
         with suppress(ValueError, RecursionError):
-            said = cast("object", json.loads(line))
-            if isinstance(said, dict):
-                table = cast("dict[str, object]", said)
+            parsed = cast("object", json.loads(line))
+            if isinstance(parsed, dict):
+                table = cast("dict[str, object]", parsed)
                 found.setdefault(str(table.get("file")), {}).update(table)
     return found
 
 
 def log_paths(state_dir: Path, run_id: str) -> dict[str, str]:
-    """By span id, the file that keeps the command's output."""
+    """Files of kept output by span id of the command."""
     return {
         kept.span_id: str(kept.path)
         for kept in kept_outputs(state_dir, run_id)

@@ -1,4 +1,4 @@
-"""Questions to a store of traces."""
+"""Trace queries, their deadline, and merging of indexed results."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _NO_TAGS: Mapping[str, str] = MappingProxyType({})
 
 
 class TraceQuery(NamedTuple):
-    """Query for traces with a span that matches all of this. Times are Unix nanoseconds, both ends included.
+    """Query for traces with a span that matches all fields. Times are Unix nanoseconds, both ends included.
 
-    Without ``service`` those of every service.
+    ``service`` None matches all services.
     """
 
     service: str | None = None
@@ -32,13 +32,13 @@ class TraceQuery(NamedTuple):
 
 
 SEARCH_S = 0.8
-"""Seconds that a search takes at most; then it gives what it found."""
+"""Limit of a search in seconds; then it returns what it found."""
 _LOOK_EVERY = 5_000
-"""Instructions of SQLite between two looks at the clock."""
+"""Instructions of SQLite between two checks of the clock."""
 
 
 class Partial(list[str]):
-    """Ids of a search that came to its deadline: the newest that were found. ``why`` says what was looked at."""
+    """Ids of a search that reached its deadline: the newest matches. ``why`` tells the range that was searched."""
 
     def __init__(self, found: Iterable[str], why: str) -> None:
         super().__init__(found)
@@ -46,7 +46,7 @@ class Partial(list[str]):
 
 
 class Deadline:
-    """Time that is left for a question. ``passed`` is true once it was broken off."""
+    """Deadline of a query. ``passed`` is true once the query was interrupted."""
 
     def __init__(self, clock: Callable[[], float], seconds: float) -> None:
         self._clock = clock
@@ -64,7 +64,7 @@ def deadline(
     seconds: float,
     clock: Callable[[], float] = time.monotonic,
 ) -> Generator[Deadline]:
-    """Break SQLite off when the time is over; what is asked within ends then without an error."""
+    """Interrupt SQLite after ``seconds``; the block then ends without an error."""
     left = Deadline(clock, seconds)
     connection.set_progress_handler(left.is_over, _LOOK_EVERY)
     try:
@@ -79,9 +79,9 @@ def deadline(
 def newest_first(
     connection: sqlite3.Connection, question: str, keys: Iterable[object], values: Iterable[object]
 ) -> Iterator[tuple[object, ...]]:
-    """Rows of one question asked for each key, each by its index, merged by their first column, the largest first.
+    """Run one query per key and merge the rows by their first column, largest first.
 
-    The key is the first parameter. One question for all keys would sort every row before it gives the first.
+    The key is the first parameter. Each query uses an index; one query for all keys would sort all rows before the first.
     """
     rest = tuple(values)
     cursors = [connection.execute(question, (key, *rest)) for key in keys]

@@ -1,8 +1,8 @@
-"""A store that lies where nothing may be written: on a read-only mount, in somebody else's folder, in a kept artifact.
+"""Reading of a store that cannot be written: on a read-only mount, in another user's folder, in a CI artifact.
 
-SQLite's log needs files beside the store. Where they are there already, or a writer at work keeps them, ``mode=ro`` reads
-everything (https://www.sqlite.org/wal.html, "Read-Only Databases"). Where there is no log, the file is all there is and is
-read as one that does not change. A log without its index is brought together with the store in a temporary copy.
+SQLite's WAL needs files beside the store. If they exist, ``mode=ro`` reads everything (https://www.sqlite.org/wal.html,
+"Read-Only Databases"). Without a WAL, the file is opened as immutable. A WAL without its index is copied with the store to a
+temporary folder, and merged there.
 """
 
 from __future__ import annotations
@@ -17,39 +17,39 @@ from spanbus._named_tuple import NamedTuple
 
 
 class Source(NamedTuple):
-    """URI to connect to; call ``done`` when no connection is open any more."""
+    """URI to connect to; call ``done`` after the last connection is closed."""
 
     uri: str
     done: Callable[[], None]
 
 
 def can_be_written(path: Path) -> bool:
-    """Whether this process may write a file and beside it."""
+    """Whether this process may write to a file and its folder."""
     return os.access(path, os.W_OK) and os.access(path.parent, os.W_OK | os.X_OK)
 
 
 def takes_files(folder: Path) -> bool:
-    """Whether this process may write files into a folder, or make it when it is not there."""
+    """Whether this process may write files into a folder, or create it."""
     try:
         while not folder.exists() and folder != folder.parent:
             folder = folder.parent
         return folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)
-    except OSError:  # it cannot even be looked at
+    except OSError:  # not even readable
         return False
 
 
 def reading(path: Path) -> Source:
-    """Find a way to read the store at ``path`` without a change to its folder. Raises ``OSError`` or ``sqlite3.Error``."""
+    """Find a way to read the store at ``path`` without changing its folder. Raises ``OSError`` or ``sqlite3.Error``."""
     plain = f"file:{quote(str(path))}?mode=ro"
     log = path.with_name(f"{path.name}-wal")
     try:
         _try(plain)
-        return Source(plain, _nothing)
+        return Source(plain, _no_cleanup)
     except sqlite3.OperationalError:
         if not (log.exists() and log.stat().st_size):
             still = f"{plain}&immutable=1"
             _try(still)
-            return Source(still, _nothing)
+            return Source(still, _no_cleanup)
     import shutil
     import tempfile
 
@@ -74,5 +74,5 @@ def _try(uri: str) -> None:
         connection.close()
 
 
-def _nothing() -> None:
+def _no_cleanup() -> None:
     pass

@@ -1,6 +1,6 @@
-"""Retention: how long spans and logs are kept, and what goes when the file is too large.
+"""Retention of spans and logs, by age and by size of the file.
 
-What has to go goes in small transactions, so that writers wait for none of them; :class:`Sweeper` says what the next one takes.
+Deletion is done in small transactions, so that writers hardly wait; each is a :meth:`Sweeper.step`.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ _OUTPUT_EVERY_S = 60.0
 _STEP_ROWS: Final = 500
 _NEWEST_ROWS: Final = 500
 _NEWEST_SHARE: Final = 8
-"""The newest spans: a trace that is among them and among the oldest is larger than the store."""
+"""The newest spans. A trace that is among them and also among the oldest is larger than the store."""
 _HIGH, _LOW, _HARD = 0.92, 0.90, 0.95
-"""Shares of the bound: above the first something goes until the second; above the third writers help."""
+"""Shares of the bound: above the first, deletion goes on down to the second; above the third, writers help."""
 
 
 class Retention(NamedTuple):
@@ -38,12 +38,12 @@ class Retention(NamedTuple):
 
     @property
     def log_bytes(self) -> int:
-        """The size above which SQLite's log is brought into the file and cut."""
+        """Size above which SQLite's WAL is checkpointed and truncated."""
         return min(16 * 2**20, max(2**18, self.size_bytes // 32))
 
 
 class Sweeper:
-    """Lets go of what is too old, and of the oldest when the file is too large."""
+    """Deletes old rows, and the oldest ones when the file is too large."""
 
     def __init__(self, state_dir: Path, retention: Retention) -> None:
         self._state_dir = state_dir
@@ -54,11 +54,11 @@ class Sweeper:
         self._forget_output = False
 
     def wrote(self, size_bytes: int) -> None:
-        """Count what came in: a look is due for every share of the bound, not only when time has passed."""
+        """Count written bytes: a check is due by them as well as by time."""
         self._written_bytes += size_bytes
 
     def is_due(self) -> bool:
-        """Whether it is time to look."""
+        """Whether a check is due."""
         return (
             self._shrinking
             or self._written_bytes >= self._retention.size_bytes // 256
@@ -66,11 +66,11 @@ class Sweeper:
         )
 
     def is_urgent(self, connection: sqlite3.Connection) -> bool:
-        """Whether the bound is passed: who writes helps."""
+        """Whether the file is above the hard bound, so that writers must help."""
         return used_bytes(connection) > self._retention.size_bytes * _HARD
 
     def step(self, connection: sqlite3.Connection) -> bool:
-        """Let go of some, within the caller's transaction; whether there is more."""
+        """Delete some rows within the caller's transaction; True when there may be more."""
         self._written_bytes = 0
         gone = _older(connection, int(time.time() - self._retention.age_s))
         used = used_bytes(connection)
@@ -88,7 +88,7 @@ class Sweeper:
         return False
 
     def forget_output(self, connection: sqlite3.Connection) -> None:
-        """Delete the output of commands whose run is gone; now and then, after a sweep."""
+        """Delete the output of commands of deleted runs, at most once a minute."""
         if not self._forget_output or time.monotonic() < self._next_output_s:
             return
         from spanbus._store.output import folder_of, forget
@@ -110,7 +110,7 @@ def used_bytes(connection: sqlite3.Connection) -> int:
 
 
 def wasted_share(connection: sqlite3.Connection) -> float:
-    """The share of the file that nothing is in."""
+    """Share of free pages in the file."""
     return _number(connection, "freelist_count") / max(1, _number(connection, "page_count"))
 
 
@@ -119,9 +119,7 @@ def _number(connection: sqlite3.Connection, pragma: str) -> int:
 
 
 def _older(connection: sqlite3.Connection, before_s: int) -> int:
-    """Delete some of what came in before that time; how many. Rows come in the order of their ids, but for a clock
-    that was set back.
-    """
+    """Delete some rows stored before that time; return their number. Ids are in order of storing unless a clock was set back."""
     gone = 0
     for table in ("spans", "logs"):
         extent = _extent(connection, table)
@@ -140,7 +138,7 @@ def _older(connection: sqlite3.Connection, before_s: int) -> int:
 
 
 def _oldest(connection: sqlite3.Connection, used: int, too_much: int, bound: int) -> bool:
-    """Delete some of the oldest spans or records; False when nothing is left that may go."""
+    """Delete some of the oldest spans or log records; False when nothing can be deleted."""
     spans, logs = (_extent(connection, table) for table in ("spans", "logs"))
     rows = max(1, spans.rows + logs.rows)
     wanted = min(_STEP_ROWS, max(10, too_much * rows // max(1, used)))
@@ -170,7 +168,7 @@ class _Extent(NamedTuple):
 
 
 def _extent(connection: sqlite3.Connection, table: str) -> _Extent:
-    """About how many rows a table has, and when its first came in."""
+    """Approximate number of rows in a table, and the time of storing of the first."""
     first = connection.execute(
         f"SELECT id, stored_at_s FROM {table} ORDER BY id LIMIT 1"
     ).fetchone()
@@ -183,7 +181,7 @@ def _extent(connection: sqlite3.Connection, table: str) -> _Extent:
 def _old_spans(
     connection: sqlite3.Connection, wanted: int, *, newest_rows: int, first_kept: int
 ) -> list[int]:
-    """The oldest spans that may go. Of a trace that is larger than the store, its first and its newest spans stay."""
+    """Ids of the oldest deletable spans. Of a trace larger than the store, the first and the newest spans are kept."""
     newest: set[bytes] = {
         trace_id
         for (trace_id,) in connection.execute(
@@ -209,7 +207,7 @@ def _old_spans(
 
 
 def _first_kept(connection: sqlite3.Connection, trace_id: bytes, first_id: int, spans: int) -> int:
-    """The id of the last of a trace's first spans; decided once."""
+    """Id of the last of a trace's first spans, which are kept; decided once per trace."""
     known = connection.execute(
         "SELECT first_id FROM missing WHERE trace_id = ?", (trace_id,)
     ).fetchone()
@@ -228,7 +226,7 @@ def _first_kept(connection: sqlite3.Connection, trace_id: bytes, first_id: int, 
 
 
 def _delete(connection: sqlite3.Connection, table: str, ids: list[int]) -> int:
-    """Delete rows by id, at most a step of them; of spans of which a part stays, how many are missing is kept."""
+    """Delete rows by id; for traces that keep other spans, count the deleted ones as missing."""
     if not ids:
         return 0
     these = f"id IN ({','.join('?' * len(ids))})"

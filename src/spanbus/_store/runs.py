@@ -1,4 +1,4 @@
-"""Questions to the local store about runs and their phases."""
+"""Queries of the local store for runs and their phases."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ if TYPE_CHECKING:
 
 _HEAD = "run_id, workflow, lower(hex(trace_id)), lower(hex(span_id)), result, error_type, start_ns, end_ns, service"
 _RUNS = f"FROM spans WHERE level = '{Level.RUN}'"
-_LISTED = (  # both by the index of starts (a plus keeps SQLite off the other); what a wrong clock puts into the future has its place where it came in
+_LISTED = (  # both halves use the index of starts (the plus disables the other); a start in the future counts as its time of storing
     f"SELECT * FROM (SELECT {_HEAD}, id, start_ns AS place {_RUNS}{{where}} AND start_ns <= ? ORDER BY start_ns DESC, id DESC LIMIT ?) UNION ALL "
     f"SELECT * FROM (SELECT {_HEAD}, id, stored_at_s * 1000000000 AS place {_RUNS}{{where}} AND start_ns > ? ORDER BY +stored_at_s DESC, id DESC LIMIT ?) "
     "ORDER BY place DESC, id DESC LIMIT ? OFFSET ?"
 )
 _BY_PREFIX = f"SELECT id {_RUNS} AND run_id >= ? AND run_id < ? LIMIT ?"
-_MOST_OF_A_PREFIX = 1_000
+_PREFIX_LIMIT = 1_000
 _LAST = pattern(r"last(?:~(\d{1,9}))?")
 
 
 class Runs(Database):
-    """The runs that are stored, found by id, by workflow, by project and by time."""
+    """Queries for runs by id, workflow, project and time."""
 
     def run_heads(
         self,
@@ -47,8 +47,8 @@ class Runs(Database):
         limit: int = 100,
         offset: int = 0,
     ) -> Sequence[RunHead]:
-        """The newest first; ``result`` is one or several, with commas, or ``failed``; ``text`` a part of the
-        workflow's name or the beginning of a run id.
+        """Heads of runs, newest first. ``result`` is a comma-separated list of results, or ``failed``; ``text`` is a part of
+        the workflow's name or the beginning of a run id.
         """
         from spanbus._runs.listing import results
 
@@ -65,7 +65,7 @@ class Runs(Database):
             values.extend(wanted)
         if text:
             named = [name for name in self.workflows() if text.lower() in name.lower()]
-            by_id = self._ids_of_prefix(text, _MOST_OF_A_PREFIX)
+            by_id = self._ids_with_prefix(text, _PREFIX_LIMIT)
             where += f" AND (workflow IN ({_places(named)}) OR id IN ({_places(by_id)}))"
             values.extend((*named, *by_id))
         if since_ns is not None:
@@ -79,7 +79,7 @@ class Runs(Database):
         return [_head(row[:-2]) for row in rows]
 
     def run_head(self, run: str, *, project: str | None = None) -> RunHead:
-        """By id, by unique prefix, ``last`` or ``last~1`` for the one before; the last of ``project`` where one is
+        """Find a run by id or unique prefix, or by ``last`` and ``last~1`` (the one before), the latter of ``project`` if
         given. Raises RunNotFound.
         """
         with self.reading() as connection:
@@ -135,7 +135,7 @@ class Runs(Database):
         return summary._replace(missing_spans=missing) if missing else summary
 
     def runs_within(self, run: RunSummary) -> Sequence[RunHead]:
-        """The runs that began beneath a stored one, such as those of ``spanbus exec`` in its commands, the oldest first."""
+        """Runs nested in a stored run, such as those of ``spanbus exec`` in its commands, oldest first."""
         trace_id, root = bytes.fromhex(run.trace_id), bytes.fromhex(run.span_id)
         with self.reading() as connection:
             rows = connection.execute(
@@ -144,24 +144,24 @@ class Runs(Database):
             ).fetchall()
             if not rows:
                 return []
-            beneath: dict[bytes, list[bytes]] = {}
+            children: dict[bytes, list[bytes]] = {}
             for span_id, parent_id in connection.execute(
                 "SELECT span_id, parent_id FROM spans WHERE trace_id = ?", (trace_id,)
             ):
-                beneath.setdefault(parent_id or b"", []).append(span_id)
-        inside = descendants(beneath, root)
+                children.setdefault(parent_id or b"", []).append(span_id)
+        inside = descendants(children, root)
         return [head for head in map(_head, rows) if bytes.fromhex(head.span_id) in inside]
 
     def workflows(self) -> Sequence[str]:
-        """The names of the workflows that ran, in the order of the alphabet."""
+        """Names of the stored workflows, in alphabetical order."""
         return self._names("SELECT name FROM workflows ORDER BY name")
 
     def projects(self) -> Sequence[str]:
-        """The services that ran workflows, in the order of the alphabet."""
+        """Services that ran workflows, in alphabetical order."""
         return self._names("SELECT name FROM services WHERE runs_until_s IS NOT NULL ORDER BY name")
 
     def missing_spans(self, trace_id: str) -> int:
-        """Count the spans of a stored trace that were let go of because it is larger than the store, or old."""
+        """Number of deleted spans of a stored trace, which is old or larger than the store."""
         with self.reading() as connection:
             row = connection.execute(
                 "SELECT spans FROM missing WHERE trace_id = ?", (bytes.fromhex(trace_id),)
@@ -169,7 +169,7 @@ class Runs(Database):
         return int(row[0]) if row is not None else 0
 
     def glances(self, heads: Sequence[RunHead]) -> Sequence[RunGlance]:
-        """Return what a list shows of each run beside its head, in the same order."""
+        """Details of each run for a list, in the same order."""
         from spanbus._store.glances import glances
 
         with self.reading() as connection:
@@ -197,7 +197,7 @@ class Runs(Database):
         with self.reading() as connection:
             return [str(name) for (name,) in connection.execute(question)]
 
-    def _ids_of_prefix(self, text: str, most: int) -> list[int]:
+    def _ids_with_prefix(self, text: str, most: int) -> list[int]:
         with self.reading() as connection:
             rows = connection.execute(_BY_PREFIX, (*_range(text), most)).fetchall()
         return [row_id for (row_id,) in rows]
@@ -213,7 +213,7 @@ class Runs(Database):
 
 
 def _decoded(bodies: Sequence[bytes]) -> list[Span]:
-    """Spans from their bytes: of few without protobuf, which takes a short command longer to load."""
+    """Decode spans; a few without protobuf, which takes longer to import than a short command runs."""
     if sum(map(len, bodies)) <= MOST_BYTES:
         with suppress(NotCovered):
             return [cast("Span", read("WholeSpan", body)) for body in bodies]
@@ -223,7 +223,7 @@ def _decoded(bodies: Sequence[bytes]) -> list[Span]:
 
 
 def _range(prefix: str) -> tuple[str, str]:
-    """The texts that begin with ``prefix``, as an index has them."""
+    """Range of the texts that begin with ``prefix``, for an index."""
     return prefix, f"{prefix}\U0010ffff"
 
 
@@ -249,12 +249,12 @@ def _head(row: tuple[object, ...]) -> RunHead:
     )
 
 
-def descendants(beneath: Mapping[bytes, Sequence[bytes]], root: bytes) -> set[bytes]:
+def descendants(children: Mapping[bytes, Sequence[bytes]], root: bytes) -> set[bytes]:
     found: set[bytes] = set()
     waiting = [root]
     while waiting:
         span_id = waiting.pop()
         if span_id not in found:
             found.add(span_id)
-            waiting.extend(beneath.get(span_id, ()))
+            waiting.extend(children.get(span_id, ()))
     return found

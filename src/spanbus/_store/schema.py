@@ -1,4 +1,4 @@
-"""The tables of the local store, with the steps from older versions of them."""
+"""Tables of the local store, as steps from version to version."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sqlite3
 from spanbus._store.opening import APPLICATION_ID
 
 LARGEST = 2**63 - 1
-"""The largest integer of a column."""
+"""Largest integer of a column."""
 
 _FIRST = """
 CREATE TABLE sources (
@@ -51,11 +51,11 @@ CREATE INDEX IF NOT EXISTS phases_by_trace ON spans (trace_id, start_ns) WHERE l
 """
 
 ENDED = "min(end_ns, (stored_at_s + 1) * 1000000000)"
-"""When a span ended, by the clock here where its own is ahead; as the index has it."""
+"""End of a span, or its time of storing if its clock was ahead. Must be written exactly as in the index."""
 
-# Lists that are asked for on every page are kept beside the spans: to read them from all spans takes seconds. ``until_s`` is when
-# the newest span of it came in: what has no span any more is older than the oldest of them. Of a resource the last
-# span and record are known.
+# Names for the lists on every page. Reading them from all spans would take seconds. ``until_s`` is the time of storing of the
+# newest span with the name; a name without spans is older than the oldest span. ``sources_used`` has the last span and log record
+# of each source.
 _LISTS = f"""
 CREATE TABLE IF NOT EXISTS services (name TEXT PRIMARY KEY, until_s INTEGER NOT NULL, runs_until_s INTEGER) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS operations (service TEXT NOT NULL, name TEXT NOT NULL, kind INTEGER NOT NULL, until_s INTEGER NOT NULL, PRIMARY KEY (service, name, kind)) WITHOUT ROWID;
@@ -79,24 +79,24 @@ CREATE INDEX IF NOT EXISTS phases_by_workflow ON spans (workflow, start_ns) WHER
 CREATE INDEX IF NOT EXISTS entries_by_start ON spans (start_ns, service, name) WHERE level IS NULL AND (parent_id IS NULL OR kind IN (2, 5))
 """
 
-# Bodies of spans, packed together. Those that are there stay where they are.
+# Compressed blocks of span bodies. Bodies stored by older versions stay in their rows.
 _BLOCKS = """
 CREATE TABLE IF NOT EXISTS blocks (id INTEGER PRIMARY KEY, spans INTEGER NOT NULL, body BLOB NOT NULL)
 """
 
-# Attempts of a phase, where there were several: the one thing of its body that a list of phases shows.
+# Attempts of a phase, if more than one: lists of phases show it, and nothing else of the body.
 _ATTEMPTS = """
 ALTER TABLE spans ADD COLUMN attempts INTEGER
 """
 
 STEPS = (_FIRST, _SEEN, _ENTRIES, _LISTS, _PHASES, _BLOCKS, _ATTEMPTS)
-"""Step n leads from version n to n + 1; a step that was released is never changed."""
+"""Step n leads from version n to n + 1; a released step is never changed."""
 
 VERSION = len(STEPS)
 
 
 def migrate(connection: sqlite3.Connection) -> None:
-    """Bring the file to the newest version; processes that start at once do it one after another."""
+    """Migrate the file to the newest version; concurrent processes do it one after another."""
     if (
         connection.execute("PRAGMA user_version").fetchone()[0] == 0
         and connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0

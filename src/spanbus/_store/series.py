@@ -1,4 +1,4 @@
-"""One stored time series, as the store gives it and a scraper is shown it."""
+"""Stored time series, as read from the store and rendered for a scraper."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Kind = Literal["counter", "gauge", "histogram"]
 
 
 class Exemplar(NamedTuple):
-    """One measurement that led to a trace."""
+    """One measurement with its trace."""
 
     value: float
     at_ns: int

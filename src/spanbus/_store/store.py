@@ -1,7 +1,7 @@
 """The local store: spans, log records and metric series in one SQLite file.
 
-Several processes write at once (WAL); a span id is stored once. A span is kept as the bytes it came in, packed together with
-its neighbours, beside the columns that are asked for. Retention is by age of storing and by size of the file.
+Several processes may write at once (WAL); a span id is stored once. A span is stored as received, in a compressed block with its
+neighbours, plus the columns that queries need. Retention is by time of storing and by size of the file.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Store(Writes, Runs, Traces):
     """An open store; thread-safe. Use it as a context manager, or call :meth:`close`."""
 
     def otlp_json(self, run: str, *, project: str | None = None) -> Iterator[str]:
-        """The spans of a run, with all that lies beneath it, as OTLP JSON, in pieces."""
+        """Yield a run's span and all its descendants as OTLP JSON, in pieces. Raises RunNotFound."""
         from spanbus._otlp import json as otlp_json
 
         head = self.run_head(run, project=project)
@@ -39,15 +39,15 @@ class Store(Writes, Runs, Traces):
                 "SELECT span_id, coalesce(parent_id, x''), source FROM spans WHERE trace_id = ? ORDER BY start_ns, id",
                 (trace_id,),
             ).fetchall()
-            beneath: dict[bytes, list[bytes]] = {}
+            children: dict[bytes, list[bytes]] = {}
             for span_id, parent_id, _ in rows:
-                beneath.setdefault(parent_id, []).append(span_id)
-            wanted = descendants(beneath, bytes.fromhex(head.span_id))
+                children.setdefault(parent_id, []).append(span_id)
+            wanted = descendants(children, bytes.fromhex(head.span_id))
             sources = dict.fromkeys(source for span_id, _, source in rows if span_id in wanted)
             yield from otlp_json.pieces(_groups(connection, trace_id, wanted, sources))
 
     def metric_series(self) -> Iterator[Series]:
-        """Every series, accumulated."""
+        """Yield every accumulated series."""
         from spanbus._store.metrics import read
 
         with self.reading() as connection:
@@ -57,10 +57,10 @@ class Store(Writes, Runs, Traces):
 def _groups(
     connection: sqlite3.Connection, trace_id: bytes, wanted: set[bytes], sources: Iterable[int]
 ) -> Iterator[tuple[ResourceSpans, Iterator[Span]]]:
-    """Each source with its spans among those that are wanted, read one by one."""
+    """Yield each source with its wanted spans, which are read one by one."""
     for source in sources:
         row = connection.execute(SOURCE, (source,)).fetchone()
-        if row is not None:  # else let go of between the two questions
+        if row is not None:  # else deleted between the two queries
             yield resource_spans(row), _spans(connection, trace_id, wanted, source)
 
 

@@ -1,4 +1,4 @@
-"""Questions to the local store about traces of any client."""
+"""Queries of the local store for traces of any client."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from spanbus._store.schema import LARGEST
 from spanbus._timestamps import iso
 
 if TYPE_CHECKING:
+    import sqlite3
+
     from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans
 
     from spanbus._runs.listing import TraceHead
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class Traces(Database):
-    """The traces that are stored, found by service, operation, attributes, duration and time."""
+    """Queries for traces by service, operation, attributes, duration and time."""
 
     search_s = SEARCH_S
     """Seconds for one search."""
@@ -43,9 +45,9 @@ class Traces(Database):
         return [(str(name), int(kind)) for name, kind in rows]
 
     def trace_ids(self, query: TraceQuery) -> Sequence[str]:
-        """The traces that hold a span which answers to the query, 32 hexadecimal digits, the newest first.
+        """Ids (32 hexadecimal digits) of traces with a matching span, newest first.
 
-        A search takes a second at most: :class:`~spanbus._store.query.Partial` are the newest that it found until then.
+        A search takes a second at most, and then returns the newest matches as :class:`~spanbus._store.query.Partial`.
         """
         if (
             query.service is not None
@@ -65,12 +67,12 @@ class Traces(Database):
         reached_ns = 0
         looked_at = 0
         with self.reading() as connection, deadline(connection, self.search_s) as left:
-            answers = _Answers(query.tags, Bodies(connection))
+            matches = _HasTags(query.tags, Bodies(connection))
             for row in newest_first(connection, question, services, values):
                 whole = cast("tuple[int, bytes, int, bytes, bytes]", row)
                 start_ns, trace_id = whole[:2]
                 looked_at += 1
-                if trace_id not in found and (not query.tags or answers(*whole[2:])):
+                if trace_id not in found and (not query.tags or matches(*whole[2:])):
                     found[trace_id] = None
                     if len(found) >= query.limit:
                         break
@@ -94,20 +96,18 @@ class Traces(Database):
         since_ns: int | None = None,
         limit: int = 100,
     ) -> Sequence[TraceHead]:
-        """Traces of other clients, the newest first; ``text`` is a part of the name or the beginning of a trace id."""
+        """Traces of other clients, newest first; ``text`` is a part of the name or the beginning of a trace id."""
         from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
         from spanbus._runs.listing import TraceHead
 
-        where, values = (
-            "level IS NULL AND (parent_id IS NULL OR kind IN (2, 5))",
-            cast("list[object]", []),
-        )  # as the index has it
+        # Written as in the index.
+        where, values = "level IS NULL AND (parent_id IS NULL OR kind IN (2, 5))", list[object]()
         if service is not None:
             where += " AND service = ?"
             values.append(service)
         if text:
-            by_id = self._ids_of_prefix_of_traces(text)
+            by_id = self._trace_ids_with_prefix(text)
             where += f" AND (instr(lower(name), ?) > 0{_OR_TRACE.format(','.join('?' * len(by_id))) if by_id else ''})"
             values.extend((text.lower(), *by_id))
         if since_ns is not None:
@@ -134,8 +134,8 @@ class Traces(Database):
                 )
         return list(found.values())
 
-    def _ids_of_prefix_of_traces(self, text: str) -> list[bytes]:
-        """The traces whose id begins with ``text``, a few of them."""
+    def _trace_ids_with_prefix(self, text: str) -> list[bytes]:
+        """Up to 100 traces whose id begins with ``text``."""
         if len(text) > 32 or not text.isascii() or not all(char in hexdigits for char in text):
             return []
         first, last = (bytes.fromhex(text.ljust(32, digit)) for digit in "0f")
@@ -147,8 +147,7 @@ class Traces(Database):
         return [trace_id for (trace_id,) in rows]
 
     def trace(self, trace_id: str) -> Sequence[ResourceSpans]:
-        """The spans of one trace with their resources; empty when there are none."""
-
+        """Spans of one trace with their resources; empty for an unknown trace."""
         with self.reading() as connection:
             rows = connection.execute(
                 "SELECT id, body, source FROM spans WHERE trace_id = ? ORDER BY start_ns, id",
@@ -157,21 +156,15 @@ class Traces(Database):
             bodies = Bodies(connection)
             made: dict[int, ResourceSpans] = {}
             for row_id, body, source in rows:
-                group = made.get(source)
-                if group is None:
-                    found = connection.execute(SOURCE, (source,)).fetchone()
-                    if found is None:
-                        continue
-                    group = made[source] = resource_spans(found)
-                group.scope_spans[0].spans.add().ParseFromString(bodies.of(row_id, body))
+                _add_span(connection, made, source, bodies.of(row_id, body))
         return list(made.values())
 
     def trace_pieces(
         self, trace_id: str, piece_bytes: int = 256 << 10
     ) -> Iterator[Sequence[ResourceSpans]]:
-        """The same some spans at a time, in the same order, each piece of about ``piece_bytes``.
+        """Yield :meth:`trace` in pieces of about ``piece_bytes``, in the same order.
 
-        The store is read for a piece when it is asked for: a slow reader keeps no transaction open.
+        Each piece is read on demand, so that a slow reader keeps no transaction open.
         """
         with self.reading() as connection:
             rows = connection.execute(
@@ -188,25 +181,16 @@ class Traces(Database):
                 while at < len(ids) and size < piece_bytes:
                     row = connection.execute(_SPAN, (ids[at],)).fetchone()
                     at += 1
-                    if row is None:  # let go of meanwhile
+                    if row is None:  # deleted meanwhile
                         continue
                     row_id, body, source = row
-                    group = made.get(source)
-                    if group is None:
-                        found = connection.execute(SOURCE, (source,)).fetchone()
-                        if found is None:
-                            continue
-                        group = made[source] = resource_spans(found)
-                        size += len(found[0])
-                    body = bodies.of(row_id, body)
-                    size += len(body)
-                    group.scope_spans[0].spans.add().ParseFromString(body)
+                    size += _add_span(connection, made, source, bodies.of(row_id, body))
             if made:
                 yield list(made.values())
 
     def dependencies(self, start_ns: int, end_ns: int) -> Sequence[tuple[str, str, int]]:
-        """Calls between services, with their number, among spans that began in that time: of the newest, where a
-        second is not enough for all.
+        """Calls between services with their number, among spans that began in that time. After a second it counts only the
+        newest.
         """
         times = max(0, start_ns), min(LARGEST, end_ns)
         counts: dict[tuple[str, str], int] = {}
@@ -222,7 +206,7 @@ SOURCE = "SELECT resource, scope, resource_schema, scope_schema FROM sources WHE
 
 
 def resource_spans(source: tuple[bytes, bytes, str, str]) -> ResourceSpans:
-    """The group of spans of one source, with one scope and no span yet."""
+    """Create the empty group of one source, with its scope."""
     from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans
 
     resource, scope, resource_schema, scope_schema = source
@@ -232,6 +216,22 @@ def resource_spans(source: tuple[bytes, bytes, str, str]) -> ResourceSpans:
     if scope:
         inner.scope.ParseFromString(scope)
     return group
+
+
+def _add_span(
+    connection: sqlite3.Connection, groups: dict[int, ResourceSpans], source: int, body: bytes
+) -> int:
+    """Add a span to the group of its source; return the bytes added, 0 if the source was deleted meanwhile."""
+    size = len(body)
+    group = groups.get(source)
+    if group is None:
+        found = connection.execute(SOURCE, (source,)).fetchone()
+        if found is None:
+            return 0
+        group = groups[source] = resource_spans(found)
+        size += len(found[0])
+    group.scope_spans[0].spans.add().ParseFromString(body)
+    return size
 
 
 _OR_TRACE = " OR trace_id IN ({})"
@@ -254,8 +254,8 @@ def _conditions(query: TraceQuery) -> tuple[str, tuple[object, ...]]:
     return where, (*values, *more)
 
 
-class _Answers:
-    """Whether a span, or the resource that sent it, has every one of these attributes."""
+class _HasTags:
+    """Predicate: a span or its resource has all these attributes."""
 
     def __init__(self, tags: Mapping[str, str], bodies: Bodies) -> None:
         from spanbus._runs.jaeger import MADE_TAGS

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from opentelemetry.proto.resource.v1.resource_pb2 import Resource
     from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span
 
-_PLACES = {
+_COLUMNS = {
     names.LEVEL: 0,
     names.PIPELINE_RUN_ID: 1,
     names.PIPELINE_NAME: 2,
@@ -39,18 +39,18 @@ _PLACES = {
     names.HOOK_RESULT: 4,
     names.ERROR_TYPE: 5,
 }
-"""Attributes that are columns too, beside :data:`_ATTEMPTS`."""
+"""Attributes that are also columns, by index in a row; :data:`_ATTEMPTS` is another."""
 _ATTEMPTS = names.PHASE_ATTEMPTS
-_OURS = (Level.RUN, Level.PHASE)
-_VALUES = 18
-_ROW = f"({','.join('?' * _VALUES)}, x'')"
+_WORKFLOW_LEVELS = (Level.RUN, Level.PHASE)
+_COLUMN_COUNT = 18
+_ROW = f"({','.join('?' * _COLUMN_COUNT)}, x'')"
 _INSERT = (
     "INSERT OR IGNORE INTO spans (id, trace_id, span_id, parent_id, source, service, name, kind, start_ns, end_ns, level, run_id, workflow, phase, "
     f"result, error_type, attempts, stored_at_s, body) VALUES {_ROW}"
 )
-_AT_ONCE = 50
-_INSERT_SEVERAL = f"{_INSERT}{f', {_ROW}' * (_AT_ONCE - 1)}"
-"""Rows of one statement, which opens the indexes once; all their values are within SQLite's oldest limit of 999."""
+_BATCH_ROWS = 50
+_INSERT_BATCH = f"{_INSERT}{f', {_ROW}' * (_BATCH_ROWS - 1)}"
+"""One statement for several rows opens the indexes only once; its values are below SQLite's oldest limit of 999."""
 _SPANS_OF = (
     "INSERT INTO sources_used (source, span, log) VALUES (?, coalesce((SELECT max(id) FROM spans), 0), 0) "
     "ON CONFLICT (source) DO UPDATE SET span = excluded.span"
@@ -59,25 +59,25 @@ _LOGS_OF = (
     "INSERT INTO sources_used (source, span, log) VALUES (?, 0, coalesce((SELECT max(id) FROM logs), 0)) "
     "ON CONFLICT (source) DO UPDATE SET log = excluded.log"
 )
-_SPANS_AT_ONCE = 2_000
-"""Spans of one transaction: a larger request takes several, so that the log stays small and others get their turn."""
+_TRANSACTION_SPANS = 2_000
+"""Spans per transaction. A larger request takes several, so that the WAL stays small and other writers get their turn."""
 
 
 class Writes(Database):
-    """The requests that come in."""
+    """Writing side of the store."""
 
     def __init__(self, path: Path, retention: Retention | None = None) -> None:
         super().__init__(path, retention)
         self._lists = Names()
 
     def ingest(self, signal: str, body: bytes) -> None:
-        """Keep one OTLP export request in protobuf bytes; ``signal`` is traces, metrics or logs."""
+        """Store one OTLP export request in protobuf bytes; ``signal`` is traces, metrics or logs."""
         {"traces": self.ingest_traces, "metrics": self.ingest_metrics, "logs": self.ingest_logs}[
             signal
         ](body)
 
     def ingest_decoded(self, signal: str, body: bytes, request: Message) -> object:
-        """Keep a request that was decoded already; ``body`` are its bytes."""
+        """Store a decoded request; ``body`` are its bytes."""
         match signal:
             case "traces":
                 return self.ingest_traces(body, cast("ExportTraceServiceRequest", request))
@@ -87,13 +87,13 @@ class Writes(Database):
                 return self.ingest_logs(body, cast("ExportLogsServiceRequest", request))
 
     def ingest_traces(self, body: bytes, request: ExportTraceServiceRequest | None = None) -> None:
-        """Keep the spans of an ``ExportTraceServiceRequest``; those that are there already are left as they are.
+        """Store the spans of an ``ExportTraceServiceRequest``; spans that are stored already stay unchanged.
 
-        ``request`` is the body where it was decoded already.
+        ``request`` is the decoded body, if there is one.
         """
         if request is None:
             request = _traces(body)
-        for group in _groups(request, _SPANS_AT_ONCE):
+        for group in _groups(request, _TRANSACTION_SPANS):
             now_s = int(time.time())
             packed = blocks.packed(
                 [span.SerializeToString() for _, _, spans in group for span in spans]
@@ -128,7 +128,7 @@ class Writes(Database):
     ) -> int:
         """Add the points of an ``ExportMetricsServiceRequest``: deltas are accumulated, cumulative series and gauges replaced.
 
-        How many points were left out, because the store has as many series as it takes.
+        Returns the number of points that were left out at the limit of series.
         """
         from spanbus._store.metrics import add
 
@@ -140,7 +140,7 @@ class Writes(Database):
         return left_out
 
     def ingest_logs(self, body: bytes, request: ExportLogsServiceRequest | None = None) -> None:
-        """Keep the records of an ``ExportLogsServiceRequest``."""
+        """Store the records of an ``ExportLogsServiceRequest``."""
         from spanbus._store.metrics import first_time
 
         if request is None:
@@ -194,8 +194,8 @@ class Writes(Database):
         resource_schema: str,
         scope_schema: str,
     ) -> int:
-        """The number of a resource with a scope."""
-        # Asked each time: another process may have let go of a source that this one knew.
+        """Return the id of a resource and scope, adding them if they are new."""
+        # Not cached: another process may have deleted the source.
         digest = blake2b(
             b"\0".join((resource, scope, resource_schema.encode(), scope_schema.encode())),
             digest_size=16,
@@ -211,7 +211,7 @@ class Writes(Database):
 
 
 def _traces(body: bytes) -> ExportTraceServiceRequest:
-    """The request, read by us where it is small."""
+    """Decode a request; a small one without the generated classes."""
     with suppress(NotCovered):
         return cast("ExportTraceServiceRequest", read("ExportTraceServiceRequest", body))
     from opentelemetry.proto.collector.trace.v1 import trace_service_pb2
@@ -230,7 +230,7 @@ def _metrics(body: bytes) -> ExportMetricsServiceRequest:
 def _groups(
     request: ExportTraceServiceRequest, most: int
 ) -> Iterator[list[tuple[ResourceSpans, ScopeSpans, Sequence[Span]]]]:
-    """The spans of a request by resource and scope, in groups of at most ``most``."""
+    """Yield the spans of a request by resource and scope, in groups of at most ``most``."""
     group: list[tuple[ResourceSpans, ScopeSpans, Sequence[Span]]] = []
     room = most
     for resource_spans in request.resource_spans:
@@ -255,20 +255,20 @@ def _row(
     now_s: int,
     names_seen: set[tuple[object, ...]],
 ) -> tuple[object, ...]:
-    said: list[str | None] = [None] * 6
+    columns: list[str | None] = [None] * 6
     attempts = None
     for pair in span.attributes:
         key = pair.key
-        place = _PLACES.get(key)
+        place = _COLUMNS.get(key)
         if place is not None:
-            said[place] = pair.value.string_value
+            columns[place] = pair.value.string_value
         elif key == _ATTEMPTS and pair.value.int_value > 1:
             attempts = min(LARGEST, pair.value.int_value)
-    level, run_id, workflow, phase, result, error_type = said
+    level, run_id, workflow, phase, result, error_type = columns
     name, kind = span.name, span.kind
     start_ns, end_ns = span.start_time_unix_nano, span.end_time_unix_nano
     names_seen.add(("operation", service, name, kind))
-    if level in _OURS and workflow is not None:
+    if level in _WORKFLOW_LEVELS and workflow is not None:
         names_seen.add(("workflow", workflow))
     if level == Level.RUN:
         names_seen.add(("project", service))
@@ -281,7 +281,7 @@ def _row(
         service,
         name,
         kind,
-        start_ns if start_ns < LARGEST else LARGEST,  # noqa: FURB136 (no call for a span)
+        start_ns if start_ns < LARGEST else LARGEST,  # noqa: FURB136 (avoids a call per span)
         end_ns if end_ns < LARGEST else LARGEST,  # noqa: FURB136
         level,
         run_id,
@@ -295,18 +295,18 @@ def _row(
 
 
 def _insert(connection: sqlite3.Connection, values: Sequence[object]) -> bool:
-    """Insert the rows of spans whose values these are, one after the other; whether every one of them was new."""
-    at, step = 0, _AT_ONCE * _VALUES
+    """Insert rows of spans from their concatenated values; True when every span was new."""
+    at, step = 0, _BATCH_ROWS * _COLUMN_COUNT
     new = 0
     while at + step <= len(values):
-        new += connection.execute(_INSERT_SEVERAL, values[at : at + step]).rowcount
+        new += connection.execute(_INSERT_BATCH, values[at : at + step]).rowcount
         at += step
     while at < len(values):
-        new += connection.execute(_INSERT, values[at : at + _VALUES]).rowcount
-        at += _VALUES
-    return new * _VALUES == len(values)
+        new += connection.execute(_INSERT, values[at : at + _COLUMN_COUNT]).rowcount
+        at += _COLUMN_COUNT
+    return new * _COLUMN_COUNT == len(values)
 
 
 def _is_one_shot(resource: Resource) -> bool:
-    said = {pair.key: pair.value.string_value for pair in resource.attributes}
-    return said.get(names.LIFETIME) == "run" and bool(said.get("service.instance.id"))
+    attributes = {pair.key: pair.value.string_value for pair in resource.attributes}
+    return attributes.get(names.LIFETIME) == "run" and bool(attributes.get("service.instance.id"))

@@ -10,10 +10,10 @@ import struct
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, cast
 
+from spanbus._bounded_cache import bounded_cache
 from spanbus._correlation.span_state import SpanEvent
 from spanbus._otlp.values import DOUBLE, attribute, attributes, string, utf8
 from spanbus._reading.shape import is_true
-from spanbus._remembering import remembering
 from spanbus._semantics import names
 from spanbus._telemetry.redaction import Redactor
 
@@ -57,7 +57,7 @@ class _Key:
         self.true, self.false = (attribute(_ATTRIBUTE, name, value) for value in (True, False))
         self.lead = attribute(_ATTRIBUTE, name, 0.0)[:-8] if shown else b""
         """Encoded bytes before a float; empty if values of the key are hidden."""
-        self.encoded: Callable[[str | int], bytes] = remembering(self.encode, _CACHED_VALUES)
+        self.encoded: Callable[[str | int], bytes] = bounded_cache(self.encode, _CACHED_VALUES)
 
     def clean(self, raw: object) -> AttributeValue | None:
         """Return the redacted value, None if it cannot be an attribute."""
@@ -74,11 +74,11 @@ class EventFields:
 
     def __init__(self, redactor: Redactor) -> None:
         self._redactor = redactor
-        self._keys = remembering(self._key, _CACHED_KEYS)
-        self._cached_shape = remembering(self._shape, _CACHED_KEYS)
-        self._names: Callable[[str], bytes] = remembering(_name, _CACHED_KEYS)
-        self._sources: Callable[[str], bytes] = remembering(_source, _CACHED_VALUES)
-        self._id_leads: Callable[[int], bytes] = remembering(_id_lead, _CACHED_KEYS)
+        self._keys = bounded_cache(self._key, _CACHED_KEYS)
+        self._cached_shape = bounded_cache(self._shape, _CACHED_KEYS)
+        self._names: Callable[[str], bytes] = bounded_cache(_name, _CACHED_KEYS)
+        self._sources: Callable[[str], bytes] = bounded_cache(_source, _CACHED_VALUES)
+        self._id_leads: Callable[[int], bytes] = bounded_cache(_id_lead, _CACHED_KEYS)
 
     def attributes(self, event: SpanEvent) -> dict[str, AttributeValue]:
         """Return the event's attributes; at most 32 from its payload, nested ones flattened."""
@@ -87,8 +87,9 @@ class EventFields:
         for key in self._shape(tuple(payload)):
             raw = payload[key.key]
             if isinstance(raw, Mapping):
-                nested = {key.key: cast("object", raw)}
-                self._redactor.collect(names.EVENT_PAYLOAD_PREFIX, nested, found)
+                nested = self._redactor.attributes({key.key: cast("object", raw)})
+                for name, value in nested.items():
+                    found[names.EVENT_PAYLOAD_PREFIX + name] = value
             elif (cleaned := key.clean(raw)) is not None:
                 found[key.name] = cleaned
         if len(found) > names.EVENT_ATTRIBUTES_LIMIT:

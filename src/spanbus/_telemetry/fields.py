@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
+from spanbus._bounded_cache import bounded_cache
 from spanbus._correlation.span_state import SpanState
 from spanbus._named_tuple import NamedTuple
 from spanbus._otlp.values import attribute
-from spanbus._remembering import remembering
 from spanbus._semantics import Flag, Level, names
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class Group:
                 ]
             )
 
-        self.encoded: Callable[[Any], bytes] = remembering(encode, _CACHED)
+        self.encoded: Callable[[Any], bytes] = bounded_cache(encode, _CACHED)
         """Cached OTLP bytes of the attributes with such values."""
 
     def pairs(self, record: SpanState) -> Iterator[tuple[Field, str | int]]:

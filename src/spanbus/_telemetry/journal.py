@@ -11,10 +11,10 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final, Protocol, cast
 
+from spanbus._bounded_cache import bounded_cache
 from spanbus._correlation.failures import abandoned_text
 from spanbus._correlation.span_state import Held, SpanEvent, SpanState
 from spanbus._named_tuple import NamedTuple
-from spanbus._remembering import remembering
 from spanbus._semantics import ErrorType, Failure, Level, Result, names
 from spanbus._telemetry.span_handle import handle_of
 from spanbus._telemetry.template import Template
@@ -61,7 +61,7 @@ class JournalSink:
         """By span id: number of events in the journal, and the held failure."""
         self._last_parent: tuple[SpanState, str, bytes] | None = None
         """Cache of the common fields of entries below one parent: the parent, its workflow name, the encoded fields."""
-        self._quoted: Callable[[str], bytes] = remembering(_quoted_bytes, 4_000)
+        self._quoted: Callable[[str], bytes] = bounded_cache(_quoted_bytes, 4_000)
 
     def opened(self, record: SpanState) -> None:
         handle = handle_of(record)

@@ -11,9 +11,9 @@ import threading
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Final
 
+from spanbus._bounded_cache import bounded_cache
 from spanbus._correlation.span_state import SpanEvent, SpanState
 from spanbus._otlp.metrics_data import Metric
-from spanbus._remembering import remembering
 from spanbus._semantics import OVERFLOW, Level, names
 from spanbus._telemetry.durations import DurationHistogram, ExemplarFilter
 from spanbus._telemetry.meter import Observe, PlainMeter
@@ -165,7 +165,7 @@ class MetricSink:
         def event_key(name: str) -> Key:
             return self._type_guard(name), "recorded"
 
-        self._event_keys: Callable[[str], Key] = remembering(event_key, 1_000)
+        self._event_keys: Callable[[str], Key] = bounded_cache(event_key, 1_000)
         self._task_type_guard = Guard()
         self._queue_guard = Guard()
         self._error_guard = Guard()

@@ -9,7 +9,7 @@ from spanbus._telemetry.secret_rules import REDACTED, Span, replaced
 from spanbus._telemetry.sensitive_names import CAMEL, LONGEST_NAME, PARTS, WORDS, is_sensitive
 
 QUOTED = (
-    r"(?:(?P<escape>\\+)(?P<mark>[\"'])[^\r\n]*?(?:(?<!\\)(?P=escape)(?P=mark)|\Z|(?=[\r\n]))"  # quoted once more, as JSON in JSON is
+    r"(?:(?P<escape>\\+)(?P<mark>[\"'])[^\r\n]*?(?:(?<!\\)(?P=escape)(?P=mark)|\Z|(?=[\r\n]))"  # quoted twice, as JSON in JSON
     r"|\"(?:[^\"\\\r\n]|\\++.)*+\"?|'(?:[^'\\\r\n]|\\++.)*+'?)"
 )
 _GLUED = r"[0-9A-Za-z_.%+/@!#$~^*-]*+"

@@ -91,14 +91,18 @@ def _is_of_a_key(line: str, prefix: str, *, nearest: bool, cut: bool) -> bool:
     found = _body().search(line)
     body = found[1] if found is not None else ""
     before = line[: found.start()] if found is not None else line
-    if not prefix.strip() and before.strip(" \t\"'+"):  # words stand before it, as before no other
+    if not prefix.strip() and before.strip(
+        " \t\"'+"
+    ):  # text before it that the other lines do not have
         return (cut and len(body) >= 16) or _header().match(line.strip()) is not None
     if len(before) > _LONGEST_PREFIX:
         return False
     if not body:
         rest = line.strip(_QUOTING)
         return not rest or rest == prefix.strip(_QUOTING) or bool(_header().search(line))
-    if cut and not (body.isalpha() and body.islower()):  # a line of which any part may be left
+    if cut and not (
+        body.isalpha() and body.islower()
+    ):  # the first line of a cut text may be only part of a key line
         return True
     return len(body) >= 16 or nearest or body.startswith("=")
 

@@ -15,8 +15,8 @@ from enum import Enum
 from pathlib import PurePath
 from typing import TYPE_CHECKING, cast
 
-from spanbus._loaded import is_of
-from spanbus._remembering import remembering
+from spanbus._bounded_cache import bounded_cache
+from spanbus._loaded import is_instance_of
 from spanbus._semantics.names import ERROR_TEXT_LIMIT, EVENT_ATTRIBUTES_LIMIT, STRING_LIMIT
 from spanbus._telemetry import scrubbing
 from spanbus._telemetry.command_lines import cleaned_arguments
@@ -63,9 +63,7 @@ class Redactor:
                     f"redact_patterns: {pattern!r} is not a regular expression: {error}"
                 ) from error
         self._patterns = tuple(own)
-        self._names_by_prefix: dict[str, dict[str, tuple[str | None, int]]] = {}
-        """Cache of :meth:`named` by prefix and payload key."""
-        self._clean_short = remembering(self._clean, 4_096)
+        self._clean_short = bounded_cache(self._clean, 4_096)
 
     def text(self, text: str, limit: int = STRING_LIMIT) -> str:
         """Return ``text`` without secrets and control characters, at most ``limit`` characters. Never raises. Idempotent."""
@@ -108,7 +106,7 @@ class Redactor:
     def attributes(self, payload: Mapping[str, object]) -> dict[str, AttributeValue]:
         """Return the allowed leaves of a payload, at most 32; nested names are joined with dots."""
         found: dict[str, AttributeValue] = {}
-        self.collect("", payload, found)
+        self._collect("", payload, found, 0)
         return found
 
     def named(self, prefix: str, key: str) -> tuple[str | None, int]:
@@ -122,60 +120,15 @@ class Redactor:
         )
         return f"{prefix}{key}" if key in self._allowed else None, limit
 
-    def collect(
-        self, prefix: str, payload: Mapping[str, object], found: dict[str, AttributeValue]
-    ) -> None:
-        """Add the allowed leaves of a payload to ``found``, with ``prefix`` before each name."""
-        known = self._names_by_prefix.get(prefix)
-        if known is None:
-            known = self._names_by_prefix[prefix] = {}
-        room = EVENT_ATTRIBUTES_LIMIT
-        for key, value in payload.items():
-            if key in known:
-                name, limit = known[key]
-            elif isinstance(key, str):  # pyright: ignore[reportUnnecessaryIsInstance] - foreign payloads
-                name, limit = self.named(prefix, key)
-                if len(known) < 1_000:
-                    known[key] = name, limit
-            else:
-                continue
-            if name is None:
-                continue
-            kind = type(value)
-            if kind is str and limit and len(value) <= 128:  # pyright: ignore[reportArgumentType]
-                found[name] = self._clean_short(value)  # pyright: ignore[reportArgumentType]
-            elif kind is bool:
-                found[name] = value  # pyright: ignore[reportArgumentType]
-            elif value is None:
-                continue
-            elif isinstance(value, Mapping):
-                nested: dict[str, AttributeValue] = {}
-                self._collect(f"{key}.", cast("Mapping[str, object]", value), nested, 1, room)
-                for inner, cleaned in nested.items():
-                    found[f"{prefix}{inner}"] = cleaned
-                room -= len(nested)
-                if room <= 0:
-                    return
-                continue
-            else:
-                cleaned = self.value(key, value)
-                if cleaned is None:
-                    continue
-                found[name] = cleaned
-            room -= 1
-            if room <= 0:
-                return
-
     def _collect(
         self,
         prefix: str,
         payload: Mapping[str, object],
         found: dict[str, AttributeValue],
         depth: int,
-        most: int,
     ) -> None:
         for key, value in payload.items():
-            if len(found) >= most:
+            if len(found) >= EVENT_ATTRIBUTES_LIMIT:
                 return
             if not isinstance(key, str):  # pyright: ignore[reportUnnecessaryIsInstance] - foreign payloads
                 continue
@@ -184,9 +137,8 @@ class Redactor:
             name = f"{prefix}{key}"
             if isinstance(value, Mapping):
                 if depth < 3:
-                    self._collect(
-                        f"{name}.", cast("Mapping[str, object]", value), found, depth + 1, most
-                    )
+                    inner = cast("Mapping[str, object]", value)
+                    self._collect(f"{name}.", inner, found, depth + 1)
                 continue
             cleaned = self.value(key, value)
             if cleaned is not None:
@@ -220,8 +172,8 @@ class Redactor:
             return number if math.isfinite(number) else str(number)
         if (
             isinstance(value, PurePath)
-            or is_of(value, "datetime", "datetime", "date")
-            or is_of(value, "uuid", "UUID")
+            or is_instance_of(value, "datetime", "datetime", "date")
+            or is_instance_of(value, "uuid", "UUID")
         ):
             return self.text(str(value))
         if isinstance(value, BaseException):

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Final, Protocol
 
+from spanbus._bounded_cache import bounded_cache
 from spanbus._correlation.span_state import SpanEvent, SpanState
 from spanbus._otlp import encode as wire
 from spanbus._otlp.values import attributes as encoded_attributes
 from spanbus._otlp.values import varint
-from spanbus._remembering import remembering
 from spanbus._semantics import (
     EVENTS_KEPT_FIRST,
     EVENTS_KEPT_LAST,
@@ -79,7 +79,7 @@ class Template:
     ) -> None:
         self.redactor = self._redactor = redactor
         self._event_fields = EventFields(redactor)
-        self._names: Callable[[str], bytes] = remembering(wire.span_name, _NAMES)
+        self._names: Callable[[str], bytes] = bounded_cache(wire.span_name, _NAMES)
         self._span_events = span_events
         self._exception_events = exception_events
         limits = limits if limits is not None else SpanLimits()

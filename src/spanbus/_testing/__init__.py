@@ -1,1 +1,1 @@
-"""The parts of :mod:`spanbus.testing`."""
+"""Implementation of :mod:`spanbus.testing`."""

@@ -1,8 +1,6 @@
-"""Answers as bytes."""
+"""Encoding of answers."""
 
 from __future__ import annotations
-
-from typing import TYPE_CHECKING
 
 from google.protobuf.message import Message
 from google.rpc.status_pb2 import Status
@@ -16,16 +14,13 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceResponse,
 )
 
-if TYPE_CHECKING:
-    pass
-
 from spanbus._testing.exchange import Answer
 
 PROTOBUF = "application/x-protobuf"
 
 
 def success(signal: str, answer: Answer) -> bytes:
-    """The export response of a signal, with its partial success."""
+    """Export response of a signal, with its partial success."""
     message: Message
     if signal == "metrics":
         metrics = ExportMetricsServiceResponse()
@@ -46,7 +41,7 @@ def success(signal: str, answer: Answer) -> bytes:
 
 
 def retry_info(answer: Answer, code: int) -> bytes:
-    """The status details that ask for a pause."""
+    """Status details with a retry delay."""
     from google.rpc.error_details_pb2 import RetryInfo
 
     seconds = float(answer.retry_after_s or 0)
@@ -58,7 +53,7 @@ def retry_info(answer: Answer, code: int) -> bytes:
 
 
 def http_reply(signal: str, answer: Answer) -> bytes:
-    """The whole response: status line, headers, body."""
+    """Whole HTTP response: status line, headers, body."""
     body = answer.body
     if body is None:
         body = (

@@ -1,10 +1,10 @@
-"""A request as it came, and the answer to give."""
+"""A received request, and the answer to give."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from google.protobuf.message import DecodeError
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import (
@@ -21,9 +21,6 @@ from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
-if TYPE_CHECKING:
-    pass
-
 _SIGNAL_OF_PATH = {"/v1/traces": "traces", "/v1/metrics": "metrics", "/v1/logs": "logs"}
 _GRPC_PREFIX = "/opentelemetry.proto.collector."
 _SIGNAL_OF_METHOD = {
@@ -36,7 +33,7 @@ _METRIC_KINDS = ("gauge", "sum", "histogram", "exponential_histogram", "summary"
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Answer of the receiver to a request. 200 takes what it holds; the other codes take nothing.
+    """Answer of the receiver to a request. 200 accepts the records; any other status accepts none.
 
     ``how``: ``reply`` answers; ``hang`` reads the request and never answers; ``reset`` reads it and resets the connection;
     ``half`` sends half of the answer and resets the connection; ``deaf`` accepts the connection and never reads.
@@ -45,15 +42,15 @@ class Answer:
     status: int = 200
     message: str = ""
     rejected: int = 0
-    """Records said to be rejected in an otherwise good answer (a partial success)."""
+    """Rejected records of a partial success."""
     retry_after_s: float | str | None = None
     delay_s: float = 0.0
     headers: Mapping[str, str] = field(default_factory=dict[str, str])
     body: bytes | None = None
-    """Instead of the body that belongs to the answer."""
+    """Body to send instead of the regular one."""
     how: Literal["reply", "hang", "reset", "half", "deaf"] = "reply"
     largest_bytes: int | None = None
-    """Bodies above it (decompressed) get a 413 instead."""
+    """Larger bodies (decompressed) get a 413 instead."""
 
     @classmethod
     def hang(cls) -> Answer:
@@ -66,7 +63,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """One request as it came. ``status`` is what it was answered with, 0 when it got no answer."""
+    """One received request. ``status`` is the status of its answer, 0 without an answer."""
 
     path: str
     headers: Mapping[str, str]
@@ -80,7 +77,7 @@ class Received:
 
     @property
     def signal(self) -> str:
-        """``traces``, ``metrics`` or ``logs``, empty for any other path."""
+        """``traces``, ``metrics`` or ``logs``; empty for any other path."""
         found = _SIGNAL_OF_METHOD.get(self.path)
         if found is None:
             found = next(
@@ -98,7 +95,7 @@ class Received:
         return self.status == 200
 
     def readable(self) -> bool:
-        """Whether the body is what the path says; anything is for a path that is not OTLP's."""
+        """Whether the body is the OTLP request of the path; always true for other paths."""
         try:
             for decode in (self.spans, self.metrics, self.logs):
                 decode()
@@ -134,7 +131,7 @@ class Received:
         ]
 
     def points(self) -> int:
-        """Number of metric points in it."""
+        """Number of metric points."""
         return sum(
             len(getattr(metric, kind).data_points)
             for metric in self.metrics()

@@ -15,7 +15,7 @@ from spanbus._testing.records import Records
 
 
 class GrpcReceiver(Records):
-    """OTLP/gRPC on a loopback port; needs ``grpcio``. An answer's ``status`` is a gRPC code here, where 200 means OK."""
+    """OTLP/gRPC on a loopback port; needs ``grpcio``. The ``status`` of an answer is a gRPC code here, and 200 means OK."""
 
     def __init__(self, *, port: int = 0, credentials: grpc.ServerCredentials | None = None) -> None:
         super().__init__()
@@ -29,7 +29,7 @@ class GrpcReceiver(Records):
 
     @property
     def url(self) -> str:
-        """For ``OTEL_EXPORTER_OTLP_ENDPOINT``."""
+        """URL for ``OTEL_EXPORTER_OTLP_ENDPOINT``."""
         return f"{'http' if self._credentials is None else 'https'}://127.0.0.1:{self._port}"
 
     def __enter__(self) -> Self:

@@ -12,10 +12,7 @@ import zlib
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, Self
-
-if TYPE_CHECKING:
-    pass
+from typing import Self
 
 from spanbus._testing.bodies import http_reply
 from spanbus._testing.exchange import Answer, Received
@@ -23,7 +20,7 @@ from spanbus._testing.records import Records
 
 
 class Receiver(Records):
-    """OTLP/HTTP on a loopback port, in threads of its own. Use it as a context manager.
+    """OTLP/HTTP on a loopback port, in its own threads. Use it as a context manager.
 
     ``listening=False`` keeps the port closed, so that connections are refused, until :meth:`up`. ``tls`` serves https.
     """
@@ -45,12 +42,12 @@ class Receiver(Records):
 
     @property
     def url(self) -> str:
-        """For ``OTEL_EXPORTER_OTLP_ENDPOINT``."""
+        """URL for ``OTEL_EXPORTER_OTLP_ENDPOINT``."""
         return f"{'http' if self._tls is None else 'https'}://127.0.0.1:{self._port}"
 
     @property
     def env(self) -> dict[str, str]:
-        """The one environment variable that makes an exporter send here."""
+        """Environment variable that makes an exporter send here."""
         return {"OTEL_EXPORTER_OTLP_ENDPOINT": self.url}
 
     def __enter__(self) -> Self:
@@ -74,7 +71,7 @@ class Receiver(Records):
         self._listener = listener
 
     def up(self) -> None:
-        """Take connections."""
+        """Accept connections."""
         if self._listener is None:
             self._bind()
         listener = self._listener
@@ -87,7 +84,7 @@ class Receiver(Records):
         self._acceptor.start()
 
     def down(self) -> None:
-        """Refuse connections, reset the open ones. The port stays ours."""
+        """Refuse connections and reset the open ones; the port stays reserved."""
         listener, acceptor = self._listener, self._acceptor
         if listener is not None and acceptor is not None:
             with suppress(OSError):
@@ -131,7 +128,7 @@ class Receiver(Records):
             while self._one(connection):
                 pass
         except (OSError, ValueError):
-            pass  # the client went away, or the receiver went down
+            pass  # the client disconnected, or the receiver went down
         finally:
             with self._changed:
                 self._connections.discard(plain)
@@ -188,7 +185,7 @@ class Receiver(Records):
         return headers.get("connection", "").lower() != "close"
 
     def _wait_for_the_end(self, connection: socket.socket) -> None:
-        """Wait until the client or the receiver ends the connection; what the client sends is not read."""
+        """Wait without reading until the client or the receiver ends the connection."""
         connection.settimeout(0.05)
         while not self._closing.is_set():
             try:
@@ -206,14 +203,14 @@ class Receiver(Records):
 
 
 def _abort(connection: socket.socket) -> None:
-    """Reset instead of a decent end."""
+    """Reset a connection instead of closing it regularly."""
     _reset_when_closed(connection)
     with suppress(OSError):
         connection.close()
 
 
 def _reset_when_closed(connection: socket.socket) -> None:
-    """Wake whoever reads; the thread that serves the connection closes it."""
+    """Wake the reader, and make the close by the serving thread a reset."""
     with suppress(OSError):
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     with suppress(OSError):

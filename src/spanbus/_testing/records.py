@@ -1,24 +1,21 @@
-"""Received requests and the answers to give: the half that both receivers share."""
+"""Received requests and the answers to give, shared by both receivers."""
 
 from __future__ import annotations
 
 import threading
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
-if TYPE_CHECKING:
-    pass
-
 from spanbus._testing.exchange import Answer, Received
 
 
 class Records:
-    """Requests as they came, safe from any thread; each one wakes those that wait."""
+    """Received requests; thread-safe. Each new one wakes the waiters."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -29,23 +26,23 @@ class Records:
         self._closing = threading.Event()
 
     def answer(self, answer: Answer) -> None:
-        """Answer like this from now on."""
+        """Set the answer to all further requests."""
         with self._changed:
             self._standing = answer
 
     def answer_next(self, *answers: Answer) -> None:
-        """Answer the next requests like this, each once."""
+        """Set the answers to the next requests, one each."""
         with self._changed:
             self._next.extend(answers)
 
     @property
     def requests(self) -> list[Received]:
-        """Everything that came, in the order of arrival, answered or not."""
+        """All requests in the order of arrival, answered or not."""
         with self._changed:
             return list(self._received)
 
     def taken(self, signal: str | None = None) -> list[Received]:
-        """The requests that were answered with 200."""
+        """Requests that were answered with 200."""
         return [
             request
             for request in self.requests
@@ -53,19 +50,19 @@ class Records:
         ]
 
     def spans(self) -> list[Span]:
-        """The spans of all requests that were taken."""
+        """Spans of all accepted requests."""
         return [span for request in self.taken("traces") for span in request.spans()]
 
     def metrics(self) -> list[Metric]:
-        """The metrics of all requests that were taken."""
+        """Metrics of all accepted requests."""
         return [metric for request in self.taken("metrics") for metric in request.metrics()]
 
     def logs(self) -> list[LogRecord]:
-        """The log records of all requests that were taken."""
+        """Log records of all accepted requests."""
         return [record for request in self.taken("logs") for record in request.logs()]
 
     def sum_of(self, metric_name: str) -> float:
-        """All delta points of one counter added up."""
+        """Sum of all delta points of one counter."""
         return sum(
             point.as_int if point.HasField("as_int") else point.as_double
             for metric in self.metrics()
@@ -74,20 +71,20 @@ class Records:
         )
 
     def clear(self) -> None:
-        """Forget what came."""
+        """Forget all requests."""
         with self._changed:
             self._received.clear()
             self._spans_taken = 0
 
     def wait_until(self, condition: Callable[[Self], bool], timeout_s: float = 10.0) -> bool:
-        """Wait until ``condition(receiver)`` holds; it is looked at after every request. False after ``timeout_s``."""
+        """Wait until ``condition(receiver)`` holds, checked after every request. False after ``timeout_s``."""
         with self._changed:
             return self._changed.wait_for(lambda: condition(self), timeout_s)
 
     def wait_for(
         self, *, spans: int | None = None, requests: int | None = None, timeout_s: float = 10.0
     ) -> bool:
-        """Wait until at least so many spans were taken, so many requests came. False after ``timeout_s``."""
+        """Wait until this many spans were accepted and requests received. False after ``timeout_s``."""
 
         def enough(records: Records) -> bool:
             return (spans is None or records._spans_taken >= spans) and (

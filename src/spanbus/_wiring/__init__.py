@@ -1,6 +1,6 @@
 """Build the providers, sinks and pipeline of a runtime when its first event arrives.
 
-Made when the first event arrives, so that providers which the application sets up later than its bus are still found.
+They are created when the first event arrives, so that providers which the application sets up after its bus are still found.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ from spanbus._wiring.application import (
     tracer_provider_of_application,
 )
 from spanbus._wiring.delivery_numbers import delivery_numbers
-from spanbus._wiring.local import LocalKeeping
+from spanbus._wiring.local import LocalExporter
 from spanbus._wiring.own import own_meter_provider, own_sampler
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ logger = Logger("spanbus")
 
 
 class Wiring:
-    """Built at once, closed once. ``paused`` keeps measurements out while metrics are collected."""
+    """Providers, sinks and pipeline of one runtime; closed once. ``paused`` blocks measurements during a collection."""
 
     def __init__(
         self,
@@ -91,7 +91,7 @@ class Wiring:
         self._lifetime: Literal["run", "service"] = lifetime
         self._store_path = store_path
         self._command_line = command_line
-        self._local: LocalKeeping | None = None
+        self._local: LocalExporter | None = None
         self._pipeline: Pipeline | None = None
         self._sdk: SdkDelivery | None = None
         self._reader: SpoolMetricReader | PlainReader | None = None
@@ -111,7 +111,8 @@ class Wiring:
             exception_events=settings.exception_signal != "logs",
             limits=self._limits,
         )
-        self.carried: Callable[[], DeliveryStatistics] | None = None  # events on their way to NATS
+        self.carrier_statistics: Callable[[], DeliveryStatistics] | None = None
+        """Counts of the events carried to NATS."""
         self.sinks: tuple[SpanSink, ...] = ()
         self.note_sinks: tuple[EventSink, ...] = ()
         self._tracer_provider: TracerProviderApi | None = None
@@ -120,7 +121,7 @@ class Wiring:
 
     def _wire(self, paused: Callable[[], AbstractContextManager[None]]) -> None:
         settings = self._settings
-        theirs, their_meters = tracer_provider_of_application(), meter_provider_of_application()
+        app_tracers, app_meters = tracer_provider_of_application(), meter_provider_of_application()
         writes_store = settings.local == "on" or (
             settings.local == "auto" and (self._command_line or not settings.endpoint_configured)
         )
@@ -128,26 +129,26 @@ class Wiring:
         notes: list[EventSink] = []
         sdk: SdkDelivery | None = None
         pipeline: Pipeline | None = None
-        if theirs is None or their_meters is None:
+        if app_tracers is None or app_meters is None:
             remote = settings.endpoint_configured or not writes_store
-            kept = self._local = self._local_keeping(writes_store)
+            kept = self._local = self._local_exporter(writes_store)
             local = kept.keep if kept is not None else None
-            if self._spools():
-                pipeline = self._pipeline = self._opened_pipeline(remote=remote, local=local)
+            if self._has_spool():
+                pipeline = self._pipeline = self._open_pipeline(remote=remote, local=local)
             else:
-                sdk = self._sdk = self._opened_sdk(remote=remote, local=local)
-        if theirs is not None:
-            self._tracer_provider = theirs
+                sdk = self._sdk = self._open_sdk(remote=remote, local=local)
+        if app_tracers is not None:
+            self._tracer_provider = app_tracers
             from opentelemetry import context as otel_context
 
             from spanbus._telemetry.tracer_spans import TracerSpans
 
-            tracer = theirs.get_tracer(names.SCOPE, __version__, names.SCHEMA_URL)
+            tracer = app_tracers.get_tracer(names.SCOPE, __version__, names.SCHEMA_URL)
             sinks.append(TracerSpans(tracer, self.template, ambient=otel_context.get_current))
         else:
             sinks.append(self._own_spans(pipeline, sdk))
-        if their_meters is not None:
-            meter = their_meters.get_meter(names.SCOPE, __version__, names.SCHEMA_URL)
+        if app_meters is not None:
+            meter = app_meters.get_meter(names.SCOPE, __version__, names.SCHEMA_URL)
             sinks.append(self._metrics(meter))
         else:
             meter = self._own_meter(pipeline, sdk, paused, sinks)
@@ -156,7 +157,7 @@ class Wiring:
             observe_numbers(meter, "spanbus.delivery.", self._delivery_numbers)
         if settings.events in ("log", "both") or settings.exception_signal is not None:
             self._wire_logs(sinks, notes)
-        if pipeline is not None and theirs is None:
+        if pipeline is not None and app_tracers is None:
             self._journal = JournalSink(pipeline.journal, self.template)
             sinks.append(self._journal)
         if writes_store:
@@ -178,8 +179,8 @@ class Wiring:
     def _delivery(self) -> Pipeline | SdkDelivery | None:
         return self._pipeline or self._sdk
 
-    def _spools(self) -> bool:
-        """Whether there is a spool here; where the system has none, that is said once, and the SDK delivers."""
+    def _has_spool(self) -> bool:
+        """Whether to deliver through a spool; on a system without one, print a message and let the SDK deliver."""
         if self._settings.delivery == "sdk":
             return False
         try:
@@ -191,7 +192,7 @@ class Wiring:
             return False
         return True
 
-    def _opened_pipeline(self, *, remote: bool, local: Local | None) -> Pipeline:
+    def _open_pipeline(self, *, remote: bool, local: Local | None) -> Pipeline:
         from spanbus._delivery.pipeline import DeliveryOptions, Pipeline
 
         settings = self._settings
@@ -213,7 +214,7 @@ class Wiring:
         pipeline.introduce(SCOPE)
         return pipeline
 
-    def _opened_sdk(self, *, remote: bool, local: Local | None) -> SdkDelivery:
+    def _open_sdk(self, *, remote: bool, local: Local | None) -> SdkDelivery:
         from spanbus._delivery.sdk import SdkDelivery
 
         settings = self._settings
@@ -229,7 +230,7 @@ class Wiring:
         )
 
     def _own_spans(self, pipeline: Pipeline | None, sdk: SdkDelivery | None) -> SpanSink:
-        """Spans of our own: encoded by us for the spool, live ones with the same ids for the SDK."""
+        """Sink for our own spans: encoded directly for the spool, or made with the SDK, with the same ids."""
         if pipeline is not None:
             sampler = EnvironmentSampler.of(self._env)
             return DirectSpans(pipeline, self.template, sampler=sampler, resource=pipeline.resource)
@@ -241,7 +242,7 @@ class Wiring:
 
     @property
     def tracer_provider(self) -> TracerProviderApi | None:
-        """The provider that spans go to: the application's, else one of ours, made when it is first asked for."""
+        """TracerProvider of the spans: the application's, else our own, created lazily."""
         delivery = self._delivery
         if self._tracer_provider is None and delivery is not None:
             from opentelemetry.sdk.trace import TracerProvider
@@ -267,10 +268,10 @@ class Wiring:
         paused: Callable[[], AbstractContextManager[None]],
         sinks: list[SpanSink],
     ) -> metrics.Meter | PlainMeter:
-        """A meter of our own, with the sink that counts on it; the SDK's where it delivers, or for exponential histograms."""
+        """Create our meter and its sink; an SDK meter if the SDK delivers, or for exponential histograms."""
         if pipeline is not None and not wants_exponential_histograms(self._env):
-            said = temporalities(self._lifetime, self._env)
-            own = PlainMeter(said.counters)
+            temporality = temporalities(self._lifetime, self._env)
+            own = PlainMeter(temporality.counters)
             sink = MetricSink(
                 own,
                 long_lived=self._lifetime == "service",
@@ -283,7 +284,7 @@ class Wiring:
                 pipeline.resource,
                 SCOPE,
                 export_interval_s(self._env),
-                durations=said.durations,
+                durations=temporality.durations,
                 exclusive=paused,
                 mark=pipeline.measures(),
             )
@@ -304,7 +305,7 @@ class Wiring:
         return meter
 
     def _metrics(self, meter: metrics.Meter) -> MetricSink:
-        """The sink that counts on a meter of the SDK's, durations too."""
+        """Sink that records all metrics, durations included, on a meter of the SDK."""
         return MetricSink(meter, long_lived=self._lifetime == "service")
 
     def _wire_logs(self, sinks: list[SpanSink], notes: list[EventSink]) -> None:
@@ -323,13 +324,13 @@ class Wiring:
         notes.append(log_sink)
 
     def _logger_provider(self) -> LoggerProvider | None:
-        """The application's, else one of ours; None where neither can be."""
+        """The application's LoggerProvider, else our own; None without either."""
         from opentelemetry._logs import get_logger_provider
         from opentelemetry.sdk._logs import LoggerProvider
 
-        theirs = get_logger_provider()
-        if isinstance(theirs, LoggerProvider):
-            return theirs
+        app_tracers = get_logger_provider()
+        if isinstance(app_tracers, LoggerProvider):
+            return app_tracers
         delivery = self._delivery
         if self._loggers is None and delivery is not None:
             self._loggers = LoggerProvider(
@@ -342,7 +343,7 @@ class Wiring:
         return self._loggers
 
     def output_logger(self) -> Callable[[SpanState, str], None] | None:
-        """Sends a line of a command's output as a log record; None unless that was asked for."""
+        """Function that sends a line of a command's output as a log record; None unless ``output`` is ``logs``."""
         if self._settings.output != "logs" or self._settings.sdk_disabled:
             return None
         from spanbus._telemetry.logs import send_output
@@ -368,37 +369,37 @@ class Wiring:
         return redacted(resource, self._redactor)
 
     def _is_plain(self) -> bool:
-        """Whether the resource can be ours. Where an application has loaded the SDK's, its instance is that of this process."""
+        """Whether the resource can be a plain one. With the SDK's resources loaded, the application's is shared."""
         return not asks_for_detectors(self._env) and (
             self._command_line or "opentelemetry.sdk.resources" not in sys.modules
         )
 
     def provide(self) -> None:
-        """Make our provider the global one where the application has none: its spans then go where ours do."""
+        """Make our TracerProvider the global one if the application has none."""
         own = self.tracer_provider
         if self._pipeline is not None:
             provide(own, (self._pipeline.span_processor,))
         else:
             provide(own, self._sdk.span_processors() if self._sdk is not None else ())
 
-    def _local_keeping(self, writes_store: bool) -> LocalKeeping | None:
-        """The local store, and the console where ``OTEL_<SIGNAL>_EXPORTER`` names it."""
+    def _local_exporter(self, writes_store: bool) -> LocalExporter | None:
+        """Exporter to the local store, and to the console if ``OTEL_<SIGNAL>_EXPORTER`` names it."""
         shown = {
             str(signal) for signal in OTLP_SIGNALS if "console" in exporters(self._env, signal)
         }
         if not writes_store and not shown:
             return None
-        return LocalKeeping(
+        return LocalExporter(
             self._store_path,
             (self._settings.store_days, self._settings.store_bytes),
             writes_store=writes_store,
             shown=shown,
         )
 
-    # --- while it lives -----------------------------------------------------------------------------------------------
+    # --- use ----------------------------------------------------------------------------------------------------------
 
     def tick(self, changed: Iterable[SpanState]) -> None:
-        """Bring the journal up to date and collect metrics when it is time."""
+        """Update the journal; collect metrics when they are due."""
         if self._journal is not None:
             self._journal.catch_up(changed, time.time_ns())
         now_s = time.monotonic()
@@ -407,9 +408,9 @@ class Wiring:
             self._reader.export_now()
 
     def flush(self, timeout_s: float) -> bool:
-        """Take over what dead processes left, collect metrics and wait until everything is acknowledged."""
+        """Adopt dead processes, collect metrics and wait until everything is acknowledged."""
         if self._pipeline is not None:
-            self._pipeline.take_over()  # first: its counts belong to what is collected
+            self._pipeline.take_over()  # first, so that the collection includes its counts
         if self._reader is not None:
             self._reader.export_now()
         return self._delivery.flush(timeout_s) if self._delivery is not None else True
@@ -420,28 +421,29 @@ class Wiring:
             observe_numbers(self._meter, prefix, read)
 
     def context_only(self) -> SpanSink:
-        """The sink of a bus whose telemetry an observer makes."""
+        """Sink of a bus whose telemetry an observer makes; it only propagates context."""
         return ContextOnly(self.template, EnvironmentSampler.of(self._env))
 
     @property
     def sampler(self) -> str:
-        """The sampler that the environment names, for people."""
+        """Text of the sampler in the environment, for messages."""
         return str(EnvironmentSampler.of(self._env))
 
     def arrival(self) -> Callable[[], bool]:
-        """Collect metrics; the function returned says whether all that was told until now has arrived. What others than
-        the spool deliver always has: it is not known.
+        """Collect metrics; return a function that tells whether all records until now have arrived.
+
+        It always returns True without a spool, because arrival is unknown then.
         """
         if self._reader is not None:
             self._reader.export_now()
         return self._pipeline.arrival() if self._pipeline is not None else lambda: True
 
     def deliver(self, timeout_s: float) -> bool:
-        """Take over what dead processes left and wait until everything is acknowledged, without a collection of metrics."""
+        """Adopt dead processes and wait until everything is acknowledged, without a collection of metrics."""
         return self._delivery.flush(timeout_s) if self._delivery is not None else True
 
     def warm(self, timeout_s: float) -> None:
-        """Wait until what sending needs is loaded: the exit limit of a command that is over at once is not for that."""
+        """Wait until the imports for sending are done, so that they take no time of a short command's exit limit."""
         if self._pipeline is not None:
             self._pipeline.sender.warm(timeout_s)
 
@@ -463,7 +465,7 @@ class Wiring:
             self._local.close(lambda: bool(delivery.statistics().waiting))
 
     def forked(self) -> None:
-        """In a child: what was inherited belongs to the parent."""
+        """In a child process: release what belongs to the parent."""
         if self._delivery is not None:
             self._delivery.forked()
 
@@ -476,6 +478,6 @@ class Wiring:
 
     def _delivery_numbers(self) -> Mapping[str, list[tuple[Mapping[str, str], float]]]:
         found = self._delivery.collected() if self._delivery is not None else None
-        if found is not None and self.carried is not None:
-            found = total(found, [self.carried()])
+        if found is not None and self.carrier_statistics is not None:
+            found = total(found, [self.carrier_statistics()])
         return delivery_numbers(found) if found is not None else {}

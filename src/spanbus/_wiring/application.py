@@ -1,4 +1,4 @@
-"""Providers that the application has set, and the one of ours that stands in their place where it has set none."""
+"""Global providers: those of the application, and our TracerProvider if it has none."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ _TRACER_PROVIDER, _METER_PROVIDER = "OTEL_PYTHON_TRACER_PROVIDER", "OTEL_PYTHON_
 
 @cache
 def _provided() -> WeakSet[TracerProviderApi]:
-    """Providers of ours that were made the global one."""
+    """Our providers that became the global one."""
     from weakref import WeakSet
 
     return WeakSet()
 
 
 def tracer_provider_of_application() -> TracerProviderApi | None:
-    """The global TracerProvider where the application has set one."""
+    """The global TracerProvider if the application has set one."""
     if "opentelemetry.trace" not in sys.modules and not os.environ.get(_TRACER_PROVIDER):
-        return None  # nobody can have set one
+        return None  # the application cannot have set one
     from opentelemetry import trace
 
     try:
@@ -50,9 +50,9 @@ def tracer_provider_of_application() -> TracerProviderApi | None:
 
 
 def meter_provider_of_application() -> metrics.MeterProvider | None:
-    """The global MeterProvider where the application has set one; the API's own stand-in is a private class."""
+    """The global MeterProvider if the application has set one; the API's proxy is a private class."""
     if "opentelemetry.metrics" not in sys.modules and not os.environ.get(_METER_PROVIDER):
-        return None  # nobody can have set one
+        return None  # the application cannot have set one
     from opentelemetry import metrics
 
     try:
@@ -68,15 +68,13 @@ def meter_provider_of_application() -> metrics.MeterProvider | None:
 
 
 def provide(ours: TracerProviderApi | None, processors: Iterable[SpanProcessor]) -> None:
-    """Make ``ours`` the global one where the application has none; with one of a runtime before, ``processors`` are
-    added to that.
-    """
+    """Make ``ours`` the global provider if the application has none; if an earlier runtime did, add ``processors`` to its."""
     from opentelemetry import trace
     from opentelemetry.sdk.trace import TracerProvider
 
     try:
         there = trace.get_tracer_provider()
-    except Exception:  # as above, where that was told
+    except Exception:  # logged by tracer_provider_of_application
         return
     if there in _provided() and isinstance(there, TracerProvider):
         for processor in processors if there is not ours else ():

@@ -1,4 +1,4 @@
-"""Delivery's counts as the metrics of the catalogue."""
+"""Delivery counts as metrics of the catalogue."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from spanbus._semantics import names
 def delivery_numbers(
     found: DeliveryStatistics,
 ) -> Mapping[str, list[tuple[Mapping[str, str], float]]]:
-    """By metric name, attributes with their value."""
+    """Attributes and value of each data point, by metric name."""
     signal, reason = names.DELIVERY_SIGNAL, names.DELIVERY_REASON
     age_s = max(0.0, time.time() - found.oldest_at_ns / 1e9) if found.oldest_at_ns else 0.0
     return {

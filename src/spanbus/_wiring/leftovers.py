@@ -1,4 +1,4 @@
-"""Work that a dead process left open is ended, and what it had measured and not exported is counted."""
+"""Leftovers of a dead process: its open spans are ended, its unexported measurements counted."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
 def finish_leftover(
     leftover: Leftover, pipeline: Pipeline, template: Template, env: Mapping[str, str]
 ) -> None:
-    """Put the spans and the measurements of ``leftover`` into ``pipeline``, under the resource of the process that is dead."""
-    from spanbus._telemetry.journal import Leftover as Left
+    """Put the spans and measurements of ``leftover`` into ``pipeline``, with the resource of the dead process."""
+    from spanbus._telemetry.journal import Leftover as JournalLeftover
     from spanbus._telemetry.journal import finished, measured
 
-    theirs = resource_of(leftover.group) or sdk_resource(pipeline.resource)
+    resource = resource_of(leftover.group) or sdk_resource(pipeline.resource)
     always = EnvironmentSampler("always_on")
-    spans = DirectSpans(pipeline, template, sampler=always, resource=theirs)
-    ended = finished(Left(leftover.open, leftover.measurements, leftover.alive_ns))
+    spans = DirectSpans(pipeline, template, sampler=always, resource=resource)
+    ended = finished(JournalLeftover(leftover.open, leftover.measurements, leftover.alive_ns))
     for record in reversed(ended):
         spans.opened(record)
     for record in ended:
@@ -46,7 +46,7 @@ def finish_leftover(
 
     reader = SpoolMetricReader(pipeline.put_metrics, "run", env)
     provider = own_meter_provider(
-        [reader], theirs.merge(sdk_resource(PlainResource({names.LIFETIME: "run"}))), env
+        [reader], resource.merge(sdk_resource(PlainResource({names.LIFETIME: "run"}))), env
     )
     sink = MetricSink(
         provider.get_meter(names.SCOPE, __version__, names.SCHEMA_URL), long_lived=False

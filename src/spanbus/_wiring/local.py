@@ -1,4 +1,4 @@
-"""The places in reach of this process that take delivered bodies: the local store, and the console where it is asked for."""
+"""Export to the local store, and to the console if configured."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ if TYPE_CHECKING:
     from spanbus._store.writes import Writes
 
 
-class LocalKeeping:
-    """Opens the store at the first body that it is given; safe from any thread. ``retention`` is in days and bytes,
-    ``shown`` are the signals for the console.
+class LocalExporter:
+    """Exporter to the local store and the console; opens the store lazily. Thread-safe.
+
+    ``retention`` is in days and bytes; ``shown`` are the signals for the console.
     """
 
     def __init__(
@@ -25,7 +26,7 @@ class LocalKeeping:
         self._store: Writes | None = None
 
     def keep(self, signal: str, body: bytes) -> None:
-        """Take one export request."""
+        """Store one export request."""
         if signal in self._shown:
             from spanbus._otlp.json import to_stderr as show
 
@@ -35,15 +36,13 @@ class LocalKeeping:
         with self._lock:
             if self._store is None:
                 from spanbus._store.retention import Retention
-                from spanbus._store.writes import (
-                    Writes,  # without the questions, which nobody asks here
-                )
+                from spanbus._store.writes import Writes  # not the queries, which are not needed
 
                 self._store = Writes.open(self._path, Retention.of_days(*self._retention))
             self._store.ingest(signal, body)
 
     def close(self, waiting: Callable[[], bool]) -> None:
-        """Close the store, unless something still waits for it."""
+        """Close the store, unless records still wait for it."""
         with self._lock:
             if self._store is not None and not waiting():
                 self._store.close()

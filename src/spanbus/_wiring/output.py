@@ -1,4 +1,4 @@
-"""The whole output of a run's commands, kept beside the local store and sent as logs where that was asked for."""
+"""Full output of a run's commands, kept beside the local store and sent as logs if configured."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class KeptOutput(Closing):
-    """Opens a place for the output of each command of a run. Leaving it waits until all of it is written."""
+    """Output of the commands of one run. Closing waits until all of it is written."""
 
     def __init__(
         self, settings: Settings, wiring: Wiring, correlator: Correlator, run_id: str
@@ -37,14 +37,14 @@ class KeptOutput(Closing):
 
     @staticmethod
     def is_wanted(settings: Settings) -> bool:
-        """Whether it is kept, and can be."""
+        """Whether output is to be kept, and can be."""
         local = settings.local != "off" and takes_files(settings.state_dir)
         return local and settings.output != "off" and not settings.sdk_disabled
 
     def command(
         self, phase: str, tool: str, argv: Sequence[str], *, attempt: int = 1
     ) -> CommandOutput:
-        """The place for one command, whose tool is open in the phase."""
+        """Return the output file of one command, whose tool span is open in the phase."""
         record = self._correlator.tool(self._run_id, phase, tool)
         send = self._send
         return self._log.command(
@@ -57,5 +57,5 @@ class KeptOutput(Closing):
         )
 
     def close(self) -> None:
-        """Write what waits."""
+        """Write everything that waits."""
         self._log.close()

@@ -1,4 +1,4 @@
-"""Parts of the SDK's providers that are ours, from an environment that was checked before."""
+"""Our SDK sampler and MeterProvider, from a validated environment."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def own_sampler(env: Mapping[str, str]) -> Sampler:
-    """The one of ``OTEL_TRACES_SAMPLER`` for spans that are made with our provider."""
+    """Sampler of our TracerProvider, from ``OTEL_TRACES_SAMPLER``."""
     from opentelemetry.sdk.trace import sampling
 
     known = EnvironmentSampler.of(env)
@@ -33,7 +33,7 @@ def own_sampler(env: Mapping[str, str]) -> Sampler:
 def own_meter_provider(
     readers: Sequence[MetricReader], resource: Resource, env: Mapping[str, str]
 ) -> MeterProvider:
-    """A MeterProvider that nothing but us shuts down, with the exemplars of ``OTEL_METRICS_EXEMPLAR_FILTER``."""
+    """MeterProvider without an ``atexit`` shutdown, with the exemplars of ``OTEL_METRICS_EXEMPLAR_FILTER``."""
     from opentelemetry.sdk.metrics import (
         AlwaysOffExemplarFilter,
         AlwaysOnExemplarFilter,

@@ -1,4 +1,4 @@
-"""Load, for who instruments, all that the first event of a service needs: its publisher would wait for it."""
+"""Imports for the first event of a service, done when a bus is instrumented; otherwise its publisher would wait for them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _ALWAYS = (
     "spanbus._wiring",
 )
 _RESOURCE = (
-    "concurrent.futures.thread",  # in which the SDK looks for it
+    "concurrent.futures.thread",  # the SDK runs its detectors in one
     "opentelemetry.sdk.resources",
 )
 _LOGS = (
@@ -32,7 +32,7 @@ _LOGS = (
 
 
 def prepare(settings: Settings, env: Mapping[str, str]) -> None:
-    """Load it, and open nothing: providers are looked up when the first event arrives."""
+    """Do the imports and open nothing: providers are looked up when the first event arrives."""
     if settings.sdk_disabled:
         return
     for module in _wanted(settings, env):
@@ -41,7 +41,7 @@ def prepare(settings: Settings, env: Mapping[str, str]) -> None:
         from spanbus._delivery.sdk import load_exporters
 
         load_exporters(env)
-    # what is secret is read from a file and compiled with the first text
+    # The first text reads the secret patterns from a file and compiles them.
     Redactor(settings.redact, patterns=settings.redact_patterns).text("first=text")
 
 
@@ -59,7 +59,7 @@ def _wanted(settings: Settings, env: Mapping[str, str]) -> Iterator[str]:
         yield "spanbus._telemetry.tracer_spans"
     if env.get("OTEL_PROPAGATORS"):
         yield "opentelemetry.propagate"
-    if spools and settings.endpoint_configured:  # half of what the thread that sends would load
+    if spools and settings.endpoint_configured:  # half of the imports of the sending thread
         yield from ("http.client", "spanbus._delivery.transport")
     if settings.events in ("log", "both") or settings.exception_signal is not None:
         yield from _LOGS

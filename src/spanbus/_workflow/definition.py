@@ -138,7 +138,7 @@ class Phase:
             )
         if self.timeout_s is not None and not self.timeout_s > 0:
             raise UnusableDefinition(
-                f"phase {self.name!r}: timeout must be more than nothing, not {self.timeout_s!r} s",
+                f"phase {self.name!r}: timeout must be greater than 0, not {self.timeout_s!r} s",
                 "timeout",
             )
         if self.retries < 0:
@@ -167,7 +167,7 @@ class Phase:
 
     @property
     def type(self) -> str:
-        """The value of ``cicd.pipeline.task.type``."""
+        """``cicd.pipeline.task.type``: the name of a built-in action, the function's ``task_type``, or ``function``."""
         if isinstance(self.action, str):
             return self.action
         said = getattr(self.action, "task_type", None)
@@ -200,7 +200,7 @@ class Workflow:
             for need in phase.needs:
                 if need not in names:
                     raise UnusableDefinition(
-                        f"phase {phase.name!r} needs {need!r}, which is no phase{did_you_mean(need, names)}",
+                        f"phase {phase.name!r} needs {need!r}, which is not a phase{did_you_mean(need, names)}",
                         f"phases[{index}].needs",
                     )
         try:
@@ -208,7 +208,7 @@ class Workflow:
         except CycleError as error:
             cycle = [str(name) for name in cast("Sequence[object]", error.args[1])]
             raise UnusableDefinition(
-                f"workflow {self.name!r} goes in a circle: {' needs '.join(reversed(cycle))}",
+                f"workflow {self.name!r} has a dependency cycle: {' needs '.join(reversed(cycle))}",
                 f"phases[{names[cycle[0]]}].needs",
             ) from None
 

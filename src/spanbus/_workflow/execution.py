@@ -34,7 +34,7 @@ Around = Callable[[PhaseExecution], AbstractContextManager[Mapping[str, str]]]
 
 @dataclass(frozen=True, slots=True)
 class PhaseContext(ActionContext):
-    """Argument of a phase's function: an :class:`ActionContext` that knows its run."""
+    """First argument of a phase's function: an :class:`ActionContext` with the run, phase and attempt."""
 
     run_id: str = ""
     workflow: str = ""

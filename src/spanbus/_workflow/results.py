@@ -1,4 +1,4 @@
-"""Outcomes of attempts, phases and runs."""
+"""Results of attempts, phases and runs."""
 
 from __future__ import annotations
 

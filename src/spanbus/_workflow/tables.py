@@ -50,7 +50,7 @@ def workflow(name: str, table: Mapping[str, object]) -> Workflow:
     _known(table, WORKFLOW_KEYS, "")
     phases = table.get("phases")
     if not isinstance(phases, list):
-        raise UnusableDefinition("a workflow is a list of tables named phases", "phases")
+        raise UnusableDefinition("a workflow must have a list of tables named phases", "phases")
     return Workflow(
         name,
         tuple(
@@ -195,7 +195,7 @@ def _environment(value: object, where: str) -> Mapping[str, str]:
                 for key, item in cast("Mapping[str, object]", value).items()
             }
         )
-    raise UnusableDefinition(f"must be a table of texts, not {value!r}", where)
+    raise UnusableDefinition(f"must be a table of strings, not {value!r}", where)
 
 
 def _path(value: object, where: str) -> Path | None:
@@ -213,7 +213,7 @@ def _boolean(value: object, where: str) -> bool:
 
 
 def _timeout_s(table: Mapping[str, object], path: str) -> float | None:
-    """``timeout``, which may also be written as Python has it."""
+    """Return the timeout of a table, written as ``timeout`` or, as in Python, ``timeout_s``."""
     given = [key for key in ("timeout", "timeout_s") if key in table]
     if len(given) > 1:
         raise UnusableDefinition("timeout and timeout_s are the same; give one", f"{path}.timeout")

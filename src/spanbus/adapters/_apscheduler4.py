@@ -1,4 +1,4 @@
-"""Schedulers of APScheduler 4, whose executors run each job within one call."""
+"""Adapter for schedulers of APScheduler 4, whose executors run each job in one call."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def attach(scheduler: Any, handle: Handle) -> None:
-    """Watch what a scheduler gives to its executors, and hear which of its jobs have missed their deadline."""
+    """Record the jobs that a scheduler's executors run, and those that missed their deadline."""
     for executor in scheduler.job_executors.values():
         handle.add_undo(replaced(executor, "run_job", functools.partial(_run, handle)))
 

@@ -1,4 +1,4 @@
-"""Workflow bridges of Oneiric, which crackerjack's workflow has too: executions of DAGs, their nodes, and checkpoints."""
+"""Workflow bridges of Oneiric, which crackerjack uses too: DAG executions, nodes and checkpoints."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ if TYPE_CHECKING:
 
 
 def watched(bridge: Any, handle: Handle) -> list[Callable[[], None]]:
-    """Watch a workflow bridge; what is returned takes that back."""
-    ways = {
+    """Wrap the methods of a workflow bridge. Returns functions that undo it."""
+    wrappers = {
         "execute_dag": _run,
         "_build_task_definitions": _nodes,
         "_execute_with_checkpoint": _skipped,
     }
     return [
-        _watching.wrapped(bridge, name, functools.partial(way, handle))
-        for name, way in ways.items()
+        _watching.wrapped(bridge, name, functools.partial(wrap, handle))
+        for name, wrap in wrappers.items()
     ]
 
 
 def _run(handle: Handle, method: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(method)
     async def executed(workflow_key: str, *, run_id: str | None = None, **options: Any) -> Any:
-        run_id = run_id or uuid4().hex  # as Oneiric makes it
+        run_id = run_id or uuid4().hex  # the default of Oneiric
         work = _watching.begun(handle, "run", str(workflow_key), run_id=run_id)
         try:
             with work.inside():
@@ -56,7 +56,7 @@ def _nodes(handle: Handle, method: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _skipped(handle: Handle, method: Callable[..., Any]) -> Callable[..., Any]:
-    """Nodes whose results are in the checkpoint are not run again."""
+    """Record nodes with a result in the checkpoint as skipped."""
 
     @functools.wraps(method)
     def execute(graph: Any, key: str, checkpoint: Any, *arguments: Any, **options: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Jobs of a queue: how they are read, and those that wait for their next attempt."""
+"""Jobs of a queue: their dialect, and the jobs that wait for their next attempt."""
 
 from __future__ import annotations
 
@@ -40,25 +40,25 @@ JOBS: dict[str, object] = {
         },
     ],
 }
-"""A dialect: each job is a run, and its one phase."""
+"""Dialect of job queues: each job is a run with one phase."""
 
 
 class Jobs:
-    """The jobs that a worker executes here. A job that was tried here before, and waits, goes on as the same run."""
+    """Jobs of a worker in this process. All attempts of a job in this process belong to the same run."""
 
     def __init__(self, handle: Handle) -> None:
         self._handle = handle
         self._waiting: dict[str, Work] = {}
 
     def begin(self, job_id: str, name: str) -> Work:
-        """A job, or its next attempt, begins here."""
+        """Start a job or its next attempt."""
         known = self._waiting.pop(job_id, None)
         work = known or Work(self._handle, "job", name, {"run_id": job_id})
         work.begin()
         return work
 
     def again(self, job_id: str, work: Work, error: BaseException | None = None) -> None:
-        """An attempt has failed, and another one follows, here or elsewhere: the newest that wait are kept."""
+        """End a failed attempt that is followed by another one, here or in another process. At most 1,000 jobs wait."""
         work.retry(error)
         self._waiting[job_id] = work
         while len(self._waiting) > _KEPT:

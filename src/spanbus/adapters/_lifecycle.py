@@ -1,4 +1,4 @@
-"""Lifecycle hooks, as Hamilton and Burr have them: sets of adapters whose methods are called by their names."""
+"""Lifecycle hooks of Hamilton and Burr: sets of adapters with methods that are called by name."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Hooks:
-    """Work between a hook before and a hook after it. Pickled, for another process, it tells nobody."""
+    """Records work between a hook before it and a hook after it. A pickled copy in another process does nothing."""
 
     def __init__(self, handle: Handle | None) -> None:
         self._handle = handle
@@ -32,7 +32,7 @@ class Hooks:
         doer: str | None = None,
         current: bool = True,
     ) -> None:
-        """Work has begun here; its span is ``current`` until it ends. Never raises."""
+        """Start work, with its span ``current`` until the end. Never raises."""
         handle = self._handle
         if handle is None:
             return
@@ -44,7 +44,7 @@ class Hooks:
             handle.failed(problem)
 
     def end(self, key: Hashable, error: BaseException | None) -> None:
-        """It has ended, with the error that is told, or with the one that goes through here."""
+        """End work with ``error``, or with the exception that is being handled."""
         found = self._open.pop(key, None)
         if found is not None:
             work, leave = found
@@ -53,16 +53,16 @@ class Hooks:
 
     @property
     def any_open(self) -> bool:
-        """Whether there is work that has begun and not ended."""
+        """Whether any work is open."""
         return bool(self._open)
 
 
 def join(
     sets: Iterable[Any], hooks: Hooks, before: Iterable[str], after: Iterable[str]
 ) -> Callable[[], None]:
-    """Call the methods of ``hooks`` too, next to the work: the last of those before, the first of those after.
+    """Add ``hooks`` to the sets, closest to the work: last of the ``before`` hooks, first of the ``after`` hooks.
 
-    Returns what takes that back.
+    Returns a function that undoes it.
     """
     joined: list[tuple[dict[str, list[Any]], str]] = []
     for one in {id(one): one for one in sets}.values():

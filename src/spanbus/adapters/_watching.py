@@ -1,4 +1,4 @@
-"""Parts that adapters share: functions, methods and streams that are work."""
+"""Helpers of adapters: wrap functions, methods and streams as work."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def around(function: Callable[..., Any], begun: Callable[[], Work]) -> Callable[..., Any]:
-    """``function``, each call of which is a piece of work; a coroutine function stays one."""
+    """Wrap ``function`` so that each call is recorded as the work that ``begun`` starts. A coroutine function stays one."""
     if is_coroutine_function(function):
 
         @functools.wraps(function)
@@ -52,7 +52,7 @@ def around(function: Callable[..., Any], begun: Callable[[], Work]) -> Callable[
 def wrapped(
     target: Any, name: str, wrap: Callable[[Any], Callable[..., Any]]
 ) -> Callable[[], None]:
-    """Put ``wrap`` of the method in its place: on an object, or for every instance of a class. Returns what takes that back."""
+    """Replace a method by ``wrap(method)``, on an object or for all instances of a class. Returns a function that undoes it."""
     if not isinstance(target, type):
         return replaced(target, name, wrap)
     original, own = inspect.getattr_static(target, name), name in vars(target)
@@ -75,9 +75,9 @@ def wrapped(
     return undo
 
 
-def begun(handle: Handle, kind: str, name: str, **said: object) -> Work:
-    """Work that has begun."""
-    work = Work(handle, cast("Any", kind), name, said)
+def begun(handle: Handle, kind: str, name: str, **details: object) -> Work:
+    """Return started work."""
+    work = Work(handle, cast("Any", kind), name, details)
     work.begin()
     return work
 
@@ -85,7 +85,7 @@ def begun(handle: Handle, kind: str, name: str, **said: object) -> Work:
 def stream(
     made: Iterator[Any], work: Work, ended: Callable[[BaseException | None], None]
 ) -> Generator[Any, Any, Any]:
-    """Yield what ``made`` yields, made inside ``work``; the consumer's context stays as it is."""
+    """Yield the items of ``made``, which runs inside ``work``. The consumer's context is not changed."""
     error: BaseException | None = None
     try:
         while True:
@@ -106,7 +106,7 @@ def stream(
 async def async_stream(
     made: AsyncGenerator[Any, Any], work: Work, ended: Callable[[BaseException | None], None]
 ) -> AsyncGenerator[Any, Any]:
-    """The same for an async generator."""
+    """Like :func:`stream`, for an async generator."""
     error: BaseException | None = None
     try:
         while True:

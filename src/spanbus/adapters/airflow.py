@@ -1,4 +1,4 @@
-"""Airflow 3: a DAG run is a run, each task instance a phase of it, or an execution where a process of its own does it."""
+"""Airflow 3: a DAG run is a run; a task instance is a phase, or an execution if it runs in a separate process."""
 
 from __future__ import annotations
 
@@ -35,38 +35,40 @@ _WAITING = ("deferred", "up_for_reschedule", "awaiting_input")
 
 
 def attach(target: Any, handle: Handle) -> None:
-    """Watch the DAG runs and task instances of this process; the module stands for them."""
+    """Record the DAG runs and task instances of this process. ``target`` is the module ``airflow``."""
     if not isinstance(target, ModuleType):
         raise InputError("instrument the module: spanbus.instrument(airflow)")
-    ways = _watched(lambda: handle, handle.add_undo)
+    created = _create_listener(lambda: handle, handle.add_undo)
     manager: Any = import_module("airflow.listeners.listener").get_listener_manager()
-    manager.add_listener(ways)
+    manager.add_listener(created)
 
     def undo() -> None:
-        manager.pm.unregister(ways)
+        manager.pm.unregister(created)
 
     handle.add_undo(undo)
 
 
 def listener() -> object:
-    """The listener for a plugin of Airflow: in the processes that load it, from the first DAG run or task instance on."""
+    """Return the listener for an Airflow plugin. It instruments a process at its first DAG run or task instance."""
     return _listener()
 
 
 @functools.cache
 def _listener() -> object:
-    """One, though Airflow loads its plugins twice in some processes."""
+    """Cached: Airflow loads its plugins twice in some processes."""
     import spanbus
 
     @functools.cache
     def handle() -> Handle:
         return spanbus.instrument(None, dialect=DIALECT)
 
-    return _watched(handle, lambda undo: None)
+    return _create_listener(handle, lambda undo: None)
 
 
-def _watched(handle: Callable[[], Handle], undo: Callable[[Callable[[], None]], None]) -> object:
-    """The listener of DAG runs; task instances are watched where they run, for a listener is told of few of their ends."""
+def _create_listener(
+    handle: Callable[[], Handle], undo: Callable[[Callable[[], None]], None]
+) -> object:
+    """Return a listener of DAG runs, and wrap the task runner: listeners receive few ends of task instances."""
     try:
         hookimpl: Any = import_module("pluggy").HookimplMarker("airflow")
         tasks = _Tasks(handle)
@@ -77,28 +79,29 @@ def _watched(handle: Callable[[], Handle], undo: Callable[[Callable[[], None]], 
     class Listener:
         @hookimpl
         def on_dag_run_success(self, dag_run: Any) -> None:
-            tasks.told(tasks.run_ended, dag_run, None)
+            tasks.guarded(tasks.run_ended, dag_run, None)
 
         @hookimpl
         def on_dag_run_failed(self, dag_run: Any, msg: str) -> None:
-            tasks.told(tasks.run_ended, dag_run, msg)
+            tasks.guarded(tasks.run_ended, dag_run, msg)
 
     return Listener()
 
 
 class _Tasks:
-    """The DAG runs and task instances under way in this process."""
+    """Running DAG runs and task instances of this process."""
 
     def __init__(self, handle: Callable[[], Handle]) -> None:
         self._handle = handle
         self._runs: dict[str, Work] = {}
-        """DAG runs that this process makes from their beginning to their end."""
+        """DAG runs that run completely in this process."""
         self._done: dict[str, set[str]] = {}
-        """For these the task instances that were told."""
+        """Recorded task instances of these DAG runs."""
         self._open: dict[tuple[str, str], tuple[Work, bool]] = {}
-        """Task instances that go on, by run and name, and whether with another attempt; else they wait for something."""
+        """Unfinished task instances by run and name; the flag is set if another attempt follows, otherwise they are waiting."""
 
-    def told(self, function: Callable[..., None], *arguments: Any) -> None:
+    def guarded(self, function: Callable[..., None], *arguments: Any) -> None:
+        """Call ``function`` and report its errors to the handle."""
         try:
             function(*arguments)
         except Exception as error:
@@ -110,10 +113,10 @@ class _Tasks:
             self._runs[key] = _watching.begun(self._handle(), "run", dag_run.dag_id, run_id=key)
 
     def run_ended(self, dag_run: Any, problem: str | None) -> None:
-        """The end of a DAG run, with the task instances that were left out of it.
+        """Record the end of a DAG run, and the task instances that were skipped.
 
-        A scheduler, or the server where somebody sets its state, tells of all of it now: it may have been begun by another
-        one, which may be gone.
+        A scheduler, or the API server if a user sets the state, also records the start now: the run may have been started by
+        another process, which may be gone.
         """
         key, handle = _key(dag_run), self._handle()
         work, done = self._runs.pop(key, None), self._done.pop(key, set())
@@ -127,8 +130,10 @@ class _Tasks:
                 handle.feed(_event("phase.skipped", at, run_id=key, phase=name, reason=state))
         if work is None:
             word, error = _end_of_run(problem)
-            said = {} if error is None else {"error": error}
-            handle.feed(_event(f"run.{word}", ended, run_id=key, workflow=dag_run.dag_id, **said))
+            details = {} if error is None else {"error": error}
+            handle.feed(
+                _event(f"run.{word}", ended, run_id=key, workflow=dag_run.dag_id, **details)
+            )
         elif problem is None:
             work.end()
         else:
@@ -136,32 +141,32 @@ class _Tasks:
             work.end(TimeoutError(error)) if word == "timeout" else work.fail(error)
 
     def around(self, run: Callable[..., Any]) -> Callable[..., Any]:
-        """Airflow's function that runs a task instance, watched: it returns the state, a message, and the exception."""
+        """Wrap Airflow's function that runs a task instance and returns state, message and exception."""
 
         @functools.wraps(run)
         def ran(ti: Any, *arguments: Any, **options: Any) -> Any:
             with ExitStack() as inside:
                 ended: Callable[..., None] | None = None
                 try:
-                    way = self._in_this_process if _is_test() else self._execution
-                    ended = inside.enter_context(way(ti))
+                    record = self._in_this_process if _is_test() else self._execution
+                    ended = inside.enter_context(record(ti))
                 except Exception as error:
                     self._handle().failed(error)
                 returned = run(ti, *arguments, **options)
                 if ended is not None:
-                    self.told(_tell, ended, returned)
+                    self.guarded(_report_end, ended, returned)
             return returned
 
         return ran
 
     @contextmanager
     def _in_this_process(self, ti: Any) -> Generator[Callable[..., None]]:
-        """A phase of a run that this process makes from its beginning to its end: ``dag.test()``."""
-        self.told(self.run_began, ti)
+        """Record a phase of a run that runs completely in this process, as in ``dag.test()``."""
+        self.guarded(self.run_began, ti)
         place = _key(ti), _name(ti)
         self._done.setdefault(place[0], set()).add(place[1])
-        said = {"run_id": place[0]}
-        new = Work(self._handle(), "phase", place[1], said, doer=" ".join(place))
+        details = {"run_id": place[0]}
+        new = Work(self._handle(), "phase", place[1], details, doer=" ".join(place))
         work, begins = self._open.pop(place, (new, True))
         if begins:
             work.begin()
@@ -187,7 +192,7 @@ class _Tasks:
 
     @contextmanager
     def _execution(self, ti: Any) -> Generator[Callable[..., None]]:
-        """An execution, in the trace of a run of which another process tells."""
+        """Record an execution in the trace of a run that another process records."""
         handle, key = self._handle(), _key(ti)
         settings = current_runtime().settings
         executions = Executions(
@@ -220,13 +225,13 @@ class _Tasks:
                 executions.end(execution, *outcome)
 
 
-def _event(event_type: str, at: datetime | None, **said: object) -> dict[str, object]:
-    """An event of what Airflow's database says, at the time that is said there."""
-    return {"event_type": event_type, "payload": said, "time": at or datetime.now(UTC)}
+def _event(event_type: str, at: datetime | None, **details: object) -> dict[str, object]:
+    """Return an event for an entry of Airflow's database, with the entry's time."""
+    return {"event_type": event_type, "payload": details, "time": at or datetime.now(UTC)}
 
 
 def _end_of_run(problem: str | None) -> tuple[str, str | None]:
-    """The word for the end of a DAG run, by the message that its listeners get; what somebody stops by hand is cancelled."""
+    """Return the event word and error for the end of a DAG run, from the listener's message. A manual stop is a cancellation."""
     if problem is None:
         return "completed", None
     if "timed_out" in problem:
@@ -235,7 +240,7 @@ def _end_of_run(problem: str | None) -> tuple[str, str | None]:
 
 
 def _left_out(dag_run: Any) -> list[tuple[str, datetime | None, str]]:
-    """Task instances that never ran: because of a branch, a trigger rule or the failure of another one."""
+    """Return task instances that never ran, because of a branch, a trigger rule or an upstream failure."""
     session = import_module("sqlalchemy.orm").object_session(dag_run)
     found = dag_run.get_task_instances(session=session) if session else dag_run.get_task_instances()
     return [
@@ -245,7 +250,7 @@ def _left_out(dag_run: Any) -> list[tuple[str, datetime | None, str]]:
     ]
 
 
-def _tell(ended: Callable[..., None], returned: Any) -> None:
+def _report_end(ended: Callable[..., None], returned: Any) -> None:
     state, _, error = returned
     ended(str(getattr(state, "value", state)), error)
 
@@ -259,13 +264,13 @@ def _outcome(state: str, error: BaseException | None) -> tuple[Result, Failure |
 
 
 def _is_test() -> bool:
-    """Whether task instances run in the process that also decides on their run."""
+    """Whether task instances run in the process that schedules them."""
     comms = getattr(import_module(_RUNNER), "SUPERVISOR_COMMS", None)
     return type(comms).__name__.startswith("InProcess")
 
 
 def _known(error: BaseException | None) -> BaseException | None:
-    """An exception as one that is known here: Airflow has classes of its own for time-outs and for being stopped."""
+    """Convert Airflow's exceptions for timeouts and termination to Python's."""
     kind = type(error).__name__
     if "Timeout" in kind and not isinstance(error, TimeoutError):
         return TimeoutError(str(error))
@@ -273,11 +278,11 @@ def _known(error: BaseException | None) -> BaseException | None:
 
 
 def _key(of: Any) -> str:
-    """The id of a DAG run: that of Airflow is unique in its DAG only."""
+    """Return a run id; Airflow's is only unique within its DAG."""
     return f"{of.dag_id}/{of.run_id}"
 
 
 def _name(ti: Any) -> str:
-    """The task, with its number where it is mapped."""
+    """Return the task id, with the index of a mapped task."""
     index = getattr(ti, "map_index", None)
     return f"{ti.task_id}[{index}]" if index is not None and index >= 0 else str(ti.task_id)

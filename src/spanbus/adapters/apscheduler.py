@@ -19,7 +19,7 @@ _NAMES_KEPT = 1_000
 
 
 def attach(scheduler: Any, handle: Handle) -> None:
-    """Watch the jobs that a scheduler gives to its executors, and hear which it left out."""
+    """Record the jobs that a scheduler's executors run, and those that it skips."""
     later = getattr(scheduler, "_async_scheduler", scheduler)
     if hasattr(later, "job_executors") and not isinstance(later, type):
         _apscheduler4.attach(later, handle)
@@ -28,29 +28,30 @@ def attach(scheduler: Any, handle: Handle) -> None:
         raise InputError(f"{type(scheduler).__name__} is not a scheduler of APScheduler 3 or 4")
     watched = _Scheduler(scheduler, handle)
     handle.add_undo(replaced(scheduler, "_lookup_executor", watched.looked_up))
-    scheduler.add_listener(watched.heard)
-    handle.add_undo(lambda: scheduler.remove_listener(watched.heard))
+    scheduler.add_listener(watched.on_event)
+    handle.add_undo(lambda: scheduler.remove_listener(watched.on_event))
 
 
 class _Scheduler:
-    """The jobs of one scheduler."""
+    """Jobs of one scheduler."""
 
     def __init__(self, scheduler: Any, handle: Handle) -> None:
         self._events: Any = import_module("apscheduler.events")
         self._scheduler, self._handle = scheduler, handle
         self._executors: list[Any] = []
-        self._elsewhere: dict[tuple[str, object], Work] = {}
+        self._in_processes: dict[tuple[str, object], Work] = {}
+        """Submitted jobs of process pools, by job id and scheduled time."""
         self._names: dict[str, str] = {}
 
     def looked_up(self, method: Callable[..., Any]) -> Callable[..., Any]:
-        """Executors are made late, by their alias: watched when they are first used."""
+        """Wrap the lookup of executors, which are created late, and wrap each executor at its first use."""
 
         def lookup(alias: str) -> Any:
             executor = method(alias)
             if not any(executor is one for one in self._executors):
                 self._executors.append(executor)
-                elsewhere = type(executor).__name__ == "ProcessPoolExecutor"
-                wrap = self._elsewhere_submitting if elsewhere else self._submitting
+                is_pool = type(executor).__name__ == "ProcessPoolExecutor"
+                wrap = self._submitting_to_process if is_pool else self._submitting
                 self._handle.add_undo(replaced(executor, "_do_submit_job", wrap))
             return executor
 
@@ -63,33 +64,33 @@ class _Scheduler:
 
         return submit
 
-    def _elsewhere_submitting(self, method: Callable[..., Any]) -> Callable[..., Any]:
-        """Jobs that another process runs: from when they were submitted until their event comes."""
+    def _submitting_to_process(self, method: Callable[..., Any]) -> Callable[..., Any]:
+        """Record jobs of another process from their submission until the event of their end."""
 
         def submit(job: Any, run_times: Any) -> Any:
             self._remember(job)
             for at in run_times:
                 work = _watching.begun(self._handle, "job", str(job.name))
-                self._elsewhere[job.id, at] = work
+                self._in_processes[job.id, at] = work
             return method(job, run_times)
 
         return submit
 
-    def heard(self, event: Any) -> None:
-        """Jobs that were not run, and the ends of those that another process ran."""
+    def on_event(self, event: Any) -> None:
+        """Record jobs that were not run, and the ends of jobs in other processes."""
         events = self._events
         missed: bool = event.code == events.EVENT_JOB_MISSED
         if missed or event.code == events.EVENT_JOB_MAX_INSTANCES:
-            begun = self._elsewhere.pop(_key(event), None)
+            begun = self._in_processes.pop(_key(event), None)
             work = begun or _watching.begun(self._handle, "job", self._name(event.job_id))
             work.skip(reason="missed" if missed else "too many instances")
         elif event.code in (events.EVENT_JOB_EXECUTED, events.EVENT_JOB_ERROR):
-            work = self._elsewhere.pop(_key(event), None)
+            work = self._in_processes.pop(_key(event), None)
             if work is not None:
                 work.end(event.exception)
 
     def _remember(self, job: Any) -> None:
-        """Jobs of one date are gone when their event comes."""
+        """Remember a job's name: a one-time job is deleted before its event arrives."""
         self._names[job.id] = str(job.name)
         while len(self._names) > _NAMES_KEPT:
             del self._names[next(iter(self._names))]
@@ -105,7 +106,7 @@ def _key(event: Any) -> tuple[str, object]:
 
 
 class _Job:
-    """A job as its executor sees it, with its function watched."""
+    """A job for its executor, with its function wrapped."""
 
     def __init__(self, job: Any, handle: Handle) -> None:
         self._job = job

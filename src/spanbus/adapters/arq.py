@@ -1,4 +1,4 @@
-"""arq: each job is a run with one phase, its attempts beneath it, told by the worker that executes it."""
+"""arq: each job is a run with one phase and its attempts, recorded in the worker that executes it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _UNKNOWN = "<unknown>"
 
 
 def attach(target: Any, handle: Handle) -> None:
-    """Watch the jobs of a worker, of a class of workers, or, for the module, of all that this process makes."""
+    """Record the jobs of a worker, of a worker class, or of all workers of this process if it is the module."""
     worker = import_module("arq.worker").Worker if isinstance(target, ModuleType) else target
     if not hasattr(worker, "run_job"):
         raise InputError(
@@ -34,7 +34,7 @@ def attach(target: Any, handle: Handle) -> None:
 
 
 class _Running:
-    """A job that a worker runs here, in a task of its own."""
+    """A job in progress; a worker runs each job in its own task."""
 
     def __init__(self, worker: Any, job_id: str) -> None:
         self.worker, self.job_id = worker, job_id
@@ -43,13 +43,13 @@ class _Running:
 
 
 class _Workers:
-    """The jobs of the workers that are watched; of each the functions are, from its first job on."""
+    """Jobs of the instrumented workers. The functions of a worker are wrapped at its first job."""
 
     def __init__(self, handle: Handle) -> None:
         self._handle = handle
         self._jobs = _jobs.Jobs(handle)
         self._known: WeakSet[Any] = WeakSet()
-        self._here: ContextVar[_Running | None] = ContextVar("spanbus_arq", default=None)
+        self._current: ContextVar[_Running | None] = ContextVar("spanbus_arq", default=None)
 
     def running(self, method: Any) -> Callable[..., Any]:
         @functools.wraps(method)
@@ -59,13 +59,13 @@ class _Workers:
                 self._watch(worker)
             except Exception as problem:
                 self._handle.failed(problem)
-            self._here.set(_Running(worker, job_id))  # in the task of this job
+            self._current.set(_Running(worker, job_id))  # context of this job's task
             await method(job_id, score)
 
         return run_job
 
     def not_run(self, method: Any) -> Callable[..., Any]:
-        """A job that is given up, mostly before it began."""
+        """Record jobs that are given up, mostly before they started."""
 
         @functools.wraps(method)
         async def finish_failed_job(job_id: str, result_data: bytes | None) -> None:
@@ -91,7 +91,7 @@ class _Workers:
 
         @functools.wraps(coroutine)
         async def run(context: Any, *arguments: Any, **options: Any) -> Any:
-            running = self._here.get()
+            running = self._current.get()
             if running is None or running.begun:  # called by another job
                 return await coroutine(context, *arguments, **options)
             running.begun = True
@@ -111,22 +111,22 @@ class _Workers:
         return run
 
     def _given_up(self, worker: Any, job_id: str, result_data: bytes | None) -> None:
-        """Tell of a job that was not run: aborted before it began, or of a function that is not there.
+        """Record a job that was not run: aborted before its start, or with an unknown function.
 
-        Of one that expired nothing is left but its id, and one that was tried too often is told already.
+        Of an expired job only the id is left, and a job with too many attempts is recorded already.
         """
         if result_data is None:
             return
         read = import_module("arq.jobs").deserialize_result
-        told = read(result_data, deserializer=worker.job_deserializer)
-        if isinstance(told.result, CancelledError):
-            self._jobs.begin(job_id, told.function).skip(reason="aborted")
-        elif told.function not in worker.functions and told.function != _UNKNOWN:
-            self._jobs.begin(job_id, told.function).end(told.result)
+        job = read(result_data, deserializer=worker.job_deserializer)
+        if isinstance(job.result, CancelledError):
+            self._jobs.begin(job_id, job.function).skip(reason="aborted")
+        elif job.function not in worker.functions and job.function != _UNKNOWN:
+            self._jobs.begin(job_id, job.function).end(job.result)
 
 
 def _again(error: BaseException, worker: Any, function: Any, context: Any) -> bool:
-    """Whether a job that was ended by this error is run again."""
+    """Whether a job is retried after this error."""
     if not worker.retry_jobs or type(error).__name__ not in ("Retry", "RetryJob"):
         return False
     most = worker.max_tries if function.max_tries is None else function.max_tries
@@ -134,7 +134,7 @@ def _again(error: BaseException, worker: Any, function: Any, context: Any) -> bo
 
 
 def _meant(error: BaseException, running: _Running) -> BaseException:
-    """A task that is cut, and neither by an abort nor with its worker or by itself, exceeded its time limit."""
+    """Convert a cancellation to a timeout, unless it was caused by an abort, by the worker's end or by the task itself."""
     here = current_task()
     if not isinstance(error, CancelledError) or here is None or not here.cancelling():
         return error

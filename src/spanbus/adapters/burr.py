@@ -1,4 +1,4 @@
-"""Burr: each run of an application is a run, each action that it takes a phase of it."""
+"""Burr: each run of an application is a run, and each action a phase."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _STREAMS = {
 
 
 def attach(application: Any, handle: Handle) -> None:
-    """Watch the methods of an application that take its actions, and hear the hooks before and after each of these."""
+    """Wrap the methods of an application that execute actions, and add hooks before and after each action."""
     adapters = getattr(application, "_adapter_set", None)
     if adapters is None or isinstance(application, type):
         raise InputError(
@@ -41,7 +41,7 @@ def attach(application: Any, handle: Handle) -> None:
 
 
 class _Actions(Hooks):
-    """The actions of an application. Those that stream go on in the hands of whoever reads them: nowhere are they current."""
+    """Actions of an application. Streaming actions are never current, because their consumer drives them."""
 
     left: Callable[[BaseException | None], None] | None = None
 
@@ -59,7 +59,7 @@ class _Actions(Hooks):
 
 
 class _Application:
-    """The runs of one application, one at a time: a method that is called within another one is a part of it."""
+    """Runs of one application, one at a time. Nested method calls belong to the outermost one."""
 
     def __init__(self, handle: Handle, application: Any) -> None:
         self._handle, self._application = handle, application
@@ -67,7 +67,7 @@ class _Application:
         self.actions = _Actions(handle)
 
     def called(self, method: Callable[..., Any]) -> Callable[..., Any]:
-        """``method``, the outermost call of which is a run."""
+        """Wrap ``method``: its outermost call is a run."""
         if is_coroutine_function(method):
 
             @functools.wraps(method)
@@ -105,7 +105,7 @@ class _Application:
     def streamed(
         self, passed: Callable[..., Any], method: Callable[..., Any]
     ) -> Callable[..., Any]:
-        """``method``, which gives its actions one after the other to whoever has called it."""
+        """Wrap ``method``, which yields its actions to the caller."""
 
         @functools.wraps(method)
         def streamed(*arguments: Any, **options: Any) -> Any:
@@ -121,7 +121,7 @@ class _Application:
         return self._work
 
     def _returned(self) -> None:
-        """The call is over; the action that it has begun to stream may not be."""
+        """End the run, or leave that to the streaming action that the call has started."""
         if self.actions.any_open:
             self.actions.left = self._end
         else:

@@ -1,4 +1,4 @@
-"""Celery: each execution of a task is a span in the trace of whoever published it."""
+"""Celery: each execution of a task is a span in the trace of its publisher."""
 
 from __future__ import annotations
 

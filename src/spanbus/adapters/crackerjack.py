@@ -1,4 +1,4 @@
-"""crackerjack 0.74 and later: its workflow, which Oneiric executes, and the bus on which it tells of its fixes."""
+"""crackerjack 0.74 and later: its workflow, which Oneiric executes, and the event bus of its AI fixes."""
 
 from __future__ import annotations
 
@@ -48,12 +48,12 @@ _FIXES: Mapping[str, object] = {
 
 
 def DIALECT(target: object) -> Mapping[str, object] | None:
-    """That of the fixes for their bus; other buses of crackerjack have the usual one."""
+    """Return the dialect of the AI fix bus; other buses of crackerjack have the default one."""
     return _FIXES if type(target).__name__ == "AIFixEventBus" else None
 
 
 def attach(target: Any, handle: Handle) -> Any:
-    """Watch a workflow pipeline (an object, or the class for all of them), or listen to a bus of fixes."""
+    """Record a workflow pipeline (an object, or the class for all of them), or subscribe to an AI fix bus."""
     name = target.__name__ if isinstance(target, type) else type(target).__name__
     if name == "AIFixEventBus" and not isinstance(target, type):
         sink = _Fixes(handle)
@@ -71,7 +71,7 @@ def attach(target: Any, handle: Handle) -> Any:
 
 
 def _wired(handle: Handle, method: Callable[..., Any]) -> Callable[..., Any]:
-    """Each run of a pipeline makes a runtime of its own, and wires it."""
+    """Instrument the runtime that each run of a pipeline creates."""
 
     @functools.wraps(method)
     def wire(runtime: Any, *arguments: Any, **options: Any) -> Any:
@@ -87,7 +87,7 @@ def _wired(handle: Handle, method: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class _Fixes:
-    """A sink. A run that is announced again goes on, and one whose task has ended, and no end was announced, ends with it."""
+    """A sink of the fix bus. A repeated start of a run is only an event. A run without an end event ends with its task."""
 
     def __init__(self, handle: Handle) -> None:
         self._handle = handle
@@ -95,15 +95,15 @@ class _Fixes:
 
     async def handle(self, event: Any) -> None:
         try:
-            self._heard(event)
+            self._forward(event)
         except Exception as error:
             self._handle.failed(error)
 
-    def _heard(self, event: Any) -> None:
+    def _forward(self, event: Any) -> None:
         kind, run = str(event.kind), str(event.run_id)
-        said: dict[str, object] = asdict(event)
+        details: dict[str, object] = asdict(event)
         if kind == "run_started":
-            said["workflow"] = f"fixes {event.stage}".strip()
+            details["workflow"] = f"fixes {event.stage}".strip()
             if run in self._open:
                 kind = "run_announced_again"
             else:
@@ -112,7 +112,7 @@ class _Fixes:
             self._open.pop(run, None)
         elif kind == "iteration_finished" and run in self._open:
             self._open[run] = bool(event.success)
-        self._handle.tell(kind, **said)
+        self._handle.tell(kind, **details)
 
     def _began(self, run: str) -> None:
         self._open[run] = None
@@ -123,7 +123,7 @@ class _Fixes:
             task.add_done_callback(functools.partial(self._task_ended, run))
 
     def _task_ended(self, run: str, task: asyncio.Task[Any]) -> None:
-        """As its last iteration ended; of a task that was cancelled or failed the handle knows itself."""
+        """End a run with the result of its last iteration. The handle ends runs of cancelled and failed tasks itself."""
         if run not in self._open:
             return
         success = self._open.pop(run)

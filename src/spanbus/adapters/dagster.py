@@ -1,4 +1,4 @@
-"""Dagster: a run is a run, each step a phase of it, told by the events that an instance handles."""
+"""Dagster: a run is a run and each step a phase, from the events that an instance handles."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _INTERRUPTS = ("DagsterExecutionInterruptedError", "KeyboardInterrupt", "Cancell
 
 
 def attach(instance: Any, handle: Handle) -> None:
-    """Hear the events of an instance, or of every one in this process where it is the class."""
+    """Observe the events of an instance, or of all instances of this process if it is the class."""
     if not hasattr(instance, "handle_new_event"):
         raise InputError("instrument a DagsterInstance, or the class for all of them")
     events = _Events(handle)
@@ -27,7 +27,7 @@ def attach(instance: Any, handle: Handle) -> None:
     def wrap(method: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(method)
         def handled(event: Any, *arguments: Any, **options: Any) -> Any:
-            events.heard(event)
+            events.on_event(event)
             return method(event, *arguments, **options)
 
         return handled
@@ -36,21 +36,21 @@ def attach(instance: Any, handle: Handle) -> None:
 
 
 class _Events:
-    """The runs and steps that have begun, and not ended yet."""
+    """Open runs and steps."""
 
     def __init__(self, handle: Handle) -> None:
         self._handle = handle
         self._open: dict[tuple[str, str | None], tuple[Work, Callable[[], None] | None]] = {}
 
-    def heard(self, entry: Any) -> None:
+    def on_event(self, entry: Any) -> None:
         try:
             event = entry.dagster_event
             if event is not None:
-                self._heard(str(entry.run_id), event)
+                self._apply(str(entry.run_id), event)
         except Exception as error:
             self._handle.failed(error)
 
-    def _heard(self, run_id: str, event: Any) -> None:
+    def _apply(self, run_id: str, event: Any) -> None:
         kind = str(event.event_type_value)
         subject, _, word = kind.partition("_")
         if subject == "PIPELINE":
@@ -68,9 +68,9 @@ class _Events:
             work.begin()
             work.skip()
         elif word in ("UP_FOR_RETRY", "RESTARTED", "SUCCESS", "FAILURE", "CANCELED"):
-            self._goes_on(run_id, step, word, event.event_specific_data)
+            self._update(run_id, step, word, event.event_specific_data)
 
-    def _goes_on(self, run_id: str, step: str | None, word: str, data: Any) -> None:
+    def _update(self, run_id: str, step: str | None, word: str, data: Any) -> None:
         work, leave = self._open.pop((run_id, step), (None, None))
         if leave is not None:
             leave()
@@ -100,10 +100,10 @@ class _Events:
 
 
 def _error(data: Any) -> dict[str, str]:
-    """The innermost error that an event carries: that of the step's function."""
+    """Return the innermost error of an event, that of the step's function."""
     failed_step = getattr(data, "first_step_failure_event", None)
     error = getattr(failed_step.event_specific_data if failed_step else data, "error", None)
     while (cause := getattr(error, "cause", None)) is not None:
         error = cause
-    said = {"type": getattr(error, "cls_name", None), "message": getattr(error, "message", None)}
-    return {key: str(value).strip() for key, value in said.items() if value}
+    details = {"type": getattr(error, "cls_name", None), "message": getattr(error, "message", None)}
+    return {key: str(value).strip() for key, value in details.items() if value}

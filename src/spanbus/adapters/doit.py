@@ -1,4 +1,4 @@
-"""doit: each run of a runner is a run, each task that it executes or skips a phase of it, as its reporter is told."""
+"""doit: each run of a runner is a run, and each executed or skipped task a phase, from the calls of its reporter."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def attach(target: Any, handle: Handle) -> None:
-    """Watch every run of this process, also those whose tasks are executed by other threads or processes."""
+    """Record all runs of this process, also those with tasks in other threads or processes."""
     if not isinstance(target, ModuleType):
         raise InputError(
             f"instrument doit itself, not {type(target).__name__}: spanbus.instrument(doit)"
@@ -33,17 +33,17 @@ def _run(handle: Handle, kind: type, method: Any) -> Callable[..., Any]:
         runner = method.__self__
         work = _watching.begun(handle, "run", "doit")
         tasks = _Tasks(handle, work, here=type(runner) is kind)
-        undo = tasks.heard(runner.reporter)
+        undo = tasks.observe(runner.reporter)
         try:
             with work.inside():
                 result = method(*arguments, **options)
         except BaseException as error:
-            tasks.left(error)
+            tasks.end_open(error)
             work.end(error)
             raise
         finally:
             undo()
-        tasks.left(None)
+        tasks.end_open(None)
         if result:
             work.fail()
         else:
@@ -54,15 +54,15 @@ def _run(handle: Handle, kind: type, method: Any) -> Callable[..., Any]:
 
 
 class _Tasks:
-    """The tasks of one run. Where they are executed ``here`` the span of each is current inside."""
+    """Tasks of one run. If they are executed ``here``, in this thread, the span of each is current inside."""
 
     def __init__(self, handle: Handle, run: Work, *, here: bool) -> None:
         self._handle, self._run, self._here = handle, run, here
         self._open: dict[str, tuple[Work, Callable[[], None] | None]] = {}
 
-    def heard(self, reporter: Any) -> Callable[[], None]:
-        """Hear of a reporter's tasks, what it is told of them; what is returned takes that back."""
-        told = {
+    def observe(self, reporter: Any) -> Callable[[], None]:
+        """Wrap the methods of a reporter. Returns a function that undoes it."""
+        recorders = {
             "execute_task": self._begin,
             "add_success": self._succeeded,
             "add_failure": self._failed,
@@ -70,27 +70,29 @@ class _Tasks:
             "skip_ignore": functools.partial(self._skipped, "ignored"),
         }
         undo = [
-            replaced(reporter, name, functools.partial(self._telling, tell))
-            for name, tell in told.items()
+            replaced(reporter, name, functools.partial(self._recording, record))
+            for name, record in recorders.items()
             if hasattr(reporter, name)
         ]
 
-        def take_back() -> None:
+        def undo_all() -> None:
             for one in undo:
                 one()
 
-        return take_back
+        return undo_all
 
-    def left(self, error: BaseException | None) -> None:
-        """End the tasks that were cut."""
+    def end_open(self, error: BaseException | None) -> None:
+        """End the tasks that were interrupted."""
         while self._open:
             self._leave(next(iter(self._open))).end(error)
 
-    def _telling(self, tell: Callable[..., None], method: Callable[..., Any]) -> Callable[..., Any]:
+    def _recording(
+        self, record: Callable[..., None], method: Callable[..., Any]
+    ) -> Callable[..., Any]:
         @functools.wraps(method)
         def report(*arguments: Any, **options: Any) -> Any:
             try:
-                tell(*arguments, **options)
+                record(*arguments, **options)
             except Exception as problem:
                 self._handle.failed(problem)
             return method(*arguments, **options)
@@ -98,7 +100,7 @@ class _Tasks:
         return report
 
     def _begin(self, task: Any) -> None:
-        if task.actions:  # a group has none: its tasks have
+        if task.actions:  # a group has no actions of its own
             work = self._begun(task)
             self._open[task.name] = work, work.enter() if self._here else None
 

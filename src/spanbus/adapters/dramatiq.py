@@ -1,5 +1,5 @@
-"""dramatiq: a message that code inside a span sent is an execution beneath it; any other is a run with one phase, its attempts
-beneath it. Both are told by a middleware of the broker.
+"""dramatiq: a message sent inside a span is executed below that span; any other message is a run with one phase and its
+attempts. Recorded by a middleware of the broker.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ DIALECT = _jobs.JOBS
 
 
 def attach(broker: Any, handle: Handle) -> None:
-    """Add a middleware to a broker: the outermost, so that it hears last what became of a message."""
+    """Add a middleware to a broker. It is the outermost, so it sees the final outcome of a message."""
     if not hasattr(broker, "middleware"):
         raise InputError(f"instrument a broker, not {type(broker).__name__}")
     base: Any = import_module("dramatiq").Middleware
@@ -39,18 +39,18 @@ def attach(broker: Any, handle: Handle) -> None:
 
 
 class _Messages:
-    """The messages that are processed here, one by each thread, and those that wait for their next attempt."""
+    """Messages in progress, one for each thread, and messages that wait for their next attempt."""
 
     def __init__(self, handle: Handle) -> None:
         self._handle = handle
         self._messages = Messages(handle, "dramatiq")
-        self._here = local()
+        self._current = local()
         self._jobs = _jobs.Jobs(handle)
 
     def before_process_message(self, broker: Any, message: Any) -> None:
         try:
             message_id = message.message_id
-            self._here.execution = self._messages.begin(
+            self._current.execution = self._messages.begin(
                 message.options,
                 message_id,
                 message.actor_name,
@@ -58,19 +58,18 @@ class _Messages:
                 queue=message.queue_name,
                 redelivered=bool(getattr(message, "redelivered", False)),
             )
-            if self._here.execution is not None:
+            if self._current.execution is not None:
                 return
             work = self._jobs.begin(message_id, message.actor_name)
-            self._here.running = (message_id, work, work.enter())
+            self._current.running = (message_id, work, work.enter())
         except Exception as problem:
             self._handle.failed(problem)
 
     def before_enqueue(self, broker: Any, message: Any, delay: int | None) -> None:
-        """A message that failed here just now is enqueued: another thread may begin its next attempt before this one is told.
-
-        Any other is sent by whoever is at work here.
+        """If the current message failed and is enqueued again, end its attempt now: another thread may start the next one
+        before this one is reported. Any other message is sent by the current work.
         """
-        running, error = getattr(self._here, "running", None), sys.exception()
+        running, error = getattr(self._current, "running", None), sys.exception()
         if running is None or running[0] != message.message_id:
             self._messages.send(message.options, message.message_id)
             return
@@ -108,15 +107,15 @@ class _Messages:
             work.skip()
 
     def _executed(self) -> Execution | None:
-        """The execution of this thread, which ends."""
-        execution: Execution | None = getattr(self._here, "execution", None)
-        self._here.execution = None
+        """Return the execution of this thread and forget it."""
+        execution: Execution | None = getattr(self._current, "execution", None)
+        self._current.execution = None
         return execution
 
     def _left(self) -> Work | None:
-        """The work of this thread, if it has not ended yet."""
-        running = getattr(self._here, "running", None)
-        self._here.running = None
+        """Return the open work of this thread, if any, and leave its context."""
+        running = getattr(self._current, "running", None)
+        self._current.running = None
         if running is None:
             return None
         _, work, leave = running
@@ -125,7 +124,7 @@ class _Messages:
 
 
 def _meant(exception: BaseException | None) -> BaseException | None:
-    """The interrupts of dramatiq in the terms of Python."""
+    """Convert dramatiq's interrupts to Python's exceptions."""
     kind = type(exception).__name__
     if kind == "TimeLimitExceeded":
         return TimeoutError("the time limit of its actor")

@@ -1,4 +1,4 @@
-"""Hamilton: each execution of a driver is a run, each node that it executes a phase of it."""
+"""Hamilton: each execution of a driver is a run, and each executed node a phase."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _NODES = ("pre_node_execute",), ("post_node_execute",)
 
 
 def attach(driver: Any, handle: Handle) -> None:
-    """Hear the lifecycle hooks of a driver; where it is asynchronous its nodes are watched, for hooks run beside them."""
+    """Add lifecycle hooks to a driver. An asynchronous driver runs hooks beside its nodes, so its nodes are wrapped instead."""
     if not hasattr(driver, "graph_executor") or isinstance(driver, type):
         kind = driver.__name__ if hasattr(driver, "__name__") else type(driver).__name__
         raise InputError(
@@ -47,7 +47,7 @@ def attach(driver: Any, handle: Handle) -> None:
 
 
 class _Driver(Hooks):
-    """The executions of one driver."""
+    """Executions of one driver."""
 
     def __init__(self, handle: Handle | None, name: str = "") -> None:
         super().__init__(handle)
@@ -83,7 +83,7 @@ class _Driver(Hooks):
 
 
 def _executed_later(handle: Handle, method: Callable[..., Any]) -> Callable[..., Any]:
-    """Execute a node whose function is watched: it is called when the nodes before it are done."""
+    """Execute a copy of the node with its function wrapped. The function is called when its dependencies are done."""
 
     @functools.wraps(method)
     def execute(*, run_id: str, node_: Any, **options: Any) -> Any:

@@ -1,4 +1,4 @@
-"""huey: each task is a run with one phase, its attempts beneath it, told by huey's own signals in the worker."""
+"""huey: each task is a run with one phase and its attempts, from huey's signals in the worker."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ _NOT_RUN = ("revoked", "expired")
 
 
 def attach(huey: Any, handle: Handle) -> None:
-    """Listen to the signals of a huey."""
+    """Connect to the signals of a Huey instance."""
     tasks = _Tasks(handle)
-    huey.signal()(tasks.heard)
-    handle.add_undo(lambda: huey.disconnect_signal(tasks.heard))
+    huey.signal()(tasks.on_signal)
+    handle.add_undo(lambda: huey.disconnect_signal(tasks.on_signal))
 
 
 class _Tasks:
-    """The tasks that are executed here, and those that wait for their next attempt."""
+    """Tasks in progress, and tasks that wait for their next attempt."""
 
     def __init__(self, handle: Handle) -> None:
         self._handle = handle
         self._running: dict[str, tuple[Work, AbstractContextManager[None]]] = {}
         self._jobs = _jobs.Jobs(handle)
 
-    def heard(self, signal: str, task: Any, error: BaseException | None = None) -> None:
-        """One signal. Never raises: huey would log it for every task."""
+    def on_signal(self, signal: str, task: Any, error: BaseException | None = None) -> None:
+        """Handle a signal. Never raises: huey would log the error for every task."""
         try:
-            self._heard(signal, task, error)
+            self._apply(signal, task, error)
         except Exception as problem:
             self._handle.failed(problem)
 
-    def _heard(self, signal: str, task: Any, error: BaseException | None) -> None:
+    def _apply(self, signal: str, task: Any, error: BaseException | None) -> None:
         if signal == "executing":
             work = self._jobs.begin(task.id, task.name)
             inside = work.inside()
@@ -63,11 +63,11 @@ class _Tasks:
                 self._failed(task, None)
             else:
                 self._leave(task).skip(reason=signal)
-        elif signal == "retrying":  # it raised RetryTask, of which there is no other signal
+        elif signal == "retrying":  # the task raised RetryTask, which sends no other signal
             self._failed(task, None)
 
     def _failed(self, task: Any, error: BaseException | None) -> None:
-        """``task.retries`` says how many attempts are left, as huey itself asks when it decides."""
+        """End an attempt; the task is retried if ``task.retries`` attempts are left, as in huey itself."""
         work = self._leave(task)
         if task.retries:
             self._jobs.again(task.id, work, error)

@@ -1,4 +1,4 @@
-"""Invoke: an execution of tasks is a run, each task a phase of it, as are those that it calls."""
+"""Invoke: an execution of tasks is a run, and each task a phase, including tasks called by other tasks."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def attach(target: Any, handle: Handle) -> None:
-    """Watch all that executes tasks in this process, those of Fabric too; for an executor or a class of them, that one."""
+    """Record all executors of this process, Fabric's too, if it is the module; otherwise one executor or executor class."""
     executor = import_module("invoke").Executor if isinstance(target, ModuleType) else target
     if not hasattr(executor, "expand_calls"):
         raise InputError(
@@ -42,7 +42,7 @@ def _called(handle: Handle, method: Any) -> Callable[..., Any]:
     @functools.wraps(method)
     def call(*arguments: Any, **options: Any) -> Any:
         work = Work(handle, "phase", method.__self__.name, {})
-        if work.run_id is None:  # a program calls its function, and no executor
+        if work.run_id is None:  # called directly, not by an executor
             return method(*arguments, **options)
         work.begin()
         return _done(work, method, arguments, options)
@@ -55,7 +55,7 @@ def _done(work: Work, method: Any, arguments: Any, options: Any) -> Any:
         with work.inside():
             result = method(*arguments, **options)
     except BaseException as error:
-        if _is_well(error):
+        if _is_success(error):
             work.end()
         else:
             work.end(error)
@@ -64,7 +64,7 @@ def _done(work: Work, method: Any, arguments: Any, options: Any) -> Any:
     return result
 
 
-def _is_well(error: BaseException) -> bool:
-    """Whether a task left the program by this, and said that all is well."""
+def _is_success(error: BaseException) -> bool:
+    """Whether the exception is an exit with status 0."""
     code = error.code if isinstance(error, SystemExit) else getattr(error, "code", 1)
     return type(error).__name__ in ("Exit", "SystemExit") and code in (0, None)

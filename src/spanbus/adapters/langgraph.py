@@ -1,4 +1,4 @@
-"""LangGraph: an invocation of a compiled graph is a run, each execution of a node a phase of it."""
+"""LangGraph: an invocation of a compiled graph is a run, and each execution of a node a phase."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def attach(graph: Any, handle: Handle) -> None:
-    """Watch a compiled graph: its streams, by which it is invoked too, and its nodes."""
+    """Wrap a compiled graph: its streams, which invocations use too, and its nodes."""
     if not hasattr(graph, "nodes") or not hasattr(graph, "astream"):
         raise InputError(f"{type(graph).__name__} is not compiled; instrument graph.compile()")
     watched = _Graph(handle, graph)
@@ -31,11 +31,12 @@ def attach(graph: Any, handle: Handle) -> None:
 
 
 class _Graph:
-    """The runs of one graph, and which of their nodes were cut and may have timed out."""
+    """Runs of one graph."""
 
     def __init__(self, handle: Handle, graph: Any) -> None:
         self._handle, self._graph = handle, graph
-        self._cut: dict[str | None, list[tuple[str, Work]]] = {}
+        self._cancelled: dict[str | None, list[tuple[str, Work]]] = {}
+        """Cancelled nodes by run. Their own time limit may be the cause, which is known later."""
 
     def stream(self, method: Callable[..., Any]) -> Callable[..., Any]:
         return self._run(method, _watching.stream)
@@ -53,13 +54,13 @@ class _Graph:
 
     def _end(self, run: Work, error: BaseException | None) -> None:
         late = type(error).__name__ == "NodeTimeoutError"
-        for name, work in self._cut.pop(run.run_id, []):
+        for name, work in self._cancelled.pop(run.run_id, []):
             timed_out = late and getattr(error, "node", name) == name
             work.end(TimeoutError(str(error)) if timed_out else CancelledError())
         run.end(TimeoutError(str(error)) if late else error)
 
     def node(self, name: str, node: Any) -> None:
-        """Watch the function of a node, where it is one, else the runnable that it is."""
+        """Wrap the function of a node, or its runnable if it has none."""
         names = [one for one in ("func", "afunc") if getattr(node.bound, one, None) is not None]
         for method in names or ["invoke", "ainvoke"]:
             original = getattr(node.bound, method)
@@ -101,30 +102,28 @@ class _Graph:
 
     def _begun(self, name: str) -> Work:
         work = Work(self._handle, "phase", name, {}, doer=_task_id())
-        cut = self._cut.get(work.run_id, [])
-        for earlier in [
-            one for one in cut if one[0] == name
-        ]:  # tried again: it was cut by its limit
-            cut.remove(earlier)
+        cancelled = self._cancelled.get(work.run_id, [])
+        for earlier in [one for one in cancelled if one[0] == name]:
+            cancelled.remove(earlier)  # it is retried, so its time limit was the cause
             earlier[1].retry(TimeoutError("node timed out"))
         work.begin()
         return work
 
     def _left(self, name: str, work: Work, error: BaseException) -> None:
-        """End the work of a node: an interrupt pauses it, a command to the parent is its result."""
+        """End the work of a node by its exception. An interrupt pauses it; a command to the parent graph is a result."""
         kind = type(error).__name__
         if kind == "ParentCommand":
             work.end()
         elif kind in ("GraphInterrupt", "NodeInterrupt"):
             work.end(CancelledError())
         elif isinstance(error, CancelledError):  # by its time limit, or with the run
-            self._cut.setdefault(work.run_id, []).append((name, work))
+            self._cancelled.setdefault(work.run_id, []).append((name, work))
         else:
             work.end(error)
 
 
 def _task_id() -> str | None:
-    """The id of the task that executes a node here, which its attempts share."""
+    """Return the id of the task that executes the current node; its attempts share it."""
     config: Any = import_module("langgraph.config")
     try:
         return str(config.get_config()["configurable"]["checkpoint_ns"])

@@ -1,4 +1,4 @@
-"""luigi: each run of a worker is a run, each task that it executes a phase of it, also in processes that it forks."""
+"""luigi: each run of a worker is a run, and each executed task a phase, also in forked processes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def attach(target: Any, handle: Handle) -> None:
-    """Watch every worker of this process, which `luigi.build`, `luigi.run` and the command make."""
+    """Record all workers of this process, as created by `luigi.build`, `luigi.run` and the command."""
     if not isinstance(target, ModuleType):
         raise InputError(f"instrument luigi itself, not {_name(target)}: spanbus.instrument(luigi)")
     from importlib import import_module
@@ -26,8 +26,8 @@ def attach(target: Any, handle: Handle) -> None:
     workers = _Workers(handle)
     for name, wrap in (
         ("run", workers.run),
-        ("_run_task", workers.begun),
-        ("_add_task", workers.told),
+        ("_run_task", workers.run_task),
+        ("_add_task", workers.add_task),
     ):
         handle.add_undo(_watching.wrapped(kind, name, wrap))
 
@@ -37,7 +37,7 @@ def _name(target: object) -> str:
 
 
 class _Workers:
-    """The runs of workers, and their tasks that are at work."""
+    """Runs of workers and their open tasks."""
 
     def __init__(self, handle: Handle) -> None:
         self._handle = handle
@@ -55,12 +55,12 @@ class _Workers:
                 with work.inside():
                     succeeded = method(*arguments, **options)
             except BaseException as error:
-                self._left(worker, error)
+                self._end_open(worker, error)
                 work.end(error)
                 raise
             finally:
                 del self._runs[id(worker)]
-            self._left(worker, None)
+            self._end_open(worker, None)
             if succeeded:
                 work.end()
             else:
@@ -69,14 +69,14 @@ class _Workers:
 
         return run
 
-    def _left(self, worker: Any, error: BaseException | None) -> None:
-        """End the tasks that are open when the worker is done: they were cut, or wait for others that failed."""
+    def _end_open(self, worker: Any, error: BaseException | None) -> None:
+        """End the tasks that are open at the worker's end: they were interrupted, or wait for failed tasks."""
         for key in [one for one in self._tasks if one[0] == id(worker)]:
             work = self._tasks.pop(key)
             work.end(error) if error is not None else work.fail("not completed")
 
-    def begun(self, method: Any) -> Callable[..., Any]:
-        """A task is executed, here or in a process that is forked now. One that waited for others goes on."""
+    def run_task(self, method: Any) -> Callable[..., Any]:
+        """Wrap the execution of a task, here or in a forked process. A task that waited for dependencies is resumed."""
 
         @functools.wraps(method)
         def run_task(task_id: str, *arguments: Any, **options: Any) -> Any:
@@ -95,8 +95,8 @@ class _Workers:
 
         return run_task
 
-    def told(self, method: Any) -> Callable[..., Any]:
-        """The worker tells its scheduler what became of a task."""
+    def add_task(self, method: Any) -> Callable[..., Any]:
+        """Wrap the report of a task's status to the scheduler."""
 
         @functools.wraps(method)
         def add_task(*arguments: Any, **options: Any) -> Any:

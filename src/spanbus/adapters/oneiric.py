@@ -1,4 +1,4 @@
-"""Oneiric: an execution of a workflow's DAG is a run, each node a phase of it, each of its tries an attempt."""
+"""Oneiric: an execution of a workflow's DAG is a run, each node a phase and each try an attempt."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ _OPEN_KEPT = 10_000
 
 
 def attach(target: Any, handle: Handle) -> Any:
-    """Watch a workflow bridge (an object, the class, or the orchestrator that has it), or the hooks of an execution.
+    """Record a workflow bridge (an object, the class, or the orchestrator that has it), or the hooks of an execution.
 
-    Dispatchers and bridges of events are buses: what they dispatch is heard as that of any bus.
+    Event dispatchers and event bridges are instrumented like any other bus.
     """
     bridge = target if isinstance(target, type) else getattr(target, "workflow_bridge", target)
     if hasattr(bridge, "execute_dag") and hasattr(bridge, "_build_task_definitions"):
@@ -34,27 +34,29 @@ def attach(target: Any, handle: Handle) -> Any:
             handle.add_undo(undo)
         return None
     if not isinstance(target, type) and all(hasattr(target, name) for name in _HOOKS):
-        _hear(target, handle)
+        _wrap_hooks(target, handle)
         return None
     return NotImplemented
 
 
-def _hear(hooks: Any, handle: Handle) -> None:
-    """Hear the hooks of ``execute_dag(…, hooks=hooks)``; those that are there are called as before."""
-    heard = _Hooks(handle)
+def _wrap_hooks(hooks: Any, handle: Handle) -> None:
+    """Wrap the hooks of ``execute_dag(…, hooks=hooks)``. Existing hooks are still called."""
+    recorder = _Hooks(handle)
     for name in _HOOKS:
-        handle.add_undo(_hooked(hooks, name, getattr(heard, name), handle))
+        handle.add_undo(_wrap_hook(hooks, name, getattr(recorder, name), handle))
 
 
-def _hooked(hooks: Any, name: str, hear: Callable[..., None], handle: Handle) -> Callable[[], None]:
+def _wrap_hook(
+    hooks: Any, name: str, record: Callable[..., None], handle: Handle
+) -> Callable[[], None]:
     before = getattr(hooks, name)
 
-    def hook(**said: Any) -> Any:
+    def hook(**details: Any) -> Any:
         try:
-            hear(**said)
+            record(**details)
         except Exception as error:
             handle.failed(error)
-        return before(**said) if before is not None else None
+        return before(**details) if before is not None else None
 
     setattr(hooks, name, hook)
 
@@ -66,7 +68,7 @@ def _hooked(hooks: Any, name: str, hear: Callable[..., None], handle: Handle) ->
 
 
 class _Hooks:
-    """The runs and nodes of which the hooks have told the start, and not yet the end. Each is told by its own task."""
+    """Records runs and nodes from the hooks. Start and end of each are called in the same task."""
 
     def __init__(self, handle: Handle) -> None:
         self._handle = handle
@@ -104,7 +106,7 @@ class _Hooks:
         work = Work(self._handle, kind, str(name), {"run_id": run_id}, of_task=True)
         work.begin()
         self._open[run_id, node] = (work, work.enter())
-        while len(self._open) > _OPEN_KEPT:  # the ends of what was cancelled are not told
+        while len(self._open) > _OPEN_KEPT:  # there is no hook for a cancellation
             del self._open[next(iter(self._open))]
 
     def _left(self, run_id: str, node: str | None) -> Work | None:

@@ -1,4 +1,4 @@
-"""Prefect 3: a flow run is a run, a task run a phase of it, told by the states that its engines set in this process."""
+"""Prefect 3: a flow run is a run and a task run a phase, from the states that its engines set in this process."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _WORK = "_spanbus_work"
 
 
 def attach(target: Any, handle: Handle) -> None:
-    """Watch every flow and task that this process runs; the module stands for them."""
+    """Record every flow and task that this process runs. ``target`` is the module ``prefect``."""
     if not isinstance(target, ModuleType):
         raise InputError(
             "instrument the module, which stands for all flows: spanbus.instrument(prefect)"
@@ -63,7 +63,7 @@ def _set_state(handle: Handle, method: Any) -> Callable[..., Any]:
 
 
 def _run_context(handle: Handle, method: Any) -> Callable[..., Any]:
-    """An attempt: what is done in it belongs to the run."""
+    """Wrap an attempt, so that the run's span is current in it."""
     engine = method.__self__
 
     def inside() -> Any:
@@ -106,7 +106,7 @@ def _tell(handle: Handle, engine: Any, state: Any) -> None:
     again = state.is_running()
     if again or state.is_scheduled():
         if hasattr(engine, "flow"):
-            return  # a flow that is tried again is one run, the tasks that it repeats have attempts
+            return  # a retried flow stays one run; its repeated tasks have attempts
         if state.name != "Running":
             work.retry(sys.exception())
         if again:
@@ -125,7 +125,7 @@ def _tell(handle: Handle, engine: Any, state: Any) -> None:
     elif state.name == "TimedOut":
         work.end(TimeoutError(str(state.message or "")))
     else:
-        data = getattr(state.data, "result", state.data)  # a record of the result, else the result
+        data = getattr(state.data, "result", state.data)  # a result record, or the result itself
         error = data if isinstance(data, BaseException) else sys.exception()
         if error is not None:
             work.end(error)
@@ -134,11 +134,11 @@ def _tell(handle: Handle, engine: Any, state: Any) -> None:
 
 
 def _work(handle: Handle, engine: Any) -> Work:
-    """A flow run, a task run in one, or a task run that is in none: a run of its own."""
+    """Return the work of an engine. A task run outside of a flow is a run of its own."""
     if hasattr(engine, "flow"):
         return Work(handle, "run", engine.flow.name, {"run_id": engine.flow_run.id})
     run, name = engine.task_run, engine.task.name
     if run.flow_run_id is None:
         return Work(handle, "run", name, {"run_id": run.id})
-    doer = f"{run.flow_run_id} {run.task_key} {run.dynamic_key}"  # the same when its flow is tried again
+    doer = f"{run.flow_run_id} {run.task_key} {run.dynamic_key}"  # stays the same if the flow is retried
     return Work(handle, "phase", name, {"run_id": run.flow_run_id}, doer=doer)

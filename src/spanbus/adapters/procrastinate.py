@@ -1,4 +1,4 @@
-"""Procrastinate: each job is a run with one phase, its attempts beneath it, told by a middleware of the workers of an app."""
+"""Procrastinate: each job is a run with one phase and its attempts, recorded by a middleware of an app's workers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ DIALECT = _jobs.JOBS
 
 
 def attach(app: Any, handle: Handle) -> None:
-    """Give the workers that an app makes from now on a middleware: the outermost."""
+    """Add an outermost middleware to the workers that an app creates from now on."""
     if not hasattr(app, "_worker"):
         raise InputError(f"instrument an App of Procrastinate, not {type(app).__name__}")
     if not hasattr(import_module("procrastinate"), "middleware"):
@@ -30,7 +30,7 @@ def attach(app: Any, handle: Handle) -> None:
 
 
 class _AppJobs:
-    """The jobs that are executed here, until it is known what becomes of them."""
+    """Jobs of an app's workers, until their outcome is decided."""
 
     def __init__(self, handle: Handle) -> None:
         self._handle = handle
@@ -51,7 +51,7 @@ class _AppJobs:
         return worker
 
     async def execute(self, call_next: Callable[[], Any], context: Any, worker: Any) -> Any:
-        """The middleware: a job is at work."""
+        """Execute a job as the middleware of a worker."""
         del worker
         job_id = str(context.job.id)
         work = self._jobs.begin(job_id, context.job.task_name)
@@ -66,15 +66,15 @@ class _AppJobs:
             self._over[job_id] = work, error
 
     def _persisting(self, method: Callable[..., Any]) -> Callable[..., Any]:
-        """The worker has decided: the job is over, or will be tried again."""
+        """Wrap the worker's decision: the job has ended or is retried."""
 
         @functools.wraps(method)
         async def persist(*arguments: Any, **options: Any) -> Any:
             job = options["job"] if "job" in options else arguments[0]
             work, error = self._over.pop(str(job.id), (None, None))
-            if work is None:  # no middleware is called for a task that the app does not have
-                told = {"type": "TaskNotFound", "message": job.task_name}
-                self._jobs.begin(str(job.id), job.task_name).fail(told)
+            if work is None:  # the middleware is not called for an unknown task
+                failure = {"type": "TaskNotFound", "message": job.task_name}
+                self._jobs.begin(str(job.id), job.task_name).fail(failure)
             elif options.get("retry_decision") is not None:
                 self._jobs.again(str(job.id), work, error)
             else:

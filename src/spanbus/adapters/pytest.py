@@ -1,6 +1,7 @@
-"""pytest, as a plugin: ``pytest -p spanbus``. A session is a run, a test a phase of it, with set-up, call and tear-down.
+"""pytest plugin: ``pytest -p spanbus``. A session is a run and a test a phase, with set-up, call and tear-down.
 
-Under pytest-xdist each worker is a run beneath the session. A session that is started with ``TRACEPARENT`` continues that trace.
+Under pytest-xdist each worker is a run below the session. A session with ``TRACEPARENT`` in its environment continues that
+trace.
 """
 
 from __future__ import annotations
@@ -25,11 +26,11 @@ _PARENT = "spanbus_traceparent"
 
 
 class TestsFailed(Exception):
-    """Names the number of tests that failed, as the error of the session."""
+    """Error of a session; the message has the number of failed tests."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Watch this process's session. Telemetry that cannot be set up is a warning, and no test fails of it."""
+    """Register the recorder of this session. A failure to set up telemetry is a warning and fails no test."""
     if config.pluginmanager.has_plugin("spanbus-session") or config.option.collectonly:
         return
     import spanbus
@@ -40,8 +41,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def _make_loggers() -> None:
-    """Make now what the sending thread would make: pytest walks over all loggers at each test, where a new one is an error."""
-    import urllib3  # its modules have a logger each
+    """Create now the loggers that the sending thread would create: pytest iterates over all loggers at each test, and fails
+    if one is added meanwhile.
+    """
+    import urllib3  # each of its modules creates a logger
 
     del urllib3
     if any(
@@ -55,7 +58,7 @@ def _make_loggers() -> None:
 
 
 class _Session:
-    """One session; in a worker of pytest-xdist that part of it which the worker runs."""
+    """Recorder of a session, or of the part that a worker of pytest-xdist runs."""
 
     def __init__(self, config: Any, handle: Handle) -> None:
         self._handle = handle
@@ -70,13 +73,13 @@ class _Session:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionstart(self) -> None:
-        said = {"traceparent": self._parent} if self._parent else {}
-        self._run = _watching.begun(self._handle, "run", self._name, **said)
+        details = {"traceparent": self._parent} if self._parent else {}
+        self._run = _watching.begun(self._handle, "run", self._name, **details)
         self._inside.enter_context(self._run.inside())
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Any) -> None:
-        """The controller of pytest-xdist tells each worker its parent."""
+        """Pass the trace context from the controller of pytest-xdist to a worker."""
         from opentelemetry import trace
 
         context = trace.get_current_span().get_span_context()
@@ -115,7 +118,7 @@ class _Session:
         return (yield from self._stage("teardown"))
 
     def _stage(self, name: str) -> Generator[None, Any, Any]:
-        """A span of a test's part; whether its exception fails the test is for pytest to say."""
+        """Record a stage of a test. Whether its exception fails the test is decided by pytest."""
         stage = _watching.begun(self._handle, "hook", name)
         try:
             with stage.inside():
@@ -140,7 +143,7 @@ class _Session:
         return report
 
     def pytest_runtest_logreport(self, report: Any) -> None:
-        """pytest-rerunfailures runs the test again: its next attempt."""
+        """Start the next attempt if pytest-rerunfailures runs the test again."""
         if report.outcome == "rerun" and self._test is not None:
             self._test.retry(self._outcome)
             self._outcome = self._skipped = None
@@ -163,7 +166,7 @@ class _Session:
 
 
 def _failure(raised: BaseException | None) -> BaseException:
-    """Name the failure of a test; pytest-timeout has no exception class of its own."""
+    """Return the error of a failed test. pytest-timeout has no exception class of its own."""
     if raised is None:
         return TestsFailed("passed, and was expected to fail")
     if isinstance(raised, pytest.fail.Exception) and str(raised).startswith("Timeout"):

@@ -1,4 +1,4 @@
-"""RQ: each job is a run with one phase, its attempts beneath it, told by the worker, whose work-horse says how it ended."""
+"""RQ: each job is a run with one phase and its attempts, recorded in the worker. The work-horse reports the outcome."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     from spanbus import Handle
 
 DIALECT = _jobs.JOBS
-_AT_MOST = 4_000  # bytes, which a pipe takes at once
+_AT_MOST = 4_000  # bytes that a pipe accepts in one write
 _TEXT_AT_MOST = 1_000
 
 
 def attach(target: Any, handle: Handle) -> None:
-    """Watch the jobs of a worker, of a class of workers, or, for the module, of all that this process makes."""
+    """Record the jobs of a worker, of a worker class, or of all workers of this process if it is the module."""
     if isinstance(target, ModuleType):
         rq: Any = import_module("rq")
         kinds = [rq.Worker, rq.SimpleWorker]
@@ -45,21 +45,21 @@ def attach(target: Any, handle: Handle) -> None:
 
 
 class _Execution:
-    """One attempt of a job, with the pipe by which the process that performs it says how it ended."""
+    """An attempt of a job, with a pipe by which the performing process reports the outcome."""
 
     def __init__(self, job: Any, work: Work) -> None:
         self.job_id, self.work, self.pid = str(job.id), work, os.getpid()
         self._reads, self._writes = os.pipe()
         os.set_blocking(self._reads, False)
 
-    def say(self, word: str, error: BaseException | None) -> None:
-        """Say what became of it, where it was performed."""
+    def report(self, word: str, error: BaseException | None) -> None:
+        """Report the outcome, in the performing process."""
         name = "" if error is None else _name(type(error))
         text = json.dumps([word, name, _text(error)[:_TEXT_AT_MOST]])
         os.write(self._writes, text.encode()[:_AT_MOST])
 
-    def said(self) -> tuple[str, str, str] | None:
-        """The same, for the worker; None where the process that performed it said nothing."""
+    def outcome(self) -> tuple[str, str, str] | None:
+        """Return the reported outcome, in the worker, or None. Closes the pipe."""
         text = b""
         with suppress(BlockingIOError):
             text = os.read(self._reads, _AT_MOST)
@@ -71,7 +71,7 @@ class _Execution:
 
 
 class _Workers:
-    """The jobs of the workers that are watched, one at a time in each."""
+    """Jobs of the instrumented workers, one at a time in each."""
 
     def __init__(self, handle: Handle) -> None:
         self._handle = handle
@@ -79,7 +79,7 @@ class _Workers:
         self._running: dict[str, _Execution] = {}
 
     def executing(self, method: Any) -> Callable[..., Any]:
-        """The worker has a job, and waits until it is performed, mostly by a process that it forks."""
+        """Wrap the execution of a job in the worker, which usually forks a process and waits for it."""
 
         @functools.wraps(method)
         def execute_job(job: Any, *arguments: Any, **options: Any) -> Any:
@@ -98,14 +98,14 @@ class _Workers:
         return execute_job
 
     def performing(self, method: Any) -> Callable[..., Any]:
-        """The job is performed, where it is: its function is watched."""
+        """Wrap the job's function in the performing process."""
 
         @functools.wraps(method)
         def perform_job(job: Any, *arguments: Any, **options: Any) -> Any:
             execution = self._running.get(str(job.id))
             if execution is None:
                 return method(job, *arguments, **options)
-            undo = replaced(job, "perform", functools.partial(self._told, execution, job))
+            undo = replaced(job, "perform", functools.partial(self._reporting, execution, job))
             try:
                 return method(job, *arguments, **options)
             finally:
@@ -115,7 +115,7 @@ class _Workers:
 
         return perform_job
 
-    def _told(
+    def _reporting(
         self, execution: _Execution, job: Any, perform: Callable[..., Any]
     ) -> Callable[..., Any]:
         @functools.wraps(perform)
@@ -130,7 +130,7 @@ class _Workers:
                 raise
             finally:
                 try:
-                    execution.say(word, error)
+                    execution.report(word, error)
                 except Exception as problem:
                     self._handle.failed(problem)
 
@@ -139,8 +139,8 @@ class _Workers:
     def _over(self, worker: Any, job: Any, execution: _Execution) -> None:
         try:
             del self._running[execution.job_id]
-            work, said = execution.work, execution.said()
-            word, name, text = said or self._status(worker, job)
+            work = execution.work
+            word, name, text = execution.outcome() or self._status(worker, job)
             if word == "retry":
                 error = {"type": name, "message": text} if name else None
                 self._jobs.again(execution.job_id, work, cast("Any", error))
@@ -156,17 +156,17 @@ class _Workers:
             self._handle.failed(problem)
 
     def _status(self, worker: Any, job: Any) -> tuple[str, str, str]:
-        """Find how a job ended whose process did not say it: it was killed, or is none of those that the worker forks."""
+        """Find the outcome of a job that was not reported: its process was killed, or was not forked by this worker."""
         if getattr(worker, "_stopped_job_id", None) == job.id:
             return "cancelled", "", ""
         try:
             status = str(job.get_status(refresh=True).value)
-            told = str(getattr(job.latest_result(), "exc_string", None) or "").rstrip()
-        except Exception:  # it is gone, as those are whose results nobody wants
+            trace = str(getattr(job.latest_result(), "exc_string", None) or "").rstrip()
+        except Exception:  # deleted, as jobs are if their result is not kept
             return "ok", "", ""
         word = {"finished": "ok", "failed": "failed", "stopped": "cancelled"}.get(status, "retry")
-        name, _, text = told.rpartition("\n")[2].partition(": ")
-        return (word, "killed", told) if told.startswith("Work-horse ") else (word, name, text)
+        name, _, text = trace.rpartition("\n")[2].partition(": ")
+        return (word, "killed", trace) if trace.startswith("Work-horse ") else (word, name, text)
 
 
 def _name(kind: type[BaseException]) -> str:

@@ -1,4 +1,4 @@
-"""llama-index-workflows: each ``run()`` of a workflow is a run, each execution of a step a phase of it."""
+"""llama-index-workflows: each ``run()`` of a workflow is a run, and each execution of a step a phase."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _STOPPED = ("WaitingForEvent", "WorkflowCancelledByUser")
 
 
 def attach(workflow: Any, handle: Handle) -> None:
-    """Watch a workflow: what ``run()`` starts, and its steps."""
+    """Wrap a workflow's ``run()`` and its steps."""
     if isinstance(workflow, type) or not hasattr(workflow, "_get_steps"):
         raise InputError("instrument an instance of a Workflow")
 
@@ -48,7 +48,7 @@ def attach(workflow: Any, handle: Handle) -> None:
 
 
 def _step(handle: Handle, name: str, step: Any) -> Any:
-    """The step, watched: a method still, by which the workflow knows its steps."""
+    """Wrap a step. The result is a bound method, because the workflow finds its steps by that."""
     if is_coroutine_function(step):
 
         @functools.wraps(step.__func__)
@@ -88,5 +88,5 @@ def _end(work: Work, error: BaseException | None) -> None:
 
 
 def _done(work: Work, task: Any) -> None:
-    # exception() would mark it as retrieved, and asyncio would not log it any more
+    # task.exception() would mark the exception as retrieved, and asyncio would no longer log it
     _end(work, CancelledError() if task.cancelled() else getattr(task, "_exception", None))

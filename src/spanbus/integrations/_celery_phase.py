@@ -59,7 +59,7 @@ def on_celery(
         )
     name = str(task.name)
     if not (isinstance(poll_s, int | float) and poll_s > 0):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise InputError(f"on_celery({name}): poll_s must be more than nothing, not {poll_s!r}")
+        raise InputError(f"on_celery({name}): poll_s must be greater than 0, not {poll_s!r}")
     if "task_id" in apply_async_options:
         raise InputError(
             f"on_celery({name}): task_id is made of run, phase and attempt; leave it out"

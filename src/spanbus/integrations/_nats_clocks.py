@@ -27,7 +27,7 @@ class _Window:
         self.since_ns, self.smallest_ns = since_ns, delay_ns
         self.before_ns: int | None = None
 
-    def heard(self, stamp_ns: int, delay_ns: int) -> None:
+    def record(self, stamp_ns: int, delay_ns: int) -> None:
         if stamp_ns - self.since_ns >= _WINDOW_NS:
             self.before_ns, self.since_ns, self.smallest_ns = self.smallest_ns, stamp_ns, delay_ns
         elif delay_ns < self.smallest_ns:
@@ -45,14 +45,14 @@ class Clocks:
     def __init__(self) -> None:
         self._publishers: OrderedDict[str, _Window] = OrderedDict()
 
-    def heard(self, publisher: str, stamp_ns: int, at_ns: int, *, sent: bool) -> None:
+    def record(self, publisher: str, stamp_ns: int, at_ns: int, *, sent: bool) -> None:
         """Record a message: its server timestamp and the publisher's time, of sending (``sent``) or of its last event."""
         delay_ns = stamp_ns - at_ns
         if not sent and delay_ns > _OLD_NS:
             return
         known = self._publishers.get(publisher)
         if known is not None:
-            known.heard(stamp_ns, delay_ns)
+            known.record(stamp_ns, delay_ns)
             return
         self._publishers[publisher] = _Window(stamp_ns, delay_ns)
         while len(self._publishers) > _PUBLISHERS:

@@ -81,7 +81,7 @@ class HeldEnd(NamedTuple):
 class OpenRun:
     """An open run: its bucket and first message, the publisher that started it, all its publishers, its event ids."""
 
-    __slots__ = ("bucket", "first", "heard", "owner", "publishers", "run_id", "unread")
+    __slots__ = ("bucket", "event_ids", "first", "owner", "publishers", "run_id", "unread")
 
     def __init__(self, run_id: str, bucket: int, first: int) -> None:
         self.run_id, self.bucket, self.first = run_id, bucket, first
@@ -89,7 +89,7 @@ class OpenRun:
         self.unread = False
         """Events of the run may have been deleted before they were read."""
         self.publishers: set[str] = set()
-        self.heard = Dedup(_IDS_REMEMBERED)
+        self.event_ids = Dedup(_IDS_REMEMBERED)
 
 
 class PartitionReader:
@@ -179,7 +179,7 @@ class PartitionReader:
                 self.forget(next(iter(self.open)))
             opened = self.open[run] = OpenRun(run_id, message.bucket, message.sequence)
         event_id = line.get("event_id") or line.get("id")
-        if event_id is not None and opened.heard.is_double(str(event_id), str(kind)):
+        if event_id is not None and opened.event_ids.is_double(str(event_id), str(kind)):
             self._doubled += 1
             return
         if kind == _STARTED:
@@ -294,7 +294,7 @@ def _measure_clock(clocks: Clocks, message: StreamMessage, line: Mapping[str, ob
         return
     at_ns = message.sent_ns or _at_ns(line)
     if at_ns is not None:
-        clocks.heard(publisher, message.stamp_ns, at_ns, sent=bool(message.sent_ns))
+        clocks.record(publisher, message.stamp_ns, at_ns, sent=bool(message.sent_ns))
 
 
 def _at_ns(line: Mapping[str, object]) -> int | None:

@@ -9,9 +9,9 @@ from hashlib import sha256
 from types import MappingProxyType
 from typing import Any, Final, cast
 
+from spanbus._bounded_cache import bounded_cache
 from spanbus._named_tuple import NamedTuple
 from spanbus._reading.times import time_ns_of
-from spanbus._remembering import remembering
 from spanbus._semantics.names import ERROR_TEXT_LIMIT
 from spanbus._telemetry.redaction import Redactor
 from spanbus._workflow.events import Event, ReceivedEvent
@@ -45,7 +45,7 @@ _plain: Final = json.JSONEncoder(
     separators=(",", ":"), ensure_ascii=False, skipkeys=True, default=str
 ).encode
 _quote: Final = json.encoder.encode_basestring
-_quoted: Final = remembering(json.encoder.encode_basestring, 1_024)
+_quoted: Final = bounded_cache(json.encoder.encode_basestring, 1_024)
 
 
 def _encoder() -> Callable[[object], str]:
@@ -97,8 +97,8 @@ class Lines:
 
     def __init__(self, redactor: Redactor | None) -> None:
         self._redactor = redactor
-        self._key = remembering(self._key_of, 1_000)
-        self._member = remembering(self._member_of, 4_096)
+        self._key = bounded_cache(self._key_of, _KEYS_KNOWN)
+        self._member = bounded_cache(self._member_of, 4_096)
         """Cached JSON members with short strings or lists of them, such as results and names of phases and classes."""
 
     def record_of(self, event: Event, workflow: str | None) -> bytes:
@@ -214,7 +214,7 @@ def _belonging_of(place: tuple[str | None, tuple[object, ...]]) -> tuple[str, st
     )
 
 
-_belonging: Final = remembering(_belonging_of, 1_024)
+_belonging: Final = bounded_cache(_belonging_of, 1_024)
 
 
 def messages_of(records: Sequence[bytes]) -> dict[str, list[Message]]:
@@ -255,24 +255,24 @@ def event_of(text: bytes, sequence: int, stamp_ns: int) -> ReceivedEvent | None:
         return None
     if not isinstance(line, dict):
         return None
-    said = cast("Mapping[str, object]", line)
-    kind = said.get("event_type") or said.get("type")
+    fields = cast("Mapping[str, object]", line)
+    kind = fields.get("event_type") or fields.get("type")
     if not isinstance(kind, str):
         return None
-    at_ns = said.get("at_ns")
-    attempt = said.get("attempt")
+    at_ns = fields.get("at_ns")
+    attempt = fields.get("attempt")
     return ReceivedEvent(
         kind,
-        _text(said.get("event_id") or said.get("id")) or str(sequence),
-        at_ns if type(at_ns) is int else time_ns_of(said.get("time")) or stamp_ns,
-        _mapping(said.get("payload", said.get("data"))),
-        _text(said.get("source")) or "",
-        _text(said.get("run_id") or said.get("runid")),
-        _text(said.get("phase")),
+        _text(fields.get("event_id") or fields.get("id")) or str(sequence),
+        at_ns if type(at_ns) is int else time_ns_of(fields.get("time")) or stamp_ns,
+        _mapping(fields.get("payload", fields.get("data"))),
+        _text(fields.get("source")) or "",
+        _text(fields.get("run_id") or fields.get("runid")),
+        _text(fields.get("phase")),
         attempt if type(attempt) is int else None,
-        _text(said.get("traceparent")),
-        _text(said.get("tracestate")),
-        _mapping(said.get("metadata")),
+        _text(fields.get("traceparent")),
+        _text(fields.get("tracestate")),
+        _mapping(fields.get("metadata")),
     )
 
 

@@ -16,22 +16,22 @@ V = TypeVar("V")
 class _Results(dict[K, V]):
     """Results by argument; a missing one is computed, and a full dictionary is cleared first."""
 
-    __slots__ = ("_function", "_most")
+    __slots__ = ("_function", "_size")
 
-    def __init__(self, function: Callable[[K], V], most: int) -> None:
-        self._function, self._most = function, most
+    def __init__(self, function: Callable[[K], V], size: int) -> None:
+        self._function, self._size = function, size
 
     def __missing__(self, argument: K) -> V:
         result = self._function(argument)
-        if len(self) >= self._most:
+        if len(self) >= self._size:
             self.clear()
         self[argument] = result
         return result
 
 
-def remembering(function: Callable[[K], V], most: int) -> Callable[[K], V]:
-    """Return ``function`` with a cache of at most ``most`` results.
+def bounded_cache(function: Callable[[K], V], size: int) -> Callable[[K], V]:
+    """Return ``function`` with a cache of at most ``size`` results.
 
     Arguments must be hashable, and equal ones must have the same result. Thread-safe. Raises what ``function`` raises.
     """
-    return _Results(function, most).__getitem__
+    return _Results(function, size).__getitem__

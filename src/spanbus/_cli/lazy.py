@@ -1,5 +1,5 @@
-"""Modules that only the annotations of commands speak of: loaded when typer reads these, which it does for help, completion
-and lines that are wrong.
+"""Modules that commands use in annotations only. They are imported when typer evaluates these: for help, completion and
+invalid command lines.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     from spanbus._cli import complete, options
 else:
 
-    class _Later:
+    class _LazyModule:
         def __init__(self, name: str) -> None:
             self._name = name
 
         def __getattr__(self, name: str) -> object:
             return getattr(import_module(self._name), name)
 
-    typer = _Later("typer")
-    complete = _Later("spanbus._cli.complete")
-    options = _Later("spanbus._cli.options")
+    typer = _LazyModule("typer")
+    complete = _LazyModule("spanbus._cli.complete")
+    options = _LazyModule("spanbus._cli.options")

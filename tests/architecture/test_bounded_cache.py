@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from spanbus._remembering import remembering
+from spanbus._bounded_cache import bounded_cache
 
 
 def test_a_function_is_called_once_for_each_argument() -> None:
@@ -14,7 +14,7 @@ def test_a_function_is_called_once_for_each_argument() -> None:
         called.append(text)
         return len(text)
 
-    known = remembering(length, 10)
+    known = bounded_cache(length, 10)
     assert [known(text) for text in ("one", "three", "one", "three")] == [3, 5, 3, 5]
     assert called == ["one", "three"]
 
@@ -26,7 +26,7 @@ def test_results_are_bounded_and_right_beyond_the_bound() -> None:
         called.append(number)
         return 2 * number
 
-    known = remembering(double, 4)
+    known = bounded_cache(double, 4)
     assert [known(number) for number in (*range(100), *range(100))] == [
         2 * number for number in (*range(100), *range(100))
     ]
@@ -37,7 +37,7 @@ def test_results_are_bounded_and_right_beyond_the_bound() -> None:
 
 
 def test_an_error_is_raised_and_not_remembered() -> None:
-    known = remembering(int, 4)
+    known = bounded_cache(int, 4)
     for _ in range(2):
         with pytest.raises(ValueError, match="invalid literal"):
             known("no number")
