@@ -6,7 +6,7 @@ import itertools
 import logging
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
@@ -76,52 +76,53 @@ def hand_written(exporter: SpanExporter):
     return work, processor, provider, meter_provider
 
 
-Say = Callable[..., None]
+Said = Sequence[tuple[str, Mapping[str, object]]]
+"""The events of a phase: types with their payloads."""
 
 
-def plain(say: Say, phase: str) -> None:
+def plain(phase: str) -> Said:
     """A start, one event inside, an end."""
-    say("workflow.phase.started", phase, type="fast_hooks")
-    say("config.checked", phase, step_id="fast_hooks", strategy="fast", duration=0.25)
-    say("workflow.phase.completed", phase, success=True, duration=0.25)
+    del phase
+    return (
+        ("workflow.phase.started", {"type": "fast_hooks"}),
+        ("config.checked", {"step_id": "fast_hooks", "strategy": "fast", "duration": 0.25}),
+        ("workflow.phase.completed", {"success": True, "duration": 0.25}),
+    )
 
 
-def failing(say: Say, phase: str) -> None:
+def failing(phase: str) -> Said:
     """The same with a failure, which has a class and a text."""
-    say("workflow.phase.started", phase, type="fast_hooks")
-    say("config.checked", phase, step_id="fast_hooks", strategy="fast", duration=0.25)
     error = {"error": "2 of 40 files are not formatted", "error_type": "shop.checks.NotFormatted"}
-    say("workflow.phase.failed", phase, success=False, duration=0.25, **error)
+    failed = ("workflow.phase.failed", {"success": False, "duration": 0.25, **error})
+    return (*plain(phase)[:2], failed)
 
 
-def with_two_hooks(say: Say, phase: str) -> None:
+def with_two_hooks(phase: str) -> Said:
     """A phase with two hooks: three spans, six events."""
-    say("workflow.phase.started", phase, type="fast_hooks")
+    started, _, completed = plain(phase)
+    hooks: list[tuple[str, Mapping[str, object]]] = []
     for hook in ("ruff", "codespell"):
-        command = {"hook": hook, "stage": phase, "executable": hook}
-        say("hooks.execution.started", phase, **command)
-        say("hooks.execution.completed", phase, **command, success=True, exit_code=0, duration=0.1)
-    say("workflow.phase.completed", phase, success=True, duration=0.25)
+        command: dict[str, object] = {"hook": hook, "stage": phase, "executable": hook}
+        ended = {**command, "success": True, "exit_code": 0, "duration": 0.1}
+        hooks += (("hooks.execution.started", command), ("hooks.execution.completed", ended))
+    return (started, *hooks, completed)
 
 
-def spanbus_phases(runtime: Runtime, phase: Callable[[Say, str], None] = plain):
+def spanbus_phases(runtime: Runtime, said: Callable[[str], Said] = plain):
     """Such phases as events. A run has fifty of them, and its own cost is in."""
     feed = runtime.handle.feed
     at = itertools.count(1_760_000_000_000_000_000, 1_000)
     phases = [f"fast_hooks_{number}" for number in range(50)]
-    run_id = ""
-
-    def say(event_type: str, of: str | None, **payload: object) -> None:
-        feed(Event(event_type, new_event_id(), next(at), payload, "bench", run_id, of, 1))
 
     def work() -> None:
-        nonlocal run_id
         for _ in range(_PHASES // len(phases)):
-            run_id = f"bench-{new_event_id()}"
-            say(WorkflowEvent.WORKFLOW_STARTED, None, workflow="standard")
-            for name in phases:
-                phase(say, name)
-            say(WorkflowEvent.WORKFLOW_COMPLETED, None, success=True)
+            run = f"bench-{new_event_id()}"
+            begins, ends = WorkflowEvent.WORKFLOW_STARTED, WorkflowEvent.WORKFLOW_COMPLETED
+            feed(Event(begins, new_event_id(), next(at), {"workflow": "standard"}, "bench", run))
+            for phase in phases:
+                for kind, payload in said(phase):
+                    feed(Event(kind, new_event_id(), next(at), payload, "bench", run, phase, 1))
+            feed(Event(ends, new_event_id(), next(at), {"success": True}, "bench", run))
 
     return work
 

@@ -163,6 +163,14 @@ def test_an_end_without_a_name_ends_the_only_open_phase_of_its_kind() -> None:
         {"exc_info": (ValueError, ValueError("2 of 40"), None)},
         {"result": type("Outcome", (), {"ok": False, "error": "2 of 40"})()},
         {"result": type("Outcome", (), {"success": False})()},
+        {"result": type("Err", (), {"error": "2 of 40"})()},
+        {"result": {"error": "2 of 40"}},
+        {"failed": True},
+        {"is_error": True, "message": "2 of 40"},
+        {"hasErrors": True},
+        {"rc": 2},
+        {"exitCode": 2},
+        {"verdict": "FAILED"},
     ],
 )
 def test_an_end_with_any_failure_field_is_a_failure(said: dict[str, object]) -> None:
@@ -172,7 +180,15 @@ def test_an_end_with_any_failure_field_is_a_failure(said: dict[str, object]) -> 
 
 
 @pytest.mark.parametrize(
-    "said", [{"ok": True}, {"exit_code": 0, "errors": []}, {"exc_info": (None, None, None)}]
+    "said",
+    [
+        {"ok": True},
+        {"exit_code": 0, "errors": []},
+        {"exc_info": (None, None, None)},
+        {"failed": False, "rc": 0, "has_error": False},
+        {"failed": 0, "verdict": "passed"},
+        {"result": type("Ok", (), {"value": 1, "error": None})()},
+    ],
 )
 def test_an_end_with_success_fields_is_a_success(said: dict[str, object]) -> None:
     events = [event("task.started", task="a"), event("task.finished", task="a", **said)]

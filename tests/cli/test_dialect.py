@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tomllib
+from typing import Any, cast
 
 import pytest
 from command_line import Cli
@@ -148,4 +149,28 @@ def test_words_of_any_language_get_rules_by_their_order(
         ("phase", "end", ["fetch", "test"], ["success"]),
         ("phase", "end", ["test"], ["failure"]),
         ("run", "end", [], ["success"]),
+    ]
+
+
+@pytest.mark.parametrize(
+    "spell", ["{}_{}", "{}-{}", "{} {}"], ids=["underscores", "hyphens", "spaces"]
+)
+def test_types_of_one_part_are_taken_apart_by_their_words(cli: Cli, spell: str) -> None:
+    events: list[tuple[str, dict[str, object]]] = [
+        (spell.format("lauf", "gestartet"), {"ablauf": "nächtlich"}),
+        (spell.format("schritt", "gestartet"), {"schritt": "holen"}),
+        (spell.format("schritt", "beendet"), {"schritt": "holen"}),
+        (spell.format("schritt", "gestartet"), {"schritt": "testen"}),
+        (spell.format("schritt", "fehlgeschlagen"), {"schritt": "testen", "fehler": "2 von 40"}),
+        (spell.format("lauf", "fehlgeschlagen"), {}),
+    ]
+    recorded = stream(cli, *events)
+    suggested = cli("dialect", "suggest", recorded, "--name", "theirs")
+    (cli.folder / "theirs.toml").write_text(suggested.out)
+    replayed = cli("replay", recorded, "--dialect", "theirs.toml", "--json", "--dry-run").json()
+    (run,) = cast("list[dict[str, Any]]", replayed["runs"])
+    assert (run["workflow"], run["result"]) == ("nächtlich", "failure")
+    assert [(phase["name"], phase["result"]) for phase in run["phases"]] == [
+        ("holen", "success"),
+        ("testen", "failure"),
     ]

@@ -129,4 +129,5 @@ def test_a_cursor_beyond_the_file_is_limited_to_whole_frames() -> None:
     segment = Segment.recover(whole, PATH, None)
     segment.acknowledge("remote", 10**9, 0)
     again = Segment.recover(whole, PATH, None)
-    assert (again.waiting, again.cursors["remote"]) == ({"remote": 0, "local": 2}, again.position)
+    assert (again.waiting("remote"), again.waiting("local")) == (0, 2)
+    assert again.cursors["remote"] == again.position

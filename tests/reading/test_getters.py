@@ -62,6 +62,39 @@ def test_type_and_payload_by_methods(kind: Any) -> None:
     assert raw.timed == (kind is Getters)
 
 
+class Constant:
+    """The class has the type, its objects the payload."""
+
+    EVENT_TYPE = "task.started"
+
+    def __init__(self, **payload: object) -> None:
+        vars(self).update(payload)
+
+
+class ConstantAndPayload(Constant):
+    def payload(self) -> dict[str, object]:
+        return vars(self)
+
+
+class AsDictionary(Base):
+    def to_dict(self) -> dict[str, object]:
+        return {"type": self._kind, "payload": self._told}
+
+
+class Hidden:
+    def __init__(self, **payload: object) -> None:
+        self._n, self._d = "task.started", payload
+
+    def model_dump(self, *, mode: str = "python") -> dict[str, object]:
+        return {"event_name": self._n, "data": self._d}
+
+
+@pytest.mark.parametrize("kind", [Constant, ConstantAndPayload, AsDictionary, Hidden])
+def test_type_by_a_constant_of_the_class_or_in_a_dictionary(kind: Any) -> None:
+    raw = read(kind(task="fetch"))
+    assert (raw.event_type, raw.payload) == ("task.started", {"task": "fetch"})
+
+
 class WantsAnArgument:
     def name(self, of: object) -> str:
         raise AssertionError

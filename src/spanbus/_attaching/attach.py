@@ -287,20 +287,20 @@ def _attach_future_signals(
     maker = signals.makes_signals(namespace)
     if maker is None:
         return False
-    heard: WeakIdentityMap[str] = WeakIdentityMap()
+    attached: WeakIdentityMap[str] = WeakIdentityMap()
     for name, signal in named.items():
-        heard.put(signal, name)
+        attached.put(signal, name)
 
     def wrapped(make: Callable[..., object]) -> Callable[..., object]:
         @functools.wraps(make)
         def signal_of(*arguments: object, **options: object) -> object:
             signal = make(*arguments, **options)
             try:
-                if heard.get(signal) is None and signals.is_signal(signal):
+                if attached.get(signal) is None and signals.is_signal(signal):
                     name = signals.name_of(
                         signal, known_as=str(arguments[0]) if arguments else None
                     )
-                    heard.put(signal, name)
+                    attached.put(signal, name)
                     _attach_signal(signal, name, handle, mode)
             except Exception as error:
                 handle.failed(error)

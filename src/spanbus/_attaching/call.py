@@ -110,6 +110,10 @@ class CallReader:
         self._type_first = self._parameters[:1] == (self._type,)
         self._takes_state = self._type is None and any(map(_STATE_NAME.fullmatch, self._parameters))
         """The parameters hold a name and a state: ``notify(task_name, status)``."""
+        self._takes_headers = self._type is None and {"headers", self._payload} <= {
+            *self._parameters
+        }
+        self._by_parameters = self._takes_state or self._takes_headers
         self._sender: object = getattr(method, "__self__", None)
         self._name = getattr(method, "__name__", "")
 
@@ -119,17 +123,17 @@ class CallReader:
         if self._type_first and arguments and type(arguments[0]) is str:
             if len(arguments) == 2 and not options:
                 only = arguments[1]
-                said: Any = only
+                mapping: Any = only
                 if (
                     type(only) is dict
-                    and _PAYLOADS.isdisjoint(said)
-                    and (_TYPES.isdisjoint(said) or ending(arguments[0]) is not None)
+                    and _PAYLOADS.isdisjoint(mapping)
+                    and (_TYPES.isdisjoint(mapping) or ending(arguments[0]) is not None)
                 ):
                     return {"event_type": arguments[0], "payload": cast("object", only)}
             elif len(arguments) == len(names) == 1 and options and _PAYLOADS.isdisjoint(options):
                 return {"event_type": arguments[0], "payload": options}
         if self._type is None or (len(arguments) == 1 and not options and names[0] == self._type):
-            if arguments and not self._takes_state:
+            if arguments and not self._by_parameters:
                 return event_in(arguments, options)
             return self._event_without_type(arguments, options)
         given = dict(zip(names, arguments, strict=False))
@@ -175,6 +179,12 @@ class CallReader:
             return state
         if self._takes_state and all(isinstance(one, _STATE_VALUES) for one in arguments):
             return {**dict(zip(self._parameters, arguments, strict=False)), **options}
+        if self._takes_headers:
+            given = {**dict(zip(self._parameters, arguments, strict=False)), **options}
+            payload = decoded(given.get(self._payload or ""))
+            headers = cast("object", given.get("headers"))
+            if isinstance(headers, Mapping) and isinstance(payload, Mapping):
+                return cast("object", {"headers": headers, "payload": payload})
         return event_in(arguments, options)
 
 

@@ -334,7 +334,7 @@ class Handle:
         try:
             fact = self._reader.read(event, live=live)
         except ValueError:
-            call_event = publication.as_event()
+            call_event = publication.as_event() or (publication.event if event is None else None)
             if call_event is None:
                 raise
             return self._reader.read(call_event, live=live)

@@ -31,6 +31,7 @@ _LISTENING = re.compile(
     re.IGNORECASE,
 )
 """Subscribing methods; only beside one of them is an ambiguous name such as ``post`` a publishing method."""
+_HANDLERS_BY_NAME = ("on", "subscribe", "listen", "add_listener", "add_handler")
 _SCHEDULING = frozenset(
     (
         "create_task",
@@ -102,7 +103,15 @@ def publishing_methods(thing: object) -> list[str]:
         ]
         if "get" in names:  # beside `get`, `post` is an HTTP method of an application or client
             found = [name for name in found if name != "post"]
+    if not found and not isinstance(thing, type) and _is_called_to_publish(thing, names):
+        return ["__call__"]
     return found or _publishing_by_getattr(thing)
+
+
+def _is_called_to_publish(thing: object, names: list[str]) -> bool:
+    """Return whether a bus is called itself, as in ``bus("task.started", task="fetch")``."""
+    listening = any(name in _HANDLERS_BY_NAME and has(thing, name) for name in names)
+    return listening and isinstance(static_attribute(type(thing), "__call__"), FunctionType)
 
 
 def _empties_a_queue(thing: object, name: str) -> bool:

@@ -114,7 +114,9 @@ class Publication:
 
     def as_event(self) -> dict[str, object] | None:
         """Return the event with the type and payload of the publishing call; None if the call has no type."""
-        self.read()
+        event = self.read()
+        if self.kind is None and event is not None:
+            self.kind = kind_of(event)
         return None if self.kind is None else {"event_type": self.kind, "payload": self.event}
 
     @property

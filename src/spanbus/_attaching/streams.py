@@ -106,18 +106,18 @@ class _Calls:
         name = self._name_of(arguments, options)
         publication = Publication(self._handle.ref, self._method)
         enter(publication, publications.get())
-        self._tell(publication, "phase.started", {"phase": name})
+        self._publish(publication, "phase.started", {"phase": name})
         try:
             yield
         except BaseException as error:
-            self._tell(publication, "phase.failed", {"phase": name, "error": error})
+            self._publish(publication, "phase.failed", {"phase": name, "error": error})
             raise
         else:
-            self._tell(publication, "phase.completed", {"phase": name})
+            self._publish(publication, "phase.completed", {"phase": name})
         finally:
             leave(publication)
 
-    def _tell(self, publication: Publication, kind: str, payload: dict[str, object]) -> None:
+    def _publish(self, publication: Publication, kind: str, payload: dict[str, object]) -> None:
         publication.running = True
         self._handle.published({"event_type": kind, "payload": payload}, publication)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from inspect import CO_VARARGS
 from types import CodeType, CoroutineType, FunctionType
 from typing import Any, Protocol, cast
@@ -170,13 +170,21 @@ class _Method:
                 publication.pending = event if self._feeds else None
             elif self._feeds:
                 publication.pending = publication.read()
-                if publication.pending is None and not arguments and not options:
-                    return None  # a call without an event, such as flush of a queue
+                if (publication.pending is None or self._may_batch) and self._has_no_event(
+                    publication.pending, arguments or options
+                ):
+                    return None
             enter(publication, stack)
             return publication
         except Exception as error:
             self._handle.failed(error)
             return None
+
+    def _has_no_event(self, event: object, given: object) -> bool:
+        """Whether a call publishes none itself: one without arguments delivers what is queued, one of a stream all of it."""
+        if event is None:
+            return not given
+        return isinstance(event, Iterator | AsyncIterator)
 
     def _report(self, publication: Publication, arguments: Arguments) -> None:
         try:

@@ -235,8 +235,8 @@ class Correlator:
             return self._runs.opened(fact, task, announced=True, each=True)
         if isinstance(fact, Noted) or fact.verb is Verb.RETRY or _is_weak_evidence(fact):
             if self.on_waiting is not None:
-                heard, self.on_waiting = self.on_waiting, None
-                heard()
+                callback, self.on_waiting = self.on_waiting, None
+                callback()
             displaced = self._waiting.add_early(fact, task)
             if displaced is not None:
                 self._report_late(displaced.fact)

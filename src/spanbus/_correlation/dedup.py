@@ -15,19 +15,16 @@ class Dedup:
 
     def is_double(self, event_id: str, event_type: str) -> bool:
         """Whether an event with this id and type was seen before; remembers it."""
-        new = self._new
-        known = new.get(event_id)
-        if known is None:
-            known = self._old.get(event_id)
-            if known is None:
-                new[event_id] = event_type
-                if len(new) >= self._half:
-                    self._old, self._new = new, {}
-                return False
-        if known == event_type:
+        new, old = self._new, self._old
+        if event_id not in new and event_id not in old:
+            new[event_id] = event_type
+            if len(new) >= self._half:
+                self._old, self._new = new, {}
+            return False
+        if (new[event_id] if event_id in new else old[event_id]) == event_type:
             return True
         both = f"{event_id}\x1f{event_type}"  # one id shared by several events, such as a task id
-        if both in self._new or both in self._old:
+        if both in new or both in old:
             return True
         self._remember(both, event_type)
         return False

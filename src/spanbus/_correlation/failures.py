@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from spanbus._correlation.open_phase import OpenPhase
 from spanbus._correlation.span_state import SpanState
 from spanbus._semantics import ErrorType, Failure, Result
 
@@ -22,6 +23,17 @@ def merge(first: Failure | None, second: Failure | None) -> Failure | None:
     error_type = second.error_type if knows_more else first.error_type
     return Failure(
         error_type, first.message or second.message, first.stacktrace or second.stacktrace
+    )
+
+
+def result_without_end(phase: OpenPhase, failure: Failure | None) -> tuple[Result, Failure | None]:
+    """Return the result of an attempt without an end event, as far as inner publishers reported it."""
+    if failure is not None:
+        return Result.FAILURE, failure
+    if phase.inner_ended_at_ns is not None and not (phase.open_ranks - {phase.outer}):
+        return Result.SUCCESS, None
+    return Result.ERROR, Failure(
+        ErrorType.ABANDONED, "the next attempt began before this one ended"
     )
 
 

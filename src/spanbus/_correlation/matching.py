@@ -119,6 +119,8 @@ def is_separate_phase(
         return True
     if subject_id is None or phase.subject_id in (None, subject_id):
         return False
+    if "=" in subject_id:  # another part of the same task
+        return True
     return fact.name in segments(fact.event.name)[-2:-1]
 
 

@@ -22,6 +22,7 @@ class OpenPhase:
         "evidence",
         "hooks",
         "inner_ended_at_ns",
+        "innermost",
         "open_ranks",
         "orphan",
         "outer",
@@ -54,6 +55,8 @@ class OpenPhase:
         self.open_ranks: frozenset[Rank] = alone
         self.attempt: SpanState | None = None
         """The record of the current attempt, from the second on."""
+        self.innermost = record
+        """The record of the current attempt, else that of the phase."""
         self.attempts_started_at_ns = record.started_at_ns
         self.evidence: Failure | None = None
         """Failure of the current attempt, as reported by inner publishers."""
@@ -65,7 +68,3 @@ class OpenPhase:
         self.hooks: dict[str, list[SpanState]] = {}
         self.strategies: list[SpanState] = []
         self.orphan = False
-
-    @property
-    def innermost(self) -> SpanState:
-        return self.attempt or self.record

@@ -150,7 +150,8 @@ class OpenRun:
             crowd.remove(phase)
             if name not in self.phases:
                 del self.crowds[name]
-        self.identify(phase, None)
+        if phase.subject_id is not None:
+            self.identify(phase, None)
 
     def seen_by(self, phase: OpenPhase, ranks: frozenset[Rank]) -> None:
         """Set the ranks that announced the current attempt of an open phase."""

@@ -166,7 +166,7 @@ class OpenSpans:
             holders.sort(key=lambda held: not held[0].implicit)
         if fact.verb is Verb.START:
             # another publisher announces an open step; else one of them announces its next attempt
-            unheard = [
+            unannounced = [
                 run
                 for run, phase in holders
                 if fact.rank not in phase.seen and phase.pending is None
@@ -178,7 +178,7 @@ class OpenSpans:
             ]
             new = [run for run in runs if not run.implicit and fact.name not in run.occurrences]
             retried = [] if new else [run for run, phase in holders if phase.pending is not None]
-            found = unheard or again or retried or (new if len(new) == 1 else [])
+            found = unannounced or again or retried or (new if len(new) == 1 else [])
             return found[0] if found else None
         speaking = [
             held for held in holders if fact.verb is Verb.END and fact.rank in held[1].open_ranks

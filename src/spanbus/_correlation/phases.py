@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from spanbus._correlation.failures import abandoned_text, merge
+from spanbus._correlation.failures import abandoned_text, merge, result_without_end
 from spanbus._correlation.fan_out import FanOut
 from spanbus._correlation.hooks import Hooks
 from spanbus._correlation.limits import Counts, Limits
@@ -211,12 +211,12 @@ class Phases:
         while counts.phases_open >= self._open_phases:
             self._abandon_oldest()
         run.add(phase)
-        if (subject_id := self._subject_id(fact)) is not None:
-            run.identify(phase, subject_id)
+        if fact.hints.subject_id is not None:
+            run.identify(phase, self._subject_id(fact))
         counts.phases_open += 1
         self._out.opened(record)
         if "max_attempts" in event.payload and may_be_retried(fact):
-            phase.attempt = attempt_of(phase, 1, at_ns, None)
+            phase.attempt = phase.innermost = attempt_of(phase, 1, at_ns, None)
             self._out.opened(phase.attempt)
         return phase
 
@@ -262,7 +262,7 @@ class Phases:
                 inner_ended_at_ns if fact is None and inner_ended_at_ns is not None else at_ns
             )
             if result is None:
-                result, failure = self._result_without_end(phase, failure)
+                result, failure = result_without_end(phase, failure)
         number = record.attempts
         attempt = phase.attempt
         if attempt is None:
@@ -274,25 +274,13 @@ class Phases:
         self._counts.retries += 1
         record.attempts = number + 1
         started_at_ns = at_ns + (fact.delay_ns if fact is not None else 0)
-        phase.attempt = attempt_of(phase, number + 1, started_at_ns, attempt)
+        phase.attempt = phase.innermost = attempt_of(phase, number + 1, started_at_ns, attempt)
         phase.attempts_started_at_ns = started_at_ns
         phase.evidence = None
         phase.inner_ended_at_ns = None
         phase.retry_announced = False
         phase.open_ranks &= {phase.outer}
         self._out.opened(phase.attempt)
-
-    def _result_without_end(
-        self, phase: OpenPhase, failure: Failure | None
-    ) -> tuple[Result, Failure | None]:
-        """Return the result of an attempt without an end event, as far as inner publishers reported it."""
-        if failure is not None:
-            return Result.FAILURE, failure
-        if phase.inner_ended_at_ns is not None and not (phase.open_ranks - {phase.outer}):
-            return Result.SUCCESS, None
-        return Result.ERROR, Failure(
-            ErrorType.ABANDONED, "the next attempt began before this one ended"
-        )
 
     def ended(
         self, run: OpenRun, fact: Ended, task: str | None, within: SpanState | None
@@ -306,7 +294,7 @@ class Phases:
             and result is _SUCCESS
             and fact.verb is _END
             and group[0].outer >= fact.rank
-            and not fact.aliases
+            and not (fact.aliases or fact.hints.of_open)
         ):
             phase = group[0]
             if phase.subject_id is not None:
@@ -326,6 +314,9 @@ class Phases:
         if fact.aliases:
             run.add_aliases(phase, fact.aliases)
         kept = add_event(run, phase.innermost, fact)
+        if fact.hints.of_open and phase.pending is not None:  # "after" what failed
+            self.settle(run, phase)
+            return kept
         phase.open_ranks -= {fact.rank}
         if fact.rank > phase.outer:
             # an inner publisher: the phase continues, and may retry

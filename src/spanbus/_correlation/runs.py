@@ -198,8 +198,8 @@ class Runs:
         made = key is None or (fact.hints.shared and not each)
         if made:
             event = fact.event
-            told = event.event_id or f"{event.name}@{event.at_ns}"
-            run_id = f"{workflow}-{identity.short_hash(told, workflow)}"
+            event_id = event.event_id or f"{event.name}@{event.at_ns}"
+            run_id = f"{workflow}-{identity.short_hash(event_id, workflow)}"
         else:
             run_id = str(key)
         unique = made or self._unique_ids

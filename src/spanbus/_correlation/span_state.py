@@ -64,13 +64,15 @@ class EventLog:
         if len(last) < EVENTS_KEPT_LAST:
             last.append(note)
             return True
-        gone = last[0] if last else note
+        dropped_event = last[0] if last else note
         self.dropped += 1
         by_type = self.dropped_by_type
         if not isinstance(by_type, dict):
             by_type = self.dropped_by_type = {}
         name = (  # bounded: event types may contain ids
-            gone.name if gone.name in by_type or len(by_type) < EVENTS_SUMMARY_TYPES else OVERFLOW
+            dropped_event.name
+            if dropped_event.name in by_type or len(by_type) < EVENTS_SUMMARY_TYPES
+            else OVERFLOW
         )
         by_type[name] = by_type.get(name, 0) + 1
         last.append(note)

@@ -98,10 +98,10 @@ class Waiting:
 
     def expired(self, now_ns: int) -> list[EarlyEvent]:
         """Remove and return the events whose run did not start in time."""
-        gone = [each for each in self.early if now_ns - each.fact.event.at_ns >= self._early_ns]
-        if gone:
-            self.early = deque([each for each in self.early if each not in gone])
-        return gone
+        expired = [each for each in self.early if now_ns - each.fact.event.at_ns >= self._early_ns]
+        if expired:
+            self.early = deque([each for each in self.early if each not in expired])
+        return expired
 
     def reschedule(self) -> None:
         """Recompute ``due_ns``."""

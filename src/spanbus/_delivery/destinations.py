@@ -83,7 +83,7 @@ class OtlpDestination:
         try:
             transport, limit_s = self._transport(signal)
             return transport.send(body, min(limit_s, timeout_s))
-        except SettingsError as error:  # records wait until somebody corrects it
+        except SettingsError as error:  # records wait until it is corrected
             return Retry(str(error))
 
     def interrupt(self) -> None:

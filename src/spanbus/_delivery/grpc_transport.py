@@ -40,7 +40,7 @@ _RETRYABLE = frozenset(
         grpc.StatusCode.OUT_OF_RANGE,
         grpc.StatusCode.UNAVAILABLE,
         grpc.StatusCode.DATA_LOSS,
-        grpc.StatusCode.UNAUTHENTICATED,  # these two beyond OTLP: somebody will correct a wrong key
+        grpc.StatusCode.UNAUTHENTICATED,  # these two beyond OTLP: a wrong key can be corrected
         grpc.StatusCode.PERMISSION_DENIED,
     )
 )

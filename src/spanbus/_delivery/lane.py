@@ -168,7 +168,7 @@ class Lane:
         if not empty:
             if not self._outage.on and hung and not self._pulse.answered:
                 self._outage.failed(_NO_ANSWER, time.monotonic())
-            self._tell_outage(at_the_end=True)
+            self._report_outage(at_the_end=True)
         if thread is None or not thread.is_alive():
             self.destination.close()
         return empty
@@ -464,20 +464,20 @@ class Lane:
         self._pulse.failed(reason, heard=outcome.heard)
         logger.debug("%s: %s", self.destination.shown, outcome.reason)
         if self._outage.lasts_s(now) >= self._options.quiet_s and not self._closing:
-            self._tell_outage()
+            self._report_outage()
 
     def _recovered(self) -> None:
         with self._changed:
             self._backoff.succeeded()
             failed = self._outage.on
-            told = self._outage.over()
+            was_reported = self._outage.over()
         if failed or self._level_once("works", INFO) == INFO:
             self._pulse.works()
         forget(self.destination.shown, self._options.kept_in)
-        if told:
+        if was_reported:
             logger.info("%s takes telemetry again", self.destination.shown)
 
-    def _tell_outage(self, *, at_the_end: bool = False) -> None:
+    def _report_outage(self, *, at_the_end: bool = False) -> None:
         options, name, reason = self._options, self.destination.name, self._outage.reason
         if reason is None or not self._outage.claim():
             return

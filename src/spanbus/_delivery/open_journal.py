@@ -16,7 +16,6 @@ import fcntl
 import mmap
 import os
 import struct
-import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -77,7 +76,7 @@ class JournalContent(NamedTuple):
 
 
 class OpenJournal:
-    """Journal of this process. Thread-safe. The first entry creates the file; on a full disk entries are silently not kept."""
+    """Journal of this process, under its spool's lock. The first entry creates the file; on a full disk entries are not kept."""
 
     def __init__(
         self,
@@ -93,7 +92,6 @@ class OpenJournal:
         self._destinations = tuple(destinations)
         self._mapped = mapped
         self._areas_most = max(1, limit_bytes // _AREA_BYTES)
-        self._lock = threading.Lock()
         self._descriptor: int | None = None
         self._header: _Area = bytearray()
         self._areas: list[_Area] = []
@@ -116,47 +114,42 @@ class OpenJournal:
 
     def opened(self, key: int, place: int, data: bytes) -> None:
         """Write an entry."""
-        with self._lock:
-            if key in self._opened:
-                self._free_entry(key)
-            slots = self._write(_OPEN, key, place, data, self._areas_most)
-            if slots is not None:
-                self._opened[key] = slots
+        if key in self._opened:
+            self.closed(key)
+        slots = self._write(_OPEN, key, place, data, self._areas_most)
+        if slots is not None:
+            self._opened[key] = slots
 
     def updated(self, key: int, data: bytes) -> None:
         """Add an update to an entry; ignored when it is closed."""
-        with self._lock:
-            if key not in self._opened:
-                return
-            slots = self._write(_UPDATE, key, 0, data, max(1, self._areas_most * 3 // 4))
-            if slots is None:
-                return
-            pieces = self._updates.get(key)
-            if pieces is None:
-                pieces = self._updates[key] = deque()
-            pieces.append(slots)
-            while len(pieces) > 1 and sum(map(len, pieces)) * _PAYLOAD_BYTES > UPDATES_BYTES:
-                self._free_slots(pieces.popleft())
+        if key not in self._opened:
+            return
+        slots = self._write(_UPDATE, key, 0, data, max(1, self._areas_most * 3 // 4))
+        if slots is None:
+            return
+        pieces = self._updates.get(key)
+        if pieces is None:
+            pieces = self._updates[key] = deque()
+        pieces.append(slots)
+        while len(pieces) > 1 and sum(map(len, pieces)) * _PAYLOAD_BYTES > UPDATES_BYTES:
+            self._free_slots(pieces.popleft())
 
     def closed(self, key: int) -> None:
         """Free the slots of an entry."""
-        with self._lock:
-            if key in self._opened:
-                self._free_entry(key)
+        slots = self._opened.pop(key, None)
+        if slots is None:
+            return
+        self._free_slots(slots)
+        if self._updates:
+            for more in self._updates.pop(key, ()):
+                self._free_slots(more)
 
     def alive(self, now_ns: int) -> None:
         """Write the heartbeat: all entries were open at this time."""
-        with self._lock:
-            if self._opened and not self._closed:
-                data = _ALIVE.pack(now_ns)
-                self._header[_ALIVE_AT : _ALIVE_AT + 8] = data
-                self._write_through(data, _ALIVE_AT)
-
-    def _free_entry(self, key: int) -> None:
-        self._free_slots(self._opened.pop(key))
-        if self._updates:
-            for slots in self._updates.pop(key, ()):
-                self._free_slots(slots)
+        if self._opened and not self._closed:
+            data = _ALIVE.pack(now_ns)
+            self._header[_ALIVE_AT : _ALIVE_AT + 8] = data
+            self._write_through(data, _ALIVE_AT)
 
     # --- slots --------------------------------------------------------------------------------------------------------
 
@@ -266,18 +259,14 @@ class OpenJournal:
             except OSError:
                 return
 
-    def sync(self) -> None:
-        """Sync to the disk; if the file was removed, write a new one."""
-        with self._lock:
-            if self._descriptor is None or self._closed:
-                return
-            if not self.path.exists():
-                self._recreate()
-            descriptor = self._descriptor
-        try:
-            getattr(os, "fdatasync", os.fsync)(descriptor)
-        except OSError:
-            return
+    def renewed(self) -> int | None:
+        """Return the descriptor of the file, to sync it without the lock; a file that was removed is written anew before.
+
+        None if there is no file.
+        """
+        if self._descriptor is not None and not self._closed and not self.path.exists():
+            self._recreate()
+        return None if self._closed else self._descriptor
 
     def _recreate(self) -> None:
         before = self._areas, self._header, self._descriptor, self._used
@@ -299,21 +288,19 @@ class OpenJournal:
 
     def close(self) -> None:
         """Close; delete the file when nothing is open, else leave it for the next process. May be called twice."""
-        with self._lock:
-            self._closed = True
-            try:
-                if self._descriptor is not None and not self._opened:
-                    self.path.unlink(missing_ok=True)
-            except OSError:
-                pass
-            _release_files(self._areas, self._header, self._descriptor)
-            self._areas, self._header, self._descriptor = [], bytearray(), None
-            self._opened.clear()
-            self._updates.clear()
+        self._closed = True
+        try:
+            if self._descriptor is not None and not self._opened:
+                self.path.unlink(missing_ok=True)
+        except OSError:
+            pass
+        _release_files(self._areas, self._header, self._descriptor)
+        self._areas, self._header, self._descriptor = [], bytearray(), None
+        self._opened.clear()
+        self._updates.clear()
 
     def forked(self) -> None:
         """In a child process: close the parent's file. The child does not use this journal."""
-        self._lock = threading.Lock()
         self._closed = True
         _release_files(self._areas, self._header, self._descriptor)
         self._descriptor = None

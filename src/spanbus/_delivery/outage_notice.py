@@ -40,9 +40,9 @@ class OutageNotice:
 
     def over(self) -> bool:
         """End the outage; True when it had been reported."""
-        told, self._was_reported = self._was_reported, False
+        was_reported, self._was_reported = self._was_reported, False
         self.reason = None
-        return told
+        return was_reported
 
     def lasts_s(self, now: float) -> float:
         return now - self._since if self.on else 0.0

@@ -105,10 +105,10 @@ class OwnSegments:
         return segment is self.current or segment in self.sealed
 
     @property
-    def place(self) -> tuple[int, int]:
-        """Number of the current segment, and the position in it."""
+    def place(self) -> int:
+        """End of the segments, as :meth:`Segment.place_of` numbers it."""
         segment = self.current
-        return (segment.number, segment.position) if segment is not None else (self._number, 0)
+        return segment.place_of(segment.position) if segment is not None else self._number << 32
 
     # --- groups -------------------------------------------------------------------------------------------------------
 

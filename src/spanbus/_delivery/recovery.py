@@ -88,7 +88,7 @@ class Adopted:
     def waits(self, destinations: tuple[str, ...]) -> bool:
         """Whether anything remains to be sent or finished here."""
         return self.leftover is not None or any(
-            segment.waiting.get(name) for segment in self.segments for name in destinations
+            segment.waiting(name) for segment in self.segments for name in destinations
         )
 
     def finished(self) -> None:
@@ -256,7 +256,7 @@ def left_open(
     token = segments[0].token if segments else journal.token if journal is not None else b""
     for segment in segments:
         for frame in segment.frames(HEADER_BYTES):
-            place = place_of(segment.number, frame.offset)
+            place = segment.place_of(frame.offset)
             match frame.kind:
                 case Kind.GROUP:
                     groups[frame.key] = frame.data
@@ -296,11 +296,6 @@ def left_open(
         group,
         journal.alive_ns if journal is not None else 0,
     )
-
-
-def place_of(number: int, offset: int) -> int:
-    """Position in all segments of a process as one increasing number."""
-    return number << 32 | offset
 
 
 def is_token(text: str) -> bool:

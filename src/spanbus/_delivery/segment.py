@@ -19,7 +19,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from enum import IntEnum
 from pathlib import Path
-from time import time as now
+from time import time_ns
 from typing import Final
 from zlib import crc32
 
@@ -47,6 +47,7 @@ _KEY_HEAD: Final = struct.Struct("<BBHIQ").pack
 _KEY_HEAD_BYTES: Final = _HEAD.size + _KEY.size
 FRAME_BYTES: Final = _LEADS.size + _HEAD.size
 
+_SECOND_NS: Final = 1_000_000_000
 _SIGNALS: Final[tuple[Signal, ...]] = tuple(Signal)
 _NUMBER: Final = {signal: number for number, signal in enumerate(_SIGNALS)}
 
@@ -119,6 +120,7 @@ class Segment:
     __slots__ = (
         "_buffer",
         "_descriptor",
+        "_taken",
         "_through",
         "bytes",
         "cursors",
@@ -128,9 +130,9 @@ class Segment:
         "number",
         "path",
         "position",
+        "records",
         "sealed",
         "token",
-        "waiting",
     )
 
     def __init__(
@@ -145,8 +147,9 @@ class Segment:
         self.sealed = False
         self.measured_last = 0
         """Highest number of a measured record."""
-        self.waiting: dict[str, int] = {}
-        """Unacknowledged records by destination."""
+        self.records = 0
+        self._taken: dict[str, int] = {}
+        """Acknowledged records by destination."""
         self.cursors: dict[str, int] = {}
         self.destinations: tuple[str, ...] = ()
         self.token = b""
@@ -171,7 +174,7 @@ class Segment:
         segment = cls(buffer, path, descriptor, through=through)
         segment.token, segment.number, segment.destinations = token, number, tuple(destinations)
         segment.cursors = dict.fromkeys(destinations, HEADER_BYTES)
-        segment.waiting = dict.fromkeys(destinations, 0)
+        segment._taken = dict.fromkeys(destinations, 0)
         names = [name.encode()[:16] for name in destinations] + [b""] * DESTINATIONS_MOST
         header = _HEADER.pack(
             MAGIC,
@@ -180,7 +183,7 @@ class Segment:
             os.getpid(),
             token,
             number,
-            int(now()),
+            time_ns() // _SECOND_NS,
             0,
             names[0],
             names[1],
@@ -218,17 +221,22 @@ class Segment:
             for position, name in enumerate(segment.destinations)
         }
         segment.cursors = dict.fromkeys(segment.destinations, HEADER_BYTES)
-        segment.waiting = dict.fromkeys(segment.destinations, 0)
+        segment._taken = dict.fromkeys(segment.destinations, 0)
         for frame in segment.frames(HEADER_BYTES):
             segment.position = frame.end
             if frame.kind is Kind.RECORD:
+                segment.records += 1
                 for name, cursor in wanted.items():
-                    if frame.offset >= cursor:
-                        segment.waiting[name] += 1
+                    if frame.offset < cursor:
+                        segment._taken[name] += 1
             for name, cursor in wanted.items():
                 if frame.end <= cursor:  # a cursor counts only as far as frames are whole
                     segment.cursors[name] = frame.end
         return segment
+
+    def place_of(self, offset: int) -> int:
+        """Return a position in it as one number that increases over all segments of a process."""
+        return self.number << 32 | offset
 
     # --- writing ------------------------------------------------------------------------------------------------------
 
@@ -240,18 +248,24 @@ class Segment:
     ) -> None:
         """Append a record; ``closes`` is a journal key or 0, ``sequence`` the number of a measurement or 0."""
         self._append(
-            _RECORD_HEAD(_RECORD_KIND, _NUMBER[signal], count, int(now()), group, closes, sequence)
+            _RECORD_HEAD(
+                _RECORD_KIND,
+                _NUMBER[signal],
+                count,
+                time_ns() // _SECOND_NS,
+                group,
+                closes,
+                sequence,
+            )
             + data
         )
-        waiting = self.waiting
-        for name in waiting:
-            waiting[name] += 1
+        self.records += 1
 
     def group(self, number: int, data: bytes) -> None:
-        self._append(_KEY_HEAD(Kind.GROUP, 0, 0, int(now()), number) + data)
+        self._append(_KEY_HEAD(Kind.GROUP, 0, 0, time_ns() // _SECOND_NS, number) + data)
 
     def journal(self, kind: Kind, key: int, data: bytes) -> None:
-        self._append(_KEY_HEAD(kind, 0, 0, int(now()), key) + data)
+        self._append(_KEY_HEAD(kind, 0, 0, time_ns() // _SECOND_NS, key) + data)
 
     def _append(self, body: bytes) -> None:
         position = self.position
@@ -275,7 +289,7 @@ class Segment:
     def acknowledge(self, destination: str, offset: int, records: int) -> None:
         """Acknowledge everything before ``offset``."""
         self.cursors[destination] = offset
-        self.waiting[destination] -= records
+        self._taken[destination] += records
         self._put(_CURSORS_AT + 8 * self.destinations.index(destination), _CURSOR.pack(offset))
 
     def finish_leftovers(self) -> None:
@@ -336,13 +350,17 @@ class Segment:
                 return
             offset = end
 
+    def waiting(self, destination: str) -> int:
+        """Number of records that ``destination`` has not acknowledged; 0 if they are not for it."""
+        return self.records - self._taken.get(destination, self.records)
+
     def finished(self) -> bool:
         """Whether every destination has acknowledged everything."""
-        return not any(self.waiting.values())
+        return all([taken == self.records for taken in self._taken.values()])
 
     def oldest_at_s(self) -> int | None:
         """Time of the oldest record that some destination does not have."""
-        waiting = [self.cursors[name] for name, count in self.waiting.items() if count]
+        waiting = [cursor for name, cursor in self.cursors.items() if self.waiting(name)]
         if not waiting:
             return None
         return next(

@@ -20,7 +20,7 @@ from spanbus._delivery.drops import Drops
 from spanbus._delivery.open_journal import SUFFIX as JOURNAL_SUFFIX
 from spanbus._delivery.open_journal import OpenJournal
 from spanbus._delivery.own_segments import MEMORY_BYTES, OwnSegments
-from spanbus._delivery.recovery import Leftover, Recovery, place_of
+from spanbus._delivery.recovery import Leftover, Recovery
 from spanbus._delivery.segment import FRAME_BYTES, HEADER_BYTES, Segment
 from spanbus._delivery.spool_files import (
     FOLDER,
@@ -108,8 +108,10 @@ class Spool:
         self._journal = SpoolJournal()
         self._sequence = 0
         self._measured_upto = 0
-        self._pending: dict[str, int] = dict.fromkeys(self._destinations, 0)
-        self._put: dict[Signal, int] = {}
+        self._kept = 0
+        self._gone: dict[str, int] = dict.fromkeys(self._destinations, 0)
+        """By destination, how many of the kept records it does not wait for; adopted records count below zero."""
+        self._put: dict[Signal, int] = dict.fromkeys(Signal, 0)
         self._closed = False
         if self._directory is not None and self._mapped is not None:
             self._new_journal()
@@ -203,9 +205,8 @@ class Spool:
                 self._journal.closed_by(closes, segment)
             if measured:
                 segment.measured_last = sequence
-            for name in self._pending:
-                self._pending[name] += 1
-            self._put[signal] = self._put.get(signal, 0) + count
+            self._kept += 1
+            self._put[signal] += count
             if measured_upto is not None:
                 self._measured_upto = max(self._measured_upto, measured_upto)
                 self._collect()
@@ -213,27 +214,31 @@ class Spool:
 
     def journal_open(self, key: int, data: bytes) -> None:
         """Write a journal entry; a record with the same key closes it."""
-        journal = self._journal.journal
-        if journal is not None:
-            journal.opened(key, place_of(*self._own.place), data)
+        with self._lock:
+            journal = self._journal.journal
+            if journal is not None:
+                journal.opened(key, self._own.place, data)
 
     def journal_update(self, key: int, data: bytes) -> None:
         """Add an update to an entry; a closed one is ignored."""
-        journal = self._journal.journal
-        if journal is not None:
-            journal.updated(key, data)
+        with self._lock:
+            journal = self._journal.journal
+            if journal is not None:
+                journal.updated(key, data)
 
     def journal_close(self, key: int) -> None:
         """Remove an entry."""
-        journal = self._journal.journal
-        if journal is not None:
-            journal.closed(key)
+        with self._lock:
+            journal = self._journal.journal
+            if journal is not None:
+                journal.closed(key)
 
     def journal_alive(self, now_ns: int) -> None:
         """Write the heartbeat of the journal: all its entries were open at this time."""
-        journal = self._journal.journal
-        if journal is not None:
-            journal.alive(now_ns)
+        with self._lock:
+            journal = self._journal.journal
+            if journal is not None:
+                journal.alive(now_ns)
 
     def _drop(self, signal: Signal, count: int, data: bytes) -> None:
         too_large = _RECORD_BYTES + len(data) + FRAME_BYTES + HEADER_BYTES > self._quota_bytes
@@ -277,9 +282,8 @@ class Spool:
     def _count_dropped(self, segment: Segment, reason: str, *, waited_here: bool = True) -> None:
         self._drops.add_segment(segment, reason)
         if waited_here:
-            for name, waiting in segment.waiting.items():
-                if name in self._pending:
-                    self._pending[name] -= waiting
+            for name in self._destinations:
+                self._gone[name] += segment.waiting(name)
 
     def _collect(self) -> None:
         """Remove finished segments."""
@@ -309,7 +313,7 @@ class Spool:
                 *self._recovery.segments(),
                 *((segment, own) for segment in self._own),
             )
-            if segment.waiting.get(destination)
+            if segment.waiting(destination)
         ]
 
     def acknowledge(self, destination: str, batch: Batch) -> None:
@@ -321,7 +325,7 @@ class Spool:
                     self._drops.arrived(destination, place)
                     continue
                 place.segment.acknowledge(destination, place.offset, place.records)
-                self._pending[destination] -= place.records
+                self._gone[destination] += place.records
             self._collect()
             self._recovery.collect()
 
@@ -332,7 +336,7 @@ class Spool:
 
     def pending(self, destination: str) -> int:
         """Records that ``destination`` has not acknowledged."""
-        return self._pending.get(destination, 0)
+        return self._kept - self._gone.get(destination, self._kept)
 
     def mark(self) -> Mark | None:
         """Position behind the last record, for :meth:`passed`; None while the spool is empty."""
@@ -343,12 +347,12 @@ class Spool:
     def passed(self, mark: Mark | None, destination: str) -> bool:
         """Whether ``destination`` has acknowledged all records before ``mark`` and all adopted ones."""
         with self._lock:
-            if any(segment.waiting.get(destination) for segment, _ in self._recovery.segments()):
+            if any(segment.waiting(destination) for segment, _ in self._recovery.segments()):
                 return False
             if mark is None or not self._own.holds(mark.segment):
                 return True
             for segment in self._own:
-                waits = bool(segment.waiting.get(destination))
+                waits = bool(segment.waiting(destination))
                 if segment is mark.segment:
                     return not waits or segment.cursors[destination] >= mark.position
                 if waits:
@@ -370,8 +374,8 @@ class Spool:
             with self._lock:
                 self._recovery.add(adopted)
                 for segment in adopted.segments:
-                    for name in self._pending:
-                        self._pending[name] += segment.waiting.get(name, 0)
+                    for name in self._destinations:
+                        self._gone[name] -= segment.waiting(name)
             if adopted.leftover is not None:
                 leftovers.append(adopted.leftover)
         return leftovers
@@ -389,10 +393,13 @@ class Spool:
             segment = self._own.current
             if segment is not None and segment.path is not None and not outlives(segment):
                 self._own.seal()  # the directory was removed; the next record gets a new file
+            journal = self._journal.renewed()
         if segment is not None:
             with suppress(OSError, ValueError):
                 segment.sync()
-        self._journal.sync()
+        if journal is not None:
+            with suppress(OSError):
+                getattr(os, "fdatasync", os.fsync)(journal)
 
     @property
     def disk_error(self) -> str:
@@ -403,9 +410,7 @@ class Spool:
         """Number of :meth:`pending` records that are lost when the process ends."""
         with self._lock:
             return sum(
-                segment.waiting.get(destination, 0)
-                for segment in self._own
-                if not outlives(segment)
+                segment.waiting(destination) for segment in self._own if not outlives(segment)
             )
 
     @property
@@ -446,7 +451,10 @@ class Spool:
                 segment.position - HEADER_BYTES for segment in held if not segment.finished()
             )
             return SpoolStatistics(
-                dict(self._put), self._drops.counts(), used, min(ages) * 10**9 if ages else None
+                {signal: count for signal, count in self._put.items() if count},
+                self._drops.counts(),
+                used,
+                min(ages) * 10**9 if ages else None,
             )
 
     def forked(self) -> None:

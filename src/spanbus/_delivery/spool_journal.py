@@ -42,10 +42,9 @@ class SpoolJournal:
                 self.journal.closed(key)
         self._closed_in_memory.clear()
 
-    def sync(self) -> None:
-        """Sync to the disk."""
-        if self.journal is not None:
-            self.journal.sync()
+    def renewed(self) -> int | None:
+        """Return the descriptor to sync, as :meth:`OpenJournal.renewed` does."""
+        return self.journal.renewed() if self.journal is not None else None
 
     def close(self) -> None:
         """Settle and close."""

@@ -94,7 +94,7 @@ def left(state_dir: Path, destination: str) -> bool:
             segment = Segment.recover(bytearray(path.read_bytes()), path, None)
         except (OSError, BadSegment):
             continue
-        if segment.waiting.get(destination) or (
+        if segment.waiting(destination) or (
             segment.destinations == (destination,)
             and not segment.leftovers_done
             and left_open([segment], None, {})[:2] != ([], [])

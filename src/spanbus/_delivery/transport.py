@@ -36,7 +36,7 @@ ATTEMPTS_AT_SERVER_ERRORS: Final = 5
 _GZIP_LEVEL = 1  # level 9 costs 17 times the CPU for 8 % fewer bytes
 _LARGEST_ANSWER = 64 * 1024
 _RETRYABLE = frozenset((401, 403, 408, 429, 502, 503, 504))
-"""Retryable by OTLP, plus 401 and 403: a wrong key is the sender's mistake, and somebody will correct it."""
+"""Retryable by OTLP, plus 401 and 403: a wrong key can be corrected, so records wait for that."""
 
 
 class Transport(Protocol):

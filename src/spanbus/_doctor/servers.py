@@ -61,6 +61,8 @@ _SAMPLE = re.compile(
     re.MULTILINE,
 )
 
+_TITLES = {"jaeger": "Jaeger", "prometheus": "Prometheus", "alertmanager": "Alertmanager"}
+
 
 @dataclass(frozen=True, slots=True)
 class Seen:
@@ -71,16 +73,16 @@ class Seen:
     skew_s: float | None = None
 
 
-def _missing(
-    check: str, name: str, where: Server, option: str, silence: Silence, start: str
-) -> Seen:
+def _missing(check: str, where: Server, silence: Silence, start: str) -> Seen:
     if not where.configured and silence.refused:
         return Seen(
-            not_configured(check, f"not found at {where.url}", f"{option} names another place"),
+            not_configured(
+                check, f"not found at {where.url}", f"--{check} URL names another place"
+            ),
             False,
         )
     message = (
-        f"{name} is down: {where.url}: {silence.reason}"
+        f"{_TITLES[check]} is down: {where.url}: {silence.reason}"
         if silence.refused
         else f"{where.url} does not answer: {silence.reason}"
     )
@@ -89,14 +91,13 @@ def _missing(
 
 def down(found: Mapping[str, Finding], others: Collection[str]) -> list[Finding]:
     """Return the findings, with missing servers reported as down if other servers of the stack were found."""
-    titles = {"jaeger": "Jaeger", "prometheus": "Prometheus", "alertmanager": "Alertmanager"}
     if not others:
         return list(found.values())
     beside = ", ".join(sorted(others))
     return [
         warning(
             check,
-            f"{titles[check]} is down: {each.message}, and {beside} {'is' if len(others) == 1 else 'are'} there",
+            f"{_TITLES[check]} is down: {each.message}, and {beside} {'is' if len(others) == 1 else 'are'} there",
             f"start it, or say where it is: --{check} URL",
         )
         if each.state == "not_configured"
@@ -105,9 +106,9 @@ def down(found: Mapping[str, Finding], others: Collection[str]) -> list[Finding]
     ]
 
 
-def _another(check: str, name: str, where: Server, option: str, answer: Answer) -> Seen:
+def _another(check: str, where: Server, answer: Answer) -> Seen:
     if answer.status in (401, 403):
-        login = option.replace("URL", f"{where.url.replace('://', '://USER:PASSWORD@', 1)}")
+        login = f"--{check} {where.url.replace('://', '://USER:PASSWORD@', 1)}"
         message = (
             f"{where.url} wants a login"
             if not where.headers
@@ -126,9 +127,9 @@ def _another(check: str, name: str, where: Server, option: str, answer: Answer) 
     return Seen(
         bad(
             check,
-            f"{where.url} is not {name}: {answer.described}"
+            f"{where.url} is not {_TITLES[check]}: {answer.described}"
             + (", more than is read" if answer.cut else ""),
-            f"{option} names the right place; another program may have its port",
+            f"--{check} URL names the right place; another program may have its port",
             ours=where.configured,
         ),
         False,
@@ -145,15 +146,13 @@ def jaeger(where: Server, env: Mapping[str, str], timeout_s: float) -> Seen:
     if isinstance(answer, Silence):
         return _missing(
             "jaeger",
-            "Jaeger",
             where,
-            "--jaeger URL",
             answer,
             "start Jaeger; traces that it has not taken wait in the collector's queue",
         )
     document = answer.json()
     if answer.status != 200 or at(document, "total") is None:
-        return _another("jaeger", "Jaeger", where, "--jaeger URL", answer)
+        return _another("jaeger", where, answer)
     return Seen(
         ok(
             "jaeger",
@@ -184,12 +183,10 @@ def prometheus(where: Server, env: Mapping[str, str], timeout_s: float) -> Seen:
     """Check that the API answers."""
     answer = ask(where, "/api/v1/status/buildinfo", env, timeout_s)
     if isinstance(answer, Silence):
-        return _missing(
-            "prometheus", "Prometheus", where, "--prometheus URL", answer, "start Prometheus"
-        )
+        return _missing("prometheus", where, answer, "start Prometheus")
     document = answer.json()
     if at(document, "status") != "success":
-        return _another("prometheus", "Prometheus", where, "--prometheus URL", answer)
+        return _another("prometheus", where, answer)
     return Seen(
         ok(
             "prometheus",
@@ -423,15 +420,13 @@ def alertmanager(where: Server, env: Mapping[str, str], timeout_s: float) -> See
     if isinstance(answer, Silence):
         return _missing(
             "alertmanager",
-            "Alertmanager",
             where,
-            "--alertmanager URL",
             answer,
             "start Alertmanager; until then nobody is told of alerts",
         )
     document = answer.json()
     if answer.status != 200 or at(document, "versionInfo") is None:
-        return _another("alertmanager", "Alertmanager", where, "--alertmanager URL", answer)
+        return _another("alertmanager", where, answer)
     version, cluster = (
         text(document, "versionInfo", "version") or "unknown",
         text(document, "cluster", "status"),

@@ -51,7 +51,6 @@ class Supervisor:
         self._signals = {int(number) for number in signal.valid_signals()} - never
         self._signals -= inherited.ignored - {int(signal.SIGCHLD)}
         self._end_signal: str | None = None
-        self._awake = False
 
     def wait(self) -> CommandExit:
         """Wait until the command has ended. If it is stopped, this process stops too."""
@@ -69,7 +68,6 @@ class Supervisor:
 
     def wake(self) -> None:
         """End :meth:`wait_while`."""
-        self._awake = True
         with suppress(OSError):
             os.kill(os.getpid(), signal.SIGCHLD)
 

@@ -10,6 +10,7 @@ import struct
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final, Protocol, cast
 
+from spanbus._bounded_cache import bounded_cache
 from spanbus._otlp.decode import attributes as decoded
 from spanbus._otlp.signals import Signal
 from spanbus._otlp.values import TABLED, VARINTS, any_value, attributes, field, string, utf8, varint
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 _F64: Final = struct.Struct("<Q").pack
 _F32: Final = struct.Struct("<I").pack
 _TIMES: Final = struct.Struct("<BBBQBQ").pack
-_MOMENT: Final = struct.Struct("<BQB").pack
+_MOMENT: Final = struct.Struct("<BQ").pack
 _IDS: Final = struct.Struct(">BB16sBBQ").pack
 _PARENT: Final = struct.Struct(">BBQ").pack
 _IDS_WITH_PARENT: Final = struct.Struct(">BB16sBBQBBQ").pack
@@ -40,6 +41,7 @@ _REMOTE: Final = b"\x85\x01" + _F32(_HAS_IS_REMOTE | _IS_REMOTE)
 _LINK_NOT_REMOTE: Final = b"\x35" + _F32(_HAS_IS_REMOTE)
 _LINK_REMOTE: Final = b"\x35" + _F32(_HAS_IS_REMOTE | _IS_REMOTE)
 _UNSET: Final = 0
+_NAMES: Final = 1_000
 
 # --- spans ------------------------------------------------------------------------------------------------------------
 
@@ -105,7 +107,7 @@ def encode_span(span: FinishedSpan) -> bytes:
     assert context is not None
     events: list[bytes] = []
     for event in span.events:
-        body = _MOMENT(0x09, event.timestamp, 0x12) + _sized(utf8(event.name))
+        body = _MOMENT(0x09, event.timestamp) + event_name(event.name)
         body += attributes(b"\x1a", event.attributes)
         if event.dropped_attributes:
             body += b"\x20" + varint(event.dropped_attributes)
@@ -159,6 +161,14 @@ def span_ids(
 def span_name(name: str) -> bytes:
     """Return the name field of a span."""
     return b"\x2a" + _sized(utf8(name))
+
+
+def _event_name(name: str) -> bytes:
+    return b"\x12" + _sized(utf8(name))
+
+
+event_name: Final = bounded_cache(_event_name, _NAMES)
+"""The field of an event's name."""
 
 
 def span_message(

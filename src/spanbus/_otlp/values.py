@@ -135,32 +135,29 @@ def attributes(tag: bytes, attributes: Mapping[str, object] | None) -> bytes:
     append = parts.append
     known = _keys.get(tag, _NO_KEYS)
     varints = VARINTS
-    for key, value in _plain(attributes).items():
+    plain: Mapping[str, Any] = _plain(attributes)
+    for key, value in plain.items():
         try:
             prefix, length, texts = known[key]
         except KeyError:
             prefix, length, texts = _key(tag, key)
-        kind = type(value) if length < _KEY_LONGEST else None
+        kind = type(value) if length < _KEY_LONGEST else None  # pyright: ignore[reportUnknownVariableType] - a cast costs a call
         if kind is str:
-            text = cast("str", value)
-            if text in texts:
-                append(texts[text])
+            if value in texts:
+                append(texts[value])
                 continue
-            try:
-                encoded = text.encode()
-            except UnicodeEncodeError:
-                encoded = text.encode("utf-8", "replace")
+            encoded = utf8(value)
             size = len(encoded)
             if size < 126:
                 found = prefix + varints[size + 2] + b"\x0a" + varints[size] + encoded
                 found = tag + varints[len(found)] + found
                 if size <= _VALUE_LONGEST and len(texts) < _VALUES_PER_KEY:
-                    texts[text] = found
+                    texts[value] = found
             else:
                 found = tag + _sized(prefix + _sized(b"\x0a" + varint(size) + encoded))
             append(found)
-        elif kind is int and 0 <= (number := cast("int", value)) < 128:
-            append(tag + varints[length + 3] + prefix + b"\x02\x18" + varints[number])
+        elif kind is int and 0 <= value < 128:
+            append(tag + varints[length + 3] + prefix + b"\x02\x18" + varints[value])  # pyright: ignore[reportUnknownArgumentType]
         elif kind is float:
             append(tag + varints[length + 10] + prefix + b"\x09\x21" + DOUBLE(value))
         elif kind is bool:

@@ -20,10 +20,10 @@ from spanbus._reading.facts import (
     Verb,
 )
 from spanbus._reading.naming import RUN_OBJECTS, object_field, readable_name, word_of
-from spanbus._reading.outcomes import outcome
+from spanbus._reading.outcomes import EXIT_CODES, FAILURE_KEYS, SUCCESS_KEYS, outcome
 from spanbus._reading.places import Keys
 from spanbus._reading.policy import Policy
-from spanbus._reading.read import Raw, read
+from spanbus._reading.read import TYPES_OF_HEADERS, Raw, read
 from spanbus._reading.rules import (
     IDENTITY,
     Candidate,
@@ -46,9 +46,9 @@ PLAIN_START: Final = frozenset({"type", "needs", "timestamp"})
 PLAIN_SUCCESS: Final = frozenset({"success", "duration", "attempts", "timestamp"})
 """The same for a successful end."""
 _COMMON_KEYS: Final = frozenset(
-    "success skipped result conclusion outcome status state error exception error_message error_type stacktrace summary reason delay cached stage "
-    "type needs timestamp max_attempts strategy phase".split()
-)
+    "success skipped result conclusion outcome verdict status state error exception error_message error_type stacktrace summary reason delay cached stage "
+    "type needs timestamp max_attempts strategy phase errors exc_info".split()
+).union(SUCCESS_KEYS, FAILURE_KEYS, EXIT_CODES)
 """Keys that every dialect reads."""
 _MEASURING_KEYS: Final = PLAIN_START | PLAIN_SUCCESS | {"stage", "strategy", "phase"}
 _STAMPED_NAME: Final = re.compile(r"[_-]\d{9,}$")
@@ -61,6 +61,8 @@ _START: Final = Verb.START
 _SUCCESS: Final = Result.SUCCESS
 
 
+POSITIONS: Final = frozenset(("map_index", "index", "shard", "partition", "chunk"))
+"""Identity keys that number the parts of one task; such an id is given with its key, ``index=3``."""
 _TOPIC: Final = ReadPlan(
     (Candidate(None, (), frozenset()),), (), (), (), (), exact=False, may_be_state=False
 )
@@ -103,11 +105,11 @@ class Dialect:
             *names.identity,
             *states.keys,
             *states.further_keys,
-            "message_type",
-            "message_name",
-            "event_type",
+            *TYPES_OF_HEADERS,
             *(key for rule in rules for key in (*rule.has, *rule.lacks, *rule.name)),
         }
+        self._keys_of_hints = frozenset((*names.workflow, *RUN_OBJECTS, "stage"))
+        self._keys_of_aliases = frozenset(names.alias)
         self._by_type: dict[str, tuple[Meaning, ...]] = {}
         self.phase_meanings: dict[str, Meaning | None] = {}
         """Cache of :meth:`phase_meaning` by event type."""
@@ -116,12 +118,12 @@ class Dialect:
         self._duration_key = only[0]
         self._attempts_key = names.attempts
         self._only_duration = names.durations[only[0]] if len(only) == 1 else 0
-        telling = {*names.workflow, *names.alias, *names.durations, names.attempts}
-        hints = {*names.run, *names.phase, "id"} - telling - _MEASURING_KEYS
+        measuring = {*names.workflow, *names.alias, *names.durations, names.attempts}
+        identity = {*names.run, *names.phase, "id"} - measuring - _MEASURING_KEYS
         none = (PLAIN_START | PLAIN_SUCCESS).isdisjoint((*names.workflow, *names.alias))
-        self._plain_start = PLAIN_START | hints if none else None
+        self._plain_start = PLAIN_START | identity if none else None
         """Keys of a plain start, with those of its identity; None if the dialect reads more from one of them."""
-        self._plain_success = PLAIN_SUCCESS | hints if none else None
+        self._plain_success = PLAIN_SUCCESS | identity if none else None
 
     def read(self, event: object) -> Fact:
         """Return the fact that an event states. Raises ``ValueError`` when the event has no type."""
@@ -215,10 +217,10 @@ class Dialect:
         """An event on a topic as one of a plain type, with the names in its payload."""
         topic = topic_of(raw.event_type)
         assert topic is not None
-        told = raw.copy()
-        told.event_type = topic.event_type
-        told.payload = {**topic.fields, **raw.payload, "topic": raw.event_type}
-        return told
+        plain_raw = raw.copy()
+        plain_raw.event_type = topic.event_type
+        plain_raw.payload = {**topic.fields, **raw.payload, "topic": raw.event_type}
+        return plain_raw
 
     def fact(self, raw: Raw) -> Fact:
         """Return the fact that ``raw`` states by the first matching rule, or :class:`Noted` if none matches."""
@@ -255,7 +257,7 @@ class Dialect:
             event_type, raw.at_ns, raw.event_id, raw.source, payload, raw.attempt or 1
         )
         meaning = candidate.meaning
-        hints = self._hints_of(raw, plan, shared)
+        hints = self._hints_of(raw, plan, shared, name)
         if told_as_state or (meaning is not None and meaning.rule.of_open):
             hints = hints.copy()
             hints.state, hints.of_open = told_as_state, meaning is not None and meaning.rule.of_open
@@ -284,7 +286,7 @@ class Dialect:
         payload = event.payload
         if verb is _START:
             known = self._plain_start
-            if known is not None and payload.keys() <= known:  # a plain start
+            if known is not None and known.issuperset(payload):  # a plain start
                 task_type = payload.get("type")
                 return Started(
                     event,
@@ -312,7 +314,7 @@ class Dialect:
         if (
             meaning.announced is _SUCCESS
             and known is not None
-            and payload.keys() <= known
+            and known.issuperset(payload)
             and get("success") is not False
         ):
             lasted, unit_ns = get(self._duration_key), self._only_duration
@@ -359,9 +361,9 @@ class Dialect:
         key = self.names.memory
         return text_of(raw.payload.get(key)) if key is not None else None
 
-    def _hints_of(self, raw: Raw, plan: ReadPlan, shared: bool) -> Hints:
+    def _hints_of(self, raw: Raw, plan: ReadPlan, shared: bool, name: str | None) -> Hints:
         task = self.task_of(raw) if self._remembers else None
-        subject_id = _subject_id(raw, plan) if self.names.identity else None
+        subject_id = _subject_id(raw, plan, name) if self.names.identity else None
         if (
             raw.correlation
             is raw.traceparent
@@ -388,6 +390,8 @@ class Dialect:
         self, rank: Rank, payload: Mapping[str, object], hints: Hints, named_run: bool
     ) -> Hints:
         """Return the hints with the workflow's name and the stage of the payload, if any."""
+        if self._keys_of_hints.isdisjoint(payload):
+            return hints
         workflow = None
         if rank is Rank.RUN or named_run:
             by_id: str | None = None
@@ -412,6 +416,8 @@ class Dialect:
         return hints
 
     def _aliases(self, payload: Mapping[str, object], name: str | None) -> tuple[str, ...]:
+        if self._keys_of_aliases.isdisjoint(payload):
+            return ()
         found = [
             text
             for key in self.names.alias
@@ -454,13 +460,19 @@ def _name_elsewhere(raw: Raw, keys: tuple[str, ...]) -> str | None:
     return None
 
 
-def _subject_id(raw: Raw, plan: ReadPlan) -> str | None:
+def _subject_id(raw: Raw, plan: ReadPlan, name: str | None) -> str | None:
     """Return the id of the task that an event is about: from the payload, the task object in it, or the event's ``id``."""
-    payload = raw.payload
+    payload, found = raw.payload, None
     for key in plan.identity:
         value = payload.get(key)
         if value is not None and (text := value if type(value) is str else text_of(value)):
-            return text
+            if key in POSITIONS:
+                text = f"{key}={text}"
+            if text != name or len(plan.identity) == 1:
+                return text
+            found = found or text  # the id of a definition: another key may tell which one it is
+    if found is not None:
+        return found
     for key in plan.phase:
         value = payload.get(key)
         if value is None:

@@ -31,8 +31,10 @@ def expand_subject_keys(keys: tuple[str, ...], event_type: str) -> tuple[str, ..
         return keys
     at, word = keys.index("@thing"), word_of(event_type, -2)
     thing = key_of(word) if word is not None else ""
-    said = (thing, f"{thing}_name", f"{thing}Name", f"{thing}_id", f"{thing}Id") if thing else ()
-    return (*keys[:at], *said, *keys[at + 1 :])
+    subject_keys = (
+        (thing, f"{thing}_name", f"{thing}Name", f"{thing}_id", f"{thing}Id") if thing else ()
+    )
+    return (*keys[:at], *subject_keys, *keys[at + 1 :])
 
 
 def word_of(event_type: str, index: int) -> str | None:
@@ -70,3 +72,8 @@ def subject_among(keys: Collection[str]) -> str | None:
         if thing in keys or f"{thing}_id" in keys or f"{thing}_name" in keys:
             return thing
     return None
+
+
+def is_subject(text: str) -> bool:
+    """Whether a text names a kind of work: ``task``, ``Run``."""
+    return key_of(text) in _THINGS

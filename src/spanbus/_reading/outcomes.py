@@ -17,19 +17,35 @@ _RESULTS: Final = {result.value: result for result in Result}
 _WORDS: Final = (str, Enum)
 _MAX_WORD_CHARS: Final = 32
 _RESULT_BY_WORD: Final = {
-    **dict.fromkeys((*ENDS, "pass", "fixed"), Result.SUCCESS),
-    **dict.fromkeys((*FAILURES, "broken", "killed", "rejected"), Result.FAILURE),
+    **dict.fromkeys((*ENDS, "pass", "fixed", "approved"), Result.SUCCESS),
+    **dict.fromkeys(
+        (*FAILURES, "broken", "killed", "rejected", "declined", "denied"), Result.FAILURE
+    ),
     **dict.fromkeys((*TIMEOUTS, "timed_out"), Result.TIMEOUT),
     **dict.fromkeys((*CANCELLATIONS, "stopped", "halted", "terminated"), Result.CANCELLATION),
     **dict.fromkeys(SKIPS, Result.SKIP),
 }
-OUTCOMES: Final = ("conclusion", "outcome", "status", "state")
+OUTCOMES: Final = ("conclusion", "outcome", "verdict", "status", "state")
 """Keys whose value may be a result word; ``conclusion`` and ``outcome`` take precedence over a state."""
 _ERRORS: Final = ("error", "exception", "error_message")
-_SUCCESS_KEYS: Final = ("ok", "passed", "succeeded", "is_success", "successful")
+SUCCESS_KEYS: Final = ("ok", "passed", "succeeded", "is_success", "successful")
 """Keys that are False after a failure."""
-_EXIT_CODES: Final = ("exit_code", "returncode", "return_code", "exit_status", "exitcode")
+FAILURE_KEYS: Final = (
+    "failed",
+    "is_failed",
+    "has_failed",
+    "errored",
+    "is_error",
+    "has_error",
+    "has_errors",
+)
+"""Keys that are true where something failed."""
+EXIT_CODES: Final = ("exit_code", "returncode", "return_code", "exit_status", "exitcode", "rc")
 """Keys that are not zero after a failure."""
+_FAILURE_SIGNS: Final = frozenset(
+    (*_ERRORS, "errors", "exc_info", *SUCCESS_KEYS, *FAILURE_KEYS, *EXIT_CODES)
+)
+"""All keys that may say that an end is a failure."""
 _TIMED_OUT: Final = re.compile(
     r"\btimed[ -]out\b|\btime-?out(error|expired)?\b(?!\s*[=:])", re.IGNORECASE
 )
@@ -57,7 +73,7 @@ def outcome(
     word = _word_of(cast("object", nested))
     named = _RESULTS.get(word) or _RESULT_BY_WORD.get(word)
     if announced in (Result.SUCCESS, Result.FAILURE):
-        said = _stated_result(payload)
+        stated = _stated_result(payload)
         if payload.get("skipped") is True or inner.get("skipped") is True:
             return Result.SKIP, None
         success = payload.get("success")
@@ -67,7 +83,7 @@ def outcome(
             or (
                 announced is Result.SUCCESS
                 and success is None
-                and (said, named) == (None, None)
+                and (stated, named) == (None, None)
                 and (
                     _some_failed(payload)
                     or (error_means_failure and _has_error(payload, cast("object", nested)))
@@ -75,10 +91,10 @@ def outcome(
             )
         ):
             result = Result.FAILURE
-        if said is not None and (
-            announced is Result.SUCCESS or said.failed or said is Result.CANCELLATION
+        if stated is not None and (
+            announced is Result.SUCCESS or stated.failed or stated is Result.CANCELLATION
         ):
-            result = said
+            result = stated
         if named is not None and (named is not Result.SUCCESS or result is Result.SUCCESS):
             result = named
     if not result.failed:
@@ -89,9 +105,9 @@ def outcome(
 def _stated_result(payload: Mapping[str, object]) -> Result | None:
     """Return the result that a word in the payload states."""
     for key in OUTCOMES:
-        said = _RESULT_BY_WORD.get(_word_of(payload.get(key)))
-        if said is not None:
-            return said
+        stated = _RESULT_BY_WORD.get(_word_of(payload.get(key)))
+        if stated is not None:
+            return stated
     return None
 
 
@@ -102,19 +118,27 @@ def _word_of(value: object) -> str:
 
 
 def _has_error(payload: Mapping[str, object], result: object) -> bool:
-    """Whether an end without a success flag carries an error, an exit code other than 0, or a False in ``_SUCCESS_KEYS``."""
-    if any(is_true(payload.get(key)) for key in (*_ERRORS, "errors")):
-        return True
-    if _exception_in(payload.get("exc_info")) is not None:
-        return True
-    if any(payload.get(key) is False for key in _SUCCESS_KEYS):
-        return True
-    if any(type(code := payload.get(key)) is int and code != 0 for key in _EXIT_CODES):
+    """Whether an end without a success flag carries an error, an exit code other than 0, or a flag of failure."""
+    if not _FAILURE_SIGNS.isdisjoint(payload) and _is_failure(payload):
         return True
     if result is None or isinstance(result, WITHOUT_FIELDS):
         return False
     get = getter(result)
-    return any(get(key) is False for key in ("success", *_SUCCESS_KEYS))
+    return any(get(key) is False for key in ("success", *SUCCESS_KEYS)) or any(
+        is_true(get(key)) for key in _ERRORS
+    )
+
+
+def _is_failure(payload: Mapping[str, object]) -> bool:
+    if any(is_true(payload.get(key)) for key in (*_ERRORS, "errors")):
+        return True
+    if _exception_in(payload.get("exc_info")) is not None:
+        return True
+    if any(payload.get(key) is False for key in SUCCESS_KEYS):
+        return True
+    if any(payload.get(key) is True for key in FAILURE_KEYS):
+        return True
+    return any(type(code := payload.get(key)) is int and code != 0 for key in EXIT_CODES)
 
 
 def _some_failed(payload: Mapping[str, object]) -> bool:

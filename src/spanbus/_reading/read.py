@@ -13,14 +13,13 @@ import time
 from collections.abc import Callable, Mapping
 from datetime import date
 from decimal import Decimal
-from enum import Enum
 from time import struct_time
 from typing import Any, Final, cast
 
 from spanbus._bounded_cache import bounded_cache
 from spanbus._loaded import is_subclass_of
-from spanbus._reading.getters import event_from_methods, has_type_method, payload_from_methods
-from spanbus._reading.naming import subject_among
+from spanbus._reading.event_types import member_value, type_of
+from spanbus._reading.getters import event_from_methods, payload_from_methods
 from spanbus._reading.places import (
     METADATA,
     NAME_KEYS,
@@ -32,9 +31,9 @@ from spanbus._reading.places import (
     Places,
 )
 from spanbus._reading.shape import TEXTS, Getter, decoded, getter, mapping_of, text_of
-from spanbus._reading.spelling import changed, ending, key_of, normal
+from spanbus._reading.spelling import ending, key_of, normal
 from spanbus._reading.times import time_ns_of
-from spanbus._workflow.events import EMPTY, Event, WorkflowEvent
+from spanbus._workflow.events import EMPTY, Event
 
 _ENVELOPE: Final = frozenset(
     "metadata meta headers header event_type type topic kind payload data event_id id source at_ns timestamp metadata_timestamp "
@@ -55,11 +54,7 @@ _MESSAGES: Final = frozenset(
     ("message", "pmessage", "notification", "Notification", "event", "record", "envelope")
 )
 """Types of messages that wrap an event."""
-_STATES: Final = ("state", "status")
 _RUN_IDS: Final = ("run_id", "run-id", "x-run-id", "runid")
-_MEMBER_VALUES: Final = {
-    name: str(member.value) for name, member in WorkflowEvent.__members__.items()
-}
 _SHOWN_CHARS: Final = 80
 _TIME_CLASS: Final = re.compile(r"datetime|timestamp|instant|arrow", re.IGNORECASE)
 
@@ -137,9 +132,9 @@ def read(
     )
     event_type = kind if type(kind) is str else text_of(kind)
     if not event_type:
-        event_type = _type(event, get, places)
+        event_type = type_of(event, get, places)
     elif event_type[-1] <= "Z":
-        event_type = _member_value(event_type)
+        event_type = member_value(event_type)
     if event_type is None or places.is_channel_message or event_type in _MESSAGES:
         enclosed = _enclosed_event(event_type, get, places)
         if enclosed is not None:
@@ -291,61 +286,6 @@ def states_start_or_end(event: object) -> bool:
         if text and ending(text) is not None and "." in normal(text):
             return True
     return False
-
-
-def _type(event: object, get: Getter, places: Places) -> str | None:
-    found: str | None = None
-    for key in places.kind:
-        found = text_of(get(key))
-        if found:
-            break
-    if found and ending(found) is not None:
-        return _member_value(found)
-    rest = [text for key in places.name if (text := text_of(get(key)))]
-    if not isinstance(event, Mapping):
-        rest.append(type(event).__name__)
-    life_cycle_name = next((text for text in rest if ending(text) is not None), None)
-    if found:
-        return (
-            _member_value(life_cycle_name)
-            if life_cycle_name is not None and _is_in_type_field(get, life_cycle_name)
-            else _member_value(found)
-        )
-    if life_cycle_name is None:
-        if (thing := _stateful_subject(cast("object", event))) is not None:
-            return f"{thing}.state"
-        if not isinstance(event, Mapping) and has_type_method(event):
-            return None
-        several = [text for text in rest if "." in normal(text)]
-        named = isinstance(event, Mapping) or len(rest) > 1 or changed(rest[0])
-        life_cycle_name = (several or rest)[0] if rest and named else None
-    return _member_value(life_cycle_name) if life_cycle_name is not None else None
-
-
-def _stateful_subject(event: object) -> str | None:
-    """Return the innermost kind of work in an event that has a state and no type: ``{"job": "x", "state": "RUNNING"}``."""
-    fields = mapping_of(event)
-    if fields is None or not any(
-        isinstance(value, str | Enum) and isinstance(key, str) and key_of(key).endswith(_STATES)  # pyright: ignore[reportUnnecessaryIsInstance] - foreign mappings
-        for key, value in fields.items()
-    ):
-        return None
-    names = {key_of(key) for key, value in fields.items() if value is not None}
-    if not isinstance(event, Mapping):
-        names.add(key_of(type(event).__name__))
-    return subject_among(names)
-
-
-def _is_in_type_field(get: Getter, text: str) -> bool:
-    """Whether the text is the value of a type field, not only a class name."""
-    return text in (text_of(get("event")), text_of(get("event_name")))
-
-
-def _member_value(event_type: str) -> str:
-    """Return the value of one of our enum members given by name, as ``str()`` prints it; else the type itself."""
-    if event_type[-1].isupper():
-        return _MEMBER_VALUES.get(event_type.rpartition(".")[2], event_type)
-    return event_type
 
 
 def _run_id(

@@ -15,14 +15,14 @@ _PREFIXES: Final = ("on.", "event.", "evt.")
 _DOMAINS: Final = frozenset("com org net io dev".split())
 
 STARTS: Final = (
-    "start started starting begin began begun running executing enter entered prerun".split()
+    "start started starting begin began begun running executing enter entered prerun before".split()
 )
 ENDS: Final = "end ended complete completed done finish finished success succeeded successful ok passed exit exited postrun".split()
 FAILURES: Final = "fail failed failure error errored crash crashed exception lost".split()
 TIMEOUTS: Final = "timeout timed_out timedout expired".split()
 CANCELLATIONS: Final = "cancel cancelled canceled aborted revoked interrupted".split()
 SKIPS: Final = "skip skipped missed".split()
-STOPS: Final = "stopped halted terminated killed rejected".split()
+STOPS: Final = "stopped halted terminated killed rejected declined denied approved after".split()
 """Ends that count only for open work."""
 RETRIES: Final = "retry retrying retried up_for_retry rescheduled".split()
 
@@ -53,6 +53,8 @@ LEADING_WORDS: Final = frozenset(
     "succeeded fail failed timed.out aborted cancelled canceled interrupted skipped retrying retried".split()
 )
 """Words that may precede their subject: ``start_task``, ``finished_run``. Other leading words are requests."""
+_PREPOSITIONS: Final = {"before": "before", "pre": "before", "after": "after", "post": "after"}
+"""Words of hooks: ``before_step``, ``post_run``."""
 _RUNS: Final = frozenset(
     "run pipeline job flow workflow dag saga build batch workflow.run pipeline.run dag.run flow.run job.run "
     "workflow.execution pipeline.execution job.execution workflow.instance".split()
@@ -111,7 +113,12 @@ def _reordered(kind: str) -> str | None:
     words = kind.split(".")
     for count in (2, 1):
         first, things = ".".join(words[:count]), words[count:]
-        if first in LEADING_WORDS and things and _THINGS.issuperset(things):
+        first = _PREPOSITIONS.get(first, first)
+        if (
+            (first in LEADING_WORDS or first in _PREPOSITIONS)
+            and things
+            and _THINGS.issuperset(things)
+        ):
             return ".".join((*things, first))
     return None
 

@@ -12,7 +12,7 @@ from typing import cast
 
 from spanbus._reading.naming import subject_among
 from spanbus._reading.read import Raw
-from spanbus._reading.shape import text_of
+from spanbus._reading.shape import WITHOUT_FIELDS, getter, text_of
 from spanbus._reading.spelling import (
     changing,
     ending,
@@ -87,8 +87,15 @@ class States:
 
     def _from_state(self, raw: Raw, changes: str) -> Raw | None:
         payload = raw.payload
-        if isinstance(fields := payload.get(changes), Mapping):  # fields of the subject itself
-            payload = {**cast("Mapping[str, object]", fields), **payload}
+        subject_fields = payload.get(changes)
+        if isinstance(subject_fields, Mapping):
+            payload = {**cast("Mapping[str, object]", subject_fields), **payload}
+        elif subject_fields is not None and not isinstance(subject_fields, WITHOUT_FIELDS):
+            get = getter(subject_fields)  # no more than its state: an object may hold anything
+            state = next(
+                (value for key in self.keys if isinstance(value := get(key), _WORDS)), None
+            )
+            payload = payload if state is None else {"status": state, **payload}
         further = tuple(f"{one}_{key}" for one in _short_forms(changes) for key in _STATE_WORDS)
         for key in (*self.keys, *further):
             value = payload.get(key)

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
 from spanbus._reading.read import Raw
 from spanbus._reading.shape import text_of
-from spanbus._reading.spelling import ending, segments
+from spanbus._reading.spelling import ending, normal, segments
 
 _USUAL_RUN_KEYS = ("run_id", "job_id", "workflow_id")
 _FAILING = frozenset(
@@ -76,10 +76,18 @@ def suggest(name: str, events: Iterable[Raw]) -> str:
         lines.append(
             f"phase_keys = {_list(dict.fromkeys(phase_keys))}  # an event with one of these belongs to the phase of that name"
         )
-    for subject, found in unknown.items():
-        names = _name_keys(found, keys, run_keys)
-        roles = _roles(found, (*run_keys, *_USUAL_RUN_KEYS), names, raws)
-        lines += _rules(subject, roles, names, raws, is_run=subject == outermost)
+    if outermost is not None:
+        lines += _about_names(unknown[outermost], keys, run_keys)
+    names = {subject: _name_keys(found, keys, run_keys) for subject, found in unknown.items()}
+    roles = {
+        subject: _roles(found, (*run_keys, *_USUAL_RUN_KEYS), names[subject], raws)
+        for subject, found in unknown.items()
+    }
+    failing = _failing_words(unknown, roles, raws)
+    for subject in unknown:
+        lines += _rules(
+            subject, roles[subject], names[subject], failing, is_run=subject == outermost
+        )
     read = [each for found in subjects.values() for each in found.types if ending(each)]
     rest = [
         each
@@ -115,12 +123,33 @@ def _keys(raws: Sequence[Raw]) -> dict[str, _Key]:
 def _subjects(raws: Sequence[Raw]) -> dict[str, _Subject]:
     subjects: dict[str, _Subject] = {}
     for number, raw in enumerate(raws):
-        subject = ".".join(segments(raw.event_type)[:-1])
+        subject = ".".join(_parts(raw.event_type)[:-1])
         found = subjects.setdefault(subject, _Subject(first=number))
         found.last = number
         if raw.event_type not in found.types:
             found.types.append(raw.event_type)
     return subjects
+
+
+def _parts(event_type: str) -> tuple[str, ...]:
+    """Return the parts of a type; where it has one only, the last word apart from the others: ``lauf``, ``gestartet``."""
+    parts = segments(event_type)
+    if len(parts) > 1:
+        return parts
+    *before, last = normal(event_type).split(".")
+    return ("_".join(before), last) if before else parts
+
+
+def _failing_words(
+    unknown: Mapping[str, _Subject], roles: Mapping[str, _Roles], raws: Sequence[Raw]
+) -> set[str]:
+    """Return the last words of the ends that are failures of any subject."""
+    found: set[str] = set()
+    for subject in unknown:
+        ends = roles[subject][1]
+        failing = [each for each in ends if _fails(each, raws)] or _with_extra_keys(ends, raws)
+        found.update(_parts(each)[-1] for each in failing)
+    return found
 
 
 def _run_keys(keys: Mapping[str, _Key], raws: Sequence[Raw]) -> list[str]:
@@ -160,6 +189,18 @@ def _about_runs(run_keys: list[str]) -> list[str]:
     ]
 
 
+def _about_names(run: _Subject, keys: Mapping[str, _Key], run_keys: Sequence[str]) -> list[str]:
+    """Return the key of the workflow's name: the only one that nothing but the first events of runs has."""
+    own = [
+        key
+        for key, found in keys.items()
+        if found.types == {run.types[0]} and key not in (*run_keys, *_USUAL_RUN_KEYS, *_NOT_NAMES)
+    ]
+    if len(own) != 1:
+        return []
+    return [f"workflow_keys = {_list(own)}  # only the first event of a run has it: its name"]
+
+
 def _outermost(subjects: Mapping[str, _Subject], unknown: Mapping[str, _Subject]) -> str | None:
     """Return the subject whose events are the first and the last of the stream."""
     for subject, found in unknown.items():
@@ -183,7 +224,7 @@ def _name_keys(found: _Subject, keys: Mapping[str, _Key], run_keys: Sequence[str
 
 
 def _rules(
-    subject: str, roles: _Roles, names: Sequence[str], raws: Sequence[Raw], *, is_run: bool
+    subject: str, roles: _Roles, names: Sequence[str], failing: Collection[str], *, is_run: bool
 ) -> list[str]:
     starts, ends, between = roles
     level = "run" if is_run else "phase"
@@ -198,8 +239,10 @@ def _rules(
             *_named(names, is_run),
         ]
     if ends:
-        failing = [each for each in ends if _fails(each, raws)] or _with_extra_keys(ends, raws)
-        words = {segments(each)[-1]: "failure" if each in failing else "success" for each in ends}
+        words = {
+            word: "failure" if word in failing else "success"
+            for word in [_parts(each)[-1] for each in ends]
+        }
         by_word = ", ".join(f"{_text(word)} = {_text(result)}" for word, result in words.items())
         lines += [
             "",
@@ -241,7 +284,7 @@ def _roles(
 
 
 def _fails(event_type: str, raws: Sequence[Raw]) -> bool:
-    if segments(event_type)[-1].lower() in _FAILING:
+    if _parts(event_type)[-1].lower() in _FAILING:
         return True
     return any(
         raw.event_type == event_type and any(raw.payload.get(key) for key in _ERRORS)

@@ -18,7 +18,7 @@ from spanbus._correlation.span_state import SpanState
 from spanbus._named_tuple import NamedTuple
 from spanbus._otlp.metrics_data import DELTA, Exemplar, Histogram, HistogramDataPoint, Metric
 from spanbus._semantics import names
-from spanbus._telemetry.span_handle import handle_of
+from spanbus._telemetry.span_handle import SpanHandle
 
 ExemplarFilter = Literal["trace_based", "always_on", "always_off"]
 
@@ -49,7 +49,6 @@ class DurationSeries:
         "_least",
         "_most",
         "attributes",
-        "count",
         "counts",
         "started_at_ns",
         "total_s",
@@ -64,7 +63,6 @@ class DurationSeries:
 
     def _reset(self, at_ns: int) -> None:
         self.started_at_ns = at_ns
-        self.count = 0
         self.counts = [0] * _BUCKETS
         self.total_s = 0.0
         self._least, self._most = float("inf"), float("-inf")
@@ -74,7 +72,6 @@ class DurationSeries:
         """Record a duration of a span. The caller holds the lock of the :class:`DurationHistogram`."""
         bucket = bisect_left(_BOUNDS, seconds)
         self.counts[bucket] += 1
-        self.count += 1
         self.total_s += seconds
         if seconds < self._least:
             self._least = seconds
@@ -83,8 +80,8 @@ class DurationSeries:
         wanted = self._exemplar_filter
         if wanted == "always_off":
             return
-        handle = handle_of(of)
-        if handle is None:
+        handle = of.handle
+        if not isinstance(handle, SpanHandle):
             if wanted == "always_on":
                 self._exemplars[bucket] = seconds, time.time_ns(), None, None
         elif handle.sampled or wanted == "always_on":
@@ -96,7 +93,7 @@ class DurationSeries:
         snapshot = Snapshot(
             self.attributes,
             self.started_at_ns,
-            self.count,
+            sum(self.counts),
             self.total_s,
             tuple(self.counts),
             self._least,
@@ -135,7 +132,9 @@ class DurationHistogram:
         """Copy the counts for :meth:`collect`. The caller holds the lock."""
         reset = temporality == DELTA
         at_ns = time.time_ns()
-        snapshot = [one.snapshot(at_ns, reset=reset) for one in self._series.values() if one.count]
+        snapshot = [
+            one.snapshot(at_ns, reset=reset) for one in self._series.values() if any(one.counts)
+        ]
         self._snapshots = at_ns, snapshot
 
     def collect(self, temporality: int) -> Sequence[Metric]:

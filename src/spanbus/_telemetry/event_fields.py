@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from spanbus._bounded_cache import bounded_cache
 from spanbus._correlation.span_state import SpanEvent
-from spanbus._otlp.values import DOUBLE, attribute, attributes, string, utf8
+from spanbus._otlp.encode import event_name
+from spanbus._otlp.values import DOUBLE, attribute, attributes, utf8
 from spanbus._reading.shape import is_true
 from spanbus._semantics import names
 from spanbus._telemetry.redaction import Redactor
@@ -76,7 +77,6 @@ class EventFields:
         self._redactor = redactor
         self._keys = bounded_cache(self._key, _CACHED_KEYS)
         self._cached_shape = bounded_cache(self._shape, _CACHED_KEYS)
-        self._names: Callable[[str], bytes] = bounded_cache(_name, _CACHED_KEYS)
         self._sources: Callable[[str], bytes] = bounded_cache(_source, _CACHED_VALUES)
         self._id_leads: Callable[[int], bytes] = bounded_cache(_id_lead, _CACHED_KEYS)
 
@@ -101,7 +101,7 @@ class EventFields:
 
     def encoded(self, event: SpanEvent) -> bytes:
         """Return the body of the OTLP ``Event`` message."""
-        parts = [_TIMESTAMP(0x09, event.at_ns), self._names(event.name)]
+        parts = [_TIMESTAMP(0x09, event.at_ns), event_name(event.name)]
         payload: Mapping[str, Any] = event.payload
         shape = tuple(payload)
         for key in (
@@ -121,13 +121,16 @@ class EventFields:
                 parts.append(key.encode(raw))
         if event.source:
             parts.append(self._sources(event.source))
-        event_id = utf8(event.event_id)
+        try:
+            event_id = event.event_id.encode()
+        except UnicodeEncodeError:
+            event_id = utf8(event.event_id)
         parts += (self._id_leads(len(event_id)), event_id)
         return b"".join(parts)
 
     def head(self, name: str, at_ns: int) -> bytes:
         """Return the beginning of an OTLP ``Event`` message: time and name."""
-        return _TIMESTAMP(0x09, at_ns) + self._names(name)
+        return _TIMESTAMP(0x09, at_ns) + event_name(name)
 
     def _shape(self, keys: tuple[str, ...]) -> tuple[_Key, ...]:
         """Return the allowed keys of a payload in the order of their attributes, at most 32."""
@@ -174,10 +177,6 @@ def _is_repeat(one: SpanEvent, other: SpanEvent) -> bool:
 
 def _detail(event: SpanEvent) -> int:
     return sum(1 for key in _SHOWN_FIRST if is_true(event.payload.get(key)))
-
-
-def _name(name: str) -> bytes:
-    return string(b"\x12", name) or b"\x12\x00"
 
 
 def _source(source: str) -> bytes:

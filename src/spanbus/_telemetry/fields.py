@@ -6,6 +6,7 @@ encoded bytes of a group are cached by its values.
 
 from __future__ import annotations
 
+from binascii import hexlify
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
@@ -70,7 +71,7 @@ class SpanId(Group):
         self.fields = (field,)
         self.values = value
         lead = attribute(SPAN_ATTRIBUTE, field.key, "0" * 16)[:-16]
-        self.encoded = lambda span_id: lead + b"%016x" % span_id
+        self.encoded = lambda span_id: lead + hexlify(span_id.to_bytes(8, "big"))
 
     def pairs(self, record: SpanState) -> Iterator[tuple[Field, str | int]]:
         """Yield the field with the id in hexadecimal."""

@@ -8,6 +8,7 @@ live. Metrics that it had not exported are counted again by the process that rec
 from __future__ import annotations
 
 import json
+from binascii import hexlify
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final, Protocol, cast
 
@@ -16,7 +17,7 @@ from spanbus._correlation.failures import abandoned_text
 from spanbus._correlation.span_state import Held, SpanEvent, SpanState
 from spanbus._named_tuple import NamedTuple
 from spanbus._semantics import ErrorType, Failure, Level, Result, names
-from spanbus._telemetry.span_handle import handle_of
+from spanbus._telemetry.span_handle import SpanHandle
 from spanbus._telemetry.template import Template
 from spanbus._workflow.identity import TraceContext
 
@@ -64,8 +65,8 @@ class JournalSink:
         self._quoted: Callable[[str], bytes] = bounded_cache(_quoted_bytes, 4_000)
 
     def opened(self, record: SpanState) -> None:
-        handle = handle_of(record)
-        if handle is None or not handle.sampled:
+        handle = record.handle
+        if not isinstance(handle, SpanHandle) or not handle.sampled:
             return
         self._journal.journal_open(record.span_id, self._entry(record))
 
@@ -82,11 +83,11 @@ class JournalSink:
         else:
             common = _run_fields(record, parent.span_id)
             self._last_parent = parent, record.workflow, common
-        entry = b'{"level":%b,"name":%b,%b,"span":"%016x","start":%d,"attempt":%d' % (
+        entry = b'{"level":%b,"name":%b,%b,"span":"%b","start":%d,"attempt":%d' % (
             quoted(record.level),
             quoted(record.name),
             common,
-            record.span_id,
+            hexlify(record.span_id.to_bytes(8, "big")),
             record.started_at_ns,
             record.attempt,
         )

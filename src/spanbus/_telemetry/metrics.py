@@ -163,7 +163,9 @@ class MetricSink:
         self._type_guard = Guard()
 
         def event_key(name: str) -> Key:
-            return self._type_guard(name), "recorded"
+            key = self._type_guard(name), "recorded"
+            self._events.values.setdefault(key, 0)
+            return key
 
         self._event_keys: Callable[[str], Key] = bounded_cache(event_key, 1_000)
         self._task_type_guard = Guard()
@@ -202,8 +204,7 @@ class MetricSink:
                 self._execution_closed(record)
             counts, keys, log = self._events.values, self._event_keys, record.events
             for note in log.kept():
-                key = keys(note.name)
-                counts[key] = counts.get(key, 0) + 1
+                counts[keys(note.name)] += 1
             if log.dropped:
                 for event_type, count in log.dropped_by_type.items():
                     self._events.add((self._type_guard(event_type), "dropped"), count)

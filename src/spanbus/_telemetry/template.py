@@ -298,7 +298,9 @@ class Template:
         dropped_records: int,
     ) -> tuple[bytes, int]:
         """Return the encoded attributes, and how many of them a limit dropped."""
-        encoded = b"".join([group.encoded(group.values(record)) for group in TABLES[record.level]])
+        encoded = b""
+        for group in TABLES[record.level]:
+            encoded += group.encoded(group.values(record))
         if not (
             record.attributes
             or record.flags
@@ -323,16 +325,16 @@ class Template:
         return encoded_attributes(SPAN_ATTRIBUTE, kept), len(found) - len(kept)
 
     def _encoded_events(self, record: SpanState) -> list[bytes]:
-        encoded = self._event_fields.encoded
-        if self._unlimited and record.failure is None and record.added is None:
-            return [encoded(event) for event in record.events.kept()]
-        if self._limited_events:
-            found = [
+        plain = self._unlimited and record.failure is None and record.added is None
+        encoded, found = self._event_fields.encoded, list[bytes]()
+        for event in record.events.kept() if plain else self._shown(record):
+            found.append(
                 self._limited_event(event.name, event.at_ns, self.event(event))
-                for event in self._shown(record)
-            ]
-        else:
-            found = [encoded(event) for event in self._shown(record)]
+                if self._limited_events
+                else encoded(event)
+            )
+        if plain:
+            return found
         if record.added is not None:
             found += [
                 self._limited_event(name, at_ns, dict(more))

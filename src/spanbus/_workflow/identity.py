@@ -7,8 +7,10 @@ the format is W3C Trace Context level 1 (https://www.w3.org/TR/trace-context/).
 from __future__ import annotations
 
 import re
+import struct
 from typing import Final
 
+from spanbus._bounded_cache import bounded_cache
 from spanbus._hash import blake2b
 from spanbus._named_tuple import NamedTuple
 from spanbus._patterns import pattern
@@ -16,6 +18,8 @@ from spanbus._patterns import pattern
 _TRACEPARENT: Final = pattern(
     r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?", re.ASCII
 )
+_NUMBER: Final = struct.Struct(">Q").unpack
+_RUNS_MOST: Final = 1_000
 
 
 class TraceContext(NamedTuple):
@@ -71,7 +75,18 @@ def child_span_id(parent_span_id: int, *path: object) -> int:
 
 def phase_span_id(run_span_id: int, name: str, occurrence: int) -> int:
     """Return ``child_span_id(run_span_id, "phase", name, occurrence)``, computed faster."""
-    return _hash(8, f"{run_span_id.to_bytes(8, 'big').hex()}\x1fphase\x1f{name}\x1f{occurrence}")
+    hashed = _phase_hash(run_span_id).copy()
+    hashed.update(f"{name}\x1f{occurrence}".encode("utf-8", "surrogatepass"))
+    number: int = _NUMBER(hashed.digest())[0]
+    return number or 1  # zero is not a valid id
+
+
+def _new_phase_hash(run_span_id: int) -> blake2b:
+    return blake2b(f"{run_span_id:016x}\x1fphase\x1f".encode(), digest_size=8)
+
+
+_phase_hash: Final = bounded_cache(_new_phase_hash, _RUNS_MOST)
+"""The hash of what the phases of a run have in common, to be copied for each of them."""
 
 
 def short_hash(*parts: object) -> str:

@@ -26,10 +26,10 @@ _groups: set[int] = set()
 
 
 class Interruption(NamedTuple):
-    """The signal that ends the work. ``told``: the terminal has sent it to the tools in its foreground as well."""
+    """The signal that ends the work. ``delivered``: the terminal has sent it to the tools in its foreground as well."""
 
     number: signal.Signals
-    told: bool
+    delivered: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +172,7 @@ async def _stream(
 
 async def _terminate(process: Process, interruption: Interruption | None, *, group: bool) -> None:
     """Terminate the process and its process group."""
-    if interruption is not None and interruption.told:
+    if interruption is not None and interruption.delivered:
         await process.wait()
         return
     _signal(

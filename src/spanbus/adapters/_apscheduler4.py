@@ -36,13 +36,7 @@ def _run(handle: Handle, method: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(method)
     async def run(func: Callable[..., Any], job: Any) -> Any:
         work = _watching.begun(handle, "job", str(job.task_id), run_id=job.id)
-        try:
-            with work.inside():
-                result = await method(func, job)
-        except BaseException as error:
-            work.end(error)
-            raise
-        work.end()
-        return result
+        with _watching.recorded(work):
+            return await method(func, job)
 
     return run

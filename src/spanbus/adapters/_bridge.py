@@ -31,14 +31,8 @@ def _run(handle: Handle, method: Callable[..., Any]) -> Callable[..., Any]:
     async def executed(workflow_key: str, *, run_id: str | None = None, **options: Any) -> Any:
         run_id = run_id or uuid4().hex  # the default of Oneiric
         work = _watching.begun(handle, "run", str(workflow_key), run_id=run_id)
-        try:
-            with work.inside():
-                result = await method(workflow_key, run_id=run_id, **options)
-        except BaseException as error:
-            work.end(error)
-            raise
-        work.end()
-        return result
+        with _watching.recorded(work):
+            return await method(workflow_key, run_id=run_id, **options)
 
     return executed
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import AsyncGenerator, Callable, Generator, Iterator
+from contextlib import contextmanager
 from types import MethodType
 from typing import TYPE_CHECKING, Any, cast
 
@@ -22,31 +23,32 @@ def around(function: Callable[..., Any], begun: Callable[[], Work]) -> Callable[
 
         @functools.wraps(function)
         async def called_later(*arguments: Any, **options: Any) -> Any:
-            work = begun()
-            try:
-                with work.inside():
-                    result = await function(*arguments, **options)
-            except BaseException as error:
-                work.end(error)
-                raise
-            work.end()
-            return result
+            with recorded(begun()):
+                return await function(*arguments, **options)
 
         return called_later
 
     @functools.wraps(function)
     def called(*arguments: Any, **options: Any) -> Any:
-        work = begun()
-        try:
-            with work.inside():
-                result = function(*arguments, **options)
-        except BaseException as error:
-            work.end(error)
-            raise
-        work.end()
-        return result
+        with recorded(begun()):
+            return function(*arguments, **options)
 
     return called
+
+
+@contextmanager
+def recorded(
+    work: Work, end: Callable[[BaseException | None], None] | None = None
+) -> Generator[None]:
+    """Make ``work`` current inside the block, and call ``end`` (by default that of ``work``) with its exception or None."""
+    end = end or work.end
+    try:
+        with work.inside():
+            yield
+    except BaseException as error:
+        end(error)
+        raise
+    end(None)
 
 
 def wrapped(

@@ -74,15 +74,8 @@ class _Application:
             async def called_later(*arguments: Any, **options: Any) -> Any:
                 if self._work is not None:
                     return await method(*arguments, **options)
-                work = self._begun()
-                try:
-                    with work.inside():
-                        result = await method(*arguments, **options)
-                except BaseException as error:
-                    self._end(error)
-                    raise
-                self._returned()
-                return result
+                with _watching.recorded(self._begun(), self._left):
+                    return await method(*arguments, **options)
 
             return called_later
 
@@ -90,15 +83,8 @@ class _Application:
         def called(*arguments: Any, **options: Any) -> Any:
             if self._work is not None:
                 return method(*arguments, **options)
-            work = self._begun()
-            try:
-                with work.inside():
-                    result = method(*arguments, **options)
-            except BaseException as error:
-                self._end(error)
-                raise
-            self._returned()
-            return result
+            with _watching.recorded(self._begun(), self._left):
+                return method(*arguments, **options)
 
         return called
 
@@ -120,12 +106,12 @@ class _Application:
         self._work = _watching.begun(self._handle, "run", name, run_id=self._application.uid)
         return self._work
 
-    def _returned(self) -> None:
+    def _left(self, error: BaseException | None) -> None:
         """End the run, or leave that to the streaming action that the call has started."""
-        if self.actions.any_open:
+        if error is None and self.actions.any_open:
             self.actions.left = self._end
         else:
-            self._end(None)
+            self._end(error)
 
     def _end(self, error: BaseException | None) -> None:
         work, self._work, self.actions.left = self._work, None, None

@@ -51,17 +51,11 @@ def _called(handle: Handle, method: Any) -> Callable[..., Any]:
 
 
 def _done(work: Work, method: Any, arguments: Any, options: Any) -> Any:
-    try:
-        with work.inside():
-            result = method(*arguments, **options)
-    except BaseException as error:
-        if _is_success(error):
-            work.end()
-        else:
-            work.end(error)
-        raise
-    work.end()
-    return result
+    def end(error: BaseException | None) -> None:
+        work.end(None if error is not None and _is_success(error) else error)
+
+    with _watching.recorded(work, end):
+        return method(*arguments, **options)
 
 
 def _is_success(error: BaseException) -> bool:

@@ -76,27 +76,15 @@ class _Graph:
 
             async def called_later(*arguments: Any, **options: Any) -> Any:
                 work = self._begun(name)
-                try:
-                    with work.inside():
-                        result = await call(*arguments, **options)
-                except BaseException as error:
-                    self._left(name, work, error)
-                    raise
-                work.end()
-                return result
+                with _watching.recorded(work, functools.partial(self._end_node, name, work)):
+                    return await call(*arguments, **options)
 
             return called_later
 
         def called(*arguments: Any, **options: Any) -> Any:
             work = self._begun(name)
-            try:
-                with work.inside():
-                    result = call(*arguments, **options)
-            except BaseException as error:
-                self._left(name, work, error)
-                raise
-            work.end()
-            return result
+            with _watching.recorded(work, functools.partial(self._end_node, name, work)):
+                return call(*arguments, **options)
 
         return called
 
@@ -109,7 +97,7 @@ class _Graph:
         work.begin()
         return work
 
-    def _left(self, name: str, work: Work, error: BaseException) -> None:
+    def _end_node(self, name: str, work: Work, error: BaseException | None) -> None:
         """End the work of a node by its exception. An interrupt pauses it; a command to the parent graph is a result."""
         kind = type(error).__name__
         if kind == "ParentCommand":

@@ -54,28 +54,16 @@ def _step(handle: Handle, name: str, step: Any) -> Any:
         @functools.wraps(step.__func__)
         async def awaited(_self: Any, *arguments: Any, **options: Any) -> Any:
             work = _watching.begun(handle, "phase", name)
-            try:
-                with work.inside():
-                    result = await step(*arguments, **options)
-            except BaseException as error:
-                _end(work, error)
-                raise
-            work.end()
-            return result
+            with _watching.recorded(work, functools.partial(_end, work)):
+                return await step(*arguments, **options)
 
         return MethodType(awaited, step.__self__)
 
     @functools.wraps(step.__func__)
     def called(_self: Any, *arguments: Any, **options: Any) -> Any:
         work = _watching.begun(handle, "phase", name)
-        try:
-            with work.inside():
-                result = step(*arguments, **options)
-        except BaseException as error:
-            _end(work, error)
-            raise
-        work.end()
-        return result
+        with _watching.recorded(work, functools.partial(_end, work)):
+            return step(*arguments, **options)
 
     return MethodType(called, step.__self__)
 

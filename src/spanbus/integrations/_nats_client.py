@@ -248,21 +248,8 @@ class Client:
 
     async def ask(self, subject: str, request: Mapping[str, object] | None = None) -> Any:
         """Send a request to JetStream's API and return the reply, which has a member ``error`` if the request was refused."""
-        connection = await self.connected()
-        loop = asyncio.get_running_loop()
-        self._number += 1
-        answer = self._waiting[self._number] = loop.create_future()
         body = json.dumps(request).encode() if request is not None else b""
-        await connection.publish(subject, body, reply=f"{self._inbox}.{self._number}")
-        try:
-            found = await _limited(answer, ANSWER_S)
-        except TimeoutError:
-            raise RequestFailed(self._last_error or f"no answer within {ANSWER_S:g} s") from None
-        finally:
-            self._waiting.clear()
-        if _status(found) == "503":
-            raise RequestFailed(NO_JETSTREAM)
-        return json.loads(found.data)
+        return (await self.publish_all([(subject, body, {})]))[0]
 
     async def publish_all(
         self, messages: Sequence[tuple[str, bytes, Mapping[str, str]]]
@@ -286,7 +273,7 @@ class Client:
             answer = self._waiting[self._number] = loop.create_future()
             answers.append(answer)
             reply = f"{self._inbox}.{self._number}"
-            await connection.publish(subject, body, reply=reply, headers=headers)
+            await connection.publish(subject, body, reply=reply, headers=headers or None)
         try:
             return await _limited(asyncio.gather(*answers), ANSWER_S)
         except TimeoutError:

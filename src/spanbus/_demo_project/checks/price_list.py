@@ -1,4 +1,4 @@
-"""Wait for the price list; it is there at the second look."""
+"""Check the price list; the first attempt fails, the second finds it."""
 
 import json
 import pathlib

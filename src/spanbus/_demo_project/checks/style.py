@@ -1,4 +1,4 @@
-"""Look for lines with blanks at their end and for tabs; ``--fix`` takes them out."""
+"""Report files with tabs; ``--fix`` removes tabs and trailing blanks."""
 
 import pathlib
 import sys

@@ -1,4 +1,4 @@
-"""What a customer wants to buy."""
+"""A customer's shopping cart."""
 
 from dataclasses import dataclass, field
 

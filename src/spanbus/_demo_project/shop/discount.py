@@ -1,4 +1,4 @@
-"""What customers do not have to pay."""
+"""Discounts."""
 
 
 def discounted(total: int, percent: int) -> int:
