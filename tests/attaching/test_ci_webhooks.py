@@ -1,4 +1,4 @@
-"""Bodies of the webhooks of CI systems, as their documents show them, published on a bus as they came."""
+"""Webhook bodies of CI systems, as in their documentation, published on a bus without changes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ ONE_RUN = [("group/shop", "31", "failure", PHASES)]
 
 
 def pipeline(status: str, number: int = 31, **more: object) -> dict[str, object]:
-    """What GitLab sends when the status of a pipeline changes."""
+    """Return the webhook of GitLab for a changed pipeline status."""
     about = {
         "id": number,
         "iid": 3,
@@ -35,7 +35,7 @@ def pipeline(status: str, number: int = 31, **more: object) -> dict[str, object]
 
 
 def job(name: str, status: str, number: int = 31) -> dict[str, object]:
-    """The same for a job of it."""
+    """Return the webhook of GitLab for a changed job status."""
     return {
         "object_kind": "build",
         "ref": "main",
@@ -108,7 +108,7 @@ def test_pipelines_of_gitlab_side_by_side() -> None:
 
 
 def build(phase: str, status: str | None = None, number: int = 18) -> dict[str, object]:
-    """What the notification plugin of Jenkins sends; a start has the status of the build before."""
+    """Return the body of the notification plugin of Jenkins. A start has the status of the previous build."""
     return {
         "name": "asgard",
         "display_name": "asgard",
@@ -150,7 +150,7 @@ def test_builds_of_jenkins() -> None:
 def buildkite(
     event: str, number: str, state: str = "running", job: str | None = None, **about: object
 ) -> dict[str, object]:
-    """What Buildkite sends: of all builds the pipeline is the same one."""
+    """Return the webhook of Buildkite; all builds have the same pipeline."""
     body: dict[str, object] = {
         "event": event,
         "build": {"id": number, "number": 7, "state": state if job is None else "running"},

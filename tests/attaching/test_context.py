@@ -1,4 +1,4 @@
-"""Trace context in and out of the environment, attached in one task only."""
+"""Trace context from and to environment variables; a context is attached in one task only."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def context_of(*, sampled: bool = True, state: str | None = None) -> Context:
     return trace.set_span_in_context(NonRecordingSpan(span), Context())
 
 
-def test_a_valid_traceparent_comes_in_with_its_tracestate() -> None:
+def test_a_valid_traceparent_is_read_with_its_tracestate() -> None:
     assert incoming({"TRACEPARENT": PARENT, "TRACESTATE": "rojo=00f067,congo=t61"}) == Incoming(
         PARENT, "rojo=00f067,congo=t61"
     )
@@ -44,7 +44,7 @@ def test_only_the_sampled_bit_of_the_flags_counts() -> None:
     assert incoming({"TRACEPARENT": PARENT[:-2] + "02"}).traceparent == PARENT[:-2] + "00"
 
 
-def test_a_future_version_is_read_as_far_as_it_is_known() -> None:
+def test_a_traceparent_of_a_future_version_is_read() -> None:
     assert (
         incoming({"TRACEPARENT": "cc" + PARENT[2:] + "-what-the-future-brings"}).traceparent
         == PARENT
@@ -72,24 +72,24 @@ def test_an_invalid_traceparent_is_ignored_with_its_tracestate(value: str) -> No
     assert incoming({"TRACEPARENT": value, "TRACESTATE": "a=b"}) == Incoming()
 
 
-def test_an_invalid_tracestate_leaves_the_parent() -> None:
+def test_an_invalid_tracestate_is_ignored_without_the_parent() -> None:
     assert incoming({"TRACEPARENT": PARENT, "TRACESTATE": "=,;;nonsense"}) == Incoming(PARENT, None)
 
 
 @given(
     st.dictionaries(st.sampled_from(["TRACEPARENT", "TRACESTATE", "BAGGAGE"]), st.text(max_size=80))
 )
-def test_no_environment_raises(env: dict[str, str]) -> None:
+def test_any_environment_is_read_without_an_error(env: dict[str, str]) -> None:
     found = incoming(env)
     assert found.traceparent is None or len(found.traceparent) == 55
     with_baggage(Context(), env)
 
 
-def test_lower_case_names_are_not_the_carrier() -> None:
+def test_lower_case_variables_are_ignored() -> None:
     assert incoming({"traceparent": PARENT}) == Incoming()
 
 
-def test_what_goes_out_comes_in_again() -> None:
+def test_an_outgoing_context_is_read_as_the_same_context() -> None:
     context = baggage.set_baggage("team", "a b,c", context_of(state="rojo=1"))
     env = outgoing(context)
     assert env == {"TRACEPARENT": PARENT, "TRACESTATE": "rojo=1", "BAGGAGE": env["BAGGAGE"]}
@@ -97,11 +97,11 @@ def test_what_goes_out_comes_in_again() -> None:
     assert baggage.get_baggage("team", with_baggage(Context(), env)) == "a b,c"
 
 
-def test_an_unsampled_context_goes_out_as_such() -> None:
+def test_an_unsampled_context_is_written_as_unsampled() -> None:
     assert outgoing(context_of(sampled=False))["TRACEPARENT"].endswith("-00")
 
 
-def test_without_a_span_nothing_goes_out() -> None:
+def test_without_a_span_nothing_is_written() -> None:
     assert outgoing(Context()) == {}
 
 
@@ -112,12 +112,12 @@ def test_baggage_of_the_process_does_not_replace_the_current() -> None:
     assert dict(baggage.get_all(context)) == {"a": "mine", "b": "also"}
 
 
-def test_baggage_of_the_process_does_not_bring_its_parent() -> None:
+def test_baggage_of_the_process_is_read_without_its_parent() -> None:
     context = with_baggage(Context(), {"BAGGAGE": "a=1", "TRACEPARENT": PARENT})
     assert not trace.get_current_span(context).get_span_context().is_valid
 
 
-def test_the_current_span_is_the_caller() -> None:
+def test_the_current_span_is_the_parent() -> None:
     assert current() == Incoming()
     with attached(context_of(state="a=1")):
         assert current() == Incoming(PARENT, "a=1")
@@ -125,7 +125,7 @@ def test_the_current_span_is_the_caller() -> None:
 
 
 def in_process(propagators: str) -> dict[str, object]:
-    """What a process sees that ``OTEL_PROPAGATORS`` was set for, as the API reads it once."""
+    """Run code in a process with ``OTEL_PROPAGATORS`` set, because the API reads it only once."""
     code = f"""
 import json
 from opentelemetry.context import Context
@@ -161,7 +161,7 @@ print(json.dumps([found.traceparent, dict(baggage.get_all(with_baggage(Context()
         ("misspelled", PARENT, {"a": "1"}, ["BAGGAGE", "TRACEPARENT"]),
     ],
 )
-def test_otel_propagators_says_what_is_carried(
+def test_otel_propagators_selects_the_variables(
     propagators: str, traceparent: str | None, carried: dict[str, str], out: list[str]
 ) -> None:
     assert in_process(propagators) == {
@@ -175,14 +175,14 @@ def test_otel_propagators_says_what_is_carried(
 # --- attached ---------------------------------------------------------------------------------------------------------
 
 
-def test_attached_is_undone_at_the_end_of_the_block() -> None:
+def test_attached_context_is_detached_at_the_end_of_the_block() -> None:
     before = otel_context.get_current()
     with attached(context_of()):
         assert trace.get_current_span().get_span_context().is_valid
     assert otel_context.get_current() is before
 
 
-def test_attached_is_undone_when_the_block_raises() -> None:
+def test_attached_context_is_detached_when_the_block_raises() -> None:
     before = otel_context.get_current()
     with pytest.raises(KeyboardInterrupt), attached(context_of()):
         raise KeyboardInterrupt
@@ -197,7 +197,7 @@ def test_blocks_nest() -> None:
         assert otel_context.get_current() is outer
 
 
-def test_a_block_that_ends_in_another_task_changes_and_logs_nothing_there(
+def test_a_block_that_ends_in_another_task_does_not_change_its_context(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     block = attached(context_of())

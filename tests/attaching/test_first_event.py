@@ -1,4 +1,4 @@
-"""The first event of a service: its publisher waits for nothing that could have been loaded before."""
+"""The first event of a service must not import modules or open files that could have been loaded before."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ NOT_NEEDED = {
     ids=lambda env: "=".join(*env.items()),
 )
 @pytest.mark.parametrize("way", WAYS)
-def test_the_first_publisher_loads_and_reads_nothing_but_its_state(
+def test_the_first_event_imports_nothing_and_opens_state_files_only(
     tmp_path: Path, way: str, env: dict[str, str]
 ) -> None:
     unmeasured = {name: os.environ[name] for name in os.environ if not name.startswith("COVERAGE")}

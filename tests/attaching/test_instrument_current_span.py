@@ -1,4 +1,4 @@
-"""In wrap mode: which span is current in the publisher's task, among spans that the application makes itself."""
+"""Wrap mode: the current span in the publisher's task, among spans of the application."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Bus:
 
 
 class Application:
-    """An application with a provider of its own, a bus in wrap mode, and where its spans are."""
+    """An application with its own tracer provider and a bus in wrap mode."""
 
     def __init__(self) -> None:
         self.exporter = InMemorySpanExporter()
@@ -80,7 +80,7 @@ def in_a_task(work: Callable[[Application], None]) -> dict[str, str | None]:
     return application.parents()
 
 
-def test_a_span_around_the_start_only_does_not_come_back_with_the_end() -> None:
+def test_a_span_around_only_the_start_is_not_restored_at_the_end() -> None:
     def work(app: Application) -> None:
         with app.tracer.start_as_current_span("around the start"):
             app.bus.run("started")
@@ -94,9 +94,7 @@ def test_a_span_around_the_start_only_does_not_come_back_with_the_end() -> None:
     assert parents["after"] is None
 
 
-def test_a_span_around_the_end_stays_current_and_what_it_uncovers_is_put_right_with_the_next_event() -> (
-    None
-):
+def test_a_span_around_only_the_end_stays_current_until_it_ends() -> None:
     def work(app: Application) -> None:
         app.bus.run("started")
         app.bus.phase("lint", "started")
@@ -139,7 +137,7 @@ def test_a_span_between_run_and_phase_is_current_again_after_the_phase() -> None
     ]
 
 
-def test_of_phases_side_by_side_in_one_task_the_last_that_is_open_is_current() -> None:
+def test_of_concurrent_phases_in_one_task_the_last_open_one_is_current() -> None:
     def work(app: Application) -> None:
         app.bus.run("started")
         app.bus.phase("a", "started")
@@ -160,7 +158,7 @@ def test_of_phases_side_by_side_in_one_task_the_last_that_is_open_is_current() -
     ]  # the run is open: its span is not finished
 
 
-def test_what_else_the_application_keeps_in_its_context_stays() -> None:
+def test_other_values_in_the_applications_context_are_kept() -> None:
     def work(app: Application) -> None:
         app.bus.run("started")
         otel_context.attach(baggage.set_baggage("user", "7"))
@@ -175,7 +173,7 @@ def test_what_else_the_application_keeps_in_its_context_stays() -> None:
 
 
 @pytest.mark.parametrize("phases", [1, 200])
-def test_a_task_with_many_phases_is_in_its_run_between_them_and_outside_after_it(
+def test_between_phases_the_run_is_current_and_after_the_run_nothing(
     phases: int,
 ) -> None:
     def work(app: Application) -> None:
@@ -193,7 +191,7 @@ def test_a_task_with_many_phases_is_in_its_run_between_them_and_outside_after_it
     assert (parents["in the run"], parents["after"]) == ("RUN w", None)
 
 
-def test_a_task_that_starts_what_others_end_keeps_no_list_of_them() -> None:
+def test_phases_ended_by_other_tasks_do_not_pile_up_in_the_context() -> None:
     def work(app: Application) -> None:
         for number in range(300):
             app.bus.phase(f"phase {number}", "started")
@@ -216,7 +214,7 @@ def test_a_task_that_starts_what_others_end_keeps_no_list_of_them() -> None:
     assert parents["after"] is None
 
 
-def test_a_phase_whose_failure_may_be_retried_is_left_until_its_next_attempt() -> None:
+def test_between_two_attempts_the_run_is_current() -> None:
     def work(app: Application) -> None:
         app.bus.run("started")
         app.bus.phase("lint", "started")

@@ -1,4 +1,4 @@
-"""Buses of every shape: how they take handlers, call them, let them go, and compare."""
+"""Third-party buses: how they subscribe, call and unsubscribe handlers, and how their instances compare."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ CALLS: dict[str, Callable[[Handler, str, Payload], object]] = {
 
 
 @pytest.mark.parametrize("way", CALLS)
-def test_every_way_of_calling_a_handler_is_understood(way: str) -> None:
+def test_handlers_may_be_called_in_any_way(way: str) -> None:
     class Bus:
         def __init__(self) -> None:
             self.listener: Handler = print
@@ -107,7 +107,7 @@ def test_every_way_of_calling_a_handler_is_understood(way: str) -> None:
     assert_all_was_understood(handle)
 
 
-def test_what_no_event_can_be_made_of_is_counted_and_not_raised_into_the_bus() -> None:
+def test_unreadable_calls_are_counted_and_not_raised_into_the_bus() -> None:
     handle = a_handle()
     calls: list[tuple[tuple[object, ...], Payload]] = [
         ((), {}),
@@ -167,7 +167,7 @@ class WithTheHandlerFirst(Given):
         WithTheHandlerFirst,
     ],
 )
-def test_a_handler_is_given_the_way_the_signature_asks_for(kind: type[Given]) -> None:
+def test_the_handler_is_passed_as_the_signature_of_subscribe_requires(kind: type[Given]) -> None:
     bus, handle = kind(), a_handle()
     attach(bus, handle)
     for event_type, payload in STREAM:
@@ -176,7 +176,7 @@ def test_a_handler_is_given_the_way_the_signature_asks_for(kind: type[Given]) ->
     assert_all_was_understood(handle)
 
 
-def test_a_bus_that_refers_to_its_handlers_weakly_keeps_this_one() -> None:
+def test_a_bus_with_weak_references_keeps_the_handler() -> None:
     class Bus:
         handler: weakref.ref[Handler]
 
@@ -207,7 +207,7 @@ RETURNS: dict[str, Callable[[list[Handler], Handler], object]] = {
 
 
 @pytest.mark.parametrize("returned", RETURNS)
-def test_detaching_takes_back_the_subscription_whatever_subscribe_returned(returned: str) -> None:
+def test_detach_unsubscribes_by_whatever_subscribe_returned(returned: str) -> None:
     class Bus:
         def __init__(self) -> None:
             self.handlers: list[Handler] = []
@@ -229,7 +229,7 @@ def test_detaching_takes_back_the_subscription_whatever_subscribe_returned(retur
     assert handle.state().errors == 0
 
 
-def test_a_handle_that_left_hears_nothing_from_a_bus_that_keeps_its_handlers() -> None:
+def test_a_detached_handle_ignores_events_of_a_bus_that_keeps_it() -> None:
     class Bus:
         handler: Handler
 
@@ -249,7 +249,7 @@ def test_a_handle_that_left_hears_nothing_from_a_bus_that_keeps_its_handlers() -
     assert (state.events_seen, state.runs_open, state.abandoned, state.errors) == (2, 0, 2, 0)
 
 
-def test_what_could_not_be_attached_leaves_nothing_behind(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_failed_attach_leaves_no_subscription(caplog: pytest.LogCaptureFixture) -> None:
     class Closed(type):
         def __setattr__(cls, name: str, value: object) -> None:
             raise AttributeError(f"{name} cannot be set")
@@ -276,7 +276,7 @@ def test_what_could_not_be_attached_leaves_nothing_behind(caplog: pytest.LogCapt
 
 
 class ByType:
-    """Says nowhere how all types are subscribed to."""
+    """A bus with no visible way to subscribe to all types."""
 
     def __init__(self) -> None:
         self.asked: list[object] = []
@@ -296,7 +296,7 @@ class WithAnything(ByType):
 
 
 @pytest.mark.parametrize("kind", [ByType, ByListenerAndTopic, WithAnything])
-def test_a_bus_that_does_not_say_how_all_types_are_meant_is_refused_and_not_tried(
+def test_a_bus_without_a_known_wildcard_is_refused_without_a_call(
     kind: type[ByType],
 ) -> None:
     bus = kind()
@@ -305,7 +305,7 @@ def test_a_bus_that_does_not_say_how_all_types_are_meant_is_refused_and_not_trie
     assert bus.asked == []
 
 
-def test_a_bus_whose_subscribe_is_a_coroutine_is_refused_with_what_to_do_instead() -> None:
+def test_a_bus_with_a_coroutine_subscribe_is_refused_with_a_remedy() -> None:
     class Bus:
         async def subscribe(self, event_type: str | None, handler: Handler) -> None: ...
 
@@ -379,7 +379,7 @@ class Slotted:
 
 
 @pytest.mark.parametrize("kind", [Unhashable, AllEqual, Slotted])
-def test_each_instance_is_heard_once_however_instances_compare(
+def test_each_instance_is_observed_once_however_instances_compare(
     kind: type[Unhashable | AllEqual | Slotted],
 ) -> None:
     handle = attach_class(kind, a_handle())
@@ -400,7 +400,7 @@ def test_each_instance_is_heard_once_however_instances_compare(
         handle.detach()
 
 
-def test_an_instance_can_be_observed_again_after_its_class_was_left() -> None:
+def test_an_instance_can_be_observed_again_after_its_class_was_detached() -> None:
     bus = Plain()
     with attach_class(Plain, a_handle()) as handle:
         bus.publish(*STREAM[0])
@@ -424,7 +424,7 @@ def test_threads_that_publish_first_at_the_same_time_subscribe_once() -> None:
         assert len(bus.handlers) == 1
 
 
-def test_a_class_without_subscribe_is_heard_through_what_publish_is_asked_for() -> None:
+def test_a_class_without_subscribe_is_observed_through_publish() -> None:
     class Bus:
         async def publish(
             self, event_type: str, payload: Mapping[str, object] | None = None

@@ -1,4 +1,4 @@
-"""Events as other systems spell and wrap them, on a bus that is attached to with one line: what came of them."""
+"""Events in the formats of other systems, on an instrumented bus."""
 
 from __future__ import annotations
 
@@ -219,7 +219,9 @@ def plain() -> Iterator[object]:
         objects_in_payloads,
     ],
 )
-def test_one_job_is_told_alike(kind: Callable[[], Iterator[object]]) -> None:
+def test_the_same_job_in_every_format_gives_the_same_run(
+    kind: Callable[[], Iterator[object]],
+) -> None:
     runs, state = published(list(kind()))
     assert runs == [
         ("nightly", "r-1", "failure", [("fetch", "success", 2), ("test", "failure", 1)])
@@ -263,7 +265,7 @@ def test_webhooks_of_two_runs_at_once() -> None:
     assert (state.errors, state.orphan_ends, state.abandoned) == (0, 0, 0)
 
 
-def test_a_class_that_says_that_something_changed() -> None:
+def test_a_status_update_class_is_read_by_its_status() -> None:
     class TaskUpdate:
         def __init__(self, task_id: str, status: State, detail: str = "") -> None:
             self.task_id, self.status, self.detail = task_id, status, detail
@@ -283,7 +285,7 @@ def test_a_class_that_says_that_something_changed() -> None:
     assert (state.errors, state.retries) == (0, 0)
 
 
-def test_executions_of_workflows_and_activities() -> None:
+def test_temporal_style_workflow_and_activity_events_are_read() -> None:
     def of(kind: str, **fields: object) -> object:
         return SimpleNamespace(event_type=kind, run_id="r-9", workflow_type="Nightly", **fields)
 
@@ -315,7 +317,7 @@ def test_executions_of_workflows_and_activities() -> None:
         ("Rejected", "failure"),
     ],
 )
-def test_words_that_end_what_is_open(word: str, result: str) -> None:
+def test_words_that_end_open_runs_and_phases_only(word: str, result: str) -> None:
     said = {"run_id": "r", "step": "fetch"}
     runs, state = published(
         [
@@ -330,7 +332,7 @@ def test_words_that_end_what_is_open(word: str, result: str) -> None:
     assert (state.orphan_ends, state.unmatched_ends, state.abandoned) == (0, 0, 0)
 
 
-def test_the_word_of_an_outcome_is_believed_in_every_spelling() -> None:
+def test_the_outcome_is_read_in_every_spelling() -> None:
     events: Events = []
     said = {
         "a": {"outcome": "failure"},
@@ -385,13 +387,13 @@ ORDINARY: Events = [
 ]
 
 
-def test_ordinary_events_open_nothing() -> None:
+def test_ordinary_events_open_no_run() -> None:
     runs, state = published(ORDINARY * 3)
     assert runs == []
     assert (state.events_seen, state.runs_ended, state.phases_ended, state.errors) == (45, 0, 0, 0)
 
 
-def test_a_payload_keeps_its_author_s_spelling_where_nobody_asks_for_the_key() -> None:
+def test_payload_keys_keep_their_spelling_unless_the_dialect_reads_them() -> None:
     dialect = load({"extends": "generic", "phase_keys": ["taskName"]})
     fact = dialect.read(
         {"type": "a.note", "payload": {"taskName": "x", "userName": "u", "runId": 1}}
@@ -400,13 +402,13 @@ def test_a_payload_keeps_its_author_s_spelling_where_nobody_asks_for_the_key() -
     assert dict(fact.event.payload) == {"taskName": "x", "userName": "u", "run_id": 1}
 
 
-def test_a_key_that_is_there_in_both_spellings_is_that_of_the_dialect() -> None:
+def test_of_two_spellings_of_a_key_that_of_the_dialect_is_read() -> None:
     fact = load("generic").read({"type": "a.note", "payload": {"runId": "no", "run_id": "yes"}})
     assert fact.run_key == "yes"
 
 
 @pytest.mark.parametrize("before", [0, 2])
-def test_signals_that_a_namespace_makes_later_are_heard(before: int) -> None:
+def test_signals_created_after_attaching_are_observed(before: int) -> None:
     namespace = blinker.Namespace()
     names = ["run-started", "task-started", "task-failed", "run-failed"]
     for name in names[:before]:

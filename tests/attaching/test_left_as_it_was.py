@@ -1,4 +1,4 @@
-"""An object that is attached to looks, is copied and is pickled as before."""
+"""An observed object looks the same, and is copied and pickled as before."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from spanbus.errors import InputError
 
 
 class Bus:
-    """Counts what it is told."""
+    """A bus that counts its events."""
 
     def __init__(self) -> None:
         self.told = 0
@@ -33,7 +33,7 @@ class Bus:
 
 
 def of(bus: Any) -> dict[str, object]:
-    """What can be seen of its methods."""
+    """Return what introspection shows of its methods."""
     return {
         "signature": str(inspect.signature(bus.publish)),
         "names": (bus.publish.__name__, bus.publish.__qualname__, bus.publish.__doc__),
@@ -46,7 +46,7 @@ def of(bus: Any) -> dict[str, object]:
     }
 
 
-def test_its_methods_look_as_before() -> None:
+def test_its_methods_look_unchanged() -> None:
     bus = Bus()
     before = of(bus)
     watched = Watched(bus)
@@ -61,7 +61,7 @@ def test_its_methods_look_as_before() -> None:
     [copy.copy, copy.deepcopy, lambda bus: pickle.loads(pickle.dumps(bus))],
     ids=["copied", "copied deeply", "pickled"],
 )
-def test_a_copy_has_methods_of_its_own_that_nobody_hears(again: Any) -> None:
+def test_a_copy_of_an_observed_bus_is_not_observed(again: Any) -> None:
     bus = Bus()
     watched = Watched(bus)
     assert bus.publish("task.started") == 1
@@ -90,7 +90,7 @@ class Secretive(Bus):
         return {"told": 0, "left out": sorted(vars(self).keys() - {"__getstate__"})}
 
 
-def test_a_copy_has_what_it_would_have_had() -> None:
+def test_a_copy_has_the_same_attributes_as_without_an_observer() -> None:
     bus = Configured()
     plain = copy.copy(bus)
     watched = Watched(bus)
@@ -101,7 +101,7 @@ def test_a_copy_has_what_it_would_have_had() -> None:
     assert vars(bus) == vars(plain)
 
 
-def test_a_class_says_itself_what_is_copied() -> None:
+def test_a_getstate_of_the_class_is_respected() -> None:
     bus = Secretive()
     watched = Watched(bus)
     assert vars(copy.copy(bus)) == {"told": 0, "left out": ["emit", "publish", "told"]}
@@ -110,7 +110,7 @@ def test_a_class_says_itself_what_is_copied() -> None:
 
 
 class Subscribed:
-    """Gives all its events to those that it keeps in a list."""
+    """A bus with a list of handlers for all events."""
 
     def __init__(self) -> None:
         self.handlers: list[Any] = []
@@ -124,7 +124,7 @@ class Subscribed:
 
 
 class OfListeners:
-    """Calls a method of its listeners for each type, and has no method by which it publishes."""
+    """A bus that calls a method of its listeners for each type, and has no publish method."""
 
     def __init__(self) -> None:
         self.listeners: list[Any] = []
@@ -140,7 +140,7 @@ class OfListeners:
 @pytest.mark.parametrize(
     "again", [copy.deepcopy, lambda bus: pickle.loads(pickle.dumps(bus))], ids=["copied", "pickled"]
 )
-def test_the_subscribers_of_a_copy_are_none_of_ours(again: Any) -> None:
+def test_a_copy_has_no_subscription_of_the_observer(again: Any) -> None:
     bus, listened = Subscribed(), OfListeners()
     watched, other = Watched(bus), Watched(listened)
     bus.publish("task.started", task="fetch")
@@ -152,7 +152,7 @@ def test_the_subscribers_of_a_copy_are_none_of_ours(again: Any) -> None:
     assert watched.handle.state().events_seen == other.handle.state().events_seen == 1
 
 
-def test_a_coroutine_that_nobody_awaits_is_told_by_its_own_name() -> None:
+def test_the_warning_about_a_coroutine_never_awaited_has_its_own_name() -> None:
     bus = Bus()
     Watched(bus)
     with warnings.catch_warnings(record=True) as told:
@@ -163,14 +163,14 @@ def test_a_coroutine_that_nobody_awaits_is_told_by_its_own_name() -> None:
 
 
 @pytest.mark.parametrize("kind", [Mock, MagicMock, AsyncMock])
-def test_a_mock_is_refused_and_remembers_nothing(kind: type[Mock]) -> None:
+def test_a_mock_is_refused_and_records_no_call(kind: type[Mock]) -> None:
     mock = kind()
     with pytest.raises(InputError):
         Watched(mock)
     assert (mock.mock_calls, vars(mock)["_mock_children"]) == ([], {})
 
 
-def test_in_observe_mode_the_error_says_where_a_type_may_be_found() -> None:
+def test_in_observe_mode_the_error_for_a_missing_type_suggests_auto() -> None:
     from spanbus._attaching.attach import attach
     from spanbus._attaching.handle import Handle
     from spanbus._correlation.correlator import Correlator

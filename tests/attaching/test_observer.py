@@ -1,4 +1,4 @@
-"""The observer's result, in every form in which a bus may use it."""
+"""The return value of the observer, for buses that await it, compare it or pass it to asyncio."""
 
 from __future__ import annotations
 
@@ -58,12 +58,12 @@ class Sinks(Sync):
             await handler(event)  # type: ignore[misc]
 
 
-async def test_it_is_awaited_any_number_of_times() -> None:
+async def test_the_result_can_be_awaited_repeatedly() -> None:
     assert [await AWAITABLE_TRUE, await AWAITABLE_TRUE, await AWAITABLE_TRUE] == [True, True, True]
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
-async def test_whatever_takes_a_coroutine_takes_it(anyio_backend: str) -> None:
+async def test_asyncio_functions_accept_the_result_as_a_coroutine(anyio_backend: str) -> None:
     del anyio_backend
     assert await asyncio.gather(AWAITABLE_TRUE, AWAITABLE_TRUE) == [True, True]
     assert await asyncio.create_task(AWAITABLE_TRUE) is True
@@ -78,7 +78,7 @@ async def test_whatever_takes_a_coroutine_takes_it(anyio_backend: str) -> None:
 
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
-def test_task_groups_of_asyncio_and_trio_start_it(backend: str) -> None:
+def test_task_groups_of_asyncio_and_trio_start_the_observer(backend: str) -> None:
     handle = a_handle()
 
     async def main() -> None:
@@ -89,7 +89,7 @@ def test_task_groups_of_asyncio_and_trio_start_it(backend: str) -> None:
     assert handle.state().events_seen == 1
 
 
-def test_it_is_true() -> None:
+def test_the_result_is_true_and_serializes_as_1() -> None:
     assert AWAITABLE_TRUE
     assert AWAITABLE_TRUE == True  # noqa: E712 - as buses compare it
     assert json.dumps([AWAITABLE_TRUE]) == "[1]"
@@ -97,14 +97,14 @@ def test_it_is_true() -> None:
 
 
 @pytest.mark.parametrize("kind", [Async, Scheduling, Sinks])
-def test_it_can_be_awaited_where_the_bus_may_do_so(kind: type[Sync]) -> None:
+def test_the_result_is_awaitable_on_a_bus_that_may_await_it(kind: type[Sync]) -> None:
     bus, handle = kind(), a_handle()
     attach(bus, handle)
     assert bus.handlers[0](EVENT) is AWAITABLE_TRUE
     assert handle.handle(EVENT) is AWAITABLE_TRUE
 
 
-def test_it_is_plain_true_where_everything_is_plain() -> None:
+def test_the_result_is_plain_true_on_a_synchronous_bus() -> None:
     bus, handle = Sync(), a_handle()
     attach(bus, handle)
 
@@ -115,13 +115,13 @@ def test_it_is_plain_true_where_everything_is_plain() -> None:
     assert asyncio.run(main()) is True
 
 
-def test_our_own_bus_sees_plain_true() -> None:
+def test_the_result_is_plain_true_on_our_own_bus() -> None:
     handle = a_handle()
     attach(WorkflowEventBus(), handle)
     assert handle.observer(EVENT) is True
 
 
-def test_without_a_bus_it_depends_on_whether_a_loop_runs() -> None:
+def test_without_a_bus_the_result_is_awaitable_inside_an_event_loop() -> None:
     handle = attach(None, a_handle())
 
     async def main() -> object:
@@ -132,7 +132,7 @@ def test_without_a_bus_it_depends_on_whether_a_loop_runs() -> None:
     assert anyio.run(main, backend="trio") is AWAITABLE_TRUE
 
 
-def test_instances_of_an_instrumented_class_await_it() -> None:
+def test_an_instance_of_an_instrumented_class_can_await_the_result() -> None:
     class Bus(Sync):
         async def publish(self, event: object) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
             for handler in self.handlers:

@@ -1,4 +1,4 @@
-"""Who publishes says which run and phase an event belongs to, in tasks, in threads, from queues."""
+"""Events without ids are assigned to runs and phases by their publisher: by task, thread or queue."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Publish = Callable[..., Any]
 
 
 class Closed:
-    """For each phase that ended: the workflow it is beneath, and the one that its events came from."""
+    """A sink that records each ended phase with the workflow of its run and the workflow that published its events."""
 
     def __init__(self) -> None:
         self.phases: list[tuple[str, str, set[object]]] = []
@@ -53,7 +53,7 @@ class Closed:
 
 
 class Bus:
-    """A dict of lists: heard through the tap."""
+    """A dict of handler lists, observed through ``publish``."""
 
     def __init__(self) -> None:
         self.handlers: dict[str, list[Any]] = defaultdict(list)
@@ -64,7 +64,7 @@ class Bus:
 
 
 class Subscribed:
-    """Heard through a subscription, in the publisher's task."""
+    """A bus that calls subscribers in the publisher's task."""
 
     def __init__(self) -> None:
         self.handlers: list[Any] = []
@@ -79,7 +79,7 @@ class Subscribed:
 
 
 class Queued(Subscribed):
-    """Heard through a subscription, in the task of a worker that the first publisher makes."""
+    """A bus that calls subscribers in a worker task, which the first publisher creates."""
 
     worker: asyncio.Task[None] | None = None
 
@@ -149,7 +149,7 @@ Work = Callable[[Publish, int], Awaitable[None]]
         (by_tasks_that_publish, Subscribed, RUNS),
     ],
 )
-def test_of_interleaved_workflows_without_ids_no_phase_is_beneath_another_run(
+def test_phases_of_interleaved_runs_without_ids_belong_to_their_run(
     work: Work, kind: type[Bus | Subscribed], runs: int, mode: Mode
 ) -> None:
     bus = kind()
@@ -164,7 +164,7 @@ def test_of_interleaved_workflows_without_ids_no_phase_is_beneath_another_run(
 
 
 @pytest.mark.parametrize("work", [in_one_task, in_tasks_of_their_own])
-def test_events_that_come_from_a_queue_belong_to_those_who_put_them_there(work: Work) -> None:
+def test_events_from_a_queue_belong_to_the_run_of_their_publisher(work: Work) -> None:
     bus = Queued()
     handle, closed = watched(bus, "auto")
 
@@ -178,7 +178,7 @@ def test_events_that_come_from_a_queue_belong_to_those_who_put_them_there(work: 
 
 
 @pytest.mark.parametrize("mode", ["auto", "wrap"])
-def test_our_own_bus_knows_who_publishes(mode: Mode) -> None:
+def test_events_of_our_own_bus_belong_to_the_run_of_their_publisher(mode: Mode) -> None:
     bus = WorkflowEventBus()
     handle, closed = watched(bus, mode)
 
@@ -191,7 +191,7 @@ def test_our_own_bus_knows_who_publishes(mode: Mode) -> None:
 
 
 @pytest.mark.parametrize("mode", ["auto", "wrap"])
-def test_threads_that_interleave_publish_each_for_their_own_run(mode: Mode) -> None:
+def test_events_of_interleaved_threads_belong_to_the_run_of_their_thread(mode: Mode) -> None:
     class Plain:
         def publish(self, kind: str, payload: dict[str, object]) -> None: ...
 
@@ -212,7 +212,7 @@ def test_threads_that_interleave_publish_each_for_their_own_run(mode: Mode) -> N
     closed.assert_right(300)
 
 
-def test_a_task_keeps_nothing_of_what_it_published_and_what_has_ended() -> None:
+def test_a_task_keeps_no_reference_to_ended_runs() -> None:
     from spanbus._attaching.publication import publications
 
     class Plain:
@@ -229,4 +229,4 @@ def test_a_task_keeps_nothing_of_what_it_published_and_what_has_ended() -> None:
             bus.publish("run.completed", {})
             assert len(publications.get()) <= 2
 
-    Context().run(publish_many)  # nothing of other tests is in it
+    Context().run(publish_many)  # a context without values of other tests

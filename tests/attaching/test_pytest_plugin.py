@@ -1,4 +1,4 @@
-"""pytest's plugin is there for those who ask for it, by the name of the package, and for nobody else."""
+"""The pytest plugin is loaded only by sessions that ask for it by the name of the package."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def test_it():
 
 
 def ran(folder: Path, *arguments: str, program: str = LISTS_MODULES, **env: str) -> str:
-    """What a session in a process of its own prints."""
+    """Run a pytest session in its own process, and return its output."""
     (folder / "test_it.py").write_text(program)
     plain = {
         key: value for key, value in os.environ.items() if not key.startswith(("OTEL_", "PYTEST"))
@@ -70,7 +70,7 @@ def test_a_session_that_asks_for_it_is_recorded(
     assert {"RUN pytest", "test_it.py::test_it"} <= found
 
 
-def test_nobody_else_gets_it(tmp_path: Path) -> None:
+def test_sessions_that_do_not_ask_for_the_plugin_run_without_it(tmp_path: Path) -> None:
     printed = ran(tmp_path, PYTEST_DISABLE_PLUGIN_AUTOLOAD="").splitlines()
     assert "MODULES" in [line.strip() for line in printed]
     points = metadata.distribution("spanbus").entry_points
@@ -91,7 +91,7 @@ def test_it():
 
 
 def test_no_thread_makes_loggers_while_tests_run(tmp_path: Path) -> None:
-    """pytest walks over all of them at each test, without a lock."""
+    """pytest iterates over all loggers at each test without a lock, so a thread must not create one then."""
     program = MAKES_NO_LOGGER
     endpoint = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9"}
     assert "1 passed" in ran(tmp_path, "-p", "spanbus", program=program, **endpoint)

@@ -1,4 +1,4 @@
-"""The reference bus, live and in the default mode: eleven scenarios, each with its runs, phases and counts."""
+"""The reference bus in the default mode: eleven live scenarios, each with its runs, phases and counts."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Told = tuple[str, str, list[tuple[str, str, int]]]
 
 @pytest.fixture
 def anyio_backend() -> str:
-    """The reference engine is asyncio's."""
+    """Run on asyncio only: the reference engine needs it."""
     return "asyncio"
 
 
@@ -105,14 +105,14 @@ OK: list[tuple[str, str, int]] = [
 
 
 @pytest.mark.anyio
-async def test_standard() -> None:
+async def test_a_standard_run() -> None:
     it = Observed()
     assert await it.engine.run("standard", standard())
     assert it.told() == [("standard", "success", OK)]
 
 
 @pytest.mark.anyio
-async def test_cleaning_skipped() -> None:
+async def test_a_run_with_a_skipped_step() -> None:
     it = Observed()
     steps = [[config()], [fast(), cleaning(failing("skipped"))], [comprehensive()]]
     await it.engine.run("standard", steps)
@@ -121,7 +121,7 @@ async def test_cleaning_skipped() -> None:
 
 
 @pytest.mark.anyio
-async def test_publish() -> None:
+async def test_a_run_with_publish_and_commit() -> None:
     it = Observed()
     steps = [
         *standard(),
@@ -135,7 +135,7 @@ async def test_publish() -> None:
 
 
 @pytest.mark.anyio
-async def test_fails_always() -> None:
+async def test_a_step_that_fails_in_both_attempts() -> None:
     it = Observed()
     assert not await it.engine.run("standard", standard(fast(failing(False, False), tries=2)))
     assert it.told() == [
@@ -150,7 +150,7 @@ async def test_fails_always() -> None:
 
 
 @pytest.mark.anyio
-async def test_fails_then_ok() -> None:
+async def test_a_step_that_fails_and_then_succeeds() -> None:
     it = Observed()
     await it.engine.run("standard", standard(fast(failing(False, True), tries=2)))
     assert it.told() == [("standard", "success", [OK[0], ("fast_hooks", "success", 2), *OK[2:]])]
@@ -159,7 +159,7 @@ async def test_fails_then_ok() -> None:
 
 
 @pytest.mark.anyio
-async def test_raises() -> None:
+async def test_a_step_that_raises() -> None:
     it = Observed()
     step = Step("cleaning", "Code Cleaning", action=failing(ValueError("ValueError: no")))
     await it.engine.run("standard", [[config()], [step]])
@@ -169,7 +169,7 @@ async def test_raises() -> None:
 
 
 @pytest.mark.anyio
-async def test_tests_fail() -> None:
+async def test_a_run_whose_tests_fail() -> None:
     it = Observed()
     step = Step("test_workflow", "Test Workflow", action=failing(False))
     await it.engine.run("test", [[config()], [fast(), cleaning()], [step]])
@@ -191,7 +191,7 @@ async def test_a_step_that_times_out() -> None:
 
 
 @pytest.mark.anyio
-async def test_parallel_hooks() -> None:
+async def test_hooks_that_run_in_parallel() -> None:
     it = Observed()
     hooks = [("ruff", "passed"), ("bandit", "failed"), ("codespell", "passed")]
     steps = [[config()], [fast(hooks=hooks), comprehensive(hooks=[("mypy", "passed")])]]
@@ -214,7 +214,7 @@ async def test_parallel_hooks() -> None:
 
 
 @pytest.mark.anyio
-async def test_two_at_once() -> None:
+async def test_two_concurrent_runs() -> None:
     it = Observed()
     await asyncio.gather(
         asyncio.create_task(
@@ -236,7 +236,7 @@ async def test_two_at_once() -> None:
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("later", [1, 3])
-async def test_after_a_cancelled_one(later: int) -> None:
+async def test_runs_after_a_cancelled_run(later: int) -> None:
     it = Observed()
     begun = asyncio.Event()
 

@@ -1,4 +1,4 @@
-"""One line on buses of every shape, each in a process of its own: none raises into its program, none is deaf."""
+"""Buses of every shape, each in its own process: each is observed completely, and none is disturbed."""
 
 from __future__ import annotations
 
@@ -67,11 +67,11 @@ def recorded(mode: str) -> dict[str, dict[str, Any]]:
 
 
 @pytest.mark.parametrize("name", bus_shapes.SHAPES)
-def test_a_shape_is_heard_and_not_hurt(name: str) -> None:
+def test_a_shape_is_observed_and_unchanged(name: str) -> None:
     assert recorded("auto").get(name) == RIGHT
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(bus_shapes.SHAPES.keys() - WITHOUT_A_PUBLISHING_METHOD))
-def test_a_shape_is_heard_and_not_hurt_when_phases_are_made_current(name: str) -> None:
+def test_a_shape_is_observed_and_unchanged_in_wrap_mode(name: str) -> None:
     assert recorded("wrap").get(name) == RIGHT

@@ -1,4 +1,4 @@
-"""Ways in by hand, by adapters and by what an object has; and what is said where there is none."""
+"""Other ways to feed a handle: the ``subscribe`` argument, streams, watched calls, adapters; and the errors of ``instrument``."""
 
 from __future__ import annotations
 
@@ -10,11 +10,9 @@ import sys
 import warnings
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
-import spanbus
 from spanbus._attaching.adapters import Adapter
 from spanbus._attaching.attach import attach
 from spanbus._attaching.handle import Handle
@@ -62,17 +60,12 @@ def runtime(tmp_path: Path) -> Iterator[Runtime]:
 
 
 @pytest.mark.parametrize("thing", [object(), 5, "bus", [1, 2], {"a": 1}, print, lambda: None])
-def test_what_is_no_bus_is_refused_with_what_it_has(thing: object) -> None:
+def test_an_object_that_is_not_a_bus_is_refused_with_the_alternatives(thing: object) -> None:
     with pytest.raises(InputError, match=r"subscribe=.*handle\.feed.*handle\.watching"):
         attach(thing, a_handle())
 
 
-def test_the_refusal_names_what_there_is() -> None:
-    with pytest.raises(InputError, match="has `attach_handler`, `on`"):
-        attach(SimpleNamespace(attach_handler=print, on=print, port=80), a_handle())
-
-
-def test_what_makes_everything_that_it_is_asked_for_is_refused_and_left_as_it_was() -> None:
+def test_an_object_that_creates_any_attribute_is_refused_and_unchanged() -> None:
     class Events:
         def __getattr__(self, name: str) -> list[object]:
             made: list[object] = []
@@ -163,7 +156,7 @@ def test_a_wrong_mode_is_named_with_the_right_ones(runtime: Runtime) -> None:
         runtime.instrument_class(Bus, mode="rap")  # type: ignore[arg-type]
 
 
-def test_whatever_goes_wrong_is_an_input_error_and_nothing_stays() -> None:
+def test_an_exception_of_subscribe_becomes_an_input_error() -> None:
     class Broken:
         def __init__(self) -> None:
             self.handlers: list[object] = []
@@ -177,7 +170,7 @@ def test_whatever_goes_wrong_is_an_input_error_and_nothing_stays() -> None:
         attach(Broken(), a_handle())
 
 
-def test_a_subscription_that_is_refused_leaves_the_tap() -> None:
+def test_a_bus_whose_subscribe_raises_is_observed_through_publish() -> None:
     class Picky(Bus):
         def subscribe(self, handler: Callable[..., object]) -> None:
             raise TypeError("not like that")
@@ -192,7 +185,7 @@ def test_a_subscription_that_is_refused_leaves_the_tap() -> None:
 # --- by hand ----------------------------------------------------------------------------------------------------------
 
 
-def test_subscribed_by_the_caller_and_left_by_what_that_returned(runtime: Runtime) -> None:
+def test_detach_calls_what_the_subscribe_argument_returned(runtime: Runtime) -> None:
     class Topics:
         def __init__(self) -> None:
             self.handlers: dict[str, Callable[..., object]] = {}
@@ -220,7 +213,7 @@ def test_a_coroutine_from_subscribe_is_refused_and_closed(runtime: Runtime) -> N
 
 
 @pytest.mark.parametrize("fails", [False, True])
-def test_an_async_stream_passes_and_its_exception_ends_what_is_open(fails: bool) -> None:
+def test_an_async_stream_is_passed_through_and_its_exception_ends_open_spans(fails: bool) -> None:
     async def stream() -> AsyncIterator[Event]:
         yield event("task.started", task="lint", run_id="r1")
         if fails:
@@ -242,7 +235,7 @@ def test_an_async_stream_passes_and_its_exception_ends_what_is_open(fails: bool)
     assert ended(handle.state()) == (1, int(fails), 1, int(fails), 0)
 
 
-def test_a_plain_stream_passes() -> None:
+def test_a_plain_stream_is_passed_through() -> None:
     handle = a_handle()
     events = [event("task.started", task="lint"), event("task.completed", task="lint")]
     assert list(handle.watching(iter(events))) == events
@@ -257,7 +250,7 @@ def test_a_reader_that_stops_early_fails_nothing() -> None:
     assert handle.state().run_failures == 0
 
 
-def test_a_run_goes_on_in_the_stream_after_the_one_in_which_it_was_announced() -> None:
+def test_a_run_may_span_several_streams() -> None:
     pages = [
         [event("run.started", run_id="7"), event("phase.started", run_id="7", phase="lint")],
         [event("phase.completed", run_id="7", phase="lint")],
@@ -271,7 +264,7 @@ def test_a_run_goes_on_in_the_stream_after_the_one_in_which_it_was_announced() -
     assert seen == [(0, 0, 0, 0, 0), (0, 0, 1, 0, 0), (1, 0, 1, 0, 0)]
 
 
-def test_an_announced_run_whose_end_came_in_no_stream_is_abandoned() -> None:
+def test_an_announced_run_without_an_end_is_abandoned_at_detach() -> None:
     runs: list[SpanState] = []
     correlator = Correlator(on_run_ended=runs.append)
     handle = Handle(correlator, Reader(load("generic")), label="a stream")
@@ -282,7 +275,7 @@ def test_an_announced_run_whose_end_came_in_no_stream_is_abandoned() -> None:
     assert [(run.run_id, run.error_type) for run in runs] == [("8", None), ("7", "abandoned")]
 
 
-def test_a_stream_that_goes_on_for_long_keeps_nothing_of_what_has_ended() -> None:
+def test_a_long_stream_keeps_no_ended_spans() -> None:
     def stream() -> Iterator[Event]:
         for number in range(200):
             run_id = f"long-{number}"
@@ -301,7 +294,7 @@ def test_a_stream_that_goes_on_for_long_keeps_nothing_of_what_has_ended() -> Non
     assert ended(handle.state()) == (200, 0, 200, 0, 0)
 
 
-async def test_a_batch_of_twice_the_size_takes_twice_the_calls() -> None:
+async def test_the_work_for_a_batch_is_linear_in_its_size() -> None:
     class Batches:
         def publish_many(self, events: list[Event]) -> None: ...
 
@@ -353,12 +346,12 @@ async def test_a_watched_call_is_a_phase() -> None:
     assert "execute" not in vars(engine)
 
 
-def test_a_method_that_is_not_there_cannot_be_watched() -> None:
+def test_watching_a_missing_method_is_an_input_error() -> None:
     with pytest.raises(InputError, match="'run'"), a_handle().watching_calls(Bus(), "run"):
         pass
 
 
-def test_hooks_tell_type_and_payload() -> None:
+def test_tell_takes_type_and_payload() -> None:
     handle = a_handle()
     handle.tell("run.started", workflow="nightly")
     handle.tell("task.started", task="lint")
@@ -370,7 +363,7 @@ def test_hooks_tell_type_and_payload() -> None:
 # --- tasks that end ---------------------------------------------------------------------------------------------------
 
 
-def test_a_task_that_ends_without_an_end_event_says_how() -> None:
+def test_a_task_that_raises_or_is_cancelled_ends_its_open_spans() -> None:
     async def work(how: str) -> None:
         bus.publish("run.started", {"workflow": how})
         bus.publish("task.started", {"task": "lint"})
@@ -397,7 +390,9 @@ def test_a_task_that_ends_without_an_end_event_says_how() -> None:
     assert ended(state) == (5, 1, 5, 1, 0)
 
 
-def test_a_task_s_exception_is_still_reported_by_asyncio(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_unretrieved_task_exception_is_still_reported_by_asyncio(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     bus, handle = Bus(), a_handle()
     attach(bus, handle)
 
@@ -417,7 +412,7 @@ def test_a_task_s_exception_is_still_reported_by_asyncio(caplog: pytest.LogCaptu
 # --- settings of the one line -----------------------------------------------------------------------------------------
 
 
-def test_a_dialect_is_a_name_a_path_a_mapping_or_a_dialect(
+def test_instrument_takes_a_dialect_as_a_name_path_mapping_or_object(
     runtime: Runtime, tmp_path: Path
 ) -> None:
     table = {
@@ -448,9 +443,7 @@ rules = [
         runtime.instrument(Bus(), dialect=7)  # type: ignore[arg-type]
 
 
-def test_what_a_bus_says_is_recorded_redacted_and_can_be_replayed(
-    runtime: Runtime, tmp_path: Path
-) -> None:
+def test_recorded_events_are_redacted_and_can_be_replayed(runtime: Runtime, tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     bus = Bus()
     handle = runtime.instrument(bus, record=path)
@@ -470,7 +463,7 @@ def test_what_a_bus_says_is_recorded_redacted_and_can_be_replayed(
     assert again.state().phases_ended == 1
 
 
-def test_a_recording_has_what_only_the_keys_of_the_dialect_find(
+def test_a_recording_has_the_fields_found_by_the_keys_of_the_dialect(
     runtime: Runtime, tmp_path: Path
 ) -> None:
     path = tmp_path / "events.jsonl"
@@ -495,7 +488,7 @@ def test_a_recording_that_cannot_be_written_is_refused(runtime: Runtime, tmp_pat
         runtime.instrument(Bus(), record=tmp_path / "nowhere" / "events.jsonl")
 
 
-def test_fifty_events_without_a_phase_are_told_once(
+def test_fifty_events_without_a_phase_give_one_warning(
     runtime: Runtime, caplog: pytest.LogCaptureFixture
 ) -> None:
     bus = Bus()
@@ -542,7 +535,7 @@ print(len(belt.listeners))
 """
 
 
-def test_an_adapter_is_found_by_the_package_of_the_object_s_class(tmp_path: Path) -> None:
+def test_an_adapter_is_found_by_the_package_of_the_class(tmp_path: Path) -> None:
     (tmp_path / "conveyor").mkdir()
     (tmp_path / "conveyor" / "__init__.py").write_text("")
     (tmp_path / "conveyor" / "belts.py").write_text(
@@ -575,7 +568,7 @@ def test_an_adapter_is_found_by_the_package_of_the_object_s_class(tmp_path: Path
     assert done.stdout == "1 0\n0\n"
 
 
-def test_an_adapter_may_leave_an_object_to_the_generic_ways_and_say_how_it_is_read() -> None:
+def test_an_adapter_may_only_name_a_dialect() -> None:
     asked: list[object] = []
 
     def dialect_of(target: object) -> dict[str, object]:
@@ -597,8 +590,3 @@ def test_an_adapter_may_leave_an_object_to_the_generic_ways_and_say_how_it_is_re
     assert handle.state().phases_open == 1
     handle.detach()
     assert Adapter(lambda target, handle: None, "generic").dialect_for(bus) == "generic"
-
-
-def test_the_public_names_are_there() -> None:
-    assert callable(spanbus.instrument)
-    assert callable(spanbus.instrument_class)

@@ -1,4 +1,4 @@
-"""Runs to look at, and a real browser to look with."""
+"""Fixtures of the backend tests: builders of runs, an archive in memory, a served backend and a real browser."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ HOSTILE = (
 
 @dataclass
 class RunBuilder:
-    """Makes the OTLP spans of a run as spanbus sends them."""
+    """A builder of the OTLP spans of a run, as spanbus sends them."""
 
     workflow: str = "standard"
     run_id: str = "run-1"
@@ -185,7 +185,7 @@ def failing_run(**options: object) -> RunBuilder:
 
 
 def hostile_run(**options: object) -> RunBuilder:
-    """Every hostile text in every place where a text can stand."""
+    """Return a run with every hostile text in every text field."""
     build = RunBuilder(workflow=HOSTILE[0], **options)  # type: ignore[arg-type]
     top = build.span("run", HOSTILE[0], 0, 1_000, result="failure", error__type=HOSTILE[1])
     for at, text in enumerate(HOSTILE):
@@ -207,7 +207,7 @@ def hostile_run(**options: object) -> RunBuilder:
 
 
 def large_run(spans: int = 10_000, **options: object) -> RunBuilder:
-    """A run of many spans: phases, hooks beneath them."""
+    """Return a run with many phases and hooks."""
     build = RunBuilder(workflow="large", **options)  # type: ignore[arg-type]
     top = build.span("run", "large", 0, spans)
     made = 1
@@ -229,7 +229,7 @@ def large_run(spans: int = 10_000, **options: object) -> RunBuilder:
 
 
 class MemoryArchive:
-    """An archive of a test: what came in, searched from end to end."""
+    """An in-memory archive that is searched linearly."""
 
     def __init__(self) -> None:
         self.groups: list[ResourceSpans] = []
@@ -410,7 +410,7 @@ class MemoryArchive:
 
 
 class ServedBackend:
-    """A whole backend on a real socket, in a thread."""
+    """A complete backend on a real socket, in a thread."""
 
     def __init__(self, archive: MemoryArchive, backend: Backend, port: int, token: str) -> None:
         self.archive, self.backend, self.port, self.token = archive, backend, port, token
@@ -507,7 +507,7 @@ def chromium() -> Iterator[Browser]:
 
 @pytest.fixture(scope="session")
 def axe() -> Callable[[Page], list[object]]:
-    """What axe-core finds on a page: rules, with the elements that break them."""
+    """Return the violations that axe-core finds on a page: rules with the elements that break them."""
     source = files("axe_playwright_python").joinpath("axe.min.js").read_text(encoding="utf-8")
 
     def look(page: Page) -> list[object]:

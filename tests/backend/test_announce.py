@@ -1,4 +1,4 @@
-"""Runs that tell a backend what they do: in another process, stopped, killed, without a backend, with one that hangs."""
+"""Live announcements of runs to a backend: from another process, when stopped or killed, without a backend, with a hung one."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from spanbus._semantics import Failure, Level, Result
 
 
 class Plain:
-    """Wording without redaction."""
+    """Wording without redaction, for tests."""
 
     description = "it said no"
 
@@ -175,7 +175,7 @@ def test_a_run_is_shown_with_its_phases_events_and_failure(served: Served, tmp_p
     assert live_run(served, "shown")["state"] == "ended"
 
 
-def test_a_backend_that_comes_later_is_told_what_is_open(served: Served, tmp_path: Path) -> None:
+def test_a_backend_started_later_gets_the_open_spans(served: Served, tmp_path: Path) -> None:
     announcer = Announcer(tmp_path, Plain())
     run = record(Level.RUN, "standard", 1, run_id="later")
     announcer.opened(run)
@@ -185,7 +185,7 @@ def test_a_backend_that_comes_later_is_told_what_is_open(served: Served, tmp_pat
     announcer.close(5.0)
 
 
-def test_without_a_backend_nothing_is_kept(tmp_path: Path) -> None:
+def test_without_a_backend_no_messages_are_queued(tmp_path: Path) -> None:
     announcer = Announcer(tmp_path, Plain())
     run = record(Level.RUN, "standard", 1)
     announcer.opened(run)
@@ -195,7 +195,7 @@ def test_without_a_backend_nothing_is_kept(tmp_path: Path) -> None:
     assert announcer.statistics() == (False, 0, 0, 0)
 
 
-def test_a_backend_that_hangs_holds_up_neither_the_run_nor_its_end(tmp_path: Path) -> None:
+def test_a_hanging_backend_delays_neither_the_run_nor_its_exit(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         write_address(
             tmp_path,
@@ -213,7 +213,7 @@ def test_a_backend_that_hangs_holds_up_neither_the_run_nor_its_end(tmp_path: Pat
         assert announcer.statistics().dropped >= 9_900
 
 
-def test_a_backend_that_refuses_is_left_alone(tmp_path: Path) -> None:
+def test_a_backend_that_refuses_is_not_asked_again(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as refusing:
         refusing.settimeout(10)
         write_address(
@@ -298,7 +298,7 @@ def test_a_process_is_shown_then_stalled_then_running_then_killed(
         b"x" * (5 << 20),
     ],
 )
-def test_what_is_not_in_the_format_is_a_400(served: Served, body: bytes) -> None:
+def test_an_invalid_message_is_a_400(served: Served, body: bytes) -> None:
     connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=10)
     try:
         connection.request("POST", "/live/publish", body)
@@ -310,7 +310,7 @@ def test_what_is_not_in_the_format_is_a_400(served: Served, body: bytes) -> None
 # --- backend.json ---------------------------------------------------------------------------------------------------------
 
 
-def test_the_address_is_for_this_user_only_and_is_taken_back(tmp_path: Path) -> None:
+def test_the_address_file_is_private_and_deleted_at_exit(tmp_path: Path) -> None:
     address = Address("http://127.0.0.1:1", "secret", ProcessId.own())
     path = write_address(tmp_path, address)
     assert path.stat().st_mode & 0o777 == 0o600
@@ -321,7 +321,7 @@ def test_the_address_is_for_this_user_only_and_is_taken_back(tmp_path: Path) -> 
     assert not path.exists()
 
 
-def test_the_address_of_a_backend_that_died_is_not_believed(tmp_path: Path) -> None:
+def test_the_address_of_a_dead_backend_is_ignored(tmp_path: Path) -> None:
     child = subprocess.Popen([sys.executable, "-c", "pass"])
     child.wait()
     write_address(
@@ -334,19 +334,17 @@ def test_the_address_of_a_backend_that_died_is_not_believed(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     "text", ["", "{", "[]", "5", '{"url": 5}', '{"url": "x", "token": "y", "pid": "z"}', "\xff"]
 )
-def test_a_file_that_is_no_address_is_none(tmp_path: Path, text: str) -> None:
+def test_an_invalid_address_file_is_ignored(tmp_path: Path, text: str) -> None:
     (tmp_path / FILE_NAME).write_text(text, encoding="latin-1")
     assert read_address(tmp_path) is None
 
 
 def span_of(served: Served, run_id: str) -> Mapping[str, object]:
-    """The run's own span as clients that come now are told it."""
+    """Return the span of the run that new clients get."""
     return cast("Mapping[str, object]", live_run(served, run_id).get("span") or {})
 
 
-def test_what_a_run_will_do_is_told_to_clients_that_come_later(
-    served: Served, tmp_path: Path
-) -> None:
+def test_a_late_client_gets_the_plan_of_the_run(served: Served, tmp_path: Path) -> None:
     write_address(tmp_path, served.address)
     announcer = Announcer(tmp_path, Plain(), project="shop")
     run = record(Level.RUN, "standard", 1, run_id="planned")
@@ -376,11 +374,11 @@ def test_what_a_run_will_do_is_told_to_clients_that_come_later(
         {"phases": [], "needs": 3},
     ],
 )
-def test_phases_that_are_none_are_noplan_of(payload: dict[str, object]) -> None:
+def test_invalid_phases_are_no_plan(payload: dict[str, object]) -> None:
     assert plan_of([SpanEvent("workflow.started", 5, "e", "me", payload)]) == []
 
 
-def test_a_plan_fits_into_a_message() -> None:
+def test_the_plan_of_many_phases_fits_into_a_message() -> None:
     names = [f"phase {number} {'x' * 100}" for number in range(5_000)]
     needs = dict.fromkeys(names, names[:3])
     event = SpanEvent("workflow.started", 5, "e", "me", {"phases": names, "needs": needs})

@@ -1,4 +1,4 @@
-"""`spanbus up --forward`: a laptop that feeds a collector, at once or when it is there again."""
+"""`spanbus up --forward`: received telemetry is sent to a collector, at once or when it is reachable again."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def eventually(what: Callable[[], bool], timeout_s: float = 30) -> None:
         time.sleep(0.05)
 
 
-def test_what_is_received_arrives_there_too(tmp_path: Path) -> None:
+def test_received_telemetry_is_forwarded(tmp_path: Path) -> None:
     team = Up(cli(tmp_path / "team"))
     laptop = Up(cli(tmp_path / "laptop"), "--forward", team.url)
     metrics, logs = ExportMetricsServiceRequest(), ExportLogsServiceRequest()
@@ -83,7 +83,9 @@ def test_what_is_received_arrives_there_too(tmp_path: Path) -> None:
         team.stop()
 
 
-def test_what_waits_for_a_collector_that_is_away_outlives_the_backend(tmp_path: Path) -> None:
+def test_telemetry_waiting_for_a_collector_survives_a_restart_of_the_backend(
+    tmp_path: Path,
+) -> None:
     port = free_port()
     laptop = Up(cli(tmp_path / "laptop"), "--forward", f"http://127.0.0.1:{port}")
     for number in range(1, 11):
@@ -106,7 +108,7 @@ def test_what_waits_for_a_collector_that_is_away_outlives_the_backend(tmp_path: 
         team.stop()
 
 
-def test_headers_of_the_environment_are_sent(tmp_path: Path) -> None:
+def test_headers_from_the_environment_are_sent(tmp_path: Path) -> None:
     team = Up(cli(tmp_path / "team"), "--listen", "127.0.0.1", "--token", "a-long-secret")
     laptop = Up(
         cli(tmp_path / "laptop", OTEL_EXPORTER_OTLP_HEADERS="authorization=Bearer a-long-secret"),
@@ -139,7 +141,7 @@ def asked_with(url: str, token: str) -> dict[str, object]:
         ("http://h:port", "no address"),
     ],
 )
-def test_an_address_that_cannot_be_is_one_clear_line(tmp_path: Path, url: str, said: str) -> None:
+def test_an_invalid_forward_address_is_one_line(tmp_path: Path, url: str, said: str) -> None:
     port = free_port()
     done = cli(tmp_path)(
         "up", "--port", str(port), "--forward", url.format(port=port) if "{" in url else url

@@ -1,4 +1,4 @@
-"""Host, Origin and token: who gets in, and that everybody else gets nothing."""
+"""Access control by Host, Origin and token."""
 
 from __future__ import annotations
 
@@ -97,20 +97,22 @@ async def test_programs_on_the_loopback_need_no_token(local: Guard, path: str) -
 
 
 @pytest.mark.parametrize("path", CLOSED)
-async def test_the_page_data_need_a_token_on_the_loopback_too(local: Guard, path: str) -> None:
+async def test_the_data_of_the_page_needs_a_token_on_the_loopback_too(
+    local: Guard, path: str
+) -> None:
     status, body, _ = await ask(local, path)
     assert status == 401
     assert SECRET not in body
 
 
 @pytest.mark.parametrize("path", [*OPEN, *CLOSED])
-async def test_everything_needs_a_token_elsewhere(listening: Guard, path: str) -> None:
+async def test_every_path_needs_a_token_on_other_addresses(listening: Guard, path: str) -> None:
     assert (await ask(listening, path))[0] == 401
     assert (await ask(listening, path, authorization=f"Bearer {TOKEN}"))[:2] == (200, SECRET)
 
 
 @pytest.mark.parametrize("path", OPEN)
-async def test_the_token_can_be_asked_for_everywhere(path: str) -> None:
+async def test_a_token_can_be_required_for_every_path(path: str) -> None:
     strict = Guard(application, token=TOKEN, loopback_only=True, token_everywhere=True)
     assert (await ask(strict, path))[0] == 401
 
@@ -147,13 +149,11 @@ async def test_a_wrong_token_in_the_address_gets_nothing(local: Guard) -> None:
         {"authorization": "Basic " + base64.b64encode(f"anybody:{TOKEN}".encode()).decode()},
     ],
 )
-async def test_the_right_token_gets_in_however_it_is_shown(
-    local: Guard, headers: dict[str, str]
-) -> None:
+async def test_the_token_is_accepted_in_every_place(local: Guard, headers: dict[str, str]) -> None:
     assert (await ask(local, "/view/runs", **headers))[:2] == (200, SECRET)
 
 
-async def test_an_old_cookie_is_no_token_but_no_attack_either(local: Guard) -> None:
+async def test_an_old_cookie_gives_no_access_but_blocks_no_open_path(local: Guard) -> None:
     for value in ("old", TOKEN):
         assert (await ask(local, "/view/runs", cookie=f"spanbus_4318={value}"))[0] == 401
         assert (await ask(local, "/api/services", cookie=f"spanbus_4318={value}"))[0] == 200
@@ -225,7 +225,7 @@ async def test_requests_of_other_sites_get_nothing_even_with_the_token(
     assert (status, SECRET in body) == (403, False)
 
 
-async def test_the_own_page_may_ask() -> None:
+async def test_requests_of_the_own_page_are_served() -> None:
     sessions = Sessions()
     guard = Guard(
         application, token=TOKEN, loopback_only=True, cookie="spanbus_4318", sessions=sessions
@@ -245,7 +245,7 @@ async def test_a_link_on_another_page_may_open_the_page(local: Guard) -> None:
     assert (await ask(local, "/", sec_fetch_site="cross-site", sec_fetch_mode="navigate"))[0] == 200
 
 
-async def test_answers_carry_the_security_headers(local: Guard) -> None:
+async def test_answers_have_the_security_headers(local: Guard) -> None:
     _, _, answered = await ask(local)
     assert "default-src 'none'" in answered["content-security-policy"]
     assert (answered["x-content-type-options"], answered["referrer-policy"]) == (
@@ -254,7 +254,7 @@ async def test_answers_carry_the_security_headers(local: Guard) -> None:
     )
 
 
-async def test_two_hosts_are_refused(local: Guard) -> None:
+async def test_a_request_with_two_host_headers_is_refused(local: Guard) -> None:
     status, _, _ = await ask(local, host="127.0.0.1", Host="evil.example")
     assert status == 403
 
@@ -276,7 +276,7 @@ def test_loopback_names() -> None:
 
 
 class Pauses:
-    """Pauses that end when they are told to."""
+    """Delays that end when the test releases them."""
 
     def __init__(self) -> None:
         self.asked: list[float] = []
@@ -300,7 +300,7 @@ def guessed_at(pauses: Pauses, sessions: Sessions) -> Guard:
 
 
 @pytest.mark.parametrize("way", ["bearer", "basic", "query"])
-async def test_a_client_that_guesses_waits_and_the_right_token_does_not(way: str) -> None:
+async def test_wrong_tokens_are_delayed_and_the_right_one_is_not(way: str) -> None:
     pauses = Pauses()
     pauses.over.set()
     guard = guessed_at(pauses, Sessions())
@@ -316,7 +316,7 @@ async def test_a_client_that_guesses_waits_and_the_right_token_does_not(way: str
     assert pauses.asked == [1.0] * 4
 
 
-async def test_guesses_at_once_are_bounded_and_a_session_goes_on() -> None:
+async def test_concurrent_guesses_are_bounded_and_sessions_are_served() -> None:
     pauses, sessions = Pauses(), Sessions()
     guard = guessed_at(pauses, sessions)
     for _ in range(5):

@@ -1,4 +1,4 @@
-"""Answers whose size a client decides: traces of any size are written piece by piece, scrapes at once are shared."""
+"""Large answers: traces are sent in pieces, concurrent scrapes share an answer."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def jaeger_trace(trace_id: str, groups: Iterable[ResourceSpans]) -> jaeger.Docum
     }
 
 
-def test_pieces_hold_what_the_trace_holds(tmp_path: Path) -> None:
+def test_the_pieces_of_a_trace_are_the_whole_trace(tmp_path: Path) -> None:
     trace_id = "02" * 16
     with Store.open(tmp_path / "store.sqlite3") as store:
         store.ingest_traces(spans(300, 100, services=3).SerializeToString())
@@ -111,7 +111,7 @@ def ask(
         connection.close()
 
 
-def test_a_large_trace_is_written_piece_by_piece(up: Up) -> None:
+def test_a_large_trace_is_sent_in_pieces(up: Up) -> None:
     body = spans(600, 2_000).SerializeToString()
     assert ask(up.url, "/v1/traces", body, PROTOBUF)[0].status == 200
     trace_id = "02" * 16
@@ -138,7 +138,7 @@ def test_a_large_trace_is_written_piece_by_piece(up: Up) -> None:
     )
 
 
-def test_a_trace_that_is_asked_for_often_is_answered_once(up: Up) -> None:
+def test_a_trace_id_repeated_in_a_query_is_answered_once(up: Up) -> None:
     ask(up.url, "/v1/traces", spans(3).SerializeToString(), PROTOBUF)
     query = "&".join([f"traceID={'02' * 16}"] * 300)
     document = json.loads(ask(up.url, f"/api/traces?{query}&traceID=77")[1])
@@ -146,7 +146,7 @@ def test_a_trace_that_is_asked_for_often_is_answered_once(up: Up) -> None:
     assert document["errors"] == [{"msg": "trace not found", "traceID": "0" * 14 + "77"}]
 
 
-def test_a_record_that_is_too_large_is_left_out_and_told(up: Up) -> None:
+def test_a_record_that_is_too_large_is_left_out_with_a_note(up: Up) -> None:
     request = spans(3)
     large = request.resource_spans[0].scope_spans[0].spans[1]
     large.attributes[0].value.string_value = "x" * (3 << 20)
@@ -165,7 +165,7 @@ def test_a_record_that_is_too_large_is_left_out_and_told(up: Up) -> None:
 
 
 class Served(Protocol):
-    """A whole backend on a real socket, of the fixture."""
+    """The served backend of the fixture."""
 
     backend: Backend
 
@@ -175,7 +175,7 @@ class Served(Protocol):
     def ask(self, path: str) -> tuple[int, object, bytes]: ...
 
 
-def test_scrapes_at_once_are_answered_together(
+def test_concurrent_scrapes_share_one_answer(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked, gate = list[int](), threading.Event()

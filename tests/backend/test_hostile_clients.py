@@ -1,4 +1,4 @@
-"""`spanbus up`, its real store behind it, and clients that send anything."""
+"""`spanbus up` with its real store, and clients that send arbitrary or malicious data."""
 
 from __future__ import annotations
 
@@ -254,7 +254,7 @@ def log_requests(draw: st.DrawFn) -> bytes:
         log_requests().map(lambda body: ("logs", body)),
     )
 )
-def test_whatever_otlp_can_say_is_stored_or_refused_and_can_be_read(
+def test_any_otlp_request_is_stored_or_refused_and_can_be_read(
     up: Up, sent: tuple[str, bytes]
 ) -> None:
     signal, body = sent
@@ -346,7 +346,7 @@ def test_a_json_document_of_brackets_is_refused(up: Up) -> None:
 
 
 @pytest.mark.slow
-def test_clients_that_never_finish_asking_are_closed_while_others_are_served(up: Up) -> None:
+def test_clients_with_endless_requests_are_closed_and_others_are_served(up: Up) -> None:
     with ExitStack() as open_ones:
         silent = [
             open_ones.enter_context(socket.create_connection(("127.0.0.1", port(up)), timeout=30))
@@ -385,7 +385,7 @@ def test_clients_that_never_finish_asking_are_closed_while_others_are_served(up:
 
 
 @pytest.mark.slow
-def test_a_live_connection_that_says_nothing_stays(up: Up) -> None:
+def test_an_idle_websocket_stays_open(up: Up) -> None:
     with connect(
         f"ws://127.0.0.1:{port(up)}/live", additional_headers={"Authorization": f"Bearer {TOKEN}"}
     ) as socket_:
@@ -408,7 +408,7 @@ def test_a_live_connection_that_says_nothing_stays(up: Up) -> None:
     {"Origin": "http://evil.example", "Authorization": f"Bearer {TOKEN}"}, {"Origin": "null", "Authorization": f"Bearer {TOKEN}"},
     {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors", "Authorization": f"Bearer {TOKEN}"},
 ], ids=["wrong token", "wrong password", "wrong host", "other origin", "null origin", "other site"])  # fmt: skip
-def test_a_stranger_gets_nothing(up: Up, headers: dict[str, str]) -> None:
+def test_requests_without_a_token_get_no_data(up: Up, headers: dict[str, str]) -> None:
     def answer(asked: tuple[str, str]) -> tuple[int, bytes]:
         method, path = asked
         return ask(up, path, method, b"{}" if method == "POST" else None, headers)
@@ -424,7 +424,7 @@ def test_a_stranger_gets_nothing(up: Up, headers: dict[str, str]) -> None:
         assert len(body) < 200, (method, path)
 
 
-def test_the_websocket_is_closed_to_strangers(up: Up) -> None:
+def test_a_websocket_without_a_token_is_refused(up: Up) -> None:
     from websockets.exceptions import InvalidStatus
 
     for headers in (
@@ -446,7 +446,7 @@ def test_the_websocket_is_closed_to_strangers(up: Up) -> None:
         assert refused.value.response.status_code in (401, 403)
 
 
-def test_a_compressed_request_of_any_client_is_taken(up: Up) -> None:
+def test_a_gzip_request_is_accepted(up: Up) -> None:
     body = gzip.compress(ExportTraceServiceRequest().SerializeToString())
     assert (
         ask(

@@ -1,6 +1,4 @@
-"""Jaeger's own page of 2.20 on top of `spanbus up`: what it asks, as recorded, and the right answers from a run that
-is stored.
-"""
+"""The API that the page of Jaeger 2.20 uses, served by `spanbus up`: its recorded requests, and the answers for a stored run."""
 
 from __future__ import annotations
 
@@ -70,7 +68,7 @@ START_NS = 1_767_225_600_000_000_000  # 2026-01-01T00:00:00Z
 
 
 class Stored:
-    """`spanbus up` over a state directory with one run of `nightly` and a trace of another program."""
+    """`spanbus up` with a store of one run of `nightly` and a trace of another program."""
 
     def __init__(self, folder: Path) -> None:
         (folder / "spanbus.toml").write_text(WORKFLOW)
@@ -101,7 +99,7 @@ class Stored:
 
 
 def far_trace() -> bytes:
-    """1.5 s of a checkout that calls payment, which fails; and a consumer whose parent is not here."""
+    """Return a trace of 1.5 s: a checkout that calls a failing payment, and a consumer whose parent is missing."""
     request = ExportTraceServiceRequest()
 
     def add(
@@ -136,7 +134,7 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stored]:
 
 
 def iso(moment: datetime) -> str:
-    """As a browser writes it."""
+    """Format a time like JavaScript does."""
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
@@ -162,7 +160,7 @@ def test_every_recorded_request_is_answered(stored: Stored, recorded: str) -> No
         assert [each["traceId"] for each in document["summaries"]] == [stored.run["trace_id"]]
 
 
-def test_the_list_of_services_and_what_each_does(stored: Stored) -> None:
+def test_services_and_their_operations_are_listed(stored: Stored) -> None:
     assert stored.get("/api/v3/services") == {
         "services": ["checkout", "mail", "payment", "spanbus"]
     }
@@ -184,7 +182,7 @@ def test_the_list_of_services_and_what_each_does(stored: Stored) -> None:
     ]
 
 
-def test_the_summary_of_a_run_is_what_the_run_says(stored: Stored) -> None:
+def test_the_summary_of_a_run_has_its_spans_and_errors(stored: Stored) -> None:
     (summary,) = stored.summaries(serviceName="spanbus")
     started = datetime.fromisoformat(stored.run["started_at"])
     start_ns, end_ns = (
@@ -222,7 +220,7 @@ def test_the_summary_of_several_services_with_an_orphan(stored: Stored) -> None:
     }
 
 
-def test_without_a_service_all_are_searched_the_newest_first(stored: Stored) -> None:
+def test_a_search_without_a_service_finds_all_newest_first(stored: Stored) -> None:
     assert stored.traces() == [stored.run["trace_id"], FAR_TRACE]
     assert stored.traces(searchDepth=1) == [stored.run["trace_id"]]
     assert stored.traces(serviceName="nobody") == []
@@ -254,7 +252,7 @@ def test_without_a_service_all_are_searched_the_newest_first(stored: Stored) -> 
         ({"attributes": '{"span.kind":"consumer"}', "operationName": "orders process"}, True),
     ],
 )
-def test_a_search_finds_the_traces_with_a_span_that_answers_to_all_of_it(
+def test_a_search_finds_traces_with_a_span_that_matches_all_filters(
     stored: Stored, query: dict[str, str], found: bool
 ) -> None:
     before_the_run = {"startTimeMax": far(86_400_000)} | query
@@ -263,7 +261,7 @@ def test_a_search_finds_the_traces_with_a_span_that_answers_to_all_of_it(
     assert stored.traces(**older) == ([FAR_TRACE] if found else [])
 
 
-def test_a_filter_that_is_not_understood_is_refused_rather_than_left_out(stored: Stored) -> None:
+def test_an_unknown_filter_is_refused(stored: Stored) -> None:
     status, document = ask(f"{stored.up.url}/api/v3/trace-summaries?query.filter=%7B%7D")
     assert status == 501
     assert "query.attributes" in str(document)
@@ -287,9 +285,7 @@ def test_failed_phases_are_found_by_their_result(stored: Stored) -> None:
         {"attributes": "[]"},
     ],
 )
-def test_a_search_that_cannot_be_read_is_a_400_that_says_so(
-    stored: Stored, wrong: dict[str, str]
-) -> None:
+def test_an_invalid_search_is_a_400_with_a_reason(stored: Stored, wrong: dict[str, str]) -> None:
     query = urlencode({f"query.{name}": value for name, value in wrong.items()})
     status, document = ask(f"{stored.up.url}/api/v3/trace-summaries?{query}")
     error: Any = document["error"]
@@ -297,8 +293,8 @@ def test_a_search_that_cannot_be_read_is_a_400_that_says_so(
     assert next(iter(wrong)) in error["message"]
 
 
-def test_a_trace_is_opened_as_the_newest_page_reads_it(stored: Stored) -> None:
-    """`/api/v3/traces/ID`, which pages after 2.20 ask and check field by field."""
+def test_a_trace_is_served_by_the_v3_api(stored: Stored) -> None:
+    """`/api/v3/traces/ID`, which pages after 2.20 request and check field by field."""
     run = stored.get(f"/api/v3/traces/{stored.run['trace_id']}")["result"]
     other = stored.get(f"/api/v3/traces/{FAR_TRACE}")["result"]
     for document in (run, other):
@@ -322,7 +318,7 @@ def test_a_trace_is_opened_as_the_newest_page_reads_it(stored: Stored) -> None:
             assert all(isinstance(each, str) for each in whole)
 
 
-def test_a_trace_is_opened_as_the_older_api_writes_it(stored: Stored) -> None:
+def test_a_trace_is_served_by_the_older_api(stored: Stored) -> None:
     trace_id = stored.run["trace_id"]
     (trace,) = stored.get(f"/api/traces/{trace_id}")["data"]
     spans = {each["operationName"]: each for each in trace["spans"]}
@@ -342,7 +338,7 @@ def test_a_trace_is_opened_as_the_older_api_writes_it(stored: Stored) -> None:
     assert ask(f"{stored.up.url}/api/traces/nonsense")[0] == 400
 
 
-def test_the_graph_of_dependencies(stored: Stored) -> None:
+def test_the_dependency_graph_is_served(stored: Stored) -> None:
     edges = stored.get(
         "/api/dependencies", endTs=START_NS // 1_000_000 + 3_600_000, lookback=86_400_000
     )["data"]
@@ -351,7 +347,7 @@ def test_the_graph_of_dependencies(stored: Stored) -> None:
 
 
 @pytest.mark.parametrize("kind", ["latencies", "calls", "errors", "minstep"])
-def test_the_monitor_is_told_that_metrics_are_elsewhere(stored: Stored, kind: str) -> None:
+def test_the_monitor_page_gets_an_answer_without_metrics(stored: Stored, kind: str) -> None:
     status, document = ask(f"{stored.up.url}/api/metrics/{kind}?service=spanbus&quantile=0.95")
     errors: Any = document["errors"]
     assert (status, errors[0]["msg"]) == (501, "metrics querying is currently disabled")
@@ -369,14 +365,14 @@ def post(stored: Stored, path: str, body: bytes) -> tuple[int, Any]:
             return error.code, json.loads(error.read())
 
 
-def test_archiving_says_that_there_is_no_archive(stored: Stored) -> None:
+def test_archiving_is_refused_with_a_reason(stored: Stored) -> None:
     status, document = post(stored, f"/api/archive/{stored.run['trace_id']}", b"")
     assert status == 501
     assert "archive storage is not configured" in document["errors"][0]["msg"]
     assert post(stored, f"/api/archive/{'9' * 32}", b"")[0] == 404
 
 
-def test_a_file_of_otlp_json_is_transformed_as_if_it_had_been_stored(stored: Stored) -> None:
+def test_an_uploaded_otlp_json_file_is_transformed(stored: Stored) -> None:
     trace_id = stored.run["trace_id"]
     otlp = stored.get(f"/api/v3/traces/{trace_id}")["result"]
     other = stored.get(f"/api/v3/traces/{FAR_TRACE}")["result"]

@@ -1,4 +1,4 @@
-"""The live bridge: many clients over real WebSockets, some of them slow or gone."""
+"""The live bridge: many WebSocket clients, some of them slow or gone, and the state of live runs."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def read(client: ClientConnection) -> dict[str, Any]:
 
 
 def numbers(client: ClientConnection, until: int) -> tuple[list[int], int]:
-    """The payload numbers that came, up to ``until``, and how many messages were reported as missed."""
+    """Read messages until the number ``until``; return the payload numbers and the number of messages reported as missed."""
     got: list[int] = []
     missed = 0
     while not got or got[-1] < until:
@@ -117,7 +117,7 @@ def test_events_reach_a_client_in_order() -> None:
         assert numbers(client, 99) == (list(range(100)), 0)
 
 
-def test_a_client_resumes_where_it_was() -> None:
+def test_a_client_resumes_after_its_last_message() -> None:
     with serving() as served:
         with served.open() as client:
             epoch = read(client)["epoch"]
@@ -139,13 +139,13 @@ def test_a_client_resumes_where_it_was() -> None:
     "query",
     ["?after=5&epoch=other", "?after=-1", "?after=99999999999999999999999", "?after=%00&epoch=%00"],
 )
-def test_a_client_of_another_start_begins_anew(query: str) -> None:
+def test_a_client_of_an_earlier_backend_process_does_not_resume(query: str) -> None:
     with serving() as served, served.open(query) as client:
         hello = read(client)
         assert (hello["type"], hello["resumed"]) == ("hello", False)
 
 
-def test_a_client_that_resumes_too_late_is_told_what_it_missed() -> None:
+def test_a_client_that_resumes_too_late_gets_the_number_of_missed_messages() -> None:
     with serving(LiveLimits(ring_messages=50)) as served:
         with served.open() as client:
             epoch = read(client)["epoch"]
@@ -160,7 +160,7 @@ def test_a_client_that_resumes_too_late_is_told_what_it_missed() -> None:
         assert (got, missed) == (list(range(150, 200)), 150)
 
 
-def test_a_slow_client_misses_messages_and_knows_how_many_while_others_get_all() -> None:
+def test_a_slow_client_gets_the_number_of_missed_messages_and_others_get_all() -> None:
     limits = LiveLimits(
         ring_messages=4_000, client_lag_messages=200, frame_bytes=1 << 20, inbox=100_000
     )
@@ -185,7 +185,7 @@ def test_a_slow_client_misses_messages_and_knows_how_many_while_others_get_all()
     assert got == sorted(set(got))
 
 
-def test_a_frame_is_made_and_encoded_once_for_all_clients_at_its_place() -> None:
+def test_a_frame_is_encoded_once_for_all_clients_at_its_position() -> None:
     ring = deque(f'{{"id":{identity},"text":"é"}}' for identity in range(101, 121))
     frames = Frames(ring, 1 << 20)
     for _ in range(3):  # clients at two places take turns
@@ -201,7 +201,7 @@ def test_a_frame_is_made_and_encoded_once_for_all_clients_at_its_place() -> None
     assert Frames(ring, 1).after(112, 121)[0] == 113  # one message at least, however small a frame
 
 
-def test_a_full_inbox_is_counted_and_said() -> None:
+def test_messages_dropped_at_a_full_inbox_are_counted_and_reported() -> None:
     limits = LiveLimits(inbox=10)
     bridge = EventBusWebSocketBridge(limits)
     for number in range(25):  # nobody reads the inbox before the bridge runs
@@ -255,7 +255,7 @@ def test_too_many_clients_are_refused() -> None:
             read(second)
 
 
-def test_clients_are_sent_away_when_the_backend_stops() -> None:
+def test_clients_are_closed_with_1012_when_the_backend_stops() -> None:
     with serving() as served, served.open() as client:
         read(client)
         served.server.should_exit = True
@@ -306,13 +306,13 @@ def bridge(clock: Clock) -> EventBusWebSocketBridge:
 RUN, PHASE = span("opened", "run", "standard", "01"), span("opened", "phase", "tests", "02")
 
 
-def test_a_late_client_is_told_of_the_runs_that_are_live(bridge: EventBusWebSocketBridge) -> None:
+def test_announced_runs_are_live_with_their_open_spans(bridge: EventBusWebSocketBridge) -> None:
     bridge.announce("p", None, [RUN, PHASE])
     (run,) = bridge.live_runs()
     assert (run["run_id"], run["state"], run["open"]) == ("r1", "running", [PHASE])
 
 
-def test_a_run_that_ended_is_not_live(bridge: EventBusWebSocketBridge) -> None:
+def test_an_ended_run_has_no_open_spans(bridge: EventBusWebSocketBridge) -> None:
     bridge.announce(
         "p",
         None,
@@ -327,7 +327,7 @@ def test_a_run_that_ended_is_not_live(bridge: EventBusWebSocketBridge) -> None:
     assert (run["state"], run["open"]) == ("ended", [])
 
 
-def test_a_silent_publisher_is_stalled_and_lives_again_with_its_next_word(
+def test_a_silent_publisher_is_stalled_until_its_next_message(
     bridge: EventBusWebSocketBridge, clock: Clock
 ) -> None:
     bridge.announce("p", ProcessId.own(), [RUN, PHASE])
@@ -341,7 +341,7 @@ def test_a_silent_publisher_is_stalled_and_lives_again_with_its_next_word(
     assert bridge.live_runs()[0]["state"] == "running"
 
 
-def test_a_publisher_of_which_no_process_is_known_is_stalled_later_and_leaves_in_the_end(
+def test_a_publisher_without_a_process_id_is_stalled_later_and_removed(
     bridge: EventBusWebSocketBridge, clock: Clock
 ) -> None:
     def state() -> object:
@@ -365,7 +365,7 @@ def test_a_publisher_of_which_no_process_is_known_is_stalled_later_and_leaves_in
     assert bridge.live_runs() == []
 
 
-def test_a_publisher_whose_process_is_gone_was_killed(
+def test_runs_of_a_publisher_whose_process_is_gone_are_killed(
     bridge: EventBusWebSocketBridge, clock: Clock
 ) -> None:
     child = subprocess.Popen([sys.executable, "-c", "pass"])
@@ -379,13 +379,13 @@ def test_a_publisher_whose_process_is_gone_was_killed(
     assert bridge.live_runs()[0]["state"] == "killed"
 
 
-def test_another_process_with_the_same_number_is_not_taken_for_the_publisher() -> None:
+def test_another_process_with_the_same_pid_is_not_the_publisher() -> None:
     assert ProcessId.own().gone() is False
     assert ProcessId(os.getpid(), "1", ProcessId.own().host).gone() is True
     assert ProcessId(os.getpid(), "1", "elsewhere.example").gone() is False
 
 
-def test_a_process_that_ended_and_was_not_reaped_is_gone() -> None:
+def test_a_zombie_process_is_gone() -> None:
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     from spanbus._backend.address import process_started
 
@@ -397,28 +397,30 @@ def test_a_process_that_ended_and_was_not_reaped_is_gone() -> None:
     child.communicate()
 
 
-def test_a_publisher_that_leaves_ends_what_it_left_open(bridge: EventBusWebSocketBridge) -> None:
+def test_a_publisher_that_leaves_ends_its_runs(bridge: EventBusWebSocketBridge) -> None:
     bridge.announce("p", None, [RUN])
     bridge.announce("p", None, [], leaving=True)
     assert bridge.live_runs()[0]["state"] == "ended"
     assert bridge.statistics().sources == 0
 
 
-def test_runs_that_ended_are_forgotten(bridge: EventBusWebSocketBridge, clock: Clock) -> None:
+def test_ended_runs_are_removed_after_a_minute(
+    bridge: EventBusWebSocketBridge, clock: Clock
+) -> None:
     bridge.announce("p", None, [RUN, span("closed", "run", "standard", "01", result="success")])
     clock.now += 61
     bridge.check_publishers()
     assert bridge.live_runs() == []
 
 
-def test_live_runs_are_bounded(clock: Clock) -> None:
+def test_the_number_of_live_runs_is_bounded(clock: Clock) -> None:
     bridge = EventBusWebSocketBridge(LiveLimits(runs=5), clock=clock)
     for number in range(20):
         bridge.announce("p", None, [{**RUN, "run_id": f"r{number}"}])
     assert len(bridge.live_runs()) == 5
 
 
-def test_live_runs_that_had_no_room_are_counted_and_told_once_a_look(clock: Clock) -> None:
+def test_removed_live_runs_are_reported_as_one_count(clock: Clock) -> None:
     bridge = EventBusWebSocketBridge(LiveLimits(runs=5), clock=clock)
     told: list[Mapping[str, object]] = []
     bridge.on_message(told.append)
@@ -430,7 +432,7 @@ def test_live_runs_that_had_no_room_are_counted_and_told_once_a_look(clock: Cloc
     ]
 
 
-def test_a_run_that_ended_makes_room_without_a_word(clock: Clock) -> None:
+def test_an_ended_run_makes_room_without_a_message(clock: Clock) -> None:
     bridge = EventBusWebSocketBridge(LiveLimits(runs=1), clock=clock)
     told: list[Mapping[str, object]] = []
     bridge.on_message(told.append)
@@ -443,7 +445,7 @@ def test_a_run_that_ended_makes_room_without_a_word(clock: Clock) -> None:
     assert [message["type"] for message in told] == ["opened", "closed", "opened"]
 
 
-def test_open_spans_are_bounded_and_counted_down(clock: Clock) -> None:
+def test_the_number_of_open_spans_is_bounded(clock: Clock) -> None:
     bridge = EventBusWebSocketBridge(LiveLimits(open_spans=3), clock=clock)
     bridge.announce(
         "p", None, [RUN, *(span("opened", "hook", "h", f"{n:x}") for n in range(10, 20))]
@@ -483,14 +485,12 @@ def test_open_spans_are_bounded_and_counted_down(clock: Clock) -> None:
         {"type": "event", "run_id": "r", "name": "n", "attributes": {"x": float("nan")}},
     ],
 )
-def test_what_is_not_in_the_format_is_refused(
-    bridge: EventBusWebSocketBridge, message: object
-) -> None:
+def test_an_invalid_message_is_refused(bridge: EventBusWebSocketBridge, message: object) -> None:
     with pytest.raises(BadMessage):
         bridge.announce("p", None, [message])
 
 
-def test_a_message_that_is_too_large_is_left_out_and_counted(
+def test_a_message_that_is_too_large_is_dropped_and_counted(
     bridge: EventBusWebSocketBridge,
 ) -> None:
     bridge.announce(
@@ -516,7 +516,7 @@ def test_a_message_that_is_too_large_is_left_out_and_counted(
         max_leaves=20,
     )
 )
-def test_any_message_is_taken_or_refused(message: object) -> None:
+def test_any_message_is_accepted_or_refused(message: object) -> None:
     bridge = EventBusWebSocketBridge()
     try:
         bridge.announce("p", None, [message])

@@ -1,4 +1,4 @@
-"""The page in a real browser, before a real backend with its real store: what a person sees, reads and presses."""
+"""The page in a real browser with a real backend and store: lists, a run, keyboard, accessibility, login."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_runs_are_listed_newest_first_and_filtered(sight: Sight) -> None:
     expect(rows).to_contain_text("standard")
 
 
-def test_a_run_shows_its_attempts_hooks_events_and_failed_output_with_a_link_to_jaeger(
+def test_a_run_shows_attempts_hooks_events_failed_output_and_a_jaeger_link(
     sight: Sight,
 ) -> None:
     sight.go("#/run/run-1")
@@ -84,7 +84,7 @@ def test_a_run_shows_its_attempts_hooks_events_and_failed_output_with_a_link_to_
     assert grid.locator(".mark").count() >= 5
 
 
-def test_what_was_skipped_has_no_duration(sight: Sight) -> None:
+def test_a_skipped_phase_has_no_duration(sight: Sight) -> None:
     sight.go("#/run/run-1")
     row = sight.page.get_by_role("treegrid").locator(".row").filter(has_text="publish")
     expect(row.locator(".time")).to_have_text("")
@@ -158,7 +158,7 @@ def test_a_run_is_copied_with_its_phases(sight: Sight) -> None:
 @pytest.mark.parametrize(
     ("place", "choice", "steps"), [("#/runs", "Result", 2), ("#/phases", "Period", 1)]
 )
-def test_who_steps_through_a_filter_with_the_keyboard_stays_in_it(
+def test_keyboard_focus_stays_in_a_filter(
     sight: Sight, place: str, choice: str, steps: int
 ) -> None:
     sight.go(place)
@@ -256,7 +256,7 @@ PLACES = {
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("place", PLACES)
-def test_everything_can_be_read_and_is_named(
+def test_axe_finds_no_problem_on_any_view(
     chromium: Browser, up: Up, tmp_path: Path, place: str, scheme: Any
 ) -> None:
     context = chromium.new_context(viewport={"width": 1280, "height": 900}, color_scheme=scheme)
@@ -271,7 +271,7 @@ def test_everything_can_be_read_and_is_named(
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_it_is_readable_at_the_width_of_a_phone(
+def test_the_page_is_readable_at_phone_width(
     chromium: Browser, up: Up, tmp_path: Path, place: str
 ) -> None:
     context = chromium.new_context(viewport={"width": 360, "height": 740}, has_touch=True)
@@ -294,7 +294,7 @@ def shown(sight: Sight, place: str) -> None:
         expect(sight.page.locator("tbody tr").first).to_be_visible()
 
 
-def test_a_result_is_never_told_by_colour_alone(sight: Sight) -> None:
+def test_a_result_is_never_shown_by_colour_alone(sight: Sight) -> None:
     sight.go("#/run/run-1")
     expect(sight.page.locator(".row").first).to_be_visible()
     for at in range(9):
@@ -306,7 +306,7 @@ def test_a_result_is_never_told_by_colour_alone(sight: Sight) -> None:
         assert mark not in ("none", '""')
 
 
-def test_the_theme_is_chosen_and_kept(sight: Sight) -> None:
+def test_the_chosen_theme_is_kept(sight: Sight) -> None:
     button = sight.page.get_by_role("button", name="Colour theme")
     button.click()
     expect(button).to_have_text("Theme: dark")

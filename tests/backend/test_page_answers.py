@@ -1,4 +1,4 @@
-"""The page for who debugs: what failed first and why, what is going on, what changed; found with the eyes or the keyboard."""
+"""The page as a debugging tool: first failure, live progress, output, search, history and comparison of runs."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def up(
 
 
 def deep(empty_runs: Callable[..., Any]) -> Any:
-    """A phase that fails because of a hook in it, before another that fails too, after an attempt that failed otherwise."""
+    """Return a run in which a hook fails its phase, another phase fails later, and an earlier attempt failed otherwise."""
     run = empty_runs(number=50, run_id="deep", workflow="deep", start_ns=START_NS)
     top = run.span("run", "deep", 0, 9_000, result="failure", error__type="unsuccessful")
     run.span("phase", "late", 0, 9_000, parent=top, result="failure", error__type="unsuccessful")
@@ -163,7 +163,7 @@ BESIDE = """() => {
 }"""
 
 
-def test_the_details_stand_beside_the_rows_on_a_wide_screen_and_what_was_chosen_stays(
+def test_on_a_wide_screen_details_are_beside_the_rows(
     sight: Sight,
 ) -> None:
     page = opened(sight, "#/run/deep")
@@ -194,7 +194,7 @@ def test_attributes_ids_and_unix_times_are_folded(sight: Sight) -> None:
     expect(page.locator(".detail").get_by_text("cicd.pipeline.task.name")).to_be_visible()
 
 
-def test_the_full_output_is_one_key_away(sight: Sight) -> None:
+def test_one_key_opens_the_full_output(sight: Sight) -> None:
     page = sight.page
     page.locator("tbody tr").filter(has_text="no such host").or_(
         page.locator("tbody tr").filter(has_text="publish")
@@ -215,7 +215,7 @@ def test_the_full_output_is_one_key_away(sight: Sight) -> None:
 # --- the list -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_listed_run_says_its_phases_first_error_and_when(sight: Sight) -> None:
+def test_a_listed_run_shows_phases_first_error_and_time(sight: Sight) -> None:
     row = (
         sight.page.locator("tbody tr")
         .filter(has_text="no such host")
@@ -231,7 +231,7 @@ def test_a_listed_run_says_its_phases_first_error_and_when(sight: Sight) -> None
     assert ":" in str(when.get_attribute("title"))
 
 
-def test_the_list_is_filtered_as_one_types(sight: Sight) -> None:
+def test_the_list_is_filtered_while_typing(sight: Sight) -> None:
     page = sight.page
     rows = page.locator("tbody tr")
     expect(rows).to_have_count(13)
@@ -248,9 +248,7 @@ def test_the_list_is_filtered_as_one_types(sight: Sight) -> None:
     expect(page.get_by_text("No run matches.")).to_be_visible()
 
 
-def test_a_live_run_shows_progress_what_waits_and_its_output_as_it_comes(
-    sight: Sight, up: Up
-) -> None:
+def test_a_live_run_shows_progress_waiting_phases_and_output(sight: Sight, up: Up) -> None:
     page, go = sight.page, up.cli.folder / "go"
     go.unlink(missing_ok=True)
     process = up.cli.start("run", "-q", "--skip", "publish")
@@ -282,7 +280,7 @@ def test_a_live_run_shows_progress_what_waits_and_its_output_as_it_comes(
     ]  # it was asked for before it was stored
 
 
-def test_who_watches_a_run_is_led_to_what_fails(sight: Sight, up: Up) -> None:
+def test_a_live_view_scrolls_to_a_failing_phase(sight: Sight, up: Up) -> None:
     page, go = sight.page, up.cli.folder / "go"
     go.unlink(missing_ok=True)
     process = up.cli.start("run", "-q")
@@ -304,7 +302,7 @@ def test_who_watches_a_run_is_led_to_what_fails(sight: Sight, up: Up) -> None:
 
 
 @pytest.mark.parametrize("width", [1400, 1000, 360])
-def test_the_axis_stands_over_the_bars(sight: Sight, width: int) -> None:
+def test_the_time_axis_is_above_the_bars(sight: Sight, width: int) -> None:
     page = sight.page
     page.set_viewport_size({"width": width, "height": 900})
     opened(sight, "#/run/run-1")
@@ -318,12 +316,12 @@ def test_the_axis_stands_over_the_bars(sight: Sight, width: int) -> None:
     assert page.evaluate(inside)
 
 
-def test_a_skipped_phase_says_why_in_its_row(sight: Sight) -> None:
+def test_the_row_of_a_skipped_phase_has_the_reason(sight: Sight) -> None:
     page = opened(sight, "#/run/run-1")
     expect(page.locator(".row").filter(has_text="publish")).to_contain_text("tests failed")
 
 
-def test_events_are_marked_on_the_row_that_is_looked_at(sight: Sight) -> None:
+def test_events_are_marked_on_the_selected_row(sight: Sight) -> None:
     page = opened(sight, "#/run/run-1")
     row = page.locator(".row").filter(has_text="fast_hooks").first
     expect(row.locator(".mark").first).to_be_hidden()
@@ -353,7 +351,7 @@ def test_dragging_over_the_bars_zooms_and_a_key_goes_back(sight: Sight) -> None:
         expect(page.locator(".grid.zoomed")).to_have_count(zoomed)
 
 
-def test_a_span_is_found_also_where_it_is_folded_away(sight: Sight) -> None:
+def test_a_folded_span_is_found(sight: Sight) -> None:
     page = opened(sight, "#/run/run-1")
     page.get_by_role("button", name="Fold all", exact=True).click()
     expect(page.locator(".row")).to_have_count(5)
@@ -370,7 +368,7 @@ def test_a_span_is_found_also_where_it_is_folded_away(sight: Sight) -> None:
     expect(page.get_by_role("treegrid")).to_be_focused()
 
 
-def test_the_critical_path_is_what_the_end_waited_for(sight: Sight) -> None:
+def test_the_critical_path_is_marked(sight: Sight) -> None:
     page = opened(sight, "#/run/run-1")
     page.get_by_role("treegrid").press("x")
     names = [str(text) for text in page.locator(".row .name bdi").all_text_contents()]
@@ -381,7 +379,7 @@ def test_the_critical_path_is_what_the_end_waited_for(sight: Sight) -> None:
     expect(page.locator(".detail dl")).to_contain_text("self time60 ms")
 
 
-def test_question_mark_shows_the_keys(sight: Sight) -> None:
+def test_the_question_mark_shows_the_keys(sight: Sight) -> None:
     page = opened(sight, "#/run/run-1")
     page.keyboard.press("?")
     dialog = page.get_by_role("dialog", name="Keys")
@@ -408,7 +406,7 @@ def test_a_phase_opens_its_history(sight: Sight) -> None:
     expect(page.locator(".row").first).to_be_visible()
 
 
-def test_phases_are_of_a_project_found_by_name_and_ordered(sight: Sight) -> None:
+def test_phases_are_filtered_by_project_and_name_and_sorted(sight: Sight) -> None:
     page = sight.page
     page.get_by_role("link", name="Phases").click()
     rows = page.locator("tbody tr")
@@ -422,7 +420,7 @@ def test_phases_are_of_a_project_found_by_name_and_ordered(sight: Sight) -> None
     expect(rows).to_have_count(6)
 
 
-def test_two_runs_stand_side_by_side(sight: Sight) -> None:
+def test_two_runs_are_compared_side_by_side(sight: Sight) -> None:
     page = sight.page
     page.locator("tbody tr").filter(has_text="publish").filter(
         has_text="failure"
@@ -436,7 +434,7 @@ def test_two_runs_stand_side_by_side(sight: Sight) -> None:
     expect(row).to_contain_text("not run")
 
 
-def test_rows_are_made_when_they_are_about_to_be_seen(sight: Sight) -> None:
+def test_rows_are_created_when_they_scroll_into_view(sight: Sight) -> None:
     page = sight.page
     expect(page.locator("tbody tr").first).to_be_visible()
     page.evaluate(
@@ -454,7 +452,7 @@ def test_rows_are_made_when_they_are_about_to_be_seen(sight: Sight) -> None:
     assert page.locator(".many").count() < 1_000
 
 
-def test_durations_and_marks_are_those_of_the_terminal(sight: Sight) -> None:
+def test_durations_and_marks_equal_those_of_the_terminal(sight: Sight) -> None:
     page = sight.page
     seconds = [0, 4e-7, 0.000_999_4, 0.000_999_6, 0.0994, 0.0996, 1.234, 9.994, 9.996, 59.94, 59.96]
     seconds += [60.4, 61.5, 3_599.4, 3_599.6, 3_600, 86_399, 360_000.0]

@@ -1,4 +1,4 @@
-"""The page with more phases than a screen, or a browser, can hold at once."""
+"""The page with more phases than a browser can render at once."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def many_phases(empty_runs: Callable[..., Any]) -> Any:
     return run
 
 
-def test_ten_thousand_phases_are_rendered_as_one_scrolls(
+def test_ten_thousand_phases_are_rendered_while_scrolling(
     chromium: Browser, empty_runs: Callable[..., Any], tmp_path: Path
 ) -> None:
     up = Up(Cli(tmp_path))

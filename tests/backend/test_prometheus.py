@@ -1,4 +1,4 @@
-"""What a scraper reads: every series once, under labels that are its own."""
+"""The Prometheus and OpenMetrics expositions: every series once, with unique labels."""
 
 from __future__ import annotations
 
@@ -42,18 +42,18 @@ def lines(*shown: Series, accept: str = "application/openmetrics-text") -> list[
 
 
 @pytest.mark.parametrize("name", ["job", "instance", "le"])
-def test_attributes_named_as_a_scrapers_own_labels_take_nothing_from_them(name: str) -> None:
+def test_attributes_named_like_labels_of_the_scraper_are_renamed(name: str) -> None:
     shown = lines(series(kind="histogram", **{name: "mine"}), series(kind="histogram"))
     assert len([line for line in shown if f'exported_{name}="mine"' in line]) == 4
     assert all('job="shop"' in line and 'instance="one"' in line for line in shown)
     assert len([line for line in shown if 'le="+Inf"' in line]) == 2
 
 
-def test_series_that_are_one_to_a_scraper_are_shown_once() -> None:
+def test_series_with_equal_labels_are_written_once() -> None:
     assert len(lines(series(region=""), series(), series("or-ders"), series("or_ders"))) == 2
 
 
-def test_a_name_of_two_kinds_belongs_to_the_first() -> None:
+def test_of_two_metrics_with_one_name_the_first_is_written() -> None:
     assert lines(series(kind="gauge", value=3.0), series(kind="counter")) == [
         'orders{instance="one",job="shop"} 3.0'
     ]
@@ -64,7 +64,7 @@ def test_a_histogram_of_negative_values_has_no_sum() -> None:
     assert [line.partition("{")[0] for line in shown] == ["orders_bucket", "orders_bucket"]
 
 
-def test_exemplars_are_in_openmetrics_alone() -> None:
+def test_exemplars_are_written_in_openmetrics_only() -> None:
     one = series()._replace(exemplars=(Exemplar(1.0, 10**9, "a" * 32, "b" * 16),))
     assert "a" * 32 in lines(one)[0]
     assert "a" * 32 not in lines(one, accept="")[0]
@@ -82,7 +82,7 @@ class _Registry:
 
 
 def by_the_library(shown: list[Series]) -> _Registry:
-    """The same series as samples of prometheus_client."""
+    """Return the same series written by prometheus_client."""
     made: dict[str, Metric] = {}
     for series in shown:
         name = metric_name(series.name, series.unit, series.kind)
@@ -161,7 +161,7 @@ def all_series(draw: st.DrawFn) -> list[Series]:
 
 @settings(max_examples=examples(150), deadline=None, suppress_health_check=list(HealthCheck))
 @given(all_series())
-def test_the_text_is_byte_for_byte_the_librarys(shown: list[Series]) -> None:
+def test_the_text_equals_that_of_prometheus_client(shown: list[Series]) -> None:
     registry = by_the_library(shown)
     plain, _ = Exposition(Kept(shown)).render("")
     read = list(plain_text_families(plain.decode()))
@@ -171,9 +171,9 @@ def test_the_text_is_byte_for_byte_the_librarys(shown: list[Series]) -> None:
     assert opened == openmetrics_exposition.generate_latest(registry)  # type: ignore[arg-type, no-untyped-call]
 
 
-def test_ten_thousand_series_are_read_once_and_kept_nowhere() -> None:
+def test_ten_thousand_series_are_read_once_and_not_kept() -> None:
     class Once:
-        """Gives each series when it is asked for, and sees that none is kept meanwhile."""
+        """A source that yields series lazily, and asserts that earlier ones have been freed."""
 
         def __init__(self) -> None:
             self.alive = self.most_alive = 0

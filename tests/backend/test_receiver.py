@@ -1,4 +1,4 @@
-"""OTLP over HTTP: every answer that the protocol has, and bytes of any kind."""
+"""The OTLP/HTTP receiver: every answer of the protocol, and arbitrary bytes."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ JSON = {"Content-Type": "application/json"}
 
 
 class Kept:
-    """A sink that keeps what it is given, can refuse, and can be held up."""
+    """A sink that records requests, and can fail or block."""
 
     def __init__(self) -> None:
         self.bodies: list[tuple[str, bytes]] = []
@@ -253,7 +253,7 @@ def test_an_empty_request_is_a_success(served: Served) -> None:
         (JSON, b"\xff\xfe", 400),
     ],
 )
-def test_what_can_never_be_stored_is_refused(
+def test_requests_that_can_never_be_stored_are_refused(
     served: Served, headers: dict[str, str], body: bytes, status: int
 ) -> None:
     found, answered, text = served.post("/v1/traces", body, headers)
@@ -305,7 +305,7 @@ def test_what_can_never_be_stored_is_refused(
         ),
     ],
 )
-def test_what_is_refused_is_told_in_words_for_its_sender(
+def test_a_refusal_has_a_message_for_the_sender(
     served: Served, headers: dict[str, str], body: bytes, said: str
 ) -> None:
     status, _, answer = served.post("/v1/traces", body, headers)
@@ -323,7 +323,7 @@ def test_a_large_body_is_refused_before_it_is_read(served: Served) -> None:
         assert client.recv(100).startswith(b"HTTP/1.1 413")
 
 
-def test_a_large_chunked_body_is_refused_on_the_way() -> None:
+def test_a_large_chunked_body_is_refused_while_it_is_read() -> None:
     with (
         serving(ReceiverLimits(body_bytes=100_000)) as served,
         socket.create_connection(("127.0.0.1", served.port), timeout=20) as client,
@@ -344,7 +344,7 @@ def test_a_compression_bomb_is_refused_within_bounded_memory() -> None:
         assert served.receiver.statistics().in_flight_bytes == 0
 
 
-def test_too_much_at_once_is_told_to_come_back() -> None:
+def test_too_many_bytes_in_flight_are_a_503_with_retry_after() -> None:
     body = request_of(*[(b"\x01" * 16, bytes([n + 1] * 8)) for n in range(200)]).SerializeToString()
     with serving(ReceiverLimits(in_flight_bytes=len(body) + 10)) as served:
         served.sink.gate.clear()
@@ -359,7 +359,7 @@ def test_too_much_at_once_is_told_to_come_back() -> None:
         assert served.receiver.statistics().busy == 1
 
 
-def test_a_body_that_never_comes_is_given_up() -> None:
+def test_a_body_that_never_arrives_is_a_408() -> None:
     with (
         serving(ReceiverLimits(body_time_s=0.2)) as served,
         socket.create_connection(("127.0.0.1", served.port), timeout=20) as client,
@@ -371,7 +371,7 @@ def test_a_body_that_never_comes_is_given_up() -> None:
 
 
 @pytest.mark.parametrize("error", [StoreError("the disk is full"), RuntimeError("surprise")])
-def test_a_store_that_fails_is_a_503_with_retry(served: Served, error: Exception) -> None:
+def test_a_store_that_fails_is_a_503_with_retry_after(served: Served, error: Exception) -> None:
     served.sink.refuse = error
     status, headers, answer = served.post(
         "/v1/traces", request_of(GOOD).SerializeToString(), PROTOBUF
@@ -380,7 +380,7 @@ def test_a_store_that_fails_is_a_503_with_retry(served: Served, error: Exception
     assert b"surprise" not in answer
 
 
-def test_a_store_that_fails_for_a_while_is_told_once_and_so_is_its_return(
+def test_a_failing_store_and_its_recovery_are_logged_once(
     served: Served, caplog: pytest.LogCaptureFixture
 ) -> None:
     body = request_of(GOOD).SerializeToString()
@@ -403,7 +403,7 @@ def test_other_methods_are_not_allowed(served: Served) -> None:
     connection.close()
 
 
-def test_several_clients_at_once_lose_nothing(served: Served) -> None:
+def test_requests_of_concurrent_clients_are_all_stored(served: Served) -> None:
     def client(number: int) -> None:
         for at in range(20):
             served.post(
@@ -489,7 +489,7 @@ def test_any_json_gets_an_answer_below_500(served: Served, document: dict[str, o
 
 
 class Decoded(Kept):
-    """A sink that takes requests as they were decoded."""
+    """A sink that takes decoded requests."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The report of a run: one file that needs nothing, shows everything, and is harmless whatever the names are."""
+"""The report of a run: one self-contained file, complete, and harmless for any names."""
 
 from __future__ import annotations
 
@@ -155,7 +155,7 @@ def test_nothing_overflows_at_phone_width(
 
 
 def data(text: str) -> dict[str, Any]:
-    """The data that a report holds, as its script unpacks them."""
+    """Unpack the data of a report, as its script does."""
     found = re.search(r'id="data">([^<]*)</script>', text)
     assert found is not None
     return json.loads(zlib.decompress(base64.b64decode(found[1])))
@@ -176,7 +176,7 @@ def test_a_report_of_ten_thousand_spans_is_small(large: Run) -> None:
     assert (len(held["rows"]), len(held["details"]), held["left_out"]) == (10_000, 10_000, 0)
 
 
-def test_a_report_is_small_whatever_the_spans_say_and_keeps_what_failed(large: Run) -> None:
+def test_a_report_is_small_for_any_spans_and_keeps_failures(large: Run) -> None:
     noise = random.Random(1)
     spans = large.stored()
     for each in spans:
@@ -193,7 +193,7 @@ def test_a_report_is_small_whatever_the_spans_say_and_keeps_what_failed(large: R
     assert held["left_out"] > 0
 
 
-def test_no_name_can_end_the_data_or_open_a_tag(hostile: Run) -> None:
+def test_no_name_can_close_the_script_or_open_a_tag(hostile: Run) -> None:
     text = html_report(hostile.stored())
     assert text.count("<script") == 2
     assert text.count("</script>") == 2
@@ -201,7 +201,7 @@ def test_no_name_can_end_the_data_or_open_a_tag(hostile: Run) -> None:
     assert "\u202e" not in text
 
 
-def test_the_report_names_no_address(failing: Run) -> None:
+def test_the_report_has_no_url(failing: Run) -> None:
     assert re.findall(r"https?://[^\s\"']+", html_report(failing.stored())) == []
 
 
@@ -213,14 +213,14 @@ def test_markdown_lists_phases_and_what_failed(failing: Run) -> None:
     assert text.count("<details>") == text.count("</details>") == 2
 
 
-def test_what_was_skipped_has_no_duration(empty_runs: Callable[..., Any]) -> None:
+def test_a_skipped_phase_has_no_duration(empty_runs: Callable[..., Any]) -> None:
     run = empty_runs(run_id="r")
     top = run.span("run", "standard", 0, 10)
     run.span("phase", "publish", 5, 0, parent=top, result="skip")
     assert "| ↷ skip | `publish` |  | 1 |" in markdown_report(run.stored())
 
 
-def test_hostile_names_stay_inside_their_cell(hostile: Run) -> None:
+def test_hostile_names_stay_inside_their_markdown_cell(hostile: Run) -> None:
     text = markdown_report(hostile.stored())
     table = [line for line in text.splitlines() if line.startswith("| ") and "---" not in line]
     assert len(table) == 11
@@ -230,7 +230,7 @@ def test_hostile_names_stay_inside_their_cell(hostile: Run) -> None:
     assert "\x1b" not in text
 
 
-def test_a_fence_in_the_output_does_not_end_the_block(failing: Run) -> None:
+def test_a_fence_in_the_output_does_not_end_the_code_block(failing: Run) -> None:
     spans = failing.stored()
     for each in spans:
         for pair in each.span.attributes:
@@ -255,6 +255,6 @@ def test_a_cycle_of_parents_is_cut(failing: Run) -> None:
     )
 
 
-def test_an_empty_trace_is_a_page_too() -> None:
+def test_an_empty_trace_gives_a_report() -> None:
     assert "empty trace" in html_report([])
     assert "no spans" in markdown_report([])

@@ -1,4 +1,4 @@
-"""`spanbus report` and `spanbus diff` as a CI job calls them: files, exit codes, JSON and Markdown."""
+"""`spanbus report` and `spanbus diff` as CI jobs use them: files, exit codes, JSON and Markdown."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def keep(cli: Cli, *runs: Run) -> None:
 
 
 def run_of(empty_runs: Made, number: int, phases: Phases) -> Run:
-    """`run-N`: phases by name with milliseconds and result."""
+    """Return the run `run-N` from phases by name with milliseconds and result."""
     run = empty_runs(number=number, run_id=f"run-{number}", start_ns=START_NS + number * 10**11)
     failed = any(result == "failure" for _, result in phases.values())
     top = run.span(
@@ -77,7 +77,7 @@ USUAL: Phases = {"lint": (1_000, OK), "tests": (5_000, OK)}
     ({"lint": (1_000, OK), "tests": (0, "skip")}, ["--fail-on", "not_run"], 1, ["tests"], "not_run"),
     ({"lint": (1_000, OK)}, ["--fail-on", "gone"], 1, ["tests"], "gone"),
 ])  # fmt: skip
-def test_what_became_of_a_phase_and_whether_the_job_fails(
+def test_diff_shows_the_change_of_a_phase_and_sets_the_exit_code(
     cli: Cli,
     empty_runs: Made,
     after: Phases,
@@ -108,7 +108,7 @@ def test_a_new_phase_that_fails_is_a_failure(cli: Cli, empty_runs: Made) -> None
     assert cli("diff", "run-1", "run-3", "--fail-on", "new").code == 1
 
 
-def test_several_baselines_give_the_noise(cli: Cli, empty_runs: Made) -> None:
+def test_the_noise_is_computed_from_several_baselines(cli: Cli, empty_runs: Made) -> None:
     for number, length in enumerate((4_000, 6_500, 5_000, 3_500, 6_000), 1):
         keep(cli, run_of(empty_runs, number, {"tests": (length, OK)}))
     keep(
@@ -124,7 +124,7 @@ def test_several_baselines_give_the_noise(cli: Cli, empty_runs: Made) -> None:
     assert cli("diff", *baseline, "run-9").code == 1
 
 
-def test_the_table_names_phases_durations_and_what_changed(cli: Cli, empty_runs: Made) -> None:
+def test_the_table_has_phases_durations_and_changes(cli: Cli, empty_runs: Made) -> None:
     keep(
         cli,
         run_of(empty_runs, 1, USUAL),
@@ -135,9 +135,7 @@ def test_the_table_names_phases_durations_and_what_changed(cli: Cli, empty_runs:
     assert re.search(r"tests.*newly failing\s+success → failure", out), out
 
 
-def test_runs_of_two_workflows_are_compared_under_the_names_of_both(
-    cli: Cli, empty_runs: Made
-) -> None:
+def test_a_diff_of_two_workflows_has_both_names(cli: Cli, empty_runs: Made) -> None:
     keep(cli, run_of(empty_runs, 1, USUAL))
     other = empty_runs(number=2, run_id="run-2", workflow="nightly", start_ns=START_NS + 10**11)
     other.span("phase", "lint", 0, 1_000, parent=other.span("run", "nightly", 0, 1_000))
@@ -150,7 +148,7 @@ def test_runs_of_two_workflows_are_compared_under_the_names_of_both(
     assert (document["workflow"], document["baseline_workflows"]) == ("nightly", ["standard"])
 
 
-def test_a_result_that_nobody_knows_is_compared_as_no_run(cli: Cli, empty_runs: Made) -> None:
+def test_an_unknown_result_is_compared_as_no_run(cli: Cli, empty_runs: Made) -> None:
     keep(
         cli,
         run_of(empty_runs, 1, USUAL),
@@ -165,7 +163,7 @@ def test_a_result_that_nobody_knows_is_compared_as_no_run(cli: Cli, empty_runs: 
     (["run-1"], 2, "at least two"), (["run-1", "nobody"], 1, "nobody"), (["run-1", "run-1", "--fail-on", "everything"], 2, "everything"),
     (["run-1", "run-1", "--threshold", "much"], 2, "much"), (["run-1", "run-1", "--at-least", "-1"], 2, "-1"),
 ])  # fmt: skip
-def test_what_cannot_be_compared_is_one_clear_line(
+def test_runs_that_cannot_be_compared_are_one_line(
     cli: Cli, empty_runs: Made, arguments: list[str], code: int, said: str
 ) -> None:
     keep(cli, run_of(empty_runs, 1, USUAL))
@@ -174,7 +172,9 @@ def test_what_cannot_be_compared_is_one_clear_line(
     assert said in done.err
 
 
-def test_a_report_is_written_beside_the_job_under_the_runs_id(cli: Cli, failing_runs: Made) -> None:
+def test_a_report_is_written_to_the_working_directory_named_by_the_run_id(
+    cli: Cli, failing_runs: Made
+) -> None:
     keep(cli, failing_runs())
     done = cli("report")
     assert (done.code, done.out) == (0, "")
@@ -197,9 +197,7 @@ def test_markdown_goes_to_standard_output_or_a_file(cli: Cli, failing_runs: Made
     assert (cli.folder / "summary.md").read_text() == done.out
 
 
-def test_a_report_that_cannot_be_written_or_has_no_run_is_one_clear_line(
-    cli: Cli, failing_runs: Made
-) -> None:
+def test_a_report_that_cannot_be_written_is_one_line(cli: Cli, failing_runs: Made) -> None:
     nothing = cli("report")
     assert (nothing.code, nothing.out, len(nothing.err.splitlines())) == (1, "", 1)
     keep(cli, failing_runs())
@@ -218,7 +216,7 @@ def test_a_report_that_cannot_be_written_or_has_no_run_is_one_clear_line(
         ("report", "--markdown"),
     ],
 )
-def test_hostile_names_do_no_harm_in_a_terminal(
+def test_hostile_names_are_harmless_in_a_terminal(
     cli: Cli, hostile_runs: Made, arguments: tuple[str, ...]
 ) -> None:
     keep(cli, hostile_runs(run_id="hostile"))
@@ -237,7 +235,7 @@ def test_hostile_names_do_no_harm_in_a_terminal(
         ("diff", "hostile", "hostile", "--json"),
     ],
 )
-def test_hostile_names_are_whole_in_json_and_harmless_in_the_terminal_that_shows_it(
+def test_hostile_names_are_escaped_in_json(
     cli: Cli, hostile_runs: Made, arguments: tuple[str, ...]
 ) -> None:
     keep(cli, hostile_runs(run_id="hostile"))
@@ -258,7 +256,7 @@ def test_hostile_names_are_whole_in_json_and_harmless_in_the_terminal_that_shows
         ("report", "banana", "--markdown"),
     ],
 )
-def test_a_result_that_nobody_knows_does_no_harm_in_a_terminal_or_summary(
+def test_an_unknown_result_is_harmless_in_terminal_and_summary(
     cli: Cli, empty_runs: Made, arguments: tuple[str, ...]
 ) -> None:
     evil = "\x1b]0;<b>ba|na\x07"

@@ -1,4 +1,4 @@
-"""`spanbus up` and `spanbus view` as processes: addresses, tokens, the end without loss."""
+"""`spanbus up` and `spanbus view` as processes: addresses, tokens, and a stop without loss."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def up(cli: Cli) -> Iterator[Up]:
     one.stop()
 
 
-def test_the_addresses_are_there_at_once_for_who_reads_a_pipe_or_file(cli: Cli) -> None:
+def test_the_addresses_are_flushed_to_a_pipe_or_file_at_once(cli: Cli) -> None:
     with Path(cli.folder / "said").open("w") as said:
         cli.env["PYTHONUNBUFFERED"] = ""
         process = subprocess.Popen(
@@ -82,7 +82,7 @@ def spans(number: int, count: int = 20) -> bytes:
     return request.SerializeToString()
 
 
-def test_what_was_acknowledged_before_the_stop_is_stored(cli: Cli) -> None:
+def test_acknowledged_requests_are_stored_before_the_stop(cli: Cli) -> None:
     up = Up(cli)
     acknowledged: list[int] = []
     numbers = iter(range(1, 10**9))
@@ -113,7 +113,7 @@ def test_what_was_acknowledged_before_the_stop_is_stored(cli: Cli) -> None:
             assert len(group.scope_spans[0].spans) == 20
 
 
-def test_it_keeps_what_it_receives_for_as_many_days_as_was_set(cli: Cli) -> None:
+def test_the_backend_keeps_data_for_the_configured_days(cli: Cli) -> None:
     cli("exec", "--", "true")
     assert len(json.loads(cli("runs", "--json").out)) == 1
     path = cli.folder / "state" / "store.sqlite3"
@@ -131,7 +131,7 @@ def test_it_keeps_what_it_receives_for_as_many_days_as_was_set(cli: Cli) -> None
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
-def test_a_stop_takes_the_address_back(cli: Cli, how: signal.Signals) -> None:
+def test_a_stop_deletes_the_address_file(cli: Cli, how: signal.Signals) -> None:
     up = Up(cli)
     address = cli.folder / "state" / "backend.json"
     assert json.loads(address.read_text())["url"] == up.url
@@ -141,7 +141,7 @@ def test_a_stop_takes_the_address_back(cli: Cli, how: signal.Signals) -> None:
     up.stop()
 
 
-def test_clients_that_hang_do_not_hold_up_the_stop(cli: Cli) -> None:
+def test_hanging_clients_do_not_delay_the_stop(cli: Cli) -> None:
     up = Up(cli)
     with socket.create_connection(("127.0.0.1", int(up.url.rpartition(":")[2]))) as hanging:
         hanging.sendall(
@@ -150,7 +150,7 @@ def test_clients_that_hang_do_not_hold_up_the_stop(cli: Cli) -> None:
         up.stop()  # it fails when the process stays
 
 
-def test_listening_for_others_needs_the_token_for_everything(cli: Cli) -> None:
+def test_with_listen_every_path_needs_the_token(cli: Cli) -> None:
     up = Up(cli, "--listen", "127.0.0.1", "--token", "a-long-secret")
     try:
         assert post(up.url, spans(1)) == 401
@@ -160,7 +160,7 @@ def test_listening_for_others_needs_the_token_for_everything(cli: Cli) -> None:
         up.stop()
 
 
-def test_a_port_that_is_taken_and_a_second_backend_are_one_clear_line(
+def test_a_used_port_and_a_second_backend_are_one_line_each(
     cli: Cli, up: Up, tmp_path: Path
 ) -> None:
     second = cli("up", "--port", "0")
@@ -174,7 +174,7 @@ def test_a_port_that_is_taken_and_a_second_backend_are_one_clear_line(
     assert len(taken.err.splitlines()) == 1
 
 
-def test_view_starts_a_backend_when_none_is_there_and_finds_it_again(cli: Cli) -> None:
+def test_view_starts_a_backend_and_finds_it_again(cli: Cli) -> None:
     first = cli("view", "--no-browser")
     pid = int(json.loads((cli.folder / "state" / "backend.json").read_text())["pid"])
     try:
@@ -186,7 +186,7 @@ def test_view_starts_a_backend_when_none_is_there_and_finds_it_again(cli: Cli) -
         os.kill(pid, signal.SIGTERM)
 
 
-def test_a_run_is_stored_once_however_many_ways_it_comes(cli: Cli, up: Up) -> None:
+def test_a_run_that_arrives_by_several_ways_is_stored_once(cli: Cli, up: Up) -> None:
     cli.env |= {"OTEL_EXPORTER_OTLP_ENDPOINT": up.url, "SPANBUS_EXIT_TIMEOUT_S": "5"}
     assert cli("exec", "--", "true").code == 0
     while cli("flush").code:

@@ -1,4 +1,4 @@
-"""Answers that the page asks for: lists with glances, phases over time, what is usual, two runs compared, kept output."""
+"""Queries of the page: lists, phases over time, usual durations, comparison of runs, kept output."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_the_history_of_a_phase_names_its_runs(views: Views) -> None:
     assert views.phase(project="x", workflow="standard", phase="tests", since_s=86_400) is None
 
 
-def test_nothing_is_usual_of_what_never_succeeded(views: Views) -> None:
+def test_without_a_success_there_are_no_usual_durations(views: Views) -> None:
     found = views.usual(workflow="standard", project=None)
     assert (found["runs"], found["run_s"], found["phases"]) == (0, None, {})
 
@@ -140,7 +140,7 @@ def test_the_output_of_a_run_is_listed_and_read(up: Up) -> None:
     assert rest["text"] == ""
 
 
-def test_the_newest_line_is_that_of_what_is_running(tmp_path: Path) -> None:
+def test_the_newest_line_is_of_the_running_command(tmp_path: Path) -> None:
     cli = Cli(tmp_path)
     state, go = Path(cli.environment()["SPANBUS_STATE_DIR"]), tmp_path / "go"
     spoken = "echo first; printf '%5000s\\n' x; echo; echo newest; echo ' '; printf half; until test -e on; do sleep 0.05; done; echo ' and whole'; until test -e go; do sleep 0.05; done"
@@ -170,7 +170,7 @@ def test_the_newest_line_is_that_of_what_is_running(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "run", ["", ".", "..", "../..", "/etc/passwd", "%2e%2e", "a/../../b", "x" * 5_000, "\x00", "ü"]
 )
-def test_a_run_that_is_none_has_no_output(up: Up, run: str) -> None:
+def test_an_unknown_run_has_no_output(up: Up, run: str) -> None:
     assert asked(up, f"/view/outputs?run={quote(run, safe='')}")["outputs"] == []
     assert asked(up, f"/view/newest?run={quote(run, safe='')}")["lines"] == []
 
@@ -184,7 +184,7 @@ def test_a_run_that_is_none_has_no_output(up: Up, run: str) -> None:
         "/view/diff?baseline=x&candidate=y",
     ],
 )
-def test_what_is_not_there_is_not_found(up: Up, path: str) -> None:
+def test_unknown_runs_and_files_are_a_404(up: Up, path: str) -> None:
     with pytest.raises(urllib.error.HTTPError) as error:
         asked(up, path)
     with error.value:
@@ -195,7 +195,7 @@ def test_what_is_not_there_is_not_found(up: Up, path: str) -> None:
     "path",
     ["/view/outputs", "/view/output", "/view/newest", "/view/diff", "/view/usual", "/view/phase"],
 )
-def test_none_of_it_is_given_without_the_token(up: Up, path: str) -> None:
+def test_views_need_the_token(up: Up, path: str) -> None:
     with pytest.raises(urllib.error.HTTPError) as error:
         urllib.request.urlopen(f"{up.url}{path}?run=last", timeout=20)
     with error.value:

@@ -1,4 +1,4 @@
-"""`spanbus up` in one terminal, `spanbus run` in another, a person before the page."""
+"""End to end: `spanbus up` in one process, `spanbus run` in another, and the page in a browser."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def up(tmp_path: Path) -> Iterator[Up]:
     backend.stop()
 
 
-def test_the_page_moves_and_a_killed_run_is_shown_as_stalled_then_killed_then_stored(
+def test_a_killed_run_is_shown_as_stalled_then_killed_then_stored(
     up: Up, chromium: Browser, tmp_path: Path
 ) -> None:
     page = chromium.new_page()
@@ -66,7 +66,7 @@ def test_the_page_moves_and_a_killed_run_is_shown_as_stalled_then_killed_then_st
     assert (run["result"], run["error_type"]) == ("error", "killed")
 
 
-def test_a_live_view_takes_neither_focus_nor_place_from_its_reader(
+def test_a_live_view_keeps_focus_and_scroll_position(
     up: Up, chromium: Browser, tmp_path: Path
 ) -> None:
     page = chromium.new_page(viewport={"width": 1000, "height": 400})
@@ -204,7 +204,7 @@ def test_a_run_with_an_id_that_looks_like_a_path_is_on_the_page(
     page.close()
 
 
-def test_a_phase_that_never_ran_and_a_workflow_without_a_name_are_told_as_such(
+def test_a_phase_that_never_ran_and_an_unnamed_workflow_are_shown(
     up: Up, chromium: Browser, empty_runs: Callable[..., Any]
 ) -> None:
     run = empty_runs(run_id="r", workflow="", start_ns=time.time_ns())
@@ -224,7 +224,7 @@ def test_a_phase_that_never_ran_and_a_workflow_without_a_name_are_told_as_such(
     page.close()
 
 
-def test_a_page_whose_token_is_of_an_earlier_start_goes_to_the_login(
+def test_a_page_with_a_token_of_an_earlier_start_goes_to_the_login(
     up: Up, chromium: Browser
 ) -> None:
     page = chromium.new_page()

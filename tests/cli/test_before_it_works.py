@@ -1,4 +1,4 @@
-"""Before a command works: interrupts while its modules are loaded, terminals that say nothing sensible of themselves."""
+"""The start of a command: interrupts during imports, and terminals with invalid sizes."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ main()
     ],
 )
 @pytest.mark.parametrize("ignored", [False, True])
-def test_an_interrupt_while_modules_are_loaded_ends_the_command_as_it_ends_others(
+def test_an_interrupt_during_imports_ends_the_command_with_its_usual_code(
     cli: Cli, module: str, line: tuple[str, ...], ignored: bool
 ) -> None:
     program = [sys.executable, "-c", INTERRUPTED.format(module=module), *line]
@@ -53,7 +53,7 @@ def test_an_interrupt_while_modules_are_loaded_ends_the_command_as_it_ends_other
 
 
 @pytest.mark.parametrize("columns", ["0", "00", "-5", "", "wide", "1e3", "٣"])
-def test_a_width_that_is_none_is_not_believed(
+def test_an_invalid_terminal_width_is_ignored(
     monkeypatch: pytest.MonkeyPatch, columns: str
 ) -> None:
     monkeypatch.delenv("COLUMNS", raising=False)
@@ -64,13 +64,13 @@ def test_a_width_that_is_none_is_not_believed(
     assert output().width == 132
 
 
-def test_on_a_terminal_of_no_columns_something_is_shown(cli: Cli) -> None:
+def test_a_terminal_with_no_columns_shows_the_same_words(cli: Cli) -> None:
     assert cli("exec", "--", "true").code == 0
     wide, none = (cli("runs", env={"COLUMNS": columns}) for columns in ("100", "0"))
     assert (none.code, none.out.split()) == (0, wide.out.split())
 
 
-def test_a_thread_that_ends_by_an_exception_is_one_line(cli: Cli) -> None:
+def test_an_exception_in_a_thread_is_one_line(cli: Cli) -> None:
     program = (
         "import threading\n"
         "from spanbus._exec.messages import log_to_stderr\n"

@@ -1,4 +1,4 @@
-"""A day's work: what would run, a part of it, arguments for the tools, whose runs are shown."""
+"""Selection of workflows, phases, arguments and projects."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def results(cli: Cli) -> dict[str, str]:
     return {str(phase["name"]): str(phase["result"]) for phase in phases}
 
 
-def test_workflows_and_phases_are_listed_and_nothing_runs(day: Cli) -> None:
+def test_list_shows_workflows_and_phases_and_runs_nothing(day: Cli) -> None:
     listed = day("run", "--list")
     assert listed.code == 0
     assert "build, lint, tests, package" not in listed.out.splitlines()[0]
@@ -61,7 +61,7 @@ def test_workflows_and_phases_are_listed_and_nothing_runs(day: Cli) -> None:
     assert not (day.folder / "state").exists()
 
 
-def test_a_phase_runs_with_what_it_needs_and_one_line_tells_of_the_rest(day: Cli) -> None:
+def test_only_runs_a_phase_with_its_needs_and_reports_the_rest_in_one_line(day: Cli) -> None:
     done = day("run", "w", "--only", "tests", "--with-needs")
     assert made(day) == {"build", "tests"}
     assert done.out.count("package") == 2
@@ -78,7 +78,7 @@ def test_a_phase_runs_with_what_it_needs_and_one_line_tells_of_the_rest(day: Cli
     assert "left out: package, lint" in plan
 
 
-def test_arguments_go_where_a_phase_asks_for_them(day: Cli) -> None:
+def test_arguments_replace_the_placeholder_of_a_phase(day: Cli) -> None:
     day("run", "w", "--only", "tests", "--", "-k", "a b", "--x")
     assert (day.folder / "tests").read_text() == "-k a b --x\n"
     day("run", "w", "--only", "tests")
@@ -90,7 +90,7 @@ def test_arguments_go_where_a_phase_asks_for_them(day: Cli) -> None:
     assert (refused.code, "{args}" in refused.err) == (2, True)
 
 
-def test_jobs_limit_the_phases_side_by_side(cli: Cli) -> None:
+def test_jobs_limits_the_concurrent_phases(cli: Cli) -> None:
     alone = "sh -c 'mkdir busy && sleep 0.05 && rmdir busy'"
     phases = ", ".join(f'{{ name = "p{n}", run = "{alone}" }}' for n in range(4))
     (cli.folder / "spanbus.toml").write_text(f"[workflows.w]\nphases = [ {phases} ]\n")
@@ -98,12 +98,12 @@ def test_jobs_limit_the_phases_side_by_side(cli: Cli) -> None:
     assert cli("run", "-j", "0").code == 2
 
 
-def test_the_description_is_in_the_tree(day: Cli) -> None:
+def test_the_description_of_a_phase_is_in_the_tree(day: Cli) -> None:
     assert "static checks" in day("run", "w", "-q", "--only", "lint").out
     assert "static checks" in day("show").out
 
 
-def test_the_keys_that_are_known_are_listed(cli: Cli) -> None:
+def test_an_unknown_key_is_an_error_that_lists_the_known_ones(cli: Cli) -> None:
     (cli.folder / "spanbus.toml").write_text(
         '[workflows.w]\nphases = [ { name = "a", run = "true", timout = 1, } ]\n'.replace(
             ", }", " }"
@@ -117,7 +117,7 @@ def test_the_keys_that_are_known_are_listed(cli: Cli) -> None:
     assert "unknown action 'tst'; there are fast_hooks, code_cleaning" in cli("run").err
 
 
-def test_the_retryable_phase_has_its_first_attempt_from_the_start(day: Cli) -> None:
+def test_the_first_attempt_of_a_retryable_phase_is_shown_from_the_start(day: Cli) -> None:
     day("run", "w", "-q")
     phases = {str(p["name"]): p for p in cast("list[Json]", day("show", "--json").json()["phases"])}
     [attempt] = cast("list[Json]", phases["tests"]["children"])
@@ -147,7 +147,7 @@ def listed(cli: Cli, *arguments: str) -> list[Json]:
     return cast("list[Json]", json.loads(cli("runs", "--json", *arguments).out))
 
 
-def test_two_projects_with_a_workflow_of_one_name_meet_nowhere(projects: tuple[Cli, Cli]) -> None:
+def test_projects_with_equal_workflow_names_are_kept_apart(projects: tuple[Cli, Cli]) -> None:
     shop, bank = projects
     assert shop("run", "-q").code == 0
     nothing = bank("show")
@@ -169,7 +169,7 @@ def test_two_projects_with_a_workflow_of_one_name_meet_nowhere(projects: tuple[C
     assert "bank  " in shop("runs", "--all").out
 
 
-def test_the_service_is_the_project_and_the_resource_says_where(projects: tuple[Cli, Cli]) -> None:
+def test_the_service_name_is_the_project(projects: tuple[Cli, Cli]) -> None:
     shop, _ = projects
     subprocess.run(["git", "init", "-q", "-b", "trunk", str(shop.folder)], check=True)
     shop("run", "-q", "--attr", "team=core", "--attr", "a.b=c=d")
@@ -189,7 +189,7 @@ def test_the_service_is_the_project_and_the_resource_says_where(projects: tuple[
     assert shop("run", "--attr", "nonsense").code == 2
 
 
-def test_a_job_of_every_night_is_a_run_every_night(cli: Cli) -> None:
+def test_a_nightly_job_is_a_new_run_each_time(cli: Cli) -> None:
     events: list[Json] = []
     for day, word in enumerate(("failed", "completed")):
         at = 1_764_324_000 + 86_400 * day

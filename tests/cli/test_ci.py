@@ -1,4 +1,4 @@
-"""What a run prints in the job of a CI system."""
+"""Output of a run in a CI job."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_github_gets_groups_annotations_and_a_summary(job: Cli) -> None:
     assert "THE-REASON" in summary
 
 
-def test_a_summary_is_appended_and_all_of_it_can_be_turned_off(job: Cli) -> None:
+def test_the_summary_is_appended_and_can_be_switched_off(job: Cli) -> None:
     summary = job.folder / "summary.md"
     summary.write_text("before\n")
     done = job("run", "--no-ci", env=GITHUB)
@@ -74,7 +74,7 @@ def test_gitlab_gets_sections(job: Cli) -> None:
     assert not (job.folder / "summary.md").exists()
 
 
-def test_phases_side_by_side_are_not_mixed(cli: Cli) -> None:
+def test_output_of_concurrent_phases_is_not_mixed(cli: Cli) -> None:
     chatter = "import time\nfor n in range(20): print('NAME', n, flush=True); time.sleep(0.005)"
     phases = ", ".join(
         f'{{ name = "{name}", run = ["python3", "-c", """{chatter.replace("NAME", name)}"""] }}'
@@ -87,7 +87,7 @@ def test_phases_side_by_side_are_not_mixed(cli: Cli) -> None:
         assert lines[at + 1 : at + 22] == [*(f"{name} {n}" for n in range(20)), "::endgroup::"]
 
 
-def test_the_last_line_says_whether_telemetry_has_left(job: Cli) -> None:
+def test_the_last_line_tells_whether_telemetry_was_delivered(job: Cli) -> None:
     kept = job("run", "-q", env=GITHUB).err.splitlines()[-1]
     assert kept.startswith("spanbus: telemetry stays in ")
     with Receiver() as receiver:
@@ -113,13 +113,13 @@ def test_the_last_line_says_whether_telemetry_has_left(job: Cli) -> None:
         ({}, None),
     ],
 )
-def test_the_system_is_known_by_its_variables(env: dict[str, str], kind: str | None) -> None:
+def test_the_ci_system_is_detected_by_its_variables(env: dict[str, str], kind: str | None) -> None:
     found = ci.detect(env)
     assert (found.kind if found is not None else None) == kind
     assert ci.is_ephemeral(env) == (kind is not None)
 
 
-def test_a_summary_that_cannot_be_written_costs_nothing(tmp_path: Path) -> None:
+def test_a_summary_that_cannot_be_written_does_not_fail_the_run(tmp_path: Path) -> None:
     ci.Ci("github", str(tmp_path / "no" / "such")).add_summary("text")
     ci.Ci("github", None).add_summary("text")
     full = tmp_path / "full"

@@ -1,4 +1,4 @@
-"""Colours of tools: kept on a terminal and in CI, taken out elsewhere, asked for only where they are seen."""
+"""Colours of tools: kept on a terminal and in CI, removed elsewhere, requested only where they are visible."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from spanbus._cli.colour import coloured, plain
         ("x" * 5_000, "x" * 5_000, "x" * 5_000),
     ],
 )
-def test_colours_stay_and_everything_else_of_a_terminal_goes(
+def test_colours_are_kept_and_other_escape_sequences_removed(
     line: str, kept: str, bare: str
 ) -> None:
     assert (coloured(line), plain(line)) == (kept, bare)
 
 
-def test_colours_pass_in_ci_and_not_in_a_pipe_nor_into_what_is_kept(cli: Cli) -> None:
+def test_colours_are_passed_on_in_ci_but_not_to_pipes_or_kept_output(cli: Cli) -> None:
     (cli.folder / "spanbus.toml").write_text(
         '[workflows.w]\nphases = [ { name = "a", run = ["printf", "\\\\033[31mred\\\\033[0m\\\\n"] } ]\n'
     )
@@ -35,7 +35,7 @@ def test_colours_pass_in_ci_and_not_in_a_pipe_nor_into_what_is_kept(cli: Cli) ->
     assert cli("logs").out == "red\n"
 
 
-def test_tools_are_asked_for_colours_on_a_terminal_alone(cli: Cli) -> None:
+def test_tools_are_asked_for_colours_on_a_terminal_only(cli: Cli) -> None:
     (cli.folder / "spanbus.toml").write_text(
         '[workflows.w]\nphases = [ { name = "a", run = "sh -c \'echo colour=$FORCE_COLOR\'" } ]\n'
     )

@@ -1,4 +1,4 @@
-"""What a shell completes: the names that the project defines, the runs that were stored."""
+"""Shell completion: names of the project and ids of stored runs."""
 
 from __future__ import annotations
 
@@ -53,9 +53,7 @@ def test_stored_runs_are_completed(project: Cli) -> None:
 @pytest.mark.parametrize(
     "run_id", ["", "$(touch owned)", "a b", "a;b", "`id`", "\x1b[31m", "a\nb", "é", "x" * 1_000]
 )
-def test_an_id_that_a_shell_would_take_for_more_than_a_word_is_not_completed(
-    cli: Cli, run_id: str
-) -> None:
+def test_an_id_with_shell_syntax_is_not_completed(cli: Cli, run_id: str) -> None:
     request = ExportTraceServiceRequest()
     span = (
         request.resource_spans.add()
@@ -76,6 +74,6 @@ def test_an_id_that_a_shell_would_take_for_more_than_a_word_is_not_completed(
 
 
 @pytest.mark.parametrize("toml", ["[workflows.w\n", "bogus = 1\n", "[workflows.w]\nphases = 3\n"])
-def test_settings_that_cannot_be_used_complete_to_nothing(cli: Cli, toml: str) -> None:
+def test_with_invalid_settings_nothing_is_completed(cli: Cli, toml: str) -> None:
     (cli.folder / "spanbus.toml").write_text(toml)
     assert completed(cli, "spanbus run --only ") == []

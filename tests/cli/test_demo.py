@@ -1,4 +1,4 @@
-"""spanbus demo: what a newcomer is shown is what happened."""
+"""`spanbus demo` shows what really happened."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_the_demo_shows_a_retry_a_failure_its_metrics_and_its_alert(cli: Cli) ->
     }
 
 
-def test_the_demo_leaves_the_users_store_collector_and_trace_alone(cli: Cli) -> None:
+def test_the_demo_does_not_use_the_users_store_collector_or_trace(cli: Cli) -> None:
     with Receiver() as receiver:
         done = cli(
             "demo",
@@ -56,14 +56,14 @@ def test_the_demo_leaves_the_users_store_collector_and_trace_alone(cli: Cli) -> 
     assert (cli.folder / "state" / "demo" / "store.sqlite3").exists()
 
 
-def test_the_demo_says_so_when_telemetry_is_off(cli: Cli) -> None:
+def test_the_demo_reports_that_telemetry_is_off(cli: Cli) -> None:
     done = cli("demo", env={"OTEL_SDK_DISABLED": "true"})
     assert done.code == 0
     assert "switched off" in done.out
     assert json.loads(cli("runs", "--json").out) == []
 
 
-def test_what_to_try_next_can_be_pasted(cli: Cli) -> None:
+def test_the_suggested_command_of_the_demo_works(cli: Cli) -> None:
     shown = cli("demo").out
     (pasted,) = [
         line.strip() for line in shown.splitlines() if line.endswith("show --all --events")

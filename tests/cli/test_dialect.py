@@ -1,4 +1,4 @@
-"""spanbus dialect: a stream that nobody has described gets a first dialect, and is read by it."""
+"""`spanbus dialect`: a dialect is suggested for an unknown stream, and reads it."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ CONVEYOR: list[tuple[str, dict[str, object]]] = [
 ]
 
 
-def test_what_is_suggested_reads_the_stream(cli: Cli) -> None:
+def test_the_suggested_dialect_reads_the_stream(cli: Cli) -> None:
     recorded = stream(cli, *CONVEYOR)
     blind = cli("dialect", "check", "crackerjack", recorded)
     assert blind.code == 0 and "spanbus dialect suggest stream.jsonl" in blind.err
@@ -71,7 +71,7 @@ def test_what_is_suggested_reads_the_stream(cli: Cli) -> None:
     ] == [("b-7", [("press", "success"), ("oven", "failure")]), ("b-8", [("press", "success")])]
 
 
-def test_words_that_are_known_need_no_rule(cli: Cli) -> None:
+def test_known_words_get_no_rule(cli: Cli) -> None:
     recorded = stream(
         cli,
         ("PipelineStarted", {"run_id": "r"}),
@@ -103,7 +103,7 @@ def test_words_that_are_known_need_no_rule(cli: Cli) -> None:
         (["suggest", "empty.jsonl"], "no event in this file"),
     ],
 )
-def test_a_mistake_is_one_line(cli: Cli, arguments: list[str], said: str) -> None:
+def test_a_mistake_in_a_dialect_is_one_line(cli: Cli, arguments: list[str], said: str) -> None:
     stream(cli, *CONVEYOR)
     (cli.folder / "empty.jsonl").write_text("")
     done = cli("dialect", *arguments)
@@ -119,7 +119,7 @@ def test_a_mistake_is_one_line(cli: Cli, arguments: list[str], said: str) -> Non
         (("tarea", "empezada", "acabada", "paso", "hecho", "fallido"), ("lote", "motivo")),
     ],
 )
-def test_words_of_any_language_are_suggested_by_their_order(
+def test_words_of_any_language_get_rules_by_their_order(
     cli: Cli, words: tuple[str, ...], keys: tuple[str, str]
 ) -> None:
     run, begins, ends, task, done, failed = words

@@ -17,7 +17,7 @@ verb = "end"
 """
 
 
-def test_a_dialect_of_the_settings_is_found_and_a_slip_names_it(cli: Cli) -> None:
+def test_a_dialect_of_the_settings_is_found_and_suggested_for_a_typo(cli: Cli) -> None:
     (cli.folder / "spanbus.toml").write_text('dialects = { conveyor = "rules/conveyor.toml" }\n')
     (cli.folder / "rules").mkdir()
     (cli.folder / "rules" / "conveyor.toml").write_text(RULES)
@@ -31,7 +31,7 @@ def test_a_dialect_of_the_settings_is_found_and_a_slip_names_it(cli: Cli) -> Non
     assert slip.err.count("\n") == 1
 
 
-def test_one_of_each_is_told_as_one(cli: Cli) -> None:
+def test_counts_of_one_are_singular(cli: Cli) -> None:
     events = ("workflow.started", "workflow.failed")
     (cli.folder / "s.jsonl").write_text(
         "".join(

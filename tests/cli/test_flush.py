@@ -1,4 +1,4 @@
-"""`spanbus flush` delivers, and says so only when it is true."""
+"""`spanbus flush` delivers waiting records, and reports success only if all were delivered."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from command_line import Cli
 from spanbus.testing import Answer, Receiver
 
 
-def test_what_it_counts_of_itself_is_delivered_too_however_short_the_exit_limit(
+def test_flush_delivers_its_own_metrics_with_any_exit_limit(
     tmp_path: Path,
 ) -> None:
     with Receiver() as receiver:
@@ -29,7 +29,7 @@ def test_what_it_counts_of_itself_is_delivered_too_however_short_the_exit_limit(
         assert cli("flush").err.startswith("spanbus: nothing waits")
 
 
-def test_a_collector_that_is_not_there_holds_it_no_longer_than_was_asked_for(
+def test_flush_keeps_its_timeout_without_a_collector(
     tmp_path: Path,
 ) -> None:
     with Receiver(listening=False) as receiver:
@@ -42,7 +42,7 @@ def test_a_collector_that_is_not_there_holds_it_no_longer_than_was_asked_for(
         assert "refused" in done.err
 
 
-def test_a_collector_that_never_answers_holds_it_no_longer_than_was_asked_for_and_is_named(
+def test_flush_keeps_its_timeout_with_a_silent_collector_and_names_it(
     tmp_path: Path,
 ) -> None:
     with Receiver() as receiver:
@@ -57,7 +57,7 @@ def test_a_collector_that_never_answers_holds_it_no_longer_than_was_asked_for_an
         assert len(done.err.splitlines()) == 1
 
 
-def test_it_waits_for_what_another_program_took_over_and_lets_go_of(tmp_path: Path) -> None:
+def test_flush_waits_for_records_that_another_program_releases(tmp_path: Path) -> None:
     with Receiver(listening=False) as receiver:
         cli = Cli(tmp_path, receiver.env)
         assert cli("exec", "--", "true").code == 0
@@ -73,7 +73,7 @@ def test_it_waits_for_what_another_program_took_over_and_lets_go_of(tmp_path: Pa
         assert "RUN true" in {span.name for span in receiver.spans()}
 
 
-def test_what_goes_to_another_server_is_counted_and_delivered_too(tmp_path: Path) -> None:
+def test_flush_delivers_to_every_configured_server(tmp_path: Path) -> None:
     with Receiver() as traces, Receiver(listening=False) as metrics:
         cli = Cli(
             tmp_path,
@@ -94,7 +94,9 @@ def test_what_goes_to_another_server_is_counted_and_delivered_too(tmp_path: Path
 
 
 @pytest.mark.parametrize("status", [401, 403])
-def test_records_wait_for_the_right_key_and_status_says_why(tmp_path: Path, status: int) -> None:
+def test_records_wait_for_a_valid_api_key_and_status_has_the_reason(
+    tmp_path: Path, status: int
+) -> None:
     with Receiver() as receiver:
         receiver.answer(Answer(status, "wrong key"))
         cli = Cli(tmp_path, receiver.env)
@@ -113,7 +115,7 @@ def test_records_wait_for_the_right_key_and_status_says_why(tmp_path: Path, stat
         assert receiver.wait_for(spans=1)
 
 
-def test_what_was_refused_is_sent_again(tmp_path: Path) -> None:
+def test_flush_sends_refused_records_again(tmp_path: Path) -> None:
     with Receiver() as receiver:
         receiver.answer(Answer(400, "no"))
         cli = Cli(tmp_path, receiver.env)
@@ -136,7 +138,7 @@ def test_what_was_refused_is_sent_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGINT])
-def test_it_follows_until_told_to_stop(tmp_path: Path, end: signal.Signals) -> None:
+def test_flush_follow_runs_until_a_signal(tmp_path: Path, end: signal.Signals) -> None:
     with Receiver() as receiver:
         cli = Cli(tmp_path, receiver.env)
         dead = {**cli.env, "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9"}

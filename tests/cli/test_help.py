@@ -1,4 +1,4 @@
-"""Help: an example for every command, nothing cut at 80 columns, the nearest command for a wrong one."""
+"""Help: an example for every command, no text cut at 80 columns, a suggestion for an unknown command."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def test_every_command_has_a_short_line_and_an_example(name: str) -> None:
     assert all(example.startswith(f"spanbus {name}") for example in EXAMPLES[name])
 
 
-def test_summaries_stand_uncut_at_80_columns(cli: Cli) -> None:
+def test_summaries_are_not_cut_at_80_columns(cli: Cli) -> None:
     out = cli("--help", env={"COLUMNS": "80"}).out
     for name in COMMANDS:
         assert any(
@@ -26,7 +26,7 @@ def test_summaries_stand_uncut_at_80_columns(cli: Cli) -> None:
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
-def test_options_of_examples_are_there(cli: Cli, name: str) -> None:
+def test_options_in_examples_exist(cli: Cli, name: str) -> None:
     for example in EXAMPLES[name]:
         words = example.partition(" -- ")[0].split()[1:]
         command = words[:2] if words[0] in ("dialect", "nats", "stack") else words[:1]
@@ -35,7 +35,7 @@ def test_options_of_examples_are_there(cli: Cli, name: str) -> None:
 
 
 @pytest.mark.parametrize("group", ["dialect", "nats", "stack"])
-def test_a_group_has_as_much_for_each_of_its_commands(cli: Cli, group: str) -> None:
+def test_commands_of_groups_have_summaries_and_examples(cli: Cli, group: str) -> None:
     out = cli(group, "--help", env={"COLUMNS": "80"}).out
     listed = out.partition("Commands:")[2].partition("Example")[0]
     assert "..." not in listed
@@ -58,12 +58,14 @@ def test_help_of_a_command_ends_with_its_examples(cli: Cli) -> None:
 @pytest.mark.parametrize(
     ("wrong", "right"), [("shwo", "show"), ("runs-", "runs"), ("log", "logs"), ("dcotor", "doctor")]
 )
-def test_a_command_that_is_none_has_a_nearest_one(cli: Cli, wrong: str, right: str) -> None:
+def test_an_unknown_command_is_an_error_with_the_nearest_one(
+    cli: Cli, wrong: str, right: str
+) -> None:
     done = cli(wrong)
     assert (done.code, done.out) == (2, "")
     assert f"no command {wrong!r}; did you mean {right!r}?" in done.err
 
 
-def test_f_has_one_meaning(cli: Cli) -> None:
+def test_the_option_f_has_one_meaning(cli: Cli) -> None:
     assert cli("run", "-f", "spanbus.toml").code == 2
     assert "-f, --follow" in cli("logs", "--help").out

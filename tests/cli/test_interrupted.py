@@ -1,4 +1,4 @@
-"""A command that shares our terminal decides itself how it ends on Ctrl-C, and is told once."""
+"""Interrupts: a command on our terminal gets Ctrl-C once, and decides itself how it ends."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_ctrl_c_in_a_terminal_reaches_the_command_once_and_its_exit_code_is_ours
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_for_exec_alone_is_passed_on(child: Cli, number: signal.Signals) -> None:
+def test_a_signal_sent_to_exec_only_is_passed_on(child: Cli, number: signal.Signals) -> None:
     process = child.start("exec", "--", sys.executable, "child.py")
     assert process.stdout is not None and process.stdout.readline() == "ready\n"
     process.send_signal(number)
@@ -65,7 +65,7 @@ def test_a_signal_for_exec_alone_is_passed_on(child: Cli, number: signal.Signals
     assert recorded(child) == ("cancellation", "cancellation")
 
 
-def test_a_command_that_dies_of_the_signal_gives_128_and_its_number(child: Cli) -> None:
+def test_a_command_killed_by_a_signal_gives_128_plus_its_number(child: Cli) -> None:
     process = child.start("exec", "--", "sh", "-c", "echo ready; exec sleep 60")
     assert process.stdout is not None and process.stdout.readline() == "ready\n"
     process.send_signal(signal.SIGTERM)
@@ -73,7 +73,7 @@ def test_a_command_that_dies_of_the_signal_gives_128_and_its_number(child: Cli) 
     assert process.returncode == 143
 
 
-def test_an_option_that_exec_does_not_have_is_bad_usage(child: Cli) -> None:
+def test_an_unknown_option_of_exec_is_a_usage_error(child: Cli) -> None:
     done = child("exec", "--nmae", "x", "--", "true")
     assert done.code == 2
     assert "--nmae" in done.err
@@ -90,7 +90,7 @@ def test_a_narrow_terminal_still_shows_the_whole_id_of_a_run(child: Cli) -> None
     assert run_id in shown.splitlines()[0]
 
 
-def test_who_insists_ends_the_tools_too(child: Cli) -> None:
+def test_a_second_interrupt_kills_the_tools(child: Cli) -> None:
     (child.folder / "spanbus.toml").write_text(
         '[workflows.w]\nphases = [ { name = "stubborn", run = ["sh", "-c", "trap \'\' TERM; echo $$ > pid; while :; do sleep 1; done"] } ]\n'
     )
@@ -138,7 +138,7 @@ main()
         (signal.SIGHUP, signal.SIGHUP),
     ],
 )
-def test_a_signal_at_the_interpreters_end_changes_no_exit_code(
+def test_a_signal_during_interpreter_exit_does_not_change_the_exit_code(
     child: Cli, first: signal.Signals, late: signal.Signals
 ) -> None:
     (child.folder / "spanbus.toml").write_text(

@@ -1,4 +1,4 @@
-"""The end of a command's output is its end, and all of it is kept."""
+"""Kept output of commands: the tail is the real end, and all of it is kept."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def write(cli: Cli, program: str, more: str = "") -> None:
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
-def test_the_last_characters_are_everywhere(cli: Cli, program: str) -> None:
+def test_the_end_of_the_output_is_in_every_view(cli: Cli, program: str) -> None:
     write(cli, program)
     ran = cli("run", "-q")
     assert ran.code == 1
@@ -55,7 +55,7 @@ def test_the_last_characters_are_everywhere(cli: Cli, program: str) -> None:
     assert "THE-REASON" in cli("report", "-o", "-").out
 
 
-def test_show_runs_and_json_tell_what_is_needed_after_a_failure(cli: Cli) -> None:
+def test_show_runs_and_json_have_what_is_needed_after_a_failure(cli: Cli) -> None:
     write(cli, "lines")
     cli("run", "-q")
     run = cli("show", "--json").json()
@@ -74,7 +74,7 @@ def test_show_runs_and_json_tell_what_is_needed_after_a_failure(cli: Cli) -> Non
         assert listed[key] == run[key] is not None
 
 
-def test_logs_of_a_run_a_phase_a_hook_and_of_what_failed(cli: Cli) -> None:
+def test_logs_selects_a_run_a_phase_a_hook_or_failures(cli: Cli) -> None:
     (cli.folder / "spanbus.toml").write_text(
         """[workflows.w]
 phases = [
@@ -98,7 +98,7 @@ phases = [
     assert cli("logs", "nope").code == 1
 
 
-def test_what_is_kept_holds_no_secret_and_belongs_to_the_user(cli: Cli) -> None:
+def test_kept_output_is_redacted_and_private(cli: Cli) -> None:
     secret = "ghp_" + "a1B2" * 9
     key = (
         "-----BEGIN PRIVATE KEY-----\\nMIIEvQIBADANBgkqhkiG9w0BAQEFAASC\\n-----END PRIVATE KEY-----"
@@ -116,7 +116,7 @@ def test_what_is_kept_holds_no_secret_and_belongs_to_the_user(cli: Cli) -> None:
         assert path.stat().st_mode & 0o077 == 0, path
 
 
-def test_output_can_be_followed_while_it_is_written(cli: Cli) -> None:
+def test_logs_follow_shows_output_while_it_is_written(cli: Cli) -> None:
     program = "import time, pathlib\nprint('first', flush=True)\nwhile not pathlib.Path('go').exists(): time.sleep(0.02)\nprint('last')"
     argv = json.dumps([sys.executable, "-c", program])
     (cli.folder / "spanbus.toml").write_text(
@@ -138,7 +138,7 @@ def test_output_can_be_followed_while_it_is_written(cli: Cli) -> None:
     assert (running.returncode, follower.returncode) == (0, 0)
 
 
-def test_output_of_a_killed_run_is_there_as_far_as_it_came(cli: Cli) -> None:
+def test_output_of_a_killed_run_is_kept(cli: Cli) -> None:
     argv = json.dumps(
         [sys.executable, "-c", "import time; print('first', flush=True); time.sleep(60)"]
     )
@@ -156,7 +156,7 @@ def test_output_of_a_killed_run_is_there_as_far_as_it_came(cli: Cli) -> None:
     assert cli("logs", folder.name).out == "first\n"
 
 
-def test_kept_output_is_bounded_and_the_newest_stays(cli: Cli) -> None:
+def test_kept_output_is_bounded_and_the_newest_is_kept(cli: Cli) -> None:
     program = "import base64, os\nfor n in range(6): print(base64.b64encode(os.urandom(200_000)).decode())\nprint('END')"
     argv = json.dumps([sys.executable, "-c", program])
     (cli.folder / "spanbus.toml").write_text(
@@ -173,7 +173,7 @@ def test_kept_output_is_bounded_and_the_newest_stays(cli: Cli) -> None:
 
 
 @pytest.mark.usefixtures("by_each_delivery")
-def test_output_goes_out_as_logs_with_its_span_when_that_is_asked_for(cli: Cli) -> None:
+def test_output_is_exported_as_logs_with_its_span_if_configured(cli: Cli) -> None:
     write(cli, "lines")
     with Receiver() as receiver:
         cli("run", "-q", env={**receiver.env, "SPANBUS_OUTPUT": "logs"})
@@ -190,9 +190,7 @@ def test_output_goes_out_as_logs_with_its_span_when_that_is_asked_for(cli: Cli) 
 
 
 @pytest.mark.parametrize("setting", ["off", "local"])
-def test_no_output_is_sent_and_none_is_kept_where_that_was_not_asked_for(
-    cli: Cli, setting: str
-) -> None:
+def test_output_is_neither_sent_nor_kept_unless_configured(cli: Cli, setting: str) -> None:
     write(cli, "lines")
     with Receiver() as receiver:
         cli("run", "-q", env={**receiver.env, "SPANBUS_OUTPUT": setting})
@@ -202,7 +200,7 @@ def test_no_output_is_sent_and_none_is_kept_where_that_was_not_asked_for(
     assert (cli.folder / "state" / "logs").exists() == (setting == "local")
 
 
-def test_an_earlier_run_has_a_name_and_runs_are_listed_since_a_time(cli: Cli) -> None:
+def test_earlier_runs_can_be_named_and_listed_since_a_time(cli: Cli) -> None:
     for name in ("one", "two", "three"):
         cli("exec", "--workflow", name, "--", "true")
     assert [
@@ -215,7 +213,7 @@ def test_an_earlier_run_has_a_name_and_runs_are_listed_since_a_time(cli: Cli) ->
     assert (wrong.code, "2h" in wrong.err) == (2, True)
 
 
-def test_replay_says_as_which_run_it_stored(cli: Cli) -> None:
+def test_replay_prints_the_id_of_the_stored_run(cli: Cli) -> None:
     write(cli, "lines")
     cli("run", "-q", "--record", "events.jsonl")
     run_id = str(cli("show", "--json").json()["run_id"])
@@ -223,7 +221,7 @@ def test_replay_says_as_which_run_it_stored(cli: Cli) -> None:
     assert "stored as" not in cli("replay", "events.jsonl", "--dry-run").out
 
 
-def test_a_full_disk_costs_the_kept_output_only(cli: Cli) -> None:
+def test_a_full_disk_affects_only_the_kept_output(cli: Cli) -> None:
     write(cli, "lines")
     logs = cli.folder / "state" / "logs"
     logs.parent.mkdir()

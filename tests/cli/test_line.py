@@ -1,4 +1,4 @@
-"""Lines are read by the table of the commands as typer would read them, and left to typer where it has something to say."""
+"""Command lines are parsed with a generated table like typer does; invalid lines and help are left to typer."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ nothing
 
 
 def by_typer(words: list[str]) -> dict[str, object]:
-    """The parameters that typer would call the command with."""
+    """Return the parameters with which typer would call the command."""
     group: Any = typer.main.get_command(app)
     root = group.make_context("spanbus", ["demo"], resilient_parsing=True)
     command = group.get_command(root, words[0])
@@ -91,7 +91,7 @@ def by_typer(words: list[str]) -> dict[str, object]:
 
 
 def comparable(values: Mapping[str, object]) -> dict[str, object]:
-    """Typer makes a path of a text in the call itself, and says of what is not there that it is empty."""
+    """Normalize parameters: typer converts paths in the call itself, and has empty values for missing options."""
     paths = ("file", "out", "stream")
     return {
         name: Path(str(value))
@@ -104,7 +104,7 @@ def comparable(values: Mapping[str, object]) -> dict[str, object]:
 
 
 @pytest.mark.parametrize("line", READ)
-def test_a_valid_line_is_read_as_typer_reads_it(line: str) -> None:
+def test_a_valid_command_line_is_parsed_like_typer_does(line: str) -> None:
     words = shlex.split(line)
     call = call_of(words)
     assert isinstance(call, partial)
@@ -115,11 +115,11 @@ def test_a_valid_line_is_read_as_typer_reads_it(line: str) -> None:
 
 
 @pytest.mark.parametrize("line", LEFT)
-def test_a_line_that_is_wrong_or_asks_for_help_is_left_to_typer(line: str) -> None:
+def test_invalid_lines_and_help_are_left_to_typer(line: str) -> None:
     assert call_of(shlex.split(line)) is None
 
 
-def test_every_command_with_one_module_and_no_way_of_its_own_is_read(cli: Cli) -> None:
+def test_every_plain_command_is_parsed_without_typer(cli: Cli) -> None:
     del cli
     own = {"run", "exec", "up", "observe", "stack", "nats", "dialect"}
     minimal = {"diff": ["a", "b"], "replay": ["x"]}
@@ -136,7 +136,7 @@ def test_every_command_with_one_module_and_no_way_of_its_own_is_read(cli: Cli) -
         ("shwo", 2, "did you mean"),
     ],
 )
-def test_what_is_wrong_is_said_as_before(cli: Cli, line: str, code: int, said: str) -> None:
+def test_usage_errors_are_those_of_typer(cli: Cli, line: str, code: int, said: str) -> None:
     done = cli(*line.split())
     assert (done.code, done.out) == (code, "")
     assert said in done.err
@@ -154,7 +154,7 @@ HEAVY = {
 }
 
 
-def test_a_stored_run_is_shown_without_typer_and_without_most_of_rich(
+def test_show_imports_neither_typer_nor_most_of_rich(
     cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)  # what measures is loaded too
@@ -171,7 +171,7 @@ def test_a_stored_run_is_shown_without_typer_and_without_most_of_rich(
         assert not loaded & HEAVY, line
 
 
-def test_the_table_is_what_the_commands_say(request: pytest.FixtureRequest) -> None:
+def test_the_generated_table_is_up_to_date(request: pytest.FixtureRequest) -> None:
     tool = request.config.rootpath / "tools" / "start.py"
     done = subprocess.run(
         [sys.executable, str(tool), "--check"], capture_output=True, text=True, check=False

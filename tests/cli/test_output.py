@@ -1,4 +1,4 @@
-"""Where the output goes decides nothing about the work: a reader who leaves, a full disk, a terminal without Unicode."""
+"""Problems with the output do not affect the run: a closed pipe, a full disk, a terminal without Unicode."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ phases = [
 
 @pytest.fixture
 def gated(tmp_path: Path) -> Cli:
-    """A workflow whose first phase waits for a line in ``gate``."""
+    """Write a workflow whose first phase waits for a line in ``gate``."""
     (tmp_path / "spanbus.toml").write_text(WORKFLOW, encoding="utf-8")
     (tmp_path / "gate").write_text("go\n", encoding="utf-8")
     return Cli(tmp_path)
 
 
-def test_a_run_goes_on_when_nobody_reads_its_output_any_more(gated: Cli) -> None:
+def test_a_run_continues_when_its_stdout_is_closed(gated: Cli) -> None:
     process = subprocess.Popen(
         gated.argv("run"),
         cwd=gated.folder,
@@ -50,7 +50,7 @@ def test_a_run_goes_on_when_nobody_reads_its_output_any_more(gated: Cli) -> None
 
 
 @pytest.mark.parametrize("words", ["show --json", "logs", "replay - --json", "show nowhere"])
-def test_closed_streams_are_no_accident(gated: Cli, words: str) -> None:
+def test_closed_standard_streams_cause_no_error(gated: Cli, words: str) -> None:
     assert gated("run").code == 0
     usual = gated(*words.split(), stdin="")
     for closed in (">&-", "2>&-", "<&- >&- 2>&-"):
@@ -63,13 +63,13 @@ def test_closed_streams_are_no_accident(gated: Cli, words: str) -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-def test_a_message_that_nobody_can_be_told_is_no_accident(gated: Cli) -> None:
+def test_an_error_that_cannot_be_printed_causes_no_traceback(gated: Cli) -> None:
     done = gated.run(["sh", "-c", '"$@" 2>/dev/full', "sh", *gated.argv("show", "nowhere")])
     assert (done.returncode, done.stdout) == (1, "")
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-def test_a_full_disk_under_the_output_is_one_line_and_does_not_hurt_the_run(gated: Cli) -> None:
+def test_a_full_disk_behind_stdout_is_one_line_and_the_run_continues(gated: Cli) -> None:
     with Path("/dev/full").open("w", encoding="utf-8") as full:
         done, listed = (
             subprocess.run(
@@ -95,7 +95,7 @@ def test_a_full_disk_under_the_output_is_one_line_and_does_not_hurt_the_run(gate
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
-def test_what_the_terminal_cannot_show_is_spelled_out(gated: Cli, encoding: str) -> None:
+def test_characters_outside_the_terminals_encoding_are_escaped(gated: Cli, encoding: str) -> None:
     for command in ("run", "show", "runs"):
         done = subprocess.run(
             gated.argv(command),
@@ -137,7 +137,7 @@ def in_a_terminal(
     return shown
 
 
-def test_a_tool_that_writes_much_is_not_held_up_by_drawing_the_tree_for_each_line(
+def test_the_tree_is_not_redrawn_for_each_line_of_output(
     tmp_path: Path,
 ) -> None:
     (tmp_path / "spanbus.toml").write_text(
@@ -150,7 +150,7 @@ def test_a_tool_that_writes_much_is_not_held_up_by_drawing_the_tree_for_each_lin
     assert len(shown) < 30_000 * 40  # the tree alone is more than 100 bytes
 
 
-def test_tools_know_the_terminal_unless_tty_is_off(tmp_path: Path) -> None:
+def test_tools_have_a_terminal_unless_tty_is_off(tmp_path: Path) -> None:
     asks = """["sh", "-c", 'echo "<$0 ${FORCE_COLOR-none} ${MYPY_FORCE_COLOR-none} ${COLUMNS-none}>"', "%s"]"""
     (tmp_path / "spanbus.toml").write_text(
         "[workflows.main]\nphases = [\n"
@@ -175,7 +175,7 @@ def test_a_terminal_that_cannot_move_its_cursor_gets_plain_lines(gated: Cli) -> 
     assert b"\x1b" not in shown
 
 
-def test_what_became_of_a_phase_is_told_on_a_narrow_terminal_too(tmp_path: Path) -> None:
+def test_results_of_phases_are_shown_on_a_narrow_terminal(tmp_path: Path) -> None:
     (tmp_path / "spanbus.toml").write_text(
         f'[workflows.main]\nphases = [ {{ name = "{"long_" * 12}", run = "test -e ok" }} ]\n'
     )
@@ -191,7 +191,7 @@ def test_what_became_of_a_phase_is_told_on_a_narrow_terminal_too(tmp_path: Path)
         assert all("newly failing" in line and len(line) <= columns for line in lines), lines
 
 
-def test_the_names_of_events_are_told_on_a_narrow_terminal_too(tmp_path: Path) -> None:
+def test_event_names_are_shown_on_a_narrow_terminal(tmp_path: Path) -> None:
     (tmp_path / "spanbus.toml").write_text(
         '[workflows.main]\nphases = [ { name = "a phase with quite a long name", run = "true" } ]\n'
     )
@@ -202,7 +202,7 @@ def test_the_names_of_events_are_told_on_a_narrow_terminal_too(tmp_path: Path) -
     assert all(len(line) <= 50 for line in re.sub(r"\x1b\[[0-9;]*m", "", shown).splitlines())
 
 
-def test_how_long_a_phase_has_been_running_is_told_on_a_narrow_terminal_too(tmp_path: Path) -> None:
+def test_running_times_are_shown_on_a_narrow_terminal(tmp_path: Path) -> None:
     (tmp_path / "spanbus.toml").write_text(
         f'[workflows.main]\nphases = [ {{ name = "{"日本" * 15}", run = "sleep 0.5" }} ]\n'
     )
@@ -210,7 +210,7 @@ def test_how_long_a_phase_has_been_running_is_told_on_a_narrow_terminal_too(tmp_
     assert re.search(r"日本.*running +0\.\d+ s", shown), shown
 
 
-def test_a_store_without_a_run_is_no_failed_search(tmp_path: Path) -> None:
+def test_runs_of_an_empty_store_is_not_an_error(tmp_path: Path) -> None:
     cli = Cli(tmp_path)
     assert cli("exec", "--", "true", env={"OTEL_TRACES_SAMPLER": "always_off"}).code == 0
     assert "no run of project 'spanbus' is stored yet" in cli("runs").err
@@ -219,9 +219,7 @@ def test_a_store_without_a_run_is_no_failed_search(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])
-def test_a_reader_who_leaves_ends_a_listing_as_a_signal_would(
-    tmp_path: Path, unbuffered: str
-) -> None:
+def test_a_closed_pipe_ends_a_listing_like_sigpipe(tmp_path: Path, unbuffered: str) -> None:
     phases = ", ".join(f'{{ name = "p{number}", run = "true" }}' for number in range(30))
     (tmp_path / "spanbus.toml").write_text(f"[workflows.main]\nphases = [ {phases} ]\n")
     cli = Cli(tmp_path)

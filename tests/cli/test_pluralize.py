@@ -1,4 +1,4 @@
-"""One record waits, two records wait."""
+"""Singular and plural: one record waits, two records wait."""
 
 from __future__ import annotations
 
@@ -11,5 +11,5 @@ from spanbus._pluralize import pluralize
     ("count", "said"),
     [(0, "0 records wait"), (1, "1 record waits"), (2, "2 records wait"), (21, "21 records wait")],
 )
-def test_the_words_agree_with_the_number(count: int, said: str) -> None:
+def test_pluralize_agrees_with_the_number(count: int, said: str) -> None:
     assert pluralize(count, "record waits", "records wait") == said

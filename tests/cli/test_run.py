@@ -1,4 +1,4 @@
-"""spanbus run and exec, from the process to the bytes that a collector gets."""
+"""`spanbus run` and `spanbus exec`, from the process to the bytes that a collector receives."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_show_names_the_runs_within_a_run(cli: Cli) -> None:
     assert "contains" not in cli("show", runs["true"]).out
 
 
-def test_runs_are_kept_for_as_many_days_as_was_set(cli: Cli) -> None:
+def test_runs_are_kept_for_the_configured_days(cli: Cli) -> None:
     def listed() -> int:
         return len(cast("list[Json]", json.loads(cli("runs", "--json").out)))
 
@@ -92,7 +92,7 @@ def test_runs_are_kept_for_as_many_days_as_was_set(cli: Cli) -> None:
     )
 
 
-def test_show_is_advised_only_where_the_run_can_be_stored(project: Cli) -> None:
+def test_show_is_suggested_only_if_the_run_is_stored(project: Cli) -> None:
     (project.folder / "file").touch()
     nowhere = project("run", env={"SPANBUS_STATE_DIR": str(project.folder / "file" / "state")})
     assert "spanbus show" not in nowhere.out
@@ -175,7 +175,7 @@ def test_json_is_one_document_of_the_documented_shape(project: Cli) -> None:
 
 
 @pytest.mark.usefixtures("by_each_delivery")
-def test_show_tells_the_same_as_the_run_did(project: Cli) -> None:
+def test_show_gives_the_same_run_as_the_run_command(project: Cli) -> None:
     ran = project("run", "--json").json()
     shown = project("show", "--json").json()
     [run] = cast("list[Json]", ran["runs"])
@@ -200,7 +200,7 @@ def test_a_recorded_run_replays_to_the_same_runs(project: Cli) -> None:
 
 
 @pytest.mark.usefixtures("by_each_delivery")
-def test_a_collector_gets_exactly_the_spans_events_histograms_and_counters_of_the_catalogue(
+def test_a_collector_gets_exactly_the_telemetry_of_the_catalogue(
     project: Cli,
 ) -> None:
     with Receiver() as receiver:
@@ -307,7 +307,7 @@ def test_exec_of_false_is_a_failed_phase_and_exit_code_1(cli: Cli) -> None:
     assert receiver.sum_of(names.PHASE_FAILURES) == 1
 
 
-def test_exec_gives_the_commands_own_exit_code_and_streams(cli: Cli) -> None:
+def test_exec_passes_on_exit_code_and_streams(cli: Cli) -> None:
     done = cli("exec", "--", "sh", "-c", "cat; echo err >&2; exit 42", stdin="through\n")
     assert (done.code, done.out, done.err) == (42, "through\n", "err\n")
     assert cli("exec", "--", "sh", "-c", "kill -9 $$").code == 137
@@ -316,7 +316,7 @@ def test_exec_gives_the_commands_own_exit_code_and_streams(cli: Cli) -> None:
     assert cli("exec", "--", "./plain").code == 126
 
 
-def test_exec_passes_the_trace_context_on_and_continues_that_of_its_caller(cli: Cli) -> None:
+def test_exec_continues_the_trace_context_and_passes_it_on(cli: Cli) -> None:
     parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
     done = cli(
         "exec",
@@ -386,7 +386,7 @@ def test_ctrl_c_ends_phases_as_cancelled_and_still_delivers(cli: Cli) -> None:
 
 
 @pytest.mark.usefixtures("by_each_delivery")
-def test_a_phase_that_takes_too_long_is_a_timeout(cli: Cli) -> None:
+def test_a_phase_above_its_timeout_is_a_timeout(cli: Cli) -> None:
     (cli.folder / "spanbus.toml").write_text(
         '[workflows.w]\nphases = [ { name = "slow", run = "sleep 60", timeout = "200ms" } ]\n'
     )
@@ -401,7 +401,7 @@ def test_a_phase_that_takes_too_long_is_a_timeout(cli: Cli) -> None:
     )
 
 
-def test_phases_left_out_are_announced_as_skipped(project: Cli) -> None:
+def test_deselected_phases_are_published_as_skipped(project: Cli) -> None:
     done = project("run", "--json", "--skip", "fast_hooks", "--skip", "tests")
     [run] = cast("list[Json]", done.json()["runs"])
     assert {phase["name"]: phase["result"] for phase in cast("list[Json]", run["phases"])} == {
@@ -435,7 +435,7 @@ def test_sixteen_runs_at_once_on_one_state_directory(cli: Cli) -> None:
     }
 
 
-def test_files_of_the_state_directory_are_the_users_own(project: Cli) -> None:
+def test_files_of_the_state_directory_are_private(project: Cli) -> None:
     project("run", "-q")
     state = project.folder / "state"
     assert state.stat().st_mode & 0o777 == 0o700
@@ -443,9 +443,7 @@ def test_files_of_the_state_directory_are_the_users_own(project: Cli) -> None:
         assert path.stat().st_mode & 0o077 == 0, path
 
 
-def test_a_dead_collector_costs_a_run_at_most_a_moment_and_one_line(
-    cli: Cli, tmp_path: Path
-) -> None:
+def test_a_dead_collector_costs_a_run_one_line(cli: Cli, tmp_path: Path) -> None:
     del tmp_path
     free = cli("exec", "--", "true")
     assert free.code == 0
@@ -454,7 +452,7 @@ def test_a_dead_collector_costs_a_run_at_most_a_moment_and_one_line(
     assert len(done.err.splitlines()) <= 1
 
 
-def test_a_phase_works_in_a_folder_of_the_project_wherever_it_is_started_from(cli: Cli) -> None:
+def test_the_cwd_of_a_phase_is_relative_to_the_project(cli: Cli) -> None:
     (cli.folder / "spanbus.toml").write_text(
         '[workflows.w]\nphases = [\n  { name = "a", run = "pwd", cwd = "sub" },\n  { name = "b", cwd = "sub", hooks = [ { name = "h", run = "pwd", cwd = "deeper" } ] },\n]\n'
     )
@@ -466,14 +464,14 @@ def test_a_phase_works_in_a_folder_of_the_project_wherever_it_is_started_from(cl
     assert f"b/h | {deeper}\n" in done.out
 
 
-def test_the_environment_of_a_phase_is_what_its_table_says(cli: Cli) -> None:
+def test_the_environment_of_a_phase_is_that_of_its_table(cli: Cli) -> None:
     (cli.folder / "spanbus.toml").write_text(
         '[workflows.w]\nphases = [ { name = "a", run = "sh -c \'echo $WORD $NUMBER $FLAG\'", env = { WORD = "x", NUMBER = 3, FLAG = true } } ]\n'
     )
     assert "a/sh | x 3 true\n" in cli("run").out
 
 
-def test_a_run_that_was_sampled_away_is_not_said_to_be_found_again(project: Cli) -> None:
+def test_show_is_not_suggested_for_an_unsampled_run(project: Cli) -> None:
     for env in (
         {"OTEL_TRACES_SAMPLER": "always_off"},
         {"TRACEPARENT": f"00-{'1' * 32}-{'2' * 16}-00"},
@@ -485,7 +483,7 @@ def test_a_run_that_was_sampled_away_is_not_said_to_be_found_again(project: Cli)
     assert "spanbus show 2" in project("run", "-q").out
 
 
-def test_a_run_that_is_not_stored_here_is_not_said_to_be_found_here(project: Cli) -> None:
+def test_show_is_not_suggested_for_a_run_that_is_not_stored(project: Cli) -> None:
     with Receiver() as receiver:
         done = project(
             "run", "-q", env={"SPANBUS_LOCAL": "off", "OTEL_EXPORTER_OTLP_ENDPOINT": receiver.url}
@@ -494,7 +492,7 @@ def test_a_run_that_is_not_stored_here_is_not_said_to_be_found_here(project: Cli
     assert "spanbus show" not in done.out
 
 
-def test_the_timeline_writes_lists_and_truth_as_json_does(project: Cli) -> None:
+def test_the_timeline_writes_lists_and_booleans_as_json(project: Cli) -> None:
     project("run", "-q")
     out = project("show", "--events").out
     assert 'needs=["cleaning"]' in out

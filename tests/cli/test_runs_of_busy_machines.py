@@ -1,4 +1,4 @@
-"""A list of runs is whole, also when programs had no time to store theirs and others are at it."""
+"""`spanbus runs` is complete also if programs could not store their runs and another program is doing so."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from command_line import Cli
 
 
-def test_runs_waits_for_another_program_that_takes_over_what_was_left(tmp_path: Path) -> None:
+def test_runs_waits_for_a_program_that_adopts_leftovers(tmp_path: Path) -> None:
     cli = Cli(tmp_path)
     for _ in range(3):
         assert cli("exec", "--", "true", env={"SPANBUS_EXIT_TIMEOUT_S": "0"}).code == 0

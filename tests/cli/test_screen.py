@@ -1,4 +1,4 @@
-"""The screen writes what rich would write of the same text on the same terminal."""
+"""Our terminal output equals that of rich for the same text and terminal."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Stream(io.StringIO):
 @pytest.mark.parametrize("terminal", TERMINALS)
 @pytest.mark.parametrize("is_one", [True, False])
 @pytest.mark.parametrize("columns", ["20", "47", "200", ""])
-def test_every_text_is_the_same_by_both(
+def test_every_text_is_written_as_by_rich(
     monkeypatch: pytest.MonkeyPatch, terminal: str, is_one: bool, columns: str
 ) -> None:
     for name in ("NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "COLORTERM", "LINES", "COLUMNS"):
@@ -80,7 +80,7 @@ def test_every_text_is_the_same_by_both(
         assert screen.width == rich.width
 
 
-def test_nothing_is_nothing_and_an_empty_line_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_empty_text_and_an_empty_line_are_distinct(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdout", stream := Stream(False))
     screen = Screen()
     console.draw(screen, Text())
@@ -91,7 +91,7 @@ def test_nothing_is_nothing_and_an_empty_line_a_line(monkeypatch: pytest.MonkeyP
     assert stream.getvalue() == "\na\nb\n"
 
 
-def test_a_closed_stream_is_nothing_to_stumble_over(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_closed_stream_causes_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdout", None)
     screen = Screen()
     screen.print("lost")

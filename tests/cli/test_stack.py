@@ -1,4 +1,4 @@
-"""`spanbus stack`: the right program with the right files, the addresses that answer, and what is missing."""
+"""`spanbus stack`: the program and files that it uses, the addresses that answer, and missing programs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Json = dict[str, object]
 
 
 class Program:
-    """An executable that writes down how it was called and answers as it is told."""
+    """An executable that records its calls and gives scripted answers."""
 
     def __init__(self, folder: Path, name: str, *, version: str = "2.40.3") -> None:
         folder.mkdir(exist_ok=True)
@@ -44,7 +44,7 @@ esac
         self.path.chmod(0o755)
 
     def calls(self) -> list[str]:
-        """What it was asked to do, without the questions of the command itself."""
+        """Return the calls, without the version checks of the command itself."""
         lines = self._log.read_text().splitlines() if self._log.exists() else []
         return [
             line
@@ -70,7 +70,7 @@ def path(cli: Cli) -> Path:
 
 @pytest.fixture
 def checkout(cli: Cli) -> Path:
-    """The folder of the command is below a checkout of somebody's, with files of the stack's names: none of them is started."""
+    """A foreign checkout above the folder of the command, with files named like those of the stack; none may be started."""
     top = cli.folder / "checkout"
     for name in (FILE, "collector-config.yaml", "deploy/prometheus/alerts.yml"):
         (top / name).parent.mkdir(parents=True, exist_ok=True)
@@ -81,7 +81,7 @@ def checkout(cli: Cli) -> Path:
 
 @pytest.fixture
 def servers() -> Generator[str]:
-    """All servers, and what Compose would say of their ports."""
+    """All servers, and the output of Compose for their ports."""
     jaeger, health = http(b'{"data": [], "total": 0}'), http(b'{"database": "ok"}')
     prometheus, alertmanager = (
         http(b'{"status": "success", "data": {"version": "3"}}'),
@@ -143,7 +143,7 @@ def test_up_with_grafana_starts_its_profile_and_waits_for_it(
     assert "Grafana" in done.out
 
 
-def test_up_says_who_does_not_answer_in_time(
+def test_up_names_servers_that_do_not_answer_in_time(
     cli: Cli, path: Path, checkout: Path, servers: str
 ) -> None:
     document = json.loads(servers)
@@ -157,7 +157,7 @@ def test_up_says_who_does_not_answer_in_time(
     assert "not everything answers" in done.err
 
 
-def test_up_that_compose_refuses_is_exit_code_one_with_its_own_words(
+def test_an_error_of_compose_is_exit_code_one_with_its_message(
     cli: Cli, path: Path, checkout: Path
 ) -> None:
     Program(path, "docker").fails(17)
@@ -168,7 +168,7 @@ def test_up_that_compose_refuses_is_exit_code_one_with_its_own_words(
     assert done.out == ""
 
 
-def test_files_that_are_given_are_used_in_their_order(cli: Cli, path: Path, servers: str) -> None:
+def test_given_compose_files_are_used_in_order(cli: Cli, path: Path, servers: str) -> None:
     docker = Program(path, "docker")
     docker.says_config(servers)
     for name in ("one.yml", "two.yml"):
@@ -177,7 +177,7 @@ def test_files_that_are_given_are_used_in_their_order(cli: Cli, path: Path, serv
     assert docker.calls() == [f"compose -f {cli.folder}/one.yml -f {cli.folder}/two.yml up -d"]
 
 
-def test_a_file_that_is_not_there_is_one_line_and_exit_code_two(cli: Cli, path: Path) -> None:
+def test_a_missing_compose_file_is_one_line_and_exit_code_two(cli: Cli, path: Path) -> None:
     docker = Program(path, "docker")
     done = cli("stack", "up", "--file", "gone.yml")
     assert (done.code, done.out) == (2, "")
@@ -188,7 +188,7 @@ def test_a_file_that_is_not_there_is_one_line_and_exit_code_two(cli: Cli, path: 
 # --- which program ----------------------------------------------------------------------------------------------------
 
 
-def test_without_compose_it_says_how_to_get_it(cli: Cli, path: Path, checkout: Path) -> None:
+def test_without_compose_the_error_has_a_remedy(cli: Cli, path: Path, checkout: Path) -> None:
     done = below(cli, checkout)("stack", "up")
     assert (done.code, done.out) == (2, "")
     assert len(done.err.splitlines()) == 1
@@ -196,25 +196,21 @@ def test_without_compose_it_says_how_to_get_it(cli: Cli, path: Path, checkout: P
     assert "spanbus up" in done.err
 
 
-def test_docker_without_its_plugin_gives_way_to_docker_compose(
-    cli: Cli, path: Path, checkout: Path
-) -> None:
+def test_without_the_plugin_docker_compose_is_used(cli: Cli, path: Path, checkout: Path) -> None:
     docker, standalone = Program(path, "docker", version=""), Program(path, "docker-compose")
     assert below(cli, checkout)("stack", "down").code == 0
     assert docker.calls() == []
     assert standalone.calls() == [f"-f {shipped(ROOT)} --profile grafana down"]
 
 
-def test_a_docker_compose_that_is_too_old_gives_way_to_podman(
-    cli: Cli, path: Path, checkout: Path
-) -> None:
+def test_with_an_old_docker_compose_podman_is_used(cli: Cli, path: Path, checkout: Path) -> None:
     old, podman = Program(path, "docker-compose", version="1.29.2"), Program(path, "podman")
     assert below(cli, checkout)("stack", "down").code == 0
     assert old.calls() == []
     assert podman.calls() == [f"compose -f {shipped(ROOT)} --profile grafana down"]
 
 
-def test_what_was_tried_is_told(cli: Cli, path: Path, checkout: Path) -> None:
+def test_the_tried_programs_are_reported(cli: Cli, path: Path, checkout: Path) -> None:
     Program(path, "docker", version="")
     Program(path, "docker-compose", version="1.29.2")
     done = below(cli, checkout)("stack", "down")
@@ -223,9 +219,7 @@ def test_what_was_tried_is_told(cli: Cli, path: Path, checkout: Path) -> None:
     assert "`docker-compose` is version 1, which is too old" in done.err
 
 
-def test_a_program_that_is_found_and_cannot_be_executed_gives_way(
-    cli: Cli, path: Path, checkout: Path
-) -> None:
+def test_a_program_that_cannot_be_executed_is_skipped(cli: Cli, path: Path, checkout: Path) -> None:
     (path / "docker").write_bytes(b"\x7fELF nonsense")
     (path / "docker").chmod(0o755)
     standalone = Program(path, "docker-compose")
@@ -236,7 +230,7 @@ def test_a_program_that_is_found_and_cannot_be_executed_gives_way(
 # --- which file -------------------------------------------------------------------------------------------------------
 
 
-def test_a_compose_file_of_somebody_else_is_never_started(cli: Cli, path: Path) -> None:
+def test_a_foreign_compose_file_is_never_started(cli: Cli, path: Path) -> None:
     docker = Program(path, "docker")
     (cli.folder / FILE).write_text("services: {}\n")
     cli("stack", "down")
@@ -298,7 +292,7 @@ def test_the_addresses_without_compose_are_those_of_the_shipped_file() -> None:
 # --- down and status --------------------------------------------------------------------------------------------------
 
 
-def test_down_keeps_what_is_stored_unless_told_otherwise(
+def test_down_keeps_volumes_unless_asked_to_delete_them(
     cli: Cli, path: Path, checkout: Path
 ) -> None:
     docker = Program(path, "docker")
@@ -308,12 +302,16 @@ def test_down_keeps_what_is_stored_unless_told_otherwise(
     assert docker.calls() == [f"{prefix} down", f"{prefix} down --volumes"]
 
 
-def test_down_that_fails_is_exit_code_one(cli: Cli, path: Path, checkout: Path) -> None:
-    Program(path, "docker").fails(1)
+def test_a_failing_down_is_exit_code_one(cli: Cli, path: Path, checkout: Path) -> None:
+    docker = Program(path, "docker")
+    docker.fails(1)
     assert below(cli, checkout)("stack", "down").code == 1
+    assert docker.calls() == [f"compose -f {shipped(ROOT)} --profile grafana down"]
 
 
-def test_status_tells_who_answers(cli: Cli, path: Path, checkout: Path, servers: str) -> None:
+def test_status_lists_the_servers_that_answer(
+    cli: Cli, path: Path, checkout: Path, servers: str
+) -> None:
     docker = Program(path, "docker")
     docker.says_config(servers)
     here = below(cli, checkout)
@@ -352,7 +350,7 @@ def test_status_counts_a_server_that_does_not_answer_as_a_failure_but_not_grafan
         "[" * 50_000,
     ],
 )
-def test_a_config_that_makes_no_sense_is_no_traceback(
+def test_invalid_compose_output_gives_no_traceback(
     cli: Cli, path: Path, checkout: Path, config: str
 ) -> None:
     Program(path, "docker").says_config(config)
@@ -364,9 +362,7 @@ def test_a_config_that_makes_no_sense_is_no_traceback(
 # --- without containers -----------------------------------------------------------------------------------------------
 
 
-def test_local_names_the_binaries_that_are_missing_and_where_they_are_had(
-    cli: Cli, path: Path
-) -> None:
+def test_local_names_missing_binaries_and_their_source(cli: Cli, path: Path) -> None:
     for name in ("jaeger", "prometheus"):
         Program(path, name)
     done = cli("stack", "up", "--local")
@@ -383,10 +379,10 @@ def test_local_names_the_binaries_that_are_missing_and_where_they_are_had(
     [["--local", "--grafana"], ["--local", "--file", "x.yml"], ["--bin", "."], ["--data", "."]],
     ids=" ".join,
 )
-def test_what_is_for_compose_and_what_is_for_binaries_do_not_mix(
-    cli: Cli, words: list[str]
-) -> None:
-    assert cli("stack", "up", *words).code == 2
+def test_options_for_compose_and_for_binaries_are_exclusive(cli: Cli, words: list[str]) -> None:
+    done = cli("stack", "up", *words)
+    assert done.code == 2
+    assert "--local takes the shipped files" in done.err or "go with --local" in done.err
 
 
 def test_a_stack_of_a_cloned_repository_is_named_and_not_started(

@@ -1,4 +1,4 @@
-"""`spanbus status` says what became of everything, also of what programs of a library's user sent."""
+"""`spanbus status` shows the outcome of all records, also of programs that use the library."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def run(cli: Cli) -> str:
     return done.stderr
 
 
-def test_it_counts_what_a_library_delivered(tmp_path: Path) -> None:
+def test_status_counts_deliveries_of_libraries(tmp_path: Path) -> None:
     with Receiver() as receiver:
         cli = Cli(tmp_path, receiver.env)
         run(cli)
@@ -55,7 +55,7 @@ def test_it_counts_what_a_library_delivered(tmp_path: Path) -> None:
         assert of_traces(cli, "delivered") == [("", 42)]
 
 
-def test_it_counts_what_a_collector_refused(tmp_path: Path) -> None:
+def test_status_counts_refused_records(tmp_path: Path) -> None:
     with Receiver() as receiver:
         receiver.answer(Answer(400))
         cli = Cli(tmp_path, receiver.env)
@@ -64,7 +64,7 @@ def test_it_counts_what_a_collector_refused(tmp_path: Path) -> None:
         assert cli("flush").code == 0
 
 
-def test_what_was_lost_with_the_memory_of_a_program_is_told_by_flush(tmp_path: Path) -> None:
+def test_flush_reports_records_lost_with_the_memory_of_a_program(tmp_path: Path) -> None:
     with Receiver(listening=False) as receiver:
         cli = Cli(tmp_path, receiver.env)
         state = tmp_path / "state"
@@ -81,7 +81,7 @@ def test_what_was_lost_with_the_memory_of_a_program_is_told_by_flush(tmp_path: P
         assert "nothing waits" in cli("flush").err
 
 
-def test_one_of_a_thing_is_not_called_many(cli: Cli) -> None:
+def test_a_count_of_one_is_singular(cli: Cli) -> None:
     stored = cli.folder / "state" / "refused"
     stored.mkdir(parents=True)
     (stored / "1.otlp").write_bytes(b"")

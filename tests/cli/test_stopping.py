@@ -1,4 +1,4 @@
-"""Commands that go on until a signal: the handler may run at any point of the waiting."""
+"""Commands that run until a signal: the handler may run at any point of the wait."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import time
 from spanbus._cli.stopping import Stop, stop_on_signals
 
 
-def test_it_is_told_by_either_signal_and_gives_the_handlers_back() -> None:
+def test_either_signal_stops_the_wait_and_handlers_are_restored() -> None:
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     for number in (signal.SIGINT, signal.SIGTERM):
         with stop_on_signals() as stop:
@@ -20,8 +20,8 @@ def test_it_is_told_by_either_signal_and_gives_the_handlers_back() -> None:
     assert before == [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
 
 
-def test_a_storm_of_signals_at_every_point_of_the_waiting_stops_nothing_but_the_command() -> None:
-    """An event of ``threading`` has a lock that its own handler waits for now and then."""
+def test_many_signals_at_any_point_of_the_wait_only_stop_the_command() -> None:
+    """With ``threading.Event`` a handler may wait for the lock that its own thread holds."""
     over = threading.Event()
 
     def storm() -> None:

@@ -1,4 +1,4 @@
-"""The templates for CI systems, run as far as a shell can run them."""
+"""The CI templates, run as far as a shell can run them."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_the_action_runs_a_workflow_and_gives_its_exit_code(cli: Cli, path: str)
     assert "<!doctype html>" in (cli.folder / "part" / "page.html").read_text()
 
 
-def test_the_action_with_nothing_given_takes_the_only_workflow(cli: Cli, path: str) -> None:
+def test_the_action_without_inputs_runs_the_only_workflow(cli: Cli, path: str) -> None:
     (cli.folder / "spanbus.toml").write_text(FAILING.replace("exit 3", "exit 0"))
     _, run = action(cli, path).steps()
     assert run.returncode == 0
@@ -85,8 +85,8 @@ def test_the_action_sends_to_an_endpoint_with_its_headers(cli: Cli, path: str) -
         }
 
 
-def test_the_action_installs_what_is_not_there(cli: Cli, path: str) -> None:
-    """With a ``pip`` that notes what it is asked for: from where it installs is the runner's matter."""
+def test_the_action_installs_spanbus_if_it_is_missing(cli: Cli, path: str) -> None:
+    """``pip`` is replaced by a program that records its arguments."""
     tools = cli.folder / "tools"
     tools.mkdir()
     for name in ("sh", "env"):
@@ -137,7 +137,7 @@ def test_the_template_for_gitlab_runs_a_workflow(cli: Cli, path: str) -> None:
 
 
 class Jenkins:
-    """A declarative pipeline as far as a shell can run it: its environment, the steps of its stage, what it does always."""
+    """A declarative Jenkins pipeline as far as a shell can run it: environment, the steps of a stage, ``post { always }``."""
 
     def __init__(self, cli: Cli, path: str, **more: str) -> None:
         text = (ROOT / "deploy" / "ci" / "Jenkinsfile").read_text()
@@ -171,7 +171,7 @@ class Jenkins:
         self.cli, self.env = cli, given
 
     def script(self, step: str) -> list[str]:
-        """The program that Jenkins starts for ``sh``."""
+        """Return the program that Jenkins starts for ``sh``."""
         file = self.cli.folder / "script.sh"
         file.write_text(f"#!/bin/sh -xe\n{step}\n")
         return ["/bin/sh", "-xe", str(file)]
@@ -188,7 +188,7 @@ class Jenkins:
         )
 
 
-def test_the_pipeline_for_jenkins_runs_a_workflow_and_keeps_its_page(cli: Cli, path: str) -> None:
+def test_the_jenkins_pipeline_runs_a_workflow_and_archives_its_report(cli: Cli, path: str) -> None:
     (cli.folder / "spanbus.toml").write_text(FAILING)
     with Receiver() as receiver:
         jenkins = Jenkins(cli, path, **receiver.env)
@@ -206,7 +206,7 @@ def test_the_pipeline_for_jenkins_runs_a_workflow_and_keeps_its_page(cli: Cli, p
     assert "<!doctype html>" in (cli.folder / "spanbus.html").read_text()
 
 
-def test_the_pipeline_for_jenkins_needs_no_collector(cli: Cli, path: str) -> None:
+def test_the_jenkins_pipeline_needs_no_collector(cli: Cli, path: str) -> None:
     (cli.folder / "spanbus.toml").write_text(FAILING.replace("exit 3", "exit 0"))
     jenkins = Jenkins(cli, path)
     assert jenkins.env["OTEL_EXPORTER_OTLP_ENDPOINT"] == ""
@@ -215,7 +215,7 @@ def test_the_pipeline_for_jenkins_needs_no_collector(cli: Cli, path: str) -> Non
     assert "telemetry stays in" in done.stderr.splitlines()[-1]
 
 
-def test_a_build_that_is_aborted_ends_its_phases_as_cancelled(cli: Cli, path: str) -> None:
+def test_an_aborted_jenkins_build_ends_its_phases_as_cancelled(cli: Cli, path: str) -> None:
     (cli.folder / "spanbus.toml").write_text(
         "[workflows.checks]\nphases = [\n"
         '  { name = "slow", run = "sh -c \'touch begun; exec sleep 60\'" },\n'
@@ -247,7 +247,7 @@ def test_a_build_that_is_aborted_ends_its_phases_as_cancelled(cli: Cli, path: st
     }
 
 
-def test_the_hooks_of_pre_commit_run(cli: Cli, path: str) -> None:
+def test_the_pre_commit_hooks_run(cli: Cli, path: str) -> None:
     (cli.folder / "spanbus.toml").write_text(FAILING)
     entries = re.findall(
         r"^  entry: (.*)$", (ROOT / ".pre-commit-hooks.yaml").read_text(), re.MULTILINE

@@ -1,4 +1,4 @@
-"""What is installed without extras works without what they bring."""
+"""Without extras the base commands work, and others name the extra they need."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ sys.meta_path.insert(0, Missing())
 
 @pytest.fixture(scope="module")
 def bare(tmp_path_factory: pytest.TempPathFactory) -> Cli:
-    """A folder with a workflow that ran twice, and a Python in which the extras are not to be found."""
+    """A folder with a workflow that ran twice, and a Python without the packages of the extras."""
     tmp_path = tmp_path_factory.mktemp("bare")
     (tmp_path / "path").mkdir()
     (tmp_path / "path" / "sitecustomize.py").write_text(MISSING)
@@ -37,7 +37,7 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> Cli:
     return cli
 
 
-def test_what_looks_at_runs_needs_no_extra(bare: Cli) -> None:
+def test_commands_that_show_runs_need_no_extra(bare: Cli) -> None:
     for command in (
         "runs",
         "runs --json",
@@ -66,7 +66,7 @@ def test_what_looks_at_runs_needs_no_extra(bare: Cli) -> None:
 @pytest.mark.parametrize(
     ("command", "extra"), [("up --port 0", "backend"), ("view", "backend"), ("mcp", "mcp")]
 )
-def test_what_needs_an_extra_says_which(bare: Cli, command: str, extra: str) -> None:
+def test_commands_that_need_an_extra_name_it(bare: Cli, command: str, extra: str) -> None:
     done = bare(*command.split())
     assert done.code == 2
     assert f"pip install 'spanbus[{extra}]'" in done.err

@@ -1,4 +1,4 @@
-"""Programs on a state directory of their own, and a collector for them."""
+"""Fixtures: programs with their own state directory, and a collector for them."""
 
 from __future__ import annotations
 

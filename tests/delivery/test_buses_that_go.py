@@ -1,4 +1,4 @@
-"""A bus that is thrown away with work open on it."""
+"""A bus that is garbage-collected while spans of its events are open."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def failed_spans(receiver: Receiver) -> dict[str, str]:
     }
 
 
-def test_what_was_open_on_a_bus_that_is_gone_ends_as_abandoned_while_the_program_goes_on(
+def test_open_spans_of_a_collected_bus_are_abandoned_while_the_program_runs(
     tmp_path: Path, delivery: str
 ) -> None:
     with Receiver() as receiver:
@@ -55,9 +55,7 @@ def test_what_was_open_on_a_bus_that_is_gone_ends_as_abandoned_while_the_program
             assert failed_spans(receiver) == {"RUN nightly": "abandoned", "lint": "abandoned"}
 
 
-def test_what_was_open_on_a_bus_that_is_gone_ends_as_abandoned_with_the_program(
-    tmp_path: Path, delivery: str
-) -> None:
+def test_open_spans_of_a_collected_bus_are_abandoned_at_exit(tmp_path: Path, delivery: str) -> None:
     with Receiver() as receiver:
         env = {
             **receiver.env,
@@ -71,7 +69,7 @@ def test_what_was_open_on_a_bus_that_is_gone_ends_as_abandoned_with_the_program(
         assert failed_spans(receiver) == {"RUN nightly": "abandoned", "lint": "abandoned"}
 
 
-def test_a_handle_that_is_fed_by_hand_goes_on_without_its_bus(
+def test_a_handle_fed_by_hand_works_after_its_bus_is_collected(
     tmp_path: Path, delivery: str
 ) -> None:
     with Receiver() as receiver:

@@ -1,4 +1,4 @@
-"""However a program ends, what it published arrives once: at its end, or with the next program on its state directory."""
+"""However a program ends, its records arrive once: at its exit, or with the next program on its state directory."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def failures(receiver: Receiver) -> float:
 
 
 def failures_once(receiver: Receiver) -> int:
-    """The same, a batch that came twice counted once: that of a process which died between the answer and its note of it."""
+    """Return the number of failures without duplicate batches: a process may die between an answer and its acknowledgement."""
     points = {
         point.SerializeToString(): point.as_int
         for metric in receiver.metrics()
@@ -47,7 +47,7 @@ def failures_once(receiver: Receiver) -> int:
 
 
 def against_nobody(code: str, state: Path) -> subprocess.CompletedProcess[str]:
-    """A program whose collector refuses connections, in an environment of nothing else."""
+    """Run a program whose collector refuses connections, with no other environment variables."""
     return subprocess.run(
         [sys.executable, "-c", code],
         env={
@@ -65,7 +65,7 @@ def against_nobody(code: str, state: Path) -> subprocess.CompletedProcess[str]:
 def at_the_end(
     process: subprocess.Popen[str], ready: Callable[[], object] = str
 ) -> tuple[float, str]:
-    """How long a program slept after it had said that it is ready, when ``ready`` is called, and its error output."""
+    """Call ``ready`` when the program is ready; return for how long it slept from then to its end, in seconds, and its stderr."""
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
     ready()
@@ -91,13 +91,13 @@ def at_the_end(
         ("threading.Thread(target=threading.Event().wait, daemon=True).start()", {0}),
     ],
 )
-def test_everything_is_delivered_before_the_end(
+def test_everything_is_delivered_before_exit(
     programs: Programs, receiver: Receiver, way: str, code: set[int]
 ) -> None:
     body = f"begin(); phases(200); end()\n{way}"
     found, _, errors = programs.run(
         receiver.url, body, SPANBUS_EXIT_TIMEOUT_S="20"
-    )  # a busy machine takes its time
+    )  # for a busy machine
     assert found in code, errors
     assert "spanbus:" not in errors
     assert arrived(receiver) == all_of(200)
@@ -117,7 +117,9 @@ def test_the_applications_own_handler_keeps_working(programs: Programs, receiver
     assert arrived(receiver) == all_of(50)
 
 
-def test_several_event_loops_one_after_another(programs: Programs, receiver: Receiver) -> None:
+def test_events_of_consecutive_event_loops_are_delivered(
+    programs: Programs, receiver: Receiver
+) -> None:
     body = """
         import asyncio
         async def one(name):
@@ -143,7 +145,7 @@ def test_several_event_loops_one_after_another(programs: Programs, receiver: Rec
         *[(trouble, {"CI": "true"}) for trouble in ("refuses", "hangs", "503")],
     ],
 )
-def test_the_exit_is_not_held_and_the_next_program_delivers(
+def test_a_broken_collector_does_not_delay_exit_and_the_next_program_delivers(
     programs: Programs, trouble: str, job: dict[str, str]
 ) -> None:
     answers = {
@@ -178,12 +180,15 @@ def test_the_exit_is_not_held_and_the_next_program_delivers(
 @pytest.mark.parametrize(
     "trouble", [None, Answer.hang(), Answer(14, "busy")], ids=["healthy", "hangs", "unavailable"]
 )
-def test_the_same_over_grpc(programs: Programs, trouble: Answer | None) -> None:
+def test_over_grpc_a_broken_collector_does_not_delay_exit(
+    programs: Programs, trouble: Answer | None
+) -> None:
     with GrpcReceiver() as receiver:
         receiver.answer(trouble or Answer())
         body = "begin('a'); phases(200, 'a', 'a'); end('a'); ready()"
+        limits = FOR_EVER if trouble is not None else {"SPANBUS_EXIT_TIMEOUT_S": "20"}
         slept_s, errors = at_the_end(
-            programs.start_timed(receiver.url, body, OTEL_EXPORTER_OTLP_PROTOCOL="grpc", **FOR_EVER)
+            programs.start_timed(receiver.url, body, OTEL_EXPORTER_OTLP_PROTOCOL="grpc", **limits)
         )
         assert len(errors.splitlines()) == (1 if trouble is not None else 0), errors
         assert trouble is None or slept_s < ASLEEP_S
@@ -208,7 +213,7 @@ def test_the_same_over_grpc(programs: Programs, trouble: Answer | None) -> None:
     ],
 )
 @pytest.mark.parametrize("up", [True, False], ids=["collector up", "collector down"])
-def test_a_program_that_is_cut_off_is_completed_by_the_next(
+def test_the_next_program_delivers_the_records_of_a_killed_one(
     programs: Programs, way: str, up: bool
 ) -> None:
     with Receiver(listening=up) as receiver:
@@ -224,7 +229,7 @@ def test_a_program_that_is_cut_off_is_completed_by_the_next(
         assert failures(receiver) == 30
 
 
-def test_what_was_open_when_it_was_killed_ends_as_killed(
+def test_open_spans_of_a_killed_program_end_as_killed(
     programs: Programs, receiver: Receiver
 ) -> None:
     body = """
@@ -246,7 +251,7 @@ def test_what_was_open_when_it_was_killed_ends_as_killed(
 
 
 @pytest.mark.parametrize("attempts", [1, 2])
-def test_a_failure_that_waited_for_another_attempt_when_it_was_killed_ends_as_that_failure(
+def test_a_failed_phase_waiting_for_a_retry_when_killed_ends_as_that_failure(
     programs: Programs, receiver: Receiver, attempts: int
 ) -> None:
     secret = "gh" + "p_" + "a1B2" * 9
@@ -284,7 +289,7 @@ def test_a_failure_that_waited_for_another_attempt_when_it_was_killed_ends_as_th
 
 
 @pytest.mark.parametrize("collector", ["up", "down"])
-def test_what_a_killed_service_left_stays_its_own_whoever_finishes_it(
+def test_recovered_telemetry_keeps_the_resource_of_the_killed_service(
     programs: Programs, receiver: Receiver, collector: str
 ) -> None:
     body = """
@@ -332,7 +337,7 @@ def test_what_a_killed_service_left_stays_its_own_whoever_finishes_it(
 # --- children ---------------------------------------------------------------------------------------------------------
 
 
-def test_forked_children_deliver_their_own(programs: Programs, receiver: Receiver) -> None:
+def test_forked_children_deliver_their_own_records(programs: Programs, receiver: Receiver) -> None:
     body = """
         begin(); phases(20)
         children = []
@@ -354,7 +359,7 @@ def test_forked_children_deliver_their_own(programs: Programs, receiver: Receive
     assert [span.name for span in receiver.spans()].count("RUN w") == 5
 
 
-def test_forked_children_that_are_cut_off_are_completed(
+def test_records_of_forked_children_that_exit_abruptly_are_delivered(
     programs: Programs, receiver: Receiver
 ) -> None:
     body = """
@@ -375,7 +380,7 @@ def test_forked_children_that_are_cut_off_are_completed(
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
-def test_children_of_multiprocessing(
+def test_multiprocessing_children_deliver_their_own_records(
     programs: Programs, receiver: Receiver, method: str, tmp_path: Path
 ) -> None:
     programs.run_file(
@@ -404,7 +409,7 @@ def test_children_of_multiprocessing(
     assert failures(receiver) == 2 + 2 * 5
 
 
-def test_many_programs_at_once_on_one_state_directory(
+def test_concurrent_programs_share_a_state_directory(
     programs: Programs, receiver: Receiver
 ) -> None:
     names = [f"n{number}-" for number in range(5)]
@@ -422,7 +427,7 @@ def test_many_programs_at_once_on_one_state_directory(
     assert failures(receiver) == 50
 
 
-def test_the_next_program_does_not_send_what_a_living_one_holds(programs: Programs) -> None:
+def test_a_program_does_not_send_the_records_of_a_living_one(programs: Programs) -> None:
     with Receiver(listening=False) as receiver:
         body = """
             begin(); phases(50)
@@ -450,12 +455,12 @@ def test_the_next_program_does_not_send_what_a_living_one_holds(programs: Progra
         assert arrived(receiver) == all_of(50)
 
 
-def test_a_process_that_can_have_no_threads_keeps_its_telemetry_for_the_next_one(
+def test_a_process_that_cannot_start_threads_leaves_its_records_in_the_spool(
     tmp_path: Path,
 ) -> None:
     code = """
 import threading, spanbus
-threading.stack_size(1 << 47)  # more than there is
+threading.stack_size(1 << 47)  # more than the address space has
 bus = spanbus.WorkflowEventBus()
 spanbus.instrument(bus)
 bus.publish_nowait("workflow.started", {"workflow_id": "w"})
@@ -470,7 +475,7 @@ except RuntimeError:
     assert spool_status(tmp_path).waiting["remote", Signal.TRACES] == 1
 
 
-def test_a_program_that_opens_one_runtime_after_another_tells_an_outage_once(
+def test_an_outage_is_reported_once_for_several_runtimes_of_a_program(
     tmp_path: Path,
 ) -> None:
     code = """

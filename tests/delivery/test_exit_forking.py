@@ -1,4 +1,4 @@
-"""A fork waits for an import that is under way in one of our threads, and for nothing else."""
+"""A fork waits for an import in progress in one of our threads, and for nothing else."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 """
 
 
-def test_a_child_never_has_half_a_module(tmp_path: Path) -> None:
+def test_a_fork_waits_for_an_import_in_progress(tmp_path: Path) -> None:
     (tmp_path / "slow_one.py").write_text(
         "import sys, time\nsys.begun.set()\ntime.sleep(0.3)\ncomplete = True\n"
     )
@@ -49,7 +49,7 @@ def test_a_child_never_has_half_a_module(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_a_fork_does_not_wait_for_ever() -> None:
+def test_a_fork_gives_up_waiting_after_a_limit() -> None:
     code = """
 import os, threading
 from spanbus._delivery.fork_guard import fork_guard
@@ -82,7 +82,7 @@ with fork_guard():
     assert done.returncode == 0, done.stderr
 
 
-def test_who_forks_does_not_ask_where_its_events_are(tmp_path: Path) -> None:
+def test_a_grandchild_publishes_after_two_forks_without_an_error(tmp_path: Path) -> None:
     code = """
 import os, spanbus
 bus = spanbus.WorkflowEventBus()

@@ -1,6 +1,6 @@
-"""Ten thousand phases through everything that can go wrong: each arrives once, or is counted as dropped.
+"""Fault injection with ten thousand phases: each arrives once, or is counted as dropped.
 
-The programs are real processes with the one line of instrumentation, the collector is a real socket.
+The programs are real instrumented processes, and the collector listens on a real socket.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ PHASES = 10_000
 
 
 def assert_complete(receiver: Receiver, expected: Counter[str]) -> None:
-    """Every phase once, and the counter of failures is exactly the number of failed phases."""
+    """Assert that every phase arrived once, and that the counter of failures equals the number of failed phases."""
     found = arrived(receiver)
     assert sum((expected - found).values()) == 0, "some did not arrive"
     assert sum((found - expected).values()) == 0, "some arrived twice"
@@ -65,7 +65,7 @@ def test_down_all_the_time_then_flushed(programs: Programs) -> None:
         assert_complete(receiver, all_of(PHASES))
 
 
-def test_accepts_and_never_answers(programs: Programs, receiver: Receiver) -> None:
+def test_a_collector_that_accepts_and_never_answers(programs: Programs, receiver: Receiver) -> None:
     with Receiver() as deaf:
         deaf.answer(Answer.hang())
         output, errors = programs.run_well(
@@ -77,7 +77,7 @@ def test_accepts_and_never_answers(programs: Programs, receiver: Receiver) -> No
     assert_complete(receiver, all_of(PHASES))
 
 
-def test_up_after_a_while(programs: Programs) -> None:
+def test_a_collector_that_comes_up_later(programs: Programs) -> None:
     with Receiver(listening=False) as receiver:
         process = programs.start(
             receiver.url, f"begin(); phases({PHASES}, every=say); end(); assert spanbus.flush(60)"
@@ -97,7 +97,9 @@ def test_up_after_a_while(programs: Programs) -> None:
     [Answer(503), Answer(429, retry_after_s=0.2), Answer.reset(), Answer(500)],
     ids=["503", "429", "reset", "500"],
 )
-def test_trouble_at_the_beginning(programs: Programs, receiver: Receiver, trouble: Answer) -> None:
+def test_a_collector_with_errors_at_first(
+    programs: Programs, receiver: Receiver, trouble: Answer
+) -> None:
     receiver.answer_next(*[trouble] * 3)
     _, errors = programs.run_well(
         receiver.url, f"begin(); phases({PHASES}); end(); assert spanbus.flush(60)"
@@ -107,7 +109,7 @@ def test_trouble_at_the_beginning(programs: Programs, receiver: Receiver, troubl
     assert_complete(receiver, all_of(PHASES))
 
 
-def test_reset_half_way_through_every_third_answer(programs: Programs, receiver: Receiver) -> None:
+def test_a_collector_that_resets_every_third_answer(programs: Programs, receiver: Receiver) -> None:
     half = Answer(how="half", message="x" * 1000)
     receiver.answer_next(*[Answer(), Answer(), half] * 20)
     _, errors = programs.run_well(
@@ -123,7 +125,7 @@ def test_reset_half_way_through_every_third_answer(programs: Programs, receiver:
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM], ids=["kill -9", "SIGTERM"])
 @pytest.mark.parametrize("up", [True, False], ids=["collector up", "collector down"])
-def test_cut_off_half_way(programs: Programs, how: signal.Signals, up: bool) -> None:
+def test_a_program_killed_half_way(programs: Programs, how: signal.Signals, up: bool) -> None:
     with Receiver(listening=up) as receiver:
         process = programs.start(receiver.url, f"begin(); phases({PHASES}, every=say); end()")
         assert process.stdout is not None
@@ -264,7 +266,7 @@ def test_a_full_disk_with_a_dead_collector_counts_what_it_cannot_keep(small_disk
         assert any("disk" in line for line in errors.splitlines()), errors
 
 
-def test_what_a_full_disk_did_not_keep_is_told_by_the_next_program(small_disk: Path) -> None:
+def test_the_next_program_reports_what_a_full_disk_lost(small_disk: Path) -> None:
     programs = Programs(small_disk / "state")
     with Receiver(listening=False) as receiver:
         _, errors = programs.run_well(receiver.url, f"begin(); phases({PHASES}); end()")
@@ -311,7 +313,7 @@ def test_a_state_directory_that_cannot_be_used(tmp_path: Path, up: bool) -> None
             assert "lost" in errors.splitlines()[1]
 
 
-def test_the_quota(programs: Programs) -> None:
+def test_above_the_quota_the_oldest_records_are_dropped_and_counted(programs: Programs) -> None:
     with Receiver(listening=False) as receiver:
         output, _ = programs.run_well(
             receiver.url,

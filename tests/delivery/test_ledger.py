@@ -1,4 +1,4 @@
-"""The ledger: what became of records is added up over programs, and told once."""
+"""The ledger: counts of delivered and lost records, summed over programs and exported once."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LOST = DeliveryCounts(
 )
 
 
-def test_what_is_added_is_read_by_others(tmp_path: Path) -> None:
+def test_added_counts_are_read_by_other_processes(tmp_path: Path) -> None:
     assert Ledger(tmp_path).add(LOST)
     assert Ledger(tmp_path).add(LOST)
     found = Ledger(tmp_path).read()
@@ -30,7 +30,7 @@ def test_what_is_added_is_read_by_others(tmp_path: Path) -> None:
     )
 
 
-def test_what_is_unexported_is_taken_once(tmp_path: Path) -> None:
+def test_unexported_counts_are_taken_once(tmp_path: Path) -> None:
     Ledger(tmp_path).add(LOST)
     assert Ledger(tmp_path).take_unexported() == DeliveryCounts(
         {}, {}, {}, {}, {("traces", "disk_full"): 2}
@@ -39,14 +39,14 @@ def test_what_is_unexported_is_taken_once(tmp_path: Path) -> None:
     assert Ledger(tmp_path).read().dropped == {("traces", "disk_full"): 2}
 
 
-def test_programs_that_add_at_once_lose_nothing(tmp_path: Path) -> None:
+def test_concurrent_additions_are_not_lost(tmp_path: Path) -> None:
     body = "import sys; from pathlib import Path; from spanbus._delivery.ledger import DeliveryCounts, Ledger\nfor _ in range(200):\n while not Ledger(Path(sys.argv[1])).add(DeliveryCounts({('logs', ''): 1}, {}, {}, {}, {})): pass"
     programs = [subprocess.Popen([sys.executable, "-c", body, str(tmp_path)]) for _ in range(4)]
     assert [program.wait(60) for program in programs] == [0] * 4
     assert Ledger(tmp_path).read().delivered == {("logs", ""): 800}
 
 
-def test_the_file_has_its_size_before_there_is_something_to_write(tmp_path: Path) -> None:
+def test_the_file_is_allocated_before_the_first_write(tmp_path: Path) -> None:
     Ledger(tmp_path).prepare()
     assert (tmp_path / LEDGER).stat().st_size == SIZE_BYTES
     assert (tmp_path / LEDGER).stat().st_mode & 0o777 == 0o600
@@ -61,7 +61,7 @@ def test_the_file_has_its_size_before_there_is_something_to_write(tmp_path: Path
     "content",
     [b"", b"\0" * 10, b"[]", b"{", b'{"dropped": [[1]]}', b'{"dropped": 7}', b"\xff" * SIZE_BYTES],
 )
-def test_a_file_that_is_none_of_ours_counts_as_empty(tmp_path: Path, content: bytes) -> None:
+def test_a_file_with_another_format_counts_as_empty(tmp_path: Path, content: bytes) -> None:
     (tmp_path / LEDGER).write_bytes(content)
     assert Ledger(tmp_path).read() == NOTHING
     assert Ledger(tmp_path).add(LOST)
@@ -75,7 +75,7 @@ def test_where_nothing_can_be_written_nothing_is_raised(tmp_path: Path) -> None:
     assert (ledger.read(), ledger.take_unexported()) == (NOTHING, NOTHING)
 
 
-def test_nobody_waits_long_for_one_who_was_stopped_while_writing(tmp_path: Path) -> None:
+def test_a_lock_held_by_a_stopped_process_is_not_waited_for(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path)
     ledger.prepare()
     with (tmp_path / LEDGER).open("r+b") as stopped:
@@ -86,7 +86,7 @@ def test_nobody_waits_long_for_one_who_was_stopped_while_writing(tmp_path: Path)
     assert ledger.add(LOST)
 
 
-def test_a_flush_has_told_what_others_lost(
+def test_a_flush_exports_the_losses_of_other_processes(
     tmp_path: Path, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.url)

@@ -1,4 +1,4 @@
-"""The journal of open work: as large as what is open, never at the cost of records."""
+"""The journal of open spans: bounded by the number of open spans, and never at the expense of records."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_slots_are_used_again(tmp_path: Path) -> None:
     assert (tmp_path / "j.open").exists(), "what is open is for the next process"
 
 
-def test_of_many_updates_the_newest_stay(tmp_path: Path) -> None:
+def test_of_many_updates_the_newest_are_kept(tmp_path: Path) -> None:
     journal = journal_at(tmp_path)
     journal.opened(1, 0, b"start")
     for number in range(10_000):
@@ -97,7 +97,7 @@ def test_of_many_updates_the_newest_stay(tmp_path: Path) -> None:
     assert (tmp_path / "j.open").stat().st_size < 200_000
 
 
-def test_beyond_its_limit_nothing_more_is_kept_and_starts_go_before_updates(tmp_path: Path) -> None:
+def test_at_the_limit_starts_are_preferred_to_updates(tmp_path: Path) -> None:
     journal = journal_at(tmp_path, limit_bytes=2**20)
     for key in range(1, 2_000):
         journal.opened(key, 0, b"start")
@@ -143,7 +143,7 @@ def test_a_flipped_byte_never_gives_a_wrong_entry(at: int, flip: int) -> None:
 
 
 @pytest.mark.parametrize("data", [b"", b"x" * 100, b"x" * 100_000])
-def test_what_is_no_journal_is_refused(data: bytes) -> None:
+def test_a_file_that_is_not_a_journal_is_refused(data: bytes) -> None:
     with pytest.raises(BadSegment):
         parse_journal(Path("j.open"), data)
 
@@ -155,7 +155,7 @@ def opened(directory: Path, **options: object) -> Spool:
     return Spool(directory, **options).open()  # type: ignore[arg-type]
 
 
-def test_open_work_takes_nothing_of_the_quota_and_costs_no_record(tmp_path: Path) -> None:
+def test_the_journal_does_not_count_toward_the_quota(tmp_path: Path) -> None:
     """8 MiB with 3,000 open runs and their heartbeats for a minute, at a healthy collector."""
     spool = opened(tmp_path, quota_bytes=8 * 2**20)
     group = spool.group(b"header")
@@ -177,7 +177,7 @@ def test_open_work_takes_nothing_of_the_quota_and_costs_no_record(tmp_path: Path
     assert (taken, dropped) == (60 * 300, 0)
 
 
-def test_the_bytes_of_a_phase_do_not_depend_on_what_is_open(tmp_path: Path) -> None:
+def test_the_bytes_written_for_a_phase_do_not_depend_on_other_open_phases(tmp_path: Path) -> None:
     def written(folder: Path, open_entries: int) -> int:
         spool = opened(folder)
         group = spool.group(b"header")
@@ -218,7 +218,7 @@ sys.stdin.read()
 """
 
 
-def test_after_kill_9_what_was_open_is_known_though_every_record_was_delivered(
+def test_open_work_is_known_after_sigkill_though_all_records_were_delivered(
     tmp_path: Path,
 ) -> None:
     process = subprocess.Popen(
@@ -252,7 +252,7 @@ def test_after_kill_9_what_was_open_is_known_though_every_record_was_delivered(
     assert [path.name for path in (tmp_path / "spool").iterdir()] == ["adopt.lock"]
 
 
-def test_a_record_closes_only_what_was_opened_before_it(tmp_path: Path) -> None:
+def test_a_record_closes_only_earlier_entries(tmp_path: Path) -> None:
     spool = opened(tmp_path)
     group = spool.group(b"h")
     spool.journal_open(1, b"first")
@@ -279,7 +279,7 @@ def test_a_forked_child_keeps_a_journal_of_its_own(tmp_path: Path) -> None:
     spool.close()
 
 
-def test_a_journal_that_cannot_be_read_is_set_aside(tmp_path: Path) -> None:
+def test_an_unreadable_journal_is_set_aside(tmp_path: Path) -> None:
     spool = opened(tmp_path)
     (tmp_path / "spool" / f"{'ab' * 8}.open").write_bytes(b"garbage" * SLOT_BYTES)
     assert spool.adopt() == []

@@ -1,4 +1,4 @@
-"""The SDK's providers on the pipeline: everything arrives, and whatever is in the way is counted."""
+"""The SDK's providers with the pipeline: everything arrives, or is counted."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def test_resource_scope_and_attributes_arrive(tmp_path: Path, receiver: Receiver
     assert [(one.key, one.value.int_value) for one in span.attributes] == [("number", 0)]
 
 
-def test_spans_from_many_threads(tmp_path: Path, receiver: Receiver) -> None:
+def test_spans_from_many_threads_arrive_once(tmp_path: Path, receiver: Receiver) -> None:
     with opened(tmp_path, receiver) as pipeline:
         tracer = tracer_of(pipeline)
         threads = [
@@ -138,7 +138,7 @@ def test_spans_from_many_threads(tmp_path: Path, receiver: Receiver) -> None:
     assert names(receiver) == sum((expected(500, f"{number}-") for number in range(8)), Counter())
 
 
-def test_what_is_not_sampled_is_not_kept(tmp_path: Path, receiver: Receiver) -> None:
+def test_unsampled_spans_are_not_spooled(tmp_path: Path, receiver: Receiver) -> None:
     with opened(tmp_path, receiver) as pipeline:
         spans(tracer_of(pipeline, ALWAYS_OFF), 5)
         assert pipeline.flush(5.0)
@@ -185,7 +185,7 @@ def test_both_destinations_get_everything(tmp_path: Path, receiver: Receiver) ->
     assert b"".join(body for _, body in kept).count(b"number") == 300
 
 
-def test_a_dead_collector_does_not_keep_spans_from_the_local_store(tmp_path: Path) -> None:
+def test_spans_reach_the_local_store_while_the_collector_is_down(tmp_path: Path) -> None:
     kept: list[bytes] = []
     with (
         Receiver(listening=False) as closed,
@@ -196,7 +196,7 @@ def test_a_dead_collector_does_not_keep_spans_from_the_local_store(tmp_path: Pat
         assert b"".join(kept).count(b"number") == 10
 
 
-def test_trouble_of_the_local_store_is_waited_for(tmp_path: Path) -> None:
+def test_an_error_of_the_local_store_is_retried(tmp_path: Path) -> None:
     kept: list[bytes] = []
     locked = [True, True]
 
@@ -237,9 +237,7 @@ def test_refused_spans_are_set_aside_and_counted(tmp_path: Path, receiver: Recei
     assert len(told.lines) == 1
 
 
-def test_what_cannot_be_encoded_is_counted_and_hurts_nobody(
-    tmp_path: Path, receiver: Receiver
-) -> None:
+def test_a_span_that_cannot_be_encoded_is_counted(tmp_path: Path, receiver: Receiver) -> None:
     with opened(tmp_path, receiver) as pipeline:
         tracer = tracer_of(pipeline)
         broken = tracer.start_span("broken")
@@ -263,7 +261,7 @@ def test_a_signal_without_an_endpoint_is_counted(tmp_path: Path, receiver: Recei
 
 
 @pytest.mark.parametrize(("quota_bytes", "count"), [(1_000_000, 4_000), (12 * 2**20, 18_000)])
-def test_beyond_the_quota_the_oldest_spans_go_and_are_counted(
+def test_above_the_quota_the_oldest_spans_are_dropped_and_counted(
     tmp_path: Path, quota_bytes: int, count: int
 ) -> None:
     with Receiver(listening=False) as receiver:
@@ -281,7 +279,7 @@ def test_beyond_the_quota_the_oldest_spans_go_and_are_counted(
         assert names(receiver) == Counter(f"s{number}" for number in range(dropped, count))
 
 
-def test_a_server_that_is_down_does_not_hold_up_another(tmp_path: Path, receiver: Receiver) -> None:
+def test_a_server_that_is_down_does_not_delay_another(tmp_path: Path, receiver: Receiver) -> None:
     with Receiver(listening=False) as down:
         env = {"OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": f"{down.url}/v1/metrics"}
         for number in range(2):
@@ -313,7 +311,7 @@ def test_a_server_that_is_down_does_not_hold_up_another(tmp_path: Path, receiver
         assert receiver.metrics() == []
 
 
-def test_what_waited_for_another_server_goes_where_all_goes_now(
+def test_waiting_records_go_to_the_endpoint_configured_now(
     tmp_path: Path, receiver: Receiver
 ) -> None:
     with (
@@ -336,7 +334,7 @@ def test_what_waited_for_another_server_goes_where_all_goes_now(
 # --- where it is kept -------------------------------------------------------------------------------------------------
 
 
-def test_what_waits_is_delivered_by_the_next_pipeline_once(tmp_path: Path) -> None:
+def test_waiting_records_are_delivered_once_by_the_next_pipeline(tmp_path: Path) -> None:
     told = Told()
     with Receiver(listening=False) as receiver:
         with opened(tmp_path, receiver, told=told) as pipeline:
@@ -351,7 +349,9 @@ def test_what_waits_is_delivered_by_the_next_pipeline_once(tmp_path: Path) -> No
         assert names(receiver) == expected(2_000)
 
 
-def test_without_a_directory_memory_does_it_and_says_so(tmp_path: Path, receiver: Receiver) -> None:
+def test_without_a_state_directory_memory_is_used_and_reported(
+    tmp_path: Path, receiver: Receiver
+) -> None:
     (tmp_path / "file").write_text("in the way")
     told = Told()
     with opened(tmp_path / "file", receiver, told=told) as pipeline:
@@ -362,7 +362,7 @@ def test_without_a_directory_memory_does_it_and_says_so(tmp_path: Path, receiver
     assert "memory" in told.lines[0]
 
 
-def test_with_a_wrong_setting_everything_waits_and_the_line_says_why(
+def test_with_an_invalid_setting_records_wait_and_the_reason_is_reported(
     tmp_path: Path, receiver: Receiver
 ) -> None:
     told = Told()
@@ -411,7 +411,9 @@ os._exit(0)
 """
 
 
-def test_what_a_dead_process_left_is_handed_over_once(tmp_path: Path, receiver: Receiver) -> None:
+def test_leftovers_of_a_dead_process_are_handed_over_once(
+    tmp_path: Path, receiver: Receiver
+) -> None:
     done = subprocess.run(
         [sys.executable, "-c", CUT_OFF, str(tmp_path)],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
@@ -433,7 +435,9 @@ def test_what_a_dead_process_left_is_handed_over_once(tmp_path: Path, receiver: 
     assert receiver.sum_of("c") == 1
 
 
-def test_what_could_not_be_finished_stays_for_the_next(tmp_path: Path, receiver: Receiver) -> None:
+def test_a_leftover_whose_handling_fails_stays_for_the_next_pipeline(
+    tmp_path: Path, receiver: Receiver
+) -> None:
     subprocess.run(
         [sys.executable, "-c", CUT_OFF, str(tmp_path)],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
@@ -458,7 +462,7 @@ def test_what_could_not_be_finished_stays_for_the_next(tmp_path: Path, receiver:
 # --- neighbours -------------------------------------------------------------------------------------------------------
 
 
-def test_own_traffic_is_not_instrumented(tmp_path: Path) -> None:
+def test_instrumentation_is_suppressed_during_delivery(tmp_path: Path) -> None:
     suppressed: list[object] = []
     key = str(otel_context._SUPPRESS_INSTRUMENTATION_KEY)  # noqa: SLF001 (the API has no other)
 
@@ -471,16 +475,16 @@ def test_own_traffic_is_not_instrumented(tmp_path: Path) -> None:
     assert suppressed == [True]
 
 
-def test_telemetry_of_a_process_without_spans_opens_no_connection(
-    tmp_path: Path, receiver: Receiver
-) -> None:
+def test_without_records_no_connection_is_opened(tmp_path: Path, receiver: Receiver) -> None:
     with opened(tmp_path, receiver) as pipeline:
         pipeline.start()
         assert pipeline.flush(1.0)
     assert receiver.connections_seen == 0
 
 
-def test_close_twice_and_put_after_close_hurt_nobody(tmp_path: Path, receiver: Receiver) -> None:
+def test_close_is_idempotent_and_later_spans_are_ignored(
+    tmp_path: Path, receiver: Receiver
+) -> None:
     with opened(tmp_path, receiver, exit_timeout_s=30) as pipeline:
         tracer = tracer_of(pipeline)
         spans(tracer, 3)

@@ -1,4 +1,4 @@
-"""The collector that the other tests rely on does what it says, seen by the SDK's own exporters."""
+"""Tests of ``spanbus.testing.Receiver``, the collector of other tests, also with the SDK's own exporters."""
 
 from __future__ import annotations
 
@@ -68,14 +68,14 @@ def test_records_what_the_stock_grpc_exporter_sends() -> None:
         assert receiver.requests[0].signal == "traces"
 
 
-def test_answers_next_once_then_as_before() -> None:
+def test_answer_next_is_used_once() -> None:
     with Receiver() as receiver:
         receiver.answer_next(Answer(503), Answer(400, "no"))
         assert [post(receiver, body(name))[0] for name in "abc"] == [503, 400, 200]
         assert names(receiver) == ["c"]
 
 
-def test_partial_success_is_told() -> None:
+def test_partial_success_is_returned() -> None:
     with Receiver() as receiver:
         receiver.answer(Answer(rejected=2, message="too old"))
         _, content = post(receiver, body("a"))
@@ -112,7 +112,7 @@ def test_reset_is_seen_as_a_reset() -> None:
         assert len(receiver.requests) == 1
 
 
-def test_half_an_answer_takes_nothing() -> None:
+def test_a_request_with_half_an_answer_is_not_taken() -> None:
     with Receiver() as receiver:
         receiver.answer_next(Answer(rejected=1, message="x" * 1000, how="half"))
         with pytest.raises((ConnectionError, http.client.HTTPException)):
@@ -129,7 +129,7 @@ def test_an_answer_that_never_comes(how: str) -> None:
     assert not receiver.spans()
 
 
-def test_slow_answer_takes_its_time() -> None:
+def test_a_delayed_answer_is_delayed() -> None:
     with Receiver() as receiver:
         receiver.answer(Answer(delay_s=0.2))
         start = time.monotonic()
@@ -137,7 +137,7 @@ def test_slow_answer_takes_its_time() -> None:
         assert time.monotonic() - start >= 0.2
 
 
-def test_what_is_not_otlp_is_refused() -> None:
+def test_a_body_that_is_not_otlp_is_refused() -> None:
     with Receiver() as receiver:
         assert post(receiver, b"no protobuf")[0] == 400
         assert receiver.taken() == []
@@ -154,7 +154,7 @@ def test_keeps_connections_alive() -> None:
         assert len(receiver.spans()) == 3
 
 
-def test_leaving_does_not_wait_for_a_hanging_client() -> None:
+def test_exit_does_not_wait_for_a_hanging_client() -> None:
     with Receiver() as receiver:
         receiver.answer(Answer.hang())
         client = socket.create_connection(("127.0.0.1", receiver.port))
@@ -165,17 +165,17 @@ def test_leaving_does_not_wait_for_a_hanging_client() -> None:
     client.close()
 
 
-def test_black_hole_lets_nobody_in() -> None:
+def test_a_black_hole_accepts_no_connection() -> None:
     with black_hole() as url:
         port = int(url.rsplit(":", 1)[1])
         with pytest.raises(TimeoutError):
             socket.create_connection(("127.0.0.1", port), timeout=0.3).close()
 
 
-def test_wait_until_says_when_it_did_not_happen() -> None:
+def test_wait_for_returns_false_after_the_timeout() -> None:
     with Receiver() as receiver:
         assert not receiver.wait_for(spans=1, timeout_s=0.05)
 
 
-def test_signal_of_a_request_with_a_prefix() -> None:
+def test_the_signal_of_a_request_is_read_from_a_path_with_a_prefix() -> None:
     assert Received("/otlp/v1/logs?x=1", {}, b"", b"", 200, 0).signal == "logs"

@@ -1,4 +1,4 @@
-"""`SPANBUS_DELIVERY=sdk`: the stock path gives the same spans, metrics and logs, without a spool."""
+"""``SPANBUS_DELIVERY=sdk``: the SDK's processors and exporters give the same spans, metrics and logs, without a spool."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def _told(receiver: Either) -> dict[str, object]:
     }
 
 
-def test_names_ids_parents_results_and_counts_are_those_of_the_spool(
+def test_delivery_by_the_sdk_gives_the_same_telemetry_as_the_spool(
     receiver: Either, tmp_path: Path
 ) -> None:
     protocol = "grpc" if isinstance(receiver, GrpcReceiver) else "http/protobuf"
@@ -115,13 +115,13 @@ def test_names_ids_parents_results_and_counts_are_those_of_the_spool(
     assert len(receiver.spans()) == 11
 
 
-def test_grpc_and_requests_are_imported_only_where_they_were_chosen(tmp_path: Path) -> None:
+def test_delivery_by_the_spool_imports_neither_grpc_nor_requests(tmp_path: Path) -> None:
     with Receiver() as receiver:
         done = run(receiver.url, tmp_path, "spool")
     assert done.stdout.split("\n")[1] == "[]"
 
 
-def test_a_collector_that_is_not_there_does_not_hold_the_exit_and_what_is_lost_is_told(
+def test_an_unreachable_collector_does_not_delay_exit_and_losses_are_reported(
     tmp_path: Path,
 ) -> None:
     with Receiver(listening=False) as receiver:
@@ -130,7 +130,7 @@ def test_a_collector_that_is_not_there_does_not_hold_the_exit_and_what_is_lost_i
     assert "not delivered within the exit limit and lost" in done.stderr
 
 
-def test_a_collector_that_comes_late_in_the_program_gets_what_still_waits(tmp_path: Path) -> None:
+def test_the_exit_flushes_waiting_spans(tmp_path: Path) -> None:
     with Receiver() as receiver:
         body = _PROGRAM.replace("print(spanbus.flush(60))", "")
         done = run(receiver.url, tmp_path, "sdk", body)
@@ -147,7 +147,7 @@ def test_a_collector_that_comes_late_in_the_program_gets_what_still_waits(tmp_pa
         ("OTEL_BSP_MAX_QUEUE_SIZE", "100", ""),  # smaller than a batch
     ],
 )
-def test_a_wrong_setting_of_the_processors_is_one_line_and_the_default(
+def test_an_invalid_batch_setting_is_one_line_and_the_default_is_used(
     tmp_path: Path, variable: str, value: str, line: str
 ) -> None:
     with Receiver() as receiver:
@@ -167,7 +167,7 @@ def test_the_command_line_keeps_its_local_store(tmp_path: Path) -> None:
     assert cli("show").code == 0
 
 
-def test_a_system_without_a_spool_falls_back_to_it_and_says_so(tmp_path: Path) -> None:
+def test_a_system_without_a_spool_falls_back_to_the_sdk_with_one_line(tmp_path: Path) -> None:
     with Receiver() as receiver:
         body = "import sys\nsys.modules['fcntl'] = None\n" + _PROGRAM
         done = run(receiver.url, tmp_path, "spool", body)
@@ -176,6 +176,6 @@ def test_a_system_without_a_spool_falls_back_to_it_and_says_so(tmp_path: Path) -
         assert len(receiver.spans()) == 11
 
 
-def test_another_value_is_an_error_that_says_what_would_be_right(tmp_path: Path) -> None:
+def test_an_unknown_delivery_is_an_error_with_the_allowed_values(tmp_path: Path) -> None:
     done = Cli(tmp_path, {"SPANBUS_DELIVERY": "sdkk"})("runs")
     assert "must be spool or sdk" in done.err

@@ -1,4 +1,4 @@
-"""One file of frames: what any damage leaves of it."""
+"""A segment file: reading, and recovery after any damage."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def told(found: list[Frame]) -> list[tuple[object, ...]]:
 
 
 @given(records)
-def test_what_was_written_is_read_again(content: list[tuple[Signal, int, bytes, int, int]]) -> None:
+def test_written_records_are_read_back(content: list[tuple[Signal, int, bytes, int, int]]) -> None:
     found = frames(written(content))
     assert [frame.data for frame in found] == [data for _, _, data, _, _ in content]
     for number, (frame, (signal, group, _, count, key)) in enumerate(
@@ -116,7 +116,7 @@ def test_garbage_is_refused_or_empty(garbage: bytes) -> None:
     Segment.recover(bytearray(header + garbage), PATH, None)
 
 
-def test_a_newer_version_says_so() -> None:
+def test_a_newer_version_is_refused_as_newer() -> None:
     whole = written([])
     whole[8] = 9
     with pytest.raises(BadSegment, match="newer") as caught:
@@ -124,7 +124,7 @@ def test_a_newer_version_says_so() -> None:
     assert caught.value.newer
 
 
-def test_a_cursor_that_points_nowhere_is_believed_as_far_as_whole_frames_go() -> None:
+def test_a_cursor_beyond_the_file_is_limited_to_whole_frames() -> None:
     whole = written([(Signal.TRACES, 0, b"a" * 50, 1, 0), (Signal.TRACES, 0, b"b" * 50, 1, 0)])
     segment = Segment.recover(whole, PATH, None)
     segment.acknowledge("remote", 10**9, 0)

@@ -1,4 +1,4 @@
-"""The sender empties a spool into destinations, and keeps what they do not take."""
+"""The sender: it delivers the spool to destinations, and keeps the records that they do not accept."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from spanbus.testing import Answer, Receiver, black_hole
 
 
 class ListSpool:
-    """Records in a list, with a cursor per destination: as little as the sender needs."""
+    """A minimal spool: records in a list, with a cursor for each destination."""
 
     disk_error = ""
 
@@ -67,7 +67,7 @@ class ListSpool:
 
 
 class Scripted:
-    """A destination that answers as it is told: the next outcomes, then the standing one."""
+    """A destination with scripted outcomes: the next ones, then the standing one."""
 
     def __init__(
         self, *outcomes: Outcome, name: str = "remote", standing: Outcome | None = None
@@ -119,7 +119,7 @@ class Scripted:
 
 
 class Http:
-    """Names as a body of lines, to a real socket."""
+    """A destination that posts the names as lines to a real socket."""
 
     def __init__(self, url: str, name: str = "remote") -> None:
         self.name = name
@@ -149,7 +149,7 @@ def lines(receiver: Receiver) -> list[str]:
 
 
 class Told:
-    """The lines that a person would see."""
+    """The lines that are shown to a person."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
@@ -219,7 +219,7 @@ def test_batches_are_bounded_by_bytes_and_by_records() -> None:
     assert [len(names) for _, names in destination.attempts] == [2] * 5
 
 
-def test_each_signal_has_its_own_request_and_is_acknowledged_by_itself() -> None:
+def test_each_signal_has_its_own_request_and_acknowledgement() -> None:
     spool, destination = ListSpool(), Scripted(Delivered(), *[Retry("down")] * 1000)
     spool.put("a", "b")
     spool.put("m", signal=Signal.METRICS, count=12)
@@ -231,7 +231,7 @@ def test_each_signal_has_its_own_request_and_is_acknowledged_by_itself() -> None
         assert sender.statistics()["remote"].delivered == {Signal.TRACES: 2}
 
 
-def test_signals_that_take_turns_share_a_batch() -> None:
+def test_alternating_signals_are_batched_by_signal() -> None:
     spool, destination = ListSpool(), Scripted()
     for number in range(10):
         spool.put(f"t{number}")
@@ -245,7 +245,7 @@ def test_signals_that_take_turns_share_a_batch() -> None:
         assert sender.statistics()["remote"].delivered == {Signal.TRACES: 10, Signal.LOGS: 20}
 
 
-def test_no_thread_before_there_is_something() -> None:
+def test_no_thread_is_started_before_the_first_record() -> None:
     before = threading.active_count()
     sender = Sender(ListSpool(), [Scripted()], options())
     assert sender.flush(1.0)
@@ -253,7 +253,7 @@ def test_no_thread_before_there_is_something() -> None:
     assert sender.stop(1.0)
 
 
-def test_retries_until_it_works_and_sends_nothing_twice() -> None:
+def test_a_batch_is_retried_until_it_is_delivered_once() -> None:
     spool, destination = ListSpool(), Scripted(Retry("down"), Retry("down"), Retry("down"))
     spool.put("a", "b")
     with stopped(Sender(spool, [destination], options())) as sender:
@@ -262,7 +262,7 @@ def test_retries_until_it_works_and_sends_nothing_twice() -> None:
     assert len(destination.attempts) == 4
 
 
-def test_pauses_grow_to_a_limit() -> None:
+def test_backoff_grows_to_a_limit() -> None:
     spool, destination = ListSpool(), Scripted(*[Retry("down")] * 6)
     spool.put("a")
     with stopped(
@@ -279,7 +279,7 @@ def test_pauses_grow_to_a_limit() -> None:
     assert pauses[-1] < 2.0
 
 
-def test_flush_does_not_wait_for_the_back_off() -> None:
+def test_flush_does_not_wait_for_the_backoff() -> None:
     spool, destination = ListSpool(), Scripted(Retry("down"))
     spool.put("a")
     with stopped(
@@ -291,7 +291,7 @@ def test_flush_does_not_wait_for_the_back_off() -> None:
         assert sender.flush(5.0)
 
 
-def test_flush_waits_for_what_the_destination_asked_for() -> None:
+def test_flush_waits_as_long_as_retry_after_says() -> None:
     spool, destination = ListSpool(), Scripted(Retry("busy", after_s=0.4))
     spool.put("a")
     with stopped(Sender(spool, [destination], options())) as sender:
@@ -299,7 +299,7 @@ def test_flush_waits_for_what_the_destination_asked_for() -> None:
     assert destination.times[1] - destination.times[0] >= 0.4
 
 
-def test_flush_says_when_it_took_too_long() -> None:
+def test_flush_returns_false_after_its_timeout() -> None:
     spool, destination = ListSpool(), Scripted(standing=Retry("down"))
     spool.put("a")
     with stopped(Sender(spool, [destination], options())) as sender:
@@ -320,7 +320,7 @@ def test_rejected_records_are_counted_and_not_sent_again() -> None:
     assert len(destination.attempts) == 1
 
 
-def test_more_rejected_than_sent_counts_what_was_sent() -> None:
+def test_at_most_the_sent_records_count_as_rejected() -> None:
     spool, destination = ListSpool(), Scripted(Delivered(1 << 60, ""))
     spool.put("a")
     with stopped(Sender(spool, [destination], options())) as sender:
@@ -328,7 +328,7 @@ def test_more_rejected_than_sent_counts_what_was_sent() -> None:
         assert sender.statistics()["remote"].rejected == {Signal.TRACES: 1}
 
 
-def test_refused_is_set_aside_once_and_the_rest_goes_on(tmp_path: Path) -> None:
+def test_a_refused_batch_is_set_aside_once_and_the_rest_is_sent(tmp_path: Path) -> None:
     told = Told()
     spool, destination = (
         ListSpool(),
@@ -350,7 +350,7 @@ def test_refused_is_set_aside_once_and_the_rest_goes_on(tmp_path: Path) -> None:
     assert str(folder.directory) in told.lines[0]
 
 
-def test_too_large_is_halved_until_it_fits() -> None:
+def test_a_batch_that_is_too_large_is_halved_until_it_fits() -> None:
     class Small(Scripted):
         def send(self, signal: Signal, records: Sequence[Stored], timeout_s: float) -> Outcome:
             if len(records) > 3:
@@ -377,7 +377,7 @@ def test_one_record_that_is_too_large_is_set_aside(tmp_path: Path) -> None:
     assert [file.read_bytes() for file in (tmp_path / "refused").iterdir()] == [b"huge"]
 
 
-def test_a_request_that_breaks_the_server_is_given_up_and_the_next_is_not_the_victim() -> None:
+def test_a_request_that_breaks_the_server_is_given_up_and_the_next_one_is_sent() -> None:
     breaks = Retry("HTTP 500", attempts=3, body=b"?")
     spool, destination = ListSpool(), Scripted(breaks, breaks, breaks, Delivered())
     spool.put("poison", "good")
@@ -387,7 +387,7 @@ def test_a_request_that_breaks_the_server_is_given_up_and_the_next_is_not_the_vi
     assert destination.taken == ["good"]
 
 
-def test_a_server_that_fails_at_everything_costs_one_request_at_most() -> None:
+def test_a_server_that_fails_always_loses_at_most_one_request() -> None:
     spool, destination = ListSpool(), Scripted(standing=Retry("HTTP 500", attempts=2, body=b"?"))
     spool.put("a", "b", "c")
     with stopped(
@@ -401,7 +401,7 @@ def test_a_server_that_fails_at_everything_costs_one_request_at_most() -> None:
     assert destination.taken == ["b", "c"]
 
 
-def test_a_destination_that_raises_is_tried_again() -> None:
+def test_a_destination_that_raises_is_retried() -> None:
     class Broken(Scripted):
         def send(self, signal: Signal, records: Sequence[Stored], timeout_s: float) -> Outcome:
             if not self.attempts:
@@ -420,7 +420,7 @@ def test_a_destination_that_raises_is_tried_again() -> None:
 # --- two destinations -------------------------------------------------------------------------------------------------
 
 
-def test_a_hanging_destination_does_not_hold_up_the_other() -> None:
+def test_a_hanging_destination_does_not_delay_another() -> None:
     spool, remote, local = ListSpool(), Scripted(), Scripted(name="local")
     remote.hanging.clear()
     spool.put("a")
@@ -440,7 +440,7 @@ def test_a_hanging_destination_does_not_hold_up_the_other() -> None:
 # --- what a person sees -----------------------------------------------------------------------------------------------
 
 
-def test_one_line_per_outage_and_no_more_when_it_is_over() -> None:
+def test_an_outage_is_reported_by_one_line() -> None:
     told = Told()
     spool, destination = ListSpool(), Scripted(standing=Retry("Connection refused"))
     spool.put("a")
@@ -457,7 +457,7 @@ def test_one_line_per_outage_and_no_more_when_it_is_over() -> None:
     ]
 
 
-def test_a_short_outage_is_not_told() -> None:
+def test_a_short_outage_is_not_reported() -> None:
     told = Told()
     spool, destination = ListSpool(), Scripted(Retry("busy"))
     spool.put("a")
@@ -466,7 +466,7 @@ def test_a_short_outage_is_not_told() -> None:
     assert told.lines == []
 
 
-def test_the_end_tells_what_waits() -> None:
+def test_stop_reports_the_number_of_waiting_records() -> None:
     told = Told()
     spool, destination = ListSpool(), Scripted(standing=Retry("Connection refused"))
     spool.put("a", "b")
@@ -498,7 +498,7 @@ def test_stop_at_a_closed_port_is_quick() -> None:
 
 
 @pytest.mark.parametrize("how", ["hang", "deaf", "slow"])
-def test_stop_takes_no_longer_than_it_may_when_no_answer_comes(how: str) -> None:
+def test_stop_keeps_its_timeout_without_an_answer(how: str) -> None:
     with Receiver() as receiver:
         receiver.answer(
             {"hang": Answer.hang(), "deaf": Answer(how="deaf"), "slow": Answer(delay_s=5.0)}[how]
@@ -513,7 +513,7 @@ def test_stop_takes_no_longer_than_it_may_when_no_answer_comes(how: str) -> None
         assert "(no answer in time)" in told.lines[0]
 
 
-def test_stop_takes_no_longer_than_it_may_at_a_black_hole() -> None:
+def test_stop_keeps_its_timeout_at_a_black_hole() -> None:
     with black_hole() as url:
         spool = ListSpool()
         spool.put("a")
@@ -522,7 +522,7 @@ def test_stop_takes_no_longer_than_it_may_at_a_black_hole() -> None:
         assert slept_s() - start < 0.35
 
 
-def test_stop_interrupts_what_hangs_already() -> None:
+def test_stop_interrupts_a_hanging_request() -> None:
     with Receiver() as receiver:
         receiver.answer(Answer.hang())
         spool = ListSpool()
@@ -538,7 +538,7 @@ def test_stop_interrupts_what_hangs_already() -> None:
         assert spool.pending("remote") == 1
 
 
-def test_stop_does_not_wait_for_a_pause_that_the_destination_asked_for() -> None:
+def test_stop_does_not_wait_for_retry_after() -> None:
     spool, destination = ListSpool(), Scripted(Retry("busy", after_s=60.0))
     spool.put("a")
     sender = Sender(spool, [destination], options())
@@ -551,7 +551,7 @@ def test_stop_does_not_wait_for_a_pause_that_the_destination_asked_for() -> None
     assert len(destination.attempts) == 1
 
 
-def test_stop_begins_no_request_that_will_not_be_answered_in_time() -> None:
+def test_stop_sends_no_request_that_cannot_be_answered_in_time() -> None:
     with Receiver() as receiver:
         receiver.answer(Answer(delay_s=0.15))
         spool = ListSpool()
@@ -564,7 +564,7 @@ def test_stop_begins_no_request_that_will_not_be_answered_in_time() -> None:
         assert spool.pending("remote") > 0
 
 
-def test_stop_waits_a_little_longer_for_a_collector_that_lives() -> None:
+def test_stop_waits_longer_for_a_responsive_collector() -> None:
     with Receiver() as receiver:
         spool = ListSpool()
         spool.put("a")
@@ -578,7 +578,7 @@ def test_stop_waits_a_little_longer_for_a_collector_that_lives() -> None:
         assert lines(receiver) == ["a", "b"]
 
 
-def test_stop_waits_only_a_little_longer_for_a_collector_that_lived() -> None:
+def test_stop_waits_only_a_little_longer_for_a_collector_that_stopped_responding() -> None:
     with Receiver() as receiver:
         spool = ListSpool()
         spool.put("a")
@@ -591,7 +591,7 @@ def test_stop_waits_only_a_little_longer_for_a_collector_that_lived() -> None:
         assert slept_s() - start < 2.0
 
 
-def test_another_program_knows_that_the_collector_lives(tmp_path: Path) -> None:
+def test_other_programs_share_the_life_signs_of_the_collector(tmp_path: Path) -> None:
     with Receiver() as receiver:
         receiver.answer(Answer(delay_s=0.4))
         Liveness(tmp_path).note(receiver.url)
@@ -608,7 +608,7 @@ def test_another_program_knows_that_the_collector_lives(tmp_path: Path) -> None:
         ).stop(0.2)
 
 
-def test_life_signs_grow_old(tmp_path: Path) -> None:
+def test_life_signs_expire(tmp_path: Path) -> None:
     signs = Liveness(tmp_path)
     assert not signs.fresh("somewhere")
     signs.note("somewhere")
@@ -626,7 +626,7 @@ def test_life_signs_need_no_directory(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("how", ["hang", "deaf"])
-def test_a_collector_that_never_answers_is_found_out_before_it_was_given_anything(how: str) -> None:
+def test_an_empty_request_is_sent_first_to_probe_the_collector(how: str) -> None:
     with Receiver() as receiver:
         receiver.answer(Answer.hang() if how == "hang" else Answer(how="deaf"))
         spool = ListSpool()
@@ -635,7 +635,7 @@ def test_a_collector_that_never_answers_is_found_out_before_it_was_given_anythin
         assert [request.body for request in receiver.requests] == ([b""] if how == "hang" else [])
 
 
-def test_an_empty_request_that_is_refused_is_an_answer() -> None:
+def test_a_refused_empty_request_counts_as_responsive() -> None:
     with Receiver() as receiver:
         receiver.answer_next(Answer(400))
         spool = ListSpool()
@@ -646,7 +646,7 @@ def test_an_empty_request_that_is_refused_is_an_answer() -> None:
         assert sender.statistics()["remote"].refused == {}
 
 
-def test_a_server_that_dislikes_what_is_empty_gets_something_at_the_second_attempt() -> None:
+def test_after_a_failed_empty_request_records_are_sent() -> None:
     with Receiver() as receiver:
         receiver.answer_next(Answer.reset())
         spool = ListSpool()
@@ -657,8 +657,8 @@ def test_a_server_that_dislikes_what_is_empty_gets_something_at_the_second_attem
         assert [request.body for request in receiver.requests] == [b"", b"a\n"]
 
 
-def test_in_a_ci_job_stop_goes_on_while_the_destination_is_taking_records() -> None:
-    """A collector that takes 0.1 s for each of 20 requests, and an exit limit of 0.2 s."""
+def test_in_a_ci_job_stop_continues_while_records_are_accepted() -> None:
+    """The collector takes 0.1 s for each of 20 requests, and the exit limit is 0.2 s."""
     with Receiver() as receiver:
         spool = ListSpool()
         spool.put("00")
@@ -672,7 +672,7 @@ def test_in_a_ci_job_stop_goes_on_while_the_destination_is_taking_records() -> N
 
 
 @pytest.mark.parametrize("outcome", [Retry("refused"), Retry("HTTP 503", heard=True)])
-def test_in_a_ci_job_stop_waits_no_longer_for_a_destination_that_refuses(outcome: Outcome) -> None:
+def test_in_a_ci_job_stop_does_not_wait_for_a_destination_that_refuses(outcome: Outcome) -> None:
     destination = Scripted(standing=outcome)
     spool = ListSpool()
     spool.put("a")
@@ -681,8 +681,8 @@ def test_in_a_ci_job_stop_waits_no_longer_for_a_destination_that_refuses(outcome
     assert not sender.stop(0.5)
 
 
-def test_in_a_ci_job_stop_tries_again_where_a_destination_that_took_records_asks_for_it() -> None:
-    """One that is busy for a moment says 503, also with the time after which it wants to be asked."""
+def test_in_a_ci_job_stop_retries_a_busy_destination_that_accepted_records() -> None:
+    """A briefly busy destination answers 503, with or without Retry-After."""
     busy = (Retry("HTTP 503", heard=True), Retry("HTTP 503", after_s=0.1, heard=True))
     destination = Scripted(Delivered(), *busy, *busy)
     spool = ListSpool()
@@ -702,7 +702,7 @@ def test_in_a_ci_job_stop_tries_again_where_a_destination_that_took_records_asks
         (Retry("HTTP 503", heard=True, after_s=300.0), 60.0),
     ],
 )
-def test_stop_tries_no_more_where_it_would_be_in_vain_or_no_ci_job(
+def test_stop_does_not_retry_if_it_is_pointless_or_not_in_ci(
     outcome: Outcome, taking_s: float
 ) -> None:
     destination = Scripted(Delivered(), standing=outcome)
@@ -715,7 +715,7 @@ def test_stop_tries_no_more_where_it_would_be_in_vain_or_no_ci_job(
     assert len(destination.attempts) == 2
 
 
-def test_in_a_ci_job_stop_waits_no_longer_for_a_destination_that_is_silent() -> None:
+def test_in_a_ci_job_stop_does_not_wait_for_a_silent_destination() -> None:
     with Receiver() as receiver:
         receiver.answer(Answer.hang())
         spool = ListSpool()
@@ -770,7 +770,7 @@ def test_prepare_runs_again_after_a_while() -> None:
 # --- a real collector -------------------------------------------------------------------------------------------------
 
 
-def test_a_collector_that_comes_back_gets_everything_once() -> None:
+def test_a_collector_that_recovers_gets_everything_once() -> None:
     with Receiver(listening=False) as receiver:
         spool = ListSpool()
         names = [str(number) for number in range(3000)]
@@ -795,7 +795,7 @@ def test_a_collector_that_comes_back_gets_everything_once() -> None:
         Answer(how="half", message="x" * 100),
     ],
 )
-def test_trouble_in_between_loses_nothing(answer: Answer) -> None:
+def test_errors_in_between_lose_no_records(answer: Answer) -> None:
     with Receiver() as receiver:
         spool = ListSpool()
         names = [str(number) for number in range(50)]
@@ -847,7 +847,7 @@ outcomes = st.one_of(
 
 
 class Noted(Scripted):
-    """Remembers what became of each record."""
+    """A destination that records the outcome of each record."""
 
     def __init__(self, script: list[Outcome]) -> None:
         super().__init__(*script)
@@ -865,7 +865,7 @@ class Noted(Scripted):
     st.lists(st.sampled_from(list(Signal)), min_size=1, max_size=20),
     st.integers(1, 8),
 )
-def test_every_record_has_one_fate_and_the_counts_add_up(
+def test_every_record_has_one_outcome_and_the_counts_add_up(
     script: list[Outcome], signals: list[Signal], batch_records: int
 ) -> None:
     spool, destination = ListSpool(), Noted(script)

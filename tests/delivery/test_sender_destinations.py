@@ -1,4 +1,4 @@
-"""Destinations choose the endpoint of each signal; what is refused is kept in a bounded folder."""
+"""Destinations: the endpoint of each signal, and the bounded folder of refused requests."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_each_signal_goes_to_its_own_endpoint() -> None:
         assert [(request.path, request.sent) for request in own.requests] == [("/otlp", b"\n\0")]
 
 
-def test_protocols_may_differ_between_signals() -> None:
+def test_signals_may_use_different_protocols() -> None:
     with Receiver() as http, GrpcReceiver() as grpc:
         env = {
             "OTEL_EXPORTER_OTLP_ENDPOINT": http.url,
@@ -69,8 +69,8 @@ def test_protocols_may_differ_between_signals() -> None:
 @pytest.mark.parametrize(
     "answer", [Answer(rejected=1, message="x" * 5_000_000), Answer(13, "\x1b[2J" * 200_000)]
 )
-def test_an_endless_answer_over_grpc_is_cut_and_the_request_is_not_parted(answer: Answer) -> None:
-    """What a server answers takes bounded memory; it says nothing about the size of what was sent."""
+def test_an_endless_grpc_answer_is_cut_and_the_batch_is_not_split(answer: Answer) -> None:
+    """An answer takes bounded memory. A too large answer says nothing about the size of the request."""
     with GrpcReceiver() as grpc:
         grpc.answer(answer)
         env = {"OTEL_EXPORTER_OTLP_ENDPOINT": grpc.url, "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}
@@ -80,7 +80,7 @@ def test_an_endless_answer_over_grpc_is_cut_and_the_request_is_not_parted(answer
         assert len(outcome.reason) <= 400 and outcome.reason.isprintable()
 
 
-def test_a_signal_without_an_endpoint_is_not_wanted_where_others_have_one() -> None:
+def test_a_signal_without_an_endpoint_is_not_wanted_if_others_have_one() -> None:
     with (
         Receiver() as receiver,
         destination({"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": f"{receiver.url}/v1/traces"}) as remote,
@@ -96,7 +96,7 @@ def test_a_signal_that_is_switched_off_is_not_wanted() -> None:
         assert remote.send(Signal.METRICS, records(b""), 5.0) == Unwanted("switched_off")
 
 
-def test_a_wrong_setting_keeps_the_records_and_says_why() -> None:
+def test_with_an_invalid_setting_the_destination_keeps_the_records() -> None:
     with destination({"OTEL_EXPORTER_OTLP_PROTOCOL": "carrier-pigeon"}) as remote:
         outcome = remote.send(Signal.TRACES, records(b""), 5.0)
         assert isinstance(outcome, Retry)
@@ -104,7 +104,7 @@ def test_a_wrong_setting_keeps_the_records_and_says_why() -> None:
         assert remote.shown == "the OTLP endpoint"
 
 
-def test_shows_no_user_and_no_path() -> None:
+def test_the_name_of_a_destination_has_no_user_and_no_path() -> None:
     assert (
         OtlpDestination(
             {"OTEL_EXPORTER_OTLP_ENDPOINT": "https://me:secret@c:4318/x?key=secret"}, join
@@ -138,7 +138,7 @@ def test_the_local_store_gets_signal_and_bytes() -> None:
         (ValueError("bad"), 5),
     ],
 )
-def test_trouble_of_the_local_store_is_tried_again(error: Exception, attempts: int | None) -> None:
+def test_an_error_of_the_local_store_is_a_retry(error: Exception, attempts: int | None) -> None:
     def keep(signal: str, body: bytes) -> None:
         raise error
 
@@ -150,7 +150,7 @@ def test_trouble_of_the_local_store_is_tried_again(error: Exception, attempts: i
 # --- the folder -------------------------------------------------------------------------------------------------------
 
 
-def test_kept_files_are_private(tmp_path: Path) -> None:
+def test_files_of_refused_requests_are_private(tmp_path: Path) -> None:
     folder = DeadLetters(tmp_path / "a" / "refused")
     path = folder.keep(Signal.LOGS, b"body")
     assert path is not None
@@ -159,21 +159,21 @@ def test_kept_files_are_private(tmp_path: Path) -> None:
     assert stat.S_IMODE(folder.directory.stat().st_mode) == 0o700
 
 
-def test_the_oldest_files_make_room(tmp_path: Path) -> None:
+def test_the_oldest_files_of_refused_requests_are_deleted(tmp_path: Path) -> None:
     folder = DeadLetters(tmp_path, largest_bytes=25, most_files=100)
     for number in range(6):
         assert folder.keep(Signal.TRACES, bytes([number]) * 10) is not None
     assert sorted(file.read_bytes()[0] for file in tmp_path.iterdir()) == [4, 5]
 
 
-def test_the_number_of_files_is_bounded(tmp_path: Path) -> None:
+def test_the_number_of_refused_files_is_bounded(tmp_path: Path) -> None:
     folder = DeadLetters(tmp_path, most_files=3)
     for number in range(10):
         folder.keep(Signal.TRACES, bytes([number]))
     assert sorted(file.read_bytes()[0] for file in tmp_path.iterdir()) == [7, 8, 9]
 
 
-def test_what_is_larger_than_the_folder_is_not_kept(tmp_path: Path) -> None:
+def test_a_refused_request_larger_than_the_bound_is_not_kept(tmp_path: Path) -> None:
     assert DeadLetters(tmp_path, largest_bytes=10).keep(Signal.TRACES, b"x" * 11) is None
     assert os.listdir(tmp_path) == []
 

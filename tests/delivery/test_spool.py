@@ -1,4 +1,4 @@
-"""The spool: nothing lost, nothing twice, whatever becomes of its processes."""
+"""The spool: no record is lost or read twice, however its processes end."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def files(directory: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("mapped", [True, False])
-def test_records_come_out_in_order_with_their_headers_and_files_go_when_all_is_taken(
+def test_records_are_read_in_order_and_empty_files_are_deleted(
     tmp_path: Path, mapped: bool
 ) -> None:
     spool = opened(tmp_path, mapped=mapped, segment_bytes=20_000, destinations=("remote", "local"))
@@ -73,7 +73,7 @@ def test_records_come_out_in_order_with_their_headers_and_files_go_when_all_is_t
     assert files(tmp_path) == []
 
 
-def test_what_waits_is_there_for_the_next_process_once(tmp_path: Path) -> None:
+def test_waiting_records_are_read_once_by_the_next_process(tmp_path: Path) -> None:
     first = opened(tmp_path)
     group = first.group(b"h")
     for number in range(10):
@@ -87,7 +87,7 @@ def test_what_waits_is_there_for_the_next_process_once(tmp_path: Path) -> None:
     assert files(tmp_path) == []
 
 
-def test_a_running_process_is_left_alone(tmp_path: Path) -> None:
+def test_segments_of_a_running_process_are_not_adopted(tmp_path: Path) -> None:
     first, second = opened(tmp_path), opened(tmp_path)
     first.put(T, first.group(b"h"), b"mine")
     assert second.adopt() == []
@@ -128,7 +128,7 @@ def killed(directory: Path) -> None:
     process.stdout.close()
 
 
-def test_after_kill_9_everything_is_there_and_what_was_open_or_not_exported_comes_back_once(
+def test_after_sigkill_records_open_work_and_measurements_are_recovered_once(
     tmp_path: Path,
 ) -> None:
     killed(tmp_path)
@@ -153,7 +153,7 @@ def test_after_kill_9_everything_is_there_and_what_was_open_or_not_exported_come
     assert files(tmp_path) == []
 
 
-def test_a_process_that_serves_one_destination_only_takes_its_part_and_leaves_the_rest(
+def test_a_process_with_one_destination_leaves_the_records_of_others(
     tmp_path: Path,
 ) -> None:
     first = opened(tmp_path, destinations=("remote", "local"))
@@ -170,7 +170,7 @@ def test_a_process_that_serves_one_destination_only_takes_its_part_and_leaves_th
     assert (drained(both), drained(both, "local")) == ([b"data"], [])
 
 
-def test_what_is_open_moves_on_with_the_segments(tmp_path: Path) -> None:
+def test_open_entries_survive_the_deletion_of_read_segments(tmp_path: Path) -> None:
     spool = opened(tmp_path, segment_bytes=8_192)
     group = spool.group(b"h")
     spool.journal_open(1, b"long running")
@@ -184,7 +184,7 @@ def test_what_is_open_moves_on_with_the_segments(tmp_path: Path) -> None:
     assert leftover.open == [(1, [b"long running", b"alive"])]
 
 
-def test_above_the_quota_the_oldest_goes_and_is_counted(tmp_path: Path) -> None:
+def test_above_the_quota_the_oldest_segment_is_dropped_and_counted(tmp_path: Path) -> None:
     spool = opened(tmp_path, quota_bytes=200_000, segment_bytes=40_000)
     group = spool.group(b"h")
     for number in range(1_000):
@@ -197,7 +197,7 @@ def test_above_the_quota_the_oldest_goes_and_is_counted(tmp_path: Path) -> None:
     assert found == sorted(found)
 
 
-def test_what_is_being_sent_when_its_segment_goes_is_not_counted_as_dropped_when_it_arrives(
+def test_records_in_flight_when_dropped_are_not_counted_if_delivered(
     tmp_path: Path,
 ) -> None:
     spool = opened(tmp_path, quota_bytes=200_000, segment_bytes=40_000)
@@ -215,7 +215,7 @@ def test_what_is_being_sent_when_its_segment_goes_is_not_counted_as_dropped_when
     assert spool.pending("remote") == 0
 
 
-def test_what_was_being_sent_and_did_not_arrive_is_counted_at_the_end(tmp_path: Path) -> None:
+def test_records_in_flight_when_dropped_are_counted_if_not_delivered(tmp_path: Path) -> None:
     spool = opened(
         tmp_path, quota_bytes=200_000, segment_bytes=40_000, destinations=("remote", "local")
     )
@@ -233,7 +233,7 @@ def test_what_was_being_sent_and_did_not_arrive_is_counted_at_the_end(tmp_path: 
     assert before + waiting in (950, 1_000), "what one destination was sent the other had not"
 
 
-def test_what_lies_in_memory_when_the_process_ends_is_counted(tmp_path: Path) -> None:
+def test_records_in_memory_at_exit_are_counted_as_lost(tmp_path: Path) -> None:
     spool = MemorySpool(destinations=("remote",))
     group = spool.group(b"h")
     for number in range(100):
@@ -248,7 +248,7 @@ def test_what_lies_in_memory_when_the_process_ends_is_counted(tmp_path: Path) ->
     del tmp_path
 
 
-def test_what_was_closed_in_memory_while_the_disk_was_full_was_not_killed(tmp_path: Path) -> None:
+def test_an_entry_closed_while_the_disk_was_full_is_not_reported_as_killed(tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()
     if subprocess.run(
@@ -274,7 +274,7 @@ def test_what_was_closed_in_memory_while_the_disk_was_full_was_not_killed(tmp_pa
         subprocess.run(["umount", "-l", str(disk)], check=True)
 
 
-def test_a_folder_that_was_cleaned_up_is_made_again_and_what_went_with_it_is_counted(
+def test_a_deleted_folder_is_made_again_and_its_records_are_counted(
     tmp_path: Path,
 ) -> None:
     spool = opened(tmp_path / "state", segment_bytes=40_000)
@@ -295,7 +295,7 @@ def test_a_folder_that_was_cleaned_up_is_made_again_and_what_went_with_it_is_cou
     ]
 
 
-def test_a_file_that_cannot_be_removed_disturbs_nobody(tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_deleted_is_ignored(tmp_path: Path) -> None:
     spool = opened(tmp_path / "state", segment_bytes=40_000)
     group = spool.group(b"h")
     for number in range(200):
@@ -308,7 +308,7 @@ def test_a_file_that_cannot_be_removed_disturbs_nobody(tmp_path: Path) -> None:
     spool.close()
 
 
-def test_what_is_no_file_of_ours_is_passed_over(tmp_path: Path) -> None:
+def test_foreign_files_are_ignored(tmp_path: Path) -> None:
     spool = opened(tmp_path)
     spool.put(T, spool.group(b"h"), b"kept")
     spool.close()
@@ -325,7 +325,7 @@ def test_what_is_no_file_of_ours_is_passed_over(tmp_path: Path) -> None:
     assert status(tmp_path).set_aside == 1
 
 
-def test_a_program_that_closes_every_descriptor_ends_well(tmp_path: Path) -> None:
+def test_a_program_that_closes_all_descriptors_exits_cleanly(tmp_path: Path) -> None:
     body = "import os, sys; from pathlib import Path; from spanbus._otlp.signals import Signal; from spanbus._delivery.spool import Spool\nspool = Spool(Path(sys.argv[1])).open()\nspool.put(Signal.TRACES, spool.group(b'h'), b'kept')\nos.closerange(3, 100)\nspool.close()"
     done = subprocess.run(
         [sys.executable, "-c", body, str(tmp_path)], capture_output=True, text=True, check=False
@@ -336,7 +336,7 @@ def test_a_program_that_closes_every_descriptor_ends_well(tmp_path: Path) -> Non
     assert drained(spool) == [b"kept"]
 
 
-def test_a_record_larger_than_a_segment_has_one_of_its_own(tmp_path: Path) -> None:
+def test_a_record_larger_than_a_segment_gets_its_own(tmp_path: Path) -> None:
     spool = opened(tmp_path, segment_bytes=4_096)
     group = spool.group(b"h")
     assert spool.put(T, group, b"big" * 100_000)
@@ -344,7 +344,7 @@ def test_a_record_larger_than_a_segment_has_one_of_its_own(tmp_path: Path) -> No
     assert [len(data) for data in drained(spool)] == [300_000, 5]
 
 
-def test_in_memory_the_oldest_goes_too(tmp_path: Path) -> None:
+def test_in_memory_the_oldest_records_are_dropped_too(tmp_path: Path) -> None:
     del tmp_path
     spool = MemorySpool(quota_bytes=3 * 2**20)
     group = spool.group(b"h")
@@ -355,7 +355,7 @@ def test_in_memory_the_oldest_goes_too(tmp_path: Path) -> None:
     assert found[-1][:5] == b"09999"
 
 
-def test_a_full_disk_is_told_once_and_memory_takes_over(
+def test_a_full_disk_is_reported_once_and_memory_is_used(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     disk = tmp_path / "disk"
@@ -386,7 +386,7 @@ def test_a_full_disk_is_told_once_and_memory_takes_over(
         subprocess.run(["umount", str(disk)], check=True)
 
 
-def test_files_are_the_owners_alone(tmp_path: Path) -> None:
+def test_files_are_readable_by_their_owner_only(tmp_path: Path) -> None:
     spool = opened(tmp_path / "new" / "state")
     spool.put(T, spool.group(b"h"), b"x")
     folder = tmp_path / "new" / "state" / "spool"
@@ -395,20 +395,20 @@ def test_files_are_the_owners_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="changing owners needs root")
-def test_a_folder_of_somebody_else_is_refused(tmp_path: Path) -> None:
+def test_a_folder_of_another_user_is_refused(tmp_path: Path) -> None:
     (tmp_path / "spool").mkdir()
     os.chown(tmp_path / "spool", 12345, 12345)
     with pytest.raises(SpoolUnavailable, match="belongs to another user"):
         opened(tmp_path)
 
 
-def test_a_place_that_cannot_be_a_folder_is_refused_with_what_to_do(tmp_path: Path) -> None:
+def test_a_path_that_cannot_be_a_folder_is_refused_with_a_remedy(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(SpoolUnavailable, match="SPANBUS_STATE_DIR"):
         opened(tmp_path / "file")
 
 
-def test_a_file_that_is_no_segment_is_set_aside(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_segment_is_set_aside(tmp_path: Path) -> None:
     spool = opened(tmp_path)
     (tmp_path / "spool" / f"{'ab' * 8}-00000000.seg").write_bytes(b"garbage" * 100)
     assert spool.adopt() == []
@@ -432,7 +432,7 @@ def test_a_forked_child_writes_files_of_its_own(tmp_path: Path) -> None:
 
 
 class Processes(RuleBasedStateMachine):
-    """Two processes on one directory that put, take, crash and come back."""
+    """A state machine of two processes on one directory that put, take, crash and restart."""
 
     spools = Bundle("spools")
 
@@ -499,13 +499,13 @@ TestProcesses = Processes.TestCase
 TestProcesses.settings = settings(max_examples=examples(60), stateful_step_count=40, deadline=None)
 
 
-def test_a_leftover_is_forgotten_only_by_its_token(tmp_path: Path) -> None:
+def test_a_leftover_is_removed_only_by_its_token(tmp_path: Path) -> None:
     spool = opened(tmp_path)
     spool.adopted(Leftover([], [], b"unknown!"))
     assert spool.pending("remote") == 0
 
 
-def test_reading_goes_on_beside_writing_and_beside_what_goes_at_the_quota(tmp_path: Path) -> None:
+def test_records_are_read_during_writes_and_drops(tmp_path: Path) -> None:
     spool = Spool(tmp_path, quota_bytes=2**20, segment_bytes=2**17).open()
     group = spool.group(b"header")
     count = 20_000

@@ -1,4 +1,4 @@
-"""A spool that waits is on the disk, and not in the memory of its process as well."""
+"""Memory of the spool: waiting records are on disk and not in the memory of the process."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MIB = 2**20
 
 
 def mapped_bytes() -> int:
-    """Resident pages of files that this process has mapped."""
+    """Return the size of the resident pages of mapped files of this process."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("RssFile:"):
             return int(line.split()[1]) * 1024
@@ -22,7 +22,7 @@ def mapped_bytes() -> int:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
-def test_a_full_spool_takes_little_memory_and_is_read_whole(tmp_path: Path) -> None:
+def test_a_full_spool_takes_little_memory_and_is_read_completely(tmp_path: Path) -> None:
     spool = Spool(tmp_path, destinations=("remote",)).open()
     group, record, count = spool.group(b"header"), bytes(range(256)) * 32, 64 * MIB // 8_192
     before = mapped_bytes()

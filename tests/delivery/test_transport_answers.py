@@ -1,4 +1,4 @@
-"""What a collector answers is read as the generated classes would write it; nonsense reads as nothing."""
+"""Parsing of a collector's answers: the messages of the generated classes are read, other bytes are ignored."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_partial_success_of_each_signal(rejected: int, message: str) -> None:
         )
 
 
-def test_a_negative_count_rejects_nothing() -> None:
+def test_a_negative_rejected_count_is_zero() -> None:
     response = ExportTraceServiceResponse()
     response.partial_success.rejected_spans = -1
     assert partial_success(response.SerializeToString()) == PartialSuccess()
@@ -49,7 +49,7 @@ def test_a_negative_count_rejects_nothing() -> None:
     st.binary(max_size=200),
     st.sampled_from(["application/x-protobuf", "application/json", "text/plain", ""]),
 )
-def test_any_bytes_are_an_answer(body: bytes, content_type: str) -> None:
+def test_any_bytes_are_read_without_an_error(body: bytes, content_type: str) -> None:
     found = partial_success(body, content_type)
     assert found.rejected >= 0
     assert "\n" not in error_message(body, content_type)
@@ -58,7 +58,7 @@ def test_any_bytes_are_an_answer(body: bytes, content_type: str) -> None:
 
 
 @given(st.integers(0, 10_000), st.integers(0, 999_999_999))
-def test_retry_info_among_other_details(seconds: int, nanos: int) -> None:
+def test_retry_info_is_found_among_other_details(seconds: int, nanos: int) -> None:
     info = RetryInfo()
     info.retry_delay.seconds, info.retry_delay.nanos = seconds, nanos
     status = Status(code=14, message="busy")

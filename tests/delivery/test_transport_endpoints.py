@@ -1,4 +1,4 @@
-"""Endpoints are read from the environment as the OTLP exporter specification says."""
+"""Endpoints from environment variables, by the OTLP exporter specification."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_defaults_are_the_specifications() -> None:
         ("http://c:4318/otlp?tenant=a", "http://c:4318/otlp/v1/metrics?tenant=a"),
     ],
 )
-def test_common_url_gets_the_path_of_the_signal(base: str, url: str) -> None:
+def test_the_path_of_the_signal_is_added_to_the_common_url(base: str, url: str) -> None:
     assert endpoints({"OTEL_EXPORTER_OTLP_ENDPOINT": base}, Signal.METRICS).url == url
 
 
@@ -45,7 +45,7 @@ def test_common_url_gets_the_path_of_the_signal(base: str, url: str) -> None:
         ("http://m:1/v2/", "http://m:1/v2/"),
     ],
 )
-def test_own_url_is_used_as_it_is(own: str, url: str) -> None:
+def test_a_url_of_a_signal_is_used_unchanged(own: str, url: str) -> None:
     env = {
         "OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:4318",
         "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": own,
@@ -54,7 +54,7 @@ def test_own_url_is_used_as_it_is(own: str, url: str) -> None:
     assert endpoints(env, Signal.TRACES).url == "http://c:4318/v1/traces"
 
 
-def test_own_variable_goes_first() -> None:
+def test_variables_of_a_signal_take_precedence() -> None:
     env = {
         "OTEL_EXPORTER_OTLP_HEADERS": "a=1",
         "OTEL_EXPORTER_OTLP_LOGS_HEADERS": "b=2",
@@ -84,7 +84,7 @@ def test_own_variable_goes_first() -> None:
     )
 
 
-def test_empty_variable_is_not_set() -> None:
+def test_an_empty_endpoint_variable_counts_as_unset() -> None:
     env = {
         "OTEL_EXPORTER_OTLP_ENDPOINT": "",
         "OTEL_EXPORTER_OTLP_PROTOCOL": " ",
@@ -102,7 +102,7 @@ def test_header_values_are_percent_decoded() -> None:
     )
 
 
-def test_user_in_the_url_becomes_a_header_and_is_not_shown() -> None:
+def test_a_user_in_the_url_becomes_a_header_and_is_not_shown() -> None:
     endpoint = endpoints(
         {"OTEL_EXPORTER_OTLP_ENDPOINT": "https://user:p%40ss@c:4318"}, Signal.TRACES
     )
@@ -139,7 +139,7 @@ def test_timeout_in_milliseconds_or_as_the_sdk_reads_it(value: str, timeout_s: f
         ("CLIENT_KEY", "/key", "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE"),
     ],
 )
-def test_bad_value_is_one_line_that_names_variable_and_remedy(
+def test_an_invalid_value_is_one_line_with_variable_and_remedy(
     name: str, value: str, told: str
 ) -> None:
     with pytest.raises(SettingsError) as caught:
@@ -158,7 +158,7 @@ def test_bad_value_is_one_line_that_names_variable_and_remedy(
         {"ENDPOINT": "me:hunter2@c"},
     ],
 )
-def test_messages_show_no_secret(env: dict[str, str]) -> None:
+def test_error_messages_contain_no_secret(env: dict[str, str]) -> None:
     with pytest.raises(SettingsError) as caught:
         endpoints(
             {f"OTEL_EXPORTER_OTLP_{name}": value for name, value in env.items()}, Signal.TRACES

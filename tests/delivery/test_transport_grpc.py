@@ -1,4 +1,4 @@
-"""OTLP over gRPC against a real server: every code becomes the right outcome."""
+"""OTLP/gRPC against a real server: the outcome of every status code."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def send_once(answer: Answer) -> Outcome:
         return transport.send(body(), 5.0)
 
 
-def test_bytes_arrive_as_they_are() -> None:
+def test_bytes_arrive_unchanged() -> None:
     with (
         GrpcReceiver() as receiver,
         transport_to(receiver.url, HEADERS="x-tenant=a%20b") as transport,
@@ -83,7 +83,7 @@ def test_partial_success() -> None:
 
 
 @pytest.mark.parametrize("code", [7, 16, 1, 4, 10, 11, 14, 15])
-def test_codes_that_are_tried_again_without_limit(code: int) -> None:
+def test_codes_that_are_retried_without_limit(code: int) -> None:
     outcome = send_once(Answer(code, "later"))
     assert isinstance(outcome, Retry)
     assert outcome.attempts is None
@@ -91,7 +91,7 @@ def test_codes_that_are_tried_again_without_limit(code: int) -> None:
 
 
 @pytest.mark.parametrize("code", [2, 8, 13])
-def test_codes_that_are_tried_a_few_times(code: int) -> None:
+def test_codes_that_are_retried_a_few_times(code: int) -> None:
     outcome = send_once(Answer(code, "hm"))
     assert isinstance(outcome, Retry)
     assert (outcome.attempts, outcome.body) == (5, body())
@@ -118,7 +118,7 @@ def test_a_message_above_the_servers_limit_is_too_large() -> None:
         assert isinstance(outcome, TooLarge)
 
 
-def test_a_closed_port_is_tried_again_and_found_when_it_is_back() -> None:
+def test_a_closed_port_is_retried_until_it_is_open() -> None:
     with Receiver(listening=False) as closed:
         port = closed.port
     with transport_to(f"http://127.0.0.1:{port}") as transport:
@@ -130,7 +130,7 @@ def test_a_closed_port_is_tried_again_and_found_when_it_is_back() -> None:
                 assert time.monotonic() < deadline, outcome
 
 
-def test_no_answer_takes_no_longer_than_it_may() -> None:
+def test_without_an_answer_the_timeout_is_kept() -> None:
     with GrpcReceiver() as receiver, transport_to(receiver.url) as transport:
         receiver.answer(Answer.hang())
         start = slept_s()
@@ -138,14 +138,14 @@ def test_no_answer_takes_no_longer_than_it_may() -> None:
         assert slept_s() - start < 2
 
 
-def test_a_black_hole_takes_no_longer_than_it_may() -> None:
+def test_at_a_black_hole_the_timeout_is_kept() -> None:
     with black_hole() as url, transport_to(url) as transport:
         start = slept_s()
         assert isinstance(transport.send(body(), 0.3), Retry)
         assert slept_s() - start < 2
 
 
-def test_interrupt_ends_an_attempt_that_hangs() -> None:
+def test_interrupt_ends_a_hanging_request() -> None:
     with GrpcReceiver() as receiver, transport_to(receiver.url) as transport:
         receiver.answer(Answer.hang())
         outcomes: list[Outcome] = []

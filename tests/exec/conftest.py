@@ -1,4 +1,4 @@
-"""The command in a folder of its own, with its own state directory."""
+"""Fixture: the command in a folder with its own state directory."""
 
 from __future__ import annotations
 

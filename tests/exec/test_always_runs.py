@@ -1,4 +1,4 @@
-"""The command runs, whatever is wrong with telemetry: that is one line on stderr and the default."""
+"""`spanbus exec` runs the command whatever is wrong with telemetry, with at most one line on stderr."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ SAYS = ("exec", "--", "sh", "-c", "echo out; exit 3")
         ("SPANBUS_NO_SUCH_SETTING", "x"),
     ],
 )
-def test_a_variable_that_cannot_be_used_is_one_line_and_the_default(
+def test_an_invalid_variable_is_one_line_and_the_default_is_used(
     cli: Cli, name: str, value: str
 ) -> None:
     done = cli(*SAYS, env={name: value})
@@ -62,12 +62,12 @@ def test_a_variable_that_cannot_be_used_is_one_line_and_the_default(
 
 
 @pytest.mark.parametrize("value", ["false", "FALSE", " ", "False"])
-def test_a_boolean_that_is_false_is_no_complaint(cli: Cli, value: str) -> None:
+def test_a_false_boolean_causes_no_message(cli: Cli, value: str) -> None:
     done = cli(*SAYS, env={"OTEL_SDK_DISABLED": value})
     assert (done.code, done.out, done.err) == (3, "out\n", "")
 
 
-def test_with_the_sdk_disabled_nothing_is_kept_and_the_environment_is_as_it_was(cli: Cli) -> None:
+def test_with_the_sdk_disabled_nothing_is_kept_and_the_environment_is_unchanged(cli: Cli) -> None:
     was = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
     done = cli(
         "exec",
@@ -92,7 +92,7 @@ def test_with_the_sdk_disabled_nothing_is_kept_and_the_environment_is_as_it_was(
         "[tool.spanbus.workflows.w]\nphases = 'none'\n",
     ],
 )
-def test_a_broken_table_of_a_foreign_project_stops_nothing(cli: Cli, text: str) -> None:
+def test_a_broken_table_of_a_project_does_not_stop_the_command(cli: Cli, text: str) -> None:
     (cli.folder / "pyproject.toml").write_text(text)
     done = cli(*SAYS)
     assert (done.code, done.out) == (3, "out\n")
@@ -101,7 +101,7 @@ def test_a_broken_table_of_a_foreign_project_stops_nothing(cli: Cli, text: str) 
 
 @pytest.mark.parametrize("options", [(), ("--keep-output",)], ids=["inherited", "kept"])
 @pytest.mark.parametrize("state", ["file/state", "/proc/none/state", "n" * 300])
-def test_a_state_directory_that_cannot_be_made_is_one_line(
+def test_a_state_directory_that_cannot_be_created_is_one_line(
     cli: Cli, state: str, options: tuple[str, ...]
 ) -> None:
     (cli.folder / "file").write_text("")
@@ -113,7 +113,7 @@ def test_a_state_directory_that_cannot_be_made_is_one_line(
 
 
 @pytest.mark.parametrize("mask", ["777", "277"])
-def test_files_of_ours_can_be_opened_whatever_the_command_leaves(cli: Cli, mask: str) -> None:
+def test_our_files_open_whatever_the_command_leaves(cli: Cli, mask: str) -> None:
     kept = cli.argv("exec", "--keep-output", "--", "sh", "-c", "umask; exit 3")
     done = cli.run(["sh", "-c", f'umask {mask}; exec "$@"', "sh", *kept])
     assert (done.returncode, done.stdout, done.stderr) == (3, f"0{mask}\n", "")
@@ -123,8 +123,8 @@ def test_files_of_ours_can_be_opened_whatever_the_command_leaves(cli: Cli, mask:
     assert {path.stat().st_mode & 0o777 for path in made} == {0o600, 0o700}
 
 
-def test_without_a_home_the_command_runs(cli: Cli) -> None:
-    """As a user without an entry in the passwd file, as in many containers."""
+def test_the_command_runs_without_a_home_folder(cli: Cli) -> None:
+    """In many containers the user has no entry in the passwd file."""
     program = (
         "import os, sys\n"
         "sys.path.insert(0, os.environ.pop('SOURCES'))\n"
@@ -153,7 +153,7 @@ def _sources() -> str:
     return str(Path(spanbus.__file__).parents[1])
 
 
-def test_in_a_folder_that_is_gone_the_command_runs(cli: Cli) -> None:
+def test_the_command_runs_in_a_deleted_folder(cli: Cli) -> None:
     gone = cli.folder / "gone"
     gone.mkdir()
     done = cli.run(["sh", "-c", 'cd gone; rmdir ../gone; "$@"', "sh", *cli.argv(*SAYS)])
@@ -161,8 +161,8 @@ def test_in_a_folder_that_is_gone_the_command_runs(cli: Cli) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_where_no_second_process_is_to_be_had_the_command_takes_our_place(cli: Cli) -> None:
-    """Root has no limit of processes, so the call itself refuses."""
+def test_without_a_second_process_the_command_replaces_us(cli: Cli) -> None:
+    """Root has no process limit, so the call is replaced by one that fails."""
     program = (
         "import errno, os, sys\n"
         "def fork(): raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))\n"
@@ -185,7 +185,7 @@ WITHOUT_FORK = (
 )
 
 
-def test_on_a_system_without_fork_the_same_comes_out_and_is_recorded(cli: Cli) -> None:
+def test_without_fork_the_output_is_the_same_and_the_run_is_recorded(cli: Cli) -> None:
     script = 'test -n "$TRACEPARENT" && echo "out $GIVEN"; echo err >&2; exit 3'
     commands = (["sh", "-c", script], ["sh", "-c", "kill -9 $$"], ["./no-such-program"])
     for command, status in zip(commands, (3, 137, 127), strict=True):
@@ -203,7 +203,7 @@ def test_on_a_system_without_fork_the_same_comes_out_and_is_recorded(cli: Cli) -
 
 
 @pytest.mark.parametrize("descriptors", [5, 6, 8, 10])
-def test_where_descriptors_are_few_the_command_runs(cli: Cli, descriptors: int) -> None:
+def test_the_command_runs_with_few_descriptors(cli: Cli, descriptors: int) -> None:
     limited = f'ulimit -n {descriptors}; exec "$@"'
     done = cli.run(["sh", "-c", limited, "sh", *cli.argv(*SAYS)])
     assert (done.returncode, done.stdout) == (3, "out\n"), done.stderr
@@ -228,10 +228,10 @@ NO_MORE_THREADS = (
 
 @pytest.mark.parametrize("options", [(), ("--keep-output",)], ids=["inherited", "kept"])
 @pytest.mark.parametrize("threads", range(7))
-def test_where_threads_are_few_the_command_runs_and_is_recorded(
+def test_the_command_runs_and_is_recorded_with_few_threads(
     cli: Cli, threads: int, options: tuple[str, ...]
 ) -> None:
-    """Root has no limit of them, so the call itself refuses."""
+    """Root has no thread limit, so the call is replaced by one that fails."""
     argv = [sys.executable, "-c", NO_MORE_THREADS, str(threads), "exec", *options, *SAYS[1:]]
     done = cli.run(argv)
     assert (done.returncode, done.stdout) == (3, "out\n"), done.stderr
@@ -244,7 +244,7 @@ def test_where_threads_are_few_the_command_runs_and_is_recorded(
     ]
 
 
-def test_modules_of_the_command_are_not_ours(cli: Cli) -> None:
+def test_our_import_path_is_not_passed_to_the_command(cli: Cli) -> None:
     for name in ("typing", "json", "threading", "pathlib", "datetime", "sqlite3"):
         (cli.folder / f"{name}.py").write_text("raise RuntimeError(__file__)\n")
     path = {"PYTHONPATH": f".{os.pathsep}{cli.folder}{os.pathsep}{_sources()}"}
@@ -253,7 +253,7 @@ def test_modules_of_the_command_are_not_ours(cli: Cli) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (3, f"{path['PYTHONPATH']}\n", "")
 
 
-def test_only_arguments_of_ours_are_bad_usage(cli: Cli) -> None:
+def test_only_invalid_options_of_exec_are_usage_errors(cli: Cli) -> None:
     for words in (("--nmae", "x", "--", "true"), ("--name",), (), ("--",), ("--attr",)):
         done = cli("exec", *words)
         assert (done.code, done.out) == (2, ""), words
@@ -287,7 +287,7 @@ def test_the_exporter_console_shows_spans_on_stderr_and_leaves_stdout_alone(cli:
     assert names == {"RUN sh", "sh"}
 
 
-def test_attributes_that_are_given_stand_on_the_resource(cli: Cli) -> None:
+def test_given_attributes_are_on_the_resource(cli: Cli) -> None:
     done = cli("exec", "--attr", "team=red", "--attr=deployment.id=7", *SAYS[1:], env=CONSOLE)
     assert (done.code, done.out) == (3, "out\n")
     [request, *_] = [json.loads(line) for line in done.err.splitlines()]
@@ -304,7 +304,7 @@ def test_attributes_that_are_given_stand_on_the_resource(cli: Cli) -> None:
 CONSOLE = {"OTEL_TRACES_EXPORTER": "console", "SPANBUS_EXIT_TIMEOUT_S": "20"}
 
 
-def test_where_no_file_may_grow_one_line_says_what_is_lost(cli: Cli) -> None:
+def test_with_a_file_size_limit_one_line_reports_the_loss(cli: Cli) -> None:
     limited = ["sh", "-c", 'ulimit -f 1; exec "$@"', "sh"]
     done = cli.run([*limited, *cli.argv("exec", "--", "echo", "ran")])
     assert (done.returncode, done.stdout) == (0, "ran\n")

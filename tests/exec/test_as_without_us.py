@@ -1,4 +1,4 @@
-"""A line with ``spanbus exec --`` before its commands does byte for byte what it does without."""
+"""Shell lines give the same output with ``spanbus exec --`` before each command, byte for byte."""
 
 from __future__ import annotations
 
@@ -41,7 +41,9 @@ LINES = {
 
 @pytest.mark.parametrize("options", [(), ("--keep-output",)], ids=["inherited", "kept"])
 @pytest.mark.parametrize("line", LINES)
-def test_it_is_as_without_us(cli: Cli, line: str, options: tuple[str, ...]) -> None:
+def test_a_command_line_behaves_as_without_spanbus_exec(
+    cli: Cli, line: str, options: tuple[str, ...]
+) -> None:
     def run(*before: str) -> tuple[int, bytes, bytes]:
         folder = cli.folder / "work"
         shutil.rmtree(folder, ignore_errors=True)

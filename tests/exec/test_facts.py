@@ -1,4 +1,4 @@
-"""The facts of a command are those that the reader states of the events of our engine."""
+"""Facts that `exec` makes directly equal those that the reader makes from events of our engine."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def read(fact: Fact, env: dict[str, str], phase: str) -> Fact:
         ["--", "w\udcffx"],
     ],
 )
-def test_every_fact_is_as_if_it_had_been_read(
+def test_every_fact_equals_the_one_read_from_an_event(
     line: list[str], env: dict[str, str], end: str
 ) -> None:
     arguments = parse(line)
@@ -78,5 +78,5 @@ def test_every_fact_is_as_if_it_had_been_read(
     assert [type(fact).__name__ for fact in fact_of_meaning] == ["Started"] * 3 + ["Ended"] * 3
 
 
-def test_the_correlator_follows_the_rules_of_our_bus_where_no_dialect_is_read() -> None:
+def test_without_a_dialect_the_correlator_uses_the_rules_of_our_bus() -> None:
     assert load("spanbus").policy == Policy()

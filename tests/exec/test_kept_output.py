@@ -1,4 +1,4 @@
-"""What a command prints, passed through byte for byte and kept where that was asked for."""
+"""Output of a command: passed on byte for byte, and kept if configured."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def python(program: str) -> list[str]:
     return [sys.executable, "-c", program]
 
 
-def test_all_of_it_is_kept_without_secrets_and_its_end_is_everywhere(cli: Cli) -> None:
+def test_output_is_kept_redacted_and_its_end_is_in_every_view(cli: Cli) -> None:
     program = (
         "for n in range(3000): print('line', n, '€' * (n % 7))\n"
         f"print('token {SECRET}')\n"
@@ -49,13 +49,13 @@ def test_all_of_it_is_kept_without_secrets_and_its_end_is_everywhere(cli: Cli) -
     assert cli("logs", "--failed").out == logged
 
 
-def test_both_streams_are_kept_and_stay_apart(cli: Cli) -> None:
+def test_both_streams_are_kept_separately(cli: Cli) -> None:
     done = cli(*KEEP, "sh", "-c", "echo out; echo err >&2; exit 7")
     assert (done.code, done.out, done.err) == (7, "out\n", "err\n")
     assert sorted(cli("logs").out.split()) == ["err", "out"]
 
 
-def test_it_is_kept_where_a_job_asks_for_it_and_nowhere_else(cli: Cli) -> None:
+def test_output_is_kept_only_if_configured(cli: Cli) -> None:
     command = ("exec", "--", "sh", "-c", "echo said; exit 1")
     for value, kept, told in (
         ("true", True, ""),
@@ -70,7 +70,7 @@ def test_it_is_kept_where_a_job_asks_for_it_and_nowhere_else(cli: Cli) -> None:
     assert (done.code, done.out, done.err) == (0, "said\n", "")
 
 
-def test_settings_say_where_it_is_kept(cli: Cli) -> None:
+def test_settings_select_whether_output_is_kept(cli: Cli) -> None:
     with Receiver() as receiver:
         env = {**receiver.env, "SPANBUS_OUTPUT": "logs"}
         assert cli(*KEEP, "sh", "-c", "echo a; echo b", env=env).code == 0
@@ -81,7 +81,7 @@ def test_settings_say_where_it_is_kept(cli: Cli) -> None:
     assert cli("logs").out == ""
 
 
-def test_a_line_that_cannot_be_understood_is_ours(cli: Cli) -> None:
+def test_an_invalid_command_line_is_a_usage_error_of_exec(cli: Cli) -> None:
     assert cli("exec", "--keep-output=x", "--", "true").code == 2
     assert "--keep-output" in cli("exec", "--help").out
 
@@ -98,7 +98,7 @@ def start(cli: Cli, argv: Sequence[str], **streams: object) -> subprocess.Popen[
     )
 
 
-def test_a_slow_reader_of_a_stream_that_does_not_block_gets_all_of_it(cli: Cli) -> None:
+def test_a_slow_reader_of_a_nonblocking_stream_gets_all_output(cli: Cli) -> None:
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
     process = start(cli, ["head", "-c", "400000", "/dev/zero"], stdout=writing)
@@ -111,7 +111,7 @@ def test_a_slow_reader_of_a_stream_that_does_not_block_gets_all_of_it(cli: Cli) 
     assert (got, process.wait(60)) == (400_000, 0)
 
 
-def test_a_reader_that_leaves_is_told_to_the_command(cli: Cli) -> None:
+def test_a_closed_pipe_reaches_the_command(cli: Cli) -> None:
     for program in (
         "yes",
         "printf x; exec tail -f /dev/null",
@@ -123,7 +123,7 @@ def test_a_reader_that_leaves_is_told_to_the_command(cli: Cli) -> None:
         assert process.wait(60) == 128 + signal.SIGPIPE
 
 
-def test_a_stalled_stdout_does_not_hold_stderr(cli: Cli) -> None:
+def test_a_stalled_stdout_does_not_block_stderr(cli: Cli) -> None:
     program = "import os\nos.write(2, b'a')\nos.write(1, b'x' * 60_000)\nos.write(2, b'b')\nwhile True: os.write(1, b'x')"
     process = start(cli, python(program), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdout is not None
@@ -147,14 +147,14 @@ def test_both_streams_to_one_place_keep_their_order(cli: Cli) -> None:
     assert cli("logs").out.split() == [str(n) for n in range(500)]
 
 
-def test_what_a_command_leaves_behind_is_not_waited_for(cli: Cli) -> None:
+def test_background_processes_of_the_command_are_not_waited_for(cli: Cli) -> None:
     with start(cli, ["sh", "-c", "sleep 600 & echo $!"], stdout=subprocess.PIPE) as process:
         out, _ = process.communicate(timeout=60)
     os.kill(int(out), signal.SIGKILL)  # it is still there
     assert process.returncode == 0
 
 
-def test_a_full_disk_is_told_and_the_command_with_it(cli: Cli) -> None:
+def test_a_full_disk_behind_the_output_is_reported_and_reaches_the_command(cli: Cli) -> None:
     with open("/dev/full", "wb") as full:
         process = start(cli, ["yes"], stdout=full, stderr=subprocess.PIPE)
         _, err = process.communicate(timeout=60)
@@ -162,7 +162,7 @@ def test_a_full_disk_is_told_and_the_command_with_it(cli: Cli) -> None:
     assert err == b"spanbus: the output cannot be written: No space left on device\n"
 
 
-def test_a_command_that_is_ended_has_said_what_it_said(cli: Cli) -> None:
+def test_output_of_a_terminated_command_is_kept(cli: Cli) -> None:
     program = (
         "import signal, sys\n"
         "signal.signal(signal.SIGTERM, lambda *_: (print('tidied', flush=True), sys.exit(5)))\n"
@@ -196,7 +196,7 @@ def at_a_terminal(cli: Cli, *argv: str) -> Terminal:
     return Terminal(cli.argv(*argv), cli.folder, cli.environment())
 
 
-def test_at_a_terminal_the_command_is_at_one(cli: Cli) -> None:
+def test_at_a_terminal_the_command_has_a_terminal(cli: Cli) -> None:
     with at_a_terminal(cli, *KEEP, *python(LOOK)) as terminal:
         terminal.until("𝄞\r\n".encode())
         terminal.resize(columns=77, lines=33)
@@ -211,7 +211,7 @@ def test_at_a_terminal_the_command_is_at_one(cli: Cli) -> None:
 
 
 @pytest.mark.parametrize("keys", [b"\x03", b"\x1a"])
-def test_keys_reach_it_as_without_us(cli: Cli, keys: bytes) -> None:
+def test_keys_reach_the_command(cli: Cli, keys: bytes) -> None:
     program = (
         "import os, signal\n"
         "def told(number, frame): os.write(1, signal.Signals(number).name.encode()); os._exit(4)\n"
@@ -226,7 +226,7 @@ def test_keys_reach_it_as_without_us(cli: Cli, keys: bytes) -> None:
     assert seen.count(b"SIG") == 1
 
 
-def test_a_stream_that_goes_elsewhere_is_no_terminal(cli: Cli) -> None:
+def test_a_redirected_stream_is_not_a_terminal(cli: Cli) -> None:
     line = " ".join(f"'{word}'" for word in cli.argv(*KEEP, "sh", "-c"))
     look = "test -t 1; a=$?; test -t 2; echo $a $?; echo seen >&2"
     with Terminal(

@@ -1,4 +1,4 @@
-"""What `spanbus exec` loads: little before its command starts, and a list of things never."""
+"""Modules that `spanbus exec` imports: few before the command starts, and some never."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def nothing_but_ours(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def loaded(cli: Cli, *command: str) -> list[str]:
-    """In the order in which they were loaded."""
+    """Return the modules in the order of import."""
     done = cli.run([sys.executable, "-X", "importtime", "-c", MAIN, "exec", "--", *command])
     done.check_returncode()
     return [
@@ -90,8 +90,8 @@ def loaded(cli: Cli, *command: str) -> list[str]:
     ]
 
 
-def test_before_the_command_starts_nothing_of_telemetry_is_loaded(cli: Cli) -> None:
-    """Where no process can be made, the wrapper becomes the command: what is loaded by then is what comes before."""
+def test_no_telemetry_module_is_imported_before_the_command_starts(cli: Cli) -> None:
+    """Without a second process the wrapper replaces itself by the command, which shows what it has imported by then."""
     program = (
         "import os, sys\n"
         "def fork():\n"
@@ -117,7 +117,7 @@ def test_before_the_command_starts_nothing_of_telemetry_is_loaded(cli: Cli) -> N
     assert not {name for name in names if name.partition(".")[0] in heavy}
 
 
-def test_a_command_of_the_default_kind_loads_no_server_no_client_and_no_event_loop(
+def test_exec_imports_no_server_no_client_and_no_event_loop(
     cli: Cli,
 ) -> None:
     loaded(cli, "true")  # makes the store
@@ -132,7 +132,7 @@ def test_a_command_of_the_default_kind_loads_no_server_no_client_and_no_event_lo
     assert len([name for name in names if name.startswith("spanbus")]) <= MOST
 
 
-def test_version_and_help_load_next_to_nothing(cli: Cli) -> None:
+def test_version_and_help_import_almost_nothing(cli: Cli) -> None:
     for word in ("--version", "--help"):
         program = f"{MAIN.rpartition(';')[0]}; main(); print(len([m for m in sys.modules if 'spanbus' in m]), 'typer' in sys.modules)"
         done = cli.run([sys.executable, "-c", program, word])
@@ -141,7 +141,7 @@ def test_version_and_help_load_next_to_nothing(cli: Cli) -> None:
         assert (int(count) <= 5, typer) == (True, "False")
 
 
-def test_help_is_what_typer_says(cli: Cli) -> None:
+def test_help_equals_that_of_typer(cli: Cli) -> None:
     program = (
         "import sys; sys.argv = ['spanbus', '--help']; from spanbus._cli.app import main; main()"
     )

@@ -1,4 +1,4 @@
-"""Signals: what reaches only us reaches the command, what reached it already does not reach it twice."""
+"""Signals: those sent to `exec` are passed on to the command once; those of a terminal are not sent again."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_every_signal_reaches_the_command_once(
     )
 
 
-def test_what_reaches_only_us_reaches_the_commands_whole_group(cli: Cli) -> None:
+def test_a_signal_to_us_reaches_the_commands_process_group(cli: Cli) -> None:
     script = "sh -c 'trap \"echo inner; exit\" USR1; echo ready; while :; do sleep 0.05; done' & trap : USR1; wait; wait"
     process = start(cli, "sh", "-c", script)
     process.send_signal(signal.SIGUSR1)
@@ -87,7 +87,7 @@ def test_what_reaches_only_us_reaches_the_commands_whole_group(cli: Cli) -> None
 
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGPIPE"])
-def test_what_was_ignored_at_the_start_stays_ignored(cli: Cli, name: str) -> None:
+def test_signals_ignored_at_the_start_stay_ignored(cli: Cli, name: str) -> None:
     program = f"import signal; print(signal.getsignal(signal.{name}) == signal.SIG_IGN)"
     if name == "SIGPIPE":  # which Python itself ignores: ask the kernel
         program = (
@@ -119,7 +119,7 @@ def test_what_was_ignored_at_the_start_stays_ignored(cli: Cli, name: str) -> Non
     assert done.stdout == "True\n", done.stderr
 
 
-def test_nohup_holds_for_the_command(cli: Cli) -> None:
+def test_nohup_protects_the_command(cli: Cli) -> None:
     process = subprocess.Popen(
         ["nohup", *cli.argv("exec", "--", "sh", "-c", "echo ready; sleep 1; echo survived")],
         cwd=cli.folder,
@@ -158,7 +158,7 @@ def test_a_parent_that_ignores_its_children_does_not_change_the_status(
     assert done.returncode == status
 
 
-def test_blocked_signals_are_blocked_for_the_command(cli: Cli) -> None:
+def test_blocked_signals_stay_blocked_for_the_command(cli: Cli) -> None:
     done = subprocess.run(
         cli.argv("exec", "--", "grep", "SigBlk", "/proc/self/status"),
         cwd=cli.folder,
@@ -174,7 +174,7 @@ def test_blocked_signals_are_blocked_for_the_command(cli: Cli) -> None:
     assert int(plain.split()[1], 16) == 0
 
 
-def test_stop_and_continue_are_passed_on_and_shown_to_who_started_us(cli: Cli) -> None:
+def test_stop_and_continue_are_passed_on_and_visible_to_the_parent(cli: Cli) -> None:
     process = start(cli, "sh", "-c", "echo ready; sleep 0.3; echo done")
     process.send_signal(signal.SIGTSTP)
     _, status = os.waitpid(process.pid, os.WUNTRACED)
@@ -203,7 +203,7 @@ def test_a_key_reaches_the_command_once(counter: Cli, key: bytes, number: int) -
     assert seen.split(b"\x1c")[-1].strip().lstrip(b"^C\\").split() == [str(int(number)).encode()]
 
 
-def test_at_a_terminal_a_signal_for_us_alone_reaches_what_the_command_started(cli: Cli) -> None:
+def test_at_a_terminal_a_signal_to_us_reaches_children_of_the_command(cli: Cli) -> None:
     script = "sh -c 'trap \"echo inner; exit\" USR1; echo ready; while :; do sleep 0.05; done' & trap : USR1; wait; wait"
     with at_a_terminal(cli, "sh", "-c", script) as terminal:
         terminal.until(b"ready")
@@ -212,8 +212,8 @@ def test_at_a_terminal_a_signal_for_us_alone_reaches_what_the_command_started(cl
         assert terminal.exit_code() == 0
 
 
-def test_the_command_has_the_terminal_and_a_job_can_be_stopped(cli: Cli) -> None:
-    """An interactive shell stops and continues us as it would the command."""
+def test_the_command_is_in_the_foreground_and_can_be_stopped(cli: Cli) -> None:
+    """An interactive shell can stop and continue `exec` like the command itself."""
     line = " ".join(
         f"'{word}'" for word in cli.argv("exec", "--", "sh", "-c", "echo go; read x; echo got $x")
     )
@@ -232,7 +232,7 @@ def test_the_command_has_the_terminal_and_a_job_can_be_stopped(cli: Cli) -> None
         assert terminal.exit_code() == 0
 
 
-def test_what_asked_for_the_end_is_the_runs_result(counter: Cli) -> None:
+def test_the_result_of_the_run_is_the_terminating_signal(counter: Cli) -> None:
     process = start(counter, sys.executable, "counter.py")
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=60)
@@ -242,8 +242,8 @@ def test_what_asked_for_the_end_is_the_runs_result(counter: Cli) -> None:
     assert Path(counter.folder / "state").exists()
 
 
-def test_a_signal_that_comes_twice_asks_once(cli: Cli) -> None:
-    """``timeout`` and supervisors send it to the process, then to its group: the record is completed all the same."""
+def test_a_signal_delivered_twice_counts_once(cli: Cli) -> None:
+    """``timeout`` and supervisors signal the process and then its group; the record must still be completed."""
     program = (
         "import os, signal\n"
         "signal.signal(15, lambda *_: os._exit(3))\n"

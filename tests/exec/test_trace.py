@@ -1,4 +1,4 @@
-"""Identity and environment of a command: computed before the SDK is loaded, equal to what is stored later."""
+"""Ids and environment of a command: computed before the SDK is imported, equal to those stored later."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def command_of(cli: Cli) -> Json:
     return command
 
 
-def test_the_traceparent_is_that_of_the_commands_span(cli: Cli) -> None:
+def test_the_traceparent_names_the_span_of_the_command(cli: Cli) -> None:
     traceparent, state, baggage = cli(*SHOW).out.strip().split("|")
     _, trace_id, span_id, flags = traceparent.split("-")
     shown = cli("show", "--json").json()
@@ -57,7 +57,7 @@ def test_a_callers_context_is_continued_with_its_state_and_baggage(cli: Cli) -> 
         PARENT[:-3],
     ],
 )
-def test_the_state_of_an_old_trace_does_not_outlive_it(cli: Cli, traceparent: str | None) -> None:
+def test_the_tracestate_of_another_trace_is_dropped(cli: Cli, traceparent: str | None) -> None:
     env = {
         "TRACESTATE": "old=1",
         **({"TRACEPARENT": traceparent} if traceparent is not None else {}),
@@ -67,7 +67,7 @@ def test_the_state_of_an_old_trace_does_not_outlive_it(cli: Cli, traceparent: st
     assert state == "none"
 
 
-def test_a_trace_that_is_not_sampled_stays_so(cli: Cli) -> None:
+def test_an_unsampled_trace_stays_unsampled(cli: Cli) -> None:
     assert "-00|" in cli(*SHOW, env={"TRACEPARENT": PARENT[:-2] + "00"}).out
     assert "-00|" in cli(*SHOW, env={"OTEL_TRACES_SAMPLER": "always_off"}).out
     assert "-01|" in cli(*SHOW, env={"OTEL_TRACES_SAMPLER": "parentbased_jaeger_remote"}).out
@@ -82,12 +82,12 @@ def test_other_propagators_have_their_own_variables(cli: Cli) -> None:
     )
 
 
-def test_without_propagators_the_environment_is_as_it_was(cli: Cli) -> None:
+def test_without_propagators_the_environment_is_unchanged(cli: Cli) -> None:
     env = {"OTEL_PROPAGATORS": "none", "TRACEPARENT": PARENT, "TRACESTATE": "a=1"}
     assert cli(*SHOW, env=env).out == f"{PARENT}|a=1|none\n"
 
 
-def test_a_run_inside_is_beneath_the_commands_span(cli: Cli) -> None:
+def test_a_nested_run_is_a_child_of_the_commands_span(cli: Cli) -> None:
     (cli.folder / "spanbus.toml").write_text(
         '[workflows.inner]\nphases = [{ name = "a", run = "true" }]\n'
     )
@@ -107,8 +107,8 @@ def test_names_are_the_commands_own(cli: Cli) -> None:
     assert [phase["name"] for phase in cast("list[Json]", shown["phases"])] == ["check"]
 
 
-def test_the_rest_of_the_environment_is_passed_as_it_came(cli: Cli) -> None:
-    """Python itself sets LC_CTYPE where it starts in the C locale."""
+def test_the_rest_of_the_environment_is_unchanged(cli: Cli) -> None:
+    """Python itself sets LC_CTYPE if it starts in the C locale."""
     env: dict[bytes, bytes] = {
         b"PATH": os.environb[b"PATH"],
         b"PYTHONPATH": os.environb.get(b"PYTHONPATH", b""),
@@ -144,7 +144,7 @@ SAMPLERS = {
     st.integers(1, 2**128 - 1),
     st.none() | st.booleans(),
 )
-def test_the_decision_is_that_of_the_sdks_sampler(
+def test_the_sampling_decision_equals_that_of_the_sdk(
     name: str, ratio: float, trace_id: int, parent: bool | None
 ) -> None:
     env = {"OTEL_TRACES_SAMPLER": name, "OTEL_TRACES_SAMPLER_ARG": repr(ratio)}

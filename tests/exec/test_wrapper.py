@@ -1,4 +1,4 @@
-"""Arguments, descriptors, streams and exit status of a command are what they would be without us."""
+"""Arguments, descriptors, streams and exit status of a command are the same as without `spanbus exec`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from command_line import Cli
 def run(
     cli: Cli, script: str, *, shell: str = "bash", **more: object
 ) -> subprocess.CompletedProcess[str]:
-    """A shell script in which ``$@`` is the beginning of a line of ours."""
+    """Run a shell script in which ``$@`` is the `spanbus exec` command line."""
     argv = [shell, "-c", script, shell, *cli.argv("exec", "--")]
     return subprocess.run(
         argv,
@@ -43,13 +43,13 @@ def test_descriptors_beyond_the_standard_ones_are_passed_on(cli: Cli) -> None:
     assert (done.stdout, done.returncode) == ("x\n", 0)
 
 
-def test_nothing_of_ours_is_passed_on(cli: Cli) -> None:
+def test_none_of_our_descriptors_is_passed_on(cli: Cli) -> None:
     direct = run(cli, "ls /proc/self/fd", shell="sh").stdout.split()
     ours = run(cli, '"$@" ls /proc/self/fd', shell="sh").stdout.split()
     assert ours == direct
 
 
-def test_makes_jobserver_is_passed_on(cli: Cli) -> None:
+def test_the_jobserver_of_make_is_passed_on(cli: Cli) -> None:
     quoted = " ".join(f"'{word}'" for word in cli.argv("exec", "--"))
     (cli.folder / "Makefile").write_text(
         f"all:\n\t+@{quoted} $(MAKE) inner\ninner:\n\t@echo inner $(MAKEFLAGS)\n"
@@ -61,9 +61,7 @@ def test_makes_jobserver_is_passed_on(cli: Cli) -> None:
 
 
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
-def test_closed_standard_streams_are_closed_for_the_command_and_no_accident_for_us(
-    cli: Cli, closed: str
-) -> None:
+def test_closed_standard_streams_stay_closed_for_the_command(cli: Cli, closed: str) -> None:
     (cli.folder / "seen.py").write_text(
         "import os\n"
         "there = [n for n in range(3) if os.path.exists(f'/proc/self/fd/{n}')]\n"
@@ -80,12 +78,12 @@ def test_closed_standard_streams_are_closed_for_the_command_and_no_accident_for_
     assert cli("runs", "--json").json()  # type: ignore[truthy-bool] - and it was recorded
 
 
-def test_a_full_disk_behind_the_streams_is_the_commands_business(cli: Cli) -> None:
+def test_a_full_disk_behind_the_streams_reaches_the_command(cli: Cli) -> None:
     done = run(cli, "\"$@\" sh -c 'echo x; exit 5' >/dev/full 2>/dev/full; echo $?")
     assert done.stdout == "5\n"
 
 
-def test_streams_that_do_not_block_stay_so_and_lose_nothing(cli: Cli) -> None:
+def test_nonblocking_streams_stay_nonblocking_and_lose_nothing(cli: Cli) -> None:
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
     program = "import os; print(os.get_blocking(1))"
@@ -102,7 +100,7 @@ def test_streams_that_do_not_block_stay_so_and_lose_nothing(cli: Cli) -> None:
     os.close(writing)
 
 
-def test_a_reader_that_leaves_ends_the_command_as_without_us(cli: Cli) -> None:
+def test_a_closed_pipe_ends_the_command_as_without_exec(cli: Cli) -> None:
     done = run(cli, 'set -o pipefail; "$@" yes | head -1; echo "${PIPESTATUS[0]}"')
     assert done.stdout == "y\n141\n"
 
@@ -125,7 +123,7 @@ def test_stdin_reaches_the_command(cli: Cli) -> None:
     assert cli("exec", "--", "cat", stdin="through\n").out == "through\n"
 
 
-def test_a_command_that_leaves_a_daemon_with_our_streams_is_not_waited_for(cli: Cli) -> None:
+def test_a_daemon_that_holds_our_streams_is_not_waited_for(cli: Cli) -> None:
     process = subprocess.Popen(
         cli.argv("exec", "--", "sh", "-c", "sleep 600 & echo $!"),
         cwd=cli.folder,
@@ -144,7 +142,7 @@ def test_a_command_that_leaves_a_daemon_with_our_streams_is_not_waited_for(cli: 
 # --- arguments and status ---------------------------------------------------------------------------------------------
 
 
-def test_arguments_are_passed_as_they_came(cli: Cli) -> None:
+def test_arguments_are_passed_unchanged(cli: Cli) -> None:
     odd = [b"", b"a b", b"new\nline", b"\xff\xfe", b"-x", b"--", b"--help", "ü€".encode()]
     program = "import os, sys; sys.stdout.buffer.write(b'\\0'.join(map(os.fsencode, sys.argv[1:])))"
     argv = [*map(os.fsencode, cli.argv("exec", "--", sys.executable, "-c", program)), *odd]
@@ -171,7 +169,7 @@ def test_the_exit_status_is_that_of_a_shell(cli: Cli, script: str, status: int) 
     assert cli("exec", "--", "sh", "-c", script).code == status
 
 
-def test_a_command_that_is_not_there_and_one_that_cannot_be_run(cli: Cli) -> None:
+def test_missing_and_unexecutable_commands_are_127_and_126(cli: Cli) -> None:
     missing = cli("exec", "--", "no-such-command-at-all")
     assert (missing.code, missing.err) == (
         127,
@@ -204,7 +202,7 @@ def test_a_script_without_an_interpreter_is_run_by_sh(cli: Cli) -> None:
     assert cli("exec", "--", "./broken").code == 126
 
 
-def test_folder_mask_priority_and_limits_are_kept(cli: Cli) -> None:
+def test_cwd_umask_priority_and_limits_are_kept(cli: Cli) -> None:
     script = "umask 027; ulimit -n 99; \"$@\" sh -c 'pwd; umask; ulimit -n; nice'"
     done = run(
         cli,
@@ -215,7 +213,7 @@ def test_folder_mask_priority_and_limits_are_kept(cli: Cli) -> None:
     assert done.stdout.split() == kept, done.stderr
 
 
-def test_what_ends_us_ends_the_command(cli: Cli) -> None:
+def test_a_signal_that_kills_us_kills_the_command(cli: Cli) -> None:
     if not sys.platform.startswith("linux"):
         pytest.skip("the parent-death signal is Linux's")
     process = subprocess.Popen(
@@ -238,7 +236,7 @@ def test_what_ends_us_ends_the_command(cli: Cli) -> None:
 
 @pytest.mark.parametrize("options", [(), ("--keep-output",)], ids=["inherited", "kept"])
 @pytest.mark.parametrize("whom", ["us", "our group", "all of our name"])
-def test_what_ends_us_ends_what_the_command_started(
+def test_a_signal_that_kills_us_kills_children_of_the_command(
     cli: Cli, whom: str, options: tuple[str, ...]
 ) -> None:
     """``timeout -s KILL`` and CI runners end a whole group, of which the command and its children are without us; ``killall``
@@ -270,7 +268,7 @@ def test_what_ends_us_ends_what_the_command_started(
         time.sleep(0.01)
 
 
-def test_a_daemon_that_the_command_left_outlives_us_and_nothing_of_ours_stays(cli: Cli) -> None:
+def test_a_daemon_of_the_command_outlives_us_and_no_process_of_ours_stays(cli: Cli) -> None:
     process = subprocess.Popen(
         cli.argv("exec", "--", "sh", "-c", "sleep 60 >/dev/null 2>&1 & echo $!"),
         cwd=cli.folder,
@@ -310,8 +308,8 @@ def alive(pid: int) -> bool:
         return False
 
 
-def test_files_of_ours_have_numbers_of_their_own(cli: Cli) -> None:
-    """A database that gets the number of a closed stderr is written to by whoever writes a message."""
+def test_our_files_never_get_the_descriptors_of_standard_streams(cli: Cli) -> None:
+    """A file that gets the descriptor of a closed stderr would receive every message written there."""
     done = run(cli, "\"$@\" sh -c 'exit 0' 2>&- >&-; echo $?")
     assert done.stdout == "0\n"
     store = cli.folder / "state" / "store.sqlite3"
@@ -320,8 +318,8 @@ def test_files_of_ours_have_numbers_of_their_own(cli: Cli) -> None:
 
 
 @pytest.mark.slow
-def test_the_exit_limit_runs_once_everything_is_loaded(cli: Cli) -> None:
-    """A command that is over at once would else leave its record behind on a busy machine."""
+def test_the_exit_limit_starts_after_the_imports(cli: Cli) -> None:
+    """Otherwise the record of a very short command would not be sent on a busy machine."""
     (cli.folder / "sitecustomize.py").write_text(
         "import os, sys, time\n"
         "class Gate:\n"

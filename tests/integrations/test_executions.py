@@ -1,4 +1,4 @@
-"""Executions of tasks, as any queue's integration makes them: identity by headers, one span each, killed ones told."""
+"""Executions of queue tasks, for any queue: ids in message headers, one span each, and recovery of killed ones."""
 
 from __future__ import annotations
 
@@ -63,7 +63,9 @@ def env(collector: Receiver, tmp_path: Path, delivery: str) -> dict[str, str]:
     }
 
 
-def test_headers_carry_the_run_and_its_phase(collector: Receiver, env: dict[str, str]) -> None:
+def test_message_headers_have_the_run_and_its_phase(
+    collector: Receiver, env: dict[str, str]
+) -> None:
     headers: dict[str, object] = {"traceparent": PARENT}
     carry(headers, run_id="r", workflow="w", phase="build", attempt=2)
     [span] = executed(collector, env, delivery(headers, queue="builders", worker="w@host"))
@@ -88,9 +90,7 @@ def test_headers_carry_the_run_and_its_phase(collector: Receiver, env: dict[str,
     }
 
 
-def test_a_message_without_headers_is_a_run_of_its_own(
-    collector: Receiver, env: dict[str, str]
-) -> None:
+def test_a_message_without_headers_is_its_own_run(collector: Receiver, env: dict[str, str]) -> None:
     [span] = executed(collector, env, delivery({}))
     assert not span.parent_span_id
     assert attributes(span)["cicd.pipeline.run.id"] == "task-1"
@@ -106,7 +106,7 @@ def test_a_message_without_headers_is_a_run_of_its_own(
         {SENT_NS: -(2**80)},
     ],
 )
-def test_headers_of_strangers_are_ignored(
+def test_headers_of_other_systems_are_ignored(
     headers: dict[str, object], collector: Receiver, env: dict[str, str]
 ) -> None:
     [span] = executed(collector, env, delivery(headers))
@@ -114,25 +114,23 @@ def test_headers_of_strangers_are_ignored(
     assert attributes(span)["spanbus.phase.attempt"] == 1
 
 
-def test_a_wait_below_zero_is_two_clocks(collector: Receiver, env: dict[str, str]) -> None:
+def test_a_negative_wait_is_clock_skew_and_left_out(
+    collector: Receiver, env: dict[str, str]
+) -> None:
     later = time.time_ns() + 3_600_000_000_000
     [span] = executed(collector, env, delivery({SENT_NS: later}))
     assert attributes(span)["spanbus.clock"] == "clamped"
     assert "spanbus.queue.wait_s" not in attributes(span)
 
 
-def test_a_time_that_a_task_was_meant_for_is_no_wait(
-    collector: Receiver, env: dict[str, str]
-) -> None:
+def test_a_scheduled_delay_is_not_queue_wait(collector: Receiver, env: dict[str, str]) -> None:
     now = time.time_ns()
     sent: dict[str, object] = {SENT_NS: now - 60_000_000_000}
     [span] = executed(collector, env, delivery(sent, due_ns=now))
     assert float(str(attributes(span)["spanbus.queue.wait_s"])) < 50
 
 
-def test_executions_of_one_task_are_spans_of_their_own(
-    collector: Receiver, env: dict[str, str]
-) -> None:
+def test_each_execution_of_a_task_is_its_own_span(collector: Receiver, env: dict[str, str]) -> None:
     headers: dict[str, object] = {"traceparent": PARENT, SENT_NS: 5}
     spans = executed(
         collector,
@@ -146,7 +144,7 @@ def test_executions_of_one_task_are_spans_of_their_own(
     assert {span.parent_span_id.hex() for span in spans} == {f"{9:016x}"}
 
 
-def test_the_span_is_current_and_takes_what_the_task_puts_on_it(
+def test_the_span_of_the_task_is_current_and_records_attributes(
     collector: Receiver, env: dict[str, str]
 ) -> None:
     with spanbus.open_runtime_sync(env=env) as runtime:
@@ -184,7 +182,7 @@ time.sleep(60)
 """
 
 
-def test_an_execution_whose_process_is_killed_is_told_by_the_next(
+def test_an_execution_of_a_killed_process_is_reported_by_the_next(
     collector: Receiver, tmp_path: Path
 ) -> None:
     env = {**os.environ, **collector.env, "SPANBUS_STATE_DIR": str(tmp_path)}
@@ -203,9 +201,7 @@ def test_an_execution_whose_process_is_killed_is_told_by_the_next(
     assert killed.kind == Span.SPAN_KIND_CONSUMER
 
 
-def test_what_is_still_running_at_the_end_is_abandoned(
-    collector: Receiver, env: dict[str, str]
-) -> None:
+def test_an_execution_open_at_exit_is_abandoned(collector: Receiver, env: dict[str, str]) -> None:
     with spanbus.open_runtime_sync(env=env) as runtime:
         executions = Executions(runtime.handle, Redactor())
         elsewhere = copy_context()  # what is never ended stays current there
@@ -214,11 +210,11 @@ def test_what_is_still_running_at_the_end_is_abandoned(
     assert attributes(collector.spans()[0])["error.type"] == "abandoned"
 
 
-def test_nothing_is_made_where_telemetry_is_off(tmp_path: Path) -> None:
+def test_with_telemetry_off_nothing_is_recorded(tmp_path: Path) -> None:
     env = {"OTEL_SDK_DISABLED": "true", "SPANBUS_STATE_DIR": str(tmp_path)}
     with spanbus.open_runtime_sync(env=env) as runtime:
         assert Executions(runtime.handle, Redactor()).begin(delivery({})) is None
 
 
-def test_whose_names_what_the_headers_name() -> None:
+def test_run_ref_of_reads_the_ids_of_the_headers() -> None:
     assert run_ref_of({}, run_id="a", workflow="b") == RunRef("a", "b", None, 1)

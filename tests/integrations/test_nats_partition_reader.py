@@ -1,4 +1,4 @@
-"""A partition as it is read: events of several hosts in any order, doubles, ends that settle, clocks, dead publishers."""
+"""Reading of a partition: events of several hosts in any order, duplicates, held ends, clock offsets, dead publishers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Line = dict[str, object]
 
 
 class Ended:
-    """The results of what ended, and how many events were in it."""
+    """A sink that records the results of ended spans and their numbers of events."""
 
     def __init__(self) -> None:
         self.results: dict[str, str] = {}
@@ -91,10 +91,10 @@ WANTED = {
 
 @settings(deadline=None, max_examples=60)
 @given(st.lists(st.tuples(st.integers(0, len(ENGINE)), st.sampled_from(PHASES)), max_size=12))
-def test_workers_events_in_any_order_leave_results_right_and_none_is_late(
+def test_events_of_workers_in_any_order_give_right_results(
     inserted: list[tuple[int, str]],
 ) -> None:
-    """The engine announces, workers add events before, between and after; those after the end come before it has settled."""
+    """Workers add events before, between and after those of the engine; those after the end come before it has settled."""
     lines: list[Line] = []
     for place in range(len(ENGINE) + 1):
         for number, (where, phase) in enumerate(inserted):
@@ -115,7 +115,7 @@ def test_workers_events_in_any_order_leave_results_right_and_none_is_late(
     assert correlator.state().events_late == 0
 
 
-def test_of_a_dense_stream_a_bounded_number_of_ends_waits() -> None:
+def test_the_number_of_held_ends_is_bounded() -> None:
     sink = Ended()
     reading, _ = reading_of(sink)
     waiting: list[int] = []
@@ -135,7 +135,7 @@ def test_of_a_dense_stream_a_bounded_number_of_ends_waits() -> None:
     assert (reading.counts.fed, reading.counts.late, len(reading.open)) == (2_000, 0, 0)
 
 
-def test_what_comes_after_the_end_has_settled_is_late_and_what_comes_again_is_doubled() -> None:
+def test_events_after_a_settled_end_are_late_or_duplicates() -> None:
     sink = Ended()
     reading, _ = reading_of(sink)
     lines = [line(number, kind, of, **more) for number, (kind, of, more) in enumerate(ENGINE)]
@@ -147,7 +147,7 @@ def test_what_comes_after_the_end_has_settled_is_late_and_what_comes_again_is_do
     assert sink.results == WANTED
 
 
-def test_doubles_are_known_beyond_a_thousand_events_of_the_run() -> None:
+def test_duplicates_are_detected_after_a_thousand_events() -> None:
     fed: list[object] = []
     reading = PartitionReader(fed.append, say=lambda told: None)
     many = [line(number, "worker.did") for number in range(3_000)]
@@ -156,7 +156,7 @@ def test_doubles_are_known_beyond_a_thousand_events_of_the_run() -> None:
     assert (len(fed), reading.counts.doubled) == (3_000, 2_000)
 
 
-def test_runs_of_a_publisher_are_known_by_who_announced_them() -> None:
+def test_runs_are_assigned_to_the_publisher_that_announced_them() -> None:
     reading = PartitionReader(lambda event: None, say=lambda told: None)
     ours = {**line(1, "workflow.started"), "event_id": "0198f0aabbcc-1a2b3c4d-0000000007"}
     theirs = {**line(2, "workflow.started"), "run_id": "s"}
@@ -173,7 +173,7 @@ def test_runs_of_a_publisher_are_known_by_who_announced_them() -> None:
     assert reading.counts.late == 1
 
 
-def test_the_smallest_difference_over_a_minute_is_the_offset() -> None:
+def test_the_clock_offset_is_the_smallest_difference_of_a_minute() -> None:
     clocks = Clocks()
     reading = PartitionReader(lambda event: None, say=lambda told: None, clocks=clocks)
     for number, delay_ms in enumerate((900, 3, 250, 40)):
@@ -189,7 +189,7 @@ def test_the_smallest_difference_over_a_minute_is_the_offset() -> None:
     assert round(clocks.largest_s(), 3) == 5.003
 
 
-def test_old_events_say_nothing_about_a_clock_and_a_time_of_sending_does() -> None:
+def test_clock_offsets_come_from_send_times_and_not_from_old_events() -> None:
     clocks = Clocks()
     clocks.record("backfill", START_NS, START_NS - 7_200 * SECOND, sent=False)
     clocks.record("late", START_NS, START_NS - 7_200 * SECOND, sent=True)

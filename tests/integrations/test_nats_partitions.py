@@ -1,4 +1,4 @@
-"""Partitions of an observer: by number, as a share, and what is none."""
+"""Partitions of an observer, given by numbers or as a share."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ALL = tuple(range(64))
         ("0-63", ALL),
     ],
 )
-def test_by_number(text: str, wanted: tuple[int, ...]) -> None:
+def test_partitions_by_number(text: str, wanted: tuple[int, ...]) -> None:
     assert partitions.numbered(text) == wanted
 
 
@@ -38,21 +38,21 @@ def test_by_number(text: str, wanted: tuple[int, ...]) -> None:
         ("3-1", "the smaller one first"),
     ],
 )
-def test_numbers_that_are_none(text: str, words: str) -> None:
+def test_invalid_partition_numbers(text: str, words: str) -> None:
     with pytest.raises(InputError) as refused:
         partitions.numbered(text)
     assert words in str(refused.value) and "\n" not in str(refused.value)
 
 
 @pytest.mark.parametrize("of", [1, 2, 3, 4, 5, 7, 16, 63, 64])
-def test_shares_are_counted_from_zero_and_make_the_whole(of: int) -> None:
+def test_shares_count_from_zero_and_cover_all_partitions(of: int) -> None:
     shares = [partitions.share(f"{which}/{of}") for which in range(of)]
     assert tuple(number for each in shares for number in each) == ALL
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
 
 
 @pytest.mark.parametrize("text", ["2/4", "spanbus-observe-2/4", "pod.2/4", "observer_2/4", " 2/4 "])
-def test_a_share_by_the_name_of_a_pod(text: str) -> None:
+def test_a_share_is_read_from_the_ordinal_of_a_pod_name(text: str) -> None:
     assert partitions.share(text) == tuple(range(32, 48))
 
 
@@ -70,13 +70,13 @@ def test_a_share_by_the_name_of_a_pod(text: str) -> None:
         ("", "such as 0/4"),
     ],
 )
-def test_shares_that_are_none(text: str, words: str) -> None:
+def test_invalid_shares(text: str, words: str) -> None:
     with pytest.raises(InputError) as refused:
         partitions.share(text)
     assert words in str(refused.value) and "\n" not in str(refused.value)
 
 
-def test_what_a_command_line_gives() -> None:
+def test_partitions_from_the_command_line() -> None:
     assert partitions.given(None, None) == ALL
     assert partitions.given("7", None) == (7,)
     assert partitions.given(None, "1/2") == tuple(range(32, 64))
@@ -89,14 +89,14 @@ def test_what_a_command_line_gives() -> None:
 
 
 @pytest.mark.parametrize("text", ["0-63", "0", "0-3, 7, 9-11", "5, 7"])
-def test_for_people(text: str) -> None:
+def test_partitions_are_described_for_people(text: str) -> None:
     assert partitions.shown(partitions.numbered(text)) == text
 
 
 @pytest.mark.parametrize(
     ("after", "upto"), [(0, 1), (4, 7), (63, 64), (10, 10), (5, 1_000), (999, 1_064)]
 )
-def test_of_what_is_gone_each_number_is_counted_by_one(after: int, upto: int) -> None:
+def test_each_missing_event_is_counted_by_one_partition(after: int, upto: int) -> None:
     counts = [partitions.counted_by(number, after, upto) for number in range(partitions.PARTITIONS)]
     assert sum(counts) == upto - after
     assert max(counts) - min(counts) <= 1

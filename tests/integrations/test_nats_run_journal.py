@@ -1,4 +1,4 @@
-"""What a publisher left open: ended by whoever finds it, not before what was heard of it last."""
+"""Spans that a dead publisher left open: the observer ends them, not before their last event."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ os._exit(9)
 """
 
 
-def test_ends_are_not_before_what_was_heard_last(tmp_path: Path) -> None:
+def test_abandoned_spans_do_not_end_before_their_last_event(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", DIES, str(tmp_path)], timeout=60, check=False)
     spool = Spool(tmp_path, destinations=("nats",)).open()
     try:

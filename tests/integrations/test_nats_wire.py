@@ -1,4 +1,4 @@
-"""Events as NATS carries them: subjects, lines, messages, without any server."""
+"""NATS subjects, event lines and messages, without a server."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ TOKEN = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 @given(st.text())
-def test_any_name_is_one_token(name: str) -> None:
+def test_any_name_is_one_subject_token(name: str) -> None:
     assert TOKEN.fullmatch(token(name))
     assert token(name) == token(name)
 
 
-def test_names_that_look_alike_are_told_apart() -> None:
+def test_similar_names_have_different_tokens() -> None:
     names = ["a b", "a.b", "a_b", "a>b", "x" * 10_000, "x" * 10_001, "", "ü", "nightly-42"]
     assert len({token(name) for name in names}) == len(names)
     assert token("nightly-42") == "nightly-42"
@@ -55,7 +55,7 @@ def event(number: int, run_id: str = "r", **payload: object) -> Event:
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 2_000)), max_size=400))
-def test_messages_hold_every_line_in_the_order_of_its_run(sizes: list[tuple[int, int]]) -> None:
+def test_messages_have_every_line_in_the_order_of_its_run(sizes: list[tuple[int, int]]) -> None:
     events = [
         event(number, f"run-{run}", message="m" * size) for number, (run, size) in enumerate(sizes)
     ]
@@ -73,7 +73,7 @@ def test_messages_hold_every_line_in_the_order_of_its_run(sizes: list[tuple[int,
     assert len(ids) == len(set(ids))
 
 
-def test_a_line_that_no_message_can_hold() -> None:
+def test_a_too_long_line_is_an_error_unless_redaction_cuts_it() -> None:
     with pytest.raises(TooLong):
         Lines(None).record_of(event(1, message="x" * 300_000), "w")
     assert Lines(Redactor()).record_of(event(1, message="x" * 300_000), "w"), (
@@ -81,7 +81,7 @@ def test_a_line_that_no_message_can_hold() -> None:
     )
 
 
-def test_a_payload_is_what_a_span_event_shows_and_what_an_observer_needs() -> None:
+def test_a_payload_has_span_event_attributes_and_fields_for_observers() -> None:
     secret = "gh" + "p_" + "a1B2" * 9
     payload = {
         "workflow": "nightly",
@@ -112,7 +112,7 @@ def test_a_payload_is_what_a_span_event_shows_and_what_an_observer_needs() -> No
      "gh" + "p_" + "a1B2" * 9, "ü\n\u2028", Result.SUCCESS, 3 + 0j, b"x", ["a"], [1, None], None],
 )  # fmt: skip
 @pytest.mark.parametrize("key", ["result", "duration", "error", "attempts"])
-def test_a_value_is_the_redactors_whatever_way_it_takes(key: str, value: object) -> None:
+def test_values_are_redacted_on_every_path(key: str, value: object) -> None:
     wanted = Redactor().value(key, value)
     for depth in ({key: value}, {"counts": {key: value, "token": 7}}):
         lines = Lines(Redactor())
@@ -127,7 +127,7 @@ def test_a_value_is_the_redactors_whatever_way_it_takes(key: str, value: object)
 
 
 class Loud(str):
-    """A text that is equal to another one."""
+    """A string subclass that is equal to another string."""
 
     __slots__ = ()
     __hash__ = str.__hash__
@@ -144,7 +144,7 @@ class Size(Enum):
 def rules(
     payload: Mapping[Any, object], redactor: Redactor, depth: int = 3, *, everything: bool = False
 ) -> dict[str, object]:
-    """The rules of redaction, one after another, with nothing remembered."""
+    """Apply the rules of redaction one after another, without a cache."""
     found: dict[str, object] = {}
     for key, value in payload.items():
         if not isinstance(key, str) or len(found) >= 32:
@@ -196,7 +196,7 @@ KNOWING = Lines(Redactor())
 
 
 @given(PAYLOADS)
-def test_a_payload_is_what_the_rules_say_whatever_was_there_before(payload: dict[Any, Any]) -> None:
+def test_cached_redaction_equals_uncached_redaction(payload: dict[Any, Any]) -> None:
     written = json.dumps(rules(payload, Redactor()), ensure_ascii=False, default=str)
     wanted = json.dumps(json.loads(written.encode("utf-8", "replace")))
     for lines in (Lines(Redactor()), KNOWING, KNOWING):
@@ -212,13 +212,13 @@ def test_at_most_32_members_of_a_payload() -> None:
 
 
 @pytest.mark.parametrize("redactor", [None, Redactor()])
-def test_a_key_that_json_has_not_does_not_cost_the_event(redactor: Redactor | None) -> None:
+def test_a_key_that_is_not_json_does_not_drop_the_event(redactor: Redactor | None) -> None:
     payload = {"counts": {"a": 2, (1, 2): 3, b"x": 4}, "type": "command"}
     line = Lines(redactor).record_of(Event("e", "e-1", 1, payload), "w").split(b"\n", 2)[2]
     assert json.loads(line)["payload"] == {"counts": {"a": 2}, "type": "command"}
 
 
-def test_an_attempt_that_is_no_number_leaves_the_line_one_of_json() -> None:
+def test_an_attempt_that_is_not_a_number_gives_valid_json() -> None:
     odd: Any = "second"
     line = Lines(None).record_of(Event("e", "e-1", 1, {}, run_id="r", attempt=odd), "w")
     found = event_of(line.split(b"\n", 2)[2], 1, 1)
@@ -235,7 +235,7 @@ def test_a_line_has_the_shape_of_a_recorded_stream() -> None:
         assert b"\n" not in line and json.loads(line) == each.as_dict()
 
 
-def test_an_event_that_cannot_be_written_as_it_is() -> None:
+def test_an_event_with_surrogates_and_nan_is_written() -> None:
     odd = event(1, "\ud800 run", message="\ud800", nested={"message": float("nan")})
     where, event_id, line = Lines(Redactor()).record_of(odd, "w").split(b"\n", 2)
     assert TOKEN.fullmatch(where.decode().rpartition(".")[2]) and event_id == b"e-1"
@@ -255,7 +255,7 @@ def test_an_event_that_cannot_be_written_as_it_is() -> None:
         "nats://a, what",
     ],
 )
-def test_a_url_that_is_none(servers: str) -> None:
+def test_an_invalid_nats_url_is_refused(servers: str) -> None:
     with pytest.raises(InputError) as refused:
         servers_of(servers)
     assert "nats://127.0.0.1:4222" in str(refused.value) and "\n" not in str(refused.value)
@@ -269,7 +269,7 @@ def test_a_password_is_not_shown() -> None:
     assert "hunter2" not in str(refused.value)
 
 
-def test_differences_of_a_stream_are_named() -> None:
+def test_differences_of_a_stream_configuration_are_named() -> None:
     wanted = Wanted().config()
     assert differences_of({**wanted, "consumer_limits": {}}, wanted) == ()
     found = differences_of({**wanted, "max_age": 1, "retention": "workqueue"}, wanted)

@@ -1,4 +1,4 @@
-"""Telemetry made elsewhere: asked for where nobody gets the events, and what records are without a span."""
+"""``SPANBUS_TELEMETRY=elsewhere``: without a server it is refused, and no spans are made in this process."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def publish(bus: spanbus.WorkflowEventBus) -> None:
     bus.publish_nowait("workflow.completed", {"workflow": "w"}, run_id="r")
 
 
-def test_without_a_server_a_command_refuses_and_a_service_tells_itself(
+def test_without_a_server_a_command_fails_and_a_service_exports_itself(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with Receiver() as collector:
@@ -45,9 +45,7 @@ def test_without_a_server_a_command_refuses_and_a_service_tells_itself(
         assert sorted(span.name for span in collector.spans()) == ["RUN w", "p"]
 
 
-def test_a_bus_that_is_told_elsewhere_makes_nothing_and_others_do(
-    tmp_path: Path, delivery: str
-) -> None:
+def test_a_bus_observed_elsewhere_makes_no_telemetry_here(tmp_path: Path, delivery: str) -> None:
     with Receiver() as collector:
         env = {
             **collector.env,

@@ -1,4 +1,4 @@
-"""The bridge in an application of one's own: the examples as processes, what their client received, and what was redacted."""
+"""The WebSocket bridge in an application: the examples as processes, their client, and redaction."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class App(NamedTuple):
             assert json.loads(answer.read()) == {"published": 4}
 
     def client(self, *, token: str = "the-token") -> subprocess.Popen[str]:
-        """Reads until a run has ended; its place is kept for the next one."""
+        """A client that reads until a run has ended and keeps its position for the next client."""
         return subprocess.Popen(
             [
                 *(sys.executable, LIVE / "client.py", self.url.replace("http", "ws") + "/live"),
@@ -80,7 +80,7 @@ def rest(client: subprocess.Popen[str]) -> list[Any]:
     return [json.loads(each) for each in client.communicate(timeout=30)[0].splitlines()]
 
 
-def test_a_client_of_the_example_receives_the_events_and_resumes_after_it_was_away(
+def test_a_client_of_the_example_receives_events_and_resumes(
     app: App,
 ) -> None:
     with app.client() as first:
@@ -123,7 +123,7 @@ SECRETS = {
     ],
     ids=["our own event", "a mapping", "an object"],
 )
-def test_what_is_routed_is_redacted_as_a_span_event_is(
+def test_routed_events_are_redacted_like_span_events(
     form: Callable[[dict[str, object]], object],
 ) -> None:
     message = EventMessages(Redactor()).of(form(SECRETS))
@@ -134,13 +134,13 @@ def test_what_is_routed_is_redacted_as_a_span_event_is(
     assert "spanbus.payload.customer" not in attributes
 
 
-def test_secrets_in_the_names_are_taken_out_too() -> None:
+def test_secrets_in_names_are_redacted() -> None:
     event = spanbus.Event("password=hunter2", "1", 2_000, {}, "token=hunter2", "r", "pw=hunter2 x")
     message = EventMessages(Redactor()).of(event._replace(phase="password=hunter2"))
     assert "hunter2" not in json.dumps(message)
 
 
-def test_the_settings_of_redaction_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_redaction_settings_are_applied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "spanbus.toml").write_text(
         'redact_patterns = ["order-[0-9]+"]\npayload_allow = ["customer"]\n'
     )
@@ -156,7 +156,7 @@ def test_the_settings_of_redaction_hold(tmp_path: Path, monkeypatch: pytest.Monk
     assert "spanbus.payload.other" not in message["attributes"]
 
 
-def test_an_event_that_is_none_keeps_nobody_waiting() -> None:
+def test_an_unreadable_event_does_not_block_the_publisher() -> None:
     class Broken:
         @property
         def event_type(self) -> str:
@@ -172,7 +172,7 @@ def test_an_event_that_is_none_keeps_nobody_waiting() -> None:
     assert bridge.statistics().missed == 4
 
 
-def test_the_inbox_is_bounded_and_says_how_much_it_lost() -> None:
+def test_the_inbox_is_bounded_and_reports_dropped_messages() -> None:
     bridge = EventBusWebSocketBridge(LiveLimits(inbox=10))
     heard: list[Any] = []
     bridge.on_message(heard.append)
@@ -184,7 +184,7 @@ def test_the_inbox_is_bounded_and_says_how_much_it_lost() -> None:
     assert heard[-1]["count"] == 15
 
 
-def test_an_object_that_is_no_bus_is_refused_with_the_way_that_works() -> None:
+def test_an_object_that_is_not_a_bus_is_refused_with_a_remedy() -> None:
     with pytest.raises(InputError, match=r"bridge\.observer"):
         EventBusWebSocketBridge().attach(object())  # type: ignore[arg-type]
 

@@ -1,4 +1,4 @@
-"""A folder as a cloned repository would be: nothing in it is the user's will."""
+"""Fixture: the command in a folder like a cloned repository, whose files must not be trusted."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from command_line import Cli
 
 
 class Installed(Cli):
-    """The command as it is installed: its own folder is first on the import path, not the working directory."""
+    """The installed command: its own folder is first on the import path, not the working directory."""
 
     def argv(self, *arguments: str) -> list[str]:
         return [sys.executable, "-P", "-c", "from spanbus._cli import main; main()", *arguments]
@@ -18,7 +18,7 @@ class Installed(Cli):
 
 @pytest.fixture
 def cloned(tmp_path: Path) -> Installed:
-    """The command in a folder beside the user's own home and state."""
+    """The command in a cloned folder, with the user's home and state elsewhere."""
     folder, home = tmp_path / "cloned", tmp_path / "home"
     folder.mkdir()
     home.mkdir()

@@ -99,7 +99,7 @@ def assert_harmless(answer: object) -> None:
 
 
 @pytest.mark.anyio
-async def test_what_is_stored_reaches_the_model_bounded_and_spelled_out(tmp_path: Path) -> None:
+async def test_stored_text_reaches_the_model_bounded_and_escaped(tmp_path: Path) -> None:
     cli = Cli(tmp_path)
     with Store.open(tmp_path / "state" / "store.sqlite3") as store:
         for number in (1, 2):
@@ -142,7 +142,7 @@ async def _instructions(session: ClientSession) -> set[str]:
 
 
 @pytest.mark.anyio
-async def test_what_is_live_reaches_the_model_bounded_and_spelled_out(tmp_path: Path) -> None:
+async def test_live_text_reaches_the_model_bounded_and_escaped(tmp_path: Path) -> None:
     cli = Cli(tmp_path)
     up = cli.start("up", "--port", "0")
     try:

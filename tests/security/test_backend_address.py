@@ -31,7 +31,7 @@ def put(folder: Path, **changes: object) -> Path:
 
 
 @pytest.mark.parametrize("url", [GOOD, "http://[::1]:4318", "http://127.8.9.10:1"])
-def test_the_loopback_is_believed(tmp_path: Path, url: str) -> None:
+def test_a_loopback_address_is_accepted(tmp_path: Path, url: str) -> None:
     put(tmp_path, url=url)
     assert read_address(tmp_path) == Address(url, "t", ProcessId.own())
 
@@ -76,12 +76,12 @@ def test_the_loopback_is_believed(tmp_path: Path, url: str) -> None:
         None,
     ],
 )
-def test_another_address_is_not_believed(tmp_path: Path, url: object) -> None:
+def test_another_address_is_rejected(tmp_path: Path, url: object) -> None:
     put(tmp_path, url=url)
     assert read_address(tmp_path) is None
 
 
-def test_an_address_of_this_host_that_listen_wrote_is_believed(tmp_path: Path) -> None:
+def test_an_address_of_this_host_written_with_listen_is_accepted(tmp_path: Path) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
             probe.connect(("192.0.2.1", 9))  # sends nothing: it asks which interface it would take
@@ -92,12 +92,12 @@ def test_an_address_of_this_host_that_listen_wrote_is_believed(tmp_path: Path) -
     assert read_address(tmp_path) is not None
 
 
-def test_another_hosts_process_is_not_believed(tmp_path: Path) -> None:
+def test_a_process_of_another_host_is_rejected(tmp_path: Path) -> None:
     put(tmp_path, host="another")
     assert read_address(tmp_path) is None
 
 
-def test_a_process_that_started_at_another_time_is_not_believed(tmp_path: Path) -> None:
+def test_a_process_with_another_start_time_is_rejected(tmp_path: Path) -> None:
     if process_started(os.getpid()) is None:
         pytest.skip("this system does not tell when a process started")
     for started in ("", "1", None):
@@ -106,12 +106,12 @@ def test_a_process_that_started_at_another_time_is_not_believed(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("pid", [0, -1, 2**40, 2**80, "1", 1.5, None])
-def test_no_process_is_not_believed(tmp_path: Path, pid: object) -> None:
+def test_an_address_without_a_process_is_rejected(tmp_path: Path, pid: object) -> None:
     put(tmp_path, pid=pid)
     assert read_address(tmp_path) is None
 
 
-def test_a_dead_process_is_not_believed(tmp_path: Path) -> None:
+def test_a_dead_process_is_rejected(tmp_path: Path) -> None:
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
         started = process_started(child.pid)
         child.kill()
@@ -120,24 +120,24 @@ def test_a_dead_process_is_not_believed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("token", ["", "a b", "a\r\nHost: x", "\x1b[2J", "x" * 2_000, 5, None])
-def test_a_token_that_is_none_is_not_believed(tmp_path: Path, token: object) -> None:
+def test_an_invalid_token_is_rejected(tmp_path: Path, token: object) -> None:
     put(tmp_path, token=token)
     assert read_address(tmp_path) is None
 
 
-def test_a_file_that_others_may_write_is_not_believed(tmp_path: Path) -> None:
+def test_a_file_writable_by_others_is_rejected(tmp_path: Path) -> None:
     put(tmp_path).chmod(0o622)
     assert read_address(tmp_path) is None
 
 
-def test_a_link_is_not_followed(tmp_path: Path) -> None:
+def test_a_symlink_is_not_followed(tmp_path: Path) -> None:
     folder = tmp_path / "elsewhere"
     folder.mkdir()
     (tmp_path / FILE_NAME).symlink_to(put(folder))
     assert read_address(tmp_path) is None
 
 
-def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+def test_a_pipe_does_not_block(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / FILE_NAME)
     assert read_address(tmp_path) is None
 
@@ -147,12 +147,12 @@ def test_a_device_is_not_read(tmp_path: Path) -> None:
     assert read_address(tmp_path) is None
 
 
-def test_deep_nesting_is_no_error(tmp_path: Path) -> None:
+def test_deep_nesting_is_rejected_without_an_error(tmp_path: Path) -> None:
     put(tmp_path).write_text("[" * 60_000)
     assert read_address(tmp_path) is None
 
 
-def test_what_was_written_is_believed(tmp_path: Path) -> None:
+def test_a_written_address_is_read_back(tmp_path: Path) -> None:
     address = Address(GOOD, "token", ProcessId.own())
     write_address(tmp_path, address)
     assert read_address(tmp_path) == address

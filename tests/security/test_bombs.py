@@ -1,4 +1,4 @@
-"""Small requests that are large when they are decoded: 413, little time, and at most 128 MiB above an idle backend."""
+"""Requests that are small on the wire and large when decoded: refused with 413 and at most 128 MiB above an idle backend."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Served:
         return int(found[1]) << 10
 
     def assert_small(self, what: str) -> None:
-        """The most that it ever took, against what it took when nobody had asked anything."""
+        """Compare the peak memory with that of the idle backend."""
         above = self.resident_bytes() - self.idle_bytes
         assert above < MOST_BYTES, f"{what}: {above >> 20} MiB above idle"
 
@@ -149,7 +149,7 @@ def test_json_of_many_elements_is_refused_within_bounded_memory(served: Served, 
 
 
 @pytest.mark.parametrize("elements", [20_000, 60_000, 150_000])
-def test_what_is_just_within_the_bounds_stays_within_the_memory(
+def test_requests_just_within_the_bounds_stay_within_the_memory_limit(
     served: Served, elements: int
 ) -> None:
     body = nested(1, 2, content=b"\x12\x00" * elements)
@@ -179,7 +179,7 @@ def test_deep_nesting_is_refused(served: Served) -> None:
     assert served.post("/v1/logs", json.dumps({"x": "[" * 50_000}).encode(), JSON) == 200
 
 
-def test_a_message_whose_sizes_lie_is_refused(served: Served) -> None:
+def test_a_message_with_wrong_sizes_is_refused(served: Served) -> None:
     for body in (
         b"\x0a" + b"\xff" * 9 + b"\x01" + bytes(200_000),
         b"\x0a\xff\xff\xff\x7f" * 50_000,
@@ -189,7 +189,7 @@ def test_a_message_whose_sizes_lie_is_refused(served: Served) -> None:
 
 
 @pytest.mark.parametrize("number", [9, 10], ids=["trace", "span"])
-def test_an_id_of_any_size_is_none(served: Served, number: int) -> None:
+def test_a_huge_id_is_dropped_within_the_memory_limit(served: Served, number: int) -> None:
     for path, of_record in (("/v1/logs", number), ("/v1/traces", 4)):
         spoken = field(1, b"t" * 16) + field(2, b"s" * 8) if path == "/v1/traces" else b""
         body = nested(1, 2, 2, content=spoken + field(of_record, bytes(SIZE)))
@@ -197,7 +197,7 @@ def test_an_id_of_any_size_is_none(served: Served, number: int) -> None:
     served.assert_small("after it")
 
 
-def test_an_ordinary_large_request_is_taken(served: Served) -> None:
+def test_an_ordinary_large_request_is_accepted(served: Served) -> None:
     attribute = field(9, field(1, b"http.route") + field(2, field(1, b"/orders/{id}" * 4)))
     spans = b"".join(
         field(
@@ -215,8 +215,8 @@ def test_an_ordinary_large_request_is_taken(served: Served) -> None:
     assert served.post("/v1/traces", gzip.compress(body), PROTOBUF, "gzip") == 200
 
 
-def test_others_are_answered_while_a_bomb_is_unpacked(served: Served) -> None:
-    """Health answers while bombs are refused: nothing large is decoded on the loop."""
+def test_other_requests_are_answered_while_a_bomb_is_unpacked(served: Served) -> None:
+    """The health endpoint answers while bombs are refused: nothing large is decoded on the event loop."""
     import threading
 
     body = gzip.compress(nested(1, 2, content=b"\x12\x00" * (SIZE // 2)))

@@ -1,4 +1,4 @@
-"""What one client, publisher or sender can take of the backend, and what a resource, an event or ``doctor`` gives away."""
+"""Limits for one client, publisher or sender of the backend, and redaction of resources, events and ``doctor``."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def request_of(series: int, label_chars: int, bounds: int = 0) -> bytes:
     ("series", "label_chars", "bounds"),
     [(1_200, 60_000, 0), (1_200, 900, 150), (50, 10, 5_000), (5_000, 1_000, 12)],
 )
-def test_the_series_of_a_store_are_bounded_in_bytes(
+def test_the_metric_series_of_a_store_are_bounded_in_bytes(
     tmp_path: Path, series: int, label_chars: int, bounds: int
 ) -> None:
     with Store.open(tmp_path / "store.sqlite3") as store:
@@ -69,7 +69,7 @@ def event(at: int) -> dict[str, object]:
 
 
 @pytest.mark.anyio
-async def test_the_messages_of_one_publisher_are_bounded() -> None:
+async def test_the_rate_of_messages_of_one_publisher_is_bounded() -> None:
     now = [0.0]
     limits = LiveLimits(publisher_messages=100, publisher_messages_s=10)
     bridge = EventBusWebSocketBridge(limits, clock=lambda: now[0])
@@ -83,7 +83,7 @@ async def test_the_messages_of_one_publisher_are_bounded() -> None:
 
 
 @pytest.mark.anyio
-async def test_the_runs_of_one_publisher_do_not_push_out_those_of_others() -> None:
+async def test_the_live_runs_of_one_publisher_do_not_displace_others() -> None:
     bridge = EventBusWebSocketBridge(LiveLimits(runs=8, publisher_runs=4))
 
     def opened(run: str) -> dict[str, object]:
@@ -129,7 +129,7 @@ def test_resource_attributes_are_redacted(tmp_path: Path) -> None:
     assert SECRET not in json.dumps(attributes) and "hunter2" not in json.dumps(attributes)
 
 
-def test_doctor_hides_by_name(tmp_path: Path) -> None:
+def test_doctor_redacts_variables_with_sensitive_names(tmp_path: Path) -> None:
     cli = Cli(tmp_path)
     env = {
         "OTEL_EXPORTER_OTLP_HEADERS": "x-team=opensesame",
@@ -144,7 +144,7 @@ def test_doctor_hides_by_name(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "getuid"), reason="needs modes")
-def test_a_state_directory_that_everybody_may_write_is_told(tmp_path: Path) -> None:
+def test_a_world_writable_state_directory_is_reported(tmp_path: Path) -> None:
     cli = Cli(tmp_path)
     state = tmp_path / "state"
     state.mkdir()
@@ -157,7 +157,7 @@ def test_a_state_directory_that_everybody_may_write_is_told(tmp_path: Path) -> N
 
 
 @pytest.mark.skipif(not hasattr(os, "getuid"), reason="needs modes")
-def test_a_state_directory_that_is_none_is_not_said_to_be_open_to_others(tmp_path: Path) -> None:
+def test_a_missing_state_directory_is_not_reported_as_writable(tmp_path: Path) -> None:
     state = tmp_path / "state"
     state.touch()
     state.chmod(0o666)
@@ -167,7 +167,7 @@ def test_a_state_directory_that_is_none_is_not_said_to_be_open_to_others(tmp_pat
         assert "everybody" not in done.err
 
 
-def test_idle_connections_do_not_shut_others_out(tmp_path: Path) -> None:
+def test_idle_connections_do_not_block_others(tmp_path: Path) -> None:
     cli = Cli(tmp_path)
     with cli.start("up", "--port", "0") as process:
         assert process.stdout is not None

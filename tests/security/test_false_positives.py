@@ -1,4 +1,4 @@
-"""What redaction takes out of texts that hold no secret: the project's own sources, documents and names of tests."""
+"""False positives of redaction in texts without secrets: the project's own sources, documents and test names."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ def taken(lines: list[str]) -> list[str]:
     ]
 
 
-def test_documents_and_sources_stay_as_good_as_whole() -> None:
+def test_redaction_leaves_documents_and_sources_almost_unchanged() -> None:
     files = [*(ROOT / "docs").rglob("*.md"), *(ROOT / "src").rglob("*.py"), ROOT / "README.md"]
     lines = [line for file in files for line in file.read_text("utf-8").splitlines()]
     found = taken(lines)
     assert len(found) < len(lines) * 0.004, "\n".join(found)
 
 
-def test_the_lines_of_a_test_run_stay() -> None:
+def test_redaction_leaves_the_lines_of_a_test_run_unchanged() -> None:
     lines = [
         f"{file.relative_to(ROOT)}::{name} {result} [ {at % 100:2d}%]"
         for file in (ROOT / "tests").rglob("test_*.py")

@@ -1,4 +1,4 @@
-"""A TOML file that was found sets what is the project's, never what is the user's; each attempt is told once."""
+"""A settings file found in a project may set only settings of the project; other attempts are reported once."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def value(settings: Settings, name: str) -> object:
     return getattr(settings, name)
 
 
-def test_every_setting_is_on_one_of_the_two_lists() -> None:
+def test_every_setting_belongs_to_the_project_or_to_the_user() -> None:
     assert set(FORBIDDEN) & set(ALLOWED) == set()
     assert set(ALLOWED) | {"workflows"} == FOUND_FILE_MAY_SET
     unknown = {setting.name for setting in SETTINGS} - set(FORBIDDEN) - set(ALLOWED)
@@ -57,7 +57,7 @@ def test_every_setting_is_on_one_of_the_two_lists() -> None:
 
 @pytest.mark.parametrize("header", ["", "[tool.spanbus]\n"])
 @pytest.mark.parametrize("name", sorted(FORBIDDEN))
-def test_a_found_file_does_not_set_what_is_the_users(
+def test_a_found_file_cannot_set_settings_of_the_user(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str, header: str
 ) -> None:
     folder = tmp_path / "cloned"
@@ -76,7 +76,7 @@ def test_a_found_file_does_not_set_what_is_the_users(
 
 
 @pytest.mark.parametrize("name", sorted(ALLOWED))
-def test_a_found_file_sets_what_is_the_projects(
+def test_a_found_file_sets_settings_of_the_project(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str
 ) -> None:
     write(tmp_path / "cloned" / "spanbus.toml", f"{name} = {ALLOWED[name]}\n")
@@ -85,7 +85,7 @@ def test_a_found_file_sets_what_is_the_projects(
     assert settings.ignored == () and not caplog.messages
 
 
-def test_all_attempts_of_a_file_are_one_line(
+def test_all_ignored_settings_of_a_file_are_one_line(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     text = "".join(f"{name} = {given}\n" for name, given in FORBIDDEN.items())
@@ -95,7 +95,7 @@ def test_all_attempts_of_a_file_are_one_line(
     assert all(name in told for name in FORBIDDEN)
 
 
-def test_to_redact_more_is_no_attack(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_found_file_may_add_redaction(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     write(tmp_path / "config" / "spanbus" / "spanbus.toml", "redact = false\n")
     assert not load_settings(cwd=tmp_path, env={}).redact
     write(tmp_path / "cloned" / "spanbus.toml", "redact = true\n")
@@ -104,7 +104,7 @@ def test_to_redact_more_is_no_attack(tmp_path: Path, caplog: pytest.LogCaptureFi
 
 
 @pytest.mark.parametrize("name", sorted(FORBIDDEN))
-def test_the_file_that_was_asked_for_and_the_users_own_set_everything(
+def test_an_explicit_file_and_the_users_file_may_set_everything(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str
 ) -> None:
     text = f"{name} = {FORBIDDEN[name]}\n"
@@ -118,14 +118,14 @@ def test_the_file_that_was_asked_for_and_the_users_own_set_everything(
     assert not caplog.messages
 
 
-def test_a_found_file_takes_nothing_of_the_users_redaction_away(tmp_path: Path) -> None:
+def test_a_found_file_cannot_reduce_the_users_redaction(tmp_path: Path) -> None:
     write(tmp_path / "config" / "spanbus" / "spanbus.toml", 'redact_patterns = ["MINE-[0-9]+"]\n')
     write(tmp_path / "cloned" / "spanbus.toml", 'redact_patterns = ["THEIRS"]\n')
     settings = load_settings(cwd=tmp_path / "cloned", env={})
     assert settings.redact_patterns == ("MINE-[0-9]+", "THEIRS")
 
 
-def test_the_users_own_file_holds_where_no_other_is_found(tmp_path: Path) -> None:
+def test_the_users_file_is_used_if_no_other_is_found(tmp_path: Path) -> None:
     own = write(
         tmp_path / "config" / "spanbus" / "spanbus.toml",
         'default_workflow = "mine"\n[workflows.mine]\nphases = [{ name = "p", run = "true" }]\n',
@@ -137,13 +137,13 @@ def test_the_users_own_file_holds_where_no_other_is_found(tmp_path: Path) -> Non
 @pytest.mark.skipif(
     not hasattr(os, "getuid") or os.getuid() != 0, reason="needs to give a file away"
 )
-def test_a_configuration_file_of_another_user_is_not_the_users_own(tmp_path: Path) -> None:
+def test_a_configuration_file_of_another_user_is_not_trusted(tmp_path: Path) -> None:
     own = write(tmp_path / "config" / "spanbus" / "spanbus.toml", "redact = false\n")
     os.chown(own, 65534, 65534)
     assert load_settings(cwd=tmp_path, env={}).redact
 
 
-def test_a_command_tells_it_once_and_leaves_the_history_alone(cloned: Cli) -> None:
+def test_a_command_reports_ignored_settings_once_and_keeps_the_history(cloned: Cli) -> None:
     home = Path(cloned.env["HOME"]) / "state" / "spanbus"
     assert cloned("exec", "--workflow", "mine", "--", "true").code == 0
     hostile = "".join(f"{name} = {given}\n" for name, given in FORBIDDEN.items())
@@ -176,14 +176,15 @@ TROUBLE = {
 
 @pytest.mark.parametrize("name", ["spanbus.toml", "pyproject.toml"])
 @pytest.mark.parametrize("what", TROUBLE)
-def test_a_file_that_took_minutes_and_gigabytes_is_one_line(
+def test_an_expensive_toml_file_is_refused_with_one_line(
     tmp_path: Path, name: str, what: str
 ) -> None:
     write(tmp_path / "cloned" / name, TROUBLE[what] + "[tool.spanbus]\nevents = 'log'\n")
     settings = load_settings(cwd=tmp_path / "cloned", env={}, strict=False)
     assert settings.events == "span"
     assert all(len(each) < 500 for each in settings.warnings)
-    assert what == "a large file" or len(settings.warnings) == 1
+    skipped = (what, name) == ("a large file", "pyproject.toml")  # it may be another program's
+    assert len(settings.warnings) == (0 if skipped else 1)
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-32", "latin-1"])
@@ -207,7 +208,7 @@ SPELLINGS = [
 
 
 @pytest.mark.parametrize("text", SPELLINGS)
-def test_a_setting_is_the_same_however_it_is_written(tmp_path: Path, text: str) -> None:
+def test_every_notation_of_a_setting_is_recognized(tmp_path: Path, text: str) -> None:
     write(tmp_path / "cloned" / "spanbus.toml", text)
     settings = load_settings(cwd=tmp_path / "cloned" / "deeper", env={}, strict=False)
     assert settings.redact and settings.origin["state_dir"] == "default"
@@ -230,7 +231,7 @@ def test_a_setting_is_the_same_however_it_is_written(tmp_path: Path, text: str) 
         "extends = '/etc/passwd'\n",
     ],
 )
-def test_what_is_no_setting_of_a_project_changes_nothing(tmp_path: Path, text: str) -> None:
+def test_other_keys_in_a_found_file_change_nothing(tmp_path: Path, text: str) -> None:
     write(tmp_path / "cloned" / "spanbus.toml", text)
     before = load_settings(cwd=tmp_path, env={})
     settings = load_settings(cwd=tmp_path / "cloned", env={}, strict=False)
@@ -242,7 +243,7 @@ def test_what_is_no_setting_of_a_project_changes_nothing(tmp_path: Path, text: s
 @pytest.mark.parametrize(
     "what", ["a link to the user's own", "a link to a device", "a pipe", "a folder"]
 )
-def test_what_is_no_file_of_the_project(tmp_path: Path, what: str) -> None:
+def test_links_pipes_and_folders_are_not_settings_files(tmp_path: Path, what: str) -> None:
     folder, own = tmp_path / "cloned", tmp_path / "config" / "spanbus" / "spanbus.toml"
     folder.mkdir()
     write(own, "redact = false\n")
@@ -260,7 +261,7 @@ def test_what_is_no_file_of_the_project(tmp_path: Path, what: str) -> None:
 
 
 @pytest.mark.parametrize("what", ["a pipe", "a device", "a folder", "a large file", "no file"])
-def test_a_dialect_that_a_found_file_names_is_a_file(cloned: Cli, what: str) -> None:
+def test_a_dialect_named_by_a_found_file_must_be_a_file(cloned: Cli, what: str) -> None:
     path = cloned.folder / "d.toml"
     match what:
         case "a pipe":

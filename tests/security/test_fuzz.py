@@ -1,6 +1,6 @@
-"""Arbitrary and mutated input for what reads other people's bytes: nothing but the announced errors comes out.
+"""Fuzzing of parsers of foreign data with arbitrary and mutated input: only the documented errors are raised.
 
-Short in every test run; ``make fuzz`` gives it many more examples.
+It is short in a test run; ``make fuzz`` runs many more examples.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def a_log() -> bytes:
 
 @st.composite
 def mutated(draw: st.DrawFn, originals: list[bytes]) -> bytes:
-    """A good body with some bytes replaced, inserted, removed or repeated."""
+    """Generate a valid body with some bytes replaced, inserted, removed or repeated."""
     data = bytearray(draw(st.sampled_from(originals)))
     for _ in range(draw(st.integers(0, 6))):
         at = draw(st.integers(0, len(data)))
@@ -116,7 +116,7 @@ plain_json = st.recursive(
 
 @fuzz
 @given(bodies, st.sampled_from([decoding.traces, decoding.metrics, decoding.logs]))
-def test_the_receiver_decodes_or_says_why_not(body: bytes, decode: Decode) -> None:
+def test_the_receiver_decodes_or_refuses_any_bytes(body: bytes, decode: Decode) -> None:
     with suppress(ValueError):
         checked = decode(body, False, BOUNDS)
         assert 0 <= checked.records <= BOUNDS.records
@@ -124,7 +124,7 @@ def test_the_receiver_decodes_or_says_why_not(body: bytes, decode: Decode) -> No
 
 @fuzz
 @given(plain_json, st.sampled_from([decoding.traces, decoding.metrics, decoding.logs]))
-def test_the_receiver_decodes_json_or_says_why_not(document: object, decode: Decode) -> None:
+def test_the_receiver_decodes_or_refuses_any_json(document: object, decode: Decode) -> None:
     with suppress(ValueError):
         decode(json.dumps(document).encode(), True, BOUNDS)
 
@@ -138,7 +138,7 @@ def test_compressed_bodies_stay_within_their_bound(body: bytes, limit: int, rati
 
 @fuzz
 @given(bodies, st.integers(0, 50))
-def test_elements_are_counted_of_any_bytes(body: bytes, most: int) -> None:
+def test_elements_of_any_bytes_are_counted(body: bytes, most: int) -> None:
     for message in (
         ExportTraceServiceRequest,
         ExportMetricsServiceRequest,
@@ -157,7 +157,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 @fuzz
 @given(bodies, st.sampled_from(["traces", "metrics", "logs"]))
-def test_the_store_takes_what_was_decoded(store: Store, body: bytes, signal: str) -> None:
+def test_the_store_ingests_any_decoded_request(store: Store, body: bytes, signal: str) -> None:
     decode = {"traces": decoding.traces, "metrics": decoding.metrics, "logs": decoding.logs}[signal]
     try:
         checked = decode(body, False, BOUNDS)
@@ -172,14 +172,16 @@ def test_the_store_takes_what_was_decoded(store: Store, body: bytes, signal: str
     st.one_of(plain_json, st.binary(max_size=30)),
     st.sampled_from(["spanbus", "generic", "crackerjack"]),
 )
-def test_a_dialect_reads_any_event_or_says_why_not(event: object, name: str) -> None:
+def test_a_dialect_reads_or_refuses_any_event(event: object, name: str) -> None:
     with suppress(ValueError, DialectError):
         Reader(dialects.load(name), warn=lambda _: None).read(event)
 
 
 @fuzz
 @given(st.binary(min_size=120, max_size=120), st.binary(max_size=300), st.booleans())
-def test_a_segment_of_any_bytes(header: bytes, rest: bytes, ours: bool) -> None:
+def test_a_segment_of_any_bytes_is_recovered_or_refused(
+    header: bytes, rest: bytes, ours: bool
+) -> None:
     magic = b"SPANBUS\x01\x01\x00" if ours else b""
     content = bytearray((magic + header)[:128] + rest)
     try:
@@ -197,7 +199,7 @@ def test_a_segment_of_any_bytes(header: bytes, rest: bytes, ours: bool) -> None:
         ["application/json", "application/x-protobuf", "text/plain", "text/html", "", "x"]
     ),
 )
-def test_answers_of_any_collector(body: bytes, kind: str) -> None:
+def test_any_answer_of_a_collector_is_read(body: bytes, kind: str) -> None:
     said = answers.error_message(body, kind) + answers.partial_success(body, kind).message
     assert said.isprintable()
     assert (answers.retry_delay_s(body) or 0.0) >= 0.0
@@ -206,7 +208,7 @@ def test_answers_of_any_collector(body: bytes, kind: str) -> None:
 
 @fuzz
 @given(plain_json)
-def test_json_answers_of_any_collector(document: object) -> None:
+def test_any_json_answer_of_a_collector_is_read(document: object) -> None:
     for wrapped in (
         document,
         {"message": document},
@@ -221,7 +223,7 @@ def test_json_answers_of_any_collector(document: object) -> None:
 
 @fuzz
 @given(st.text(max_size=200), st.integers(1, 300))
-def test_texts_for_a_reader(text: str, limit: int) -> None:
+def test_any_text_is_sanitized_for_display(text: str, limit: int) -> None:
     assert len(one_line(text, limit)) <= limit
     assert not any(unicodedata.category(letter) == "Cc" for letter in one_line(text, limit))
     assert "\x1b" not in block(text) and "\r" not in block(text)
@@ -230,14 +232,16 @@ def test_texts_for_a_reader(text: str, limit: int) -> None:
 
 @fuzz
 @given(st.one_of(plain_json.map(lambda value: json.dumps(value).encode()), st.binary(max_size=200)))
-def test_an_address_of_any_bytes(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
+def test_an_address_file_of_any_bytes_is_read_or_ignored(
+    tmp_path_factory: pytest.TempPathFactory, content: bytes
+) -> None:
     folder: Path = tmp_path_factory.mktemp("address")
     (folder / FILE_NAME).write_bytes(content)
     (folder / FILE_NAME).chmod(0o600)
     assert read_address(folder) is None
 
 
-def test_what_is_mutated_is_good_before() -> None:
+def test_the_inputs_of_mutation_are_valid() -> None:
     for decode, body in (
         (decoding.traces, a_trace()),
         (decoding.metrics, a_metric()),

@@ -1,4 +1,4 @@
-"""A stream of events in which anybody may publish: no line ends the observer, and no sender makes it remember without end."""
+"""A stream with malicious publishers: no line stops the observer, and its memory is bounded."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def runtime(tmp_path: Path) -> Iterator[Runtime]:
 
 
 class Followed:
-    """A reading whose events go to a correlator with all sinks of a runtime, as an observer's do."""
+    """A partition reader whose events go to a correlator with all sinks of a runtime, as in an observer."""
 
     def __init__(self, runtime: Runtime) -> None:
         self.said: list[str] = []
@@ -97,7 +97,7 @@ class Followed:
         self.reading.take(StreamMessage(self.number, self.number * SECOND, body))
 
 
-def test_what_is_no_event_is_counted_and_the_next_one_is_read(runtime: Runtime) -> None:
+def test_invalid_lines_are_counted_and_the_next_one_is_read(runtime: Runtime) -> None:
     followed = Followed(runtime)
     for body in NO_EVENTS:
         followed.take(body)
@@ -108,7 +108,7 @@ def test_what_is_no_event_is_counted_and_the_next_one_is_read(runtime: Runtime) 
     assert len(followed.said) == 1
 
 
-def test_events_of_any_form_leave_the_others_alone(runtime: Runtime) -> None:
+def test_malformed_events_do_not_affect_others(runtime: Runtime) -> None:
     followed = Followed(runtime)
     followed.take(json.dumps(FIRST).encode())
     for event in ODD_EVENTS:
@@ -120,7 +120,7 @@ def test_events_of_any_form_leave_the_others_alone(runtime: Runtime) -> None:
     assert followed.handle.state().errors == 0
 
 
-def test_events_of_no_run_neither_hold_the_checkpoint_back_nor_end_or_hide_others() -> None:
+def test_events_without_a_run_do_not_block_the_checkpoint_or_affect_runs() -> None:
     fed: list[object] = []
     reading = PartitionReader(fed.append, say=lambda line: None)
     nobodys = [
@@ -136,7 +136,7 @@ def test_events_of_no_run_neither_hold_the_checkpoint_back_nor_end_or_hide_other
 
 
 @pytest.mark.parametrize("kind", ["workflow.started", "workflow.completed", "note"])
-def test_a_checkpoint_stays_small_whoever_publishes(kind: str) -> None:
+def test_a_checkpoint_stays_small_for_any_events(kind: str) -> None:
     """NATS takes messages of a megabyte: a larger checkpoint would be refused for ever."""
     reading = PartitionReader(lambda event: None, say=lambda line: None)
     here = {"event_type": "workflow.started", "metadata": {"telemetry": "here"}}
@@ -154,7 +154,7 @@ def test_a_checkpoint_stays_small_whoever_publishes(kind: str) -> None:
     assert len(checkpoint.encode()) < 900_000
 
 
-def test_a_run_beyond_the_bound_is_not_heard_again() -> None:
+def test_a_run_dropped_at_the_bound_is_not_opened_again() -> None:
     reading = PartitionReader(lambda event: None, say=lambda line: None)
     for number in range(RUNS_OPEN + 1):
         reading.take(
@@ -163,7 +163,7 @@ def test_a_run_beyond_the_bound_is_not_heard_again() -> None:
     assert min(opened.first for opened in reading.open.values()) == 1
 
 
-def test_short_ids_are_their_own_keys() -> None:
+def test_short_ids_are_used_as_keys() -> None:
     assert [key_of(each) for each in ("nightly-42", 42, "x" * 90)] == ["nightly-42", "42", "x" * 90]
     assert key_of("x" * 200) != key_of("x" * 201)
     assert key_of(None) == key_of(True) == key_of(["r"]) == ""
@@ -192,7 +192,7 @@ _events = st.fixed_dictionaries(
 
 @settings(max_examples=int(os.environ.get("FUZZ_EXAMPLES", "60")), deadline=None)
 @given(st.lists(st.one_of(_events.map(json.dumps), st.text(max_size=30)), max_size=8))
-def test_any_lines(lines: list[str]) -> None:
+def test_any_lines_are_read_without_an_error(lines: list[str]) -> None:
     fed: list[object] = []
     reading = PartitionReader(fed.append, say=lambda line: None)
     for number, line in enumerate(lines):
@@ -207,7 +207,7 @@ def test_any_lines(lines: list[str]) -> None:
 
 
 @pytest.mark.parametrize("what", ["a link", "a dangling link", "a pipe", "a folder"])
-def test_the_mark_of_an_observer_is_a_file_of_its_own(tmp_path: Path, what: str) -> None:
+def test_the_mark_file_of_an_observer_must_be_a_regular_file(tmp_path: Path, what: str) -> None:
     path, other = tmp_path / "observe" / "SPANBUS-main", tmp_path / "other"
     path.parent.mkdir()
     match what:

@@ -1,4 +1,4 @@
-"""What a browser is given to log in with, what other processes can see of it, and how often a token can be guessed."""
+"""Login of a browser: cookies and codes, visibility to other processes, and limits for guessing a token."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def up(tmp_path: Path) -> Iterator[Up]:
     one.stop()
 
 
-def test_the_cookie_is_a_session_of_its_own(up: Up) -> None:
+def test_the_cookie_is_a_session_and_not_the_token(up: Up) -> None:
     status, headers, _ = up.ask(f"/?token={up.token}")
     assert status == 303
     cookie = headers["set-cookie"]
@@ -78,7 +78,7 @@ def test_the_cookie_is_a_session_of_its_own(up: Up) -> None:
     assert up.cookie() != value
 
 
-def test_the_token_in_a_cookie_lets_nobody_in(up: Up) -> None:
+def test_the_token_in_a_cookie_gives_no_access(up: Up) -> None:
     for name in (f"spanbus_{up.port}", "spanbus"):
         for value in (up.token, f'"{up.token}"', up.token.encode().hex()):
             assert up.ask("/view/runs", Cookie=f"{name}={value}")[0] == 401
@@ -86,7 +86,7 @@ def test_the_token_in_a_cookie_lets_nobody_in(up: Up) -> None:
             assert "set-cookie" not in headers and 'name="token"' in body, status
 
 
-def test_a_session_is_of_no_use_at_another_server(up: Up, tmp_path: Path) -> None:
+def test_a_session_is_not_valid_at_another_server(up: Up, tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     other = Up(Cli(tmp_path / "other"))
     try:
@@ -96,7 +96,7 @@ def test_a_session_is_of_no_use_at_another_server(up: Up, tmp_path: Path) -> Non
         other.stop()
 
 
-def test_a_code_logs_in_once_and_only_the_token_gets_one(up: Up) -> None:
+def test_a_login_code_works_once_and_needs_the_token(up: Up) -> None:
     assert up.ask("/login/code", "POST")[0] == 401
     assert up.ask("/login/code", "POST", Authorization="Bearer wrong")[0] == 401
     status, _, body = up.ask("/login/code", "POST", Authorization=f"Bearer {up.token}")
@@ -108,7 +108,7 @@ def test_a_code_logs_in_once_and_only_the_token_gets_one(up: Up) -> None:
     assert "set-cookie" not in up.ask(f"/?code={code}")[1]
 
 
-def test_view_puts_the_token_into_no_arguments(up: Up, tmp_path: Path) -> None:
+def test_view_does_not_pass_the_token_in_arguments(up: Up, tmp_path: Path) -> None:
     browser = tmp_path / "browser"
     browser.write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" > {tmp_path}/argv\n')
     browser.chmod(browser.stat().st_mode | stat.S_IXUSR)
@@ -127,7 +127,7 @@ def test_view_puts_the_token_into_no_arguments(up: Up, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("ci", ["true", "1"])
-def test_in_ci_the_token_is_in_no_log(tmp_path: Path, ci: str) -> None:
+def test_in_ci_the_token_is_not_logged(tmp_path: Path, ci: str) -> None:
     up = Up(Cli(tmp_path), CI=ci)
     viewed = up.cli("view", "--no-browser", env={"CI": ci})
     out, err = up.stop()
@@ -135,7 +135,7 @@ def test_in_ci_the_token_is_in_no_log(tmp_path: Path, ci: str) -> None:
     assert viewed.out.startswith(f"http://127.0.0.1:{up.port}/")
 
 
-def test_guesses_are_slowed(up: Up) -> None:
+def test_wrong_tokens_are_slowed_down(up: Up) -> None:
     statuses = [up.ask("/login", "POST", f"token=guess{at}")[0] for at in range(8)]
     assert statuses == [401] * 5 + [429] * 3
     status, headers, _ = up.ask("/login", "POST", f"token={up.token}")
@@ -153,7 +153,7 @@ def test_a_short_token_is_refused(tmp_path: Path, token: str) -> None:
 # --- by a clock of its own ----------------------------------------------------------------------------------------------------
 
 
-def test_sessions_and_codes_end() -> None:
+def test_sessions_and_codes_expire() -> None:
     now = [0.0]
     sessions = Sessions(lambda: now[0])
     session, code = sessions.open(), sessions.code()
@@ -165,13 +165,13 @@ def test_sessions_and_codes_end() -> None:
     assert not sessions.is_open("") and not sessions.redeem("")
 
 
-def test_sessions_and_clients_are_bounded() -> None:
+def test_the_number_of_sessions_and_clients_is_bounded() -> None:
     sessions = Sessions()
     opened = [sessions.open() for _ in range(1_001)]
     assert (sessions.is_open(opened[0]), sessions.is_open(opened[-1])) == (False, True)
 
 
-def test_a_client_may_try_again_later_and_others_at_once() -> None:
+def test_a_blocked_client_may_retry_later_and_others_at_once() -> None:
     now = [0.0]
     guesses = Guesses(lambda: now[0])
     for _ in range(5):

@@ -1,4 +1,4 @@
-"""Nothing of the working directory is ever imported, whichever command is called there."""
+"""No command imports a module from the working directory."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ CALLS = {
 
 @pytest.fixture
 def poisoned(cloned: Cli) -> Cli:
-    """Each module that an interpreter might look for leaves its name behind when it is imported."""
+    """A folder with a file for each module that an interpreter may look for; each records its name when imported."""
     poison = f"open({str(cloned.folder / 'imported')!r}, 'a').write('a package ')\n"
     for name in MODULES:
         leaves = f"open({str(cloned.folder / 'imported')!r}, 'a').write({name!r})\n"
@@ -69,7 +69,7 @@ def poisoned(cloned: Cli) -> Cli:
 
 
 def imported_by(poisoned: Cli, command: str, python_path: str = "") -> str:
-    """The names of the poisoned modules that a command or its children imported."""
+    """Return the names of the poisoned modules that a command or its children imported."""
     argv = poisoned.argv(*CALLS.get(command, [command]))
     source = str(Path(interpreter.__file__).parents[2])
     env = {**poisoned.environment(), "PYTHONPATH": source}
@@ -98,11 +98,11 @@ def test_no_command_imports_a_file_of_the_working_directory(poisoned: Cli, comma
 
 
 @pytest.mark.parametrize("python_path", [os.pathsep, ".", f"{os.pathsep}.{os.pathsep}"])
-def test_a_relative_python_path_is_not_passed_on(poisoned: Cli, python_path: str) -> None:
+def test_a_relative_pythonpath_is_not_passed_on(poisoned: Cli, python_path: str) -> None:
     assert not imported_by(poisoned, "view", python_path)
 
 
-def test_the_backend_that_view_starts_serves(poisoned: Cli) -> None:
+def test_the_backend_started_by_view_serves(poisoned: Cli) -> None:
     done = poisoned("view", "--no-browser")
     process = re.search(r"`kill (\d+)`", done.err)
     assert process is not None, done.err
@@ -110,7 +110,7 @@ def test_the_backend_that_view_starts_serves(poisoned: Cli) -> None:
     assert done.out.startswith("http://127.0.0.1:")
 
 
-def test_python_m_spanbus_takes_the_working_directory_off_the_path(poisoned: Cli) -> None:
+def test_python_m_spanbus_removes_the_working_directory_from_the_path(poisoned: Cli) -> None:
     # the interpreter itself looks for these two, before any of our code
     (poisoned.folder / "spanbus.py").unlink()
     shutil.rmtree(poisoned.folder / "spanbus")
@@ -120,7 +120,7 @@ def test_python_m_spanbus_takes_the_working_directory_off_the_path(poisoned: Cli
     assert not (poisoned.folder / "imported").exists()
 
 
-def test_every_interpreter_that_is_started_is_kept_off_the_working_directory() -> None:
+def test_every_interpreter_we_start_ignores_the_working_directory() -> None:
     source = Path(interpreter.__file__).parents[1]
     starts = [
         f"{path.relative_to(source)}: {line.strip()}"

@@ -1,4 +1,4 @@
-"""What is left of a private key when its first or last lines fell out of what is kept."""
+"""Redaction of private keys whose first or last lines are missing from the kept text."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ PREFIXES = {
 @pytest.mark.parametrize("prefix", PREFIXES)
 @pytest.mark.parametrize("words", WORDS)
 @pytest.mark.parametrize("last", [1, 5, 20, 47])
-def test_the_rest_of_a_key_whose_beginning_fell_out(prefix: str, words: str, last: int) -> None:
+def test_a_key_without_its_first_lines_is_redacted(prefix: str, words: str, last: int) -> None:
     before = PREFIXES[prefix]
     lines = body(last=last)
     cut = [lines[3][9:], *lines[4:]]
@@ -58,19 +58,19 @@ def test_the_rest_of_a_key_whose_beginning_fell_out(prefix: str, words: str, las
 
 
 @pytest.mark.parametrize("written", ["\\n", "\\r\\n", "\\\\n"])
-def test_the_rest_of_a_key_in_one_line_of_json(written: str) -> None:
+def test_a_key_without_its_first_lines_in_json_is_redacted(written: str) -> None:
     lines = body()
     text = written.join([*lines[4:], end(), '"}'])
     assert_gone(lines[5:], redactor.text(text, 20_000))
 
 
-def test_the_rest_of_a_key_in_source_code() -> None:
+def test_a_key_without_its_first_lines_in_source_code_is_redacted() -> None:
     lines = body()
     text = "\n".join([*(f'    "{line}\\n" +' for line in lines[4:]), f'    "{end()}\\n";'])
     assert_gone(lines[5:], redactor.text(text, 20_000))
 
 
-def test_a_key_with_headers_whose_first_line_fell_out() -> None:
+def test_a_key_with_headers_and_without_its_first_line_is_redacted() -> None:
     lines = body()
     head = ["Proc-Type: 4,ENCRYPTED", "DEK-Info: AES-128-CBC,0123456789ABCDEF", ""]
     found = redactor.text("\n".join(["starting", *head, *lines, end()]), 20_000)
@@ -78,7 +78,7 @@ def test_a_key_with_headers_whose_first_line_fell_out() -> None:
     assert "starting" in found
 
 
-def test_a_key_whose_end_fell_out() -> None:
+def test_a_key_without_its_end_is_redacted() -> None:
     lines = body()
     begin = "-----BEGIN RSA PRIVATE " + "KEY-----"
     found = redactor.text("\n".join(["starting", f"  {begin}", *lines[:8]]), 20_000)
@@ -86,7 +86,7 @@ def test_a_key_whose_end_fell_out() -> None:
     assert found.startswith("starting")
 
 
-def test_several_keys_of_which_the_first_is_cut() -> None:
+def test_several_keys_are_redacted_if_the_first_is_cut() -> None:
     lines = body()
     begin = "-----BEGIN RSA PRIVATE " + "KEY-----"
     text = "\n".join([*lines[5:], end(), "between them", begin, *lines, end(), "after them"])
@@ -95,7 +95,7 @@ def test_several_keys_of_which_the_first_is_cut() -> None:
     assert found == f"{REDACTED}\nbetween them\n{REDACTED}\nafter them"
 
 
-def test_what_stands_before_the_rest_of_a_key_stays() -> None:
+def test_text_before_the_rest_of_a_key_is_unchanged() -> None:
     lines = body()
     text = "\n".join(["12 passed, 1 failed", "the key was:", *lines[5:], end(), "done"])
     assert redactor.text(text, 20_000) == f"12 passed, 1 failed\nthe key was:\n{REDACTED}\ndone"

@@ -1,4 +1,4 @@
-"""Scrubbing takes time in proportion to a text's length, whatever stands in it: adversarial texts are made of every rule."""
+"""Redaction takes CPU time linear in the length of a text; adversarial texts are generated from every rule."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ every_rule = pytest.mark.parametrize(
 
 
 def scrub(text: str) -> float:
-    """The processor time that a text takes."""
+    """Return the CPU time that a text takes."""
     started_ns = time.process_time_ns()
     redactor.text(text, LARGE)
     return (time.process_time_ns() - started_ns) / 1e9
@@ -48,7 +48,7 @@ def assert_linear(unit: str) -> None:
 
 
 def units(rule: Rule) -> Iterator[str]:
-    """What nearly is a secret of this rule's shape, over and over."""
+    """Generate repetitions of text that almost matches the rule."""
     literal = max(rule.literals, key=len) if rule.literals else "M" + "a" * 25 + "."
     for behind in ("", "-", "aB3-" * 12 + "!", "1,"):
         yield literal + behind
@@ -56,7 +56,7 @@ def units(rule: Rule) -> Iterator[str]:
 
 @pytest.mark.slow
 @every_rule
-def test_texts_that_nearly_hold_a_secret_of_this_shape(rule: Rule) -> None:
+def test_texts_that_almost_match_a_rule_take_linear_time(rule: Rule) -> None:
     for unit in units(rule):
         assert_linear(unit)
 
@@ -159,13 +159,13 @@ def test_texts_that_nearly_hold_a_secret_of_this_shape(rule: Rule) -> None:
         "\\udb40",
     ],
 )
-def test_texts_that_took_long_once_and_their_like(unit: str) -> None:
+def test_texts_that_once_were_slow_take_linear_time(unit: str) -> None:
     assert_linear(unit)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("part", [*WORDS, *PARTS])
-def test_long_names_are_read_in_linear_time(part: str) -> None:
+def test_long_names_take_linear_time(part: str) -> None:
     for unit in (f"{part}_", f"x{part}0."):
         name = (unit * LARGE)[:LARGE]
         is_sensitive(name)
@@ -173,7 +173,7 @@ def test_long_names_are_read_in_linear_time(part: str) -> None:
         assert_linear(f"{unit}{unit} ")
 
 
-def test_a_list_of_many_arguments_is_read_in_linear_time() -> None:
+def test_a_list_of_many_arguments_takes_linear_time() -> None:
     assert_linear("['a1b2', 'c3d4'" + ", 'e5f6'" * 400 + "] ")
 
 
@@ -197,5 +197,5 @@ _fragments = (
 
 @settings(max_examples=int(os.environ.get("FUZZ_EXAMPLES", examples(15))), deadline=None)
 @given(_fragments)
-def test_any_mixture_of_what_rules_look_for(unit: str) -> None:
+def test_any_mixture_of_rule_literals_takes_linear_time(unit: str) -> None:
     assert_linear(unit)

@@ -1,4 +1,4 @@
-"""Clients that make the backend wait: what they hold is bounded, and others are served."""
+"""Slow clients of the backend: the memory they hold is bounded, and others are served."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ async def listen(websocket: WebSocket) -> None:
 def serving(
     connections: int = 2_000, unread: Unread | None = None, in_flight: InFlight | None = None
 ) -> Generator[int]:
-    """An application of its own behind the connections of the backend."""
+    """Serve a test application with the connection handling of the backend."""
 
     class OwnHttp(HttpConnection):
         _waiting: ClassVar[OrderedDict[H11Protocol, None]] = OrderedDict()
@@ -106,7 +106,7 @@ def serving(
 
 
 def connected(port: int, sent: bytes) -> socket.socket:
-    """A client that takes little at a time."""
+    """Connect a client with a small receive buffer."""
     client = socket.socket()
     client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
     client.settimeout(30)
@@ -130,7 +130,7 @@ def answer(port: int, method: str, path: str, body: bytes | None = None) -> tupl
 
 
 def everything(client: socket.socket) -> int:
-    """How many bytes came until the end, or until the connection was broken off."""
+    """Return the number of bytes received until the end, or until the connection was aborted."""
     size = 0
     with suppress(ConnectionError):
         while piece := client.recv(1 << 20):
@@ -140,7 +140,7 @@ def everything(client: socket.socket) -> int:
     return size
 
 
-def test_of_answers_that_nobody_reads_the_oldest_go() -> None:
+def test_the_oldest_unread_answers_are_aborted() -> None:
     with serving(unread=Unread(most_bytes=20 << 20)) as port, ExitStack() as stack:
         clients = [stack.enter_context(connected(port, asked("GET", "/large"))) for _ in range(4)]
         assert answer(port, "GET", "/large") == (200, LARGE)
@@ -149,7 +149,7 @@ def test_of_answers_that_nobody_reads_the_oldest_go() -> None:
     assert read[-1] >= len(LARGE)
 
 
-def test_an_answer_of_which_nothing_is_read_is_given_up() -> None:
+def test_an_answer_that_is_not_read_is_aborted() -> None:
     with serving(unread=Unread(time_s=0.05)) as port:
         for wait_s in (0.2, 1, 5, 25):  # a client cannot see when its answer is given up
             with connected(port, asked("GET", "/large")) as client:
@@ -171,7 +171,7 @@ def test_an_answer_of_which_nothing_is_read_is_given_up() -> None:
     ],
     ids=["body", "chunks", "reading", "idle", "head"],
 )
-def test_who_makes_the_server_wait_makes_place_for_others(sent: bytes) -> None:
+def test_a_slow_reader_is_aborted_in_favour_of_others(sent: bytes) -> None:
     with serving(connections=12) as port, ExitStack() as stack:
         for _ in range(40):
             stack.enter_context(connected(port, sent))
@@ -183,7 +183,7 @@ def test_who_makes_the_server_wait_makes_place_for_others(sent: bytes) -> None:
         assert (status, text) == (200, b"3")
 
 
-def test_a_body_that_dawdles_makes_room_for_others() -> None:
+def test_a_slow_body_is_aborted_in_favour_of_others() -> None:
     room = InFlight(most_bytes=1 << 20)
     with (
         serving(in_flight=room) as port,
@@ -227,7 +227,7 @@ def _upgraded(port: int) -> socket.socket:
     return client
 
 
-def test_a_message_of_endless_empty_pieces_is_broken_off() -> None:
+def test_a_message_of_endless_empty_fragments_closes_the_connection() -> None:
     with serving() as port, _upgraded(port) as client:
         client.sendall(b"\x01\x80" + bytes(4))  # a text that goes on
         with suppress(ConnectionError):
@@ -238,7 +238,7 @@ def test_a_message_of_endless_empty_pieces_is_broken_off() -> None:
             assert first[:1] == b"\x88" and int.from_bytes(first[2:4], "big") == 1009
 
 
-def test_who_pings_and_reads_nothing_is_not_read_from() -> None:
+def test_a_client_that_pings_but_never_reads_is_paused() -> None:
     ping = b"\x89\xfd" + bytes(4) + bytes(125)
     with serving() as port, _upgraded(port) as client:
         client.settimeout(3)
@@ -250,7 +250,7 @@ def test_who_pings_and_reads_nothing_is_not_read_from() -> None:
 
 
 @pytest.mark.anyio
-async def test_what_is_kept_of_live_runs_is_bounded_in_bytes() -> None:
+async def test_the_state_of_live_runs_is_bounded_in_bytes() -> None:
     bridge = EventBusWebSocketBridge(LiveLimits(state_bytes=200_000))
 
     def message(kind: str, run: str, span: str, level: str) -> dict[str, object]:
@@ -279,7 +279,7 @@ async def test_what_is_kept_of_live_runs_is_bounded_in_bytes() -> None:
 
 
 @pytest.mark.anyio
-async def test_room_that_live_runs_gave_back_is_there_for_others() -> None:
+async def test_the_room_of_ended_live_runs_is_reused() -> None:
     now = [0.0]
     bridge = EventBusWebSocketBridge(
         LiveLimits(state_bytes=50_000, ended_kept_s=1.0), clock=lambda: now[0]

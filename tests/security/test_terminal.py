@@ -1,4 +1,4 @@
-"""Nothing that somebody else's program or collector says steers the terminal, by whichever way it comes."""
+"""Text from other programs or a collector cannot control the terminal."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ ANSWERS = {
 
 
 @pytest.mark.parametrize("name", ANSWERS)
-def test_a_message_of_the_collector(tmp_path: Path, name: str) -> None:
+def test_messages_of_the_collector_are_harmless(tmp_path: Path, name: str) -> None:
     cli = Cli(tmp_path)
     with collector(*ANSWERS[name]) as url:
         env = {"OTEL_EXPORTER_OTLP_ENDPOINT": url, "SPANBUS_EXIT_TIMEOUT_S": "5"}
@@ -92,7 +92,7 @@ def test_a_message_of_the_collector(tmp_path: Path, name: str) -> None:
 
 @pytest.fixture
 def written(tmp_path: Path) -> Cli:
-    """A store in which every text that the sender of telemetry may choose is hostile."""
+    """A store in which every text chosen by a sender is hostile."""
     cli = Cli(tmp_path)
     event = {
         "event_type": "workflow.started",
@@ -121,7 +121,7 @@ def written(tmp_path: Path) -> Cli:
     return cli
 
 
-def test_every_command_that_shows_a_run(written: Cli) -> None:
+def test_commands_that_show_a_run_print_harmless_text(written: Cli) -> None:
     [file] = written.folder.glob("*.jsonl")
     shown = [written("replay", str(file))]
     shown.extend(
@@ -143,7 +143,7 @@ def test_every_command_that_shows_a_run(written: Cli) -> None:
         assert_harmless(done.out + done.err)
 
 
-def test_names_of_settings_files_and_keys(tmp_path: Path) -> None:
+def test_names_of_settings_files_and_keys_are_harmless(tmp_path: Path) -> None:
     folder = tmp_path / f"x{EVIL.replace(chr(0), '')}"
     folder.mkdir()
     cli = Cli(folder, {"SPANBUS_STATE_DIR": str(tmp_path / "state")})
@@ -172,13 +172,13 @@ USAGES = {
 
 
 @pytest.mark.parametrize("what", USAGES)
-def test_words_of_the_command_line(tmp_path: Path, what: str) -> None:
+def test_words_of_the_command_line_are_harmless_in_errors(tmp_path: Path, what: str) -> None:
     done = Cli(tmp_path)(*USAGES[what], timeout_s=30)
     assert done.code != 0
     assert_harmless(done.out + done.err)
 
 
-def test_what_is_seen_stays() -> None:
+def test_visible_text_is_unchanged() -> None:
     for text in (
         "\u26a0\ufe0f",
         "1\ufe0f\u20e3",
@@ -205,6 +205,6 @@ def test_the_console_spells_out_what_steers(capsys: pytest.CaptureFixture[str]) 
     assert "red" in found.out
 
 
-def test_a_message_over_grpc() -> None:
+def test_messages_over_grpc_are_harmless() -> None:
     assert_harmless(shown(EVIL * 100))
     assert len(shown(EVIL * 1_000)) <= 1_000

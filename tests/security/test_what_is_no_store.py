@@ -1,4 +1,4 @@
-"""A ``store.sqlite3`` that is a link, a pipe, or another program's is neither written nor waited for, whatever the command."""
+"""A ``store.sqlite3`` that is a link, a pipe or another program's database is not written, and does not block any command."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def fingerprint(folder: Path) -> dict[str, object]:
 
 
 @pytest.mark.parametrize("name", WHAT)
-def test_what_is_no_store_is_said_and_not_touched(
+def test_a_file_that_is_not_a_store_is_an_error_and_unchanged(
     tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -125,7 +125,9 @@ def test_what_is_no_store_is_said_and_not_touched(
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[0])
 @pytest.mark.parametrize("name", ["a pipe", "another program's", "an endless view", "a link"])
-def test_every_command_says_so_and_ends(tmp_path: Path, command: list[str], name: str) -> None:
+def test_every_command_reports_a_file_that_is_not_a_store(
+    tmp_path: Path, command: list[str], name: str
+) -> None:
     cli = Cli(tmp_path)
     state = tmp_path / "state"
     state.mkdir(mode=0o700)
@@ -138,7 +140,7 @@ def test_every_command_says_so_and_ends(tmp_path: Path, command: list[str], name
 
 
 @pytest.mark.parametrize("name", ["a pipe", "another program's", "an endless view", "a link"])
-def test_a_command_is_run_all_the_same(tmp_path: Path, name: str) -> None:
+def test_exec_runs_the_command_without_a_usable_store(tmp_path: Path, name: str) -> None:
     cli = Cli(tmp_path)
     state = tmp_path / "state"
     state.mkdir(mode=0o700)
@@ -147,7 +149,7 @@ def test_a_command_is_run_all_the_same(tmp_path: Path, name: str) -> None:
     assert (done.code, done.out) == (3, "ran\n")
 
 
-def test_a_store_of_an_earlier_version_without_the_mark_is_one(tmp_path: Path) -> None:
+def test_a_store_of_an_earlier_version_without_an_application_id_is_opened(tmp_path: Path) -> None:
     path = tmp_path / "store.sqlite3"
     Store.open(path).close()
     with sqlite3.connect(path) as connection:
@@ -182,9 +184,7 @@ def test_a_store_of_another_user_is_read_and_not_written(tmp_path: Path) -> None
     ],
     ids=lambda command: command[0],
 )
-def test_pipes_in_the_place_of_every_file_of_the_state_directory(
-    tmp_path: Path, command: list[str]
-) -> None:
+def test_pipes_in_place_of_any_state_file_do_not_block(tmp_path: Path, command: list[str]) -> None:
     cli = Cli(tmp_path, {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9"})
     cli("exec", "--", "true")
     state = tmp_path / "state"
@@ -200,7 +200,7 @@ def test_pipes_in_the_place_of_every_file_of_the_state_directory(
 
 @pytest.mark.parametrize("link", [Path.symlink_to, Path.hardlink_to], ids=["symbolic", "hard"])
 @pytest.mark.parametrize("name", ["delivery.json", "spool/adopt.lock", "backend.json", "logs"])
-def test_nothing_is_written_through_another_name_of_a_file(
+def test_nothing_is_written_through_a_hard_link(
     tmp_path: Path, name: str, link: Callable[[Path, Path], None]
 ) -> None:
     cli = Cli(tmp_path, {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9"})
@@ -217,7 +217,7 @@ def test_nothing_is_written_through_another_name_of_a_file(
 
 
 @pytest.mark.parametrize("name", ["spool", "logs"])
-def test_nothing_is_written_into_a_folder_that_is_linked(tmp_path: Path, name: str) -> None:
+def test_nothing_is_written_into_a_symlinked_folder(tmp_path: Path, name: str) -> None:
     cli = Cli(tmp_path, {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9"})
     state, other = tmp_path / "state", tmp_path / "other"
     other.mkdir()
@@ -229,7 +229,7 @@ def test_nothing_is_written_into_a_folder_that_is_linked(tmp_path: Path, name: s
     assert list(other.iterdir()) == []
 
 
-def test_a_file_of_our_own_is_opened_and_no_other(tmp_path: Path) -> None:
+def test_only_files_of_our_own_are_opened(tmp_path: Path) -> None:
     path, other = tmp_path / "file", tmp_path / "other"
     os.close(open_own(path, os.O_WRONLY))
     assert stat.S_IMODE(path.stat().st_mode) & 0o077 == 0
@@ -249,7 +249,7 @@ def test_a_file_of_our_own_is_opened_and_no_other(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("ending", ["-shm", "-wal", "-journal"])
 @pytest.mark.parametrize("link", [Path.symlink_to, Path.hardlink_to], ids=["symbolic", "hard"])
-def test_nothing_is_written_through_another_name_of_a_file_beside_the_store(
+def test_nothing_is_written_through_a_hard_link_beside_the_store(
     tmp_path: Path, ending: str, link: Callable[[Path, Path], None]
 ) -> None:
     cli = Cli(tmp_path)

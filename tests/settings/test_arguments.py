@@ -1,4 +1,4 @@
-"""What a caller gives in code goes before environment and file."""
+"""Settings as arguments in code override environment and file."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_an_argument_goes_before_environment_and_file_and_leaves_the_others_alone(
+def test_an_argument_overrides_environment_and_file(
     folder: Path,
 ) -> None:
     env = {
@@ -50,7 +50,7 @@ def test_an_argument_goes_before_environment_and_file_and_leaves_the_others_alon
     }
 
 
-def test_without_the_argument_the_environment_goes_before_the_file(folder: Path) -> None:
+def test_without_the_argument_the_environment_overrides_the_file(folder: Path) -> None:
     with spanbus.open_runtime_sync(
         env={"SPANBUS_EVENTS": "both", "SPANBUS_STATE_DIR": str(folder)}
     ) as runtime:
@@ -65,7 +65,7 @@ def test_without_the_argument_the_environment_goes_before_the_file(folder: Path)
         ({"spool_quota_bytes": 3}, "argument spool_quota_bytes: must be at least 1 MiB"),
     ],
 )
-def test_an_argument_that_cannot_be_used_is_an_error_even_in_a_service(
+def test_an_invalid_argument_is_an_error_even_in_a_service(
     folder: Path, arguments: Arguments, said: str
 ) -> None:
     with (

@@ -1,4 +1,4 @@
-"""Settings that are read in the part of a file that holds them are those of the whole."""
+"""Parsing only the part of a file that has the settings gives the same result as parsing the whole file."""
 
 from __future__ import annotations
 
@@ -63,7 +63,9 @@ texts = st.lists(st.sampled_from(LINES), max_size=8).map("\n".join)
 @example('[tool.spanbus]\npayload_allow = [\n["a"],\n]', False)
 @example('events = "both"\n[workflows.a]', True)
 @example('[project] # \u2028[tool.spanbus]\u2028events = "log"', False)
-def test_a_part_holds_what_the_whole_does(text: str, whole_file: bool) -> None:
+def test_the_parsed_part_has_the_same_settings_as_the_whole_file(
+    text: str, whole_file: bool
+) -> None:
     part = settings_part(text, whole_file=whole_file)
     try:
         whole = tomllib.loads(text)
@@ -98,11 +100,11 @@ USUAL = (
         ("[project]\n", None),
     ],
 )
-def test_the_usual_ones_are_read_in_part(text: str, part: str | None) -> None:
+def test_usual_files_are_parsed_in_part(text: str, part: str | None) -> None:
     assert settings_part(text, whole_file=False) == part
 
 
-def test_settings_without_workflows_are_those_with_them(tmp_path: Path) -> None:
+def test_settings_are_the_same_with_and_without_workflows(tmp_path: Path) -> None:
     (tmp_path / "pyproject.toml").write_text(
         '[tool.spanbus]\nevents = "log"\n\n[tool.spanbus.workflows.check]\nphases = []\n'
     )

@@ -1,4 +1,4 @@
-"""Whose run it was: names, version control and CI systems, read from files and variables."""
+"""Resource attributes of a run: project name, version control and CI system, from files and environment variables."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from spanbus.errors import InputError
         ("pyproject.toml", '\ufeff[project]\r\nname = "shop-bom"\r\n', "shop-bom"),
     ],
 )
-def test_the_name_stands_in_the_nearest_file_of_a_project(
+def test_the_project_name_is_read_from_the_nearest_project_file(
     tmp_path: Path, file: str, text: str, name: str
 ) -> None:
     (tmp_path / file).write_text(text, encoding="utf-8")
@@ -59,7 +59,7 @@ def test_the_name_stands_in_the_nearest_file_of_a_project(
         "[" * 5_000,
     ],
 )
-def test_a_file_without_a_name_is_passed_over(tmp_path: Path, text: str) -> None:
+def test_a_project_file_without_a_name_is_skipped(tmp_path: Path, text: str) -> None:
     repository = tmp_path / "the-repository"
     (repository / ".git").mkdir(parents=True)
     (repository / "pyproject.toml").write_text(text)
@@ -67,19 +67,19 @@ def test_a_file_without_a_name_is_passed_over(tmp_path: Path, text: str) -> None
     assert project_name(repository) == "the-repository"
 
 
-def test_nothing_above_the_repository_is_looked_at(tmp_path: Path) -> None:
+def test_files_above_the_repository_are_ignored(tmp_path: Path) -> None:
     (tmp_path / "pyproject.toml").write_text('[project]\nname = "above"\n')
     inner = tmp_path / "inner"
     (inner / ".git").mkdir(parents=True)
     assert project_name(inner) == "inner"
 
 
-def test_where_nothing_has_a_name_it_is_spanbus(tmp_path: Path) -> None:
+def test_the_default_service_name_is_spanbus(tmp_path: Path) -> None:
     assert project_name(tmp_path) == "spanbus"
     assert project_name(tmp_path / "gone") == "spanbus"
 
 
-def test_the_environment_goes_before_the_project(tmp_path: Path) -> None:
+def test_the_environment_overrides_the_project_name(tmp_path: Path) -> None:
     (tmp_path / "pyproject.toml").write_text('[project]\nname = "shop"\n')
     assert service_name({}, tmp_path) == "shop"
     assert (
@@ -149,7 +149,7 @@ def test_version_control_is_read_from_its_files(repository: Path) -> None:
 
 @pytest.mark.parametrize("file", ["package.json", "pyproject.toml", "Cargo.toml", "go.mod"])
 @pytest.mark.parametrize("what", ["a pipe", "too large", "a folder", "a link to a pipe"])
-def test_a_file_of_a_project_that_is_none_is_not_waited_for(
+def test_a_pipe_or_device_in_place_of_a_project_file_does_not_block(
     tmp_path: Path, file: str, what: str
 ) -> None:
     repository = tmp_path / "the-repository"
@@ -162,7 +162,7 @@ def test_a_file_of_a_project_that_is_none_is_not_waited_for(
     "file", ["HEAD", "config", "commondir", "packed-refs", "refs/heads/feature/x"]
 )
 @pytest.mark.parametrize("what", ["a pipe", "too large", "a folder", "a link to a pipe"])
-def test_a_file_of_a_repository_that_is_none_is_not_waited_for(
+def test_a_pipe_or_device_in_place_of_a_git_file_does_not_block(
     repository: Path, file: str, what: str
 ) -> None:
     whole = git_attributes(repository)
@@ -187,16 +187,16 @@ def _in_the_place_of(path: Path, what: str) -> None:
                 file.truncate(1 << 40)
 
 
-def test_a_git_that_is_a_pipe_is_no_repository(tmp_path: Path) -> None:
+def test_a_pipe_named_git_is_not_a_repository(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / ".git")
     assert git_attributes(tmp_path) == {}
 
 
 @pytest.mark.parametrize("name", ["shop.git", "shop"])
-def test_a_repository_without_a_working_tree_is_one_too(
+def test_a_bare_repository_is_read(
     repository: Path, tmp_path_factory: pytest.TempPathFactory, name: str
 ) -> None:
-    """The hooks of a server run in it."""
+    """Server-side git hooks run in a bare repository."""
     bare = tmp_path_factory.mktemp("srv") / name
     subprocess.run(
         ["git", "clone", "-q", "--bare", str(repository), str(bare)],
@@ -230,7 +230,7 @@ def test_the_remote_is_read_as_git_reads_it(repository: Path, config: str, url: 
 
 
 @pytest.mark.parametrize("text", ["", "gitdir: /nowhere", "\x00", "ref: refs/heads/../../x"])
-def test_a_broken_repository_says_nothing(tmp_path: Path, text: str) -> None:
+def test_a_broken_repository_gives_no_attributes(tmp_path: Path, text: str) -> None:
     (tmp_path / ".git").write_text(text)
     assert "vcs.ref.head.revision" not in git_attributes(tmp_path)
 
@@ -391,12 +391,12 @@ def test_the_variables_of_a_ci_system_become_resource_attributes(
 
 
 @pytest.mark.parametrize("attempt", ["7" * 5_000, "٣", "²", "-1", "1.5"])
-def test_an_attempt_that_is_no_number_stays_a_text(attempt: str) -> None:
+def test_an_attempt_that_is_not_a_number_is_a_string(attempt: str) -> None:
     env = {"GITHUB_ACTIONS": "true", "GITHUB_RUN_ID": "1", "GITHUB_RUN_ATTEMPT": attempt}
     assert ci_attributes(env)["cicd.pipeline.run.attempt"] == attempt
 
 
-def test_outside_of_ci_nothing_is_said_of_it() -> None:
+def test_outside_of_ci_there_are_no_ci_attributes() -> None:
     assert ci_attributes({"GITHUB_ACTIONS": "false", "GITHUB_RUN_ID": "1"}) == {}
 
 

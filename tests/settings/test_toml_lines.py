@@ -1,4 +1,4 @@
-"""The line of a key, for every way in which TOML can write one."""
+"""Line numbers of TOML keys, in every notation of TOML."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_windows_line_ends_count_once() -> None:
     assert lines_of("a = 1\r\nb = [\r\n 2]\r\n")["b[0]"] == 3
 
 
-def test_what_has_no_line_takes_that_of_what_holds_it() -> None:
+def test_a_missing_key_has_the_line_of_its_parent() -> None:
     lines = Lines("[a]\nb = [{ c = 1 }]\n")
     assert lines.near("a.b[0].missing") == 2
     assert lines.near("a.missing.more") == 1

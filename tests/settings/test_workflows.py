@@ -1,4 +1,4 @@
-"""Workflows out of TOML: which one, and where one is wrong."""
+"""Workflows in TOML: selection of one, and errors with file, key and line."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def failing(folder: Path, text: str, name: str | None = "bad") -> str:
         ('[tool.spanbus.workflows]\nbad = "text"\n', (8,), "not a table"),
     ],
 )
-def test_a_broken_workflow_is_named_with_file_key_and_line_and_breaks_no_other(
+def test_a_broken_workflow_is_reported_with_its_line_and_others_work(
     tmp_path: Path, text: str, line: tuple[int, ...], expected: str
 ) -> None:
     message = failing(tmp_path, text)
@@ -109,13 +109,13 @@ def test_the_only_workflow_needs_no_name(tmp_path: Path) -> None:
     assert load_settings(cwd=workflows(tmp_path, "my.flow"), env={}).workflow().name == "my.flow"
 
 
-def test_the_one_named_default_is_the_default(tmp_path: Path) -> None:
+def test_the_workflow_named_default_is_the_default(tmp_path: Path) -> None:
     assert (
         load_settings(cwd=workflows(tmp_path, "a", "default"), env={}).workflow().name == "default"
     )
 
 
-def test_default_workflow_goes_before_the_one_named_default(tmp_path: Path) -> None:
+def test_default_workflow_overrides_the_one_named_default(tmp_path: Path) -> None:
     assert (
         load_settings(
             cwd=workflows(tmp_path, "a", "default", head='default_workflow = "a"\n'), env={}
@@ -126,12 +126,12 @@ def test_default_workflow_goes_before_the_one_named_default(tmp_path: Path) -> N
     )
 
 
-def test_several_without_a_default_ask_which(tmp_path: Path) -> None:
+def test_several_workflows_without_a_default_are_an_error_with_the_names(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"which workflow\? There are a, b"):
         load_settings(cwd=workflows(tmp_path, "a", "b"), env={}).workflow()
 
 
-def test_a_default_workflow_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_a_missing_default_workflow_is_reported_by_name(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="no workflow 'nights'; did you mean night"):
         load_settings(
             cwd=workflows(tmp_path, "night", head='default_workflow = "nights"\n'), env={}

@@ -1,4 +1,4 @@
-"""Bodies of spans in blocks: what came in is what is read, a block goes with its last span, and a span takes few bytes."""
+"""Compressed blocks of span bodies: lossless, deleted with their last span, and small."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ START_NS = 1_767_225_600_000_000_000
 
 
 def request(trace: int, spans: int, *, first: int = 0, filler: int = 200) -> bytes:
-    """Spans of one trace, each with bytes of its own that cannot be packed."""
+    """Return a request with the spans of one trace, each with incompressible bytes."""
     chance = random.Random(trace * 1_000_003 + first)
     made = ExportTraceServiceRequest()
     group = made.resource_spans.add()
@@ -85,7 +85,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
 @pytest.mark.parametrize(
     ("spans", "filler"), [(1, 0), (1, 200_000), (3, 40_000), (700, 100), (4_500, 0)]
 )
-def test_what_came_in_is_what_is_read(store: Store, spans: int, filler: int) -> None:
+def test_stored_spans_are_read_back_unchanged(store: Store, spans: int, filler: int) -> None:
     bodies = {trace: request(trace, spans, filler=filler) for trace in (1, 2)}
     for body in bodies.values():
         store.ingest("traces", body)
@@ -93,7 +93,7 @@ def test_what_came_in_is_what_is_read(store: Store, spans: int, filler: int) -> 
         assert read(store, trace) == sent(body)
 
 
-def test_spans_that_come_again_are_neither_stored_nor_packed_again(store: Store) -> None:
+def test_duplicate_spans_are_not_stored_again(store: Store) -> None:
     body = request(1, 300)
     for _ in range(3):
         store.ingest("traces", body)
@@ -108,7 +108,7 @@ def test_spans_that_come_again_are_neither_stored_nor_packed_again(store: Store)
         assert read(store, number) == sent(request(number, 3))
 
 
-def test_a_block_goes_with_its_last_span(tmp_path: Path) -> None:
+def test_a_block_is_deleted_with_its_last_span(tmp_path: Path) -> None:
     bound = 2 * 2**20
     with Store.open(tmp_path / "store.sqlite3", Retention(size_bytes=bound)) as store:
         for first in range(0, 3_000, 300):
@@ -128,7 +128,7 @@ def test_a_block_goes_with_its_last_span(tmp_path: Path) -> None:
         store.ingest("traces", request(1, 3))
 
 
-def test_a_span_let_go_of_between_two_questions_is_empty(store: Store) -> None:
+def test_a_span_deleted_between_two_queries_is_empty(store: Store) -> None:
     store.ingest("traces", request(1, 3))
     with store.reading() as connection:
         assert Bodies(connection).of(2, b"") == sent(request(1, 3))[1]
@@ -137,7 +137,7 @@ def test_a_span_let_go_of_between_two_questions_is_empty(store: Store) -> None:
         assert Bodies(connection).of(2, b"") == b""
 
 
-def test_a_block_that_was_overwritten_is_an_error_that_names_the_file(store: Store) -> None:
+def test_an_overwritten_block_is_an_error_that_names_the_file(store: Store) -> None:
     for trace, change in (
         (1, "substr(body, 1, length(body) - 1)"),
         (2, "randomblob(length(body))"),
@@ -158,7 +158,7 @@ def test_a_block_that_was_overwritten_is_an_error_that_names_the_file(store: Sto
 
 
 def as_before(path: Path, bodies: dict[int, bytes]) -> None:
-    """A store of version 5, where every span has its body in its row."""
+    """Make a store of version 5, where the body of a span is in its row."""
     with sqlite3.connect(path) as connection:
         connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
         connection.execute("PRAGMA journal_mode = WAL")
@@ -192,7 +192,7 @@ def as_before(path: Path, bodies: dict[int, bytes]) -> None:
     connection.close()
 
 
-def test_spans_of_an_earlier_version_stay_where_they_are_and_are_read(tmp_path: Path) -> None:
+def test_spans_of_store_version_5_are_read_in_place(tmp_path: Path) -> None:
     path = tmp_path / "store.sqlite3"
     bodies = {trace: request(trace, 40) for trace in (1, 2)}
     as_before(path, bodies)
@@ -214,8 +214,8 @@ def test_spans_of_an_earlier_version_stay_where_they_are_and_are_read(tmp_path: 
         assert not count(path, SPANS_WITHOUT_A_BLOCK)
 
 
-def test_the_words_that_blocks_were_packed_with_are_never_changed() -> None:
-    """Whoever changes them cannot read what was stored before."""
+def test_the_compression_dictionary_of_blocks_is_unchanged() -> None:
+    """With another dictionary, blocks stored before could not be read."""
     assert hashlib.sha256(blocks.DICTIONARY).hexdigest()[:16] == "ad5775aa5311039f"
     assert blocks.unpacked(
         Block(2, bytes.fromhex("783ff4b9af78e36560604801621493c0c6d09800008fc72f08"))
@@ -225,8 +225,8 @@ def test_the_words_that_blocks_were_packed_with_are_never_changed() -> None:
 # --- size -------------------------------------------------------------------------------------------------------------------
 
 
-def test_a_span_takes_500_bytes_with_its_indexes(tmp_path: Path) -> None:
-    """Phases of three events as ``spanbus run`` sends them, with ids as they are drawn; sent by a service, a hundred at once."""
+def test_a_span_takes_at_most_500_bytes_with_its_indexes(tmp_path: Path) -> None:
+    """Phases with three events as ``spanbus run`` sends them, with random ids, sent by a service a hundred at a time."""
     chance = random.Random(17)
     own = 0
     with Store.open(tmp_path / "store.sqlite3") as store:

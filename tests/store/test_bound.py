@@ -1,4 +1,4 @@
-"""The bound of the store: file and log together, whatever comes in; of a run that is larger its beginning and its end stay."""
+"""The size bound of the store, for file and write-ahead log together. Of a larger run the first and newest spans are kept."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ BOUND = 8 * 2**20
 
 
 def part(trace: int, first: int, many: int, *, filler: int = 400) -> bytes:
-    """Some phases of one run, each with bytes that cannot be packed; the first span of all is the run."""
+    """Return a request with some phases of one run, each with incompressible bytes; the first span is the run."""
     chance = random.Random(f"{trace} {first}")
     request = ExportTraceServiceRequest()
     group = request.resource_spans.add()
@@ -51,14 +51,16 @@ def part(trace: int, first: int, many: int, *, filler: int = 400) -> bytes:
 
 
 def size_bytes(store: Store) -> int:
-    """File and log, as a disk has them."""
+    """Return the size of file and write-ahead log on disk."""
     log = store.path.with_name(f"{store.path.name}-wal")
     return store.path.stat().st_size + log.stat().st_size
 
 
 @pytest.mark.parametrize("has_keeper", [True, False])
-def test_file_and_log_never_pass_the_bound_by_a_tenth(tmp_path: Path, has_keeper: bool) -> None:
-    """Twice the bound comes in; every request is looked behind."""
+def test_file_and_write_ahead_log_stay_within_110_percent_of_the_bound(
+    tmp_path: Path, has_keeper: bool
+) -> None:
+    """Ingest twice the bound, and measure after every request."""
     with Store.open(tmp_path / "store.sqlite3", Retention(size_bytes=BOUND)) as store:
         largest = 0
 
@@ -79,7 +81,7 @@ def test_file_and_log_never_pass_the_bound_by_a_tenth(tmp_path: Path, has_keeper
         assert len(store.run_heads(limit=1_000)) < 280
 
 
-def test_a_large_request_is_kept_in_small_transactions(tmp_path: Path) -> None:
+def test_a_large_request_is_stored_in_several_transactions(tmp_path: Path) -> None:
     with Store.open(tmp_path / "store.sqlite3", Retention(size_bytes=BOUND)) as store:
         statements: list[str] = []
         with store.reading() as connection:
@@ -90,7 +92,7 @@ def test_a_large_request_is_kept_in_small_transactions(tmp_path: Path) -> None:
         assert max(b - a for a, b in zip([0, *commits], commits, strict=False)) < 3_000
 
 
-def test_a_step_lets_go_of_few_rows(tmp_path: Path) -> None:
+def test_a_deletion_step_deletes_few_rows(tmp_path: Path) -> None:
     with Store.open(tmp_path / "store.sqlite3", Retention(size_bytes=2**30)) as store:
         for number in range(1, 41):
             store.ingest("traces", part(number, 0, 200))
@@ -110,7 +112,7 @@ def test_a_step_lets_go_of_few_rows(tmp_path: Path) -> None:
     connection.close()
 
 
-def test_the_log_is_cut_when_much_was_written(tmp_path: Path) -> None:
+def test_the_write_ahead_log_is_truncated_after_large_writes(tmp_path: Path) -> None:
     retention = Retention(size_bytes=BOUND)
     with Store.open(tmp_path / "store.sqlite3", retention) as store:
         with sqlite3.connect(store.path) as reader:  # keeps the log from being brought in
@@ -150,7 +152,7 @@ def test_a_run_larger_than_the_bound_keeps_its_first_and_newest_spans(tmp_path: 
         assert store.missing_spans(f"{7:032x}") == 0
 
 
-def test_a_smaller_bound_gives_the_disk_back(tmp_path: Path) -> None:
+def test_a_smaller_bound_shrinks_the_file(tmp_path: Path) -> None:
     path = tmp_path / "store.sqlite3"
     with Store.open(path, Retention(size_bytes=64 * 2**20)) as store:
         for number in range(1, 81):
@@ -165,8 +167,8 @@ def test_a_smaller_bound_gives_the_disk_back(tmp_path: Path) -> None:
 # --- from 0.1.0 -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_store_of_0_1_0_is_brought_up_to_date_without_a_loss(tmp_path: Path) -> None:
-    """A file as 0.1.0 left it: its tables and indexes, no lists; everything is there afterwards and is found."""
+def test_a_store_of_0_1_0_is_migrated_without_loss(tmp_path: Path) -> None:
+    """A file of 0.1.0 has its tables and indexes but no lists. After the migration all data is there and is found."""
     old, new = tmp_path / "old.sqlite3", tmp_path / "store.sqlite3"
     with Store.open(old) as store:
         for number in range(1, 21):

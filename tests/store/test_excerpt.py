@@ -1,4 +1,4 @@
-"""A kept output, piece by piece: what came since the last piece, the end of what is much."""
+"""Excerpts of a kept output: the part since a position, and the end of a long one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from spanbus._store.output_reading import KeptOutput, excerpt, kept_outputs
 
 
 class Log:
-    """An output as the writer leaves it: gzip, flushed while it grows, in parts."""
+    """An output as the writer stores it: gzip, flushed while it grows, in parts."""
 
     def __init__(self, state_dir: Path) -> None:
         self.state_dir = state_dir
@@ -46,7 +46,7 @@ def log(tmp_path: Path) -> Log:
     return Log(tmp_path)
 
 
-def test_pieces_put_together_are_the_output(log: Log) -> None:
+def test_the_pieces_add_up_to_the_output(log: Log) -> None:
     at, seen = "", ""
     for text in ("one\ntw", "o\nthree\n", "", "größe\n", "unfinished"):
         log.write(text)
@@ -56,7 +56,7 @@ def test_pieces_put_together_are_the_output(log: Log) -> None:
     assert seen == "one\ntwo\nthree\ngröße\n"
 
 
-def test_a_line_that_goes_over_two_parts_is_whole(log: Log) -> None:
+def test_a_line_across_two_parts_is_returned_whole(log: Log) -> None:
     log.write("one\nbegin")
     first = excerpt(log.kept)
     log.next_part()
@@ -66,7 +66,7 @@ def test_a_line_that_goes_over_two_parts_is_whole(log: Log) -> None:
     assert excerpt(log.kept, second.at) == ("", second.at, False)
 
 
-def test_of_much_output_the_last_lines_are_given(log: Log) -> None:
+def test_of_long_output_the_last_lines_are_returned(log: Log) -> None:
     log.write("".join(f"line {number}\n" for number in range(100_000)))
     piece = excerpt(log.kept, most_bytes=10_000)
     assert piece.left_out
@@ -75,7 +75,7 @@ def test_of_much_output_the_last_lines_are_given(log: Log) -> None:
     assert piece.text.endswith("line 99999\n")
 
 
-def test_a_part_that_was_let_go_of_is_told(log: Log) -> None:
+def test_a_deleted_part_is_reported(log: Log) -> None:
     log.write("first\n")
     at = excerpt(log.kept).at
     for _ in range(2):
@@ -90,12 +90,12 @@ def test_a_part_that_was_let_go_of_is_told(log: Log) -> None:
 @pytest.mark.parametrize(
     "place", ["nonsense", "1", "-1:0", "0:-5", "99999999999999:1", "\u0661:\u0662", "0:0\n"]
 )
-def test_a_place_that_is_none_is_the_beginning(log: Log, place: str) -> None:
+def test_an_invalid_position_means_the_beginning(log: Log, place: str) -> None:
     log.write("one\n")
     assert excerpt(log.kept, place).text == "one\n"
 
 
-def test_a_file_that_is_broken_raises_nothing(log: Log) -> None:
+def test_a_corrupt_file_raises_no_error(log: Log) -> None:
     log.write("one\n")
     with (log.folder / "1.log.gz").open("ab") as file:
         file.write(b"\xff" * 100)

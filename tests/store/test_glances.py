@@ -77,7 +77,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
         yield one
 
 
-def test_a_glance_has_what_a_list_shows(store: Store) -> None:
+def test_a_glance_has_the_columns_of_the_list(store: Store) -> None:
     store.ingest("traces", body("r", 1, phases=PHASES))
     [glance] = store.glances(store.run_heads())
     assert (glance.branch, glance.commit) == ("main", "0123456789abcdef")
@@ -142,7 +142,7 @@ def test_a_run_that_succeeded_has_no_error(store: Store) -> None:
     assert (glance.failed_phase, glance.error) == ("", "")
 
 
-def test_many_phases_are_counted_and_some_are_shown(store: Store) -> None:
+def test_of_many_phases_some_are_shown_and_all_counted(store: Store) -> None:
     phases = [(f"phase {number}", "success", 1, "") for number in range(70)]
     store.ingest("traces", body("r", 1, phases=phases))
     [glance] = store.glances(store.run_heads())
@@ -160,7 +160,7 @@ def test_glances_are_in_the_order_of_their_runs(store: Store) -> None:
     ]
 
 
-def test_points_are_of_one_project_and_phase_where_that_is_asked(store: Store) -> None:
+def test_points_can_be_filtered_by_project_and_phase(store: Store) -> None:
     store.ingest("traces", body("a", 1, phases=PHASES, project="shop"))
     store.ingest("traces", body("b", 2, phases=PHASES, project="billing"))
     everything = store.phase_points(since_ns=0, workflow=None, limit=100)
@@ -180,7 +180,7 @@ def test_points_are_of_one_project_and_phase_where_that_is_asked(store: Store) -
     assert store.phase_points(since_ns=0, workflow=None, limit=100) == everything
 
 
-def test_the_phases_of_a_run_are_found_by_an_index(store: Store) -> None:
+def test_the_phases_of_a_run_are_read_by_an_index(store: Store) -> None:
     store.ingest("traces", body("r", 1, phases=PHASES))
     with store.reading() as connection:
         plan = connection.execute(

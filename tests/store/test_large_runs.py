@@ -1,4 +1,4 @@
-"""Runs of thousands of phases: read span by span, folded where a person looks, whole where a program reads."""
+"""Runs of thousands of phases: read span by span, folded for a terminal, complete for a pipe."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FAILED = (1_234, 3_210)
 
 
 def large(trace: int, slow: frozenset[int] = frozenset()) -> bytes:
-    """A run of many phases by two services; another run lies in the same trace."""
+    """Return a run with many phases of two services, and another run in the same trace."""
     request = ExportTraceServiceRequest()
     groups = []
     for service in ("service", "worker"):
@@ -63,7 +63,7 @@ def cli(tmp_path_factory: pytest.TempPathFactory) -> Cli:
 
 
 def at_terminal(cli: Cli, *arguments: str) -> tuple[int, list[str]]:
-    """The exit code of a command and the lines that a person sees."""
+    """Run a command at a terminal, and return its exit code and visible lines."""
     with Terminal(cli.argv(*arguments), cli.folder, cli.environment()) as terminal:
         lines = Text.from_ansi(terminal.rest().decode().replace("\r", "")).plain.splitlines()
         return terminal.exit_code(), lines
@@ -75,7 +75,7 @@ def store(cli: Cli) -> Iterator[Store]:
         yield one
 
 
-def test_otlp_is_written_span_by_span_and_is_the_whole_document(store: Store) -> None:
+def test_otlp_output_written_span_by_span_is_the_complete_document(store: Store) -> None:
     pieces = list(store.otlp_json("run-1"))
     assert len(pieces) > PHASES
     assert max(map(len, pieces)) < 5_000
@@ -90,7 +90,7 @@ def test_otlp_is_written_span_by_span_and_is_the_whole_document(store: Store) ->
     assert {str(group.resource): group for group in written.resource_spans} == by_service
 
 
-def test_show_folds_what_nobody_reads_and_keeps_what_failed(cli: Cli) -> None:
+def test_show_folds_successful_phases_and_keeps_failed_ones(cli: Cli) -> None:
     code, shown = at_terminal(cli, "show", "run-1", "--all")
     assert code == 0
     assert len(shown) < 1_100
@@ -102,13 +102,13 @@ def test_show_folds_what_nobody_reads_and_keeps_what_failed(cli: Cli) -> None:
     assert folded == PHASES - 1_000 - len(FAILED)
 
 
-def test_json_has_every_phase_and_is_one_line_where_it_is_large(cli: Cli) -> None:
+def test_large_json_has_every_phase_and_is_one_line(cli: Cli) -> None:
     done = cli("show", "run-1", "--all", "--json")
     assert len(done.out.splitlines()) == 1
     assert len(done.json()["phases"]) == PHASES  # type: ignore[arg-type]
 
 
-def test_diff_shows_what_changed(cli: Cli) -> None:
+def test_diff_shows_the_changed_phases(cli: Cli) -> None:
     code, shown = at_terminal(cli, "diff", "run-1", "run-2", "--all")
     text = "\n".join(shown)
     assert "phase-0077" in text and "slower" in text
@@ -117,7 +117,7 @@ def test_diff_shows_what_changed(cli: Cli) -> None:
     assert code == 1
 
 
-def test_what_is_piped_is_whole(cli: Cli) -> None:
+def test_piped_output_is_complete(cli: Cli) -> None:
     shown = cli("show", "run-1", "--all").out
     assert all(f"phase-{number:04} " in shown for number in range(1, PHASES + 1))
     compared = cli("diff", "run-1", "run-2", "--all")

@@ -1,4 +1,4 @@
-"""Questions to a store of any size: each is answered along an index, the newest first, and a search ends in time."""
+"""Queries of a store of any size: each uses an index, results are newest first, and a search has a time limit."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ START_NS = 1_767_225_600_000_000_000
 
 
 def body(first: int, many: int = 1, *, service: str = "shop", workflow: str = "night") -> bytes:
-    """Runs of two phases and a call of another program's client and server, one trace each."""
+    """Return runs of two phases, each with a client and a server span of another program, one trace per run."""
     request = ExportTraceServiceRequest()
     for of in (service, f"{service}-bank"):
         group = request.resource_spans.add()
@@ -71,14 +71,14 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
-    """One for all tests that only ask."""
+    """A store shared by all tests that only read."""
     with opened(tmp_path_factory.mktemp("small")) as one:
         yield one
 
 
 @pytest.fixture(scope="module")
 def large(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
-    """The same with ten times as many runs of others."""
+    """The same store with ten times as many runs of other services."""
     with opened(tmp_path_factory.mktemp("large")) as one:
         for first in range(1_000, 9_000, 1_000):
             one.ingest("traces", body(first, 100, workflow="other", service="other"))
@@ -140,7 +140,7 @@ def asked(store: Store, question: Callable[[Store], object]) -> list[str]:
 
 
 @pytest.mark.parametrize("name", QUESTIONS)
-def test_a_question_goes_along_an_index(small: Store, name: str) -> None:
+def test_every_query_uses_an_index(small: Store, name: str) -> None:
     statements = asked(small, QUESTIONS[name])
     assert statements
     with sqlite3.connect(small.path) as connection:
@@ -168,10 +168,10 @@ LOOK_THROUGH_ALL = {
 
 
 @pytest.mark.parametrize("name", [name for name in QUESTIONS if name not in LOOK_THROUGH_ALL])
-def test_the_work_for_a_first_page_does_not_grow_with_the_store(
+def test_the_work_for_the_first_page_does_not_grow_with_the_store(
     small: Store, large: Store, name: str
 ) -> None:
-    """Counted in instructions of SQLite, not in time."""
+    """The work is counted in SQLite instructions."""
     few = instructions(small, QUESTIONS[name])
     assert instructions(large, QUESTIONS[name]) <= few * 3 + 2_000
 
@@ -193,7 +193,7 @@ def instructions(store: Store, question: Callable[[Store], object]) -> int:
     return count * 10
 
 
-def test_lists_are_those_of_the_spans(store: Store) -> None:
+def test_cached_lists_equal_those_computed_from_the_spans(store: Store) -> None:
     with sqlite3.connect(store.path) as connection:
 
         def column(question: str) -> list[str]:
@@ -214,7 +214,7 @@ def test_lists_are_those_of_the_spans(store: Store) -> None:
     connection.close()
 
 
-def test_names_go_with_the_last_span_of_theirs(tmp_path: Path) -> None:
+def test_names_are_deleted_with_their_last_span(tmp_path: Path) -> None:
     path = tmp_path / "store.sqlite3"
     with Store.open(path) as store:
         store.ingest("traces", body(1, 3, service="old", workflow="gone"))
@@ -231,7 +231,7 @@ def test_names_go_with_the_last_span_of_theirs(tmp_path: Path) -> None:
         assert store.operations("old") == []
 
 
-def test_a_search_that_takes_too_long_gives_what_it_found_and_says_so(store: Store) -> None:
+def test_a_search_that_takes_too_long_returns_a_partial_result(store: Store) -> None:
     query = TraceQuery(tags={"number": "7"})
     assert list(store.trace_ids(query)) == [f"{7:032x}"]
     store.search_s = 0.0
@@ -242,7 +242,7 @@ def test_a_search_that_takes_too_long_gives_what_it_found_and_says_so(store: Sto
     assert not isinstance(store.trace_ids(query), Partial)
 
 
-def test_a_question_is_broken_off_when_its_time_is_over(tmp_path: Path) -> None:
+def test_a_query_is_interrupted_after_its_time_limit(tmp_path: Path) -> None:
     now = iter(range(10**9))
     connection = sqlite3.connect(tmp_path / "one.sqlite3")
     endless = (
@@ -270,7 +270,7 @@ def test_calls_between_services_are_counted(store: Store) -> None:
     assert store.dependencies(0, 1) == []
 
 
-def test_a_store_without_spans_answers_every_question(tmp_path: Path) -> None:
+def test_an_empty_store_answers_queries(tmp_path: Path) -> None:
     with Store.open(tmp_path / "store.sqlite3") as empty:
         assert empty.dependencies(0, 2**63 - 1) == []
         assert empty.trace_ids(TraceQuery(limit=20)) == []

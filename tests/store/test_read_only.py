@@ -1,4 +1,4 @@
-"""A store that lies where nothing may be written: what is in it can still be read."""
+"""A store in a read-only folder can still be read."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ Sealed = Callable[[Path], None]
 
 @pytest.fixture
 def seal() -> Iterator[Sealed]:
-    """Makes a folder one that nobody can write to, root neither."""
+    """Make a folder read-only, for root too."""
     sealed: list[Path] = []
 
     def apply(folder: Path) -> None:
@@ -94,14 +94,14 @@ def runs(path: Path) -> list[str]:
         return [head.run_id for head in store.run_heads()]
 
 
-def test_runs_are_read_where_nothing_may_be_written(folder: Path, seal: Sealed) -> None:
+def test_runs_are_read_from_a_read_only_folder(folder: Path, seal: Sealed) -> None:
     seal(folder)
     before = sorted(each.name for each in folder.iterdir())
     assert runs(folder / "store.sqlite3") == ["first"]
     assert sorted(each.name for each in folder.iterdir()) == before
 
 
-def test_what_still_stands_in_the_log_of_a_killed_writer_is_read_too(
+def test_the_write_ahead_log_of_a_killed_writer_is_read(
     folder: Path, tmp_path: Path, seal: Sealed
 ) -> None:
     script = (
@@ -127,7 +127,7 @@ def test_what_still_stands_in_the_log_of_a_killed_writer_is_read_too(
         assert sorted(runs(each / "store.sqlite3")) == ["first", "second"]
 
 
-def test_nothing_is_taken_in(folder: Path, seal: Sealed) -> None:
+def test_a_read_only_store_refuses_to_ingest(folder: Path, seal: Sealed) -> None:
     seal(folder)
     with Store.open_to_read(folder / "store.sqlite3") as store:
         assert store.read_only
@@ -136,7 +136,7 @@ def test_nothing_is_taken_in(folder: Path, seal: Sealed) -> None:
                 store.ingest(signal_name, b"")
 
 
-def test_a_folder_that_can_be_written_is_opened_as_ever(folder: Path) -> None:
+def test_a_writable_folder_is_opened_for_writing(folder: Path) -> None:
     with Store.open_to_read(folder / "store.sqlite3") as store:
         assert not store.read_only
         store.ingest("traces", spans("second"))
@@ -146,7 +146,7 @@ def test_a_folder_that_can_be_written_is_opened_as_ever(folder: Path) -> None:
 @pytest.mark.parametrize(("statement", "said"), [
     (f"PRAGMA user_version = {VERSION + 1}", "update spanbus"), ("PRAGMA user_version = 0", "no store in it"),
 ])  # fmt: skip
-def test_one_that_cannot_be_used_says_why(
+def test_an_unusable_read_only_store_is_an_error_with_a_reason(
     folder: Path, seal: Sealed, statement: str, said: str
 ) -> None:
     connection = sqlite3.connect(folder / "store.sqlite3")
@@ -157,7 +157,7 @@ def test_one_that_cannot_be_used_says_why(
         Store.open_to_read(folder / "store.sqlite3")
 
 
-def test_a_damaged_one_says_so(folder: Path, seal: Sealed) -> None:
+def test_a_damaged_read_only_store_is_an_error(folder: Path, seal: Sealed) -> None:
     (folder / "store.sqlite3").write_bytes(b"this is no database" * 100)
     seal(folder)
     with pytest.raises(StoreError, match="no store that can be read"):

@@ -1,4 +1,4 @@
-"""The local store: what came in is what is read, whoever wrote it, for as long and as much as was agreed."""
+"""The local store: ingestion, reading, retention, schema migrations and concurrent processes."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_a_trace_is_read_as_the_spans_that_were_sent(store: Store) -> None:
     assert group == sent
 
 
-def test_a_span_that_is_sent_again_is_stored_once_as_it_came_first(store: Store) -> None:
+def test_of_a_duplicate_span_the_first_is_stored(store: Store) -> None:
     store.ingest("traces", run_body(result="success"))
     store.ingest("traces", run_body(result="failure"))
     [group] = store.trace(f"{1:032x}")
@@ -85,7 +85,7 @@ def test_runs_are_found_by_workflow_result_text_and_time(store: Store) -> None:
     assert list(store.workflows()) == ["alpha", "beta"]
 
 
-def test_a_run_is_found_by_a_beginning_that_is_its_alone(store: Store) -> None:
+def test_a_run_is_found_by_a_unique_prefix_of_its_id(store: Store) -> None:
     for number in (1, 12, 13):
         store.ingest("traces", run_body(number))
     assert store.run_head("run-1").run_id == "run-1"
@@ -97,14 +97,14 @@ def test_a_run_is_found_by_a_beginning_that_is_its_alone(store: Store) -> None:
 
 
 @pytest.mark.parametrize("text", ["%", "_", "run_1", "'; DROP TABLE spans; --", "\x00", "", "*"])
-def test_a_run_id_is_text_and_no_pattern(store: Store, text: str) -> None:
+def test_a_run_id_is_not_a_pattern(store: Store, text: str) -> None:
     store.ingest("traces", run_body())
     with pytest.raises(RunNotFound):
         store.run_head(text)
     assert store.run_head("last").run_id == "run-1"
 
 
-def test_a_run_of_a_clock_in_the_future_has_its_place_where_it_came_in(tmp_path: Path) -> None:
+def test_a_run_with_a_future_start_is_ordered_by_its_arrival(tmp_path: Path) -> None:
     path = tmp_path / "store.sqlite3"
     now_s = time.time() - START_NS / SECOND_NS
     with Store.open(path) as store:
@@ -121,12 +121,12 @@ def test_a_run_of_a_clock_in_the_future_has_its_place_where_it_came_in(tmp_path:
         assert store.run_head("last").run_id == "run-3"
 
 
-def test_an_empty_store_says_what_makes_the_first_run(store: Store) -> None:
+def test_an_empty_store_says_how_to_make_a_run(store: Store) -> None:
     with pytest.raises(RunNotFound, match="spanbus run"):
         store.run("last")
 
 
-def test_a_run_within_a_run_is_a_run_of_its_own_in_the_same_trace(store: Store) -> None:
+def test_a_nested_run_is_a_run_in_the_same_trace(store: Store) -> None:
     outer = ExportTraceServiceRequest.FromString(run_body(1, workflow="outer"))
     inner = ExportTraceServiceRequest.FromString(run_body(2, workflow="inner", phases=("deep",)))
     for span in inner.resource_spans[0].scope_spans[0].spans:
@@ -150,7 +150,7 @@ def test_times_beyond_a_signed_integer_are_stored(store: Store) -> None:
 # --- searching --------------------------------------------------------------------------------------------------------------
 
 
-def test_traces_are_found_by_what_their_spans_are(store: Store) -> None:
+def test_traces_are_found_by_properties_of_their_spans(store: Store) -> None:
     for number in range(1, 6):
         store.ingest(
             "traces",
@@ -172,7 +172,7 @@ def test_traces_are_found_by_what_their_spans_are(store: Store) -> None:
     assert list(store.trace_ids(TraceQuery("nobody"))) == []
 
 
-def test_services_have_their_operations_with_kinds(store: Store) -> None:
+def test_operations_of_a_service_are_listed_with_their_kinds(store: Store) -> None:
     store.ingest("traces", run_body())
     assert list(store.services()) == ["spanbus"]
     assert list(store.operations("spanbus")) == [("RUN standard", 2), ("build", 1), ("tests", 1)]
@@ -182,7 +182,7 @@ def test_services_have_their_operations_with_kinds(store: Store) -> None:
 # --- metrics and logs -------------------------------------------------------------------------------------------------------
 
 
-def test_deltas_of_many_processes_are_one_series_that_adds_up(store: Store) -> None:
+def test_deltas_of_many_processes_are_summed_in_one_series(store: Store) -> None:
     for number in range(37):
         store.ingest(
             "metrics", metrics_body(1, instance=f"process-{number}", at_s=(number * 7) % 11)
@@ -193,7 +193,7 @@ def test_deltas_of_many_processes_are_one_series_that_adds_up(store: Store) -> N
     assert (histogram.count, histogram.value, histogram.buckets) == (74, 37, (37, 37, 0))
 
 
-def test_a_cumulative_series_is_replaced_by_its_newer_point_only(store: Store) -> None:
+def test_a_cumulative_point_is_replaced_only_by_a_newer_one(store: Store) -> None:
     for value, at_s in ((5, 2.0), (3, 1.0)):
         store.ingest(
             "metrics", metrics_body(value, temporality=CUMULATIVE, lifetime="service", at_s=at_s)
@@ -202,7 +202,7 @@ def test_a_cumulative_series_is_replaced_by_its_newer_point_only(store: Store) -
     assert (counter.value, counter.instance) == (5, "one")
 
 
-def test_services_keep_a_series_for_each_instance(store: Store) -> None:
+def test_a_service_has_a_series_for_each_instance(store: Store) -> None:
     for instance in ("one", "two"):
         store.ingest(
             "metrics",
@@ -213,7 +213,7 @@ def test_services_keep_a_series_for_each_instance(store: Store) -> None:
     ) == [("one", 4), ("two", 4)]
 
 
-def test_other_buckets_than_before_keep_count_and_sum_right(store: Store) -> None:
+def test_with_different_buckets_count_and_sum_stay_right(store: Store) -> None:
     store.ingest("metrics", metrics_body(3, instance="two"))
     request = ExportMetricsServiceRequest.FromString(metrics_body(4))
     point = request.resource_metrics[0].scope_metrics[0].metrics[1].histogram.data_points[0]
@@ -226,7 +226,7 @@ def test_other_buckets_than_before_keep_count_and_sum_right(store: Store) -> Non
     assert (histogram.count, histogram.value, sum(histogram.buckets)) == (4, 7, 4)
 
 
-def test_a_delta_that_is_sent_again_is_added_once(store: Store) -> None:
+def test_a_duplicate_delta_is_added_once(store: Store) -> None:
     for _ in range(3):
         store.ingest("metrics", metrics_body(2, instance="one"))
     store.ingest("metrics", metrics_body(2, instance="two"))
@@ -240,7 +240,7 @@ def test_equal_deltas_of_clients_without_an_instance_are_both_counted(store: Sto
     assert by_name(store, "spanbus.phase.failures")[0].value == 4
 
 
-def test_a_file_of_the_first_schema_is_brought_up_to_date_with_what_is_in_it(
+def test_a_file_of_the_first_schema_is_migrated_with_its_data(
     tmp_path: Path,
 ) -> None:
     path = tmp_path / "store.sqlite3"
@@ -259,7 +259,7 @@ def test_a_file_of_the_first_schema_is_brought_up_to_date_with_what_is_in_it(
         assert by_name(store, "spanbus.phase.failures")[0].value == 5
 
 
-def test_log_records_are_kept(store: Store) -> None:
+def test_log_records_are_stored(store: Store) -> None:
     request = ExportLogsServiceRequest()
     record = (
         request.resource_logs.add()
@@ -277,13 +277,13 @@ def test_log_records_are_kept(store: Store) -> None:
 # --- the file ---------------------------------------------------------------------------------------------------------------
 
 
-def test_the_file_and_its_folder_are_the_users_own(store: Store) -> None:
+def test_file_and_folder_are_accessible_to_the_user_only(store: Store) -> None:
     store.ingest("traces", run_body())
     assert stat.S_IMODE(store.path.parent.stat().st_mode) == 0o700
     assert {stat.S_IMODE(path.stat().st_mode) for path in store.path.parent.iterdir()} == {0o600}
 
 
-def test_a_newer_schema_is_refused_and_left_alone(tmp_path: Path) -> None:
+def test_a_newer_schema_is_refused_and_unchanged(tmp_path: Path) -> None:
     path = tmp_path / "store.sqlite3"
     with sqlite3.connect(path) as connection:
         connection.execute("PRAGMA user_version = 999")
@@ -294,7 +294,7 @@ def test_a_newer_schema_is_refused_and_left_alone(tmp_path: Path) -> None:
     assert path.read_bytes() == before
 
 
-def test_a_file_that_is_no_database_is_refused_and_left_alone(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_database_is_refused_and_unchanged(tmp_path: Path) -> None:
     path = tmp_path / "store.sqlite3"
     path.write_bytes(b"no database at all\n" * 500)
     before = path.read_bytes()
@@ -303,7 +303,7 @@ def test_a_file_that_is_no_database_is_refused_and_left_alone(tmp_path: Path) ->
     assert path.read_bytes() == before
 
 
-def test_pages_that_were_overwritten_are_an_error_that_names_the_file(store: Store) -> None:
+def test_overwritten_pages_are_an_error_that_names_the_file(store: Store) -> None:
     for number in range(1, 200):
         store.ingest("traces", run_body(number))
     store.close()
@@ -318,20 +318,20 @@ def test_pages_that_were_overwritten_are_an_error_that_names_the_file(store: Sto
         again.services()
 
 
-def test_a_folder_that_cannot_be_made_is_an_error_that_says_what_to_set(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_made_is_an_error_with_a_remedy(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match="SPANBUS_STATE_DIR"):
         Store.open(tmp_path / "file" / "store.sqlite3")
 
 
-def test_a_closed_store_says_so(store: Store) -> None:
+def test_a_closed_store_raises_an_error(store: Store) -> None:
     store.close()
     store.close()
     with pytest.raises(StoreError, match="closed"):
         store.services()
 
 
-def test_what_was_stored_is_there_when_opened_again(store: Store) -> None:
+def test_stored_data_is_there_after_reopening(store: Store) -> None:
     store.ingest("traces", run_body())
     store.ingest("metrics", metrics_body(2))
     store.close()
@@ -344,7 +344,7 @@ def test_what_was_stored_is_there_when_opened_again(store: Store) -> None:
 # --- retention --------------------------------------------------------------------------------------------------------------
 
 
-def test_what_is_older_than_agreed_is_let_go(tmp_path: Path) -> None:
+def test_data_older_than_the_retention_is_deleted(tmp_path: Path) -> None:
     path = tmp_path / "store.sqlite3"
     with Store.open(path) as store:
         store.ingest("traces", run_body(1))
@@ -356,7 +356,7 @@ def test_what_is_older_than_agreed_is_let_go(tmp_path: Path) -> None:
         assert [head.run_id for head in store.run_heads()] == ["run-2"]
 
 
-def test_the_oldest_are_let_go_when_the_file_is_too_large(tmp_path: Path) -> None:
+def test_the_oldest_data_is_deleted_when_the_file_is_too_large(tmp_path: Path) -> None:
     size = 2**19
     with Store.open(tmp_path / "store.sqlite3", Retention(size_bytes=size, every_s=0)) as store:
         for number in range(1, 901):
@@ -373,7 +373,7 @@ def test_the_oldest_are_let_go_when_the_file_is_too_large(tmp_path: Path) -> Non
         assert (pages - free) * 4_096 <= size + 2**17
 
 
-def test_resources_that_no_span_needs_are_let_go_too(tmp_path: Path) -> None:
+def test_unused_resources_are_deleted(tmp_path: Path) -> None:
     with Store.open(tmp_path / "store.sqlite3", Retention(size_bytes=2**19, every_s=0)) as store:
         for number in range(1, 751):
             request = ExportTraceServiceRequest.FromString(run_body(number, phases=()))
@@ -393,7 +393,7 @@ def test_resources_that_no_span_needs_are_let_go_too(tmp_path: Path) -> None:
         assert dangling == 0
 
 
-def test_a_resource_that_was_let_go_by_another_process_is_stored_again(tmp_path: Path) -> None:
+def test_a_resource_deleted_by_another_process_is_stored_again(tmp_path: Path) -> None:
     path = tmp_path / "store.sqlite3"
     with Store.open(path) as one:
         one.ingest("traces", run_body(1))
@@ -411,9 +411,7 @@ def series_limit(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
     return int(request.param)
 
 
-def test_series_beyond_the_limit_are_left_out_and_counted_while_known_ones_go_on(
-    store: Store, series_limit: int
-) -> None:
+def test_series_above_the_limit_are_dropped_and_counted(store: Store, series_limit: int) -> None:
     request = ExportMetricsServiceRequest()
     metric = request.resource_metrics.add().scope_metrics.add().metrics.add(name="orders")
     metric.sum.is_monotonic, metric.sum.aggregation_temporality = True, DELTA
@@ -429,9 +427,7 @@ def test_series_beyond_the_limit_are_left_out_and_counted_while_known_ones_go_on
     assert {each.value for each in series} == {2}
 
 
-def test_processes_that_are_long_gone_make_place_for_new_ones(
-    store: Store, series_limit: int
-) -> None:
+def test_series_of_ended_processes_make_room_for_new_ones(store: Store, series_limit: int) -> None:
     for instance, at_ns, many in (("old", 1, series_limit), ("new", 2, 10)):
         request = ExportMetricsServiceRequest()
         group = request.resource_metrics.add()
@@ -445,7 +441,7 @@ def test_processes_that_are_long_gone_make_place_for_new_ones(
     assert len([series for series in by_name(store, "orders") if series.instance == "new"]) == 10
 
 
-def test_a_store_of_logs_alone_keeps_to_its_age_too(tmp_path: Path) -> None:
+def test_a_store_with_only_logs_deletes_old_data(tmp_path: Path) -> None:
     path = tmp_path / "store.sqlite3"
     request = ExportLogsServiceRequest()
     request.resource_logs.add().scope_logs.add().log_records.add(time_unix_nano=START_NS)
@@ -475,7 +471,7 @@ with Store.open(path) as store:
 """
 
 
-def test_processes_that_start_and_write_at_once_lose_nothing(tmp_path: Path) -> None:
+def test_concurrent_processes_lose_no_data(tmp_path: Path) -> None:
     path = tmp_path / "state" / "store.sqlite3"
     here = str(Path(bodies.__file__).parent)
     writers = [
@@ -492,7 +488,7 @@ def test_processes_that_start_and_write_at_once_lose_nothing(tmp_path: Path) -> 
         assert by_name(store, "spanbus.phase.failures")[0].value == 160
 
 
-def test_threads_read_while_one_writes(store: Store) -> None:
+def test_threads_can_read_while_one_writes(store: Store) -> None:
     problems: list[BaseException] = []
     done = threading.Event()
 
@@ -516,7 +512,7 @@ def test_threads_read_while_one_writes(store: Store) -> None:
     assert len(store.run_heads(limit=1_000)) == 150
 
 
-def test_a_writer_that_was_killed_leaves_a_store_that_opens(tmp_path: Path) -> None:
+def test_a_store_opens_after_its_writer_was_killed(tmp_path: Path) -> None:
     path = tmp_path / "store.sqlite3"
     endless = WRITER.replace("first + 40", "first + 10**9")
     writer = subprocess.Popen(
@@ -555,8 +551,8 @@ with Store.open(path) as store:
 """
 
 
-def test_opening_a_store_twice_in_one_process_takes_no_lock_away(tmp_path: Path) -> None:
-    """Closing any descriptor of a file ends this process's POSIX locks on it, SQLite's too; then others delete the log in use."""
+def test_opening_a_store_twice_in_one_process_keeps_its_locks(tmp_path: Path) -> None:
+    """Closing any descriptor of a file releases the process's POSIX locks on it, SQLite's too; then others delete the log."""
     path = tmp_path / "store.sqlite3"
     holder = subprocess.Popen(
         [sys.executable, "-c", OPENS_AGAIN, str(path), str(Path(bodies.__file__).parent)],
@@ -620,7 +616,7 @@ def test_forked_children_and_their_parent_write_to_the_same_store(tmp_path: Path
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc")
 @pytest.mark.parametrize("content", ["newer", "garbage"])
-def test_a_store_that_is_refused_is_not_held_open(tmp_path: Path, content: str) -> None:
+def test_a_refused_store_is_closed(tmp_path: Path, content: str) -> None:
     path = tmp_path / "store.sqlite3"
     if content == "newer":
         with sqlite3.connect(path) as connection:

@@ -1,4 +1,4 @@
-"""The actions on a bus that is not ours."""
+"""The actions of the engine on a third-party bus."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.anyio
 
 
 class AwaitingBus:
-    """Like the buses that await their handlers: publishing takes a turn of the event loop."""
+    """A bus whose ``publish`` yields to the event loop, as buses do that await their handlers."""
 
     def __init__(self) -> None:
         self.seen: list[tuple[str, dict[str, object]]] = []
@@ -32,7 +32,7 @@ class AwaitingBus:
         self.seen.append((event_type, dict(payload or {})))
 
 
-async def test_any_bus_with_an_async_publish_may_be_given() -> None:
+async def test_actions_publish_on_any_bus_with_an_async_publish() -> None:
     bus = AwaitingBus()
     assert await spanbus.run_fast_hooks(
         None, "s1", bus, hooks=[{"name": "ok", "run": [sys.executable, "-c", ""]}]
@@ -46,7 +46,7 @@ async def test_any_bus_with_an_async_publish_may_be_given() -> None:
     assert set(bus.seen[-1][1]) == {"step_id", "strategy", "success", "duration", "timestamp"}
 
 
-async def test_such_a_bus_hears_the_end_of_a_cancelled_action() -> None:
+async def test_the_end_of_a_cancelled_action_is_published() -> None:
     bus = AwaitingBus()
     with anyio.move_on_after(0.3):
         await spanbus.run_test_workflow(

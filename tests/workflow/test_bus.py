@@ -1,4 +1,4 @@
-"""The event bus: publishing never waits, handlers cannot hurt, results are true."""
+"""The event bus: publishing does not block, errors of handlers are contained, results are reported."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ async def test_observers_are_called_in_order_before_publish_returns() -> None:
     assert seen == ["a", "b", "c"]
 
 
-async def test_a_handler_that_raises_hurts_nobody_and_is_logged_once(
+async def test_a_handler_that_raises_is_logged_once_and_others_are_called(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     bus = WorkflowEventBus()
@@ -45,7 +45,7 @@ async def test_a_handler_that_raises_hurts_nobody_and_is_logged_once(
     assert len(caplog.records) == 1 and caplog.records[0].exc_info
 
 
-async def test_none_is_success_and_cancelled_is_not() -> None:
+async def test_none_is_a_success_and_a_cancellation_is_not() -> None:
     bus = WorkflowEventBus()
 
     async def nothing(event: Event) -> None: ...
@@ -78,7 +78,7 @@ async def test_a_slow_subscriber_does_not_delay_publish() -> None:
     assert all(receipt.done() for receipt in receipts)
 
 
-async def test_one_worker_keeps_the_order_and_more_run_side_by_side() -> None:
+async def test_one_worker_keeps_the_order_and_several_run_concurrently() -> None:
     bus = WorkflowEventBus()
     order: list[object] = []
     running = 0
@@ -104,7 +104,7 @@ async def test_one_worker_keeps_the_order_and_more_run_side_by_side() -> None:
     assert most == 3
 
 
-async def test_retries_run_and_hold_no_slot_while_they_wait() -> None:
+async def test_a_waiting_retry_holds_no_slot() -> None:
     bus = WorkflowEventBus()
     calls: list[object] = []
 
@@ -153,7 +153,7 @@ async def test_a_lambda_that_returns_a_coroutine_is_awaited() -> None:
     assert seen == ["a", "b"] and result.success
 
 
-async def test_a_full_queue_drops_by_its_policy_and_counts() -> None:
+async def test_a_full_queue_drops_by_its_policy_and_counts_the_drops() -> None:
     bus = WorkflowEventBus()
     go_on = anyio.Event()
     seen: list[object] = []
@@ -207,7 +207,7 @@ async def test_events_from_several_threads_are_all_delivered() -> None:
     assert len(set(awaited)) == 2_000
 
 
-async def test_unsubscribed_and_unwanted_events_are_not_delivered() -> None:
+async def test_unsubscribed_handlers_and_predicates_get_no_events() -> None:
     bus = WorkflowEventBus()
     seen: list[object] = []
     kept = bus.subscribe(
@@ -223,7 +223,7 @@ async def test_unsubscribed_and_unwanted_events_are_not_delivered() -> None:
     assert seen == [0, 2]
 
 
-async def test_who_awaits_a_receipt_learns_that_the_bus_was_left_cancelled() -> None:
+async def test_awaited_receipts_fail_when_the_bus_is_cancelled() -> None:
     bus = WorkflowEventBus()
 
     async def stuck(event: Event) -> None:
@@ -249,7 +249,7 @@ async def test_who_awaits_a_receipt_learns_that_the_bus_was_left_cancelled() -> 
     assert bus.statistics().dropped == 1 and bus.statistics().queued == 0
 
 
-async def test_a_publisher_that_waits_for_room_goes_on_when_the_bus_was_left_cancelled() -> None:
+async def test_a_publisher_waiting_for_room_continues_when_the_bus_is_cancelled() -> None:
     bus = WorkflowEventBus()
 
     async def stuck(event: Event) -> None:
@@ -270,7 +270,7 @@ async def test_a_publisher_that_waits_for_room_goes_on_when_the_bus_was_left_can
                     scope.cancel()
 
 
-async def test_a_bus_is_entered_once_at_a_time() -> None:
+async def test_a_bus_cannot_be_entered_twice_at_a_time() -> None:
     bus = WorkflowEventBus()
     async with bus:
         with pytest.raises(BusError, match="entered already"):
@@ -279,7 +279,7 @@ async def test_a_bus_is_entered_once_at_a_time() -> None:
         await bus.publish("x")
 
 
-def test_an_observer_is_retried_in_the_loop_that_lives(anyio_backend_name: str) -> None:
+def test_an_observer_is_retried_in_the_running_event_loop(anyio_backend_name: str) -> None:
     bus = WorkflowEventBus()
     calls: list[str] = []
 
@@ -296,7 +296,7 @@ def test_an_observer_is_retried_in_the_loop_that_lives(anyio_backend_name: str) 
     assert [anyio.run(publish, backend=anyio_backend_name) for _ in range(3)] == [2, 2, 2]
 
 
-async def test_events_are_counted_once_each_from_many_threads_and_however_often_one_asks() -> None:
+async def test_events_of_many_threads_are_counted_once() -> None:
     bus = WorkflowEventBus()
 
     def publish() -> None:
@@ -310,7 +310,7 @@ async def test_events_are_counted_once_each_from_many_threads_and_however_often_
     assert [bus.statistics().published, bus.statistics().published] == [2_000, 2_000]
 
 
-async def test_results_are_those_of_the_called_where_others_have_queues_and_predicates() -> None:
+async def test_publish_returns_the_result_of_each_called_handler() -> None:
     bus = WorkflowEventBus()
 
     async def queued(event: Event) -> None: ...

@@ -1,4 +1,4 @@
-"""What tools are told of the terminal that they do not see themselves."""
+"""Environment variables that tell tools about the terminal, which they cannot see through a pipe."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 from spanbus._workflow.colours import terminal_variables
 
 
-def test_tools_are_told_to_colour_and_how_wide_the_terminal_is() -> None:
+def test_tools_get_variables_for_colour_and_terminal_width() -> None:
     found = terminal_variables({"TERM": "xterm"}, 132)
     assert found["COLUMNS"] == "132"
     assert (found["FORCE_COLOR"], found["CLICOLOR_FORCE"], found["PY_COLORS"]) == ("1", "1", "1")
@@ -18,5 +18,5 @@ def test_tools_are_told_to_colour_and_how_wide_the_terminal_is() -> None:
     "env",
     [{"NO_COLOR": "1"}, {"FORCE_COLOR": "0"}, {"TERM": "dumb"}, {"CARGO_TERM_COLOR": "never"}],
 )
-def test_somebodys_own_choice_stays(env: dict[str, str]) -> None:
+def test_variables_set_by_the_user_are_kept(env: dict[str, str]) -> None:
     assert terminal_variables({**env, "COLUMNS": "70"}, 132) == {}

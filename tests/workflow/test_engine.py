@@ -1,4 +1,4 @@
-"""The engine: every start has exactly one end, and the results are true."""
+"""The engine: every start event has exactly one end event, and results are right."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def rows(result: RunResult) -> list[tuple[str, str, str | None, int]]:
     return [(phase.name, phase.result, phase.error_type, phase.attempts) for phase in result.phases]
 
 
-async def test_every_outcome_is_told_apart() -> None:
+async def test_every_outcome_has_its_own_result() -> None:
     def no() -> bool:
         return False
 
@@ -139,7 +139,7 @@ async def test_system_exit_in_a_phase_is_published_and_raised() -> None:
     assert seen[-1].event_type == "workflow.interrupted"
 
 
-async def test_a_time_out_ends_the_whole_process_group(tmp_path: Path) -> None:
+async def test_a_timeout_kills_the_whole_process_group(tmp_path: Path) -> None:
     pid_file = tmp_path / "pid"
     script = (
         "import subprocess, sys, time, pathlib\n"
@@ -164,7 +164,7 @@ async def test_a_time_out_ends_the_whole_process_group(tmp_path: Path) -> None:
     pytest.fail("the grandchild outlived the time-out")
 
 
-async def test_hooks_are_announced_one_by_one_and_all_of_them_run() -> None:
+async def test_all_hooks_run_in_order_with_events() -> None:
     hooks = (
         Command(("true",), name="first"),
         Command(("false",), name="second"),
@@ -187,7 +187,7 @@ async def test_hooks_are_announced_one_by_one_and_all_of_them_run() -> None:
     ]
 
 
-async def test_left_out_phases_are_announced_and_do_not_stop_others() -> None:
+async def test_deselected_phases_are_skipped_and_do_not_stop_others() -> None:
     workflow = Workflow(
         "w",
         (
@@ -207,7 +207,7 @@ async def test_left_out_phases_are_announced_and_do_not_stop_others() -> None:
         await run(workflow, RunOptions(skip=("aa",)))
 
 
-async def test_an_option_that_there_is_not_is_refused_before_anything_is_published(
+async def test_an_unknown_option_is_refused_before_any_event(
     tmp_path: Path,
 ) -> None:
     seen: list[Event] = []
@@ -218,7 +218,7 @@ async def test_an_option_that_there_is_not_is_refused_before_anything_is_publish
     assert seen == []
 
 
-async def test_options_of_a_run_go_on_as_one_thing(tmp_path: Path) -> None:
+async def test_run_options_can_be_unpacked_as_keywords(tmp_path: Path) -> None:
     options = RunOptions(only=("b",), run_id="r1", concurrency=1, output=None, cwd=None)
     workflow = Workflow("w", (Phase("a", lambda: None), Phase("b", lambda: None)))
     async with open_runtime(state_dir=tmp_path, local="off") as runtime:
@@ -227,7 +227,7 @@ async def test_options_of_a_run_go_on_as_one_thing(tmp_path: Path) -> None:
     assert rows(result) == [("a", "skip", None, 0), ("b", "success", None, 1)]
 
 
-async def test_output_is_streamed_and_its_tail_kept() -> None:
+async def test_output_is_streamed_and_its_tail_is_kept() -> None:
     lines: list[tuple[str, str, str]] = []
     script = "import sys\nfor n in range(3): print('line', n)\nsys.exit(1)"
     workflow = Workflow("w", (Phase("a", command=command([sys.executable, "-c", script])),))
@@ -250,7 +250,7 @@ def graphs(draw: st.DrawFn) -> dict[str, list[str]]:
 
 @settings(max_examples=examples(30), deadline=None)
 @given(graph=graphs(), concurrency=st.integers(1, 3))
-def test_every_phase_runs_once_after_what_it_needs_and_within_the_limit(
+def test_every_phase_runs_once_after_its_needs_within_the_concurrency(
     graph: dict[str, list[str]], concurrency: int
 ) -> None:
     order: list[str] = []
@@ -299,7 +299,7 @@ def test_every_phase_runs_once_after_what_it_needs_and_within_the_limit(
         ([], "has no phases"),
     ],
 )
-def test_a_workflow_that_cannot_be_is_refused_by_name(
+def test_an_invalid_workflow_is_refused_with_a_reason(
     phases: list[dict[str, object]], said: str
 ) -> None:
     with pytest.raises(DefinitionError) as caught:
@@ -310,9 +310,7 @@ def test_a_workflow_that_cannot_be_is_refused_by_name(
 @pytest.mark.parametrize(
     "anyio_backend", ["asyncio"]
 )  # only there can code raise a cancellation that nobody asked for
-async def test_a_phase_that_awaited_something_cancelled_ends_as_cancelled_and_holds_up_nobody() -> (
-    None
-):
+async def test_a_phase_that_awaits_something_cancelled_ends_as_cancelled() -> None:
     async def awaits_a_cancelled_task() -> None:
         import asyncio
 
@@ -340,7 +338,7 @@ async def test_a_phase_that_awaited_something_cancelled_ends_as_cancelled_and_ho
     assert [event.event_type for event in events][-1] == "workflow.interrupted"
 
 
-async def test_a_result_that_says_no_may_say_why() -> None:
+async def test_a_result_without_success_may_have_an_error_text() -> None:
     result, events = await run(
         Workflow("w", (Phase("a", lambda: {"success": False, "error": "2 of 9 files differ"}),))
     )
@@ -357,18 +355,18 @@ async def test_a_result_that_says_no_may_say_why() -> None:
         ({"action": lambda: None, "timeout_s": "3s"}, "timeout_s must be a number"),
     ],
 )
-def test_a_phase_that_cannot_work_is_refused_when_it_is_made(
+def test_an_invalid_phase_is_refused_when_it_is_created(
     wrong: dict[str, object], said: str
 ) -> None:
     with pytest.raises(DefinitionError, match=said):
         Phase("a", **wrong)  # type: ignore[arg-type]
 
 
-def test_one_need_may_be_a_plain_name() -> None:
+def test_needs_may_be_one_name() -> None:
     assert Phase("b", lambda: None, needs="lint").needs == ("lint",)  # type: ignore[arg-type]
 
 
-async def test_work_elsewhere_that_is_lost_or_taken_back() -> None:
+async def test_lost_and_revoked_tasks_end_as_failure_and_cancellation() -> None:
     def lost() -> None:
         raise PhaseLost("Worker exited prematurely: signal 9 (SIGKILL)")
 

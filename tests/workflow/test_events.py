@@ -1,4 +1,4 @@
-"""The envelope of an event, and its ids."""
+"""Events of the engine and their ids."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from types import MappingProxyType
 from spanbus._workflow.events import Event, EventIds
 
 
-def test_an_event_survives_pickling_and_copying_and_is_frozen_again() -> None:
+def test_a_pickled_or_copied_event_is_equal_and_frozen() -> None:
     event = Event("orders.packed", "1", 5, {"parcels": 3}, "shop", "run-1", metadata={"shard": "a"})
     for again in (pickle.loads(pickle.dumps(event)), copy.deepcopy(event), copy.copy(event)):
         assert again == event
@@ -18,14 +18,14 @@ def test_an_event_survives_pickling_and_copying_and_is_frozen_again() -> None:
         assert isinstance(again.payload, MappingProxyType)
 
 
-def test_ids_sort_in_the_order_of_their_making_and_have_one_length() -> None:
+def test_ids_have_one_length_and_sort_by_creation() -> None:
     ids = EventIds()
     made = [ids() for _ in range(10_000)]
     assert made == sorted(set(made))
     assert {len(one) for one in made} == {len("0123456789ab-01234567-0123456789")}
 
 
-def test_a_forked_child_makes_ids_of_its_own() -> None:
+def test_a_forked_child_generates_different_ids() -> None:
     ids = EventIds()
     before = ids()
     read, write = os.pipe()

@@ -1,4 +1,4 @@
-"""The functions of phases: every kind is run to its end, or refused when the phase is built."""
+"""Functions as actions of phases: every kind runs to its end, or is refused when the phase is created."""
 
 from __future__ import annotations
 
@@ -78,14 +78,12 @@ class AsyncCallable:
         (partial(AsyncCallable()), "value"),
     ],
 )
-async def test_the_body_of_every_kind_of_function_runs_to_its_end(
-    action: object, value: object
-) -> None:
+async def test_every_kind_of_function_runs_to_its_end(action: object, value: object) -> None:
     result = await result_of(action)
     assert (result.result, result.value, ran) == ("success", value, ["first", "last"])
 
 
-async def test_a_generator_that_raises_or_gives_false_is_a_failure() -> None:
+async def test_a_generator_that_raises_or_yields_false_is_a_failure() -> None:
     def broken() -> Generator[None]:
         yield
         raise KeyError("k")
@@ -131,7 +129,7 @@ class Decorator(contextlib.ContextDecorator):
 
 
 class Duck:
-    """A context manager by its methods alone."""
+    """A context manager by duck typing."""
 
     async def __aenter__(self) -> None:
         pass
@@ -158,18 +156,18 @@ class Duck:
         Duck,
     ],
 )
-async def test_a_context_manager_is_refused_when_the_phase_is_built(action: object) -> None:
+async def test_a_context_manager_is_refused_as_an_action(action: object) -> None:
     with pytest.raises(DefinitionError, match="p"):
         Phase("p", action)  # type: ignore[arg-type]
 
 
-async def test_a_function_that_gives_a_context_manager_which_nobody_enters_is_a_failure() -> None:
+async def test_a_function_that_returns_a_context_manager_is_a_failure() -> None:
     result = await result_of(lambda: manager())
     assert (result.result, result.error_type) == ("failure", "TypeError")
     assert "with" in (result.error or "")
 
 
-async def test_an_exception_whose_text_raises_is_a_failure_and_what_runs_always_runs() -> None:
+async def test_after_an_exception_whose_str_raises_always_phases_run() -> None:
     class Unprintable(Exception):
         def __str__(self) -> str:
             raise RuntimeError("no text")
@@ -211,7 +209,7 @@ async def test_an_unknown_action_lists_the_known_ones() -> None:
         Phase("x", "tst")
 
 
-async def test_a_timeout_has_one_meaning_under_both_names() -> None:
+async def test_timeout_and_timeout_s_are_the_same_setting() -> None:
     work = command("true")
     assert Phase("x", command=work, timeout="10m").timeout_s == 600
     assert Phase("x", command=work, timeout=2).timeout_s == 2
@@ -224,7 +222,7 @@ async def test_a_timeout_has_one_meaning_under_both_names() -> None:
         assert (phase.timeout_s, phase.hooks[0].timeout_s) == (120, 60)
 
 
-async def test_a_phase_for_failures_looks_at_everything_upstream() -> None:
+async def test_a_phase_for_failures_considers_all_upstream_phases() -> None:
     def fails() -> bool:
         return False
 

@@ -1,4 +1,4 @@
-"""Child processes: what they write is told and kept, however they write it and however they end."""
+"""Child processes: their output is passed on and its tail is kept, however they write and end."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def python(program: str, *, name: str | None = None, timeout_s: float | None = N
     return Command((sys.executable, "-c", program), name=name, timeout_s=timeout_s)
 
 
-async def test_a_line_that_does_not_end_is_told_in_pieces_of_bounded_size() -> None:
+async def test_an_endless_line_is_passed_on_in_pieces_of_bounded_size() -> None:
     lengths: list[int] = []
     size = 8_000_000
     result = await run_process(
@@ -45,7 +45,7 @@ async def lines_of(program: str) -> list[str]:
     return lines
 
 
-async def test_letters_of_several_bytes_are_whole_at_every_edge_of_a_buffer() -> None:
+async def test_multibyte_characters_are_not_split_at_buffer_edges() -> None:
     program = (
         "import sys, time\n"
         "for byte in ('x' + 'é€😀' * 3 + chr(10)).encode():\n"
@@ -57,14 +57,12 @@ async def test_letters_of_several_bytes_are_whole_at_every_edge_of_a_buffer() ->
     assert "".join(rest) == "€" * 100_000
 
 
-async def test_of_a_progress_bar_the_last_state_is_told() -> None:
+async def test_only_the_last_state_of_a_progress_bar_is_a_line() -> None:
     program = "import sys; sys.stdout.write('  5%\\r 50%\\r100%\\r\\nplain\\r\\n' + '9%\\r' * 50_000 + 'done')"
     assert await lines_of(program) == ["100%", "plain", "done"]
 
 
-async def test_the_last_words_without_a_line_end_are_told_though_a_grandchild_holds_the_pipe() -> (
-    None
-):
+async def test_a_last_line_without_newline_is_passed_on_while_a_grandchild_holds_the_pipe() -> None:
     lines: list[str] = []
     program = "import os, sys, time\nif os.fork():\n  os.write(1, b'one\\r\\ntwo'); os._exit(0)\ntime.sleep(30)"
     with anyio.fail_after(20):
@@ -74,14 +72,14 @@ async def test_the_last_words_without_a_line_end_are_told_though_a_grandchild_ho
     assert result.tail.split() == ["one", "two"]
 
 
-async def test_an_argument_that_no_program_can_be_given_is_a_result() -> None:
+async def test_an_argument_that_cannot_be_passed_to_a_program_is_a_failure() -> None:
     result = await run_process(Command(("echo", "a\0b")), env=os.environ)
     assert not result.success
     assert result.error is not None and result.error.startswith("cannot run echo, ")
 
 
 @pytest.mark.parametrize("whose", ["phase", "hook"])
-async def test_the_end_of_the_output_is_kept_when_time_was_up(whose: str) -> None:
+async def test_the_end_of_the_output_is_kept_after_a_timeout(whose: str) -> None:
     bus = WorkflowEventBus()
     events: list[Event] = []
     bus.subscribe(None, events.append)
@@ -104,7 +102,7 @@ async def test_the_end_of_the_output_is_kept_when_time_was_up(whose: str) -> Non
     )
 
 
-async def test_a_signal_that_comes_while_a_tool_is_being_started_reaches_it() -> None:
+async def test_a_signal_during_the_start_of_a_tool_reaches_it() -> None:
     bus = WorkflowEventBus()
     events: list[Event] = []
     bus.subscribe(None, events.append)
@@ -126,7 +124,7 @@ async def test_a_signal_that_comes_while_a_tool_is_being_started_reaches_it() ->
 
 
 @pytest.mark.parametrize("piece", [1, 2, 7, 4_096, 1_000_000])
-def test_a_progress_bar_does_not_push_the_end_of_the_output_out_of_its_tail(piece: int) -> None:
+def test_a_progress_bar_does_not_fill_the_tail(piece: int) -> None:
     bar = b"".join(b"%3d%% |%s\r" % (done, b"#" * done) for done in range(101))
     output = b"the reason\n" + bar + b"\r\nlast\r\nopen  1%\ropen 99%\r"
     tail = Tail()
@@ -135,7 +133,7 @@ def test_a_progress_bar_does_not_push_the_end_of_the_output_out_of_its_tail(piec
     assert tail.text() == "the reason\n100% |" + "#" * 100 + "\nlast\nopen 99%"
 
 
-def test_a_tail_is_the_very_end_in_constant_memory() -> None:
+def test_a_tail_is_the_end_of_the_output_in_constant_memory() -> None:
     tail = Tail()
     for number in range(10_000):
         tail.add(b"line %d\n" % number)

@@ -1,4 +1,4 @@
-"""A command that only a shell would understand is refused when it is read."""
+"""Command lines: split like a shell does, and refused if they need a shell."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from spanbus.errors import DefinitionError
         ("make a\nmake b", "a second line"),
     ],
 )
-def test_what_needs_a_shell_is_refused_and_what_to_set_is_said(line: str, sign: str) -> None:
+def test_a_command_that_needs_a_shell_is_refused_with_a_remedy(line: str, sign: str) -> None:
     with pytest.raises(DefinitionError) as caught:
         command(line)
     assert f"{sign} needs a shell" in str(caught.value)
@@ -62,7 +62,7 @@ def test_a_plain_command_is_split_as_a_shell_would(line: str, argv: tuple[str, .
         ("tool --x={args}", ["a", "b"], ("tool", "--x=a b")),
     ],
 )
-def test_arguments_of_the_caller_stand_where_the_command_asks_for_them(
+def test_arguments_replace_the_placeholder_of_the_command(
     line: str, arguments: list[str], argv: tuple[str, ...]
 ) -> None:
     assert command(line).with_arguments(arguments).argv == argv

@@ -1,4 +1,4 @@
-"""Buses that mind who listens: what handlers return counts there, or they are objects with methods of their own."""
+"""Buses that use the results of their handlers, and buses whose listeners are objects with methods."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class NotesResults(Kept):
 
 
 class ByType(Kept):
-    """Lists in a dictionary, and names for the log."""
+    """A dict of handler lists; ``publish`` reads the names of handlers."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -108,7 +108,7 @@ class Filters(Kept):
 
 
 class Records(Kept):
-    """What it keeps is no subscriber, but of its own making."""
+    """A bus that stores tuples with the handler instead of the handler."""
 
     def subscribe(self, handler: Callable[..., Any]) -> None:
         self.handlers.append(("*", handler, self.order()))
@@ -123,18 +123,18 @@ class Records(Kept):
 
 
 @pytest.mark.parametrize("kind", [Plain, Awaits, NotesResults, ByType, Records])
-def test_buses_to_which_one_more_makes_no_difference(kind: type[Kept]) -> None:
+def test_buses_that_ignore_results_of_handlers(kind: type[Kept]) -> None:
     assert treatment_of(kind(), "subscribe") == Treatment(known=True)
 
 
 @pytest.mark.parametrize("kind", [Stops, Reduces, Filters])
-def test_buses_that_go_on_with_what_handlers_return(kind: type[Kept]) -> None:
+def test_buses_whose_behaviour_depends_on_results_of_handlers(kind: type[Kept]) -> None:
     assert treatment_of(kind(), "subscribe") == Treatment(
         known=True, uses_results=True, results_decide=True
     )
 
 
-def test_a_bus_that_returns_what_its_handlers_returned() -> None:
+def test_a_bus_that_returns_the_results_of_its_handlers() -> None:
     bus = Returns()
     assert treatment_of(bus, "subscribe") == Treatment(known=True, uses_results=True)
     Watched(bus)
@@ -142,7 +142,7 @@ def test_a_bus_that_returns_what_its_handlers_returned() -> None:
 
 
 class ReturnsToAll(Returns):
-    """It says how all types are meant."""
+    """A bus whose signature shows that None subscribes to all types."""
 
     def subscribe(  # type: ignore[override]
         self, event_type: str | None, handler: Callable[..., Any]
@@ -150,14 +150,14 @@ class ReturnsToAll(Returns):
         self.handlers.append(handler)
 
 
-def test_who_subscribes_to_all_types_by_name_answers_as_the_others_do() -> None:
+def test_a_wildcard_subscriber_of_such_a_bus_returns_true() -> None:
     bus = ReturnsToAll()
     Watched(bus)
     assert bus.publish({"type": "task.started", "task": "lint"}) == [True]
 
 
-class HandsOn:
-    """Its subscribers are another bus's."""
+class Forwards:
+    """A bus that passes its subscribers to another bus."""
 
     def __init__(self, inner: Any) -> None:
         self.inner = inner
@@ -170,15 +170,15 @@ class HandsOn:
 
 
 @pytest.mark.parametrize("between", [0, 1, 3])
-def test_who_hands_its_subscribers_on_is_as_the_bus_that_has_them(between: int) -> None:
+def test_a_forwarding_bus_is_treated_as_its_inner_bus(between: int) -> None:
     program: list[object] = []
     inner: Any = Returns()
     inner.subscribe(program.append)
     for _ in range(between):
-        inner = HandsOn(inner)
-    bus = HandsOn(inner)
+        inner = Forwards(inner)
+    bus = Forwards(inner)
     assert treatment_of(bus, "subscribe").uses_results
-    assert not treatment_of(HandsOn(Plain()), "subscribe").uses_results
+    assert not treatment_of(Forwards(Plain()), "subscribe").uses_results
     watched = Watched(bus)
     before = bus.publish({"type": "task.started", "task": "lint"})
     bus.publish({"type": "task.completed", "task": "lint"})
@@ -190,16 +190,16 @@ class WithoutAModule(Stops):
     __module__ = None  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]
 
 
-def test_a_class_that_does_not_say_its_module_is_read() -> None:
+def test_the_source_of_a_class_without_a_module_is_read() -> None:
     assert treatment_of(WithoutAModule(), "subscribe").results_decide
 
 
-def test_methods_of_subscribers_that_are_kept_by_type() -> None:
+def test_methods_called_on_subscribers_are_found() -> None:
     found = treatment_of(ByTypeAndMethod(), "subscribe")
     assert found == Treatment(known=True, methods=frozenset(("notify",)))
 
 
-def test_a_class_whose_source_is_not_there_is_tapped() -> None:
+def test_a_class_without_source_is_observed_through_publish() -> None:
     made: dict[str, Any] = {}
     exec(
         "class Bus:\n"
@@ -216,9 +216,7 @@ def test_a_class_whose_source_is_not_there_is_tapped() -> None:
     assert watched.handle.state().phases_ended == 1
 
 
-def test_a_function_that_is_not_what_the_file_says_any_more_is_not_read(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_edited_source_file_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = (
         "class Bus:\n"
         "    def __init__(self): self.handlers = []\n"
@@ -243,7 +241,7 @@ class Asking:
             listener.put_nowait("x")
 
 
-def test_a_bus_that_wants_of_its_listeners_what_no_observer_has_is_refused() -> None:
+def test_a_bus_that_needs_other_methods_of_its_listeners_is_refused() -> None:
     bus = Asking()
     with pytest.raises(InputError, match="asks its subscribers for `priority`, `put_nowait`"):
         Watched(bus)
@@ -262,7 +260,7 @@ class Listened(Asking):
             listener.on_run_failed(run_id="7")
 
 
-def test_a_listener_is_kept_heard_and_taken_away_again() -> None:
+def test_a_listener_is_added_called_and_removed_at_detach() -> None:
     bus = Listened()
     watched = Watched(bus)
     gc.collect()
@@ -289,11 +287,11 @@ def test_a_listener_is_kept_heard_and_taken_away_again() -> None:
         ("once", "once"),
     ],
 )
-def test_the_type_that_a_method_stands_for(method: str, event_type: str) -> None:
+def test_the_event_type_of_a_listener_method(method: str, event_type: str) -> None:
     assert type_of(method) == event_type
 
 
-def test_what_a_short_program_said_and_nobody_understood_is_told_when_it_is_left(
+def test_events_without_a_phase_are_reported_at_detach(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     bus = Plain()
@@ -307,7 +305,7 @@ def test_what_a_short_program_said_and_nobody_understood_is_told_when_it_is_left
     assert "lauf.gestartet" in line and "spanbus dialect suggest" in line
 
 
-def test_an_event_without_a_type_is_one_line_that_says_what_to_do(
+def test_events_without_a_type_give_one_warning_with_a_remedy(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     class Thing:

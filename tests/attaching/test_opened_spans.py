@@ -1,4 +1,4 @@
-"""What a publication or a task has opened: all that is open, and not much more."""
+"""The list of spans that a publication or task has opened: it is bounded by the number of open spans."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def record(number: int) -> SpanState:
     )
 
 
-def test_what_is_open_stays_in_order_and_what_has_ended_goes() -> None:
+def test_open_spans_stay_in_order_and_ended_ones_are_removed() -> None:
     opened, still_open = Opened(), list[SpanState]()
     for number in range(1_000):
         one = record(number)
@@ -26,7 +26,7 @@ def test_what_is_open_stays_in_order_and_what_has_ended_goes() -> None:
     assert len(opened) < 2 * len(still_open) + 16
 
 
-def test_nothing_is_let_go_while_all_is_open() -> None:
+def test_no_open_span_is_removed() -> None:
     opened, all_open = Opened(), [record(number) for number in range(500)]
     for one in all_open:
         opened.add(one)

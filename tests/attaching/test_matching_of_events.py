@@ -1,4 +1,4 @@
-"""The open phase that an event means: things of one name at once, ends that do not say of what, states without a type."""
+"""Assignment of events to open phases: concurrent tasks of one name, ends without a name, states without a type."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def event(kind: str, apart: bool = True, **said: object) -> dict[str, object]:
         ),
     ],
 )
-def test_tasks_of_one_name_at_once_are_told_apart_by_their_ids(
+def test_concurrent_tasks_of_one_name_are_distinguished_by_id(
     a: dict[str, object], b: dict[str, object], names: list[str], apart: bool
 ) -> None:
     ((*_, result, phases),), state = published(
@@ -52,7 +52,7 @@ def test_tasks_of_one_name_at_once_are_told_apart_by_their_ids(
     assert (result, state.retries, state.abandoned) == ("failure", 0, 0)
 
 
-def test_an_end_may_tell_the_id_alone() -> None:
+def test_an_end_may_have_the_id_alone() -> None:
     ((*_, phases),), state = published(
         [
             event("task.started", task="fetch", id=1),
@@ -65,9 +65,7 @@ def test_an_end_may_tell_the_id_alone() -> None:
     assert (state.orphan_ends, state.abandoned) == (0, 0)
 
 
-def test_what_failed_is_tried_again_under_a_new_id_where_it_has_a_name_and_is_another_where_it_has_none() -> (
-    None
-):
+def test_a_start_with_a_new_id_is_a_retry_only_if_the_task_has_a_name() -> None:
     run = event("run.started", run_id="7")
     for said, phases in [
         ({"task": "fetch"}, [("fetch", "success", 2)]),
@@ -87,7 +85,7 @@ def test_what_failed_is_tried_again_under_a_new_id_where_it_has_a_name_and_is_an
 
 
 @pytest.mark.parametrize("again", ["task.failed", None])
-def test_ids_of_events_say_nothing_of_what_they_speak_of(again: str | None) -> None:
+def test_event_ids_are_not_taken_for_task_ids(again: str | None) -> None:
     numbers = itertools.count()
     kinds = ["run.started", "task.started", "task.completed", "task.started", again]
     kinds += ["task.started", "task.completed", "run.completed"]
@@ -103,7 +101,7 @@ def test_ids_of_events_say_nothing_of_what_they_speak_of(again: str | None) -> N
 
 @pytest.mark.parametrize("apart", [True, False])
 @pytest.mark.parametrize("said", [{"id": 1}, {"name": "a"}, {"id": 1, "name": "a"}])
-def test_an_end_ends_its_own_of_two_runs(said: dict[str, object], apart: bool) -> None:
+def test_an_end_ends_the_run_with_its_id_or_name(said: dict[str, object], apart: bool) -> None:
     other = {key: 2 if key == "id" else "b" for key in said}
     runs, _ = published(
         [
@@ -121,7 +119,7 @@ def test_an_end_ends_its_own_of_two_runs(said: dict[str, object], apart: bool) -
 
 
 @pytest.mark.parametrize("apart", [True, False])
-def test_steps_name_their_run_by_the_id_that_its_start_told(apart: bool) -> None:
+def test_the_run_id_of_a_step_matches_the_id_of_the_runs_start(apart: bool) -> None:
     runs, state = published(
         [
             event("run.started", apart, id="7"),
@@ -135,10 +133,10 @@ def test_steps_name_their_run_by_the_id_that_its_start_told(apart: bool) -> None
     assert state.runs_ended == 1
 
 
-# --- ends that do not say of what -------------------------------------------------------------------------------------
+# --- ends without a name ----------------------------------------------------------------------------------------------
 
 
-def test_an_end_without_a_name_is_that_of_the_only_one_of_its_kind() -> None:
+def test_an_end_without_a_name_ends_the_only_open_phase_of_its_kind() -> None:
     ((*_, phases),), state = published(
         [
             event("run.started"),
@@ -175,7 +173,7 @@ def test_an_end_without_a_name_is_that_of_the_only_one_of_its_kind() -> None:
         {"verdict": "FAILED"},
     ],
 )
-def test_an_end_may_say_in_many_ways_that_it_is_not_well(said: dict[str, object]) -> None:
+def test_an_end_with_any_failure_field_is_a_failure(said: dict[str, object]) -> None:
     events = [event("task.started", task="a"), event("task.finished", task="a", **said)]
     ((*_, phases),), _ = published(events)
     assert phases == [("a", "failure", 1)]
@@ -192,7 +190,7 @@ def test_an_end_may_say_in_many_ways_that_it_is_not_well(said: dict[str, object]
         {"result": type("Ok", (), {"value": 1, "error": None})()},
     ],
 )
-def test_what_says_that_it_is_well_is_no_failure(said: dict[str, object]) -> None:
+def test_an_end_with_success_fields_is_a_success(said: dict[str, object]) -> None:
     events = [event("task.started", task="a"), event("task.finished", task="a", **said)]
     ((*_, phases),), _ = published(events)
     assert phases == [("a", "success", 1)]
@@ -202,7 +200,7 @@ def test_what_says_that_it_is_well_is_no_failure(said: dict[str, object]) -> Non
 
 
 class Publishers:
-    """Facts of one run, from publishers of whom only they themselves tell."""
+    """Events of one run from several publishers, which are known to the correlator by name only."""
 
     def __init__(self) -> None:
         self.dialect = load("generic")
@@ -222,7 +220,7 @@ class Publishers:
         return [(str(one.result), one.attempts) for one in self.runs[0].children]
 
 
-def test_a_start_that_is_heard_late_is_no_late_announcement_of_another_publisher_s_phase() -> None:
+def test_a_late_start_is_not_merged_with_another_publishers_phase() -> None:
     one = Publishers()
     one.say("task.started", 10, "a", task="resize")
     one.say("task.completed", 30, "a", task="resize")
@@ -231,7 +229,7 @@ def test_a_start_that_is_heard_late_is_no_late_announcement_of_another_publisher
     assert one.phases() == [("success", 1), ("failure", 1)]
 
 
-def test_a_start_of_the_same_moment_is_that_of_another_publisher() -> None:
+def test_starts_of_two_publishers_at_the_same_time_are_two_phases() -> None:
     one = Publishers()
     one.say("task.started", 10, "a", task="resize")
     one.say("task.started", 10, "b", task="resize")
@@ -240,7 +238,7 @@ def test_a_start_of_the_same_moment_is_that_of_another_publisher() -> None:
     assert one.phases() == [("failure", 1), ("success", 1)]
 
 
-def test_a_failure_is_not_the_first_attempt_of_another_publisher_that_began_before_it() -> None:
+def test_a_start_before_a_failure_is_not_a_retry_of_it() -> None:
     one = Publishers()
     one.say("task.started", 10, "a", task="resize")
     one.say("task.failed", 30, "a", task="resize")
@@ -249,7 +247,7 @@ def test_a_failure_is_not_the_first_attempt_of_another_publisher_that_began_befo
     assert one.phases() == [("failure", 1), ("success", 1)]
 
 
-def test_where_several_have_phases_of_a_name_a_failure_is_that_of_one_of_them() -> None:
+def test_with_concurrent_phases_of_a_name_a_later_start_is_no_retry() -> None:
     one = Publishers()
     one.say("task.started", 10, "a", task="resize")
     one.say("task.started", 11, "b", task="resize")
@@ -260,7 +258,7 @@ def test_where_several_have_phases_of_a_name_a_failure_is_that_of_one_of_them() 
     assert one.phases() == [("success", 1), ("failure", 1), ("success", 1)]
 
 
-def test_another_worker_may_try_again_what_failed() -> None:
+def test_another_worker_may_retry_a_failed_phase() -> None:
     one = Publishers()
     one.say("task.started", 10, "a", task="resize")
     one.say("task.failed", 20, "a", task="resize")
@@ -277,7 +275,7 @@ class Task:
         self.name, self.state = name, state
 
 
-def test_what_tells_its_state_and_no_type_is_read_by_its_thing() -> None:
+def test_an_object_with_a_state_and_no_type_is_read_by_its_kind() -> None:
     runs, state = published(
         [
             {"job_id": "7", "state": "queued"},
@@ -296,7 +294,7 @@ def test_what_tells_its_state_and_no_type_is_read_by_its_thing() -> None:
     assert phases == [("a", "success", 1), ("b", "failure", 1)]
 
 
-def test_other_things_have_states_too_and_open_nothing() -> None:
+def test_states_of_other_kinds_of_objects_open_no_phase() -> None:
     runs, _ = published(
         [{"order": 1, "status": "completed"}, {"user": "x", "state": "running"}] * 3
     )
