@@ -72,7 +72,10 @@ class OpenPhase:
 
 
 class Crowd:
-    """The open phases of one name in one run, if there are several, indexed by publisher and record: lookups take constant time."""
+    """The open phases of one name in one run, if there are several.
+
+    They are indexed by publisher and record, so that lookups take constant time.
+    """
 
     __slots__ = ("_by_record", "_by_task", "announced_by_all")
 
