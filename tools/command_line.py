@@ -50,9 +50,7 @@ def main() -> int:
     if PAGE.exists() and PAGE.read_text(encoding="utf-8") == wanted:
         return 0
     if "--check" in sys.argv[1:]:
-        print(
-            f"{PAGE.relative_to(ROOT)} is out of date; run python tools/command_line.py"
-        )
+        print(f"{PAGE.relative_to(ROOT)} is out of date; run python tools/command_line.py")
         return 1
     PAGE.parent.mkdir(exist_ok=True)
     PAGE.write_text(wanted, encoding="utf-8")
