@@ -14,10 +14,12 @@ from spanbus._correlation.correlator import Correlator
 from spanbus._correlation.span_state import SpanState
 from spanbus._reading.dialect_file import load
 from spanbus._reading.reader import Reader
+from spanbus._workflow import bus as bus_module
 from spanbus._workflow import current
 from spanbus._workflow.bus import WorkflowEventBus
 from spanbus._workflow.definition import Phase, Workflow
 from spanbus._workflow.engine import BasicWorkflowEngine
+from spanbus._workflow.events import new_event_id
 
 YEAR_S = 365 * 86_400
 SETS_S = [-56 * YEAR_S, -3_600.0, 3_600.0, 400 * 86_400.0]
@@ -96,6 +98,31 @@ async def test_setting_the_wall_clock_during_a_run_does_not_change_durations(
     assert abs(first.started_at_ns - began_ns) < 60e9
     expected_ns = max(1, first.started_at_ns + round(set_by_s * 1e9))  # never before 1970
     assert abs(second.started_at_ns - expected_ns) < 60e9
+
+
+@pytest.mark.anyio
+async def test_no_duration_reaches_beyond_the_end_event_if_the_publisher_is_held_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    delays_s = iter([0, 0.05])  # the second event is the start of the phase
+
+    def slowly() -> str:
+        time.sleep(next(delays_s, 0))
+        return new_event_id()
+
+    monkeypatch.setattr(bus_module, "new_event_id", slowly)
+    bus = WorkflowEventBus()
+    runs: list[SpanState] = []
+    reader = Reader(load("spanbus"))
+    correlator = Correlator(policy=reader.dialect.policy, on_run_ended=runs.append)
+    handle = attach(bus, Handle(correlator, reader, label="a bus"))
+    await BasicWorkflowEngine(bus).run(Workflow("w", [Phase("only", action=lambda: True)]))
+    handle.detach()
+    [run] = runs
+    [phase] = run.children
+    assert (
+        run.started_at_ns < phase.started_at_ns < (phase.ended_at_ns or 0) < (run.ended_at_ns or 0)
+    )
 
 
 @pytest.mark.anyio

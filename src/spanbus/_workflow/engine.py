@@ -159,9 +159,8 @@ class BasicWorkflowEngine:
 
     async def _run_announced(self, run: _Run) -> RunResult:
         """Run all phases between the run's start and end events."""
-        began_ns = time.perf_counter_ns()
         name, rerun_of = run.workflow.name, run.options.get("rerun_of")
-        self._publish(
+        began_ns = self._publish(
             WorkflowEvent.WORKFLOW_STARTED,
             {
                 "workflow": name,
@@ -202,7 +201,7 @@ class BasicWorkflowEngine:
             ending = {"reason": self._interrupt_reason(run)}
             raise
         finally:
-            duration_s = (time.perf_counter_ns() - began_ns) / 1e9
+            duration_s = (now_ns() - began_ns) / 1e9
             self._publish(kind, {"workflow": name, **ending, "duration": duration_s})
         phases = tuple(run.results[phase.name] for phase in run.workflow.phases)
         first = None if run.stopped() else run.first_failure
@@ -285,9 +284,8 @@ class BasicWorkflowEngine:
 
     async def _phase(self, run: _Run, phase: Phase) -> PhaseResult:
         """Run the attempts of a phase between its start and end events."""
-        began_ns = time.perf_counter_ns()
         attempts, asked = 1, run.stop.asked
-        self._publish(
+        began_ns = self._publish(
             WorkflowEvent.PHASE_STARTED,
             {
                 "type": phase.type,
@@ -361,7 +359,7 @@ class BasicWorkflowEngine:
                 ending = {"reason": self._interrupt_reason(run)}
                 raise
         finally:
-            duration_s = (time.perf_counter_ns() - began_ns) / 1e9
+            duration_s = (now_ns() - began_ns) / 1e9
             self._publish(
                 kind, {**ending, "duration": duration_s, "attempts": attempts}, attempt=attempts
             )
@@ -478,13 +476,15 @@ class BasicWorkflowEngine:
         payload: Mapping[str, object],
         *,
         attempt: int | None = None,
-    ) -> None:
+    ) -> int:
+        """Publish an event and return its time, from which durations are counted, so that none reaches beyond its end event."""
         identity: dict[str, object] = {}
         if attempt is not None:
             scope = current_scope.get()
             if scope is not None:
                 identity = {**scope._asdict(), "attempt": attempt}
                 identity.pop("workflow")
-        self._bus.publish_nowait(
+        receipt = self._bus.publish_nowait(
             event_type, {**payload, "timestamp": now_ns() / 1e9}, source=SOURCE, **identity
         )
+        return receipt.event.at_ns
