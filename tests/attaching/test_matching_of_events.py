@@ -171,6 +171,8 @@ def test_an_end_without_a_name_ends_the_only_open_phase_of_its_kind() -> None:
         {"rc": 2},
         {"exitCode": 2},
         {"verdict": "FAILED"},
+        {"status_code": 503},
+        {"httpStatus": 500},
     ],
 )
 def test_an_end_with_any_failure_field_is_a_failure(said: dict[str, object]) -> None:
@@ -187,6 +189,8 @@ def test_an_end_with_any_failure_field_is_a_failure(said: dict[str, object]) -> 
         {"exc_info": (None, None, None)},
         {"failed": False, "rc": 0, "has_error": False},
         {"failed": 0, "verdict": "passed"},
+        {"status_code": 200},
+        {"status_code": 404},
         {"result": type("Ok", (), {"value": 1, "error": None})()},
     ],
 )

@@ -20,7 +20,7 @@ from spanbus._reading.facts import (
     Verb,
 )
 from spanbus._reading.naming import RUN_OBJECTS, object_field, readable_name, word_of
-from spanbus._reading.outcomes import EXIT_CODES, FAILURE_KEYS, SUCCESS_KEYS, outcome
+from spanbus._reading.outcomes import EXIT_CODES, FAILURE_KEYS, HTTP_STATUSES, SUCCESS_KEYS, outcome
 from spanbus._reading.places import Keys
 from spanbus._reading.policy import Policy
 from spanbus._reading.read import TYPES_OF_HEADERS, Raw, read
@@ -48,7 +48,7 @@ PLAIN_SUCCESS: Final = frozenset({"success", "duration", "attempts", "timestamp"
 _COMMON_KEYS: Final = frozenset(
     "success skipped result conclusion outcome verdict status state error exception error_message error_type stacktrace summary reason delay cached stage "
     "type needs timestamp max_attempts strategy phase errors exc_info".split()
-).union(SUCCESS_KEYS, FAILURE_KEYS, EXIT_CODES)
+).union(SUCCESS_KEYS, FAILURE_KEYS, EXIT_CODES, HTTP_STATUSES)
 """Keys that every dialect reads."""
 _MEASURING_KEYS: Final = PLAIN_START | PLAIN_SUCCESS | {"stage", "strategy", "phase"}
 _STAMPED_NAME: Final = re.compile(r"[_-]\d{9,}$")

@@ -42,8 +42,10 @@ FAILURE_KEYS: Final = (
 """Keys that are true where something failed."""
 EXIT_CODES: Final = ("exit_code", "returncode", "return_code", "exit_status", "exitcode", "rc")
 """Keys that are not zero after a failure."""
+HTTP_STATUSES: Final = ("status_code", "http_status", "http_status_code")
+"""Keys of an HTTP status: 5xx is an error for both sides, as in OpenTelemetry's conventions; 4xx may be what was expected."""
 _FAILURE_SIGNS: Final = frozenset(
-    (*_ERRORS, "errors", "exc_info", *SUCCESS_KEYS, *FAILURE_KEYS, *EXIT_CODES)
+    (*_ERRORS, "errors", "exc_info", *SUCCESS_KEYS, *FAILURE_KEYS, *EXIT_CODES, *HTTP_STATUSES)
 )
 """All keys that may say that an end is a failure."""
 _TIMED_OUT: Final = re.compile(
@@ -137,6 +139,8 @@ def _is_failure(payload: Mapping[str, object]) -> bool:
     if any(payload.get(key) is False for key in SUCCESS_KEYS):
         return True
     if any(payload.get(key) is True for key in FAILURE_KEYS):
+        return True
+    if any(type(code := payload.get(key)) is int and 500 <= code < 600 for key in HTTP_STATUSES):
         return True
     return any(type(code := payload.get(key)) is int and code != 0 for key in EXIT_CODES)
 
