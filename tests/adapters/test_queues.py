@@ -196,7 +196,7 @@ def ok():
     return trace.get_current_span().get_span_context().span_id
 
 def wrong():
-    raise ValueError("no: it")
+    raise ValueError("no: " + chr(0x1F4A5) * 2_000)
 
 def tried(path):
     with Path(path).open("a") as times:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 from spanbus._attaching.replace import replaced
 from spanbus._attaching.work import Work
 from spanbus._runtime.opened import close_all
+from spanbus._semantics import class_name, error_text
 from spanbus.adapters import _jobs, _watching
 from spanbus.errors import InputError
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from spanbus import Handle
 
 DIALECT = _jobs.JOBS
-_AT_MOST = 4_000  # bytes that a pipe accepts in one write
+_PIPE_BYTES = 65_536  # capacity of a pipe: one write of a shorter text blocks nobody, one read takes all of it
 _TEXT_AT_MOST = 1_000
 
 
@@ -54,15 +55,15 @@ class _Execution:
 
     def report(self, word: str, error: BaseException | None) -> None:
         """Report the outcome, in the performing process."""
-        name = "" if error is None else _name(type(error))
-        text = json.dumps([word, name, _text(error)[:_TEXT_AT_MOST]])
-        os.write(self._writes, text.encode()[:_AT_MOST])
+        name = "" if error is None else class_name(type(error))[:_TEXT_AT_MOST]
+        text = "" if error is None else error_text(error)[:_TEXT_AT_MOST]
+        os.write(self._writes, json.dumps([word, name, text]).encode())
 
     def outcome(self) -> tuple[str, str, str] | None:
         """Return the reported outcome, in the worker, or None. Closes the pipe."""
         text = b""
         with suppress(BlockingIOError):
-            text = os.read(self._reads, _AT_MOST)
+            text = os.read(self._reads, _PIPE_BYTES)
         os.close(self._reads)
         os.close(self._writes)
         if not text:
@@ -167,18 +168,3 @@ class _Workers:
         word = {"finished": "ok", "failed": "failed", "stopped": "cancelled"}.get(status, "retry")
         name, _, text = trace.rpartition("\n")[2].partition(": ")
         return (word, "killed", trace) if trace.startswith("Work-horse ") else (word, name, text)
-
-
-def _name(kind: type[BaseException]) -> str:
-    return (
-        kind.__qualname__
-        if kind.__module__ == "builtins"
-        else f"{kind.__module__}.{kind.__qualname__}"
-    )
-
-
-def _text(error: BaseException | None) -> str:
-    try:
-        return "" if error is None else str(error)
-    except Exception:
-        return ""
