@@ -33,7 +33,7 @@ def _run(handle: Handle, kind: type, method: Any) -> Callable[..., Any]:
         runner = method.__self__
         work = _watching.begun(handle, "run", "doit")
         tasks = _Tasks(handle, work, here=type(runner) is kind)
-        undo = tasks.observe(runner.reporter)
+        undo = tasks.observe(getattr(runner, "reporter", None))
         try:
             with work.inside():
                 result = method(*arguments, **options)

@@ -36,6 +36,13 @@ def _name(target: object) -> str:
     return target.__name__ if isinstance(target, type) else type(target).__name__
 
 
+def _family(worker: Any, task_id: object) -> str | None:
+    """Return the family of a scheduled task, if luigi tells it."""
+    task = getattr(worker, "_scheduled_tasks", {}).get(task_id)
+    family = getattr(task, "task_family", None)
+    return None if family is None else str(family)
+
+
 class _Workers:
     """Runs of workers and their open tasks."""
 
@@ -48,8 +55,8 @@ class _Workers:
         @functools.wraps(method)
         def run(*arguments: Any, **options: Any) -> Any:
             worker = method.__self__
-            first = worker._scheduled_tasks.get(worker._first_task)
-            work = _watching.begun(self._handle, "run", getattr(first, "task_family", "luigi"))
+            first = _family(worker, getattr(worker, "_first_task", None))
+            work = _watching.begun(self._handle, "run", first or "luigi")
             self._runs[id(worker)] = work
             try:
                 with work.inside():
@@ -84,8 +91,8 @@ class _Workers:
             work = self._tasks.get((id(worker), task_id))
             run = self._runs.get(id(worker))
             if work is None and run is not None:
-                name = str(worker._scheduled_tasks[task_id].task_family)
-                work = Work(self._handle, "phase", name, {"run_id": run.run_id}, doer=task_id)
+                name = _family(worker, task_id) or str(task_id)
+                work = Work(self._handle, "phase", name, {"run_id": run.run_id}, doer=str(task_id))
                 work.begin()
                 self._tasks[id(worker), task_id] = work
             if work is None:

@@ -70,15 +70,21 @@ class _AppJobs:
 
         @functools.wraps(method)
         async def persist(*arguments: Any, **options: Any) -> Any:
-            job = options["job"] if "job" in options else arguments[0]
-            work, error = self._over.pop(str(job.id), (None, None))
-            if work is None:  # the middleware is not called for an unknown task
-                failure = {"type": "TaskNotFound", "message": job.task_name}
-                self._jobs.begin(str(job.id), job.task_name).fail(failure)
-            elif options.get("retry_decision") is not None:
-                self._jobs.again(str(job.id), work, error)
-            else:
-                work.end(CancelledError() if type(error).__name__ == "JobAborted" else error)
+            try:
+                job = options["job"] if "job" in options else arguments[0]
+                self._decided(job, retried=options.get("retry_decision") is not None)
+            except Exception as problem:
+                self._handle.failed(problem)
             return await method(*arguments, **options)
 
         return persist
+
+    def _decided(self, job: Any, *, retried: bool) -> None:
+        work, error = self._over.pop(str(job.id), (None, None))
+        if work is None:  # the middleware is not called for an unknown task
+            failure = {"type": "TaskNotFound", "message": job.task_name}
+            self._jobs.begin(str(job.id), job.task_name).fail(failure)
+        elif retried:
+            self._jobs.again(str(job.id), work, error)
+        else:
+            work.end(CancelledError() if type(error).__name__ == "JobAborted" else error)
