@@ -119,7 +119,7 @@ nightly, weekly, hourly = nightly(), weekly(), hourly()
 
 
 @pytest.fixture(scope="module")
-def dags() -> Any:
+def module_of_dags() -> Any:
     folder = HOME / "dags"
     folder.mkdir()
     (folder / "several.py").write_text(DAGS)
@@ -128,6 +128,14 @@ def dags() -> Any:
     import several
 
     return several
+
+
+@pytest.fixture
+def dags(module_of_dags: Any) -> Any:
+    """The DAGs, with nothing executed yet."""
+    for executed in (module_of_dags.calls, module_of_dags.pokes, module_of_dags.seen):
+        executed.clear()
+    return module_of_dags
 
 
 @pytest.fixture
