@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from spanbus._reading.dialect_file import load
 from spanbus._reading.topics import topic_of
@@ -60,11 +62,24 @@ def test_the_names_in_a_type(text: str, event_type: str, fields: dict[str, objec
         "Task scheduler started with 4 workers",
         "Server web failed: no route",
         "Finished the job",
+        "Task build done in 1.2.3 s",
+        "/",
+        "...",
+        "  ",
         "x" * 600 + "/jobs/7/started",
     ],
 )
 def test_types_that_name_nothing_else(text: str) -> None:
     assert topic_of(text) is None
+
+
+WORDS = "job jobs task Task tasks/ run 7 build started Started failed done in 1.5 s ms min : / . - ( ) has been 1.2.3 é".split()
+
+
+@given(st.lists(st.one_of(st.sampled_from(WORDS), st.text(max_size=4))), st.sampled_from(" /:."))
+def test_no_text_raises(words: list[str], separator: str) -> None:
+    topic = topic_of(separator.join(words))
+    assert topic is None or "." in topic.event_type
 
 
 def test_a_dialect_may_name_topics_itself() -> None:

@@ -28,7 +28,7 @@ _ID: Final = pattern(r".*\d.*")
 _AUXILIARIES: Final = frozenset("has have was is been got".split())
 _QUOTES: Final = "'\"`[]()"
 _DURATION: Final = pattern(
-    r"(?:(?:in|after|took) )?([\d.]+) ?(ms|s|sec|secs|seconds?|m|min|minutes?)"
+    r"(?:(?:in|after|took) )?(\d+(?:\.\d*)?) ?(ms|s|sec|secs|seconds?|m|min|minutes?)"
 )
 _SECONDS: Final = {"ms": 0.001, "m": 60.0}
 _MAX_CHARS: Final = 512
@@ -51,10 +51,12 @@ def topic_of(text: str) -> Topic | None:
     if len(text) > _MAX_CHARS:
         return None
     if " " in text:
-        return _sentence(text.split())
+        words = text.split()
+        return _sentence(words) if words else None
     for separator in "/:.":
         if separator in text:
-            return _path([part for part in text.split(separator) if part], separator == "/")
+            parts = [part for part in text.split(separator) if part]
+            return _path(parts, separator == "/") if parts else None
     return None
 
 
