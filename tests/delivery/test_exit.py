@@ -376,7 +376,7 @@ def test_records_of_forked_children_that_exit_abruptly_are_delivered(
     assert code == 0, errors
     programs.next_one(receiver.url)
     assert arrived(receiver) == all_of(20) + all_of(50, *"abcd")
-    # A process may end while it adopts a child, whose failures are then counted again (docs/reliability.md).
+    # A child may be cut off while it adopts the one before it, whose failures are then counted again (docs/reliability.md).
     assert failures_once(receiver) in [2 + children * 5 for children in range(4, 8)]
 
 
