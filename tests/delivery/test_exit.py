@@ -35,17 +35,6 @@ def failures(receiver: Receiver) -> float:
     return receiver.sum_of("spanbus.phase.failures")
 
 
-def failures_once(receiver: Receiver) -> int:
-    """Return the number of failures without duplicate batches: a process may die between an answer and its acknowledgement."""
-    points = {
-        point.SerializeToString(): point.as_int
-        for metric in receiver.metrics()
-        if metric.name == "spanbus.phase.failures"
-        for point in metric.sum.data_points
-    }
-    return sum(points.values())
-
-
 def against_nobody(code: str, state: Path) -> subprocess.CompletedProcess[str]:
     """Run a program whose collector refuses connections, with no other environment variables."""
     return subprocess.run(
@@ -250,6 +239,30 @@ def test_open_spans_of_a_killed_program_end_as_killed(
     assert failures(receiver) == 1
 
 
+def test_failures_that_a_killed_process_had_counted_for_a_dead_one_are_not_counted_again(
+    programs: Programs, receiver: Receiver
+) -> None:
+    programs.run(receiver.url, "begin(); phases(50); end(); os.kill(os.getpid(), signal.SIGKILL)")
+    adopter = """
+        from spanbus._runtime import current_runtime
+        from spanbus._wiring import leftovers
+        finish = leftovers.finish_leftover
+
+        def finish_and_die(*arguments):
+            finish(*arguments)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        leftovers.finish_leftover = finish_and_die
+        handle.feed({"event_type": "config.reloaded", "payload": {}})
+        current_runtime().flush(60)
+    """
+    code, _, errors = programs.run(receiver.url, adopter)
+    assert code == -signal.SIGKILL, errors
+    programs.next_one(receiver.url)
+    assert set(arrived(receiver)) == set(all_of(50))
+    assert failures(receiver) == 5
+
+
 @pytest.mark.parametrize("attempts", [1, 2])
 def test_a_failed_phase_waiting_for_a_retry_when_killed_ends_as_that_failure(
     programs: Programs, receiver: Receiver, attempts: int
@@ -376,8 +389,7 @@ def test_records_of_forked_children_that_exit_abruptly_are_delivered(
     assert code == 0, errors
     programs.next_one(receiver.url)
     assert arrived(receiver) == all_of(20) + all_of(50, *"abcd")
-    # A child may be cut off while it adopts the one before it, whose failures are then counted again (docs/reliability.md).
-    assert failures_once(receiver) in [2 + children * 5 for children in range(4, 8)]
+    assert failures(receiver) == 2 + 4 * 5
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])

@@ -213,17 +213,27 @@ class Pipeline:
         return self._spool.dropped_of(trace_id)
 
     def put_metrics(
-        self, data: MetricsData | ours.MetricsData, measured_upto: int | None = None
+        self,
+        data: MetricsData | ours.MetricsData,
+        measured_upto: int | None = None,
+        *,
+        finishes: bytes | None = None,
     ) -> None:
-        """Put one collection of metrics; it holds all measurements up to ``measured_upto``."""
+        """Put one collection of metrics; it holds all measurements up to ``measured_upto``, or all of a dead process."""
         try:
             encoded, points = wire_metrics.encode_metrics(data), wire_metrics.count_points(data)
         except Exception:  # nothing is raised into the program
             self._count_not_encodable(Signal.METRICS)
             return
-        self.put_encoded_metrics(encoded, points, measured_upto)
+        self.put_encoded_metrics(encoded, points, measured_upto, finishes)
 
-    def put_encoded_metrics(self, encoded: bytes, points: int, measured_upto: int | None) -> None:
+    def put_encoded_metrics(
+        self,
+        encoded: bytes,
+        points: int,
+        measured_upto: int | None,
+        finishes: bytes | None = None,
+    ) -> None:
         if Signal.METRICS in self._separate:
             self._apart[Signal.METRICS].put_encoded_metrics(encoded, points, None)
             encoded, points = b"", 0  # an empty record marks the measurements as exported
@@ -233,6 +243,7 @@ class Pipeline:
             encoded,
             count=points,
             measured_upto=measured_upto,
+            finishes=finishes,
         )
         if self._spool.on_disk:
             self._exported = self._collected

@@ -92,12 +92,12 @@ class Adopted:
         )
 
     def finished(self) -> None:
-        """Mark the leftovers as finished: their spans are in our own segments."""
+        """Mark the leftovers as finished: what they come to is in our own segments."""
+        for segment in self.segments:
+            segment.finish_leftovers()
         if self.journal is not None:
             self.journal.remove()
             self.journal = None
-        for segment in self.segments:
-            segment.finish_leftovers()
         self.leftover = None
 
     def release(self) -> None:

@@ -168,11 +168,13 @@ class Spool:
         closes: int | None = None,
         measured: bool = False,
         measured_upto: int | None = None,
+        finishes: bytes | None = None,
     ) -> bool:
         """Store one record; False when it was dropped and counted. Never raises, never waits for a destination.
 
         ``closes`` closes a journal entry in the same frame. ``measured`` marks a record whose measurement is not exported
-        yet. ``measured_upto`` marks a record that exports all measurements up to that number.
+        yet. ``measured_upto`` marks a record that exports all measurements up to that number. ``finishes`` is the token of a
+        dead process, of which this is the last record: nobody adopts its leftovers again.
         """
         with self._lock:
             sequence = 0
@@ -210,6 +212,8 @@ class Spool:
             if measured_upto is not None:
                 self._measured_upto = max(self._measured_upto, measured_upto)
                 self._collect()
+            if finishes is not None:
+                self._recovery.finish(finishes)
             return True
 
     def journal_open(self, key: int, data: bytes) -> None:
@@ -381,7 +385,7 @@ class Spool:
         return leftovers
 
     def adopted(self, leftover: Leftover) -> None:
-        """Forget ``leftover``: its open entries were finished and put here."""
+        """Forget ``leftover``: all that was to be finished is put here. May be called twice."""
         with self._lock:
             self._recovery.finish(leftover.token)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -44,7 +45,9 @@ def finish_leftover(
         return
     from spanbus._delivery.metric_reader import SpoolMetricReader
 
-    reader = SpoolMetricReader(pipeline.put_metrics, "run", env)
+    # Counted and marked as counted at once: a process that is killed in between would have them counted again.
+    put = functools.partial(pipeline.put_metrics, finishes=leftover.token)
+    reader = SpoolMetricReader(put, "run", env)
     provider = own_meter_provider(
         [reader], resource.merge(sdk_resource(PlainResource({names.LIFETIME: "run"}))), env
     )
